@@ -1,0 +1,367 @@
+"""The cell: one training run as a frozen value, checked when built.
+
+What changes the result is in `Cell` and is hashed into its id. Where and how the cell runs is an
+`Execution` beside it and is not hashed, because it may not change more than the rounding of a sum.
+
+>>> cell = Cell(batch_size=512, data=Data(dataset="glyphs"), loss=Softmax())
+>>> cell.id
+'b512-softmax-s0-...'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+import pydantic
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from study.durations import Budget, check_one_duration
+from study.pairs import AllPairs, Groups, Negatives, Pairs
+
+_CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# A field added after records exist carries this mark: it is left out of the hash at its default,
+# so that adding it does not orphan the records of cells that never used it.
+ADDED_LATER = {"added_later": True}
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+# --- towers -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class CachedImage:
+    """No image tower: `zimg` comes from cached embeddings of a frozen tower (SigLiT).
+
+    `embeddings` names a folder under `<dataset>/embeddings/`; `dim` is its width, and so the
+    width `E` of the shared embedding space.
+    """
+
+    kind: Literal["cached"] = "cached"
+    embeddings: str
+    dim: Positive
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ViT:
+    """A vision transformer trained from scratch (SigLIP), with attention (MAP) pooling."""
+
+    kind: Literal["vit"] = "vit"
+    variant: str = "mu/6"
+    image_size: Positive = 24
+    pool: Literal["map", "gap"] = "map"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class TextTransformer:
+    """The paper's text tower: bidirectional transformer, last token, linear head."""
+
+    kind: Literal["transformer"] = "transformer"
+    variant: str = "mu"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class TextAverage:
+    """A named variant for CPU studies: mean of word-piece embeddings and one residual MLP.
+
+    It ignores word order and trains about eight times faster than the smallest transformer.
+    Figures drawn from it say so.
+    """
+
+    kind: Literal["average"] = "average"
+    width: Positive = 96
+
+
+ImageTower = Annotated[CachedImage | ViT, Field(discriminator="kind")]
+TextTower = Annotated[TextTransformer | TextAverage, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Model:
+    """Two towers that meet in an `embed_dim`-wide space."""
+
+    image: ImageTower = Field(default_factory=ViT)
+    text: TextTower = Field(default_factory=TextTransformer)
+    embed_dim: Positive = 32
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image, CachedImage) and self.image.dim != self.embed_dim:
+            raise ValueError(
+                f"model.embed_dim: {self.embed_dim} does not fit the cached embeddings, "
+                f"which are {self.image.dim} wide; set embed_dim={self.image.dim}"
+            )
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Data:
+    """Which examples, in the order fixed by (dataset, seed): see `study.data.stream`."""
+
+    dataset: str = "glyphs"
+    split: str = "train"
+    text_length: Positive = 16
+
+
+# --- losses -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Sigmoid:
+    """Pairwise sigmoid loss, paper Algorithm 1. `b_init=None` trains without a bias.
+
+    `b_init="prior"` starts at the log-odds of the chosen pairs, -log(negatives per positive).
+    """
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    t_init: Annotated[float, Field(gt=0)] = 10.0
+    b_init: float | Literal["prior"] | None = -10.0
+    pairs: Annotated[AllPairs | Negatives | Groups, Field(discriminator="kind")] = Field(
+        default_factory=AllPairs
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Softmax:
+    """Bidirectional softmax (InfoNCE) loss over the batch, no bias, learnable temperature."""
+
+    kind: Literal["softmax"] = "softmax"
+    t_init: Annotated[float, Field(gt=0)] = 10.0
+
+
+Loss = Annotated[Sigmoid | Softmax, Field(discriminator="kind")]
+
+
+# --- optimizers ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class _Optimizer:
+    """What all optimizers share. The warm-up is at most one of its three durations.
+
+    Weight decay is decoupled, on kernels only, and not multiplied by `learning_rate` (only by
+    the 0..1 schedule), as in the paper's code base: 1e-4 here at learning rate 1e-3 is what
+    PyTorch's AdamW calls 0.1.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    b1: Share = 0.9
+    b2: Share = 0.95
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_examples: Annotated[int, Field(ge=0)] | None = None
+    warmup_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+
+    def __post_init__(self) -> None:
+        check_one_duration(self, "warmup")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Adam(_Optimizer):
+    kind: Literal["adam"] = "adam"
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Lion(_Optimizer):
+    kind: Literal["lion"] = "lion"
+    b2: Share = 0.99
+
+
+Optimizer = Annotated[Adam | Lion, Field(discriminator="kind")]
+
+
+# --- evaluations --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ZeroShot:
+    """Top-1 accuracy (%) against all class names, prompts averaged (paper Sec. 4)."""
+
+    kind: Literal["zero_shot"] = "zero_shot"
+    split: str
+    every_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Retrieval:
+    """Recall@1 (%) in both directions over the first `examples` of a split."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    split: str
+    examples: Positive = 2000
+    every_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class FixedLoss:
+    """Both losses on one fixed batch with fixed negatives, comparable across batch sizes.
+
+    The training loss depends on the batch size by construction, so curves of equal loss are
+    drawn from this one only.
+    """
+
+    kind: Literal["fixed_loss"] = "fixed_loss"
+    split: str
+    examples: Positive = 1024
+    every_percent: Annotated[float, Field(gt=0, le=100)] = 10.0
+
+
+Eval = Annotated[ZeroShot | Retrieval | FixedLoss, Field(discriminator="kind")]
+
+
+# --- the cell -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Cell:
+    """One training run. Equal cells have equal ids, in whatever study they appear."""
+
+    model: Model = Field(default_factory=Model)
+    data: Data = Field(default_factory=Data)
+    loss: Loss = Field(default_factory=Sigmoid)
+    optimizer: Optimizer = Field(default_factory=Adam)
+    budget: Budget = Field(default_factory=lambda: Budget(examples=65_536))
+    batch_size: Annotated[int, Field(gt=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    evals: tuple[Eval, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.pairs.check(self.batch_size)
+        self.budget.in_steps(self.batch_size, self.pairs_per_step)
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs that enter the loss: the softmax always meets the whole batch."""
+        return self.loss.pairs if isinstance(self.loss, Sigmoid) else AllPairs()
+
+    @property
+    def pairs_per_step(self) -> int:
+        return self.pairs.count(self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.budget.in_steps(self.batch_size, self.pairs_per_step)
+
+    @property
+    def examples(self) -> int:
+        return self.steps * self.batch_size
+
+    @property
+    def hash(self) -> str:
+        canonical = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        tag = self.pairs.tag
+        parts = [f"b{self.batch_size}", self.loss.kind, *([tag] if tag else []), f"s{self.seed}"]
+        return "-".join([*parts, self.hash[:8]])
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Execution:
+    """Where and how a cell runs. Changes nothing in the result beyond rounding.
+
+    `chunk_examples` is about how many examples one compiled loop of steps covers: small batches
+    would otherwise pay the dispatch of every step.
+    """
+
+    data_root: str = "data"
+    chunk_examples: Positive = 8192
+    log_every_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
+    checkpoint_every_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
+    wandb: bool = True
+
+
+_CELL = TypeAdapter(Cell)
+
+
+def to_dict(cell: Cell) -> dict[str, Any]:
+    """The cell as JSON-ready values, every field written out."""
+    return _CELL.dump_python(cell, mode="json")
+
+
+def from_dict(values: dict[str, Any]) -> Cell:
+    """The inverse of `to_dict`.
+
+    Raises:
+      CellError: one line per field that is wrong: its name, the value, what is allowed.
+    """
+    try:
+        return _CELL.validate_python(values)
+    except pydantic.ValidationError as error:
+        raise CellError(explain(error)) from None
+
+
+class CellError(ValueError):
+    """A cell that cannot be: the message names field, value and what is allowed."""
+
+
+# Which member of a union a value was: pydantic puts it into the path of an error.
+_TAGS = {
+    cls.__dataclass_fields__["kind"].default
+    for union in (ImageTower, TextTower, Loss, Optimizer, Eval, Annotated[Pairs, None])
+    for cls in get_args(get_args(union)[0])
+}
+
+
+def explain(error: pydantic.ValidationError) -> str:
+    """A validation error as one line per wrong field."""
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "unexpected_keyword_argument":
+            message = "no such field"
+        given = item["input"]
+        shown = f" = {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+        lines.append(f"{where}{shown}: {message}" if where else message)
+    return "\n".join(lines)
+
+
+def replace(cell: Cell, path: str, value: Any) -> Cell:
+    """`cell` with the field at dotted `path` set, checked again.
+
+    >>> replace(cell, "optimizer.b2", 0.999)
+
+    Raises:
+      CellError: no such field (with the fields that exist), or a value that is not allowed.
+    """
+    values = to_dict(cell)
+    node: Any = values
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, dict) or part not in node:
+            known = ", ".join(k for k in node if k != "kind") if isinstance(node, dict) else "none"
+            inside = ".".join(parts[:depth]) or "a cell"
+            raise CellError(f"--set {path}: {inside} has no field {part!r}; it has: {known}")
+        if depth == len(parts) - 1:
+            node[part] = value
+        else:
+            node = node[part]
+    return from_dict(values)
+
+
+def _identity(value: Any) -> Any:
+    """What is hashed: every field but those added later and left at their default."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {}
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if field.metadata.get("added_later") and item == field.default:
+                continue
+            fields[field.name] = _identity(item)
+        return fields
+    if isinstance(value, tuple):
+        return [_identity(item) for item in value]
+    return value

@@ -1,0 +1,25 @@
+"""Eight fake CPU devices for every test that imports jax, and each program compiled once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.fixture(scope="session")
+def small_glyphs(tmp_path_factory) -> Path:
+    """A small but whole glyphs data set: `<root>/glyphs` with embeddings `hog-lda-16`."""
+    from study.data import descriptor
+    from study.data.glyphs import write_glyphs
+
+    folder = tmp_path_factory.mktemp("data") / "glyphs"
+    dataset = write_glyphs(folder, workers=1, views=1, limit_characters=120)
+    assert descriptor.embed(dataset, dim=16, workers=1) == "hog-lda-16"
+    return folder
