@@ -1,0 +1,143 @@
+"""The training step: one function that `train` runs, `plan` compiles and `bench` times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from study.cell import Cell, Sigmoid
+from study.losses import LogitStats, sigmoid_loss, softmax_loss
+from study.losses.select import mix
+from study.optimizer import global_norm, optimizer, schedule
+from study.towers.two_towers import TwoTowers
+
+Batch = dict[str, jax.Array]
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step, and so all that a checkpoint holds."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+    seed: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Scalars of one step, float32; `b` is NaN for a loss without a bias."""
+
+    loss: jax.Array
+    t: jax.Array
+    b: jax.Array
+    lr: jax.Array
+    grad_norm: jax.Array
+    update_norm: jax.Array
+    param_norm: jax.Array
+    logits: LogitStats
+
+    def named(self) -> dict[str, float]:
+        """As a record's columns: `train/<name>`, without what this loss does not have."""
+        flat = self._asdict()
+        flat |= flat.pop("logits")._asdict()
+        values = {f"train/{name}": float(value) for name, value in flat.items()}
+        if values["train/b"] != values["train/b"]:
+            del values["train/b"]
+        return values
+
+
+def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], seed: Any) -> State:
+    """Parameters and optimizer state at step 0, a function of the cell and its seed."""
+    model = TwoTowers(cell, vocabulary)
+    image = jnp.zeros((1, *image_shape))
+    text = jnp.ones((1, cell.data.text_length), jnp.int32)
+    params = model.init(jax.random.key(seed), image, text)["params"]
+    seed = jnp.asarray(seed, jnp.uint32)
+    return State(params, optimizer(cell).init(params), jnp.zeros((), jnp.int32), seed)
+
+
+def make_step(
+    cell: Cell, vocabulary: int, mesh: Mesh | None = None
+) -> Callable[[State, Batch], tuple[State, Metrics]]:
+    """One optimizer step on one whole batch.
+
+    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
+    spread over all axes of `mesh`; the state is the same on every device. The seed is read from
+    the state, so cells that differ in nothing else share one compiled step.
+    """
+    model = TwoTowers(cell, vocabulary)
+    tx, factor = optimizer(cell), schedule(cell)
+
+    def loss_fn(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
+        embeddings: Any = model.apply({"params": params}, batch["image"], batch["text"])
+        zimg_BxE, ztxt_BxE = embeddings
+        t = jnp.exp(params["t"][0])
+        if isinstance(cell.loss, Sigmoid):
+            b = params["b"][0] if "b" in params else jnp.zeros(())
+            return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, pairs=cell.pairs, key=key, mesh=mesh)
+        return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = Metrics(
+            loss=loss,
+            t=jnp.exp(state.params["t"][0]),
+            b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
+            lr=cell.optimizer.learning_rate * factor(state.step),
+            grad_norm=global_norm(grads),
+            update_norm=global_norm(updates),
+            param_norm=global_norm(params),
+            logits=logits,
+        )
+        return State(params, opt_state, state.step + 1, state.seed), metrics
+
+    return step
+
+
+def make_loop(
+    cell: Cell, vocabulary: int, mesh: Mesh | None = None
+) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
+    """The first `count` of a buffer of batches in one compiled loop, metrics of the last.
+
+    `count` is traced, so one compilation serves every length: at batch size 16 the dispatch of a
+    single step costs more than the step.
+    """
+    step = make_step(cell, vocabulary, mesh)
+
+    def loop(state: State, batches: Batch, count: jax.Array) -> tuple[State, Metrics]:
+        def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            batch = {k: jax.lax.dynamic_index_in_dim(v, i, 0, False) for k, v in batches.items()}
+            return step(carry[0], batch)
+
+        first = {k: v[0] for k, v in batches.items()}
+        like = jax.eval_shape(step, state, first)[1]
+        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        return jax.lax.fori_loop(0, count, body, (state, empty))
+
+    return loop
+
+
+def compiled_loop(
+    cell: Cell, vocabulary: int, state: Any, batches: Any, mesh: Mesh | None = None
+) -> Any:
+    """`make_loop` compiled for these (abstract) arguments, the state's buffers donated."""
+    where = None if mesh is None else replicated(mesh)
+    loop = jax.jit(make_loop(cell, vocabulary, mesh), donate_argnums=0, out_shardings=where)
+    return loop.lower(state, batches, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def by_row(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
+    """Rows spread over all devices, after `leading` axes that are not."""
+    return NamedSharding(mesh, P(*[None] * leading, mesh.axis_names))

@@ -1,0 +1,53 @@
+"""The text towers: the paper's transformer, and an averaging variant for CPU studies."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from study.cell import TextAverage, TextTransformer
+from study.towers.transformer import Encoder, Mlp, variant
+
+# SentencePiece models of the paper pad with their end-of-sentence piece.
+EOS = 1
+
+
+class TransformerText(nn.Module):
+    """`text_BxL` to `BxE`: bidirectional encoder, last position, linear head.
+
+    The tokenizer's EOS is sticky, so the last position is always an EOS and sees all others.
+    """
+
+    config: TextTransformer
+    vocabulary: int
+    embed_dim: int
+
+    @nn.compact
+    def __call__(self, text_BxL: jax.Array) -> jax.Array:
+        v = variant(self.config.variant)
+        init = nn.initializers.normal(v.width**-0.5)
+        x_BxLxW = nn.Embed(self.vocabulary, v.width, embedding_init=init)(text_BxL)
+        x_BxLxW += self.param("pos_embedding", init, (1, *x_BxLxW.shape[1:]))
+        x_BxLxW = Encoder(v, name="Encoder_0")(x_BxLxW)
+        return nn.Dense(self.embed_dim, name="head")(x_BxLxW[:, -1])
+
+
+class AverageText(nn.Module):
+    """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head."""
+
+    config: TextAverage
+    vocabulary: int
+    embed_dim: int
+
+    @nn.compact
+    def __call__(self, text_BxL: jax.Array) -> jax.Array:
+        width = self.config.width
+        init = nn.initializers.normal(width**-0.5)
+        table_VxW = self.param("embedding", init, (self.vocabulary, width))
+        mask_BxL = (text_BxL != EOS).astype(table_VxW.dtype)
+        total_BxW = jnp.einsum("bl,blw->bw", mask_BxL, table_VxW[text_BxL])
+        x_BxW = total_BxW / jnp.maximum(mask_BxL.sum(1, keepdims=True), 1)
+        x_BxW = x_BxW * jnp.sqrt(jnp.asarray(width, x_BxW.dtype))
+        x_BxW += Mlp(2 * width)(x_BxW)
+        return nn.Dense(self.embed_dim, name="head")(x_BxW)
