@@ -1,0 +1,171 @@
+"""A data set as a folder: shards, a tokenizer, class names and templates, under one fingerprint.
+
+<folder>/dataset.json           written last: a folder without it is unfinished
+         <split>-00000.tar ...  webdataset shards, as img2dataset writes them
+         sentencepiece.model  classnames.txt  templates.txt
+         embeddings/<tower>/    cached image embeddings (`study.data.embeddings`)
+         cache/                 what can be made again (`study.data.memo`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from study.records import write_json
+
+FILE = "dataset.json"
+TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "templates.txt"
+HOW_TO_MEND = "write the set again (`study data glyphs --out ... --force`) or download it again"
+
+
+class DataError(ValueError):
+    """Data that cannot be used: one line that names what is wrong and how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split: its shards in order, and how many examples they hold together."""
+
+    name: str
+    shards: tuple[Path, ...]
+    examples: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A finished data set on disk. Equal fingerprints mean equal bytes in every file."""
+
+    folder: Path
+    name: str
+    fingerprint: str
+    splits: dict[str, Split] = dataclasses.field(repr=False)
+    class_names: tuple[str, ...] = dataclasses.field(repr=False)
+    templates: tuple[str, ...] = dataclasses.field(repr=False)
+    tokenizer: Path
+    recipe: dict[str, Any] = dataclasses.field(repr=False)
+    hashes: dict[str, str] = dataclasses.field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Dataset:
+        """Reads dataset.json and checks that each file it names is there.
+
+        Raises:
+          DataError: no such folder, an unfinished one, a missing file.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(
+                f"no data set at {folder}; write the built-in one with "
+                f"`study data glyphs --out {folder}` or choose another --data"
+            )
+        about = read_about(folder)
+        if about is None:
+            raise DataError(
+                f"{folder} has no readable {FILE}, so the data set is unfinished; run the command "
+                f"that writes it again (for glyphs: `study data glyphs --out {folder}`)"
+            )
+        try:
+            splits = {
+                name: Split(
+                    name=name,
+                    shards=tuple(folder / shard for shard in split["shards"]),
+                    examples=int(split["examples"]),
+                )
+                for name, split in about["splits"].items()
+            }
+            tokenizer, names = folder / about["tokenizer"], folder / about["class_names"]
+            templates, fingerprint = folder / about["templates"], str(about["fingerprint"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder / FILE} lacks the entry {error}; {HOW_TO_MEND}") from None
+        shards = [shard for split in splits.values() for shard in split.shards]
+        for path in [*shards, tokenizer, names, templates]:
+            if not path.is_file():
+                raise DataError(f"{path} is missing; {HOW_TO_MEND}")
+        return cls(
+            folder=folder,
+            name=str(about.get("name", folder.name)),
+            fingerprint=fingerprint,
+            splits=splits,
+            class_names=tuple(names.read_text(encoding="utf-8").splitlines()),
+            templates=tuple(templates.read_text(encoding="utf-8").splitlines()),
+            tokenizer=tokenizer,
+            recipe=about.get("recipe", {}),
+            hashes=about.get("sha256", {}),
+        )
+
+    def split(self, name: str) -> Split:
+        """The split of that name; DataError lists those that exist."""
+        if name not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            raise DataError(f"the data set {self.name} has no split {name!r}; it has: {known}")
+        return self.splits[name]
+
+    def verify(self) -> None:
+        """Reads every file and compares it with the SHA-256 noted when the set was written.
+
+        Raises:
+          DataError: the first file that differs.
+        """
+        for name, now in _hashes(self.folder, sorted(self.hashes)).items():
+            if now != self.hashes[name]:
+                raise DataError(f"{self.folder / name} is not what was written; {HOW_TO_MEND}")
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """The content of dataset.json, or None where it is missing or no JSON object."""
+    try:
+        about = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def write_about(
+    folder: Path,
+    *,
+    name: str,
+    splits: Mapping[str, tuple[list[str], int]],
+    recipe: dict[str, Any],
+    version: int = 1,
+) -> Dataset:
+    """Writes dataset.json over files that are already there, and opens the data set.
+
+    splits: for each split its shard names in order, and its number of examples.
+    """
+    shards = [shard for names, _ in splits.values() for shard in names]
+    hashes = _hashes(folder, sorted([*shards, TOKENIZER, CLASS_NAMES, TEMPLATES]))
+    listing = "".join(f"{file} {digest}\n" for file, digest in sorted(hashes.items()))
+    write_json(
+        folder / FILE,
+        {
+            "name": name,
+            "version": version,
+            "recipe": recipe,
+            "splits": {
+                split: {"shards": names, "examples": examples}
+                for split, (names, examples) in splits.items()
+            },
+            "tokenizer": TOKENIZER,
+            "class_names": CLASS_NAMES,
+            "templates": TEMPLATES,
+            "bytes": {file: (folder / file).stat().st_size for file in hashes},
+            "sha256": hashes,
+            "fingerprint": hashlib.sha256(listing.encode()).hexdigest(),
+        },
+    )
+    return Dataset.open(folder)
+
+
+def _hashes(folder: Path, files: list[str]) -> dict[str, str]:
+    def digest(file: str) -> str:
+        with (folder / file).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
+        return dict(zip(files, pool.map(digest, files), strict=True))

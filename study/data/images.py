@@ -1,0 +1,77 @@
+"""Decodes images (JPEG, PNG, WebP) to arrays of one size and number of channels."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GRAY_MODES = ("1", "L", "I", "I;16", "F")
+
+
+def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
+    """uint8 size x size x channels (1 or 3); resized with antialiasing if the size differs.
+
+    Raises whatever PIL raises for damaged bytes, and ValueError for a PNG with a wrong checksum,
+    which PIL lets pass.
+    """
+    if data.startswith(_PNG):
+        chunks = _checked_chunks(data)
+        if channels == 1 and chunks[0] == (b"IHDR", _plain_header(size)):
+            image_HxWxC = _unfiltered(chunks, size)
+            if image_HxWxC is not None:
+                return image_HxWxC
+    with Image.open(io.BytesIO(data)) as image:
+        page: Image.Image = image
+        mode = "L" if channels == 1 else "RGB"
+        if page.mode != mode:
+            page = _eight_bits(page).convert(mode)
+        if page.size != (size, size):
+            page = page.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(page).reshape(size, size, channels)
+
+
+def channels_of(data: bytes) -> int:
+    """1 for a grayscale image, else 3."""
+    with Image.open(io.BytesIO(data)) as image:
+        return 1 if image.mode in _GRAY_MODES else 3
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grayscale scaled to 8 bits; PIL would clip it."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype("u1"))
+    return image
+
+
+def _checked_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The (type, body) chunks of a PNG, each with the right checksum."""
+    chunks, at = [], len(_PNG)
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + 8 + length]
+        (expected,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(body, zlib.crc32(kind)) != expected:
+            raise ValueError("PNG checksum differs")
+        chunks.append((kind, body))
+        at += 12 + length
+    return chunks
+
+
+def _plain_header(size: int) -> bytes:
+    """IHDR of an 8-bit grayscale square without interlacing."""
+    return struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+
+
+def _unfiltered(chunks: list[tuple[bytes, bytes]], size: int) -> np.ndarray | None:
+    """The pixels of a plain grayscale PNG, or None where a row is filtered.
+
+    About ten times faster than PIL on tiny images, whose decoding is all overhead.
+    """
+    rows = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
+    rows_Hx1W = np.frombuffer(rows, np.uint8).reshape(size, size + 1)
+    return None if rows_Hx1W[:, 0].any() else rows_Hx1W[:, 1:, None]

@@ -1,0 +1,231 @@
+"""Image-text shards: webdataset tars, written byte for byte the same, read in any order."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study.data import tar_index
+from study.data.dataset import HOW_TO_MEND, DataError, Dataset
+from study.data.images import channels_of, decode
+from study.data.tar_index import BLOCK, IMAGE, JSON, TEXT, TarIndex, index_of
+
+_MOST_OPEN_FILES = 256
+
+
+class ShardReader:
+    """Examples of some tars by index, in the order of the tars. Threads and processes may share it.
+
+    `reader[i]` is {"key": str, "image": encoded bytes, "text": str, "json": dict}.
+
+    Raises:
+      DataError: a tar, or one of its members, that is missing or damaged, by name.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self.paths = tuple(Path(path) for path in paths)
+        self._indexes: tuple[TarIndex, ...] = tuple(index_of(path) for path in self.paths)
+        self._ends = list(itertools.accumulate(len(index) for index in self._indexes))
+        self._open()
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str) -> ShardReader:
+        """The reader of a split, whose number of examples must be the one in dataset.json."""
+        about = dataset.split(split)
+        reader = cls(about.shards)
+        if len(reader) != about.examples:
+            raise DataError(
+                f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
+                f"dataset.json says {about.examples}; {HOW_TO_MEND}"
+            )
+        return reader
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {
+            "key": self.key(i),
+            "image": self.image(i),
+            "text": self.text(i),
+            "json": self.json(i),
+        }
+
+    def key(self, i: int) -> str:
+        shard, row = self._locate(i)
+        return self._indexes[shard].keys_N[row].decode()
+
+    def image(self, i: int) -> bytes:
+        """The encoded image."""
+        return self._member(i, IMAGE)
+
+    def text(self, i: int) -> str:
+        try:
+            return self._member(i, TEXT).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.damage(i, f"its text is not UTF-8 ({error.reason})") from None
+
+    def json(self, i: int) -> dict[str, Any]:
+        """The metadata; empty where the example has none."""
+        data = self._member(i, JSON)
+        try:
+            return json.loads(data) if data else {}
+        except ValueError:
+            raise self.damage(i, "its metadata is not JSON") from None
+
+    def texts(self) -> Iterator[str]:
+        return (self.text(i) for i in range(len(self)))
+
+    def pixels(self, index_N: Iterable[int], *, size: int, channels: int) -> np.ndarray:
+        """Decoded images, uint8 N x size x size x channels."""
+        index = [int(i) for i in index_N]
+        out_NxHxWxC = np.empty((len(index), size, size, channels), np.uint8)
+        for row, i in enumerate(index):
+            data = self.image(i)
+            try:
+                out_NxHxWxC[row] = decode(data, size=size, channels=channels)
+            except Exception as error:  # PIL raises many kinds, SyntaxError among them
+                raise self.damage(i, f"its image does not decode ({error})") from None
+        return out_NxHxWxC
+
+    def channels(self) -> int:
+        """1 if the first examples are all grayscale, else 3."""
+        counts = []
+        for i in range(min(16, len(self))):
+            try:
+                counts.append(channels_of(self.image(i)))
+            except Exception as error:
+                raise self.damage(i, f"its image does not decode ({error})") from None
+        return max(counts, default=1)
+
+    def damage(self, i: int, what: str) -> DataError:
+        """The error that names the shard and key of example `i`."""
+        return DataError(f"{self.paths[self._locate(i)[0]]}: {self.key(i)}: {what}; {HOW_TO_MEND}")
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"example {i} of {len(self)}")
+        shard = bisect.bisect_right(self._ends, i)
+        return shard, i - (self._ends[shard - 1] if shard else 0)
+
+    def _member(self, i: int, column: int) -> bytes:
+        shard, row = self._locate(i)
+        index = self._indexes[shard]
+        offset, size = int(index.offsets_Nx3[row, column]), int(index.sizes_Nx3[row, column])
+        if size <= 0:
+            return b""
+        data = self._read(shard, offset, size)
+        if len(data) != size:
+            raise self.damage(i, f"the tar ends before byte {offset + size}")
+        return data
+
+    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        handle = self._handles.get(shard)
+        try:
+            if handle is not None:
+                return os.pread(handle, size, offset)
+            handle = os.open(self.paths[shard], os.O_RDONLY)
+            with self._lock:
+                keep = shard not in self._handles and len(self._handles) < _MOST_OPEN_FILES
+                if keep:
+                    self._handles[shard] = handle
+            try:
+                return os.pread(handle, size, offset)
+            finally:
+                if not keep:
+                    os.close(handle)
+        except OSError as error:
+            raise DataError(f"{self.paths[shard]}: {error.strerror}; {HOW_TO_MEND}") from None
+
+    def _open(self) -> None:
+        self._handles: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+    def __del__(self) -> None:
+        if "_handles" in self.__dict__:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_handles", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+# A ustar header but for name, size and checksum: owner, group and time are always zero.
+_MODE = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"00000000000\0"
+_REST = (b"0" + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")
+_SUM = sum(_MODE) + sum(_TIME) + sum(_REST) + 8 * ord(" ")
+
+
+def write_shard(path: Path, examples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
+    """Writes a tar and its index from keys and their {"png": ..., "txt": ..., "json": ...}.
+
+    The same examples give the same bytes. The tar appears under its name only when it is whole.
+    Returns the number of examples.
+
+    Raises:
+      DataError: the disk is full or read-only.
+      ValueError: a name longer than the 100 bytes of a plain tar header.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    keys, where = [], []
+    try:
+        with part.open("wb") as file:
+            at = 0
+            for key, members in examples:
+                row = [(0, -1)] * 3
+                for kind, data in members.items():
+                    header = _header(f"{key}.{kind}".encode(), len(data))
+                    padding = bytes(-len(data) % BLOCK)
+                    file.write(b"".join((header, data, padding)))
+                    column = {"txt": TEXT, "json": JSON}.get(kind, IMAGE)
+                    row[column] = (at + BLOCK, len(data))
+                    at += BLOCK + len(data) + len(padding)
+                keys.append(key.encode())
+                where.append(row)
+            file.write(bytes(2 * BLOCK))
+        part.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error.strerror}; make room or choose another folder and run "
+            "again (complete shards are kept)"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    where_Nx3x2 = np.array(where, np.int64).reshape(-1, 3, 2)
+    tar_index.save(
+        path,
+        TarIndex(
+            keys_N=np.array(keys, np.bytes_),
+            offsets_Nx3=where_Nx3x2[..., 0],
+            sizes_Nx3=where_Nx3x2[..., 1],
+        ),
+    )
+    return len(keys)
+
+
+def _header(name: bytes, size: int) -> bytes:
+    if len(name) > 100:
+        raise ValueError(f"{name.decode()} is longer than the 100 bytes that a tar header has")
+    digits = b"%011o\0" % size
+    checksum = b"%06o\0 " % (_SUM + sum(name) + sum(digits))
+    return b"".join((name.ljust(100, b"\0"), _MODE, digits, _TIME, checksum, _REST))

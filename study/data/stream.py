@@ -1,0 +1,113 @@
+"""The one data stream: example i of a run is a function of (data set, seed, i) and nothing else.
+
+So all cells of a study see the same examples in the same order, whatever their batch size, loss,
+number of hosts or restarts: step s at batch size B takes the examples [s * B, (s + 1) * B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import grain
+import numpy as np
+
+_ROUNDS = 4
+
+
+class Source(Protocol):
+    """What a data set split offers: its size, and any of its examples by index."""
+
+    size: int
+
+    def batch(self, index_N: np.ndarray) -> dict[str, np.ndarray]:
+        """Examples by index: `image` N x ..., `text` int32 N x L."""
+        ...
+
+
+def indices(position_N: np.ndarray, *, size: int, seed: int) -> np.ndarray:
+    """Which examples of a split stand at these positions of the stream.
+
+    Every `size` positions are an epoch: each example once, in an order of its own. Nothing is
+    stored, so any position of a billion-example split costs the same.
+
+    Arguments:
+      position_N: int64, counted from the start of the run.
+      size: examples in the split.
+      seed: the cell's seed.
+    """
+    position_N = np.asarray(position_N, np.int64)
+    epoch_N, within_N = np.divmod(position_N, size)
+    out_N = np.empty_like(position_N)
+    for epoch in np.unique(epoch_N):
+        here = epoch_N == epoch
+        out_N[here] = _permute(within_N[here], size=size, key=_key(seed, int(epoch)))
+    return out_N
+
+
+def _key(seed: int, epoch: int) -> np.ndarray:
+    return np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint32)
+
+
+def _permute(x_N: np.ndarray, *, size: int, key: np.ndarray) -> np.ndarray:
+    """A keyed permutation of range(size): a Feistel network that walks until it is back inside."""
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    shift = np.uint64(half)
+    x_N = x_N.astype(np.uint64)
+    out_N = np.empty_like(x_N)
+    todo = np.arange(len(x_N))
+    while len(todo):
+        left, right = x_N >> shift, x_N & mask
+        for k in key:
+            left, right = right, left ^ (_mix(right, k) & mask)
+        x_N = (left << shift) | right
+        inside = x_N < size
+        out_N[todo[inside]] = x_N[inside]
+        x_N, todo = x_N[~inside], todo[~inside]
+    return out_N.astype(np.int64)
+
+
+def _mix(x: np.ndarray, key: np.uint32) -> np.ndarray:
+    """A keyed mix of 32-bit words held in uint64 (the murmur3 finaliser)."""
+    low = np.uint64(0xFFFFFFFF)
+    x = (x ^ np.uint64(key)) & low
+    x = ((x ^ (x >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & low
+    x = ((x ^ (x >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & low
+    return x ^ (x >> np.uint64(16))
+
+
+def batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    chunks: list[int],
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[dict[str, np.ndarray]]:
+    """The stream from `first_step` on, `chunks[k]` steps at a time.
+
+    Grain reads one piece ahead in a thread of its own. Its unit is the piece, not the example:
+    one example at a time it delivers about 14,000 a second, and a SigLiT step takes 60,000.
+
+    Arguments:
+      chunks: lengths, in steps, of the successive pieces.
+      shard: (k, n): of each batch only rows [k * B / n, (k + 1) * B / n), for host k of n.
+
+    Yields dicts of arrays `chunk x (B / n) x ...`.
+    """
+    host, hosts = shard
+    local = batch_size // hosts
+    rows = np.arange(host * local, (host + 1) * local)
+    starts = first_step + np.cumsum([0, *chunks])
+
+    def piece(k: int) -> dict[str, np.ndarray]:
+        steps = starts[k] + np.arange(chunks[k])
+        position_N = (steps[:, None] * batch_size + rows).ravel()
+        index_N = indices(position_N, size=source.size, seed=seed)
+        arrays = source.batch(index_N)
+        return {n: a.reshape(len(steps), local, *a.shape[1:]) for n, a in arrays.items()}
+
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    yield from iter(grain.MapDataset.range(len(chunks)).map(piece).to_iter_dataset(ahead))

@@ -1,0 +1,114 @@
+"""Text to token ids: SentencePiece, lower case, "sticky" EOS, as the paper's code base does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from study.data.dataset import HOW_TO_MEND, DataError
+
+PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
+_LONGEST_PIECE = 16
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 2000) -> bytes:
+    """A unigram model of lower-cased texts, the same bytes for the same texts.
+
+    A small corpus may give fewer pieces than `vocabulary`.
+    """
+    lower = [text.lower() for text in texts]
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = Path(folder) / "seeds.tsv"
+        seeds.write_text(_seeds(lower), encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lower),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocabulary,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            split_digits=True,
+            seed_sentencepieces_file=str(seeds),
+            pad_id=PAD,
+            eos_id=EOS,
+            unk_id=UNKNOWN,
+            bos_id=-1,
+            num_threads=1,  # the order of sums is part of the result
+            minloglevel=2,
+        )
+    # The model notes how it was trained, and so the name of a file that is gone.
+    proto = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]
+        model.getvalue()
+    )
+    proto.trainer_spec.ClearField("seed_sentencepieces_file")
+    return proto.SerializeToString(deterministic=True)
+
+
+def _seeds(texts: list[str]) -> str:
+    """Pieces to begin with: parts of words, by how often they occur in the texts.
+
+    SentencePiece itself counts each distinct word once, so in a small corpus the most frequent
+    words, which are part of no other, would never become pieces.
+    """
+    counts: Counter[str] = Counter()
+    for word, count in Counter(word for text in texts for word in text.split()).items():
+        marked = f"\u2581{word}"
+        for start in range(len(marked)):
+            for end in range(start + 1, min(len(marked), start + _LONGEST_PIECE) + 1):
+                counts[marked[start:end]] += count
+    ranked = sorted(counts.items(), key=lambda item: (-item[1] * len(item[0]), item[0]))
+    kept = [(piece, n) for piece, n in ranked if n > 1 or len(piece) == 1]
+    return "".join(f"{piece}\t{n}\n" for piece, n in kept)
+
+
+class Tokenizer:
+    """`tokenizer(texts)` is int32 N x length, always ending in EOS.
+
+    Each text is lower-cased, encoded, cut to length-1 pieces and filled up with EOS, so that the
+    last position, which the text tower reads, is EOS whatever the length ("sticky" EOS).
+
+    Raises:
+      DataError: a model that is missing, damaged or has no EOS.
+    """
+
+    def __init__(self, model: str | Path, length: int):
+        path = Path(model)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"the tokenizer {path}: {error.strerror}; {HOW_TO_MEND}") from None
+        self.length = length
+        self.digest = hashlib.sha256(data).hexdigest()
+        self._pieces = sentencepiece.SentencePieceProcessor()
+        try:
+            if not data:
+                raise ValueError("empty file")
+            self._pieces.LoadFromSerializedProto(data)
+            self.vocabulary = int(self._pieces.vocab_size())
+            self.eos = int(self._pieces.eos_id())
+        except (RuntimeError, ValueError, OSError):
+            raise DataError(
+                f"the tokenizer {path} is no SentencePiece model; {HOW_TO_MEND}"
+            ) from None
+        if self.eos < 0:
+            raise DataError(f"the tokenizer {path} has no EOS piece, which the text tower reads")
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        places: dict[str, int] = {}
+        index_N = np.fromiter(
+            (places.setdefault(text.lower(), len(places)) for text in texts), np.int64
+        )
+        tokens_UxL = np.full((len(places), self.length), self.eos, np.int32)
+        for row_L, ids in zip(tokens_UxL, self._pieces.encode(list(places)), strict=True):
+            kept = ids[: self.length - 1]
+            row_L[: len(kept)] = kept
+        return tokens_UxL[index_N]

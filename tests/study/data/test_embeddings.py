@@ -1,0 +1,139 @@
+"""Cached embeddings: row i is the tower on example i; what is stale or torn is refused."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from study.data import descriptor
+from study.data import embeddings as cached
+from study.data.dataset import DataError, Dataset
+from study.data.embeddings import CachedEmbeddings, embed
+from study.data.shards import ShardReader
+from study.data.sources import labels
+
+NAME = "hog-lda-16"
+SPLITS = ("train", "val_font", "test_font", "test_chars")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_row_i_is_the_tower_on_example_i(embedded, tower, split):
+    rows_NxE = CachedEmbeddings.open(embedded, NAME, split).rows()
+    reader = ShardReader.of(embedded, split)
+    for i in range(0, len(reader), 97):
+        alone_1xE = tower(reader.pixels([i], size=tower.size, channels=1))
+        np.testing.assert_allclose(rows_NxE[i], alone_1xE[0], atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(rows_NxE, axis=1), 1, atol=1e-3)
+
+
+def test_take_gathers_across_parts(embedded):
+    cache = CachedEmbeddings.open(embedded, NAME, "train")
+    assert len(cache.parts) > 1
+    index_N = np.random.default_rng(0).integers(0, len(cache), 500)
+    np.testing.assert_array_equal(cache.take(index_N), cache.rows()[index_N])
+
+
+def test_the_tower_is_deterministic_and_fitted_on_training_images_only(small, tower, copy):
+    for split in SPLITS[1:]:
+        for shard in Dataset.open(copy).split(split).shards:
+            shard.write_bytes(b"")
+    again = descriptor.fit(Dataset.open(copy), dim=16)
+    np.testing.assert_array_equal(again.projection_FxE, tower.projection_FxE)
+
+
+def test_the_projection_separates_classes_of_an_unseen_font(embedded):
+    """Far above both chance and the descriptor's own worth is what makes it a frozen tower."""
+    train_NxE = CachedEmbeddings.open(embedded, NAME, "train").rows()
+    class_N = labels(embedded, "train")
+    sums_CxE = np.zeros((len(embedded.class_names), train_NxE.shape[1]))
+    np.add.at(sums_CxE, class_N, train_NxE)
+    prototypes_CxE = sums_CxE / (np.linalg.norm(sums_CxE, axis=1, keepdims=True) + 1e-9)
+    val_NxE = CachedEmbeddings.open(embedded, NAME, "val_font").rows()
+    right = (val_NxE @ prototypes_CxE.T).argmax(1) == labels(embedded, "val_font")
+    assert right.mean() > 0.6
+
+
+def test_lda_finds_the_direction_that_separates():
+    rng = np.random.default_rng(0)
+    class_N = np.repeat(np.arange(3), 200)
+    x_NxF = rng.normal(0, [1, 10, 0.1], (600, 3)).astype(np.float32)
+    x_NxF[:, 2] += class_N
+    direction_F = descriptor.fit_features(x_NxF, class_N, 1).projection_FxE[:, 0]
+    spread_F = np.abs(direction_F) * x_NxF.std(0)
+    assert spread_F[2] > 10 * spread_F[:2].max()
+
+
+def test_an_image_without_any_ink_has_an_embedding(tower):
+    z_NxE = tower(np.zeros((2, 24, 24, 1), np.uint8))
+    np.testing.assert_allclose(np.linalg.norm(z_NxE, axis=1), 1, atol=1e-5)
+
+
+def test_two_processes_make_the_rows_of_one(copy, tower):
+    dataset = Dataset.open(copy)
+    embed(dataset, tower, "again", workers=2)
+    for split in SPLITS:
+        one, two = (CachedEmbeddings.open(dataset, name, split) for name in (NAME, "again"))
+        np.testing.assert_array_equal(one.rows(), two.rows())
+
+
+def test_an_interrupted_run_keeps_its_parts(copy, tower):
+    folder = copy / "embeddings" / NAME
+    (folder / cached.FILE).unlink()
+    (folder / "train-00001.npy").unlink()
+    kept = (folder / "train-00000.npy").stat().st_mtime_ns
+    dataset = Dataset.open(copy)
+    with pytest.raises(DataError, match="no finished embeddings"):
+        CachedEmbeddings.open(dataset, NAME, "train")
+    seen = []
+    embed(dataset, tower, NAME, workers=1, progress=lambda *args: seen.append(args))
+    assert len(seen) == 1
+    assert (folder / "train-00000.npy").stat().st_mtime_ns == kept
+    assert len(CachedEmbeddings.open(dataset, NAME, "train")) == dataset.split("train").examples
+
+
+def test_another_tower_or_data_set_starts_over(copy, tower):
+    dataset = dataclasses.replace(Dataset.open(copy), fingerprint="0" * 64)
+    with pytest.raises(DataError, match="another version of the data set"):
+        CachedEmbeddings.open(dataset, NAME, "train")
+    seen = []
+    embed(dataset, tower, NAME, workers=1, progress=lambda *args: seen.append(args))
+    assert len(seen) == sum(len(split.shards) for split in dataset.splits.values())
+    CachedEmbeddings.open(dataset, NAME, "train")
+
+
+def test_unknown_embeddings_list_those_that_exist(embedded):
+    with pytest.raises(DataError, match=rf"no finished embeddings \(there are: {NAME}\)"):
+        CachedEmbeddings.open(embedded, "vit", "train")
+
+
+def test_missing_rows_are_refused(copy):
+    (copy / "embeddings" / NAME / "train-00001.npy").unlink()
+    with pytest.raises(DataError, match="rows for train, which has"):
+        CachedEmbeddings.open(Dataset.open(copy), NAME, "train")
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", None])
+def test_a_damaged_part_is_named(copy, content):
+    path = copy / "embeddings" / NAME / "val_font-00000.npy"
+    if content is None:
+        np.save(path, np.zeros((5, 3), np.float16))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"val_font-00000\.npy"):
+        CachedEmbeddings.open(Dataset.open(copy), NAME, "val_font")
+
+
+def test_embeddings_made_elsewhere_may_be_one_file(copy):
+    dataset = Dataset.open(copy)
+    expected = CachedEmbeddings.open(dataset, NAME, "train").rows()
+    folder = copy / "embeddings" / "elsewhere"
+    folder.mkdir()
+    np.save(folder / "train.npy", expected)
+    about = {"dim": 16, "dataset_fingerprint": dataset.fingerprint}
+    (folder / cached.FILE).write_text(json.dumps(about))
+    np.testing.assert_array_equal(
+        CachedEmbeddings.open(dataset, "elsewhere", "train").rows(), expected
+    )
+    shutil.rmtree(folder)

@@ -1,0 +1,259 @@
+"""Shards: written the same, read as written, and damage is named."""
+
+import concurrent.futures
+import io
+import json
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.data.dataset import DataError
+from study.data.shards import ShardReader, write_shard
+from study.data.tar_index import index_of
+
+rng = np.random.default_rng(0)
+
+
+def encoded(kind: str, mode: str = "RGB", size=(30, 20)) -> bytes:
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    pixels = rng.integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if bands == 1 else pixels).save(out, kind)
+    return out.getvalue()
+
+
+def examples(count: int, start: int = 0, **more):
+    return [
+        (
+            f"{i:09d}",
+            {
+                "png": encoded("PNG", "L"),
+                "txt": f"text {i} é".encode(),
+                "json": json.dumps({"class": i}).encode(),
+            },
+        )
+        for i in range(start, start + count)
+    ]
+
+
+def test_what_is_written_is_read_in_order(tmp_path):
+    first, second = examples(5), examples(3, start=5)
+    write_shard(tmp_path / "a.tar", first)
+    write_shard(tmp_path / "b.tar", second)
+    reader = ShardReader([tmp_path / "a.tar", tmp_path / "b.tar"])
+    assert len(reader) == 8
+    for i, (key, members) in enumerate(first + second):
+        assert reader[i] == {
+            "key": key,
+            "image": members["png"],
+            "text": members["txt"].decode(),
+            "json": {"class": i},
+        }
+    for outside in (-1, 8):
+        with pytest.raises(IndexError):
+            reader[outside]
+
+
+def test_the_tar_is_what_any_tar_program_reads(tmp_path):
+    write_shard(tmp_path / "a.tar", examples(3))
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        members = archive.getmembers()
+        kinds = ("png", "txt", "json")
+        assert [m.name for m in members] == [f"{i:09d}.{kind}" for i in range(3) for kind in kinds]
+        assert {(m.mtime, m.uid, m.gid, m.mode) for m in members} == {(0, 0, 0, 0o644)}
+        assert archive.extractfile("000000001.txt").read() == "text 1 é".encode()
+
+
+def test_the_written_index_is_the_one_that_a_scan_finds(small):
+    shard = small.split("val_font").shards[0]
+    written = index_of(shard)
+    beside = shard.with_name(shard.name + ".index.npz")
+    stamp = beside.stat().st_mtime_ns
+    beside.unlink()
+    scanned = index_of(shard)
+    assert beside.stat().st_mtime_ns != stamp
+    for name in ("keys_N", "offsets_Nx3", "sizes_Nx3"):
+        np.testing.assert_array_equal(getattr(written, name), getattr(scanned, name))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp"])
+def test_tars_of_others_are_read(tmp_path, kind):
+    """As img2dataset writes them; long names, folders and members without meaning included."""
+    image = encoded({"jpg": "JPEG"}.get(kind, kind.upper()))
+    key = "folder.v2/" + "k" * 120
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in [
+            (f"{key}.{kind.upper()}", image),
+            (f"{key}.txt", b"a text"),
+            (f"{key}.cls", b"7"),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    reader = ShardReader([tmp_path / "a.tar"])
+    assert reader[0] == {"key": key, "image": image, "text": "a text", "json": {}}
+    assert reader.channels() == 3
+    assert reader.pixels([0], size=16, channels=3).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_pixels_are_the_ones_that_pil_decodes(tmp_path, mode):
+    image = encoded("PNG", mode, size=(24, 24))
+    write_shard(tmp_path / "a.tar", [("k", {"png": image, "txt": b"", "json": b"{}"})])
+    reader = ShardReader([tmp_path / "a.tar"])
+    channels = 1 if mode == "L" else 3
+    assert reader.channels() == channels
+    pil = np.asarray(Image.open(io.BytesIO(image)).convert("L" if channels == 1 else "RGB"))
+    pixels = reader.pixels([0, 0], size=24, channels=channels)
+    np.testing.assert_array_equal(pixels[1], pil.reshape(24, 24, channels))
+
+
+def test_our_own_images_decode_as_pil_decodes_them(small):
+    reader = ShardReader.of(small, "val_font")
+    for i in range(0, len(reader), 17):
+        pil = np.asarray(Image.open(io.BytesIO(reader.image(i))))
+        np.testing.assert_array_equal(reader.pixels([i], size=24, channels=1)[0, ..., 0], pil)
+
+
+def test_a_16_bit_image_is_scaled_and_not_clipped(tmp_path):
+    deep = np.full((8, 8), 40_000, np.uint16)
+    out = io.BytesIO()
+    Image.fromarray(deep).save(out, "PNG")
+    write_shard(tmp_path / "a.tar", [("k", {"png": out.getvalue(), "txt": b""})])
+    pixels = ShardReader([tmp_path / "a.tar"]).pixels([0], size=8, channels=1)
+    assert np.unique(pixels).tolist() == [40_000 >> 8]
+
+
+def test_readers_are_pickled_and_shared_by_threads(small):
+    reader = ShardReader.of(small, "train")
+    reader.text(0)
+    twin = pickle.loads(pickle.dumps(reader))
+    expected = list(reader.texts())
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(twin.text, range(len(twin)))) == expected
+
+
+def test_a_read_only_folder_only_costs_time(small, tmp_path, monkeypatch):
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(small.split("val_font").shards[0].read_bytes())
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np, "savez", refuse)
+    assert len(ShardReader([shard])) == small.split("val_font").examples
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_an_index_of_another_tar_is_made_again(tmp_path):
+    write_shard(tmp_path / "a.tar", examples(5))
+    stale = (tmp_path / "a.tar.index.npz").read_bytes()
+    write_shard(tmp_path / "a.tar", examples(2))
+    (tmp_path / "a.tar.index.npz").write_bytes(stale)
+    assert len(ShardReader([tmp_path / "a.tar"])) == 2
+    (tmp_path / "a.tar.index.npz").write_bytes(stale[: len(stale) // 2])
+    assert len(ShardReader([tmp_path / "a.tar"])) == 2
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("block", [False, True])
+def test_a_truncated_tar_is_named(tmp_path, part, block):
+    tar = tmp_path / "a.tar"
+    write_shard(tar, examples(20))
+    size = int(tar.stat().st_size * part)
+    size -= size % 512 if block else 0
+    os.truncate(tar, min(size, tar.stat().st_size - 1025))
+    with pytest.raises(DataError, match=r"a\.tar.*(truncated|damaged).*--force") as error:
+        ShardReader([tar])
+    assert "\n" not in str(error.value)
+
+
+def test_a_tar_truncated_while_it_is_read_is_named(tmp_path):
+    tar = tmp_path / "a.tar"
+    write_shard(tar, examples(20))
+    reader = ShardReader([tar])
+    os.truncate(tar, tar.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"a\.tar: 000000019: the tar ends"):
+        reader.image(19)
+
+
+def test_flipped_bytes_in_a_header_are_named(tmp_path):
+    tar = tmp_path / "a.tar"
+    write_shard(tar, examples(20))
+    data = bytearray(tar.read_bytes())
+    offset = int(index_of(tar).offsets_Nx3[9, 0])
+    data[offset - 512 : offset - 480] = bytes(32)
+    tar.write_bytes(data)
+    with pytest.raises(DataError, match=rf"a\.tar is truncated or damaged at byte {offset - 512}"):
+        ShardReader([tar])
+
+
+@pytest.mark.parametrize("at", [0, 10, 20, 100, -6])
+def test_flipped_bytes_in_an_image_are_named(tmp_path, at):
+    """Any byte of a PNG: signature, header, pixels, checksum."""
+    tar = tmp_path / "a.tar"
+    write_shard(tar, examples(20))
+    index = index_of(tar)
+    start, size = int(index.offsets_Nx3[9, 0]), int(index.sizes_Nx3[9, 0])
+    data = bytearray(tar.read_bytes())
+    data[start + at % size] ^= 0x40
+    tar.write_bytes(data)
+    reader = ShardReader([tar])
+    reader.pixels([8, 10], size=24, channels=1)
+    with pytest.raises(DataError, match=r"a\.tar: 000000009: its image does not decode") as error:
+        reader.pixels([8, 9, 10], size=24, channels=1)
+    assert "--force" in str(error.value)
+
+
+@pytest.mark.parametrize(("column", "what"), [(1, "UTF-8"), (2, "JSON")])
+def test_flipped_bytes_in_text_or_metadata_are_named(tmp_path, column, what):
+    tar = tmp_path / "a.tar"
+    write_shard(tar, examples(3))
+    start = int(index_of(tar).offsets_Nx3[1, column])
+    data = bytearray(tar.read_bytes())
+    data[start] = 0xFF
+    tar.write_bytes(data)
+    with pytest.raises(DataError, match=rf"a\.tar: 000000001: .*{what}"):
+        ShardReader([tar])[1]
+
+
+@pytest.mark.parametrize("missing", ["png", "txt"])
+def test_an_example_without_image_or_text_is_named(tmp_path, missing):
+    tar = tmp_path / "a.tar"
+    broken = examples(3)
+    del broken[1][1][missing]
+    write_shard(tar, broken)
+    (tmp_path / "a.tar.index.npz").unlink()
+    with pytest.raises(DataError, match=r"a\.tar: 000000001 has no"):
+        ShardReader([tar])
+
+
+def test_a_missing_tar_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"b\.tar: No such file"):
+        ShardReader([tmp_path / "b.tar"])
+
+
+def test_a_full_disk_leaves_no_half_tar(tmp_path, monkeypatch):
+    def torn():
+        yield from examples(2)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"cannot write .*a\.tar: No space left.*run again"):
+        write_shard(tmp_path / "a.tar", torn())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_that_lost_examples_is_refused(copy):
+    from study.data.dataset import Dataset
+
+    dataset = Dataset.open(copy)
+    write_shard(dataset.split("val_font").shards[0], examples(2))
+    with pytest.raises(DataError, match=r"val_font.*hold 2 examples"):
+        ShardReader.of(dataset, "val_font")

@@ -1,0 +1,167 @@
+"""Sources: a batch is its rows, from embeddings or from images alike."""
+
+import json
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from study.cell import CachedImage, ViT
+from study.data import memo, sources
+from study.data.dataset import DataError, Dataset
+from study.data.embeddings import CachedEmbeddings
+from study.data.glyphs import prepare
+from study.data.shards import ShardReader
+from study.data.sources import EmbeddedSource, ImageSource, labels, open_source
+from study.data.tokens import Tokenizer
+
+EMBEDDED = CachedImage(embeddings="hog-lda-16", dim=16)
+IMAGE = ViT(image_size=24)
+rng = np.random.default_rng(0)
+
+
+def test_the_image_tower_picks_the_source(embedded):
+    assert isinstance(open_source(embedded, "train", EMBEDDED, 16), EmbeddedSource)
+    assert isinstance(open_source(embedded, "train", IMAGE, 16), ImageSource)
+
+
+@pytest.mark.parametrize("image", [EMBEDDED, IMAGE])
+def test_a_batch_is_its_rows(embedded, image):
+    source = open_source(embedded, "train", image, 16)
+    assert source.size == embedded.split("train").examples
+    index_N = rng.integers(0, source.size, 64)
+    batch = source.batch(index_N)
+    assert batch["image"].dtype == np.float32
+    assert batch["text"].dtype == np.int32
+    for name in ("image", "text"):
+        rows = [source.batch(np.array([i]))[name][0] for i in index_N]
+        np.testing.assert_array_equal(batch[name], np.stack(rows))
+
+
+def test_embeddings_and_tokens_are_those_of_the_examples(embedded):
+    batch = open_source(embedded, "val_font", EMBEDDED, 12).batch(np.arange(20))
+    cache = CachedEmbeddings.open(embedded, "hog-lda-16", "val_font")
+    np.testing.assert_array_equal(batch["image"], cache.take(np.arange(20)))
+    reader = ShardReader.of(embedded, "val_font")
+    texts = [reader.text(i) for i in range(20)]
+    np.testing.assert_array_equal(batch["text"], Tokenizer(embedded.tokenizer, 12)(texts))
+
+
+def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
+    index_N = rng.integers(0, embedded.split("train").examples, 300)
+    expected = {image.kind: open_source(embedded, "train", image, 16).batch(index_N)
+                for image in (EMBEDDED, IMAGE)}  # fmt: skip
+    monkeypatch.setattr(memo, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(memo, "_KNOWN", {})
+    for image in (EMBEDDED, IMAGE):
+        source = open_source(embedded, "train", image, 16)
+        kept = source._rows_NxE if image is EMBEDDED else source._keep
+        assert kept in (None, False)
+        for name, value in source.batch(index_N).items():
+            np.testing.assert_array_equal(value, expected[image.kind][name])
+
+
+def test_images_are_scaled_to_one_and_keep_their_channel(embedded):
+    source = open_source(embedded, "train", IMAGE, 16)
+    pixels = ShardReader.of(embedded, "train").pixels([3, 3, 700], size=24, channels=1)
+    image = source.batch(np.array([3, 3, 700]))["image"]
+    assert image.shape == (3, 24, 24, 1)
+    np.testing.assert_allclose(image, pixels / 127.5 - 1, atol=1e-6)
+    assert image.min() >= -1
+    assert image.max() <= 1
+
+
+def test_images_of_another_size_are_resized(embedded):
+    source = open_source(embedded, "val_font", ViT(image_size=32), 16)
+    assert source.batch(np.arange(2))["image"].shape == (2, 32, 32, 1)
+
+
+def test_a_source_travels_to_workers(embedded):
+    source = open_source(embedded, "train", IMAGE, 16)
+    twin = pickle.loads(pickle.dumps(source))
+    index_N = np.array([0, 5, source.size - 1])
+    for name, value in source.batch(index_N).items():
+        np.testing.assert_array_equal(twin.batch(index_N)[name], value)
+
+
+def test_an_image_source_pickles_without_its_pixels(embedded):
+    source = open_source(embedded, "train", IMAGE, 16)
+    source.batch(np.arange(source.size))
+    assert len(pickle.dumps(source)) < source.size * 24 * 24
+
+
+def test_opening_twice_tokenises_once(copy, monkeypatch):
+    dataset = Dataset.open(copy)
+    first = open_source(dataset, "train", EMBEDDED, 16)
+    monkeypatch.setattr(memo, "_KNOWN", {})  # as in a new process
+
+    def refuse(*_args):
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr(sources, "Tokenizer", refuse)
+    second = open_source(dataset, "train", EMBEDDED, 16)
+    np.testing.assert_array_equal(first.tokens_NxL, second.tokens_NxL)
+
+
+def test_a_cache_of_other_data_is_not_used(copy):
+    dataset = Dataset.open(copy)
+    before = labels(dataset, "val_font")
+    for path in (copy / "cache").glob("*.npy"):
+        path.write_bytes(b"torn")
+    memo._KNOWN.clear()
+    np.testing.assert_array_equal(labels(dataset, "val_font"), before)
+
+
+def test_embeddings_of_another_width_are_refused(embedded):
+    with pytest.raises(DataError, match=r"16 wide, the cell says 32; set model\.image\.dim"):
+        open_source(embedded, "train", CachedImage(embeddings="hog-lda-16", dim=32), 16)
+
+
+@pytest.mark.parametrize("value", [None, -1, 10**6, "A"])
+def test_a_class_that_is_none_is_named(copy, value):
+    from study.data.shards import write_shard
+
+    dataset = Dataset.open(copy)
+    reader = ShardReader.of(dataset, "val_font")
+    rows = []
+    for i in range(len(reader)):
+        about = reader.json(i)
+        if i == 7:
+            about["class"] = value
+        members = {"png": reader.image(i), "txt": b"", "json": json.dumps(about).encode()}
+        rows.append((reader.key(i), members))
+    write_shard(dataset.split("val_font").shards[0], rows)
+    for path in (copy / "cache").glob("labels-*"):
+        path.unlink()
+    memo._KNOWN.clear()
+    with pytest.raises(DataError, match=rf"{rows[7][0]}: its \"class\" is {value!r}"):
+        labels(dataset, "val_font")
+
+
+def test_a_gather_copies_rows_and_nothing_else(embedded):
+    """The training loop takes millions of rows a second: no hidden work per batch."""
+    source = open_source(embedded, "train", EMBEDDED, 16)
+    index_N = rng.integers(0, source.size, 1000)
+    source.batch(index_N)
+    tracemalloc.start()
+    batch = source.batch(index_N)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.1 * sum(value.nbytes for value in batch.values()) + 20_000
+
+
+def test_prepare_makes_what_a_study_reads_and_then_does_nothing(tmp_path, recipe, monkeypatch):
+    from study.data import glyphs
+
+    write = glyphs.write_glyphs
+    monkeypatch.setattr(
+        glyphs, "write_glyphs", lambda out, **more: write(out, **{**more, **recipe, "workers": 1})
+    )
+    dataset = prepare(tmp_path)
+    source = open_source(dataset, "train", CachedImage(embeddings="hog-lda-96", dim=96), 16)
+    assert source.batch(np.arange(2))["image"].shape == (2, 96)
+    assert (tmp_path / "glyphs" / "samples.png").read_bytes().startswith(b"\x89PNG")
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    prepare(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps

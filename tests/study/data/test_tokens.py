@@ -1,0 +1,81 @@
+"""The tokenizer: lower case, truncation, and EOS in the last place whatever happens."""
+
+import io
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from study.data.dataset import DataError
+from study.data.shards import ShardReader
+from study.data.tokens import EOS, Tokenizer, train_tokenizer
+
+TEXTS = ["", "a", "LATIN SMALL LETTER A WITH GRAVE", "漢字", "LATIN " * 40, "  a  b "]
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 16, 64])
+def test_eos_is_sticky_and_truncation_keeps_it(small, length):
+    tokenizer = Tokenizer(small.tokenizer, length)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(small.tokenizer))
+    tokens_NxL = tokenizer(TEXTS)
+    assert tokens_NxL.shape == (len(TEXTS), length)
+    assert tokens_NxL.dtype == np.int32
+    assert tokenizer.eos == EOS == 1
+    for row_L, text in zip(tokens_NxL, TEXTS, strict=True):
+        kept = pieces.encode(text.lower())[: length - 1]
+        assert row_L.tolist() == kept + [EOS] * (length - len(kept))
+        assert row_L[-1] == EOS
+
+
+def test_case_order_and_company_of_texts_do_not_matter(small):
+    tokenizer = Tokenizer(small.tokenizer, 16)
+    texts = list(ShardReader.of(small, "val_font").texts())
+    together_NxL = tokenizer(texts)
+    alone_NxL = np.concatenate([tokenizer([text.lower()]) for text in texts])
+    np.testing.assert_array_equal(together_NxL, alone_NxL)
+    np.testing.assert_array_equal(tokenizer(texts[::-1]), together_NxL[::-1])
+    assert tokenizer([]).shape == (0, 16)
+
+
+def test_frequent_words_are_one_piece_each(small):
+    tokenizer = Tokenizer(small.tokenizer, 8)
+    for word in ("bold", "oblique", "mono", "serif", "times", "latin", "letter", "small"):
+        tokens_L = tokenizer([word])[0]
+        assert (tokens_L != EOS).sum() == 1, word
+
+
+def test_training_is_deterministic_and_notes_no_path():
+    texts = ["LATIN SMALL LETTER A", "LATIN CAPITAL LETTER B", "DIGIT ONE"] * 10
+    model = train_tokenizer(texts)
+    assert train_tokenizer(iter(texts)) == model
+    assert b".tsv" not in model
+
+
+def test_digits_are_split_from_words(small):
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(["d1 d2 d12"] * 9))
+    assert all(sum(c.isdigit() for c in piece) <= 1 for piece in pieces.encode("d12", out_type=str))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model", b"\x00" * 100])
+def test_a_missing_or_damaged_model_is_named(tmp_path, content):
+    path = tmp_path / "sentencepiece.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"tokenizer .*sentencepiece\.model") as error:
+        Tokenizer(path, 16)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_eos_is_refused(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c"] * 9),
+        model_writer=model,
+        vocab_size=20,
+        hard_vocab_limit=False,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    (tmp_path / "m").write_bytes(model.getvalue())
+    with pytest.raises(DataError, match="no EOS"):
+        Tokenizer(tmp_path / "m", 16)
