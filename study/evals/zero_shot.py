@@ -1,0 +1,26 @@
+"""Zero-shot classification: the class whose averaged prompts are nearest (paper Sec. 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+CHUNK = 2048
+
+
+def classifier(ztxt_PxE: np.ndarray, *, classes: int) -> np.ndarray:
+    """Unit class embeddings `C x E` from those of all prompts, class by class.
+
+    Arguments:
+      ztxt_PxE: unit embeddings of `classes * templates` prompts, a class's templates together.
+    """
+    mean_CxE = ztxt_PxE.reshape(classes, -1, ztxt_PxE.shape[1]).mean(1)
+    return mean_CxE / np.linalg.norm(mean_CxE, axis=1, keepdims=True)
+
+
+def correct(zimg_NxE: np.ndarray, zclass_CxE: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """Whether each image's nearest class is its own: bool `N`. The first of equals wins."""
+    hits = [
+        (zimg_NxE[i : i + CHUNK] @ zclass_CxE.T).argmax(1) == label_N[i : i + CHUNK]
+        for i in range(0, len(zimg_NxE), CHUNK)
+    ]
+    return np.concatenate(hits)

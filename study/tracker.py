@@ -1,0 +1,106 @@
+"""wandb as a mirror of the record: group = study, id = cell id, and never a reason to stop.
+
+The record is the truth. Without a network or a key the run is mirrored offline under
+`<record>/wandb/`, for `wandb sync` later; any failure of wandb is told once and ends the mirror.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from study.records import Seen
+
+log = logging.getLogger(__name__)
+
+
+class WandbMirror:
+    """Mirrors rows to wandb. `WANDB_MODE=disabled`, or `enabled=False`, mirrors nothing."""
+
+    def __init__(
+        self, folder: Path, *, study: str, cell_id: str, config: dict[str, Any], enabled: bool
+    ):
+        self._run: Any = None
+        mode = os.environ.get("WANDB_MODE", "offline")
+        if not enabled or mode in ("disabled", "dryrun"):
+            return
+        try:
+            import wandb
+
+            if mode == "online" and not _has_key():
+                log.warning("wandb: no API key, so the run is mirrored offline; see `wandb login`")
+                mode = "offline"
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "batch-size-study"),
+                group=study,
+                id=cell_id,
+                name=cell_id,
+                resume="allow" if mode == "online" else None,
+                dir=folder,
+                mode=mode,  # type: ignore[arg-type]
+                config=config,
+                settings=_settings(wandb),
+            )
+            self._run.define_metric("examples_seen")
+            self._run.define_metric("*", step_metric="examples_seen")
+        except Exception as error:
+            self._give_up(error)
+
+    def row(self, seen: Seen, attempt: int, values: dict[str, Any]) -> None:
+        """One row; its x axis is the logged `examples_seen`, since wandb steps cannot go back."""
+        if self._run is None:
+            return
+        more = {
+            "global_step": seen.step,
+            "examples_seen": seen.examples,
+            "pairs_seen": float(seen.pairs),
+            "attempt": attempt,
+        }
+        try:
+            self._run.log({**more, **values})
+        except Exception as error:
+            self._give_up(error)
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Ends the run's files; the exit code is what wandb shows as the run's state."""
+        if self._run is None:
+            return
+        try:
+            self._run.finish(exit_code=int(failed))
+        except Exception as error:
+            self._give_up(error)
+        self._run = None
+
+    def _give_up(self, error: Exception) -> None:
+        # Only the kind of error: a message of wandb's could quote a key or an address.
+        log.warning("wandb: %s; the run goes on without it", type(error).__name__)
+        self._run = None
+
+
+def _has_key() -> bool:
+    """Whether wandb would find a key without asking for one."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return host in netrc.read_text()
+    except OSError:
+        return False
+
+
+def _settings(wandb: Any) -> Any:
+    """Quiet, and without what a study does not need: code, git state, machine statistics."""
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        init_timeout=30,
+    )

@@ -1,0 +1,361 @@
+"""Trains one cell from start to DONE, or goes on where its record stops.
+
+    done = train(cell, Execution(), folder=Path("runs/demo") / cell.id, study="demo")
+
+Every process of a multi-host run calls `train`; process 0 alone writes the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from study.cell import Cell, CellError, Execution, to_dict
+from study.checkpoint import Checkpoints
+from study.data.dataset import Dataset
+from study.data.sources import open_source
+from study.data.stream import batches
+from study.data.tokens import Tokenizer
+from study.durations import every
+from study.evals import Evaluator
+from study.provenance import code_version, versions
+from study.records import Record, Seen
+from study.step import Metrics, State, by_row, compiled_loop, initial_state, replicated
+from study.tracker import WandbMirror
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved a checkpoint; `train` again goes on from there."""
+
+
+def never() -> bool:
+    return False
+
+
+def train(
+    cell: Cell,
+    execution: Execution,
+    *,
+    folder: Path,
+    study: str,
+    should_stop: Callable[[], bool] = never,
+) -> dict[str, Any]:
+    """Trains `cell` into the record `folder` and returns the content of its DONE.json.
+
+    A cell that is done is not entered again. One that was interrupted goes on from its last
+    checkpoint and ends with the same numbers, bit for bit on CPU, as if it had not been.
+
+    Arguments:
+      folder: `<root>/<study>/<cell id>`.
+      should_stop: asked between compiled loops of steps.
+
+    Raises:
+      Stopped: `should_stop` said so; a checkpoint is saved.
+      CellError, DataError, RecordError: bad input, in one line that says how to mend it.
+    """
+    record = Record(folder)
+    if (done := record.done) is not None:
+        return done
+    run = _Run(cell, execution, record, study)
+    try:
+        return run.go(should_stop)
+    finally:
+        run.close()
+
+
+class _Run:
+    """One attempt at a cell."""
+
+    def __init__(self, cell: Cell, execution: Execution, record: Record, study: str):
+        self.cell, self.execution, self.record = cell, execution, record
+        self.seconds = dict.fromkeys(("open", "compile", "train", "eval", "checkpoint"), 0.0)
+        self.started = time.perf_counter()
+        self.primary = jax.process_index() == 0
+        self.mesh = _mesh(cell.batch_size)
+        self.summary: dict[str, Any] = {}
+        self.checkpoints: Checkpoints | None = None
+        self.mirror: WandbMirror | None = None
+        with self._timed("open"):
+            self._open(study)
+
+    def _open(self, study: str) -> None:
+        cell = self.cell
+        self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
+        tokenizer = Tokenizer(self.dataset.tokenizer, cell.data.text_length)
+        self.vocabulary = tokenizer.vocabulary
+        self.source = open_source(
+            self.dataset, cell.data.split, cell.model.image, cell.data.text_length
+        )
+        self.evaluator = Evaluator(cell, self.dataset, tokenizer)
+        example = self.source.batch(np.zeros(1, np.int64))
+        self.image_shape = example["image"].shape[1:]
+        with jax.default_device(jax.local_devices()[0]):
+            state = _initial(_family(cell), self.vocabulary, self.image_shape)(cell.seed)
+        state = self._spread(state)
+        self.checkpoints = Checkpoints(self.record.folder / "checkpoints")
+        self.state: State = self.checkpoints.restore(state) or state
+        self.step = int(self.state.step)
+        if not self.primary:
+            return
+        about = self._about(study)
+        if self.step:
+            self.summary = self.record.summary(self.step)
+        self.record.begin(
+            about,
+            seen=self._seen(self.step),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            versions=about["versions"],
+        )
+        self.mirror = WandbMirror(
+            self.record.folder,
+            study=study,
+            cell_id=cell.id,
+            config=about,
+            enabled=self.execution.wandb,
+        )
+
+    def go(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        cell, steps = self.cell, self.cell.steps
+        log_at = set(every(self.execution.log_every_percent, steps))
+        save_at = set(every(self.execution.checkpoint_every_percent, steps))
+        eval_at = self.evaluator.steps
+        chunk = max(1, min(steps, self.execution.chunk_examples // cell.batch_size))
+        lengths = _lengths(self.step, steps, chunk, log_at | save_at | eval_at)
+        stream = batches(
+            self.source,
+            seed=cell.seed,
+            batch_size=cell.batch_size,
+            first_step=self.step,
+            chunks=lengths,
+            shard=(jax.process_index(), jax.process_count()),
+        )
+        loop = None
+        logged, clock = self.step, time.perf_counter()
+        for length in lengths:
+            host_batches = next(stream)
+            batch = self._to_devices(host_batches, chunk)
+            if loop is None:
+                with self._timed("compile"):
+                    loop = _compiled(
+                        _family(cell),
+                        self.vocabulary,
+                        _abstract(self.state),
+                        _abstract(batch),
+                        self.mesh,
+                    )
+                clock = time.perf_counter()
+            self.state, metrics = loop(self.state, batch, np.int32(length))
+            self.step += length
+            stopping = _agreed(should_stop)
+            if self.step in log_at or stopping:
+                jax.block_until_ready(metrics)
+                seconds = time.perf_counter() - clock
+                self.seconds["train"] += seconds
+                rate = (self.step - logged) * cell.batch_size / seconds
+                if not self._log(metrics, rate):
+                    return self._finish("diverged")
+                logged, clock = self.step, time.perf_counter()
+            if self.step in eval_at:
+                jax.block_until_ready(self.state)
+                self.seconds["train"] += time.perf_counter() - clock
+                with self._timed("eval"):
+                    self._evaluate()
+                clock = time.perf_counter()
+            if self.step in save_at or stopping:
+                jax.block_until_ready(self.state)
+                self.seconds["train"] += time.perf_counter() - clock
+                self._save()
+                clock = time.perf_counter()
+            if stopping and self.step < steps:
+                raise Stopped(f"{cell.id} stopped at step {self.step} of {steps}")
+        return self._finish("done")
+
+    def close(self) -> None:
+        """Leaves files whole, however the attempt ended."""
+        if self.checkpoints is not None:
+            self.checkpoints.close()
+        if self.mirror is not None:
+            self.mirror.finish(failed=self.record.done is None)
+        self.record.close()
+
+    # --- what happens between steps -------------------------------------------------------------
+
+    def _log(self, metrics: Metrics, rate: float) -> bool:
+        """Records the metrics of the last step; False when the loss is no number any more."""
+        values = Metrics(*jax.device_get(metrics)).named()
+        self._row(values | {"train/examples_per_s": round(rate, 1)})
+        return math.isfinite(values["train/loss"])
+
+    def _evaluate(self) -> None:
+        local = jax.tree.map(lambda a: np.asarray(a.addressable_data(0)), self.state.params)
+        result = self.evaluator.run(self.step, local)
+        if self.primary:
+            self.record.items(result.items)
+        self._row(result.metrics)
+
+    def _save(self) -> None:
+        assert self.checkpoints is not None
+        with self._timed("checkpoint"):
+            self.checkpoints.save(self.step, self.state)
+
+    def _finish(self, status: str) -> dict[str, Any]:
+        assert self.checkpoints is not None
+        with self._timed("checkpoint"):
+            self.checkpoints.close()
+        self.checkpoints = None
+        total = time.perf_counter() - self.started
+        seconds = {k: round(v, 3) for k, v in {"total": total, **self.seconds}.items()}
+        seen = self._seen(self.step)
+        if not self.primary:
+            return {"status": status, "step": seen.step}
+        return self.record.finish(seen, status=status, summary=self.summary, seconds=seconds)
+
+    def _row(self, values: dict[str, Any]) -> None:
+        # NaN is no JSON, and a diverged cell must stay readable by everything.
+        values = {k: None if v != v or math.isinf(v) else v for k, v in values.items()}
+        self.summary |= values
+        if self.primary:
+            assert self.mirror is not None
+            seen = self._seen(self.step)
+            self.record.row(seen, **values)
+            self.mirror.row(seen, self.record.attempt, values)
+
+    # --- where things are -----------------------------------------------------------------------
+
+    def _seen(self, step: int) -> Seen:
+        return Seen(step, step * self.cell.batch_size, step * self.cell.pairs_per_step)
+
+    def _spread(self, state: State) -> State:
+        if self.mesh is None:
+            return jax.device_put(state, jax.local_devices()[0])
+        place = replicated(self.mesh)
+        return jax.tree.map(
+            lambda a: jax.make_array_from_process_local_data(place, np.asarray(a)), state
+        )
+
+    def _to_devices(self, arrays: dict[str, np.ndarray], chunk: int) -> dict[str, jax.Array]:
+        """Batches padded to the length that the loop was compiled for, spread over devices."""
+        out = {}
+        for name, a in arrays.items():
+            if len(a) < chunk:
+                a = np.concatenate([a, np.zeros((chunk - len(a), *a.shape[1:]), a.dtype)])
+            if self.mesh is None:
+                out[name] = jnp.asarray(a)
+            else:
+                where = by_row(self.mesh, leading=1)
+                out[name] = jax.make_array_from_process_local_data(where, a)
+        return out
+
+    def _about(self, study: str) -> dict[str, Any]:
+        cell = self.cell
+        return {
+            "id": cell.id,
+            "hash": cell.hash,
+            "study": study,
+            "cell": to_dict(cell),
+            "code": code_version(),
+            "versions": versions(),
+            "devices": {
+                "kind": jax.devices()[0].device_kind,
+                "count": jax.device_count(),
+                "processes": jax.process_count(),
+            },
+            "dataset_fingerprint": self.dataset.fingerprint,
+            "parameters": sum(a.size for a in jax.tree.leaves(self.state.params)),
+            "steps": cell.steps,
+            "examples": cell.examples,
+            "pairs_per_step": cell.pairs_per_step,
+        }
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - start
+
+
+def _family(cell: Cell) -> Cell:
+    """Cells that differ only in seed and evaluations share what is compiled."""
+    return dataclasses.replace(cell, seed=0, evals=())
+
+
+def _abstract(tree: Any) -> Any:
+    """Shapes, types and shardings, in a form that can be a cache key."""
+    leaves, structure = jax.tree.flatten(tree)
+    specs = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in leaves)
+    return _Abstract(specs, structure)
+
+
+class _Abstract(tuple):
+    """Abstract leaves and the structure that they fill."""
+
+    def __new__(cls, specs: Any, structure: Any) -> _Abstract:
+        return super().__new__(cls, (specs, structure))
+
+    @property
+    def tree(self) -> Any:
+        return jax.tree.unflatten(self[1], self[0])
+
+
+@functools.lru_cache(maxsize=32)
+def _initial(family: Cell, vocabulary: int, image_shape: tuple[int, ...]) -> Any:
+    return jax.jit(lambda seed: initial_state(family, vocabulary, image_shape, seed))
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    family: Cell, vocabulary: int, state: _Abstract, batch: _Abstract, mesh: Mesh | None
+) -> Any:
+    return compiled_loop(family, vocabulary, state.tree, batch.tree, mesh)
+
+
+def _mesh(batch_size: int) -> Mesh | None:
+    """All devices along one axis, or None where there is one.
+
+    Raises:
+      CellError: the batch cannot be spread evenly.
+    """
+    devices = jax.devices()
+    if len(devices) == 1:
+        return None
+    if batch_size % len(devices):
+        raise CellError(
+            f"batch_size: {batch_size} cannot be spread evenly over {len(devices)} devices; "
+            f"use a multiple of {len(devices)} or fewer devices"
+        )
+    return Mesh(np.array(devices), ("data",))
+
+
+def _lengths(first: int, steps: int, chunk: int, due: set[int]) -> list[int]:
+    """Lengths of compiled loops from `first` to `steps` that stop at every due step."""
+    out = []
+    for stop in sorted(d for d in due | {steps} if d > first):
+        while first < stop:
+            out.append(min(chunk, stop - first))
+            first += out[-1]
+    return out
+
+
+def _agreed(should_stop: Callable[[], bool]) -> bool:
+    """Whether any process was asked to stop; all get the same answer at the same step."""
+    mine = should_stop()
+    if jax.process_count() == 1:
+        return mine
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))

@@ -1,0 +1,87 @@
+"""The wandb mirror: readable with wandb's own tools, never asks, never stops a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from study.records import Seen
+from study.tracker import WandbMirror
+
+# wandb's protobuf stubs and threads warn on their own account.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def mirror(folder: Path, **more) -> WandbMirror:
+    folder.mkdir(exist_ok=True)
+    values = {"study": "s", "cell_id": "b16-x", "config": {"cell": {"a": 1}}, "enabled": True}
+    return WandbMirror(folder, **values | more)
+
+
+def inspected(folder: Path) -> list[dict]:
+    """Every record of the run, read with wandb's own reader."""
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", file],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [None, "online"])
+def test_rows_are_mirrored_offline_where_there_is_no_key(
+    mode, tmp_path, no_key, monkeypatch, caplog
+):
+    """Also in online mode: wandb would ask for the key and wait."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    with caplog.at_level(logging.WARNING):
+        run = mirror(tmp_path / "r")
+        run.row(Seen(1, 16, 256), 1, {"train/loss": 2.5})
+        run.row(Seen(2, 32, 2**60), 1, {"train/loss": 1.25})
+        run.finish()
+    assert ("no API key" in caplog.text) == (mode == "online")
+    text = json.dumps(inspected(tmp_path / "r"))
+    for word in ("b16-x", "train/loss", "1.25", "examples_seen"):
+        assert word in text
+
+
+def test_a_disabled_mirror_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for run in (mirror(tmp_path / "a"), mirror(tmp_path / "b", enabled=False)):
+        run.row(Seen(1, 1, 1), 1, {"train/loss": 1.0})
+        run.finish()
+    assert not list(tmp_path.rglob("*.wandb"))
+
+
+def test_a_failure_of_wandb_is_told_once_and_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+    """The message names the kind of error only: its text might quote a key."""
+    import wandb
+
+    def broken(*_, **__):
+        raise wandb.Error("cannot log in with key 0123456789abcdef")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with caplog.at_level(logging.WARNING):
+        run = mirror(tmp_path / "r")
+        run.row(Seen(1, 1, 1), 1, {"train/loss": 1.0})
+        run.finish()
+    assert caplog.text.count("the run goes on without it") == 1
+    assert "0123456789abcdef" not in caplog.text

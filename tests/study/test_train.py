@@ -1,0 +1,256 @@
+"""One cell: resumed equals uninterrupted bit for bit; many devices equal one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from study.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    CellError,
+    Execution,
+    FixedLoss,
+    Model,
+    Retrieval,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    TextTransformer,
+    ViT,
+    ZeroShot,
+)
+from study.checkpoint import Checkpoints
+from study.data.dataset import DataError
+from study.durations import Budget
+from study.pairs import Groups, Negatives
+from study.records import METRICS, RecordError
+from study.train import Stopped, train
+
+EVALS = (
+    ZeroShot(split="val_font"),
+    Retrieval(split="val_font", examples=50),
+    FixedLoss(split="val_font", examples=32, every_percent=50),
+)
+CELL = Cell(
+    model=Model(
+        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+    ),
+    optimizer=Adam(learning_rate=3e-3, warmup_percent=5),
+    budget=Budget(examples=640),
+    batch_size=16,
+    evals=EVALS,
+)
+SCRATCH = dataclasses.replace(
+    CELL,
+    model=Model(image=ViT(variant="mu/12"), text=TextTransformer(variant="mu"), embed_dim=32),
+    budget=Budget(examples=320),
+)
+
+
+def execution(small_glyphs, **more):
+    values = {"chunk_examples": 64, "log_every_percent": 10, "checkpoint_every_percent": 20}
+    return Execution(data_root=str(small_glyphs.parent), wandb=False, **values | more)
+
+
+def rows(folder: Path) -> list[dict]:
+    """What was measured, attempts stitched, without the clock."""
+    kept: list[dict] = []
+    for line in (folder / METRICS).read_text().splitlines():
+        row = json.loads(line)
+        if row.get("event") == "start":
+            kept = [r for r in kept if r["step"] <= row["step"]]
+            continue
+        for key in ("time", "attempt", "train/examples_per_s"):
+            row.pop(key, None)
+        kept.append(row)
+    return kept
+
+
+def final_params(cell, folder):
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        manager = checkpoints._manager
+        assert manager.latest_step() == cell.steps
+        return manager.restore(cell.steps)
+    finally:
+        checkpoints.close()
+
+
+def stop_after(calls: int):
+    count = iter(range(10**9))
+    return lambda: next(count) >= calls
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """As on a machine with one device: the rest of the suite sees eight."""
+    first = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: first)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        CELL,
+        dataclasses.replace(CELL, loss=Softmax()),
+        dataclasses.replace(CELL, loss=Sigmoid(pairs=Negatives(keep="random", per_positive=3))),
+        dataclasses.replace(CELL, loss=Sigmoid(pairs=Groups(size=4), b_init=None)),
+        SCRATCH,
+    ],
+    ids=["siglit", "softmax", "random", "groups", "siglip"],
+)
+def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, one_device):
+    whole = train(cell, execution(small_glyphs), folder=tmp_path / "a", study="s")
+    for calls in (1, 3):
+        with pytest.raises(Stopped):
+            train(
+                cell,
+                execution(small_glyphs),
+                folder=tmp_path / "b",
+                study="s",
+                should_stop=stop_after(calls),
+            )
+    # what a kill leaves: a torn line, and rows past the last checkpoint
+    with (tmp_path / "b" / METRICS).open("a") as file:
+        file.write(json.dumps({"step": cell.steps, "attempt": 2, "train/loss": -1.0}) + '\n{"st')
+    parts = train(cell, execution(small_glyphs), folder=tmp_path / "b", study="s")
+
+    assert parts["attempt"] == 3
+    again = {r["step"]: r for r in rows_with_evals(tmp_path / "b")}
+    for row in rows_with_evals(tmp_path / "a"):
+        assert again[row["step"]] == row
+    drop = "train/examples_per_s"
+    assert {k: v for k, v in parts["summary"].items() if k != drop} == {
+        k: v for k, v in whole["summary"].items() if k != drop
+    }
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(cell, tmp_path / "a"),
+        final_params(cell, tmp_path / "b"),
+    )
+
+
+def rows_with_evals(folder):
+    """Rows merged by step: a stop adds rows at steps where nothing else was due."""
+    merged: dict[int, dict] = {}
+    text = (folder / METRICS).read_text().splitlines()
+    clean = [line for line in text if line.endswith("}")]
+    (folder / METRICS).write_text("\n".join(clean) + "\n")
+    for row in rows(folder):
+        merged.setdefault(row["step"], {}).update(row)
+    return list(merged.values())
+
+
+def test_a_finished_cell_is_not_entered_again(tmp_path, small_glyphs, one_device):
+    done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
+    before = (tmp_path / METRICS).read_bytes()
+    assert train(CELL, execution(small_glyphs), folder=tmp_path, study="s") == done
+    assert (tmp_path / METRICS).read_bytes() == before
+
+
+@pytest.mark.parametrize("model", [CELL, SCRATCH], ids=["siglit", "siglip"])
+@pytest.mark.parametrize("loss", [Sigmoid(), Softmax()], ids=["sigmoid", "softmax"])
+def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatch):
+    cell = dataclasses.replace(model, loss=loss, budget=Budget(examples=160))
+    eight = train(cell, execution(small_glyphs), folder=tmp_path / "8", study="s")
+    first = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: first)
+    one = train(cell, execution(small_glyphs), folder=tmp_path / "1", study="s")
+    about = json.loads((tmp_path / "8" / "cell.json").read_text())
+    assert about["devices"]["count"] == 8
+    for key, value in one["summary"].items():
+        if key.startswith(("train/", "eval/fixed")) and key != "train/examples_per_s":
+            np.testing.assert_allclose(eight["summary"][key], value, rtol=2e-3, atol=2e-4)
+
+
+def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_device):
+    a = train(CELL, execution(small_glyphs), folder=tmp_path / "a", study="s")
+    other = execution(small_glyphs, chunk_examples=999, checkpoint_every_percent=100)
+    b = train(CELL, other, folder=tmp_path / "b", study="s")
+    drop = "train/examples_per_s"
+    for key in a["summary"].keys() - {drop}:
+        assert a["summary"][key] == b["summary"][key], key
+
+
+def test_training_learns(tmp_path, small_glyphs, one_device):
+    cell = dataclasses.replace(CELL, budget=Budget(examples=16_000))
+    done = train(cell, execution(small_glyphs), folder=tmp_path, study="s")
+    first = rows_with_evals(tmp_path)[0]
+    assert done["summary"]["train/loss"] < 0.5 * first["train/loss"]
+    assert done["summary"]["eval/zero_shot/val_font/top1"] > 10
+    assert done["pairs_seen"] == 1000 * 16 * 16
+
+
+def test_a_diverged_cell_says_so_and_stays(tmp_path, small_glyphs, one_device):
+    wild = dataclasses.replace(
+        CELL, optimizer=Adam(learning_rate=1e30, clip_norm=None), loss=Softmax()
+    )
+    done = train(wild, execution(small_glyphs), folder=tmp_path, study="s")
+    assert done["status"] == "diverged"
+    assert done["summary"]["train/loss"] is None
+    json.loads((tmp_path / METRICS).read_text().splitlines()[-1], parse_constant=pytest.fail)
+
+
+def test_what_is_recorded(tmp_path, small_glyphs, one_device):
+    done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
+    about = json.loads((tmp_path / "cell.json").read_text())
+    assert about["id"] == CELL.id
+    assert about["dataset_fingerprint"]
+    assert about["versions"]["jax"] == jax.__version__
+    assert about["parameters"] > 1000
+    names = {"loss", "t", "b", "lr", "grad_norm", "update_norm", "param_norm", "examples_per_s"}
+    names |= {f"{s}_logit_{k}" for s in ("pos", "neg", "kept") for k in ("mean", "min", "max")}
+    assert {f"train/{n}" for n in names} <= done["summary"].keys()
+    for key in (
+        "eval/zero_shot/val_font/top1",
+        "eval/retrieval/val_font/image_to_text_r1",
+        "eval/retrieval/val_font/text_to_image_r1",
+        "eval/fixed_loss/val_font/sigmoid",
+        "eval/fixed_loss/val_font/softmax",
+    ):
+        assert key in done["summary"]
+    item = np.load(tmp_path / "items" / "eval.zero_shot.val_font.top1.npy")
+    size = json.loads((tmp_path / "items" / "eval.zero_shot.val_font.top1.json").read_text())
+    hits = np.unpackbits(item)[: size["examples"]]
+    np.testing.assert_allclose(100 * hits.mean(), done["summary"]["eval/zero_shot/val_font/top1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"batch_size": 20}, CellError, "batch_size: 20 .* 8 devices"),
+        ({"data": {"dataset": "nowhere"}}, DataError, "nowhere"),
+        ({"evals": (ZeroShot(split="nope"),)}, DataError, "nope"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_attempt(change, error, words, tmp_path, small_glyphs):
+    if "data" in change:
+        change = {"data": dataclasses.replace(CELL.data, **change["data"])}
+    cell = dataclasses.replace(CELL, **change)
+    with pytest.raises(error, match=words) as caught:
+        train(cell, execution(small_glyphs), folder=tmp_path / "x", study="s")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "x" / METRICS).exists()
+
+
+def test_another_data_set_under_the_same_name_is_refused(tmp_path, small_glyphs, one_device):
+    with pytest.raises(Stopped):
+        train(
+            CELL,
+            execution(small_glyphs),
+            folder=tmp_path / "x",
+            study="s",
+            should_stop=stop_after(1),
+        )
+    about = json.loads((tmp_path / "x" / "cell.json").read_text())
+    about["dataset_fingerprint"] = "0" * 64
+    (tmp_path / "x" / "cell.json").write_text(json.dumps(about))
+    with pytest.raises(RecordError, match="data set"):
+        train(CELL, execution(small_glyphs), folder=tmp_path / "x", study="s")

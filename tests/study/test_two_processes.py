@@ -1,0 +1,81 @@
+"""Two processes with two devices each train the cell that one process trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from study.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    Execution,
+    FixedLoss,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    to_dict,
+)
+from study.durations import Budget
+from study.train import train
+
+SCRIPT = Path(__file__).with_name("two_process_cell.py")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [Sigmoid(), Softmax()], ids=["sigmoid", "softmax"])
+def test_two_processes_equal_one(loss, tmp_path, small_glyphs, monkeypatch):
+    cell = Cell(
+        model=Model(
+            image=CachedImage(embeddings="hog-lda-16", dim=16),
+            text=TextAverage(width=16),
+            embed_dim=16,
+        ),
+        loss=loss,
+        optimizer=Adam(learning_rate=3e-3),
+        budget=Budget(examples=320),
+        batch_size=16,
+        evals=(FixedLoss(split="val_font", examples=32),),
+    )
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    arguments = [str(free_port()), str(tmp_path / "two"), str(small_glyphs.parent)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, str(rank), *arguments, json.dumps(to_dict(cell))],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [p.communicate(timeout=300) for p in ranks]
+    assert [p.returncode for p in ranks] == [0, 0], outputs
+    assert all(json.loads(out.splitlines()[-1])["step"] == 20 for out, _ in outputs)
+
+    first = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: first)
+    execution = Execution(data_root=str(small_glyphs.parent), wandb=False)
+    one = train(cell, execution, folder=tmp_path / "one", study="s")
+    two = json.loads((tmp_path / "two" / "DONE.json").read_text())
+    about = json.loads((tmp_path / "two" / "cell.json").read_text())
+    assert about["devices"] == {"kind": "cpu", "count": 4, "processes": 2}
+    assert two["attempt"] == 1
+    for key, value in one["summary"].items():
+        if key != "train/examples_per_s":
+            np.testing.assert_allclose(two["summary"][key], value, rtol=2e-3, atol=2e-4)

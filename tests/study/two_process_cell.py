@@ -1,0 +1,19 @@
+"""One process of a two-process run: trains a cell and prints what process it was."""
+
+import sys
+from pathlib import Path
+
+import jax
+
+rank, port, folder, data = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
+jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
+
+import json  # noqa: E402
+
+from study.cell import Execution, from_dict  # noqa: E402
+from study.train import train  # noqa: E402
+
+cell = from_dict(json.loads(sys.argv[5]))
+execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50)
+done = train(cell, execution, folder=folder, study="s")
+print(json.dumps({"rank": rank, "step": done["step"]}))
