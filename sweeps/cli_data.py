@@ -1,0 +1,87 @@
+"""`study data`: data sets, made and looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Data sets: make the built-in one, look at any.",
+    epilog="Example: study data glyphs --out data/glyphs",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command(epilog="Example: study data glyphs --out data/glyphs")
+def glyphs(
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")] = "data/glyphs",
+    views: Annotated[
+        int | None, typer.Option("--views", min=1, help="Renders of each training pair.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+    force: Annotated[bool, typer.Option("--force", help="Write it anew.")] = False,
+) -> int:
+    """Writes the glyphs data set and its embeddings; what is finished is left as it is."""
+    from study.data.glyphs import VIEWS, make
+    from sweeps.report import Steps
+
+    with Steps() as steps:
+        dataset = make(out, views=views or VIEWS, workers=workers, force=force, progress=steps)
+    examples = ", ".join(f"{split.examples:,} {name}" for name, split in dataset.splits.items())
+    print(f"{out}: {examples}; fingerprint {dataset.fingerprint[:12]}")
+    return 0
+
+
+@app.command(epilog="Example: study data embed data/glyphs")
+def embed(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],
+    dim: Annotated[int, typer.Option("--dim", min=2, help="Width of the embeddings.")] = 96,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+) -> int:
+    """Caches image embeddings of every split: HOG and a projection fitted on the train split."""
+    from study.data import descriptor
+    from study.data.dataset import Dataset
+    from sweeps.report import Steps
+
+    with Steps() as steps:
+        name = descriptor.embed(Dataset.open(folder), dim=dim, workers=workers, progress=steps)
+    print(Path(folder) / "embeddings" / name)
+    return 0
+
+
+@app.command(epilog="Example: study data verify data/glyphs")
+def verify(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],
+) -> int:
+    """Compares every file of a data set with what was noted when it was written."""
+    from study.data.dataset import Dataset
+
+    dataset = Dataset.open(folder)
+    dataset.verify()
+    print(f"{folder}: as written; fingerprint {dataset.fingerprint[:12]}")
+    return 0
+
+
+@app.command(epilog="Example: study data samples data/glyphs --split train --out samples.png")
+def samples(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],
+    split: Annotated[str, typer.Option("--split", help="Which part of it.")] = "train",
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="A PNG.")] = "samples.png",
+    rows: Annotated[int, typer.Option("--rows", min=1, max=100)] = 8,
+    cols: Annotated[int, typer.Option("--cols", min=1, max=100)] = 6,
+) -> int:
+    """Draws a page of examples with their captions."""
+    from study.data.dataset import Dataset
+    from study.data.picture import samples_picture
+    from sweeps.grid import StudyError
+
+    picture = samples_picture(Dataset.open(folder), split, rows, cols)
+    try:
+        Path(out).write_bytes(picture)
+    except OSError as error:
+        raise StudyError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    print(out)
+    return 0

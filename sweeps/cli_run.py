@@ -1,0 +1,173 @@
+"""`study run` and `study train`: from a study to a sweep and a line on how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from study.cell import Cell
+from sweeps import ledger, runner
+from sweeps.grid import Study, StudyError
+from sweeps.queue import in_order
+from sweeps.report import Now, Report, Running, duration, headline, percent, rate, report_on
+from sweeps.stop import INTERRUPTED, Stop
+from sweeps.table import table
+
+
+def run(
+    study: Study, root: str, *, parallel: int | None, address: str | None, as_json: bool
+) -> int:
+    """Runs the study; returns the exit code."""
+    out = sys.stderr if as_json else sys.stdout
+    if address is None and os.environ.get("RAY_ADDRESS"):
+        print("RAY_ADDRESS is set and ignored; --address joins a running cluster", file=out)
+    report = report_on(out)
+    result = runner.run(study, root, parallel=parallel or _cores(), address=address, report=report)
+    if as_json:
+        print(json.dumps(asdict(result), indent=1))
+    else:
+        print(_summary(result))
+    if result.exit_code == INTERRUPTED:
+        print(f"interrupted; to go on: {_again()}", file=out)
+    elif result.exit_code == 1:
+        print(
+            f"why cells failed is in FAILED.json of their folders in {Path(root) / study.name}; "
+            f"to try them again: {_again()}",
+            file=out,
+        )
+    return result.exit_code
+
+
+def dry_run(study: Study, root: str, *, as_json: bool) -> int:
+    """Shows what `run` would do, the cells in the order in which they would start."""
+    entries = ledger.read(study, Path(root).absolute())
+    left = in_order(entries)
+    if as_json:
+        cells = [{"id": e.cell.id, "state": e.state, "steps": e.cell.steps} for e in left]
+        states = ledger.count(entries)
+        print(json.dumps({"study": study.name, "states": states, "to_run": cells}, indent=1))
+        return 0
+    rows = [
+        (e.cell.id, e.state, percent(e), str(e.cell.batch_size), f"{e.cell.steps:,}",
+         f"{e.cell.examples:,}")
+        for e in left
+    ]  # fmt: skip
+    if rows:
+        head = ("cell", "state", "seen", "batch size", "steps", "examples")
+        print(table(head, rows, right={2, 3, 4, 5}))
+    print(f"{len(left)} cells to run, {len(entries) - len(left)} over")
+    return 0
+
+
+def train(study: Study, cell: Cell, root: str) -> int:
+    """Trains one cell in this process, as a worker of a sweep would; returns the exit code."""
+    from sweeps.cluster import environment
+    from sweeps.worker import run_here
+
+    folder = Path(root).absolute() / study.name / cell.id
+    entry = ledger.entry(cell, folder)
+    report = report_on(sys.stdout)
+    if entry.over:
+        print(f"{cell.id} is {entry.state}  {headline(entry)}".rstrip())
+        return 0
+    os.environ.update(environment())  # before JAX is imported
+    with Stop() as stop:
+        stop.raises = True
+        try:
+            runner.prepare(study, report)
+        except KeyboardInterrupt:
+            print(f"interrupted; to go on: {_again()}")
+            return INTERRUPTED
+        stop.raises = False
+        began = time.monotonic()
+        with _Watched(study, cell, folder, report):
+            outcome = run_here(
+                cell,
+                study.execution,
+                folder=folder,
+                study=study.name,
+                should_stop=stop.is_asked,
+            )
+    entry = ledger.entry(cell, folder)
+    match outcome.end:
+        case "done" | "diverged":
+            took = duration(time.monotonic() - began)
+            print(f"{cell.id} {entry.state} in {took}  {headline(entry)}".rstrip())
+            return 0
+        case "stopped":
+            print(f"saved at {percent(entry)}; to go on: {_again()}")
+            return INTERRUPTED
+        case "failed":
+            print(f"{cell.id} failed: {outcome.error}", file=sys.stderr)
+            print(f"the traceback is in {folder / 'FAILED.json'}", file=sys.stderr)
+            return 1
+    raise StudyError(outcome.error or outcome.end)
+
+
+class _Watched:
+    """Shows a cell's progress from its record while the block trains it."""
+
+    def __init__(self, study: Study, cell: Cell, folder: Path, report: Report):
+        self.study, self.cell, self.folder, self.report = study, cell, folder, report
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="progress", daemon=True)
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        while not self._over.wait(max(0.5, self.report.every)):
+            entry = ledger.entry(self.cell, self.folder)
+            seen = entry.progress
+            self.report.progress(
+                Now(
+                    study=self.study.name,
+                    cells=1,
+                    over=0,
+                    failed=0,
+                    examples=seen.examples_seen,
+                    target=self.cell.examples,
+                    running=[
+                        Running(
+                            entry=entry,
+                            seconds=time.monotonic() - began,
+                            attempt=seen.attempts,
+                        )
+                    ],
+                )
+            )
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.report.close()
+
+
+def _summary(result: runner.Result) -> str:
+    states = ", ".join(f"{n} {state}" for state, n in result.states.items())
+    if not result.parallel:
+        return f"{result.study}: nothing to run: {states}"
+    text = f"{result.study}: {states}; {len(result.ran)} cells in {duration(result.seconds)}"
+    if result.ran and result.train_seconds:
+        share = result.train_seconds / (result.seconds * result.parallel)
+        pace = rate(result.examples / result.seconds / result.parallel)
+        text += (
+            f" on {result.parallel} cores, {share:.0%} of them in training steps; {pace} per core"
+        )
+    return text
+
+
+def _cores() -> int:
+    with_affinity = getattr(os, "sched_getaffinity", None)
+    return len(with_affinity(0)) if with_affinity else os.cpu_count() or 1
+
+
+def _again() -> str:
+    return shlex.join(["study", *sys.argv[1:]])

@@ -1,0 +1,110 @@
+"""`study status`: where every cell stands, from its record."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sweeps import ledger
+from sweeps.grid import Study
+from sweeps.ledger import Entry
+from sweeps.report import duration, headline, percent, rate
+from sweeps.table import table
+
+WATCH = 2.0  # seconds between two looks
+
+
+def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
+    """Shows it, once or until all cells are over; returns the exit code."""
+    folder = Path(root).absolute()
+    if as_json or not watch:
+        entries = ledger.read(study, folder)
+        shown = json.dumps(_json(study, entries), indent=1) if as_json else text(study, entries)
+        print(shown)
+        return ledger.exit_code(entries)
+    return _watch(study, folder)
+
+
+def text(study: Study, entries: list[Entry]) -> str:
+    rows = [
+        (
+            e.cell.id,
+            e.state,
+            percent(e) if e.progress.examples_seen else "",
+            rate(e.progress.examples_per_second or 0) if e.state == "running" else "",
+            duration(e.seconds_left) if e.seconds_left is not None else "",
+            str(e.progress.attempts) if e.progress.attempts > 1 else "",
+            e.error or headline(e) or (f"{e.holder}" if e.holder else ""),
+        )
+        for e in entries
+    ]
+    head = ("cell", "state", "seen", "rate", "left", "attempt", "")
+    return f"{table(head, rows, right={2, 3, 4, 5})}\n{_line(study, entries)}"
+
+
+def _line(study: Study, entries: list[Entry]) -> str:
+    states = ", ".join(f"{n} {state}" for state, n in ledger.count(entries).items())
+    left = ledger.seconds_left(entries)
+    return f"{study.name}: {len(entries)} cells: {states}" + (
+        f"; {duration(left)} left at this pace" if left is not None else ""
+    )
+
+
+def _json(study: Study, entries: list[Entry]) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "states": ledger.count(entries),
+        "seconds_left": ledger.seconds_left(entries),
+        "cells": [
+            {
+                "id": e.cell.id,
+                "state": e.state,
+                "step": e.progress.step,
+                "steps": e.cell.steps,
+                "examples_seen": e.progress.examples_seen,
+                "examples": e.cell.examples,
+                "attempts": e.progress.attempts,
+                "examples_per_second": e.progress.examples_per_second,
+                "seconds_left": e.seconds_left,
+                "error": e.error,
+                "holder": str(e.holder) if e.holder else None,
+                "folder": str(e.folder),
+                "summary": e.done.get("summary", {}),
+            }
+            for e in entries
+        ],
+    }
+
+
+def _watch(study: Study, folder: Path) -> int:
+    """On a terminal the table, redrawn; elsewhere a line whenever something changed."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    entries = ledger.read(study, folder)
+    try:
+        if sys.stdout.isatty():
+            with Live(console=Console(highlight=False), auto_refresh=False) as live:
+                while True:
+                    live.update(Text(text(study, entries)), refresh=True)
+                    if all(e.over for e in entries):
+                        break
+                    time.sleep(WATCH)
+                    entries = ledger.read(study, folder)
+        else:
+            said = None
+            while True:
+                if (states := ledger.count(entries)) != said:
+                    print(_line(study, entries), flush=True)
+                    said = states
+                if all(e.over for e in entries):
+                    break
+                time.sleep(WATCH)
+                entries = ledger.read(study, folder)
+    except KeyboardInterrupt:  # the way out of a watch
+        pass
+    return ledger.exit_code(entries)

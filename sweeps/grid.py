@@ -1,0 +1,190 @@
+"""Studies: named sets of cells, built in (`sweeps/grids/*.py`) or in a file of the user's own.
+
+A grid is a Python module that defines `study()`; its docstring opens with its launch command.
+
+>>> find("demo").cells
+>>> find("my_grid.py")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+import sweeps.grids
+from study.cell import Cell, Execution, explain
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class StudyError(ValueError):
+    """A study that cannot be found, read or run; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A named set of cells that answers one question.
+
+    Attributes:
+      name: names the folder of its records.
+      question: one line.
+      cells: no two alike.
+      execution: how its cells run.
+      prepare: makes the data set under the data root it is given, if it is not there yet; a
+        function, or "module:function" so that listing studies need not import it. If it has a
+        parameter `progress`, that is called with what is done, how much, and of how much.
+      paper: the figure, table or section of the paper it belongs to, or "".
+
+    Raises:
+      StudyError: no cells, equal cells, or a name that cannot be a folder.
+    """
+
+    name: str
+    question: str
+    cells: tuple[Cell, ...]
+    execution: Execution = dataclasses.field(default_factory=Execution)
+    prepare: str | Callable[..., object] | None = None
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise StudyError(
+                f"study name {self.name!r}: use letters, digits, '.', '_' and '-' only, "
+                "because it names a folder"
+            )
+        object.__setattr__(self, "cells", tuple(self.cells))
+        for cell in self.cells:
+            if not isinstance(cell, Cell):
+                raise StudyError(f"study {self.name}: {cell!r} is not a Cell")
+        if not self.cells:
+            raise StudyError(f"study {self.name} has no cells")
+        twice = [cell_id for cell_id, n in Counter(c.id for c in self.cells).items() if n > 1]
+        if twice:
+            raise StudyError(
+                f"study {self.name}: {len(twice)} cells appear more than once ({twice[0]}); "
+                "every cell of a study differs from the others in some field"
+            )
+
+    def cell(self, name: str) -> Cell:
+        """The cell with this id, or with an id that starts with `name`.
+
+        Raises:
+          StudyError: no cell, or several.
+        """
+        ids = {cell.id: cell for cell in self.cells}
+        if name in ids:
+            return ids[name]
+        found = [cell_id for cell_id in ids if cell_id.startswith(name)]
+        if len(found) == 1:
+            return ids[found[0]]
+        if found:
+            raise StudyError(
+                f"{name!r} begins {len(found)} cells of {self.name}: {some(found)}; "
+                "write more of it"
+            )
+        near = nearest(name, ids)
+        raise StudyError(
+            f"study {self.name} has no cell {name!r}; nearest: {some(near or list(ids))} "
+            "(study status shows all of them)"
+        )
+
+
+def names() -> list[str]:
+    """The built-in studies: `sweeps/grids/demo_lr.py` is the study demo-lr."""
+    modules = pkgutil.iter_modules(sweeps.grids.__path__)
+    return sorted(module.name.replace("_", "-") for module in modules)
+
+
+def find(name: str) -> Study:
+    """The built-in study `name`, or the study of a grid file.
+
+    Raises:
+      StudyError: there is none, or its module is broken.
+    """
+    if name.endswith(".py") or "/" in name:
+        return _from_file(Path(name))
+    known = names()
+    name = name.replace("_", "-")
+    if name not in known:
+        near = nearest(name, known)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise StudyError(
+            f"no study {name!r}; {guess}there are: {', '.join(known) or 'none'}; "
+            "or give the path of your own grid file (.py)"
+        )
+    return _call(importlib.import_module(f"sweeps.grids.{name.replace('-', '_')}"), name)
+
+
+def _from_file(path: Path) -> Study:
+    if not path.is_file():
+        raise StudyError(f"no grid file {path}; built-in studies: {', '.join(names()) or 'none'}")
+    spec = importlib.util.spec_from_file_location(f"grid_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _broken(path, error) from error
+    return _call(module, str(path))
+
+
+def _call(module: Any, name: str) -> Study:
+    make = getattr(module, "study", None)
+    if not callable(make):
+        raise StudyError(f"{name} defines no function study() that returns a sweeps.grid.Study")
+    try:
+        made = make()
+    except StudyError:
+        raise
+    except Exception as error:
+        raise _broken(Path(module.__file__), error) from error
+    if not isinstance(made, Study):
+        raise StudyError(f"{name}: study() returned a {type(made).__name__}, not a Study")
+    return made
+
+
+def _broken(path: Path, error: Exception) -> StudyError:
+    said = (
+        explain(error).splitlines()[0]
+        if isinstance(error, pydantic.ValidationError)
+        else one_line(error)
+    )
+    return StudyError(f"{_where(error, path)}: {said}")
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The last line of the user's own file that the error passed through."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [
+        f.lineno
+        for f in traceback.extract_tb(error.__traceback__)
+        if Path(f.filename).resolve() == path.resolve()
+    ]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nearest(name: str, known: Any) -> list[str]:
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+
+
+def some(items: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,141 @@
+"""The ledger: where every cell of a study stands, read from its records and from nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from analysis.frame import Progress, training_progress
+from study.cell import Cell
+from study.records import CELL, DONE, FAILED, METRICS, RecordError, read_json
+from sweeps.grid import Study
+from sweeps.lease import LEASE, Holder, holder_of
+
+State = Literal["done", "diverged", "failed", "running", "interrupted", "waiting"]
+STATES: tuple[State, ...] = get_args(State)
+OVER: tuple[State, ...] = ("done", "diverged")  # never entered again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where one cell stands.
+
+    Attributes:
+      progress: from the tail of its metrics; of an ended cell, the end.
+      done: the content of DONE.json, or {}.
+      error: one line, of a failed cell.
+      holder: who runs it, of a running cell.
+    """
+
+    cell: Cell
+    folder: Path
+    state: State
+    progress: Progress
+    done: dict[str, Any]
+    error: str | None = None
+    holder: Holder | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of a running cell at its present rate; None where that is not known yet."""
+        rate = self.progress.examples_per_second
+        if self.state != "running" or not rate:
+            return None
+        return max(0.0, (self.cell.examples - self.progress.examples_seen) / rate)
+
+
+def read(study: Study, root: Path) -> list[Entry]:
+    """All cells of `study`, in its order.
+
+    Raises:
+      RecordError: a folder holds another cell than its name says.
+    """
+    return [entry(cell, root / study.name / cell.id) for cell in study.cells]
+
+
+def entry(cell: Cell, folder: Path) -> Entry:
+    """Where `cell` stands, whose record is `folder`."""
+    known = read_json(folder / CELL)
+    if known is not None and known.get("hash") not in (None, cell.hash):
+        raise RecordError(
+            f"{folder} holds another cell (hash {known['hash'][:8]}, not {cell.hash[:8]}); "
+            "move it away or choose another --root"
+        )
+    done = read_json(folder / DONE)
+    if done is not None:
+        progress = Progress(
+            step=done["step"],
+            examples_seen=done["examples_seen"],
+            pairs_seen=done["pairs_seen"],
+            attempts=done["attempt"],
+            time=done.get("time"),
+        )
+        state: State = "diverged" if done["status"] == "diverged" else "done"
+        return Entry(cell=cell, folder=folder, state=state, progress=progress, done=done)
+    progress = training_progress(folder)
+    holder = holder_of(folder / LEASE)
+    failed = read_json(folder / FAILED)
+    if holder is not None:
+        state = "running"
+    elif failed is not None:
+        state = "failed"
+    else:
+        state = "interrupted" if (folder / METRICS).exists() else "waiting"
+    return Entry(
+        cell=cell,
+        folder=folder,
+        state=state,
+        progress=progress,
+        done={},
+        error=failed["error"] if failed and state == "failed" else None,
+        holder=holder,
+    )
+
+
+def count(entries: Sequence[Entry]) -> dict[State, int]:
+    """Cells per state, in the order of `STATES`, without the states that no cell is in."""
+    counts = Counter(e.state for e in entries)
+    return {state: counts[state] for state in STATES if counts[state]}
+
+
+def exit_code(entries: Sequence[Entry]) -> int:
+    """0: all cells are over; 1: some failed; 3: some are not over yet."""
+    if all(e.over for e in entries):
+        return 0
+    return 1 if any(e.state == "failed" for e in entries) else 3
+
+
+def seconds_left(entries: Sequence[Entry]) -> float | None:
+    """Until the study is over at the present pace; None while nothing runs or no rate is known.
+
+    The cells still to come are taken at the mean rate of those that run.
+    """
+    rates = [
+        e.progress.examples_per_second
+        for e in entries
+        if e.state == "running" and e.progress.examples_per_second
+    ]
+    left = sum(e.cell.examples - e.progress.examples_seen for e in entries if not e.over)
+    return left / sum(rates) if rates else None
+
+
+def cost(cell: Cell) -> float:
+    """Relative time of a cell, to start the long ones first, so that all cores end together.
+
+    Towers cost per example, the loss per pair, and each step has a price of its own. The weights
+    were measured with the glyphs towers on CPU; only the order of the cells hangs on them.
+    """
+    return cell.examples + cell.steps * (13 + cell.batch_size**2 / 700)
+
+
+def age(progress: Progress) -> float | None:
+    """Seconds since the last line of the record."""
+    return None if progress.time is None else max(0.0, time.time() - progress.time)

@@ -1,0 +1,58 @@
+"""Ctrl-C and its kin: the first asks for an orderly end, the second quits at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+INTERRUPTED = 130  # exit code
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Listens within a `with`, in the main thread only, as Python does.
+
+    Attributes:
+      asked: whether a signal came.
+      raises: while true, the first signal raises KeyboardInterrupt, for code that does not look.
+      before_quitting: called when the second signal comes, right before the process ends.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.raises = False
+        self.before_quitting: Callable[[], None] | None = None
+        self._kept: dict[signal.Signals, Any] = {}
+
+    def is_asked(self) -> bool:
+        return self.asked
+
+    def listen(self) -> None:
+        """Takes the signals, again if a library took them since."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                before = signal.signal(number, self._on_signal)
+                self._kept.setdefault(number, before)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        del number, frame
+        if self.asked:
+            try:
+                if self.before_quitting is not None:
+                    self.before_quitting()
+            finally:
+                os._exit(INTERRUPTED)
+        self.asked = True
+        if self.raises:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,76 @@
+"""Drivers of fake cells, in processes of their own that a test may interrupt and kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PATIENCE = 90.0  # seconds that a loaded machine gets before a test gives up waiting
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a Python process in a session of its own; kills what is left of it at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+        path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+        process = subprocess.Popen(
+            [sys.executable, *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            cwd=cwd or tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "FAKE_CELL": str(tmp_path), **env},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for left in session(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def session(leader: int) -> list[int]:
+    """The live processes of a session. Ray's children stay in the session of their driver."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture(name="session")
+def _session() -> Callable[[int], list[int]]:
+    return session
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    def wait(what: Callable[[], object], seconds: float = PATIENCE) -> None:
+        until = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < until, f"waited {seconds} s in vain"
+            time.sleep(0.1)
+
+    return wait

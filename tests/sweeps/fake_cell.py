@@ -1,0 +1,74 @@
+"""A cell that trains nothing but leaves the same files, slowly, and can be told to misbehave.
+
+Imported by Ray workers, so it is found through PYTHONPATH. What a cell does is told by files in
+the folder FAKE_CELL (an environment variable): `<seed>.raise` counts down the tries that raise,
+`<seed>.crash` the tries in which the process kills itself half-way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from study.cell import Cell, CellError, to_dict
+from study.records import Record, RecordError, Seen
+
+SECONDS_PER_STEP = float(os.environ.get("FAKE_CELL_SECONDS", "0.05"))
+
+
+class Stopped(Exception):
+    pass
+
+
+def _counts_down(seed: int, what: str) -> bool:
+    path = Path(os.environ.get("FAKE_CELL", "/nonexistent")) / f"{seed}.{what}"
+    if not path.exists():
+        return False
+    left = int(path.read_text()) - 1
+    path.write_text(str(left)) if left else path.unlink()
+    return True
+
+
+def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> dict:
+    del execution
+    record = Record(folder)
+    if record.done:
+        return record.done
+    saved = folder / "saved.json"
+    step, value = json.loads(saved.read_text()) if saved.exists() else (0, cell.seed)
+    about = {"id": cell.id, "hash": cell.hash, "study": study, "cell": to_dict(cell)}
+
+    def seen() -> Seen:
+        return Seen(step, step * cell.batch_size, step * cell.pairs_per_step)
+
+    record.begin(about, seen=seen(), pid=os.getpid(), omp=os.environ.get("OMP_NUM_THREADS"))
+    if _counts_down(cell.seed, "raise"):
+        raise ZeroDivisionError("told to\nraise")
+    if _counts_down(cell.seed, "bad"):
+        raise CellError("batch_size: bad as told")
+    if _counts_down(cell.seed, "full"):
+        raise RecordError("cannot write there") from OSError(28, "No space left on device")
+    crash_at = cell.steps // 2 if _counts_down(cell.seed, "crash") else -1
+    while step < cell.steps:
+        time.sleep(SECONDS_PER_STEP)
+        step += 1
+        value = (value * 1103515245 + 12345 + step) % 2**31  # stands for weights: order matters
+        record.row(seen(), **{"train/loss": value / 2**31})
+        stop = should_stop()
+        if stop or step % 5 == 0:
+            part = saved.with_suffix(".part")
+            part.write_text(json.dumps([step, value]))
+            part.replace(saved)
+        if stop:
+            raise Stopped
+        if step == crash_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return record.finish(
+        seen(),
+        status="diverged" if cell.seed == 666 else "done",
+        summary={"train/loss": value / 2**31, "eval/zero_shot/val_font/top1": 12.5},
+        seconds={"total": step * SECONDS_PER_STEP, "train": step * SECONDS_PER_STEP},
+    )
