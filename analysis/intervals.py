@@ -1,0 +1,128 @@
+"""Means over seeds with intervals that pool the seed-to-seed variance of a whole panel.
+
+A group is the cells that differ in nothing but the seed. Two seeds say almost nothing about the
+spread of one group (a t interval with 1 degree of freedom is 12.7 standard errors wide), so all
+groups of a panel are taken to have one variance, and its degrees of freedom add up.
+
+Assumed: equal variance in every group, normal and independent errors. Cells of one seed share
+their examples and their order; where that makes two groups rise and fall together, the
+difference of their means is known better than stated. Not covered: another test set.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95
+ASSUMPTION = "variance between seeds pooled over the panel, t interval"
+
+
+class Interval(NamedTuple):
+    """An estimate and its interval; the ends are NaN where no group has two seeds."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledMeans:
+    """Means of groups with one common variance and its degrees of freedom."""
+
+    means: Mapping[Any, float]
+    counts: Mapping[Any, int]
+    variance: float
+    dof: int
+
+    def contrast(self, weights: Mapping[Any, float], *, critical: float | None = None) -> Interval:
+        """The weighted sum of group means, `sum(w * mean)`, with its interval.
+
+        Args:
+          weights: by group; groups that are not named weigh nothing.
+          critical: half-width in standard errors; None is the 95 % quantile of Student's t.
+        """
+        estimate = math.fsum(w * self.means[g] for g, w in weights.items())
+        if self.dof == 0:
+            return Interval(estimate, math.nan, math.nan)
+        scale = math.fsum(w * w / self.counts[g] for g, w in weights.items())
+        half = (self.critical() if critical is None else critical) * math.sqrt(
+            self.variance * scale
+        )
+        return Interval(estimate, estimate - half, estimate + half)
+
+    def mean(self, group: Any) -> Interval:
+        return self.contrast({group: 1.0})
+
+    def critical(self, *, comparisons: int = 1, among: int | None = None) -> float:
+        """Half-width in standard errors for intervals that hold all at once.
+
+        The smaller of two valid ones: Bonferroni over `comparisons`, and Tukey-Kramer over all
+        differences `among` so many groups (None: the comparisons are no such differences). The
+        choice depends on the numbers of groups and seeds alone, so it keeps the coverage.
+        """
+        return _critical(comparisons, among, self.dof)
+
+
+@functools.cache  # the studentised range is a double integral, seconds for a page of claims
+def _critical(comparisons: int, among: int | None, dof: int) -> float:
+    if dof == 0:
+        return math.nan
+    bonferroni = float(stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), dof))
+    if among is None or comparisons == 1:
+        return bonferroni
+    tukey = float(stats.studentized_range.ppf(LEVEL, among, dof)) / math.sqrt(2)
+    return min(bonferroni, tukey)
+
+
+def pooled_means(groups: Mapping[Any, Sequence[float]]) -> PooledMeans:
+    """Mean of every group, and the variance within groups pooled over all of them.
+
+    Args:
+      groups: the values of each group, one per seed; empty groups are left out.
+    """
+    values = {g: np.asarray(v, dtype=np.float64) for g, v in groups.items() if len(v)}
+    dof = sum(len(v) - 1 for v in values.values())
+    squares = math.fsum(float(((v - v.mean()) ** 2).sum()) for v in values.values())
+    return PooledMeans(
+        means={g: float(v.mean()) for g, v in values.items()},
+        counts={g: len(v) for g, v in values.items()},
+        variance=squares / dof if dof else math.nan,
+        dof=dof,
+    )
+
+
+def by_group(cells: pd.DataFrame, columns: Sequence[str], value: str) -> dict[Any, list[float]]:
+    """The finite values of a column, by the value of one column or the values of several."""
+    groups: dict[Any, list[float]] = {}
+    if value in cells:
+        keys = list(zip(*(cells[column] for column in columns), strict=True))
+        for key, number in zip(keys, cells[value].astype(float), strict=True):
+            if np.isfinite(number):
+                groups.setdefault(key[0] if len(columns) == 1 else key, []).append(float(number))
+    return groups
+
+
+def paired_differences(
+    cells: pd.DataFrame, value: str, *, first: str = "sigmoid", second: str = "softmax"
+) -> pd.DataFrame:
+    """Loss `first` minus loss `second` in one metric, for each batch size and seed of both.
+
+    Cells of one seed see the same examples in the same order, so their difference is free of
+    what that order does to both.
+
+    Returns: columns batch_size, seed, difference; pairs that are not whole are left out.
+    """
+    if value not in cells:
+        return pd.DataFrame({"batch_size": [], "seed": [], "difference": []})
+    table = cells.pivot_table(index=["batch_size", "seed"], columns="loss.kind", values=value)
+    if not {first, second} <= set(table.columns):
+        return pd.DataFrame({"batch_size": [], "seed": [], "difference": []})
+    return (table[first] - table[second]).dropna().rename("difference").reset_index()

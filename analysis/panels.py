@@ -1,0 +1,241 @@
+"""Which cells a figure or a claim is about: chosen by their fields, never by their names.
+
+A panel holds one configuration. Where a study has several that would fit (two budgets, a second
+learning-rate rule), the one with most of the panel's points is taken, the rest is left out and
+named in `Panel.notes`: cells that differ in more than the panel's axes are never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.frame import FIELDS
+
+TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
+
+NEEDED = (
+    *("model.image.kind", "model.text.kind", "loss.kind", "loss.pairs.kind", "loss.pairs.keep"),
+    *("loss.pairs.per_positive", "optimizer.learning_rate", "data.dataset"),
+)
+AXES_BATCH = ("batch_size", "loss.kind")
+AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
+UNMASKED = ("all", -1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Cells that differ in `axes` and the seed only, whatever became of them.
+
+    A learning rate (or another setting of the optimizer) may follow the batch size by a rule.
+    `points` are the combinations of the axes that a whole panel has.
+    """
+
+    cells: pd.DataFrame
+    axes: tuple[str, ...]
+    points: tuple[tuple[Any, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> pd.DataFrame:
+        return self.cells[self.cells["status"] == "done"]
+
+    def missing(self) -> list[str]:
+        """The cells that are not done, then the points without a record for one of the seeds.
+
+        Where the study's plan is known, only planned cells are missed.
+        """
+        undone = self.cells[self.cells["status"] != "done"]
+        named = [
+            f"{row['id']} ({row['status']}{': ' + row['error'] if row['error'] else ''})"
+            for _, row in undone.astype(object).where(undone.notna(), None).iterrows()
+        ]
+        if self.cells.attrs.get("planned"):
+            return named
+        have = set(_keys(self.cells, (*self.axes, "seed")))
+        wanted = product(self.points, _levels(self.cells["seed"]))
+        holes = [(point, seed) for point, seed in wanted if (*point, seed) not in have]
+        return named + [f"no record of {_label(point)} seed {seed}" for point, seed in holes]
+
+
+def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
+    """Sigmoid with all pairs and softmax at every batch size, same budget, towers and data.
+
+    Args:
+      image: `model.image.kind`, "cached" for SigLiT or "vit" for both towers from scratch.
+    """
+    cells = _ready(cells)
+    softmax = cells["loss.kind"] == "softmax"
+    sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
+    pool = cells[(cells["model.image.kind"] == image) & (softmax | sigmoid)]
+    fields = _fields(pool)
+    own = [f for f in fields if not f.startswith(("loss.", "optimizer."))]
+    chosen = _most(pool, own, AXES_BATCH)
+    loss = [f for f in fields if f.startswith("loss.")]
+    kinds = [_most(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]
+    chosen = pd.concat(kinds) if kinds else chosen
+    chosen = _one_recipe(chosen, [f for f in fields if f.startswith("optimizer.")])
+    # A batch size with sigmoid alone, where others were masked, is the reference of those.
+    masked = cells[cells["loss.pairs.kind"] == "negatives"]["batch_size"]
+    alone = {*masked} - {*chosen[chosen["loss.kind"] == "softmax"]["batch_size"]}
+    wanted = product(_levels(chosen["batch_size"]), ("sigmoid", "softmax"))
+    points = tuple((size, loss) for size, loss in wanted if loss == "sigmoid" or size not in alone)
+    return _panel(chosen, pool, AXES_BATCH, points)
+
+
+def compositions(cells: pd.DataFrame) -> Panel:
+    """Sigmoid cells by the negatives they keep, and the unmasked ones equal in all else.
+
+    The unmasked cells stand at the point `UNMASKED`: keep "all", and the B - 1 negatives per
+    positive that a batch has, written -1.
+    """
+    cells = _ready(cells)
+    sigmoid = cells[cells["loss.kind"] == "sigmoid"]
+    masked = sigmoid[sigmoid["loss.pairs.kind"] == "negatives"]
+    if masked.empty:
+        return Panel(cells=masked, axes=AXES_PAIRS)
+    fields = [f for f in _fields(sigmoid) if f not in ("loss.pairs.kind", *AXES_PAIRS)]
+    chosen = _most(masked, [*fields, "batch_size"], AXES_PAIRS)
+    same = [*(f for f in fields if not f.startswith("loss.pairs.")), "batch_size"]
+    key = _keys(chosen, same)[0]
+    unmasked = sigmoid[sigmoid["loss.pairs.kind"] == "all"]
+    unmasked = unmasked[[k == key for k in _keys(unmasked, same)]]
+    unmasked = unmasked.assign(**dict(zip(AXES_PAIRS, UNMASKED, strict=True)))
+    if unmasked.empty:
+        unmasked = unmasked.reindex(columns=chosen.columns).astype(chosen.dtypes.to_dict())
+    points = (UNMASKED, *product(*(_levels(chosen[axis]) for axis in AXES_PAIRS)))
+    return _panel(pd.concat([unmasked, chosen]), masked, AXES_PAIRS, points)
+
+
+def title(panel: Panel) -> str:
+    """What all cells of a panel share, for a caption: data, towers, budget, learning rate."""
+    first = panel.cells.iloc[0]
+    image = {"cached": "cached image embeddings", "vit": "image tower from scratch"}
+    text = {
+        "transformer": "transformer text tower",
+        "average": "averaging text tower (a variant: no word order)",
+    }
+    towers = [image.get(str(first["model.image.kind"]), str(first["model.image.kind"]))]
+    towers.append(text.get(str(first["model.text.kind"]), str(first["model.text.kind"])))
+    return "; ".join(
+        [str(first["data.dataset"]), *towers, _budget(panel.cells), _rates(panel.cells)]
+    )
+
+
+def _budget(cells: pd.DataFrame) -> str:
+    for unit in ("examples", "pairs", "steps"):
+        values = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
+        if values:
+            return f"{int(values[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
+    return "budget unknown"
+
+
+def _rates(cells: pd.DataFrame) -> str:
+    column = "optimizer.learning_rate"
+    by_rate = {rate: _levels(group["batch_size"]) for rate, group in cells.groupby(column)}
+    varied = [f for f in _fields(cells) if f.startswith("optimizer.") and f != column]
+    varied = [f.removeprefix("optimizer.") for f in varied if len(set(_keys(cells, [f]))) > 1]
+    also = f", and {', '.join(varied)} with it" if varied else ""
+    if len(by_rate) == 1:
+        return f"learning rate {next(iter(by_rate)):.3g} throughout{also}"
+    roots = cells[column] / np.sqrt(cells["batch_size"].astype(float) / 256)
+    if np.allclose(roots, roots.iloc[0], rtol=1e-6):
+        return f"learning rate {roots.iloc[0]:.3g} · sqrt(B / 256){also}"
+    at = sorted(by_rate.items(), key=lambda item: item[1])
+    parts = [f"{rate:.3g} at B = {', '.join(str(b) for b in sizes)}" for rate, sizes in at]
+    return f"learning rate by batch size: {'; '.join(parts)}{also}"
+
+
+def _ready(cells: pd.DataFrame) -> pd.DataFrame:
+    """With every column that is asked for, and without cells whose fields are unknown."""
+    cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
+    cells = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
+    cells = cells.astype({"batch_size": "int64", "seed": "int64"})
+    # A cell that never began does not know its data set's fingerprint: it is that of the others.
+    prints = cells.groupby("data.dataset")["dataset_fingerprint"].transform(
+        lambda column: column.mode().iloc[0] if column.notna().any() else None
+    )
+    return cells.assign(dataset_fingerprint=cells["dataset_fingerprint"].fillna(prints))
+
+
+def _fields(cells: pd.DataFrame) -> list[str]:
+    return [c for c in cells.columns if c.startswith(FIELDS)] + ["dataset_fingerprint"]
+
+
+def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    table = cells[list(columns)].astype(object)
+    return list(table.where(table.notna(), None).itertuples(index=False, name=None))
+
+
+def _levels(column: pd.Series) -> list[Any]:
+    return sorted(column.dropna().unique().tolist())
+
+
+def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
+    """The cells equal in `fields` that fill most points of the axes with finished cells."""
+    if cells.empty:
+        return cells
+    keys = pd.Series(_keys(cells, fields), index=cells.index)
+
+    def score(key: tuple[Any, ...]) -> tuple[int, ...]:
+        same = cells[keys == key]
+        finished = same[same["status"] == "done"]
+        points = [len(set(_keys(part, axes))) for part in (finished, same)]
+        return (*points, len(same), int(same["examples"].fillna(0).max()))
+
+    best = max(sorted(set(keys), key=repr), key=score)  # sorted: the same of equals every time
+    return cells[[key == best for key in keys]]
+
+
+def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
+    """One optimizer setting per batch size: by a rule where there is one, else the same for all.
+
+    A study that holds a fixed setting and a rule side by side may share cells between them. The
+    rule is what is left at each batch size once the fixed setting is taken out where it is not
+    the only one.
+    """
+    if cells.empty:
+        return cells
+    recipe = pd.Series(_keys(cells, fields), index=cells.index)
+    fixed = _most(cells, fields, AXES_BATCH)
+    constant = recipe.loc[fixed.index[0]]
+    by_rule: dict[int, Any] = {}
+    for size, group in recipe.groupby(cells["batch_size"]):
+        others = [key for key in dict.fromkeys(group) if key != constant]
+        if len(others) > 1:
+            return fixed
+        by_rule[size] = others[0] if others else constant
+    follows = [by_rule[size] == key for size, key in zip(cells["batch_size"], recipe, strict=True)]
+    ruled = cells[follows]
+    covered = [len(set(_keys(part, AXES_BATCH))) for part in (ruled, fixed)]
+    return ruled if covered[0] >= covered[1] else fixed
+
+
+def _panel(
+    chosen: pd.DataFrame,
+    pool: pd.DataFrame,
+    axes: tuple[str, ...],
+    points: tuple[tuple[Any, ...], ...],
+) -> Panel:
+    chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
+    left = pool[~pool["id"].isin(chosen["id"])]
+    notes: tuple[str, ...] = ()
+    if len(left):
+        fields = [f for f in _fields(pool) if f not in axes]
+        other = [f for f in fields if not set(_keys(left, [f])) <= set(_keys(chosen, [f]))]
+        count = f"{len(left)} cell{'s' if len(left) > 1 else ''}"
+        notes = (f"{count} of other configurations left out (other {', '.join(other)})",)
+    chosen.attrs = dict(pool.attrs)
+    return Panel(cells=chosen, axes=axes, points=points, notes=notes)
+
+
+def _label(point: Sequence[Any]) -> str:
+    if point == UNMASKED:
+        return "the unmasked cell,"
+    first, second = point
+    return f"b{first} {second}" if second in ("sigmoid", "softmax") else f"{first} 1:{second:g}"

@@ -1,0 +1,148 @@
+"""One look for every figure: one column wide, colour-blind safe, and readable in grey.
+
+A series has a colour, a marker and a line of its own, and the colours differ in lightness. Our
+points are filled, the paper's hollow. Each figure says in a corner which records it is drawn from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+WIDTH = 3.5  # inches: one column
+BODY, SMALL = 7.5, 6.0  # points
+LINE = SMALL * 1.22 / 72  # inches per line of small text
+COLUMNS = 76  # characters of small text in one column
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": BODY,
+    "axes.labelsize": BODY,
+    "axes.titlesize": BODY,
+    "xtick.labelsize": BODY - 0.5,
+    "ytick.labelsize": BODY - 0.5,
+    "legend.fontsize": BODY - 0.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.visible": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "study",
+    "savefig.dpi": 200,
+    "figure.facecolor": "white",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    colour: str
+    marker: str
+    line: Any = "-"
+
+
+LOOKS: Mapping[str, Look] = {
+    "sigmoid": Look(colour="#0b3c7d", marker="o"),
+    "softmax": Look(colour="#e08a00", marker="s", line=(0, (4, 1.5))),
+    "difference": Look(colour="#333333", marker="D"),
+    "all": Look(colour="#111111", marker="*"),
+    "random": Look(colour="#cf5318", marker="s", line=(0, (4, 1.5))),
+    "hard": Look(colour="#0b3c7d", marker="o"),
+    "easy": Look(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
+}
+
+
+def context() -> AbstractContextManager[None]:
+    """The style, for the time of a drawing, whatever the reader's own settings are."""
+    return matplotlib.style.context(["default", RC])
+
+
+def provenance(cells: pd.DataFrame) -> str:
+    """A short hash over the contents of the records of these cells, and their number."""
+    contents = "".join(sorted(cells["content"]))
+    digest = hashlib.sha256(contents.encode()).hexdigest()[:10]
+    return f"records {digest} · {len(cells)} cells"
+
+
+def figure(
+    *,
+    heights: Sequence[float],
+    title: str,
+    notes: Iterable[str] = (),
+    footer: str = "",
+) -> tuple[Figure, list[Axes]]:
+    """Panels of these heights (inches) above one another, a title above, notes and footer below.
+
+    The figure grows with its text, so that nothing overlaps.
+    """
+    head = textwrap.wrap(title, 58)
+    foot = [line for note in notes for line in textwrap.wrap(note, COLUMNS)]
+    above, below = (len(head) * BODY * 1.3 / 72 + 0.06), (len(foot) + 1) * LINE + 0.08
+    total = above + sum(heights) + below
+    fig = Figure(figsize=(WIDTH, total), layout="constrained")
+    FigureCanvasAgg(fig)
+    engine: Any = fig.get_layout_engine()
+    engine.set(rect=(0, below / total, 1, sum(heights) / total), h_pad=0.05, w_pad=0.04)
+    grid = fig.add_gridspec(len(heights), 1, height_ratios=list(heights))
+    axes = [fig.add_subplot(grid[i, 0]) for i in range(len(heights))]
+    left = 0.02
+    fig.text(left, 1 - 0.04 / total, "\n".join(head), fontsize=BODY, weight="bold", va="top")
+    fig.text(
+        *(left, (below - 0.03) / total, "\n".join(foot)), fontsize=SMALL, color="#333333", va="top"
+    )
+    fig.text(0.985, 0.03 / total, footer, fontsize=SMALL - 0.5, color="#777777", ha="right")
+    return fig, axes
+
+
+def legend(axes: Axes, handles: Sequence[Any] | None = None, columns: int = 4) -> None:
+    """Above the panel, so that it hides no data."""
+    shown = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 0.97)}
+    axes.legend(handles=shown, ncol=columns, columnspacing=1.0, handletextpad=0.4, **place)
+
+
+def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    """A logarithmic batch-size axis with a tick at each size that is drawn, as far as they fit."""
+    axes.set_xscale("log", base=2)
+    step = -(-len(sizes) // 9)
+    axes.set_xticks(sizes[::step], [short(b) for b in sizes[::step]])
+    axes.set_xlabel("batch size B (examples per step)")
+    if len(sizes) == 1:
+        axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
+
+
+def short(number: int) -> str:
+    """4096 as 4k, 1048576 as 1M, 307200 as 300k."""
+    for unit, size in (("M", 2**20), ("k", 2**10)):
+        if number >= size and number % size == 0:
+            return f"{number // size}{unit}"
+    return str(number)
+
+
+def save(fig: Figure, stem: Path) -> tuple[Path, Path]:
+    """`<stem>.png` and `<stem>.pdf`, the same bytes for the same figure."""
+    png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
+    with context():
+        fig.savefig(png, metadata={"Software": None})
+        fig.savefig(pdf, metadata={"CreationDate": None, "ModDate": None, "Producer": None})
+    return png, pdf

@@ -1,0 +1,193 @@
+"""Figures: the same records give the same bytes, and what is missing is said."""
+
+import itertools
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+
+from analysis import style
+from analysis.errors import AnalysisError
+from analysis.figures import FIGURES, batch_composition, batch_size, draw_all
+from analysis.frame import cells
+from study.cell import Model, TextTransformer, ViT
+
+QUALITY = {16: 34.0, 64: 40.0, 256: 44.0}
+LOWER = {16: 30.0, 64: 38.0, 256: 44.0}
+MASKED = {
+    (None, None): (30.0, -10.0, 0.0, -10.0),
+    ("random", 32.0): (22.0, -9.0, 2.0, -9.0),
+    ("hard", 32.0): (29.0, -10.0, 0.0, -10.0),
+    ("easy", 32.0): (15.0, -8.0, 1.0, -8.0),
+}
+SCRATCH = Model(image=ViT(), text=TextTransformer(), embed_dim=32)
+
+
+@pytest.fixture
+def full(writer):
+    writer.batch_panel(QUALITY, LOWER)
+    writer.composition_panel(MASKED)
+    writer.batch_panel({16: 12.0, 256: 19.0}, {16: 9.0, 256: 17.0}, model=SCRATCH)
+    return writer
+
+
+def table(writer, figure=batch_size):
+    return figure.data(cells(writer.root, writer.study))
+
+
+def text_of(fig):
+    return "\n".join(text.get_text() for text in fig.texts)
+
+
+def test_drawn_twice_gives_the_same_bytes(full, tmp_path):
+    first = draw_all(full.root, full.study, tmp_path / "one")
+    second = draw_all(full.root, full.study, tmp_path / "two")
+    assert [drawn.name for drawn in first] == list(FIGURES)
+    for a, b in zip(first, second, strict=True):
+        assert a.skipped is None
+        assert a.missing == []
+        for kind in ("path_png", "path_pdf", "path_csv"):
+            one, two = getattr(a, kind), getattr(b, kind)
+            assert one.read_bytes() == two.read_bytes()
+            assert one.stat().st_size > 500
+
+
+def test_the_readers_own_settings_change_no_byte(full, tmp_path):
+    data = table(full)
+    plain, _ = style.save(batch_size.draw(data), tmp_path / "one")
+    with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
+        again, _ = style.save(batch_size.draw(data), tmp_path / "two")
+    assert plain.read_bytes() == again.read_bytes()
+
+
+def test_missing_cells_are_returned_and_written_into_the_figure(writer, tmp_path):
+    writer.batch_panel(QUALITY, LOWER)
+    failed = writer.failed(writer.cell(1024, "softmax", 0), "out of memory")
+    writer.done(writer.cell(1024, "sigmoid", 0), 45.0)
+    (drawn, *_) = draw_all(writer.root, writer.study, tmp_path)
+    assert drawn.missing == [
+        f"{failed.id} (failed: out of memory)",
+        "no record of b1024 sigmoid seed 1",
+        "no record of b1024 softmax seed 1",
+    ]
+    data = table(writer)
+    assert failed.id in text_of(batch_size.draw(data))
+    # What is there is drawn all the same.
+    ours = data[(data["panel"] == "ours") & (data["what"] == "mean")]
+    assert 1024 in ours[ours["series"] == "sigmoid"]["batch_size"].tolist()
+
+
+def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
+    writer.batch_panel(QUALITY, LOWER)
+    drawn = {one.name: one for one in draw_all(writer.root, writer.study, tmp_path)}
+    assert drawn["batch_size"].path_png.exists()
+    for name in ("batch_composition", "from_scratch"):
+        assert drawn[name].skipped == "no cell of the study belongs to it"
+        assert drawn[name].path_png is None
+    assert sorted(path.suffix for path in tmp_path.glob("synthetic-*")) == [".csv", ".pdf", ".png"]
+
+
+def test_a_panel_with_nothing_finished_says_which_cells_it_waits_for(writer, tmp_path):
+    running = writer.cell(16)
+    writer.begin(running).close()
+    (drawn, *_) = draw_all(writer.root, writer.study, tmp_path)
+    assert "none of its cells has ended" in drawn.skipped
+    assert drawn.missing[0] == f"{running.id} (running-or-interrupted)"
+
+
+def test_a_done_cell_without_the_metric_is_missing(full):
+    bare = full.done(full.cell(16, "sigmoid", 2))
+    assert any(bare.id in name and "without" in name for name in table(full).attrs["missing"])
+
+
+def test_the_table_holds_what_the_records_say(full):
+    data = table(full)
+    seeds = data[(data["panel"] == "ours") & (data["what"] == "seed")]
+    known = cells(full.root, full.study).set_index("id")["eval/zero_shot/test_font/top1"]
+    assert len(seeds) == 14  # two of them the reference of the masked cells
+    assert (seeds.set_index("id")["value"] == known[seeds["id"]]).all()
+    means = data[(data["panel"] == "ours") & (data["what"] == "mean")]
+    expected = seeds.groupby(["series", "batch_size"])["value"].mean()
+    assert means.set_index(["series", "batch_size"])["value"].to_dict() == pytest.approx(
+        expected.to_dict()
+    )
+    gaps = data[(data["panel"] == "difference") & (data["what"] == "mean")]
+    wide = expected.unstack("series").dropna()
+    assert gaps["value"].tolist() == pytest.approx((wide["sigmoid"] - wide["softmax"]).tolist())
+    assert (gaps["low"] < gaps["value"]).all()
+
+
+def test_the_unmasked_batch_stands_at_its_own_ratio(full):
+    data = table(full, batch_composition)
+    unmasked = data[(data["series"] == "all") & (data["what"] == "mean")]
+    assert set(unmasked["negatives_per_positive"]) == {511.0}
+    assert set(data["metric"]) == {
+        *("eval/zero_shot/test_font/top1", "train/b", "train/pos_logit_mean"),
+        *("train/neg_logit_mean", "train/kept_logit_mean"),
+    }
+
+
+def test_caption_says_data_towers_budget_and_learning_rate(full):
+    text = " ".join(text_of(batch_size.draw(table(full))).split())
+    for part in ("glyphs", "cached image", "averaging text tower", "300,000 examples", "0.005"):
+        assert part in text
+    scratch = FIGURES["from_scratch"]
+    assert "transformer text tower" in " ".join(text_of(scratch.draw(table(full, scratch))).split())
+
+
+def test_provenance_follows_the_records(full):
+    before = table(full).attrs["provenance"]
+    assert before in text_of(batch_size.draw(table(full)))
+    assert "14 cells" in before
+    full.done(full.cell(16, "sigmoid", 5), 34.0)
+    assert table(full).attrs["provenance"] != before
+
+
+def test_one_seed_draws_without_intervals(writer, tmp_path):
+    writer.batch_panel(QUALITY, LOWER, seeds=1)
+    (drawn, *_) = draw_all(writer.root, writer.study, tmp_path)
+    assert pd.read_csv(drawn.path_csv)["low"].isna().all()
+    assert "no interval" in text_of(batch_size.draw(table(writer)))
+
+
+def test_one_batch_size_and_one_loss_draw(writer, tmp_path):
+    writer.done(writer.cell(16), 30.0)
+    writer.done(writer.cell(512, keep="hard", ratio=8.0), 30.0, b=-9.0)
+    drawn = draw_all(writer.root, writer.study, tmp_path)
+    assert [one.skipped is None for one in drawn] == [True, True, False]
+
+
+def test_an_unwritable_folder_is_one_line(full, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AnalysisError, match="cannot write figures to"):
+        draw_all(full.root, full.study, tmp_path / "file")
+
+
+def test_text_is_large_enough_and_inside_the_figure(full):
+    for figure in FIGURES.values():
+        fig = figure.draw(table(full, figure))
+        with style.context():
+            fig.canvas.draw()
+        frame = fig.bbox
+        for text in fig.findobj(mpl.text.Text):
+            if not text.get_text().strip() or not text.get_visible():
+                continue
+            assert text.get_fontsize() >= 5.5
+            box = text.get_window_extent()
+            assert box.x0 >= frame.x0 - 1
+            assert box.x1 <= frame.x1 + 1
+            assert box.y0 >= frame.y0 - 1
+            assert box.y1 <= frame.y1 + 1
+
+
+def test_series_differ_in_lightness_marker_and_line():
+    for names in (("sigmoid", "softmax"), ("random", "hard", "easy")):
+        looks = [style.LOOKS[name] for name in names]
+        assert (
+            len({look.marker for look in looks}) == len({str(k.line) for k in looks}) == len(names)
+        )
+        grey = sorted(
+            sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
+            for rgb in (mpl.colors.to_rgb(look.colour) for look in looks)
+        )
+        assert min(b - a for a, b in itertools.pairwise(grey)) > 0.12
