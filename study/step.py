@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from study.cell import Cell, Sigmoid
+from study.hashing import mix
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
-from study.losses.select import mix
 from study.optimizer import global_norm, optimizer, schedule
 from study.towers.two_towers import TwoTowers
 

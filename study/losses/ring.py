@@ -12,36 +12,53 @@ from jax import lax
 from study.losses.stats import Axis
 
 
-def around(block: Callable[..., Any], start: tuple[Any, Any], ztxt: jax.Array, axis: Axis) -> Any:
-    """Meets each device's texts in turn, its own first.
+def around(
+    block: Callable[[Any, Any, jax.Array], tuple[Any, Any]],
+    local: Any,
+    texts: Any,
+    axis: Axis,
+    *,
+    merge: Callable[[Any, Any], Any] | None = None,
+    span: int | None = None,
+) -> tuple[Any, Any]:
+    """Brings each device's images together with every device's texts, its own first.
+
+    What travels are the texts and, one hop behind their use, what they have gathered. Both are
+    sent before the block that needs neither of them is computed, so they travel meanwhile.
 
     Arguments:
-      block: `(sums, local, ztxt, travelling, is_own) -> (sums, local, travelling)`; called with
-        the block of texts that has arrived and the accumulator that travels with it.
-      start: the initial `sums` and `local`.
-      ztxt: this device's texts, `bxD`; their accumulator starts as float32 zeros of that shape.
+      block: `(local, texts, owner) -> (local, gathered)`; `owner` is the device whose texts these
+        are, and `gathered` what these texts gather from this device's images alone.
+      local: what stays, at the start.
+      texts: pytree of this device's rows.
       axis: mesh axis or axes, or None on one device.
+      merge: joins two values of `gathered`; a sum when left out.
+      span: devices in a ring, when less than all: each run of `span` neighbours is a ring.
 
-    Returns `(sums, local, travelled)`, where `travelled` is this device's own texts' accumulator
-    after it has been round. Sums are not yet added up over devices.
+    Returns `(local, gathered)`, where `gathered` is what this device's own texts have gathered
+    from all. Nothing in `local` is added up over devices.
     """
-    sums, local = start
-    gathered = jnp.zeros(ztxt.shape, jnp.float32)
-    sums, local, gathered = block(sums, local, ztxt, gathered, True)
     if axis is None:
-        return sums, local, gathered
-    size = lax.psum(1, axis)
-    hops = [(k, (k + 1) % size) for k in range(size)]
+        return block(local, texts, jnp.int32(0))
+    merge = merge or (lambda a, b: jax.tree.map(jnp.add, a, b))
+    devices = lax.axis_size(axis)
+    size = span or devices
+    if size == 1:
+        return block(local, texts, lax.axis_index(axis))
+    here = lax.axis_index(axis)
+    first = here // size * size
+    hops = [(k, k // size * size + (k + 1) % size) for k in range(devices)]
 
     def send(x: Any) -> Any:
         return jax.tree.map(lambda a: lax.ppermute(a, axis, hops), x)
 
-    def hop(carry: Any, _: None) -> Any:
-        sums, local, ztxt, gathered = carry
-        ztxt, gathered = send((ztxt, gathered))
-        sums, local, gathered = block(sums, local, ztxt, gathered, False)
-        return (sums, local, ztxt, gathered), None
+    def hop(carry: Any, k: jax.Array) -> Any:
+        local, texts, gathered = carry
+        onward, arrived = send(texts), send(gathered)
+        local, more = block(local, texts, first + (here - k) % size)
+        return (local, onward, merge(arrived, more)), None
 
-    carry = (sums, local, ztxt, gathered)
-    (sums, local, _, gathered), _ = lax.scan(hop, carry, None, length=size - 1)
-    return sums, local, send(gathered)
+    onward = send(texts)
+    local, gathered = block(local, texts, here)
+    (local, _, gathered), _ = lax.scan(hop, (local, onward, gathered), jnp.arange(1, size))
+    return local, send(gathered)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 
-from study.losses import select
 from study.losses.fused import with_gradients
 from study.losses.ring import around
-from study.losses.stats import LogitStats, dot, mean_of_negatives, pmax, pmin, positives, psum
-from study.losses.tiles import BIG, NegativeSums, sigmoid_negatives
+from study.losses.select import MAX_TILE, threshold
+from study.losses.shuffle import kept_at_random
+from study.losses.stats import Axis, LogitStats, mean_of_negatives, pmax, pmin, positives, psum
+from study.losses.tiles import BIG, Sums, Tile, gradients, sigmoid_negatives, softplus_and_sigmoid
 from study.pairs import AllPairs, Groups, Negatives, Pairs
 
 
@@ -23,12 +27,15 @@ def sigmoid_loss(
     pairs: Pairs,
     key: jax.Array,
     mesh: Mesh | None = None,
-    tile: int = 512,
+    tile: int = 256,
 ) -> tuple[jax.Array, LogitStats]:
     """`-sum(log_sigmoid(label * (t * x.y + b))) / B` over the chosen pairs.
 
+    Holds a tile of logits and a few arrays of a device's `b x D` at a time, whatever B is, and
+    makes the gradients in the same sweep as the loss.
+
     Arguments:
-      zimg_BxD, ztxt_BxD: unit-norm embeddings, float32 or bfloat16; sums are float32.
+      zimg_BxD, ztxt_BxD: unit-norm embeddings, float32 or bfloat16; logits and sums are float32.
       t: temperature as a factor, that is exp(t'); never clamped. b: bias.
       pairs: which pairs count. The sum is divided by B whatever their number.
       key: uint32 scalar; the choice of random negatives is a pure function of (key, i, j).
@@ -36,98 +43,154 @@ def sigmoid_loss(
       tile: rows and columns of logits held at once.
 
     Returns the loss and `LogitStats`; differentiable in the first four arguments.
+
+    Raises:
+      ValueError: groups and devices cut across each other.
     """
 
     def sweep(zimg, ztxt, t, b, key, *, axis):
         batch = psum(jnp.asarray(len(zimg)), axis)
         match pairs:
             case AllPairs():
-                negatives = _all_negatives(zimg, ztxt, t, b, axis=axis, tile=tile)
+                sums, gimg, gtxt = _ring(zimg, ztxt, t, b, axis=axis, tile=tile)
             case Negatives():
-                negatives = _kept_negatives(zimg, ztxt, t, b, key, pairs=pairs, axis=axis)
+                sums, gimg, gtxt = _kept(zimg, ztxt, t, b, key, pairs=pairs, axis=axis, tile=tile)
             case Groups():
-                negatives = _group_negatives(zimg, ztxt, t, b, size=pairs.size, axis=axis)
-        loss, db, all_stats, kept_stats, dzimg, dztxt = negatives
-
+                sums, gimg, gtxt = _groups(zimg, ztxt, t, b, size=pairs.size, axis=axis, tile=tile)
         x_b = jnp.sum(zimg.astype(jnp.float32) * ztxt, axis=1)
         l_b = t * x_b + b
         p_b = -jax.nn.sigmoid(-l_b)  # d loss / d logit of a positive
-        # Every gradient in t is a sum of p * x.y, and the images' gradient has summed it already.
-        dt = psum(jnp.sum(zimg * dzimg) / t + p_b @ x_b, axis)
-        loss = psum(loss + jnp.sum(jax.nn.softplus(-l_b)), axis)
+        # The gradient in t is a sum of p * x.y, and the images' gradient has summed it already.
+        dt = psum(jnp.sum(zimg * gimg) + p_b @ x_b, axis)
+        loss, db, total, *kept = sums.add
         db = psum(db + p_b.sum(), axis)
-        dzimg += (t * p_b)[:, None] * ztxt
-        dztxt += (t * p_b)[:, None] * zimg
-        stats = LogitStats(*positives(l_b, axis), *all_stats, *kept_stats)
-        grads = (dzimg / batch, dztxt / batch, dt / batch, db / batch)
-        return loss / batch, stats, grads
+        loss = psum(loss + jnp.sum(jax.nn.softplus(-l_b)), axis)
+        low, high = [pmin(x, axis) for x in sums.low], [pmax(x, axis) for x in sums.high]
+        met = pairs.size if isinstance(pairs, Groups) else batch
+        mean = psum(total, axis) / (jnp.float32(batch) * (met - 1))
+        negatives = (mean, low[0], high[0])
+        if kept:
+            mean = psum(kept[0], axis) / pairs.negatives(len(zimg) * _devices(axis))
+        stats = LogitStats(*positives(l_b, axis), *negatives, mean, low[-1], high[-1])
+        dzimg = t * (gimg + p_b[:, None] * ztxt)
+        dztxt = t * (gtxt + p_b[:, None] * zimg)
+        return loss / batch, stats, (dzimg / batch, dztxt / batch, dt / batch, db / batch)
 
     return with_gradients(sweep, mesh)(zimg_BxD, ztxt_BxD, t, b, key)
 
 
-def _all_negatives(zimg, ztxt, t, b, *, axis, tile):
-    def block(sums: NegativeSums, dzimg, ztxt, dztxt, diagonal):
-        more, di, dt = sigmoid_negatives(zimg, ztxt, t, b, diagonal=diagonal, tile=tile)
-        return sums + more, dzimg + di, dztxt + dt
-
-    start = (NegativeSums.zero(), jnp.zeros(zimg.shape, jnp.float32))
-    sums, dzimg, dztxt = around(block, start, ztxt, axis)
-    stats = (mean_of_negatives(zimg, ztxt, t, b, axis), pmin(sums.min, axis), pmax(sums.max, axis))
-    return sums.loss, sums.db, stats, stats, dzimg, dztxt
+# Each of the three returns, of this device's images with the texts they meet, the weighted sums of
+# what `tiles.gradients` returns, and `Sums((loss, db, logits[, kept logits]), lowest, highest)`.
 
 
-def _kept_negatives(zimg, ztxt, t, b, key, *, pairs, axis):
-    """Rows meet the gathered texts; the threshold is found on counts over all devices."""
-    rows = len(zimg)
-    first = 0 if axis is None else jax.lax.axis_index(axis) * rows
-    ztxt_BxD = ztxt if axis is None else jax.lax.all_gather(ztxt, axis, tiled=True)
-    l_bxB = dot(t.astype(zimg.dtype) * zimg, ztxt_BxD.T) + b
-    positive_bxB = (first + jnp.arange(rows))[:, None] == jnp.arange(len(ztxt_BxD))[None, :]
-    w_bxB = select.weights(l_bxB, positive_bxB, pairs, seed=key, first_row=first, axis=axis)
+def _ring(
+    zimg: jax.Array, ztxt: jax.Array, t: Any, b: Any, *, axis: Axis, tile: int, span: Any = None
+) -> tuple[Sums, jax.Array, jax.Array]:
+    """All pairs of the batch, or of each run of `span` neighbouring devices."""
+    here = 0 if axis is None else lax.axis_index(axis)
 
-    p_bxB = w_bxB * jax.nn.sigmoid(l_bxB)
-    loss = jnp.sum(w_bxB * jax.nn.softplus(l_bxB))
-    kept = w_bxB > 0
-    count = psum(w_bxB.sum(), axis)
-    kept_stats = (
-        psum(jnp.sum(w_bxB * l_bxB), axis) / count,
-        pmin(jnp.min(jnp.where(kept, l_bxB, BIG)), axis),
-        pmax(jnp.max(jnp.where(kept, l_bxB, -BIG)), axis),
-    )
-    all_stats = (
-        mean_of_negatives(zimg, ztxt, t, b, axis),
-        pmin(jnp.min(jnp.where(positive_bxB, BIG, l_bxB)), axis),
-        pmax(jnp.max(jnp.where(positive_bxB, -BIG, l_bxB)), axis),
-    )
-    p = p_bxB.astype(ztxt.dtype)
-    dztxt = t * dot(p.T, zimg)
-    if axis is not None:
-        dztxt = jax.lax.psum_scatter(dztxt, axis, tiled=True)
-    return loss, p_bxB.sum(), all_stats, kept_stats, t * dot(p, ztxt_BxD), dztxt
+    def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
+        sums, gimg, texts = local
+        more, gi, gt = sigmoid_negatives(zimg, ztxt, t, b, diagonal=owner == here, tile=tile)
+        return (sums + more, gimg + gi, texts + ztxt.sum(0, dtype=jnp.float32)), gt
+
+    none = Sums.of_none(2, 1, 1)
+    start = (none, jnp.zeros(zimg.shape, jnp.float32), jnp.zeros(zimg.shape[1], jnp.float32))
+    (sums, gimg, texts_D), gtxt = around(block, start, ztxt, axis, span=span)
+    # The sum of all logits needs none of them: a sum of products is a product of sums.
+    images_D = zimg.sum(0, dtype=jnp.float32)
+    products = images_D @ texts_D - jnp.sum(zimg.astype(jnp.float32) * ztxt)
+    met = len(zimg) * (_devices(axis) if span is None else span)
+    logits = t * products + b * (jnp.float32(len(zimg)) * (met - 1))
+    return Sums((*sums.add, logits), sums.low, sums.high), gimg, gtxt
 
 
-def _group_negatives(zimg, ztxt, t, b, *, size, axis):
-    """Each group's g x g logits in one batched product: B * g logits, not B * B."""
+def _groups(
+    zimg: jax.Array, ztxt: jax.Array, t: Any, b: Any, *, size: int, axis: Axis, tile: int
+) -> tuple[Sums, jax.Array, jax.Array]:
+    """All pairs within each group: B * size logits, not B * B with most of them masked."""
     rows, dim = zimg.shape
-    if rows % size:
-        raise ValueError(
-            f"Groups(size={size}) does not divide the {rows} examples that each device holds; "
-            "use fewer devices or smaller groups"
-        )
-    shape = (rows // size, size, dim)
-    zimg_Gxgx, ztxt_Gxgx = zimg.reshape(shape), ztxt.reshape(shape)
-    f32 = jnp.float32
-    l_Gxgxg = jnp.einsum("gid,gjd->gij", t * zimg_Gxgx, ztxt_Gxgx, preferred_element_type=f32) + b
-    positive = jnp.eye(size, dtype=bool)
-    p = jnp.where(positive, 0.0, jax.nn.sigmoid(l_Gxgxg))
-    loss = jnp.sum(jnp.where(positive, 0.0, jax.nn.softplus(l_Gxgxg)))
-    total = psum(jnp.sum(jnp.where(positive, 0.0, l_Gxgxg)), axis)
-    count = psum(jnp.asarray(rows, f32), axis) * (size - 1)
-    stats = (
-        total / count,
-        pmin(jnp.min(jnp.where(positive, BIG, l_Gxgxg)), axis),
-        pmax(jnp.max(jnp.where(positive, -BIG, l_Gxgxg)), axis),
+    if rows % size == 0:
+
+        def group(z: tuple[jax.Array, jax.Array]) -> Any:
+            return _ring(*z, t, b, axis=None, tile=tile)
+
+        z = tuple(a.reshape(rows // size, size, dim) for a in (zimg, ztxt))
+        # Small groups are taken several at a time, up to about a tile of logits.
+        sums, gimg, gtxt = lax.map(group, z, batch_size=max(1, tile * tile // (size * size)))
+        return sums.total(), gimg.reshape(rows, dim), gtxt.reshape(rows, dim)
+    if size % rows == 0:
+        return _ring(zimg, ztxt, t, b, axis=axis, tile=tile, span=size // rows)
+    raise ValueError(
+        f"loss.pairs.size: groups of {size} cut across the {rows} examples that each device "
+        f"holds; use a size that divides {rows} or is a multiple of it"
     )
-    dzimg = t * jnp.einsum("gij,gjd->gid", p, ztxt_Gxgx, preferred_element_type=f32)
-    dztxt = t * jnp.einsum("gij,gid->gjd", p, zimg_Gxgx, preferred_element_type=f32)
-    return loss, p.sum(), stats, stats, dzimg.reshape(rows, dim), dztxt.reshape(rows, dim)
+
+
+def _kept(
+    zimg: jax.Array,
+    ztxt: jax.Array,
+    t: Any,
+    b: Any,
+    key: jax.Array,
+    *,
+    pairs: Negatives,
+    axis: Axis,
+    tile: int,
+) -> tuple[Sums, jax.Array, jax.Array]:
+    """All pairs are met, and those that are not kept weigh nothing."""
+    tile, rows = min(tile, MAX_TILE), len(zimg)
+    here = 0 if axis is None else lax.axis_index(axis)
+    batch = rows * _devices(axis)
+    ranked = pairs.keep != "random"
+    sign = -1.0 if pairs.keep == "easy" else 1.0
+    per_row: Any = ()
+    if ranked:
+        found = threshold(zimg, ztxt, pairs, axis=axis, tile=tile)
+        # Pairs that tie have one logit, so one loss and one weight.
+        tied_logit = t * sign * found.tie + b
+        of_tie = found.share * jax.nn.sigmoid(tied_logit)
+        per_row = [jnp.broadcast_to(x, (rows, 1)) for x in (found.floor, found.tie, of_tie)]
+
+    def weigh(x_TxT: jax.Array, at: Tile, of_row: Any, _: Any) -> tuple[Sums, jax.Array]:
+        all_TxT, low = at.negatives(t * x_TxT + b)
+        if ranked:
+            floor, tie, of_tie = of_row
+            kept_TxT = sign * x_TxT >= floor
+        else:
+            kept_TxT = kept_at_random(pairs, batch, key, at.i_Tx1, at.j_1xT)
+        l_TxT = jnp.where(kept_TxT, all_TxT, -BIG)
+        kept_TxT = l_TxT > -BIG
+        loss, p_TxT, kept_high = softplus_and_sigmoid(l_TxT)
+        if ranked:
+            p_TxT += jnp.where((sign * x_TxT == tie) & (all_TxT > -BIG), of_tie, 0.0)
+        sums = (loss, jnp.sum(p_TxT), jnp.sum(jnp.where(kept_TxT, l_TxT, 0.0)))
+        lows = (low, jnp.min(jnp.where(kept_TxT, l_TxT, BIG)))
+        return Sums(sums, lows, (jnp.max(all_TxT), kept_high)), p_TxT
+
+    def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
+        sums, gimg = local
+        origin = (here * rows, owner * rows)
+        more, gi, gt = gradients(weigh, zimg, ztxt, per_row=per_row, origin=origin, tile=tile)
+        return (sums + more, gimg + gi), gt
+
+    none = Sums.of_none(3, 2, 2)
+    start = (none, jnp.zeros(zimg.shape, jnp.float32))
+    (sums, gimg), gtxt = around(block, start, ztxt, axis)
+    loss, db, kept_logits = sums.add
+    (low, kept_low), (high, kept_high) = sums.low, sums.high
+    if ranked:
+        # Of a threshold for the whole batch, one device counts the ties.
+        left = found.left if pairs.scope == "row" else jnp.where(here == 0, found.left, 0.0)
+        some = left > 0
+        loss += jnp.sum(jnp.where(some, left * jax.nn.softplus(tied_logit), 0.0))
+        kept_logits += jnp.sum(jnp.where(some, left * tied_logit, 0.0))
+        kept_low = jnp.minimum(kept_low, jnp.min(jnp.where(some, tied_logit, BIG)))
+        kept_high = jnp.maximum(kept_high, jnp.max(jnp.where(some, tied_logit, -BIG)))
+    mean = mean_of_negatives(zimg, ztxt, t, b, axis)
+    logits = mean * jnp.float32(rows) * (batch - 1)
+    return Sums((loss, db, logits, kept_logits), (low, kept_low), (high, kept_high)), gimg, gtxt
+
+
+def _devices(axis: Axis) -> int:
+    return 1 if axis is None else lax.axis_size(axis)
