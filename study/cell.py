@@ -272,8 +272,11 @@ class Cell:
 class Execution:
     """Where and how a cell runs. Changes nothing in the result beyond rounding.
 
-    `chunk_examples` is about how many examples one compiled loop of steps covers: small batches
-    would otherwise pay the dispatch of every step.
+    chunk_examples: about how many examples one compiled loop of steps covers: small batches would
+      otherwise pay the dispatch of every step.
+    microbatch: examples per pass through the towers on each device; "auto" finds one with which
+      the step fits `memory_gib` per device (nine tenths of an accelerator's memory, or half of
+      the host's, when not given); None passes the whole batch at once.
     """
 
     data_root: str = "data"
@@ -281,6 +284,8 @@ class Execution:
     log_every_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
     checkpoint_every_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
     wandb: bool = True
+    microbatch: Positive | Literal["auto"] | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
 
 
 _CELL = TypeAdapter(Cell)

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from study.cell import Cell, Sigmoid
 from study.hashing import mix
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
+from study.microbatch import in_microbatches
 from study.optimizer import global_norm, optimizer, schedule
 from study.towers.two_towers import TwoTowers
 
@@ -61,30 +62,53 @@ def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], see
     return State(params, optimizer(cell).init(params), jnp.zeros((), jnp.int32), seed)
 
 
-def make_step(
-    cell: Cell, vocabulary: int, mesh: Mesh | None = None
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
-    """One optimizer step on one whole batch.
+def make_gradients(
+    cell: Cell, vocabulary: int, mesh: Mesh | None = None, *, microbatch: int | None = None
+) -> Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, LogitStats], Any]]:
+    """`(params, batch, key) -> ((loss, statistics), gradients)` of one whole batch.
 
-    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
-    spread over all axes of `mesh`; the state is the same on every device. The seed is read from
-    the state, so cells that differ in nothing else share one compiled step.
+    Arguments:
+      mesh: the devices that hold the batch's rows, over all its axes; None for one device.
+      microbatch: examples per pass through the towers on each device, or None for all at once.
+        Activations of one microbatch are held at a time; the price is a second forward pass. The
+        loss sees all embeddings, so the gradient is the whole batch's, and t and b enter once.
     """
     model = TwoTowers(cell, vocabulary)
-    tx, factor = optimizer(cell), schedule(cell)
 
     def loss_fn(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
-        embeddings: Any = model.apply({"params": params}, batch["image"], batch["text"])
-        zimg_BxE, ztxt_BxE = embeddings
+        def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
+            embeddings: Any = model.apply({"params": params}, part["image"], part["text"])
+            return embeddings
+
+        if microbatch is None:
+            zimg_BxE, ztxt_BxE = encode(batch)
+        else:
+            zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
         t = jnp.exp(params["t"][0])
         if isinstance(cell.loss, Sigmoid):
             b = params["b"][0] if "b" in params else jnp.zeros(())
             return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, pairs=cell.pairs, key=key, mesh=mesh)
         return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
 
+    return jax.value_and_grad(loss_fn, has_aux=True)
+
+
+def make_step(
+    cell: Cell, vocabulary: int, mesh: Mesh | None = None, *, microbatch: int | None = None
+) -> Callable[[State, Batch], tuple[State, Metrics]]:
+    """One optimizer step on one whole batch.
+
+    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
+    spread over all axes of `mesh`; the state is the same on every device. The seed is read from
+    the state, so cells that differ in nothing else share one compiled step. `microbatch` is as
+    for `make_gradients`.
+    """
+    gradients = make_gradients(cell, vocabulary, mesh, microbatch=microbatch)
+    tx, factor = optimizer(cell), schedule(cell)
+
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        (loss, logits), grads = gradients(state.params, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = Metrics(
@@ -103,14 +127,14 @@ def make_step(
 
 
 def make_loop(
-    cell: Cell, vocabulary: int, mesh: Mesh | None = None
+    cell: Cell, vocabulary: int, mesh: Mesh | None = None, *, microbatch: int | None = None
 ) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
     """The first `count` of a buffer of batches in one compiled loop, metrics of the last.
 
     `count` is traced, so one compilation serves every length: at batch size 16 the dispatch of a
     single step costs more than the step.
     """
-    step = make_step(cell, vocabulary, mesh)
+    step = make_step(cell, vocabulary, mesh, microbatch=microbatch)
 
     def loop(state: State, batches: Batch, count: jax.Array) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
@@ -126,12 +150,19 @@ def make_loop(
 
 
 def compiled_loop(
-    cell: Cell, vocabulary: int, state: Any, batches: Any, mesh: Mesh | None = None
+    cell: Cell,
+    vocabulary: int,
+    state: Any,
+    batches: Any,
+    mesh: Mesh | None = None,
+    *,
+    microbatch: int | None = None,
 ) -> Any:
     """`make_loop` compiled for these (abstract) arguments, the state's buffers donated."""
     where = None if mesh is None else replicated(mesh)
-    loop = jax.jit(make_loop(cell, vocabulary, mesh), donate_argnums=0, out_shardings=where)
-    return loop.lower(state, batches, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    loop = make_loop(cell, vocabulary, mesh, microbatch=microbatch)
+    jitted = jax.jit(loop, donate_argnums=0, out_shardings=where)
+    return jitted.lower(state, batches, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -32,6 +32,7 @@ from study.data.stream import batches
 from study.data.tokens import Tokenizer
 from study.durations import every
 from study.evals import Evaluator
+from study.microbatch import GIB, fitting, room
 from study.provenance import code_version, versions
 from study.records import Record, Seen
 from study.step import Metrics, State, by_row, compiled_loop, initial_state, replicated
@@ -151,13 +152,7 @@ class _Run:
             batch = self._to_devices(host_batches, chunk)
             if loop is None:
                 with self._timed("compile"):
-                    loop = _compiled(
-                        _family(cell),
-                        self.vocabulary,
-                        _abstract(self.state),
-                        _abstract(batch),
-                        self.mesh,
-                    )
+                    loop = self._compile(batch)
                 clock = time.perf_counter()
             self.state, metrics = loop(self.state, batch, np.int32(length))
             self.step += length
@@ -192,6 +187,25 @@ class _Run:
         if self.mirror is not None:
             self.mirror.finish(failed=self.record.done is None)
         self.record.close()
+
+    def _compile(self, batch: dict[str, jax.Array]) -> Any:
+        """The loop of steps for batches like this, at the microbatch that is asked for."""
+
+        def compiled(microbatch: int | None) -> Any:
+            state, like = _abstract(self.state), _abstract(batch)
+            return _compiled(
+                _family(self.cell), self.vocabulary, state, like, self.mesh, microbatch
+            )
+
+        asked = self.execution.microbatch
+        if asked != "auto":
+            return compiled(asked)
+        gib = self.execution.memory_gib
+        target = room() if gib is None else gib * GIB
+        devices = 1 if self.mesh is None else self.mesh.size
+        size, loop = fitting(compiled, self.cell.batch_size // devices, target)
+        self.summary["execution/microbatch"] = size or self.cell.batch_size // devices
+        return loop
 
     # --- what happens between steps -------------------------------------------------------------
 
@@ -321,9 +335,14 @@ def _initial(family: Cell, vocabulary: int, image_shape: tuple[int, ...]) -> Any
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    family: Cell, vocabulary: int, state: _Abstract, batch: _Abstract, mesh: Mesh | None
+    family: Cell,
+    vocabulary: int,
+    state: _Abstract,
+    batch: _Abstract,
+    mesh: Mesh | None,
+    microbatch: int | None,
 ) -> Any:
-    return compiled_loop(family, vocabulary, state.tree, batch.tree, mesh)
+    return compiled_loop(family, vocabulary, state.tree, batch.tree, mesh, microbatch=microbatch)
 
 
 def _mesh(batch_size: int) -> Mesh | None:

@@ -1,0 +1,117 @@
+"""Exact micro-batching: the whole batch's loss and gradients, whatever the towers see at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from study.cell import Cell, CellError, Model, Sigmoid, Softmax, TextTransformer, ViT, replace
+from study.microbatch import GIB, fitting, memory
+from study.pairs import Negatives
+from study.step import compiled_loop, initial_state, make_gradients
+from tests.study.reference import mesh_of
+
+VOCABULARY, IMAGE = 50, (12, 12, 1)
+
+
+def cell(loss, batch_size=24) -> Cell:
+    model = Model(image=ViT(variant="mu/6", image_size=12), text=TextTransformer(), embed_dim=32)
+    return Cell(model=model, loss=loss, batch_size=batch_size)
+
+
+def batch_of(size: int) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(size, *IMAGE)).astype(np.float32)
+    text = rng.integers(1, VOCABULARY, size=(size, 16)).astype(np.int32)
+    return {"image": jnp.asarray(image), "text": jnp.asarray(text)}
+
+
+def gradients(cell: Cell, batch, mesh=None, microbatch=None):
+    params = initial_state(cell, VOCABULARY, IMAGE, 0).params
+    fn = jax.jit(make_gradients(cell, VOCABULARY, mesh, microbatch=microbatch))
+    (loss, _), grads = fn(params, batch, jnp.uint32(5))
+    return loss, grads
+
+
+def assert_close(got, want, tolerance=1e-5):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True
+    ):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.linalg.norm(a - b) <= tolerance * max(np.linalg.norm(b), 1e-2), path
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return gradients(cell(Sigmoid()), batch_of(24))
+
+
+@pytest.mark.parametrize("microbatch", [1, 5, 99])
+def test_gradients_of_all_parameters_are_the_whole_batchs(microbatch, whole):
+    """Divisor, non-divisor and more than all; t and b are among the parameters."""
+    assert {"t", "b"} <= set(whole[1])
+    assert_close(gradients(cell(Sigmoid()), batch_of(24), microbatch=microbatch), whole)
+
+
+@pytest.mark.parametrize(
+    "loss", [Softmax(), Sigmoid(pairs=Negatives(keep="random", per_positive=4))], ids=repr
+)
+def test_microbatches_serve_every_loss(loss):
+    want = gradients(cell(loss), batch_of(24))
+    assert_close(gradients(cell(loss), batch_of(24), microbatch=8), want)
+
+
+def test_microbatches_on_devices_give_the_whole_batchs_gradients(whole):
+    mesh = mesh_of(8)
+    spread = jax.device_put(batch_of(24), NamedSharding(mesh, P(mesh.axis_names)))
+    assert_close(gradients(cell(Sigmoid()), spread, mesh, 2), whole)
+
+
+def loop_of(microbatch, size=128):
+    c = cell(Sigmoid(), size)
+    state = jax.eval_shape(lambda: initial_state(c, VOCABULARY, IMAGE, 0))
+    batches = {k: jax.ShapeDtypeStruct((1, *v.shape), v.dtype) for k, v in batch_of(size).items()}
+    return compiled_loop(c, VOCABULARY, state, batches, microbatch=microbatch)
+
+
+def test_a_microbatch_is_found_that_fits():
+    whole = memory(loop_of(None))
+    size, step = fitting(loop_of, 128, whole / 3)
+    assert size is not None and 1 <= size < 128
+    assert memory(step) <= whole / 3
+    assert fitting(loop_of, 128, whole)[0] is None
+
+
+def test_too_little_memory_is_one_line():
+    with pytest.raises(CellError, match=r"^memory_gib: the step needs .* one example at a time"):
+        fitting(loop_of, 128, 1e-6 * GIB)
+
+
+def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path):
+    """The same record but for rounding, and the choice is written down."""
+    from study.cell import Execution, FixedLoss
+    from study.durations import Budget
+    from study.train import train
+
+    base = Cell(
+        batch_size=32,
+        model=Model(image=ViT(variant="mu/6"), text=TextTransformer(), embed_dim=32),
+        budget=Budget(examples=128),
+        evals=(FixedLoss(split="val_font", examples=32, every_percent=100),),
+    )
+    where = Execution(data_root=str(small_glyphs.parent), wandb=False)
+    base = replace(base, "data.dataset", small_glyphs.name)
+    ends = []
+    for name, more in (("whole", {}), ("parts", {"microbatch": "auto", "memory_gib": 0.012})):
+        execution = dataclasses.replace(where, **more)
+        done = train(base, execution, folder=tmp_path / name, study="s")
+        ends.append(done["summary"])
+    whole, parts = ends
+    assert parts["execution/microbatch"] < 32
+    np.testing.assert_allclose(parts["train/loss"], whole["train/loss"], rtol=1e-4)
