@@ -1,0 +1,197 @@
+"""Compiling for TPU slices that are not there: does a program compile, and what memory it takes.
+
+libtpu carries the whole compiler, so a machine without a TPU compiles for any slice, in seconds.
+It wants its environment before jax is imported, hence a process of its own: `run` starts one, and
+what runs in it builds a `mesh` of the slice, says what its arguments look like and calls `report`.
+
+    # here                              # my_script.py
+    result = run(["my_script.py"])      x = jax.ShapeDtypeStruct(shape, dtype, sharding=...)
+                                        print(json.dumps(report(jax.jit(f), x).as_dict()))
+
+What to believe: memory is the compiler's own layout of HBM, per chip, to which a running program
+adds its buffers in flight. The compiler's FLOPs and seconds are left out: it counts the body of a
+loop once, however often it runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+# Before jax is imported: JAX itself stays on the CPU, or it would look for hardware; libtpu does
+# not ask the Cloud for metadata, is quiet, and lets several processes load it at once.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v4-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+}
+
+
+class AotError(Exception):
+    """One line: why nothing is compiled, and how to mend it."""
+
+
+class DoesNotFit(AotError):
+    """The program needs more memory than a chip of the slice has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A slice of a Cloud TPU as libtpu names it.
+
+    Attributes:
+      topology: generation and shape.
+      chips: how many, each one device: the two cores of a v4 or v5p chip run as one.
+      wraps: whether the axes close to rings, as they do from 4 x 4 x 4 chips.
+    """
+
+    topology: str
+    chips: int
+    wraps: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `get_topology_desc`."""
+        if self.topology.startswith(("v5e", "v6e")):
+            return {}
+        paired = {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)}
+        return paired | ({"wrap": (True, True, True)} if self.wraps else {})
+
+
+# By the Cloud's names, which count cores where a chip has two: v4-8 is four chips.
+SLICES = {
+    "v4-8": Slice(topology="v4:2x2x1", chips=4),
+    "v4-16": Slice(topology="v4:2x2x2", chips=8),
+    "v4-32": Slice(topology="v4:2x2x4", chips=16),
+    "v4-64": Slice(topology="v4:2x4x4", chips=32),
+    "v4-128": Slice(topology="v4:4x4x4", chips=64, wraps=True),
+    "v4-256": Slice(topology="v4:4x4x8", chips=128, wraps=True),
+    "v4-512": Slice(topology="v4:4x8x8", chips=256, wraps=True),
+    "v4-1024": Slice(topology="v4:8x8x8", chips=512, wraps=True),
+    "v5e-16": Slice(topology="v5e:4x4", chips=16),
+    "v5p-8": Slice(topology="v5:2x2x1", chips=4),
+    "v6e-16": Slice(topology="v6e:4x4", chips=16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the compiler made of a program: bytes of HBM per chip, and how long it took.
+
+    Attributes:
+      argument_bytes, output_bytes, temp_bytes: arguments and results (which may share memory)
+        and everything in between.
+      peak_bytes: the most that is held at any time.
+      seconds: of lowering and compiling, on this machine.
+    """
+
+    argument_bytes: int
+    output_bytes: int
+    temp_bytes: int
+    peak_bytes: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def missing() -> str | None:
+    """Why nothing can be compiled for a TPU here, in one line; None if it can."""
+    if importlib.util.find_spec("libtpu") is not None:
+        return None
+    return (
+        "libtpu is not installed, so nothing can be compiled for a TPU here: "
+        "pip install -c constraints.txt libtpu (Linux on x86-64 only)"
+    )
+
+
+def run(argv: Sequence[str], *, timeout_seconds: float = 600.0) -> Any:
+    """Runs `python *argv` where it can compile for TPUs: what its last line says, as JSON.
+
+    Raises AotError if libtpu is missing or the process fails.
+    """
+    if reason := missing():
+        raise AotError(reason)
+    # The same `study` as here, wherever it was imported from; and no cache of jax's, out of which
+    # programs can only be loaded for devices that are there.
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    own = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+    }
+    done = subprocess.run(
+        [sys.executable, *argv],
+        env=os.environ | ENVIRONMENT | own,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise AotError(f"compiling for TPU failed: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def mesh(name: str, *, chips: int | None = None) -> Mesh:
+    """The devices of a slice in one row, axis "data"; the first `chips` of them if given.
+
+    Raises AotError if there is no such slice, libtpu is missing, or the environment is not `run`'s.
+    """
+    if name not in SLICES:
+        raise AotError(f"no slice {name!r} in the table; known: {', '.join(SLICES)}")
+    if reason := missing():
+        raise AotError(reason)
+    if os.environ.get("JAX_PLATFORMS") != "cpu":
+        raise AotError("compiling for TPUs needs a process of its own: call study.aot.run")
+    import numpy as np
+    from jax.experimental import mesh_utils, topologies
+    from jax.sharding import Mesh
+
+    chosen = SLICES[name]
+    described = topologies.get_topology_desc(chosen.topology, platform="tpu", **chosen.options)
+    # In the order in which neighbours in the row are neighbours in the torus.
+    devices = mesh_utils.create_device_mesh((chosen.chips,), list(described.devices))
+    return Mesh(np.asarray(devices)[:chips], ("data",))
+
+
+def report(jitted: Any, *args: Any) -> Report:
+    """Compiles a jitted function for the devices that its arguments' shardings name.
+
+    args: as the function's, with a `jax.ShapeDtypeStruct` that has a sharding for each array.
+
+    Raises DoesNotFit if a chip's memory is too small.
+    """
+    import jax
+
+    begun = time.perf_counter()
+    try:
+        compiled = jitted.lower(*args).compile()
+    except jax.errors.JaxRuntimeError as error:
+        text = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" not in text:
+            raise
+        said = text.split(" See https:")[0].split("HLO module")[0]
+        raise DoesNotFit(f"does not fit a chip: {said.strip()}") from None
+    memory = compiled.memory_analysis()
+    return Report(
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        temp_bytes=memory.temp_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes,
+        seconds=round(time.perf_counter() - begun, 3),
+    )

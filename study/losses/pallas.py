@@ -1,0 +1,301 @@
+"""The sigmoid sweep as one TPU kernel: logits live and die in the chip's vector memory (VMEM).
+
+A *panel* of images stays in VMEM with its gradient while all texts stream past it, tile by tile;
+each text tile brings its gradient along and takes it back, summed so far. Panels follow one
+another in a `lax.scan`, so a text tile is visited once per kernel call and the in-place update
+needs no ordering between visits.
+
+Bytes that cross HBM for n images, m texts, panels of S rows and embeddings of `size` bytes: the
+texts `(n / S) * m * D * (size + 8)`, the images about `n * D * (size + 12)`, logits none. The
+other designs cost more: gradients of the texts in a second sweep are a fourth matmul per tile,
+partial sums per panel the same bytes and n / S times the memory, and a gradient of all texts
+that stays in VMEM is the panel with the two sides swapped, for as many texts as fit. So the panel
+is as tall as VMEM allows, and the tile that streams is small.
+
+Chips whose two cores share one program (v4, v5p) split the texts between their cores; each core
+then sums its own gradient of the panel, and the two are added at the end of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from study.losses.tiles import BIG
+
+MIB = 1 << 20
+LANES = 128
+# (rows of the panel, rows of the tile, columns of the tile): the largest that fits is used.
+SHAPES = (
+    (2048, 512, 512),
+    (1024, 256, 512),
+    (1024, 256, 256),
+    (512, 256, 256),
+    (512, 128, 128),
+    (128, 128, 128),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """What the kernel must know of a chip: cores that run one program, VMEM bytes of each."""
+
+    cores: int
+    vmem_bytes: int
+
+    @classmethod
+    def here(cls) -> Chip:
+        """The chip that is compiled for; where that is unknown, what runs on each of them."""
+        try:
+            info = pltpu.get_tpu_info()
+        except ValueError:  # tracing for a TPU on a machine without one, and outside a mesh
+            return cls(cores=2, vmem_bytes=16 * MIB)
+        return cls(cores=info.num_cores, vmem_bytes=info.vmem_capacity_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """Panels of `panel` images; tiles of `rows x cols` logits; text tiles of `cols`."""
+
+    panel: int
+    rows: int
+    cols: int
+    cores: int
+    vmem_bytes: int
+
+    @classmethod
+    def choose(cls, n: int, m: int, dim: int, size: int, tile: int, chip: Chip) -> Tiling:
+        """The largest shape with tiles of at most `tile` that fits the chip and the block.
+
+        size: bytes per element of the embeddings.
+
+        Raises ValueError if no tile of 128 x 128 fits beside embeddings of this size.
+        """
+        cap = max(LANES, tile // LANES * LANES)
+        room = chip.vmem_bytes - MIB // 2  # what the compiler takes for itself, and a margin
+        for panel, rows, cols in SHAPES:
+            if max(rows, cols) <= cap and vmem_bytes(panel, rows, cols, dim, size) <= room:
+                break
+        else:
+            raise ValueError(
+                f"embeddings of {dim} x {size} bytes do not fit the sigmoid kernel in "
+                f"{chip.vmem_bytes // MIB} MiB of VMEM; use a smaller embed_dim or bfloat16"
+            )
+        # Panels and tiles of equal size, so that little of the last one is padding.
+        while rows > _round_up(n, LANES):
+            rows //= 2
+        panel = _round_up(-(-n // -(-n // panel)), rows)
+        visits = -(-m // (chip.cores * cols))
+        cols = _round_up(-(-m // (chip.cores * visits)), LANES)
+        used = vmem_bytes(panel, rows, cols, dim, size)
+        return cls(
+            panel=panel,
+            rows=rows,
+            cols=cols,
+            cores=chip.cores,
+            vmem_bytes=min(used + 4 * MIB, chip.vmem_bytes),
+        )
+
+
+def fits(z_nxD: jax.Array) -> bool:
+    """Whether the kernel takes such embeddings on the chip that is compiled for."""
+    dtype = z_nxD.dtype
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        return False
+    try:
+        Tiling.choose(1, 1, z_nxD.shape[1], dtype.itemsize, LANES, Chip.here())
+    except ValueError:
+        return False
+    return True
+
+
+def vmem_bytes(panel: int, rows: int, cols: int, dim: int, size: int) -> int:
+    """VMEM that one core needs, from above.
+
+    The panel and its gradient once; text tiles and their gradients twice each, on the way in and
+    on the way out; the three products and two more tiles of logits. libtpu 0.0.52 says it used
+    between 0.5 and 2 MiB less (v4, D = 768 and 1152, float32 and bfloat16).
+    """
+    dim = _round_up(dim, LANES)
+    resident = panel * dim * (size + 4)
+    streams = cols * dim * (2 * size + 16)
+    return resident + streams + 4 * dim * (rows + cols) + 8 * rows * cols
+
+
+def sigmoid_negatives(
+    zimg_nxD: jax.Array,
+    ztxt_mxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array,
+    *,
+    diagonal: jax.Array | bool,
+    tile: int,
+    interpret: bool = False,
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+    """All pairs of a block as negatives in the sigmoid loss, three matmuls per tile.
+
+    Arguments:
+      zimg_nxD, ztxt_mxD: float32 or bfloat16; logits, sums and gradients are float32. Products
+        of float32 embeddings are as exact as `jax_default_matmul_precision` says.
+      t, b: temperature as a factor, and bias.
+      diagonal: whether row i and column i are the same example, which is then left out.
+      tile: rows and columns of logits held at once, at most; from 128.
+      interpret: run the kernel as ordinary array code, on any device (for tests).
+
+    Returns `(loss, db, lowest, highest)`, sums and extreme logits of the negatives, and the
+    gradients `dzimg_nxD`, `dztxt_mxD` of the summed loss.
+
+    Raises ValueError if the embeddings are too wide for the chip's VMEM.
+    """
+    (n, dim), m, f32 = zimg_nxD.shape, len(ztxt_mxD), jnp.float32
+    size = zimg_nxD.dtype.itemsize
+    how = Tiling.choose(n, m, dim, size, tile, Chip.here())
+    zimg_NxD = _padded(zimg_nxD, how.panel)
+    ztxt_MxD = _padded(ztxt_mxD, how.cores * how.cols)
+    zimg_RxSxD = zimg_NxD.reshape(-1, how.panel, dim)
+    call = _panel_call(how, n, ztxt_MxD, m, interpret)
+    learned_2 = jnp.stack([jnp.asarray(t, f32), jnp.asarray(b, f32)])
+
+    def panel(dztxt_MxD: jax.Array, at: Any) -> Any:
+        first, zimg_SxD = at
+        where_2 = jnp.stack([first, jnp.asarray(diagonal, jnp.int32)])
+        # The kernel's own order: what is learned, where it is, both sides, the sums so far.
+        dztxt_MxD, dzimg_KxSxD, sums = call(learned_2, where_2, zimg_SxD, ztxt_MxD, dztxt_MxD)
+        return dztxt_MxD, (dzimg_KxSxD.sum(0), sums)
+
+    first_R = jnp.arange(len(zimg_RxSxD), dtype=jnp.int32) * how.panel
+    start = jnp.zeros(ztxt_MxD.shape, f32)
+    dztxt_MxD, (dzimg_RxSxD, sums) = lax.scan(panel, start, (first_R, zimg_RxSxD))
+    loss, db, low, high = (sums[:, :, k] for k in range(4))
+    dzimg_nxD = dzimg_RxSxD.reshape(-1, dim)[:n]
+    return (loss.sum(), db.sum(), low.min(), high.max()), t * dzimg_nxD, t * dztxt_MxD[:m]
+
+
+def _panel_call(how: Tiling, n: int, ztxt_MxD: jax.Array, m: int, interpret: bool) -> Any:
+    """The kernel for one panel: a function of the five arrays that `_kernel` begins with."""
+    (texts, dim), f32 = ztxt_MxD.shape, jnp.float32
+    size = ztxt_MxD.dtype.itemsize
+    visits = texts // (how.cores * how.cols)
+    scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
+    # The panel's blocks change once per call: a second buffer for each would buy nothing.
+    once = pl.Buffered(1)
+    of_panel = pl.BlockSpec((how.panel, dim), lambda k, c: (0, 0), pipeline_mode=once)
+    to_panel = pl.BlockSpec((1, how.panel, dim), lambda k, c: (k, 0, 0), pipeline_mode=once)
+    of_text = pl.BlockSpec((how.cols, dim), lambda k, c: (k * visits + c, 0))
+    sums = pl.BlockSpec((1, 4, how.cols), lambda k, c: (k, 0, 0))
+    return pl.pallas_call(
+        functools.partial(
+            _kernel, n=n, m=m, rows=how.rows, ragged=bool(n % how.panel) or texts != m
+        ),
+        grid=(how.cores, visits),
+        in_specs=[scalars, scalars, of_panel, of_text, of_text],
+        out_specs=[of_text, to_panel, sums],
+        out_shape=[
+            jax.ShapeDtypeStruct((texts, dim), f32),
+            jax.ShapeDtypeStruct((how.cores, how.panel, dim), f32),
+            jax.ShapeDtypeStruct((how.cores, 4, how.cols), f32),
+        ],
+        input_output_aliases={4: 0},
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=how.vmem_bytes
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=6 * how.panel * texts * dim,
+            transcendentals=2 * how.panel * texts,
+            bytes_accessed=texts * dim * (size + 8) + how.cores * how.panel * dim * (size + 4),
+        ),
+        interpret=interpret,
+        name="sigmoid_negatives",
+    )
+
+
+def _kernel(
+    learned: Any,
+    where: Any,
+    zimg: Any,
+    ztxt: Any,
+    dztxt_before: Any,
+    dztxt: Any,
+    dzimg: Any,
+    sums: Any,
+    *,
+    n: int,
+    m: int,
+    rows: int,
+    ragged: bool,
+) -> None:
+    """One text tile with the panel; refs in VMEM but the first two, which are scalars."""
+    panel, cols = len(zimg), len(ztxt)
+    t, b = learned[0], learned[1]
+    first, diagonal = where[0], where[1] != 0
+    k, c = pl.program_id(0), pl.program_id(1)
+    j0 = (k * pl.num_programs(1) + c) * cols
+
+    @pl.when(c == 0)
+    def _() -> None:
+        dzimg[...] = jnp.zeros_like(dzimg)
+        sums[0, 0:2] = jnp.zeros((2, cols), jnp.float32)
+        sums[0, 2:3] = jnp.full((1, cols), BIG, jnp.float32)
+        sums[0, 3:4] = jnp.full((1, cols), -BIG, jnp.float32)
+
+    dztxt[...] = dztxt_before[...]
+    ztxt_TxD = ztxt[...]
+    i_rxT = lax.broadcasted_iota(jnp.int32, (rows, cols), 0)
+    j_rxT = lax.broadcasted_iota(jnp.int32, (rows, cols), 1)
+
+    def tile(s: jax.Array, _: None) -> None:
+        at = pl.ds(s * rows, rows)
+        zimg_rxD, i0 = zimg[at, :], first + s * rows
+        l_rxT = t * _product(zimg_rxD, ztxt_TxD, over=(1, 1)) + b
+        # A shift that no pair of a tile has, where the block is off the diagonal.
+        out_rxT = i_rxT - j_rxT == jnp.where(diagonal, j0 - i0, 2 * max(rows, cols))
+        if ragged:
+            out_rxT |= (i_rxT >= n - i0) | (j_rxT >= m - j0)
+        low_rxT = jnp.where(out_rxT, BIG, l_rxT)
+        l_rxT = jnp.where(out_rxT, -BIG, l_rxT)
+
+        e_rxT = jnp.exp(-jnp.abs(l_rxT))
+        r_rxT = 1.0 / (1.0 + e_rxT)
+        p_rxT = jnp.where(l_rxT > 0, r_rxT, e_rxT * r_rxT)
+        # softplus(l) = max(l, 0) + log1p(e), one logarithm for rows / 8 of them: the product of
+        # 1 + e less one keeps its digits however small e is, and is at most 2 ** (512 / 8).
+        product = e_rxT
+        while len(product) > 8:
+            half = len(product) // 2
+            product = product[:half] + product[half:] * (1.0 + product[:half])
+        softplus_T = _over_rows(jnp.sum, jnp.maximum(l_rxT, 0.0))
+        sums[0, 0:1] += softplus_T + _over_rows(jnp.sum, jnp.log1p(product))
+        sums[0, 1:2] += _over_rows(jnp.sum, p_rxT)
+        sums[0, 2:3] = jnp.minimum(sums[0, 2:3], _over_rows(jnp.min, low_rxT))
+        sums[0, 3:4] = jnp.maximum(sums[0, 3:4], _over_rows(jnp.max, l_rxT))
+
+        p_rxT = p_rxT.astype(ztxt_TxD.dtype)
+        dzimg[0, at, :] += _product(p_rxT, ztxt_TxD, over=(1, 0))
+        dztxt[...] += _product(p_rxT, zimg_rxD, over=(0, 0))
+
+    lax.fori_loop(0, panel // rows, tile, None)
+
+
+def _product(x: jax.Array, y: jax.Array, *, over: tuple[int, int]) -> jax.Array:
+    """Matrix product over these axes with float32 sums."""
+    axes = (((over[0],), (over[1],)), ((), ()))
+    return lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
+
+
+def _over_rows(reduce: Any, x_rxT: jax.Array) -> jax.Array:
+    return reduce(x_rxT, axis=0, keepdims=True)
+
+
+def _padded(z_nxD: jax.Array, multiple: int) -> jax.Array:
+    return jnp.pad(z_nxD, ((0, -len(z_nxD) % multiple), (0, 0)))
+
+
+def _round_up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple
