@@ -1,6 +1,9 @@
 """Eight fake CPU devices for every test that imports jax, and each program compiled once."""
 
+import functools
 import os
+import platform
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,14 @@ def small_glyphs(tmp_path_factory) -> Path:
     dataset = write_glyphs(folder, workers=1, views=1, limit_characters=120)
     assert descriptor.embed(dataset, dim=16, workers=1) == "hog-lda-16"
     return folder
+
+
+@pytest.fixture(scope="session")
+def compiled_for_tpu():
+    """`compiled_for_tpu(case)`: what `study/tpu_programs.py` found, compiled once in a session."""
+    from study import aot
+
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("libtpu, which compiles for TPUs, exists for Linux on x86-64 only")
+    programs = str(Path(__file__).parent / "study" / "tpu_programs.py")
+    return functools.cache(lambda case: aot.run([programs, case]))

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study import aot
 from study.losses.pallas import Chip, Tiling, fits, sigmoid_negatives, vmem_bytes
 
 MIB = 1 << 20
-PROGRAMS = str(Path(__file__).with_name("tpu_programs.py"))
 
 
 def embeddings(n, m, dim, dtype):
@@ -124,71 +118,18 @@ def test_embeddings_too_wide_for_the_chip_are_refused():
         kernel(jnp.zeros((8, 8192)), jnp.zeros((8, 8192)), 1.0, 0.0, False)
 
 
-needs_libtpu = pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"),
-    reason="libtpu, which compiles for TPUs, exists for Linux on x86-64 only",
-)
-
-
-@pytest.fixture(scope="module")
-def programs():
-    return aot.run([PROGRAMS, "kernels"])
-
-
-def between(report):
-    """Bytes held at the peak that are neither arguments nor results."""
-    held = report["peak_bytes"] - report["argument_bytes"] - report["output_bytes"]
-    return max(held, report["temp_bytes"])
-
-
 @pytest.mark.slow
-@needs_libtpu
-def test_kernel_compiles_for_every_chip_and_keeps_no_logits(programs):
+def test_kernel_compiles_for_every_chip_and_keeps_no_logits(compiled_for_tpu):
     """v4, v5e, v5p, v6e; D from 64 to 1152; ragged; where the kernel cannot tell the chip."""
-    assert len(programs["kernels"]) == 13
+    kernels = compiled_for_tpu("kernels")["kernels"]
+    assert len(kernels) == 13
     for name in ("v4-8", "v5e-16", "v5p-8", "v6e-16"):
+        report = kernels[f"{name} large"]
+        between = report["peak_bytes"] - report["argument_bytes"] - report["output_bytes"]
         # All logits would be 256 MiB. What is there is the gradients, at 128 lanes for D = 64.
-        assert between(programs["kernels"][f"{name} large"]) <= 32 * MIB
+        assert between <= 32 * MIB
 
 
 @pytest.mark.slow
-@needs_libtpu
-def test_lowering_for_a_tpu_takes_the_kernel_and_for_the_cpu_does_not(programs):
-    assert programs["by_platform"] == [True, False]
-
-
-@pytest.mark.slow
-@needs_libtpu
-def test_a_program_too_large_for_a_chip_is_one_clear_line(programs):
-    assert "\n" not in programs["too_large"]
-    assert programs["too_large"].startswith("does not fit a chip: ")
-    assert "30.75G" in programs["too_large"]
-
-
-@needs_libtpu
-def test_a_million_examples_on_512_chips_take_64_mib_beside_the_embeddings():
-    """The paper's largest batch on v4-1024, through the public loss, gradients and all."""
-    report = aot.run([PROGRAMS, "ring"])
-    embeddings_bytes = 2 * 2048 * 768 * 2
-    assert embeddings_bytes <= report["argument_bytes"] < embeddings_bytes + MIB
-    assert between(report) <= 64 * MIB
-
-
-def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
-    for attempt in (lambda: aot.run(["-c", ""]), lambda: aot.mesh("v4-8")):
-        with pytest.raises(aot.AotError, match=r"libtpu is not installed.*pip install") as raised:
-            attempt()
-        assert "\n" not in str(raised.value)
-
-
-def test_an_unknown_slice_is_named_with_those_that_are_known():
-    with pytest.raises(aot.AotError, match=r"no slice 'v4-12' .* v4-8, v4-16"):
-        aot.mesh("v4-12")
-
-
-@needs_libtpu
-def test_a_failing_child_is_one_line():
-    with pytest.raises(aot.AotError, match="compiling for TPU failed: ValueError: no") as raised:
-        aot.run(["-c", "raise ValueError('no')"])
-    assert "\n" not in str(raised.value)
+def test_lowering_for_a_tpu_takes_the_kernel_and_for_the_cpu_does_not(compiled_for_tpu):
+    assert compiled_for_tpu("kernels")["by_platform"] == {"tpu": True, "cpu": False}

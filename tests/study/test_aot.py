@@ -1,0 +1,68 @@
+"""Compiling for TPUs that are not there: what fits, and errors of one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from study import aot
+
+MIB = 1 << 20
+
+
+@pytest.mark.slow
+def test_a_million_examples_on_512_chips_take_64_mib_beside_the_embeddings(compiled_for_tpu):
+    """The paper's largest batch on v4-1024, through the public loss, gradients and all."""
+    report = compiled_for_tpu("losses")["ring"]
+    embeddings_bytes = 2 * 2048 * 768 * 2
+    assert embeddings_bytes <= report["argument_bytes"] < embeddings_bytes + MIB
+    # What lies in on-chip memory counts at the peak, but not as temporary.
+    between = report["peak_bytes"] - report["argument_bytes"] - report["output_bytes"]
+    assert report["temp_bytes"] <= between <= 64 * MIB
+
+
+@pytest.mark.slow
+def test_a_program_too_large_for_a_chip_is_one_clear_line(compiled_for_tpu):
+    said = compiled_for_tpu("losses")["too_large"]
+    assert said.startswith("does not fit a chip: ")
+    assert "30.75G" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", aot.SLICES)
+def test_slices_have_the_chips_of_their_shape(name):
+    chosen = aot.SLICES[name]
+    sides = [int(side) for side in chosen.topology.split(":")[1].split("x")]
+    product = 1
+    for side in sides:
+        product *= side
+    assert product == chosen.chips
+    cores = 2 if name.startswith(("v4", "v5p")) else 1
+    assert name.endswith(f"-{chosen.chips * cores}")
+
+
+def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    for attempt in (lambda: aot.run(["-c", ""]), lambda: aot.mesh("v4-8")):
+        with pytest.raises(aot.AotError, match=r"libtpu is not installed.*pip install") as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_slice_is_named_with_those_that_are_known():
+    with pytest.raises(aot.AotError, match=r"no slice 'v4-12' .* v4-8, v4-16"):
+        aot.mesh("v4-12")
+
+
+def test_a_failing_child_is_one_line(monkeypatch):
+    monkeypatch.setattr(aot, "missing", lambda: None)
+    with pytest.raises(aot.AotError, match="compiling for TPU failed: ValueError: no") as raised:
+        aot.run(["-c", "raise ValueError('no')"])
+    assert "\n" not in str(raised.value)
+
+
+def test_the_child_has_the_environment_before_it_imports_jax(monkeypatch):
+    monkeypatch.setattr(aot, "missing", lambda: None)
+    script = (
+        f"import json, os; print(json.dumps({{k: os.environ[k] for k in {list(aot.ENVIRONMENT)}}}))"
+    )
+    assert aot.run(["-c", script]) == aot.ENVIRONMENT
