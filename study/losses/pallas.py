@@ -28,7 +28,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from study.losses.tiles import BIG
+from study.losses.tiles import BIG, Sums
 
 MIB = 1 << 20
 LANES = 128
@@ -138,7 +138,7 @@ def sigmoid_negatives(
     diagonal: jax.Array | bool,
     tile: int,
     interpret: bool = False,
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+) -> tuple[Sums, jax.Array, jax.Array]:
     """All pairs of a block as negatives in the sigmoid loss, three matmuls per tile.
 
     Arguments:
@@ -149,8 +149,9 @@ def sigmoid_negatives(
       tile: rows and columns of logits held at once, at most; from 128.
       interpret: run the kernel as ordinary array code, on any device (for tests).
 
-    Returns `(loss, db, lowest, highest)`, sums and extreme logits of the negatives, and the
-    gradients `dzimg_nxD`, `dztxt_mxD` of the summed loss.
+    Returns what `tiles.sigmoid_negatives` does: `Sums((loss, db), (lowest,), (highest,))` of the
+    negatives, and the sums of sigmoid(l) times the texts, `nxD`, and times the images, `mxD`; the
+    gradients of the summed loss are t times these.
 
     Raises ValueError if the embeddings are too wide for the chip's VMEM.
     """
@@ -174,8 +175,8 @@ def sigmoid_negatives(
     start = jnp.zeros(ztxt_MxD.shape, f32)
     dztxt_MxD, (dzimg_RxSxD, sums) = lax.scan(panel, start, (first_R, zimg_RxSxD))
     loss, db, low, high = (sums[:, :, k] for k in range(4))
-    dzimg_nxD = dzimg_RxSxD.reshape(-1, dim)[:n]
-    return (loss.sum(), db.sum(), low.min(), high.max()), t * dzimg_nxD, t * dztxt_MxD[:m]
+    total = Sums((loss.sum(), db.sum()), (low.min(),), (high.max(),))
+    return total, dzimg_RxSxD.reshape(-1, dim)[:n], dztxt_MxD[:m]
 
 
 def _panel_call(how: Tiling, n: int, ztxt_MxD: jax.Array, m: int, interpret: bool) -> Any:
