@@ -20,82 +20,24 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study.durations import Budget, check_one_duration
+from study.fields import ADDED_LATER, Positive, Share
+from study.fields import CONFIG as _CONFIG
+from study.model import (
+    CachedImage,
+    ImageTower,
+    Model,
+    TextAverage,
+    TextTower,
+    TextTransformer,
+    ViT,
+)
 from study.pairs import AllPairs, Groups, Negatives, Pairs
 
-_CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-
-# A field added after records exist carries this mark: it is left out of the hash at its default,
-# so that adding it does not orphan the records of cells that never used it.
-ADDED_LATER = {"added_later": True}
-
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-# --- towers -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class CachedImage:
-    """No image tower: `zimg` comes from cached embeddings of a frozen tower (SigLiT).
-
-    `embeddings` names a folder under `<dataset>/embeddings/`; `dim` is its width, and so the
-    width `E` of the shared embedding space.
-    """
-
-    kind: Literal["cached"] = "cached"
-    embeddings: str
-    dim: Positive
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class ViT:
-    """A vision transformer trained from scratch (SigLIP), with attention (MAP) pooling."""
-
-    kind: Literal["vit"] = "vit"
-    variant: str = "mu/6"
-    image_size: Positive = 24
-    pool: Literal["map", "gap"] = "map"
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class TextTransformer:
-    """The paper's text tower: bidirectional transformer, last token, linear head."""
-
-    kind: Literal["transformer"] = "transformer"
-    variant: str = "mu"
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class TextAverage:
-    """A named variant for CPU studies: mean of word-piece embeddings and one residual MLP.
-
-    It ignores word order and trains about eight times faster than the smallest transformer.
-    Figures drawn from it say so.
-    """
-
-    kind: Literal["average"] = "average"
-    width: Positive = 96
-
-
-ImageTower = Annotated[CachedImage | ViT, Field(discriminator="kind")]
-TextTower = Annotated[TextTransformer | TextAverage, Field(discriminator="kind")]
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class Model:
-    """Two towers that meet in an `embed_dim`-wide space."""
-
-    image: ImageTower = Field(default_factory=ViT)
-    text: TextTower = Field(default_factory=TextTransformer)
-    embed_dim: Positive = 32
-
-    def __post_init__(self) -> None:
-        if isinstance(self.image, CachedImage) and self.image.dim != self.embed_dim:
-            raise ValueError(
-                f"model.embed_dim: {self.embed_dim} does not fit the cached embeddings, "
-                f"which are {self.image.dim} wide; set embed_dim={self.image.dim}"
-            )
+__all__ = [
+    "ADDED_LATER", "Adam", "CachedImage", "Cell", "CellError", "Data", "Execution", "FixedLoss",
+    "Lion", "Model", "Retrieval", "Sigmoid", "Softmax", "TextAverage", "TextTransformer", "ViT",
+    "ZeroShot", "explain", "from_dict", "replace", "to_dict",
+]  # fmt: skip
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -277,6 +219,8 @@ class Execution:
     microbatch: examples per pass through the towers on each device; "auto" finds one with which
       the step fits `memory_gib` per device (nine tenths of an accelerator's memory, or half of
       the host's, when not given); None passes the whole batch at once.
+    remat: compute each block of the towers again in the backward pass instead of keeping its
+      activations.
     """
 
     data_root: str = "data"
@@ -286,6 +230,7 @@ class Execution:
     wandb: bool = True
     microbatch: Positive | Literal["auto"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
+    remat: bool = False
 
 
 _CELL = TypeAdapter(Cell)

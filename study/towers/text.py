@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from study.cell import TextAverage, TextTransformer
-from study.towers.transformer import Encoder, Mlp, variant
+from study.towers.transformer import Dtype, Encoder, Mlp
 
 # SentencePiece models of the paper pad with their end-of-sentence piece.
 EOS = 1
@@ -22,14 +22,21 @@ class TransformerText(nn.Module):
     config: TextTransformer
     vocabulary: int
     embed_dim: int
+    dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, text_BxL: jax.Array) -> jax.Array:
-        v = variant(self.config.variant)
+    def __call__(self, text_BxL: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        v, narrow = self.config.size, self.config.bottleneck
         init = nn.initializers.normal(v.width**-0.5)
-        x_BxLxW = nn.Embed(self.vocabulary, v.width, embedding_init=init)(text_BxL)
+        x_BxLxW = nn.Embed(self.vocabulary, narrow or v.width, embedding_init=init)(text_BxL)
+        if narrow is not None:
+            # With this start of the table and lecun_normal here, words begin as large as without.
+            wide = nn.Dense(v.width, use_bias=False, dtype=self.dtype, name="embed_projection")
+            x_BxLxW = wide(x_BxLxW)
         x_BxLxW += self.param("pos_embedding", init, (1, *x_BxLxW.shape[1:]))
-        x_BxLxW = Encoder(v, name="Encoder_0")(x_BxLxW)
+        encoder = Encoder(v, self.dtype, self.config.dropout, self.remat, name="Encoder_0")
+        x_BxLxW = encoder(x_BxLxW, keys_B)
         return nn.Dense(self.embed_dim, name="head")(x_BxLxW[:, -1])
 
 
@@ -39,9 +46,10 @@ class AverageText(nn.Module):
     config: TextAverage
     vocabulary: int
     embed_dim: int
+    dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, text_BxL: jax.Array) -> jax.Array:
+    def __call__(self, text_BxL: jax.Array, _keys_B: jax.Array | None = None) -> jax.Array:
         width = self.config.width
         init = nn.initializers.normal(width**-0.5)
         table_VxW = self.param("embedding", init, (self.vocabulary, width))
@@ -49,5 +57,5 @@ class AverageText(nn.Module):
         total_BxW = jnp.einsum("bl,blw->bw", mask_BxL, table_VxW[text_BxL])
         x_BxW = total_BxW / jnp.maximum(mask_BxL.sum(1, keepdims=True), 1)
         x_BxW = x_BxW * jnp.sqrt(jnp.asarray(width, x_BxW.dtype))
-        x_BxW += Mlp(2 * width)(x_BxW)
+        x_BxW += Mlp(2 * width, self.dtype)(x_BxW)
         return nn.Dense(self.embed_dim, name="head")(x_BxW)

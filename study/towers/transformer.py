@@ -2,92 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from study.model import Variant
+from study.towers.dropout import dropout
 
-class Variant(NamedTuple):
-    width: int
-    depth: int
-    mlp: int
-    heads: int
-
-
-VARIANTS = {
-    "mu": Variant(32, 1, 128, 2),
-    "Ti": Variant(192, 12, 768, 3),
-    "S": Variant(384, 12, 1536, 6),
-    "M": Variant(512, 12, 2048, 8),
-    "B": Variant(768, 12, 3072, 12),
-    "L": Variant(1024, 24, 4096, 16),
-    "So400m": Variant(1152, 27, 4304, 16),
-    "H": Variant(1280, 32, 5120, 16),
-    "g": Variant(1408, 40, 6144, 16),
-    "g-opt": Variant(1536, 40, 6144, 16),
-    "G": Variant(1664, 48, 8192, 16),
-}
-
-
-def variant(name: str) -> Variant:
-    """Width, depth, MLP width and heads by name.
-
-    Raises:
-      ValueError: no such variant, with those that exist.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"tower variant {name!r} does not exist; there are {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+Dtype = Any
 
 
 class Mlp(nn.Module):
-    """Two dense layers with gelu between."""
+    """Two dense layers with gelu between; products in `dtype`."""
 
     hidden: int
+    dtype: Dtype = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, keys_B: jax.Array | None = None, site: jax.Array | int = 0
+    ) -> jax.Array:
         dim = x.shape[-1]
         init: Any = {
             "kernel_init": nn.initializers.xavier_uniform(),
             "bias_init": nn.initializers.normal(1e-6),
+            "dtype": self.dtype,
         }
-        return nn.Dense(dim, **init)(nn.gelu(nn.Dense(self.hidden, **init)(x)))
+        # Built in this order, so that Dense_0 is the second layer: names seed the initialisation,
+        # and the cells of old records started so.
+        down, up = nn.Dense(dim, **init), nn.Dense(self.hidden, **init)
+        return down(dropout(nn.gelu(up(x)), self.dropout, keys_B, site))
 
 
 class Block(nn.Module):
-    """Self-attention and MLP, each behind a layer norm and beside a residual."""
+    """Self-attention and MLP, each behind a layer norm and beside a float32 residual."""
 
     hidden: int
     heads: int
+    dtype: Dtype
+    dropout: float
 
     @nn.compact
-    def __call__(self, x_BxLxW: jax.Array, _: None = None) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x_BxLxW: jax.Array, layer: jax.Array, keys_B: jax.Array | None
+    ) -> tuple[jax.Array, None]:
+        site = 3 * layer + 1  # 0 is the dropout before the first block
         y = nn.LayerNorm()(x_BxLxW)
-        x_BxLxW += nn.MultiHeadDotProductAttention(
-            num_heads=self.heads, kernel_init=nn.initializers.xavier_uniform()
+        y = nn.MultiHeadDotProductAttention(
+            num_heads=self.heads,
+            kernel_init=nn.initializers.xavier_uniform(),
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
         )(y, y)
-        x_BxLxW += Mlp(self.hidden)(nn.LayerNorm()(x_BxLxW))
+        x_BxLxW += dropout(y, self.dropout, keys_B, site)
+        y = nn.LayerNorm()(x_BxLxW)
+        y = Mlp(self.hidden, self.dtype, self.dropout)(y, keys_B, site + 1)
+        x_BxLxW += dropout(y, self.dropout, keys_B, site + 2)
         return x_BxLxW, None
 
 
 class Encoder(nn.Module):
-    """`depth` blocks with stacked parameters and a final layer norm: `BxLxW` to `BxLxW`."""
+    """`depth` blocks with stacked parameters and a final layer norm: `BxLxW` to `BxLxW`.
+
+    dtype: of the matrix products.
+    dropout: rate, where keys are given.
+    remat: keep only each block's input for the backward pass and compute the rest again.
+    """
 
     variant: Variant
+    dtype: Dtype = jnp.float32
+    dropout: float = 0.0
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, x_BxLxW: jax.Array) -> jax.Array:
+    def __call__(self, x_BxLxW: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        v = self.variant
+        block: Any = Block
+        if self.remat:
+            # The loop of the scan already keeps XLA from merging the two forward passes.
+            block = nn.remat(Block, prevent_cse=False)
         blocks = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            length=self.variant.depth,
-        )
-        v = self.variant
-        x_BxLxW, _ = blocks(hidden=v.mlp, heads=v.heads, name="encoderblock")(x_BxLxW, None)
+            in_axes=(0, nn.broadcast),
+            length=v.depth,
+        )(v.mlp, v.heads, self.dtype, self.dropout, name="encoderblock")
+        x_BxLxW, _ = blocks(x_BxLxW.astype(jnp.float32), jnp.arange(v.depth), keys_B)
         return nn.LayerNorm(name="encoder_norm")(x_BxLxW)
 
 
@@ -96,14 +100,15 @@ class MapHead(nn.Module):
 
     hidden: int
     heads: int
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxLxW: jax.Array) -> jax.Array:
         batch, _, width = x_BxLxW.shape
         init = nn.initializers.xavier_uniform()
         probe = self.param("probe", init, (1, 1, width))
-        x = nn.MultiHeadDotProductAttention(num_heads=self.heads, kernel_init=init)(
-            jnp.tile(probe, (batch, 1, 1)), x_BxLxW
-        )
-        x += Mlp(self.hidden)(nn.LayerNorm()(x))
+        x = nn.MultiHeadDotProductAttention(
+            num_heads=self.heads, kernel_init=init, dtype=self.dtype, force_fp32_for_softmax=True
+        )(jnp.tile(probe, (batch, 1, 1)), x_BxLxW).astype(jnp.float32)
+        x += Mlp(self.hidden, self.dtype)(nn.LayerNorm()(x))
         return x[:, 0]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from study.cell import CachedImage, Cell, TextAverage, TextTransformer, ViT
+from study.hashing import mix
 from study.towers.image import ImageTower
 from study.towers.text import AverageText, TransformerText
 
@@ -18,34 +19,48 @@ class TwoTowers(nn.Module):
     """Unit-norm embeddings of images and texts, t' and b as parameters.
 
     Either input may be None; its embedding is then None. A cached image is an embedding already.
+    `remat` saves memory in the backward pass and changes no result (`Execution.remat`).
     """
 
     cell: Cell
     vocabulary: int
+    remat: bool = False
 
     def setup(self) -> None:
         model, loss = self.cell.model, self.cell.loss
+        dim, dtype = model.embed_dim, jnp.dtype(model.dtype)
         if isinstance(model.image, ViT):
-            self.img = ImageTower(model.image, model.embed_dim)
+            self.img = ImageTower(model.image, dim, dtype, self.remat)
         match model.text:
             case TextTransformer():
-                self.txt: nn.Module = TransformerText(model.text, self.vocabulary, model.embed_dim)
+                self.txt: nn.Module = TransformerText(
+                    model.text, self.vocabulary, dim, dtype, self.remat
+                )
             case TextAverage():
-                self.txt = AverageText(model.text, self.vocabulary, model.embed_dim)
+                self.txt = AverageText(model.text, self.vocabulary, dim, dtype)
         self.t = self.param("t", lambda _: jnp.full((1,), math.log(loss.t_init)))
         start = initial_bias(self.cell)
         self.b = None if start is None else self.param("b", lambda _: jnp.full((1,), start))
 
     def __call__(
-        self, image: jax.Array | None, text_BxL: jax.Array | None
+        self,
+        image: jax.Array | None,
+        text_BxL: jax.Array | None,
+        dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array | None, jax.Array | None]:
-        """`image` (`BxHxWxC`, or cached `BxE`) and `text_BxL` to `zimg_BxE`, `ztxt_BxE`."""
+        """`image` (`BxHxWxC`, or cached `BxE`) and `text_BxL` to `zimg_BxE`, `ztxt_BxE`, float32.
+
+        Arguments:
+          dropout_keys_B: uint32, from `study.towers.dropout.example_keys`; None drops nothing.
+        """
         zimg_BxE = ztxt_BxE = None
+        keys_B = dropout_keys_B
         if image is not None:
             cached = isinstance(self.cell.model.image, CachedImage)
-            zimg_BxE = unit(image if cached else self.img(image))
+            zimg_BxE = unit(image if cached else self.img(image, keys_B))
         if text_BxL is not None:
-            ztxt_BxE = unit(self.txt(text_BxL))
+            # The towers share no mask: the text's keys are others.
+            ztxt_BxE = unit(self.txt(text_BxL, None if keys_B is None else mix(~keys_B)))
         return zimg_BxE, ztxt_BxE
 
 

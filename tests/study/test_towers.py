@@ -19,8 +19,8 @@ from study.cell import (
     TextTransformer,
     ViT,
 )
+from study.model import variant
 from study.towers.image import PatchEmbedding
-from study.towers.transformer import variant
 from study.towers.two_towers import TwoTowers, initial_bias
 
 VOCABULARY, LENGTH = 50, 8
