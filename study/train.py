@@ -32,6 +32,7 @@ from study.data.stream import batches
 from study.data.tokens import Tokenizer
 from study.durations import every
 from study.evals import Evaluator
+from study.interop.start import start_from
 from study.microbatch import GIB, fitting, room
 from study.provenance import code_version, versions
 from study.records import Record, Seen
@@ -88,6 +89,7 @@ class _Run:
         self.primary = jax.process_index() == 0
         self.mesh = _mesh(cell.batch_size)
         self.summary: dict[str, Any] = {}
+        self.start: dict[str, Any] | None = None
         self.checkpoints: Checkpoints | None = None
         self.mirror: WandbMirror | None = None
         with self._timed("open"):
@@ -106,6 +108,9 @@ class _Run:
         self.image_shape = example["image"].shape[1:]
         with jax.default_device(jax.local_devices()[0]):
             state = _initial(_family(cell), self.vocabulary, self.image_shape)(cell.seed)
+        if cell.model.init is not None:
+            params, self.start = start_from(cell.model.init, state.params, self.execution.data_root)
+            state = state._replace(params=params)
         state = self._spread(state)
         self.checkpoints = Checkpoints(self.record.folder / "checkpoints")
         self.state: State = self.checkpoints.restore(state) or state
@@ -290,6 +295,7 @@ class _Run:
                 "processes": jax.process_count(),
             },
             "dataset_fingerprint": self.dataset.fingerprint,
+            **({} if self.start is None else {"start": self.start}),
             "parameters": sum(a.size for a in jax.tree.leaves(self.state.params)),
             "steps": cell.steps,
             "examples": cell.examples,

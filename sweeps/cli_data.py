@@ -35,17 +35,65 @@ def glyphs(
     return 0
 
 
-@app.command(epilog="Example: study data embed data/glyphs")
+@app.command(
+    epilog="Examples: study data embed data/glyphs; study data embed --checkpoint webli_en_b16.npz "
+    "--images photos/ --texts captions.txt --tokenizer sentencepiece.model --out ours.npz"
+)
 def embed(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],
-    dim: Annotated[int, typer.Option("--dim", min=2, help="Width of the embeddings.")] = 96,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[FOLDER]", help="A data set, whose images to cache.")
+    ] = None,
+    dim: Annotated[int, typer.Option("--dim", min=2, help="Width, without a checkpoint.")] = 96,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Embed with these towers: big_vision's .npz or Hugging Face's .safetensors "
+            "(FILE:img for one tower of it).",
+        ),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images", metavar="DIR", help="Images, webdataset shards (or one) or a .npy."
+        ),
+    ] = None,
+    texts: Annotated[
+        str | None,
+        typer.Option("--texts", metavar="FILE", help="One text a line, or a .npy of tokens."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", metavar="FILE", help="SentencePiece model, for --texts."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=1, help="Pixels, if the checkpoint leaves it open."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="OUT.npz", help="For zimg and ztxt.")
+    ] = None,
 ) -> int:
-    """Caches image embeddings of every split: HOG and a projection fitted on the train split."""
+    """Embeds with a frozen tower.
+
+    With FOLDER: caches image embeddings of every split, by HOG and a projection fitted on the
+    train split, or by the image tower of a checkpoint. With --images or --texts instead: writes
+    both towers' embeddings, unit rows before any scaling, as zimg and ztxt of an .npz.
+    """
     from study.data import descriptor
     from study.data.dataset import Dataset
     from sweeps.report import Steps
 
+    if folder is None or checkpoint or images or texts or out:
+        from sweeps import cli_embed  # imports jax
+
+        if folder and checkpoint and not (images or texts or out):
+            print(cli_embed.cache(folder, checkpoint, image_size))
+        else:
+            cli_embed.write(folder, checkpoint, images, texts, tokenizer, image_size, out)
+        return 0
     with Steps() as steps:
         name = descriptor.embed(Dataset.open(folder), dim=dim, workers=workers, progress=steps)
     print(Path(folder) / "embeddings" / name)

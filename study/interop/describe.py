@@ -1,0 +1,103 @@
+"""Which model a checkpoint's parameters belong to, read from their names and shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import pydantic
+
+from study.cell import explain
+from study.data.dataset import DataError
+from study.interop.names import Tree
+from study.model import VARIANTS, Model, TextTransformer, ViT
+
+
+class Described(NamedTuple):
+    """A model, and what of its input its parameters fix; None for a tower that is not there."""
+
+    model: Model
+    channels: int | None
+    vocabulary: int | None
+    text_length: int | None
+
+
+def describe(params: Tree, *, image_size: int | None = None) -> Described:
+    """The model that `params` (see `study.interop`) are the parameters of.
+
+    Arguments:
+      image_size: in pixels, where it is not patches times patch (So400m/14 at 384 has 27 x 14).
+
+    Raises:
+      DataError: sizes of no variant, or towers that do not meet in one width.
+    """
+    try:
+        return _describe(params, image_size)
+    except pydantic.ValidationError as error:
+        raise DataError(f"the checkpoint is of no model that we know: {explain(error)}") from None
+    except KeyError as error:
+        raise DataError(f"the checkpoint is of no model that we know: it lacks {error}") from None
+
+
+def _describe(params: Tree, image_size: int | None) -> Described:
+    towers: dict[str, Any] = {}
+    channels = vocabulary = text_length = None
+    dims = {}
+    if "img" in params:
+        img = params["img"]
+        towers["image"], channels, dims["img"] = _image(img, image_size)
+    if "txt" in params:
+        txt = params["txt"]
+        table_VxK = txt["Embed_0"]["embedding"]
+        projected = "embed_projection" in txt
+        name, depth = _size(txt["Encoder_0"])
+        towers["text"] = TextTransformer(
+            variant=name, depth=depth, bottleneck=table_VxK.shape[1] if projected else None
+        )
+        vocabulary, text_length = len(table_VxK), txt["pos_embedding"].shape[1]
+        dims["txt"] = txt["head"]["kernel"].shape[1]
+    if len(set(dims.values())) != 1:
+        raise DataError(f"the checkpoint's towers do not meet in one width: {dims or 'none'}")
+    model = Model(**towers, embed_dim=dims.popitem()[1])
+    return Described(model, channels, vocabulary, text_length)
+
+
+def _image(img: Tree, image_size: int | None) -> tuple[ViT, int, int]:
+    patch, _, channels, width = img["embedding"]["kernel"].shape
+    name, depth = _size(img["Transformer"])
+    learned = "pos_embedding" in img
+    if image_size is None:
+        if not learned:
+            raise DataError("the checkpoint does not say the size of its images; give it")
+        image_size = patch * math.isqrt(img["pos_embedding"].shape[1])
+    dim = img["head"]["kernel"].shape[1] if "head" in img else width
+    tower = ViT(
+        variant=f"{name}/{patch}",
+        image_size=image_size,
+        pool="map" if "MapHead_0" in img else "tok" if "cls" in img else "gap",
+        depth=depth,
+        posemb="learn" if learned else "sincos2d",
+        head="always" if "head" in img and dim == width else "if_needed",
+    )
+    if learned and tower.grid**2 != (patches := img["pos_embedding"].shape[1]):
+        raise DataError(
+            f"images of {image_size} pixels have {tower.grid}x{tower.grid} patches of {patch}, "
+            f"the checkpoint has {patches} positions; give another image size"
+        )
+    return tower, channels, dim
+
+
+def _size(encoder: Tree) -> tuple[str, int | None]:
+    """The name of the variant, and its depth if that is not the variant's."""
+    blocks = encoder["encoderblock"]
+    depth, width, heads, _ = blocks["MultiHeadDotProductAttention_0"]["query"]["kernel"].shape
+    mlp = blocks["Mlp_0"]["Dense_0"]["kernel"].shape[1]
+    named = {n: v for n, v in VARIANTS.items() if (v.width, v.mlp, v.heads) == (width, mlp, heads)}
+    if not named:
+        raise DataError(
+            f"the checkpoint is of no model that we know: width {width}, MLP {mlp} and {heads} "
+            f"heads are none of {', '.join(VARIANTS)}"
+        )
+    # g-opt and G-opt differ in depth alone.
+    name = next((n for n, v in named.items() if v.depth == depth), next(iter(named)))
+    return name, None if named[name].depth == depth else depth

@@ -1,0 +1,68 @@
+"""`study data embed` with a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from study.data import embeddings
+from study.data.dataset import Dataset
+from study.interop.embed import FrozenTowers
+from study.interop.files import split
+from sweeps.grid import StudyError
+from sweeps.report import Steps
+
+
+def write(
+    folder: str | None,
+    checkpoint: str | None,
+    images: str | None,
+    texts: str | None,
+    tokenizer: str | None,
+    image_size: int | None,
+    out: str | None,
+) -> None:
+    """Writes `zimg` (N x E) and `ztxt` (M x E) of the sources that are given to `out`.
+
+    Raises:
+      StudyError: options that do not go together, or a file that cannot be written.
+      DataError: a checkpoint or source that cannot be used.
+    """
+    if folder is not None:
+        raise StudyError("give a data set FOLDER or --images, --texts and --out, not both")
+    if checkpoint is None or out is None or not (images or texts):
+        raise StudyError(
+            "give a data set FOLDER, or --checkpoint FILE, --images or --texts or both, and --out"
+        )
+    if not out.endswith(".npz"):
+        raise StudyError(f"--out {out}: its name must end in .npz")
+    towers = FrozenTowers(checkpoint, image_size=image_size)
+    arrays = {}
+    with Steps() as steps:
+        if images:
+            arrays["zimg"] = towers.images(images, progress=steps)
+    if texts:
+        arrays["ztxt"] = towers.texts(texts, tokenizer=tokenizer)
+    path = Path(out)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+        part.replace(path)
+    except OSError as error:
+        raise StudyError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    finally:
+        part.unlink(missing_ok=True)
+    shapes = ", ".join(f"{name} {len(z)}x{z.shape[1]}" for name, z in arrays.items())
+    print(f"{out}: {shapes}")
+
+
+def cache(folder: str, checkpoint: str, image_size: int | None) -> Path:
+    """Caches the image embeddings of a data set's splits under the checkpoint's name."""
+    dataset = Dataset.open(folder)
+    towers = FrozenTowers(checkpoint, image_size=image_size)
+    name = split(checkpoint)[0].stem
+    with Steps() as steps:
+        return embeddings.embed(dataset, towers, name, workers=1, progress=steps)

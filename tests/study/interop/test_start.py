@@ -1,0 +1,129 @@
+"""A run that starts from a checkpoint: what is taken over, what stays random, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from study.cell import (
+    Adam,
+    Cell,
+    Execution,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    TextTransformer,
+    ViT,
+)
+from study.checkpoint import Checkpoints
+from study.data.dataset import DataError
+from study.durations import Budget
+from study.interop.files import read
+from study.interop.start import resized, start_from
+from study.towers.two_towers import TwoTowers
+from study.train import train
+
+TWO = Model(image=ViT(variant="mu/8", depth=2), text=TextTransformer(depth=2), embed_dim=32)
+
+
+def start(init, root, *, model=TWO, loss=None, channels=3, size=24, length=5):
+    """Parameters of a cell's model before and after, and the note of it."""
+    cell = Cell(model=model, batch_size=16, loss=loss or Sigmoid())
+    image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    text = jax.ShapeDtypeStruct((1, length), np.int32)
+    like = jax.eval_shape(TwoTowers(cell, 50).init, jax.random.key(0), image, text)["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), like)
+    return params, *start_from(init, params, root)
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_whole_file_gives_towers_temperature_and_bias(bv, tmp_path):
+    bv.save(tmp_path / "a.npz")
+    _, params, about = start("a.npz", tmp_path)
+    equal(params, read(tmp_path / "a.npz"))
+    assert (about["loaded"], about["random"]) == (["b", "img", "t", "txt"], [])
+    _, params, about = start("a.npz", tmp_path, loss=Softmax())
+    assert set(params) == {"img", "txt", "t"}
+
+
+def test_one_tower_leaves_the_rest_as_it_was(bv, tmp_path):
+    bv.save(tmp_path / "a.npz")
+    before, params, about = start("a.npz:txt", tmp_path)
+    equal(params["txt"], read(tmp_path / "a.npz")["txt"])
+    equal({k: params[k] for k in ("img", "t", "b")}, {k: before[k] for k in ("img", "t", "b")})
+    assert (about["loaded"], about["random"]) == (["txt"], ["b", "img", "t"])
+
+
+def test_position_embeddings_are_resized_to_the_cells_images(bv, tmp_path):
+    bv.save(tmp_path / "a.npz")
+    larger = Model(image=ViT(variant="mu/8", depth=2, image_size=48), text=TWO.text, embed_dim=32)
+    _, params, _ = start("a.npz", tmp_path, model=larger, size=48)
+    grid = bv.flat["img/pos_embedding"].reshape(3, 3, 32)
+    want = scipy.ndimage.zoom(grid, (2, 2, 1), order=1).reshape(1, 36, 32)
+    np.testing.assert_allclose(params["img"]["pos_embedding"], want, atol=1e-6)
+    corners = np.asarray(params["img"]["pos_embedding"]).reshape(6, 6, 32)[::5, ::5]
+    np.testing.assert_allclose(corners, grid[::2, ::2], atol=1e-6)
+    assert resized(np.zeros((1, 7, 2)), 9).shape == (1, 7, 2)
+
+
+def test_a_new_image_head_may_stay_random(bv, tmp_path):
+    bv.save(tmp_path / "a.npz")
+    wide = Model(image=TWO.image, text=TWO.text, embed_dim=16)
+    before, params, about = start("a.npz:img", tmp_path, model=wide)
+    equal(params["img"]["head"], before["img"]["head"])
+    assert "img/head" in about["random"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": Model(image=TWO.image, text=TWO.text, embed_dim=16)}, ["txt/head/kernel"]),
+        ({"length": 8}, ["txt/pos_embedding (1x5x32, the cell has 1x8x32)"]),
+        ({"channels": 1}, ["img/embedding/kernel (8x8x3x32, the cell has 8x8x1x32)"]),
+        (
+            {"model": Model(image=ViT(variant="mu/8", pool="tok"), text=TWO.text, embed_dim=32)},
+            ["missing: img/cls; unexpected: img/MapHead_0/", "more; of another shape: img/"],
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_parameters(
+    bv, tmp_path, change, words
+):
+    bv.save(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"model.init: .*a.npz does not fit") as error:
+        start("a.npz", tmp_path, **change)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_cell_trains_from_a_checkpoint_and_its_record_says_so(bv, small_glyphs, tmp_path):
+    flat = {k: v for k, v in bv.flat.items() if k.startswith("img/")}
+    flat["img/embedding/kernel"] = flat["img/embedding/kernel"].mean(2, keepdims=True)
+    bv.save(small_glyphs.parent / "gray.npz", flat)
+    cell = Cell(
+        model=Model(image=TWO.image, text=TextAverage(width=8), embed_dim=32, init="gray.npz:img"),
+        optimizer=Adam(learning_rate=1e-30, weight_decay=0),
+        budget=Budget(steps=1),
+        batch_size=16,
+    )
+    execution = Execution(data_root=str(small_glyphs.parent), wandb=False)
+    train(cell, execution, folder=tmp_path / "run", study="start")
+    about = json.loads((tmp_path / "run" / "cell.json").read_text())
+    assert about["start"]["loaded"] == ["img"]
+    assert len(about["start"]["sha256"]) == 64
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    saved = checkpoints._manager.restore(1)
+    checkpoints.close()
+    want = read(small_glyphs.parent / "gray.npz")["img"]
+    got = (saved["params"] if isinstance(saved, dict) else saved[0])["img"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
