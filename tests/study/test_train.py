@@ -25,12 +25,16 @@ from study.cell import (
     TextTransformer,
     ViT,
     ZeroShot,
+    replace,
 )
 from study.checkpoint import Checkpoints
-from study.data.dataset import DataError
+from study.data.dataset import DataError, Dataset
+from study.data.tokens import Tokenizer
 from study.durations import Budget
+from study.interop import big_vision
 from study.pairs import Groups, Negatives
 from study.records import METRICS, RecordError
+from study.step import initial_state
 from study.train import Stopped, train
 
 EVALS = (
@@ -177,6 +181,23 @@ def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_dev
     drop = "train/examples_per_s"
     for key in a["summary"].keys() - {drop}:
         assert a["summary"][key] == b["summary"][key], key
+
+
+def test_started_from_its_own_start_a_cell_trains_the_same(tmp_path, small_glyphs, one_device):
+    """`Model.init` changes where the parameters come from, and nothing else."""
+    run = execution(small_glyphs)
+    dataset = Dataset.open(small_glyphs)
+    vocabulary = Tokenizer(dataset.tokenizer, SCRATCH.data.text_length).vocabulary
+    start = jax.jit(lambda: initial_state(SCRATCH, vocabulary, (24, 24, 1), SCRATCH.seed).params)
+    big_vision.write(small_glyphs.parent / "start.npz", start())
+    train(SCRATCH, run, folder=tmp_path / "a", study="s")
+    again = replace(SCRATCH, "model.init", "start.npz")
+    train(again, run, folder=tmp_path / "b", study="s")
+    assert rows(tmp_path / "b") == rows(tmp_path / "a")
+    about = json.loads((tmp_path / "b" / "cell.json").read_text())["start"]
+    assert (about["loaded"], about["random"]) == (["b", "img", "t", "txt"], [])
+    with pytest.raises(DataError, match=r"no checkpoint at .*gone.npz"):
+        train(replace(SCRATCH, "model.init", "gone.npz"), run, folder=tmp_path / "c", study="s")
 
 
 def test_training_learns(tmp_path, small_glyphs, one_device):

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import jax
 import numpy as np
 import pytest
 import scipy.ndimage
 
-from study.cell import (
-    Adam,
-    Cell,
-    Execution,
-    Model,
-    Sigmoid,
-    Softmax,
-    TextAverage,
-    TextTransformer,
-    ViT,
-)
-from study.checkpoint import Checkpoints
+from study.cell import Cell, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.data.dataset import DataError
-from study.durations import Budget
 from study.interop.files import read
 from study.interop.start import resized, start_from
 from study.towers.two_towers import TwoTowers
-from study.train import train
 
 TWO = Model(image=ViT(variant="mu/8", depth=2), text=TextTransformer(depth=2), embed_dim=32)
 
@@ -104,26 +89,3 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_parameters(
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
-
-
-def test_a_cell_trains_from_a_checkpoint_and_its_record_says_so(bv, small_glyphs, tmp_path):
-    flat = {k: v for k, v in bv.flat.items() if k.startswith("img/")}
-    flat["img/embedding/kernel"] = flat["img/embedding/kernel"].mean(2, keepdims=True)
-    bv.save(small_glyphs.parent / "gray.npz", flat)
-    cell = Cell(
-        model=Model(image=TWO.image, text=TextAverage(width=8), embed_dim=32, init="gray.npz:img"),
-        optimizer=Adam(learning_rate=1e-30, weight_decay=0),
-        budget=Budget(steps=1),
-        batch_size=16,
-    )
-    execution = Execution(data_root=str(small_glyphs.parent), wandb=False)
-    train(cell, execution, folder=tmp_path / "run", study="start")
-    about = json.loads((tmp_path / "run" / "cell.json").read_text())
-    assert about["start"]["loaded"] == ["img"]
-    assert len(about["start"]["sha256"]) == 64
-    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    saved = checkpoints._manager.restore(1)
-    checkpoints.close()
-    want = read(small_glyphs.parent / "gray.npz")["img"]
-    got = (saved["params"] if isinstance(saved, dict) else saved[0])["img"]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
