@@ -24,7 +24,7 @@ from study.evals.encode import Encoder
 from study.interop.describe import describe
 from study.interop.files import read, split
 
-BATCH = 64
+BATCH = 32
 
 
 class FrozenTowers:

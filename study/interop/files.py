@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.data.dataset import DataError
-from study.interop import big_vision, hugging_face
+from study.interop import big_vision
 from study.interop.names import Tree
 
 PARTS = ("img", "txt")
@@ -26,6 +26,8 @@ def read(spec: str | Path) -> Tree:
         case ".npz":
             tree = big_vision.read(path)
         case ".safetensors":
+            from study.interop import hugging_face  # safetensors, which no other file needs
+
             tree = hugging_face.read(path)
         case _:
             raise DataError(f"{path} is no checkpoint: a .npz or .safetensors file is")
