@@ -19,9 +19,10 @@ import pydantic
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from study.durations import Budget, check_one_duration
+from study.durations import Budget
 from study.fields import ADDED_LATER, Positive, Share
 from study.fields import CONFIG as _CONFIG
+from study.measures import Eval, FewShot, FixedLoss, Multilingual, Retrieval, ZeroShot
 from study.model import (
     CachedImage,
     ImageTower,
@@ -32,15 +33,52 @@ from study.model import (
     ViT,
 )
 from study.pairs import AllPairs, Groups, Negatives, Pairs
+from study.recipe import Adafactor, Adam, Lion, Optimizer, Part
 
 __all__ = [
-    "ADDED_LATER", "Adam", "CachedImage", "Cell", "CellError", "Data", "Execution", "FixedLoss",
-    "Lion", "Model", "Retrieval", "Sigmoid", "Softmax", "TextAverage", "TextTransformer", "ViT",
-    "ZeroShot", "explain", "from_dict", "replace", "to_dict",
+    "ADDED_LATER", "Adafactor", "Adam", "CachedImage", "Cell", "CellError", "Corruption", "Data",
+    "Eval", "Execution", "FewShot", "FixedLoss", "ImageTower", "Lion", "Loss", "Model",
+    "Multilingual", "Optimizer", "Part", "Retrieval", "Sigmoid", "Softmax", "TextAverage",
+    "TextTower", "TextTransformer", "ViT", "ZeroShot", "explain", "from_dict", "replace", "to_dict",
 ]  # fmt: skip
 
 
 # --- data ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Corruption:
+    """Training data made worse (paper Sec. 4.10, Fig. 7): see `study.data.corrupt`.
+
+    image: probability that an example's image is replaced by uniform noise.
+    text: probability that its text is replaced by random tokens of a random length.
+    alignment: share of the examples whose texts are shuffled among them.
+    redraw: whether all this is drawn anew at each visit of an example, or once for good. The
+      paper does not say which.
+    window: texts are shuffled within windows of so many consecutive examples of the stream;
+      None is a whole epoch. Where the batch size is a multiple of it, each misplaced text meets
+      its own image in the batch, as in the paper's shuffled batch. It needs `redraw`.
+    seed: two cells with equal seeds meet the same corruption, and what a smaller probability
+      corrupts a larger one corrupts too.
+    """
+
+    image: Share = 0.0
+    text: Share = 0.0
+    alignment: Share = 0.0
+    redraw: bool = False
+    window: Annotated[int, Field(gt=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.window is not None and not self.redraw:
+            raise ValueError(
+                f"data.corrupt.window: {self.window} needs redraw=True, because which examples "
+                "are neighbours in the stream differs between visits"
+            )
+
+    @property
+    def nothing(self) -> bool:
+        return self.image == self.text == self.alignment == 0
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -50,6 +88,7 @@ class Data:
     dataset: str = "glyphs"
     split: str = "train"
     text_length: Positive = 16
+    corrupt: Corruption = dataclasses.field(default=Corruption(), metadata=ADDED_LATER)
 
 
 # --- losses -------------------------------------------------------------------------------------
@@ -79,86 +118,6 @@ class Softmax:
 
 
 Loss = Annotated[Sigmoid | Softmax, Field(discriminator="kind")]
-
-
-# --- optimizers ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class _Optimizer:
-    """What all optimizers share. The warm-up is at most one of its three durations.
-
-    Weight decay is decoupled, on kernels only, and not multiplied by `learning_rate` (only by
-    the 0..1 schedule), as in the paper's code base: 1e-4 here at learning rate 1e-3 is what
-    PyTorch's AdamW calls 0.1.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    b1: Share = 0.9
-    b2: Share = 0.95
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    warmup_examples: Annotated[int, Field(ge=0)] | None = None
-    warmup_percent: Annotated[float, Field(ge=0, le=100)] | None = None
-    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
-
-    def __post_init__(self) -> None:
-        check_one_duration(self, "warmup")
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class Adam(_Optimizer):
-    kind: Literal["adam"] = "adam"
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class Lion(_Optimizer):
-    kind: Literal["lion"] = "lion"
-    b2: Share = 0.99
-
-
-Optimizer = Annotated[Adam | Lion, Field(discriminator="kind")]
-
-
-# --- evaluations --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class ZeroShot:
-    """Top-1 accuracy (%) against all class names, prompts averaged (paper Sec. 4)."""
-
-    kind: Literal["zero_shot"] = "zero_shot"
-    split: str
-    every_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class Retrieval:
-    """Recall@1 (%) in both directions over the first `examples` of a split."""
-
-    kind: Literal["retrieval"] = "retrieval"
-    split: str
-    examples: Positive = 2000
-    every_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
-
-
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class FixedLoss:
-    """Both losses on one fixed batch with fixed negatives, comparable across batch sizes.
-
-    The training loss depends on the batch size by construction, so curves of equal loss are
-    drawn from this one only.
-    """
-
-    kind: Literal["fixed_loss"] = "fixed_loss"
-    split: str
-    examples: Positive = 1024
-    every_percent: Annotated[float, Field(gt=0, le=100)] = 10.0
-
-
-Eval = Annotated[ZeroShot | Retrieval | FixedLoss, Field(discriminator="kind")]
 
 
 # --- the cell -----------------------------------------------------------------------------------
@@ -221,10 +180,13 @@ class Execution:
       the host's, when not given); None passes the whole batch at once.
     remat: compute each block of the towers again in the backward pass instead of keeping its
       activations.
+    eval_batch_size: how many images or texts an evaluation embeds at a time, whatever the batch
+      size of the cell.
     """
 
     data_root: str = "data"
     chunk_examples: Positive = 8192
+    eval_batch_size: Positive = 2048
     log_every_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
     checkpoint_every_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
     wandb: bool = True

@@ -57,6 +57,11 @@ def check_one_duration(owner: Any, name: str) -> None:
         raise ValueError(f"{name}: give one of {', '.join(f'{name}_{s}' for s in given)}, not all")
 
 
+def is_set(owner: Any, name: str) -> bool:
+    """Whether the duration `name` of `owner` is given and above zero."""
+    return any(getattr(owner, f"{name}_{suffix}") for suffix in SUFFIXES)
+
+
 def steps_of(owner: Any, name: str, *, batch_size: int, total_steps: int) -> int:
     """The duration `name` of `owner` in steps, rounded, at least 1 when it is above zero.
 
