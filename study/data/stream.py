@@ -6,13 +6,13 @@ number of hosts or restarts: step s at batch size B takes the examples [s * B, (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import grain
 import numpy as np
 
-_ROUNDS = 4
+ROUNDS = 4
 
 
 class Source(Protocol):
@@ -21,8 +21,16 @@ class Source(Protocol):
     size: int
 
     def batch(self, index_N: np.ndarray) -> dict[str, np.ndarray]:
-        """Examples by index: `image` N x ..., `text` int32 N x L."""
+        """Examples by index: `image` N x ..., `text` int32 N x L; whoever asks may change them."""
         ...
+
+    def text(self, index_N: np.ndarray) -> np.ndarray:
+        """Their texts alone."""
+        ...
+
+
+# Reads the examples at some positions of the stream, which are these of the source.
+Read = Callable[[Source, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 def indices(position_N: np.ndarray, *, size: int, seed: int) -> np.ndarray:
@@ -41,37 +49,49 @@ def indices(position_N: np.ndarray, *, size: int, seed: int) -> np.ndarray:
     out_N = np.empty_like(position_N)
     for epoch in np.unique(epoch_N):
         here = epoch_N == epoch
-        out_N[here] = _permute(within_N[here], size=size, key=_key(seed, int(epoch)))
+        out_N[here] = permute(within_N[here], size=size, key=_key(seed, int(epoch)))
     return out_N
 
 
 def _key(seed: int, epoch: int) -> np.ndarray:
-    return np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint32)
+    return np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint32)
 
 
-def _permute(x_N: np.ndarray, *, size: int, key: np.ndarray) -> np.ndarray:
-    """A keyed permutation of range(size): a Feistel network that walks until it is back inside."""
+def permute(x_N: np.ndarray, *, size: int, key: np.ndarray, inverse: bool = False) -> np.ndarray:
+    """A keyed permutation of range(size): a Feistel network that walks until it is back inside.
+
+    Arguments:
+      x_N: int64 in range(size).
+      key: `ROUNDS`, or `ROUNDS x N` for a permutation of its own at each place; 32-bit words.
+      inverse: the permutation that undoes it.
+    """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
     shift = np.uint64(half)
     x_N = x_N.astype(np.uint64)
     out_N = np.empty_like(x_N)
     todo = np.arange(len(x_N))
+    key = key[::-1] if inverse else key
     while len(todo):
         left, right = x_N >> shift, x_N & mask
         for k in key:
-            left, right = right, left ^ (_mix(right, k) & mask)
+            if inverse:
+                left, right = right ^ (_mix(left, k) & mask), left
+            else:
+                left, right = right, left ^ (_mix(right, k) & mask)
         x_N = (left << shift) | right
         inside = x_N < size
         out_N[todo[inside]] = x_N[inside]
         x_N, todo = x_N[~inside], todo[~inside]
+        if key.ndim == 2:
+            key = key[:, ~inside]
     return out_N.astype(np.int64)
 
 
-def _mix(x: np.ndarray, key: np.uint32) -> np.ndarray:
+def _mix(x: np.ndarray, key: Any) -> np.ndarray:
     """A keyed mix of 32-bit words held in uint64 (the murmur3 finaliser)."""
     low = np.uint64(0xFFFFFFFF)
-    x = (x ^ np.uint64(key)) & low
+    x = (x ^ np.asarray(key, np.uint64)) & low
     x = ((x ^ (x >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & low
     x = ((x ^ (x >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & low
     return x ^ (x >> np.uint64(16))
@@ -85,6 +105,7 @@ def batches(
     first_step: int,
     chunks: list[int],
     shard: tuple[int, int] = (0, 1),
+    read: Read | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The stream from `first_step` on, `chunks[k]` steps at a time.
 
@@ -94,6 +115,7 @@ def batches(
     Arguments:
       chunks: lengths, in steps, of the successive pieces.
       shard: (k, n): of each batch only rows [k * B / n, (k + 1) * B / n), for host k of n.
+      read: stands between source and stream where data are corrupted (`study.data.corrupt`).
 
     Yields dicts of arrays `chunk x (B / n) x ...`.
     """
@@ -106,7 +128,7 @@ def batches(
         steps = starts[k] + np.arange(chunks[k])
         position_N = (steps[:, None] * batch_size + rows).ravel()
         index_N = indices(position_N, size=source.size, seed=seed)
-        arrays = source.batch(index_N)
+        arrays = read(source, position_N, index_N) if read else source.batch(index_N)
         return {n: a.reshape(len(steps), local, *a.shape[1:]) for n, a in arrays.items()}
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
