@@ -100,6 +100,33 @@ def embed(
     return 0
 
 
+@app.command("import", epilog="Example: study data import wds_imagenet1k --out data/imagenet1k")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, or a Karpathy JSON.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")],
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Only this split; may be repeated.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", metavar="DIR", help="Where the images lie.")
+    ] = None,
+) -> int:
+    """Copies a benchmark into a data set to evaluate on.
+
+    Layouts: CLIP benchmark tars (SPLIT/0.tar, classnames.txt,
+    zeroshot_classification_templates.txt), ImageFolder (SPLIT/CLASS/*.jpg), Karpathy's JSON of
+    COCO or Flickr with --images, Crossmodal-3600 (captions.jsonl, images/).
+    """
+    from study.data.benchmarks import bring_in
+    from sweeps.report import Steps
+
+    with Steps() as steps:
+        dataset = bring_in(source, out, splits=tuple(split or ()), images=images, progress=steps)
+    examples = ", ".join(f"{s.examples:,} {name}" for name, s in dataset.splits.items())
+    print(f"{out}: {examples}; {len(dataset.class_names)} classes")
+    return 0
+
+
 @app.command(epilog="Example: study data verify data/glyphs")
 def verify(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],

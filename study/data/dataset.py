@@ -79,12 +79,15 @@ class Dataset:
                 )
                 for name, split in about["splits"].items()
             }
-            tokenizer, names = folder / about["tokenizer"], folder / about["class_names"]
+            tokenizer = folder / (about["tokenizer"] or TOKENIZER)
+            names = folder / about["class_names"]
             templates, fingerprint = folder / about["templates"], str(about["fingerprint"])
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}; {HOW_TO_MEND}") from None
         shards = [shard for split in splits.values() for shard in split.shards]
-        for path in [*shards, tokenizer, names, templates]:
+        # What is only evaluated on has no tokenizer: its texts are read with the cell's own.
+        needed = [tokenizer] if about["tokenizer"] else []
+        for path in [*shards, *needed, names, templates]:
             if not path.is_file():
                 raise DataError(f"{path} is missing; {HOW_TO_MEND}")
         return cls(
@@ -136,10 +139,12 @@ def write_about(
 ) -> Dataset:
     """Writes dataset.json over files that are already there, and opens the data set.
 
-    splits: for each split its shard names in order, and its number of examples.
+    splits: for each split its shard names in order, and its number of examples. A tokenizer is
+    part of it if there is one.
     """
     shards = [shard for names, _ in splits.values() for shard in names]
-    hashes = _hashes(folder, sorted([*shards, TOKENIZER, CLASS_NAMES, TEMPLATES]))
+    tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []
+    hashes = _hashes(folder, sorted([*shards, *tokenizer, CLASS_NAMES, TEMPLATES]))
     listing = "".join(f"{file} {digest}\n" for file, digest in sorted(hashes.items()))
     write_json(
         folder / FILE,
@@ -151,7 +156,7 @@ def write_about(
                 split: {"shards": names, "examples": examples}
                 for split, (names, examples) in splits.items()
             },
-            "tokenizer": TOKENIZER,
+            "tokenizer": TOKENIZER if tokenizer else None,
             "class_names": CLASS_NAMES,
             "templates": TEMPLATES,
             "bytes": {file: (folder / file).stat().st_size for file in hashes},

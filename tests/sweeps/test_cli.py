@@ -68,7 +68,7 @@ def modules_after(*args: str, cwd: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "verb", [[], *([v] for v in VERBS), ["data", "glyphs"], ["data", "samples"]]
+    "verb", [[], *([v] for v in VERBS), ["data", "glyphs"], ["data", "samples"], ["data", "import"]]
 )
 def test_every_help_ends_with_an_example(study, verb):
     code, out, _ = study(*verb, "--help")
@@ -105,6 +105,7 @@ def test_version(study):
         (["figures", "own.py"], "runs"),
         (["claims", "own.py"], "runs"),
         (["data", "samples", "nowhere"], "nowhere"),
+        (["data", "import", "nowhere", "--out", "here"], "nothing at nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(study, args, said):
@@ -113,6 +114,16 @@ def test_bad_input_is_one_line_and_exit_code_2(study, args, said):
     assert err.startswith("study: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_a_benchmark_is_brought_in(study):
+    for name in ("cat", "dog"):
+        Path("pets/test", name).mkdir(parents=True)
+        Path("pets/test", name, "a.jpg").write_bytes(b"copied as it is")
+    code, out, err = study("data", "import", "pets", "--out", "data/pets", "--split", "test")
+    assert (code, out, err) == (0, "data/pets: 2 test; 2 classes\n", "")
+    code, _, err = study("data", "import", "pets", "--out", "data/pets")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_a_record_of_another_cell_is_one_line(study):

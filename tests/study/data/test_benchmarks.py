@@ -1,0 +1,243 @@
+"""Benchmarks as they are published, read into our own format: images, labels, captions."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.data.benchmarks import bring_in
+from study.data.captions import captions, languages
+from study.data.dataset import DataError, Dataset
+from study.data.shards import ShardReader
+from study.data.sources import labels
+
+
+def png(level: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (12, 10), (level, 0, 0)).save(out, "PNG")
+    return out.getvalue()
+
+
+def tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def levels(dataset, split):
+    """What was drawn into each image."""
+    reader = ShardReader.of(dataset, split)
+    return reader.pixels(range(len(reader)), size=4, channels=3)[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def clip_benchmark(tmp_path):
+    root = tmp_path / "wds_pets"
+    for shard, start in ((0, 0), (2, 2), (10, 4)):  # 10 comes after 2
+        rows = [(f"s{i:07d}", i) for i in (start, start + 1)]
+        tar(
+            root / "test" / f"{shard}.tar",
+            [
+                m
+                for key, i in rows
+                for m in ((f"{key}.cls", str(i % 3).encode()), (f"{key}.png", png(i)))
+            ],
+        )
+    tar(root / "train" / "0.tar", [("a.png", png(9)), ("a.cls", b"2\n")])
+    (root / "test" / "nshards.txt").write_text("3\n")
+    (root / "classnames.txt").write_text("cat\ndog\nfish\n")
+    (root / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\nmy {c}\n")
+    return root
+
+
+def test_clip_benchmark_classification(clip_benchmark, tmp_path):
+    dataset = bring_in(clip_benchmark, tmp_path / "pets", shard_examples=4)
+    assert {name: s.examples for name, s in dataset.splits.items()} == {"test": 6, "train": 1}
+    assert dataset.class_names == ("cat", "dog", "fish")
+    assert dataset.templates == ("a photo of a {}.", "my {}")
+    assert labels(dataset, "test").tolist() == [0, 1, 2, 0, 1, 2]
+    assert levels(dataset, "test") == [0, 1, 2, 3, 4, 5]
+    assert len(dataset.split("test").shards) == 2
+    dataset.verify()
+
+
+def test_the_same_benchmark_has_the_same_fingerprint(clip_benchmark, tmp_path):
+    a, b = (bring_in(clip_benchmark, tmp_path / name) for name in "ab")
+    assert a.fingerprint == b.fingerprint
+    one = bring_in(clip_benchmark, tmp_path / "c", splits=("train",))
+    assert set(one.splits) == {"train"}
+
+
+def test_clip_benchmark_retrieval_has_one_caption_a_line(tmp_path):
+    members = [
+        ("0.png", png(0)),
+        ("0.txt", "a cat\na dög".encode()),
+        ("1.png", png(1)),
+        ("1.txt", b"x\n"),
+    ]
+    tar(tmp_path / "wds" / "test" / "0.tar", members)
+    dataset = bring_in(tmp_path / "wds", tmp_path / "out")
+    texts, owner = captions(dataset, "test", np.array([1, 0]))
+    assert texts == ["x", "a cat", "a dög"]
+    assert owner.tolist() == [0, 1, 1]
+    assert dataset.class_names == ()
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    root = tmp_path / "imagenet"
+    for split in ("train", "val"):
+        for level, name in enumerate(("n02", "n01", "n10")):
+            (root / split / name).mkdir(parents=True)
+            (root / split / name / "x.PNG").write_bytes(png(level))
+            (root / split / name / "notes.md").write_text("no image")
+    return root
+
+
+def test_image_folder_has_its_classes_in_the_order_of_their_names(image_folder, tmp_path):
+    (image_folder / "classnames.txt").write_text("tench\nshark\nhen\n")
+    dataset = bring_in(image_folder, tmp_path / "out", splits=("val",))
+    assert dataset.class_names == ("tench", "shark", "hen")
+    assert labels(dataset, "val").tolist() == [0, 1, 2]
+    assert levels(dataset, "val") == [1, 0, 2]  # n01, n02, n10
+    assert dataset.templates == ("a photo of a {}.",)
+
+
+def test_image_folder_without_names_or_splits_counts_numbers_by_value(tmp_path):
+    for number in (0, 2, 10):
+        (tmp_path / "v2" / str(number)).mkdir(parents=True)
+        (tmp_path / "v2" / str(number) / "a.jpg").write_bytes(png(number))
+    dataset = bring_in(tmp_path / "v2", tmp_path / "out")
+    assert dataset.class_names == ("0", "2", "10")
+    by_class = dict(zip(labels(dataset, "test").tolist(), levels(dataset, "test"), strict=True))
+    assert by_class == {0: 0, 1: 2, 2: 10}
+
+
+@pytest.fixture
+def karpathy(tmp_path):
+    entries = []
+    for i, split in enumerate(("train", "test", "test")):
+        (tmp_path / "val2014").mkdir(exist_ok=True)
+        (tmp_path / "val2014" / f"{i}.jpg").write_bytes(png(i))
+        sentences = [{"raw": f"Image {i}, caption {k}.", "tokens": []} for k in range(5)]
+        entries.append(
+            {"filepath": "val2014", "filename": f"{i}.jpg", "split": split, "sentences": sentences}
+        )
+    path = tmp_path / "annotations" / "dataset_coco.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"images": entries, "dataset": "coco"}))
+    return path
+
+
+def test_karpathys_split_has_five_captions_an_image(karpathy, tmp_path):
+    dataset = bring_in(karpathy, tmp_path / "coco", splits=("test",), images=tmp_path)
+    texts, owner = captions(dataset, "test", np.arange(2))
+    assert texts[6] == "Image 2, caption 1."
+    assert owner.tolist() == [0] * 5 + [1] * 5
+    assert levels(dataset, "test") == [1, 2]
+
+
+@pytest.fixture
+def crossmodal(tmp_path):
+    root = tmp_path / "xm3600"
+    (root / "images").mkdir(parents=True)
+    lines = []
+    for i in range(3):
+        (root / "images" / f"k{i}.jpg").write_bytes(png(i))
+        row = {"image/key": f"k{i}", "image/locale": "en"}
+        for language in ("en", "quz", "zh"):
+            texts = [f"{language}{i}", f"{language}{i}b"][: 1 + i % 2]
+            row[language] = {"caption": texts, "caption/tokenized": [t.upper() for t in texts]}
+        lines.append(json.dumps(row))
+    (root / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_crossmodal_has_captions_by_language(crossmodal, tmp_path):
+    dataset = bring_in(crossmodal, tmp_path / "out")
+    assert languages(dataset, "test") == ("en", "quz", "zh")
+    texts, owner = captions(dataset, "test", np.arange(3), language="zh")
+    assert texts == ["zh0", "zh1", "zh1b", "zh2"]
+    assert owner.tolist() == [0, 1, 1, 2]
+    assert levels(dataset, "test") == [0, 1, 2]
+    with pytest.raises(DataError, match="no caption in the language 'fr'"):
+        captions(dataset, "test", np.arange(1), language="fr")
+    with pytest.raises(DataError, match="3 languages"):
+        captions(dataset, "test", np.arange(1))
+
+
+def test_our_own_captions_are_the_texts(small):
+    texts, owner = captions(small, "val_font", np.array([3, 1]))
+    reader = ShardReader.of(small, "val_font")
+    assert texts == [reader.text(3), reader.text(1)]
+    assert owner.tolist() == [0, 1]
+    with pytest.raises(DataError, match="no captions by language"):
+        languages(small, "val_font")
+
+
+def broken_tar(root):
+    path = root / "test" / "0.tar"
+    path.write_bytes(path.read_bytes()[:700])
+
+
+DAMAGE = {
+    "a split that is not there": (
+        "clip_benchmark",
+        lambda root: None,
+        "no split 'dev'.*test, train",
+    ),
+    "a cut tar": ("clip_benchmark", broken_tar, "0.tar.*damaged"),
+    "too few class names": (
+        "clip_benchmark",
+        lambda root: (root / "classnames.txt").write_text("cat\n"),
+        "class 1, but there are 1 class names",
+    ),
+    "names that do not fit the folders": (
+        "image_folder",
+        lambda root: (root / "classnames.txt").write_text("cat\n"),
+        "1 lines in classnames.txt, 3 class folders",
+    ),
+    "a missing image": (
+        "crossmodal",
+        lambda root: (root / "images" / "k1.jpg").unlink(),
+        "k1.jpg: No such file.*--images",
+    ),
+    "a torn line": (
+        "crossmodal",
+        lambda root: (root / "captions.jsonl").write_text('{"image/key"'),
+        "captions.jsonl, line 1",
+    ),
+    "no Karpathy split": ("karpathy", lambda path: path.write_text("{}"), "no Karpathy split"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_one_line_and_leaves_no_data_set(what, tmp_path, request):
+    fixture, damage, words = DAMAGE[what]
+    source = request.getfixturevalue(fixture)
+    damage(source)
+    splits = ("dev",) if "split that" in what else ()
+    with pytest.raises(DataError, match=words) as error:
+        bring_in(source, tmp_path / "out", splits=splits)
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(DataError):
+        Dataset.open(tmp_path / "out")
+
+
+def test_other_folders_and_used_targets_are_refused(tmp_path, image_folder):
+    with pytest.raises(DataError, match="nothing at"):
+        bring_in(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no layout known"):
+        bring_in(tmp_path / "empty", tmp_path / "out")
+    bring_in(image_folder, tmp_path / "out")
+    with pytest.raises(DataError, match="holds a data set already"):
+        bring_in(image_folder, tmp_path / "out")
