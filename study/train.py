@@ -24,8 +24,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from study.cell import Cell, CellError, Execution, to_dict
+from study.cell import Cell, CellError, Corruption, Execution, to_dict
 from study.checkpoint import Checkpoints
+from study.data import corrupt
 from study.data.dataset import Dataset
 from study.data.sources import open_source
 from study.data.stream import batches
@@ -103,7 +104,8 @@ class _Run:
         self.source = open_source(
             self.dataset, cell.data.split, cell.model.image, cell.data.text_length
         )
-        self.evaluator = Evaluator(cell, self.dataset, tokenizer)
+        self.read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
+        self.evaluator = Evaluator(cell, self.dataset, tokenizer, self.execution.eval_batch_size)
         example = self.source.batch(np.zeros(1, np.int64))
         self.image_shape = example["image"].shape[1:]
         with jax.default_device(jax.local_devices()[0]):
@@ -149,6 +151,7 @@ class _Run:
             first_step=self.step,
             chunks=lengths,
             shard=(jax.process_index(), jax.process_count()),
+            read=self.read,
         )
         loop = None
         logged, clock = self.step, time.perf_counter()
@@ -312,8 +315,9 @@ class _Run:
 
 
 def _family(cell: Cell) -> Cell:
-    """Cells that differ only in seed and evaluations share what is compiled."""
-    return dataclasses.replace(cell, seed=0, evals=())
+    """Cells that differ only in seed, corruption and evaluations share what is compiled."""
+    data = dataclasses.replace(cell.data, corrupt=Corruption())
+    return dataclasses.replace(cell, seed=0, evals=(), data=data)
 
 
 def _abstract(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,22 @@ from study.data.tokens import Tokenizer
 Batch = dict[str, np.ndarray]
 
 
-class EmbeddedSource:
+class _Texts:
+    """Tokens of a split by index, read when first asked for: evaluations may need images alone."""
+
+    def __init__(self, dataset: Dataset, split: str, text_length: int):
+        self._texts = dataset, split, text_length
+
+    @functools.cached_property
+    def tokens_NxL(self) -> np.ndarray:
+        return tokens(*self._texts)
+
+    def text(self, index_N: np.ndarray) -> np.ndarray:
+        """Tokens, int32 N x L."""
+        return self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
+
+
+class EmbeddedSource(_Texts):
     """`batch(index_N)` is {"image": float32 NxE cached embeddings, "text": int32 NxL tokens}.
 
     Raises:
@@ -24,6 +40,7 @@ class EmbeddedSource:
     """
 
     def __init__(self, dataset: Dataset, split: str, image: CachedImage, text_length: int):
+        super().__init__(dataset, split, text_length)
         self._cache = CachedEmbeddings.open(dataset, image.embeddings, split)
         if self._cache.dim != image.dim:
             raise DataError(
@@ -31,44 +48,58 @@ class EmbeddedSource:
                 f"{image.dim}; set model.image.dim and model.embed_dim to {self._cache.dim}"
             )
         self.size = len(self._cache)
-        self.tokens_NxL = tokens(dataset, split, text_length)
         small = 4 * self.size * image.dim <= memo.IN_MEMORY_BYTES
         self._rows_NxE = self._cache.rows() if small else None
 
     def batch(self, index_N: np.ndarray) -> Batch:
+        return {"image": self.image(index_N), "text": self.text(index_N)}
+
+    def image(self, index_N: np.ndarray) -> np.ndarray:
+        """Cached embeddings, float32 N x E."""
         if self._rows_NxE is not None:
-            image_NxE = self._rows_NxE.take(index_N, axis=0)
-        else:
-            image_NxE = self._cache.take(index_N)
-        text_NxL = self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
-        return {"image": image_NxE, "text": text_NxL}
+            return self._rows_NxE.take(index_N, axis=0)
+        return self._cache.take(index_N)
 
 
-class ImageSource:
+class ImageSource(_Texts):
     """`batch(index_N)` is {"image": float32 NxHxWxC in [-1, 1], "text": int32 NxL tokens}.
 
-    Grayscale images keep their one channel. A split whose pixels are few is kept decoded, each
-    image from its first use on.
+    Grayscale images keep their one channel, unless `channels` says otherwise. A split whose
+    pixels are few is kept decoded, each image from its first use on.
+
+    Arguments:
+      crop: the share of each side that is seen: resized to size / crop, cut around the centre.
     """
 
-    def __init__(self, dataset: Dataset, split: str, image: ViT, text_length: int):
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        image: ViT,
+        text_length: int,
+        *,
+        crop: float = 1.0,
+        channels: int | None = None,
+    ):
+        super().__init__(dataset, split, text_length)
         self._reader = ShardReader.of(dataset, split)
         self.size = len(self._reader)
         self.image_size = image.image_size
-        self.channels = self._reader.channels()
-        self.tokens_NxL = tokens(dataset, split, text_length)
+        self.crop = crop
+        self.channels = channels or self._reader.channels()
         pixels = self.size * self.image_size**2 * self.channels
         self._keep = pixels <= memo.IN_MEMORY_BYTES // 2
         self._forget()
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        index_N = np.asarray(index_N)
-        pixels_NxHxWxC = self._gather(index_N)
-        image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
+        return {"image": self.image(index_N), "text": self.text(index_N)}
+
+    def image(self, index_N: np.ndarray) -> np.ndarray:
+        """Pixels, float32 N x H x W x C in [-1, 1]."""
+        image_NxHxWxC = self._gather(np.asarray(index_N)).astype(np.float32)
         image_NxHxWxC *= np.float32(1 / 127.5)
         image_NxHxWxC -= 1
-        text_NxL = self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
-        return {"image": image_NxHxWxC, "text": text_NxL}
+        return image_NxHxWxC
 
     def _forget(self) -> None:
         # Memory that is never touched costs nothing.
@@ -95,21 +126,32 @@ class ImageSource:
         return self._pixels_NxHxWxC.take(index_N, axis=0)
 
     def _decode(self, index_N: np.ndarray) -> np.ndarray:
-        return self._reader.pixels(index_N, size=self.image_size, channels=self.channels)
+        size, whole = self.image_size, int(self.image_size / self.crop)
+        pixels_NxHxWxC = self._reader.pixels(index_N, size=whole, channels=self.channels)
+        left = (whole - size) // 2
+        return pixels_NxHxWxC[:, left : left + size, left : left + size]
 
 
 Source = EmbeddedSource | ImageSource
 
 
-def open_source(dataset: Dataset, split: str, image: CachedImage | ViT, text_length: int) -> Source:
-    """The source that a cell's image tower reads.
+def open_source(
+    dataset: Dataset,
+    split: str,
+    image: CachedImage | ViT,
+    text_length: int,
+    *,
+    crop: float = 1.0,
+    channels: int | None = None,
+) -> Source:
+    """The source that a cell's image tower reads. Cached embeddings are as they were made.
 
     Raises:
       DataError: see `EmbeddedSource` and `study.data.shards.ShardReader`.
     """
     if isinstance(image, CachedImage):
         return EmbeddedSource(dataset, split, image, text_length)
-    return ImageSource(dataset, split, image, text_length)
+    return ImageSource(dataset, split, image, text_length, crop=crop, channels=channels)
 
 
 def tokens(dataset: Dataset, split: str, length: int) -> np.ndarray:

@@ -1,12 +1,44 @@
-"""Recall@1 over matched pairs: each image finds its text, each text its image."""
+"""Retrieval in both directions: how far from the top the matching image or text stands."""
 
 from __future__ import annotations
 
 import numpy as np
 
+TOP = (1, 5, 10)
+CHUNK = 512
 
-def correct(zimg_NxE: np.ndarray, ztxt_NxE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the nearest is the matching one: image to text and text to image, bool `N` each."""
-    similarity_NxN = zimg_NxE @ ztxt_NxE.T
+
+def hits(zimg_NxE: np.ndarray, ztxt_MxE: np.ndarray, image_M: np.ndarray) -> dict[str, np.ndarray]:
+    """Whether a match is among the first k, by metric: bool `N` for images, `M` for texts.
+
+    Arguments:
+      image_M: which image each text describes. An image is matched by any of its texts.
+    """
     own_N = np.arange(len(zimg_NxE))
-    return similarity_NxN.argmax(1) == own_N, similarity_NxN.argmax(0) == own_N
+    rank_N = ranks(zimg_NxE, ztxt_MxE, own_N, image_M)
+    rank_M = ranks(ztxt_MxE, zimg_NxE, image_M, own_N)
+    return {f"image_to_text_r{k}": rank_N < k for k in TOP} | {
+        f"text_to_image_r{k}": rank_M < k for k in TOP
+    }
+
+
+def ranks(
+    query_QxE: np.ndarray, key_KxE: np.ndarray, group_Q: np.ndarray, group_K: np.ndarray
+) -> np.ndarray:
+    """The rank, from 0, of each query's best key of its own group. Of equals the first leads.
+
+    A similarity that is no number ranks before all others, so a diverged model finds nothing.
+    """
+    out = []
+    place_K = np.arange(len(key_KxE))
+    for start in range(0, len(query_QxE), CHUNK):
+        here = slice(start, start + CHUNK)
+        similarity_CxK = query_QxE[here] @ key_KxE.T
+        own_CxK = group_Q[here, None] == group_K
+        best_C = np.where(own_CxK, similarity_CxK, -np.inf).argmax(1)
+        best_Cx1 = np.take_along_axis(similarity_CxK, best_C[:, None], 1)
+        before_CxK = place_K < best_C[:, None]
+        worse_CxK = (similarity_CxK < best_Cx1) | (~before_CxK & (similarity_CxK == best_Cx1))
+        worse_CxK[np.arange(len(best_C)), best_C] = True  # itself
+        out.append((~worse_CxK).sum(1))
+    return np.concatenate(out)

@@ -8,14 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from study.cell import Cell, FixedLoss, Retrieval, Sigmoid, ZeroShot
-from study.data.dataset import Dataset
-from study.data.sources import labels, open_source
+from study.cell import (
+    Cell,
+    Data,
+    Eval,
+    FewShot,
+    FixedLoss,
+    Multilingual,
+    Retrieval,
+    Sigmoid,
+    ViT,
+    ZeroShot,
+)
+from study.data.captions import languages
+from study.data.dataset import DataError, Dataset
+from study.data.shards import ShardReader
+from study.data.sources import Source, labels, open_source
 from study.data.stream import indices
 from study.data.tokens import Tokenizer
 from study.durations import every
-from study.evals import retrieval, zero_shot
-from study.evals.encode import encoder
+from study.evals import few_shot, retrieval, zero_shot
+from study.evals.encode import SIZE, encoder, own_devices
+from study.evals.texts import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
 from study.pairs import AllPairs
 
@@ -30,16 +44,24 @@ class Result(NamedTuple):
 class Evaluator:
     """All evaluations of a cell, and at which steps each is due.
 
+    Arguments:
+      batch_size: examples embedded at a time.
+
     Raises:
-      DataError: a split, label or class list that an evaluation needs is not there.
+      DataError: a data set, split, label or class list that an evaluation needs is not there.
     """
 
-    def __init__(self, cell: Cell, dataset: Dataset, tokenizer: Tokenizer):
-        self._cell, self._dataset, self._tokenizer = cell, dataset, tokenizer
-        self._encoder = encoder(cell.model, cell.data, tokenizer.vocabulary)
+    def __init__(self, cell: Cell, dataset: Dataset, tokenizer: Tokenizer, batch_size: int = SIZE):
+        self._cell, self._tokenizer = cell, tokenizer
+        data = Data(text_length=cell.data.text_length)  # what else it is changes no tower
+        self._encoder = encoder(cell.model, data, tokenizer.vocabulary, batch_size, own_devices())
         self._due = {e: frozenset(every(e.every_percent, cell.steps)) for e in cell.evals}
-        for evaluation in cell.evals:  # a missing split is found before training, not after
-            dataset.split(evaluation.split)
+        self._datasets: dict[str | None, Dataset] = {None: dataset}
+        for evaluation in cell.evals:  # what is missing is found before training, not after
+            name: str | None = getattr(evaluation, "dataset", None)
+            if name is not None and name not in self._datasets:
+                self._datasets[name] = Dataset.open(dataset.folder.parent / name)
+            self._check(evaluation)
 
     @property
     def steps(self) -> set[int]:
@@ -48,63 +70,168 @@ class Evaluator:
 
     def run(self, step: int, params: Any) -> Result:
         """What is due at `step`."""
-        metrics: dict[str, float] = {}
-        items: dict[str, np.ndarray] = {}
-        zclass_CxE = None
-        for evaluation, due in self._due.items():
-            if step not in due:
-                continue
-            name = f"eval/{evaluation.kind}/{evaluation.split}"
+        result = Result({}, {})
+        due = [evaluation for evaluation, steps in self._due.items() if step in steps]
+        if not due:
+            return result
+        params = self._encoder.place(params)
+        classifiers: dict[Any, np.ndarray] = {}
+        for evaluation in due:
+            hits: dict[str, np.ndarray] = {}
+            values: dict[str, float] = {}
             match evaluation:
                 case ZeroShot():
-                    if zclass_CxE is None:
-                        zclass_CxE = self._classifier(params)
-                    found = {f"{name}/top1": self._zero_shot(evaluation, params, zclass_CxE)}
+                    key = (evaluation.dataset, evaluation.canonical)
+                    if key not in classifiers:
+                        classifiers[key] = self._classifier(evaluation, params)
+                    hits = {"top1": self._zero_shot(evaluation, params, classifiers[key])}
                 case Retrieval():
-                    image, text = self._retrieval(evaluation, params)
-                    found = {
-                        f"{name}/image_to_text_r1": image,
-                        f"{name}/text_to_image_r1": text,
-                    }
+                    hits = self._retrieval(evaluation, params)
+                case Multilingual():
+                    values = self._multilingual(evaluation, params)
+                case FewShot():
+                    values = self._few_shot(evaluation, params)
                 case FixedLoss():
-                    found = {}
-                    for loss, value in self._fixed_loss(evaluation, params).items():
-                        metrics[f"{name}/{loss}"] = value
-            items |= found
-            metrics |= {key: 100.0 * float(hits.mean()) for key, hits in found.items()}
-        return Result(metrics, items)
+                    values = self._fixed_loss(evaluation, params)
+            name = _name(evaluation)
+            values |= {key: 100.0 * float(found.mean()) for key, found in hits.items()}
+            result.items.update({f"{name}/{key}": found for key, found in hits.items()})
+            result.metrics.update({f"{name}/{key}": value for key, value in values.items()})
+        return result
 
-    def _classifier(self, params: Any) -> np.ndarray:
-        ztxt_PxE = self._encoder.text(params, _prompts(self._dataset, self._tokenizer))
-        return zero_shot.classifier(ztxt_PxE, classes=len(self._dataset.class_names))
+    # --- one kind each ---------------------------------------------------------------------------
+
+    def _classifier(self, evaluation: ZeroShot, params: Any) -> np.ndarray:
+        dataset = self._dataset(evaluation)
+        tokens_PxL = prompt_tokens(dataset, self._tokenizer, canonical=evaluation.canonical)
+        ztxt_PxE = self._encoder.text(params, tokens_PxL)
+        return zero_shot.classifier(ztxt_PxE, classes=len(dataset.class_names))
 
     def _zero_shot(self, evaluation: ZeroShot, params: Any, zclass_CxE: np.ndarray) -> np.ndarray:
-        split = self._split(evaluation.split)
-        zimg_NxE = self._encoder.image(params, split.batch(np.arange(split.size))["image"])
-        return zero_shot.correct(zimg_NxE, zclass_CxE, labels(self._dataset, evaluation.split))
+        source = self._source(evaluation)
+        zimg_NxE = self._encoder.images(params, source, np.arange(source.size))
+        label_N = labels(self._dataset(evaluation), evaluation.split)
+        return zero_shot.correct(zimg_NxE, zclass_CxE, label_N)
 
-    def _retrieval(self, evaluation: Retrieval, params: Any) -> tuple[np.ndarray, np.ndarray]:
-        return retrieval.correct(*self._fixed(evaluation, params))
+    def _retrieval(self, evaluation: Retrieval, params: Any) -> dict[str, np.ndarray]:
+        return retrieval.hits(*self._fixed(evaluation, params))
+
+    def _multilingual(self, evaluation: Multilingual, params: Any) -> dict[str, float]:
+        dataset, source = self._dataset(evaluation), self._source(evaluation)
+        index_N = np.arange(source.size)
+        zimg_NxE = self._encoder.images(params, source, index_N)
+        recall: dict[str, list[float]] = {"image_to_text_r1": [], "text_to_image_r1": []}
+        values = {}
+        for language in evaluation.languages or languages(dataset, evaluation.split):
+            tokens_MxL, image_M = caption_tokens(
+                dataset, evaluation.split, self._tokenizer, index_N, language=language
+            )
+            ztxt_MxE = self._encoder.text(params, tokens_MxL)
+            hits = retrieval.hits(zimg_NxE, ztxt_MxE, image_M)
+            for key, of_languages in recall.items():
+                values[f"{language}_{key}"] = 100.0 * float(hits[key].mean())
+                of_languages.append(values[f"{language}_{key}"])
+        return values | {key: float(np.mean(each)) for key, each in recall.items()}
+
+    def _few_shot(self, evaluation: FewShot, params: Any) -> dict[str, float]:
+        dataset = self._dataset(evaluation)
+        train, test = self._source(evaluation, evaluation.train_split), self._source(evaluation)
+        class_N = labels(dataset, evaluation.train_split)
+        classes = len(dataset.class_names)
+        picks = [
+            few_shot.pick(class_N, classes=classes, shots=evaluation.shots, seed=seed)
+            for seed in range(evaluation.seeds)
+        ]
+        index_K = np.unique(np.concatenate(picks))
+        few_KxF = self._encoder.features(params, train, index_K)
+        test_MxF = self._encoder.features(params, test, np.arange(test.size))
+        accuracy_SxL = [
+            [
+                100.0 * float(hits.mean())
+                for hits in few_shot.correct(
+                    few_KxF[np.searchsorted(index_K, pick_N)],
+                    class_N[pick_N],
+                    test_MxF,
+                    labels(dataset, evaluation.split),
+                    classes=classes,
+                    l2=evaluation.l2,
+                )
+            ]
+            for pick_N in picks
+        ]
+        mean_L = np.mean(accuracy_SxL, axis=0).tolist()
+        others = zip(evaluation.l2[1:], mean_L[1:], strict=True)
+        return {"top1": mean_L[0]} | {f"top1_l2_{l2:g}": value for l2, value in others}
 
     def _fixed_loss(self, evaluation: FixedLoss, params: Any) -> dict[str, float]:
         """The softmax loss of every cell; the sigmoid loss of those that learn a bias."""
-        zimg_NxE, ztxt_NxE = self._fixed(evaluation, params)
+        source = self._source(evaluation)
+        index_N = _first(evaluation.examples, source.size)
+        zimg_NxE = self._encoder.images(params, source, index_N)
+        ztxt_NxE = self._encoder.text(params, source.text(index_N))
         sigmoid = isinstance(self._cell.loss, Sigmoid)
-        b = params["b"][0] if "b" in params else np.float32(0)
-        losses = _both_losses(zimg_NxE, ztxt_NxE, np.exp(params["t"][0]), b)
+        t, b = (np.asarray(params.get(name, [0.0]), np.float32)[0] for name in ("t", "b"))
+        losses = _both_losses(zimg_NxE, ztxt_NxE, np.exp(t), b)
         return {k: float(v) for k, v in losses.items() if sigmoid or k == "softmax"}
 
-    def _fixed(self, evaluation: Retrieval | FixedLoss, params: Any) -> tuple[Any, Any]:
+    def _fixed(self, evaluation: Retrieval, params: Any) -> tuple[Any, Any, Any]:
         """Embeddings of the same examples of a split for every cell of a study."""
-        split = self._split(evaluation.split)
-        count = min(evaluation.examples, split.size)
-        batch = split.batch(indices(np.arange(count), size=split.size, seed=0))
-        image = self._encoder.image(params, batch["image"])
-        return image, self._encoder.text(params, batch["text"])
+        source = self._source(evaluation)
+        index_N = _first(evaluation.examples, source.size)
+        tokens_MxL, image_M = caption_tokens(
+            self._dataset(evaluation), evaluation.split, self._tokenizer, index_N
+        )
+        zimg_NxE = self._encoder.images(params, source, index_N)
+        return zimg_NxE, self._encoder.text(params, tokens_MxL), image_M
 
-    def _split(self, name: str) -> Any:
-        cell = self._cell
-        return open_source(self._dataset, name, cell.model.image, cell.data.text_length)
+    # --- data ------------------------------------------------------------------------------------
+
+    def _dataset(self, evaluation: Eval) -> Dataset:
+        return self._datasets[getattr(evaluation, "dataset", None)]
+
+    def _source(self, evaluation: Eval, split: str | None = None) -> Source:
+        cell, dataset = self._cell, self._dataset(evaluation)
+        channels = None
+        if dataset is not self._datasets[None] and isinstance(cell.model.image, ViT):
+            # The tower takes as many channels as the images it was trained on have.
+            channels = ShardReader.of(self._datasets[None], cell.data.split).channels()
+        return open_source(
+            dataset,
+            split or evaluation.split,
+            cell.model.image,
+            cell.data.text_length,
+            crop=getattr(evaluation, "crop", 1.0),
+            channels=channels,
+        )
+
+    def _check(self, evaluation: Eval) -> None:
+        dataset = self._dataset(evaluation)
+        dataset.split(evaluation.split)
+        if isinstance(evaluation, FewShot):
+            dataset.split(evaluation.train_split)
+        if isinstance(evaluation, ZeroShot | FewShot) and not dataset.class_names:
+            raise DataError(
+                f"the data set {dataset.name} has no class names, which {evaluation.kind} needs; "
+                "evaluate retrieval on it"
+            )
+        if isinstance(evaluation, Multilingual):
+            known = languages(dataset, evaluation.split)
+            if missing := [one for one in evaluation.languages if one not in known]:
+                raise DataError(
+                    f"the data set {dataset.name} has no captions in {', '.join(missing)}; "
+                    f"it has: {', '.join(known)}"
+                )
+
+
+def _name(evaluation: Eval) -> str:
+    """The head of an evaluation's record keys."""
+    dataset = getattr(evaluation, "dataset", None)
+    parts = ["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split]
+    return "/".join(parts)
+
+
+def _first(examples: int, size: int) -> np.ndarray:
+    return indices(np.arange(min(examples, size)), size=size, seed=0)
 
 
 @jax.jit
@@ -116,17 +243,3 @@ def _both_losses(
         "softmax": softmax_loss(zimg_NxE, ztxt_NxE, t)[0],
         "sigmoid": sigmoid_loss(zimg_NxE, ztxt_NxE, t, b, pairs=AllPairs(), key=key)[0],
     }
-
-
-def _prompts(dataset: Dataset, tokenizer: Tokenizer) -> np.ndarray:
-    """Tokens of every class name in every template, kept for the next cell of this process."""
-    key = (dataset.fingerprint, tokenizer.digest, tokenizer.length)
-    if key not in _PROMPTS:
-        _PROMPTS.clear()
-        _PROMPTS[key] = tokenizer(
-            [t.replace("{}", name) for name in dataset.class_names for t in dataset.templates]
-        )
-    return _PROMPTS[key]
-
-
-_PROMPTS: dict[tuple[str, str, int], np.ndarray] = {}

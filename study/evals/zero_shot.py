@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import string
+
 import numpy as np
 
 CHUNK = 2048
+_NO_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+
+
+def prompts(
+    class_names: tuple[str, ...], templates: tuple[str, ...], *, canonical: bool
+) -> list[str]:
+    """Every class name in every template, a class's templates together.
+
+    canonical: lower case, without punctuation, single spaces, as the paper's code base does.
+    """
+    texts = [template.replace("{}", name) for name in class_names for template in templates]
+    if canonical:
+        return [" ".join(text.lower().translate(_NO_PUNCTUATION).split()) for text in texts]
+    return texts
 
 
 def classifier(ztxt_PxE: np.ndarray, *, classes: int) -> np.ndarray:

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 
 from study.cell import (
+    Adafactor,
     Adam,
     CachedImage,
     Cell,
     CellError,
+    Corruption,
+    Data,
     Execution,
     FixedLoss,
     Model,
+    Part,
     Retrieval,
     Sigmoid,
     Softmax,
@@ -55,6 +59,12 @@ SCRATCH = dataclasses.replace(
     CELL,
     model=Model(image=ViT(variant="mu/12"), text=TextTransformer(variant="mu"), embed_dim=32),
     budget=Budget(examples=320),
+)
+# The paper's optimizer, on corrupted data.
+PAPERS_OWN = dataclasses.replace(
+    CELL,
+    optimizer=Adafactor(learning_rate=3e-3, b2=0.95, factor_from=8, warmup_percent=5),
+    data=Data(corrupt=Corruption(image=0.1, text=0.1, alignment=0.25, redraw=True, window=16)),
 )
 
 
@@ -107,8 +117,9 @@ def one_device(monkeypatch):
         dataclasses.replace(CELL, loss=Sigmoid(pairs=Negatives(keep="random", per_positive=3))),
         dataclasses.replace(CELL, loss=Sigmoid(pairs=Groups(size=4), b_init=None)),
         SCRATCH,
+        PAPERS_OWN,
     ],
-    ids=["siglit", "softmax", "random", "groups", "siglip"],
+    ids=["siglit", "softmax", "random", "groups", "siglip", "corrupted"],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, one_device):
     whole = train(cell, execution(small_glyphs), folder=tmp_path / "a", study="s")
@@ -207,6 +218,39 @@ def test_training_learns(tmp_path, small_glyphs, one_device):
     assert done["summary"]["train/loss"] < 0.5 * first["train/loss"]
     assert done["summary"]["eval/zero_shot/val_font/top1"] > 10
     assert done["pairs_seen"] == 1000 * 16 * 16
+
+
+def test_a_frozen_image_tower_trains_as_siglit_from_pixels(tmp_path, small_glyphs, one_device):
+    pixels = Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(width=16), embed_dim=16)
+    frozen = Adam(learning_rate=3e-3, image=Part(frozen=True))
+    cell = dataclasses.replace(CELL, model=pixels, optimizer=frozen, evals=())
+    train(cell, execution(small_glyphs), folder=tmp_path, study="s")
+    vocabulary = Tokenizer(Dataset.open(small_glyphs).tokenizer, 16).vocabulary
+    start = initial_state(cell, vocabulary, (24, 24, 1), cell.seed).params
+    end = final_params(cell, tmp_path)["params"]
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, end)
+    assert max(jax.tree.leaves(moved["img"])) < 1e-6  # compiled or not, the start rounds
+    assert min(jax.tree.leaves(moved["txt"])) > 1e-3
+
+
+def test_corruption_changes_training_but_not_the_evaluations(tmp_path, small_glyphs, one_device):
+    short = dataclasses.replace(CELL, budget=Budget(examples=16))
+    noisy = dataclasses.replace(short, data=Data(corrupt=Corruption(alignment=0.9)))
+    still = Adam(learning_rate=1e-30, weight_decay=0)
+    summaries = [
+        train(
+            dataclasses.replace(cell, optimizer=still),
+            execution(small_glyphs),
+            folder=tmp_path / name,
+            study="s",
+        )["summary"]
+        for cell, name in ((short, "clean"), (noisy, "noisy"))
+    ]
+    clean, corrupted = summaries
+    assert clean["train/loss"] != corrupted["train/loss"]
+    assert {k: v for k, v in clean.items() if k.startswith("eval/")} == {
+        k: v for k, v in corrupted.items() if k.startswith("eval/")
+    }
 
 
 def test_a_diverged_cell_says_so_and_stays(tmp_path, small_glyphs, one_device):

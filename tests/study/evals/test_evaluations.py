@@ -1,0 +1,266 @@
+"""Evaluations as a whole: any batch size, any number of chips and any layout give one number."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from study.cell import (
+    CachedImage,
+    Cell,
+    Data,
+    FewShot,
+    FixedLoss,
+    Model,
+    Multilingual,
+    Retrieval,
+    TextAverage,
+    ViT,
+    ZeroShot,
+)
+from study.data.benchmarks import bring_in
+from study.data.dataset import DataError, Dataset
+from study.data.shards import ShardReader
+from study.data.sources import labels, open_source
+from study.data.tokens import Tokenizer
+from study.evals import Evaluator
+from study.evals.encode import encoder, own_devices
+from study.step import initial_state
+
+SPLIT = "val_font"
+EVALS = (
+    ZeroShot(split=SPLIT),
+    Retrieval(split=SPLIT, examples=90),
+    FixedLoss(split=SPLIT, examples=50),
+    FewShot(split=SPLIT, shots=3, l2=(1024.0, 1.0), seeds=2),
+)
+PIXELS = Cell(
+    model=Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(width=16), embed_dim=16),
+    batch_size=16,
+    evals=EVALS,
+)
+CACHED = dataclasses.replace(
+    PIXELS,
+    model=Model(
+        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(small_glyphs) -> Dataset:
+    return Dataset.open(small_glyphs)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(dataset) -> Tokenizer:
+    return Tokenizer(dataset.tokenizer, 16)
+
+
+@pytest.fixture(scope="module")
+def params(dataset, tokenizer):
+    """Random towers, and so few ties."""
+    return {
+        cell: initial_state(cell, tokenizer.vocabulary, shape, 0).params
+        for cell, shape in ((PIXELS, (24, 24, 1)), (CACHED, (16,)))
+    }
+
+
+def run(cell, dataset, tokenizer, params, *, batch_size=256):
+    base = CACHED if isinstance(cell.model.image, CachedImage) else PIXELS
+    return Evaluator(cell, dataset, tokenizer, batch_size).run(cell.steps, params[base])
+
+
+def of(cell, *evals):
+    return dataclasses.replace(cell, evals=evals)
+
+
+@pytest.mark.parametrize("cell", [PIXELS, CACHED], ids=["pixels", "cached"])
+def test_numbers_do_not_depend_on_the_batch_size(cell, dataset, tokenizer, params):
+    results = [run(cell, dataset, tokenizer, params, batch_size=size) for size in (7, 64, 1000)]
+    for other in results[1:]:
+        assert other.metrics.keys() == results[0].metrics.keys()
+        for key, value in results[0].metrics.items():
+            np.testing.assert_allclose(other.metrics[key], value, rtol=1e-5, err_msg=key)
+        for key, hits in results[0].items.items():
+            np.testing.assert_array_equal(other.items[key], hits)
+
+
+def test_eight_chips_give_what_one_gives(dataset, tokenizer, params):
+    assert len(own_devices()) == 8
+    image, text = PIXELS.model, tokenizer(dataset.class_names)
+    source = open_source(dataset, SPLIT, PIXELS.model.image, 16)
+    index_N = np.arange(100)
+    found = []
+    for devices in (own_devices(), own_devices()[:1]):
+        encode = encoder(image, Data(), tokenizer.vocabulary, 30, devices)
+        placed = encode.place(params[PIXELS])
+        assert len(placed["t"].sharding.device_set) == len(devices)
+        found.append(
+            (
+                encode.images(placed, source, index_N),
+                encode.text(placed, text),
+                encode.features(placed, source, index_N),
+            )
+        )
+    for eight, one in zip(*found, strict=True):
+        assert len(eight) in (100, len(text))
+        np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("embed_dim", "head"), [(16, True), (32, False)])
+def test_features_are_what_the_projection_reads(dataset, tokenizer, embed_dim, head):
+    """`mu` is 32 wide: there is a projection to 16 dimensions and none to 32."""
+    model = dataclasses.replace(PIXELS.model, embed_dim=embed_dim)
+    cell = dataclasses.replace(PIXELS, model=model)
+    params = initial_state(cell, tokenizer.vocabulary, (24, 24, 1), 0).params
+    assert ("head" in params["img"]) == head
+    encode = encoder(model, Data(), tokenizer.vocabulary, 64, own_devices()[:1])
+    source = open_source(dataset, SPLIT, model.image, 16)
+    x_NxF = encode.features(params, source, np.arange(20))
+    assert x_NxF.shape == (20, 32)
+    z_NxE = (
+        x_NxF @ params["img"]["head"]["kernel"] + params["img"]["head"]["bias"] if head else x_NxF
+    )
+    z_NxE /= np.linalg.norm(z_NxE, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        encode.images(params, source, np.arange(20)), z_NxE, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_what_is_recorded(dataset, tokenizer, params):
+    result = run(PIXELS, dataset, tokenizer, params)
+    head = f"/{SPLIT}/"
+    assert result.metrics.keys() == {
+        f"eval/zero_shot{head}top1",
+        *(
+            f"eval/retrieval{head}{way}_r{k}"
+            for way in ("image_to_text", "text_to_image")
+            for k in (1, 5, 10)
+        ),
+        f"eval/fixed_loss{head}sigmoid",
+        f"eval/fixed_loss{head}softmax",
+        f"eval/few_shot{head}top1",
+        f"eval/few_shot{head}top1_l2_1",
+    }
+    for key, hits in result.items.items():
+        assert result.metrics[key] == 100 * hits.mean()
+
+
+def test_the_probe_of_good_features_beats_chance(dataset, tokenizer, params):
+    """The cached tower was fitted on these very classes."""
+    got = run(of(CACHED, EVALS[3]), dataset, tokenizer, params).metrics
+    assert got[f"eval/few_shot/{SPLIT}/top1"] > 20
+
+
+# --- other data sets -----------------------------------------------------------------------------
+
+
+def members(name, data):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    return info, io.BytesIO(data)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(dataset, tmp_path_factory):
+    """The validation split in two published layouts, brought in beside the data set."""
+    reader, class_N = ShardReader.of(dataset, SPLIT), labels(dataset, SPLIT)
+    wds = tmp_path_factory.mktemp("wds")
+    (wds / "test").mkdir()
+    (wds / "classnames.txt").write_text("\n".join(dataset.class_names) + "\n")
+    (wds / "zeroshot_classification_templates.txt").write_text(
+        "".join(t.replace("{}", "{c}") + "\n" for t in dataset.templates)
+    )
+    with tarfile.open(wds / "test" / "0.tar", "w") as archive:
+        for i in range(len(reader)):
+            archive.addfile(*members(f"s{i:07d}.png", reader.image(i)))
+            archive.addfile(*members(f"s{i:07d}.cls", str(class_N[i]).encode()))
+    xm = tmp_path_factory.mktemp("xm")
+    (xm / "images").mkdir()
+    with (xm / "captions.jsonl").open("w") as lines:
+        for i in range(len(reader)):
+            (xm / "images" / f"{i}.jpg").write_bytes(reader.image(i))
+            row = {"en": {"caption": [reader.text(i)]}, "de": {"caption": ["ja", reader.text(i)]}}
+            lines.write(json.dumps({"image/key": str(i), **row}) + "\n")
+    root = dataset.folder.parent
+    return bring_in(wds, root / "bench" / "pets"), bring_in(xm, root / "xm3600")
+
+
+def test_a_published_layout_gives_the_same_hits(dataset, tokenizer, params, elsewhere):
+    cell = of(PIXELS, ZeroShot(split=SPLIT), ZeroShot(split="test", dataset="bench/pets"))
+    items = run(cell, dataset, tokenizer, params).items
+    own, theirs = (items[f"eval/zero_shot/{s}/top1"] for s in (SPLIT, "bench/pets/test"))
+    np.testing.assert_array_equal(own, theirs)
+
+
+def test_one_language_is_plain_retrieval_and_the_mean_is_over_languages(
+    dataset, tokenizer, params, elsewhere
+):
+    size = dataset.split(SPLIT).examples
+    cell = of(PIXELS, Retrieval(split=SPLIT, examples=size), Multilingual(dataset="xm3600"))
+    got = run(cell, dataset, tokenizer, params).metrics
+    for way in ("image_to_text_r1", "text_to_image_r1"):
+        of_language = {k: got[f"eval/multilingual/xm3600/test/{k}_{way}"] for k in ("en", "de")}
+        np.testing.assert_allclose(
+            of_language["en"], got[f"eval/retrieval/{SPLIT}/{way}"], rtol=1e-6
+        )
+        mean = sum(of_language.values()) / 2
+        np.testing.assert_allclose(got[f"eval/multilingual/xm3600/test/{way}"], mean)
+
+
+def test_only_some_languages(dataset, tokenizer, params, elsewhere):
+    cell = of(PIXELS, Multilingual(dataset="xm3600", languages=("de",)))
+    got = run(cell, dataset, tokenizer, params).metrics
+    assert {key.rsplit("/", 1)[1][:2] for key in got} == {"de", "im", "te"}
+
+
+def test_a_crop_sees_the_middle_of_the_image(dataset):
+    whole = open_source(dataset, SPLIT, ViT(image_size=24), 16).image(np.arange(5))
+    middle = open_source(dataset, SPLIT, ViT(image_size=12), 16, crop=0.5).image(np.arange(5))
+    np.testing.assert_array_equal(middle, whole[:, 6:18, 6:18])
+
+
+def test_canonical_prompts_have_no_punctuation():
+    from study.evals.zero_shot import prompts
+
+    names, templates = ("T-shirt", "crane_bird"), ("a photo of  the {}.", "My {}!")
+    got = prompts(names, templates, canonical=True)
+    assert got == [
+        "a photo of the tshirt",
+        "my tshirt",
+        "a photo of the crane bird",
+        "my crane bird",
+    ]
+    assert prompts(names, templates, canonical=False)[1] == "My T-shirt!"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        (ZeroShot(split="test", dataset="nowhere"), "no data set at .*nowhere"),
+        (ZeroShot(split="dev", dataset="bench/pets"), "no split 'dev'"),
+        (ZeroShot(split="test", dataset="xm3600"), "no class names"),
+        (FewShot(split=SPLIT, train_split="none"), "no split 'none'"),
+        (Multilingual(dataset="xm3600", languages=("fr",)), "no captions in fr; it has: de, en"),
+        (Multilingual(dataset="bench/pets"), "no captions by language"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_training(
+    evaluation, words, dataset, tokenizer, elsewhere
+):
+    with pytest.raises(DataError, match=words) as error:
+        Evaluator(of(PIXELS, evaluation), dataset, tokenizer)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_later_fields_leave_old_ids_alone():
+    old = of(PIXELS, ZeroShot(split="a"), Retrieval(split="a"))
+    spelt = of(PIXELS, ZeroShot(split="a", dataset=None, crop=1.0), Retrieval(split="a", crop=1.0))
+    assert spelt.id == old.id
+    assert of(PIXELS, ZeroShot(split="a", crop=0.875)).id != of(PIXELS, ZeroShot(split="a")).id
