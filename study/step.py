@@ -15,7 +15,8 @@ from study.cell import Cell, Sigmoid
 from study.hashing import mix
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
 from study.microbatch import in_microbatches
-from study.optimizer import global_norm, optimizer, schedule
+from study.optimizer import global_norm, optimizer, schedule, without_frozen
+from study.towers.dropout import example_keys
 from study.towers.two_towers import TwoTowers
 
 Batch = dict[str, jax.Array]
@@ -63,7 +64,12 @@ def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], see
 
 
 def make_gradients(
-    cell: Cell, vocabulary: int, mesh: Mesh | None = None, *, microbatch: int | None = None
+    cell: Cell,
+    vocabulary: int,
+    mesh: Mesh | None = None,
+    *,
+    microbatch: int | None = None,
+    remat: bool = False,
 ) -> Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, LogitStats], Any]]:
     """`(params, batch, key) -> ((loss, statistics), gradients)` of one whole batch.
 
@@ -72,14 +78,21 @@ def make_gradients(
       microbatch: examples per pass through the towers on each device, or None for all at once.
         Activations of one microbatch are held at a time; the price is a second forward pass. The
         loss sees all embeddings, so the gradient is the whole batch's, and t and b enter once.
+      remat: compute each block again in the backward pass instead of keeping its activations.
     """
-    model = TwoTowers(cell, vocabulary)
+    model = TwoTowers(cell, vocabulary, remat)
+    towers = (cell.model.image, cell.model.text)
+    drops = any(getattr(tower, "dropout", 0) for tower in towers)
 
     def loss_fn(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
         def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
-            embeddings: Any = model.apply({"params": params}, part["image"], part["text"])
+            embeddings: Any = model.apply(
+                {"params": params}, part["image"], part["text"], part.get("keys")
+            )
             return embeddings
 
+        if drops:
+            batch = batch | {"keys": example_keys(key, jnp.arange(cell.batch_size))}
         if microbatch is None:
             zimg_BxE, ztxt_BxE = encode(batch)
         else:
@@ -94,16 +107,21 @@ def make_gradients(
 
 
 def make_step(
-    cell: Cell, vocabulary: int, mesh: Mesh | None = None, *, microbatch: int | None = None
+    cell: Cell,
+    vocabulary: int,
+    mesh: Mesh | None = None,
+    *,
+    microbatch: int | None = None,
+    remat: bool = False,
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
     """One optimizer step on one whole batch.
 
     The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
     spread over all axes of `mesh`; the state is the same on every device. The seed is read from
-    the state, so cells that differ in nothing else share one compiled step. `microbatch` is as
-    for `make_gradients`.
+    the state, so cells that differ in nothing else share one compiled step. `microbatch` and
+    `remat` are as for `make_gradients`. Norms leave frozen parts out.
     """
-    gradients = make_gradients(cell, vocabulary, mesh, microbatch=microbatch)
+    gradients = make_gradients(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
     tx, factor = optimizer(cell), schedule(cell)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -116,9 +134,9 @@ def make_step(
             t=jnp.exp(state.params["t"][0]),
             b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
             lr=cell.optimizer.learning_rate * factor(state.step),
-            grad_norm=global_norm(grads),
-            update_norm=global_norm(updates),
-            param_norm=global_norm(params),
+            grad_norm=global_norm(without_frozen(cell, grads)),
+            update_norm=global_norm(without_frozen(cell, updates)),
+            param_norm=global_norm(without_frozen(cell, params)),
             logits=logits,
         )
         return State(params, opt_state, state.step + 1, state.seed), metrics
@@ -127,14 +145,19 @@ def make_step(
 
 
 def make_loop(
-    cell: Cell, vocabulary: int, mesh: Mesh | None = None, *, microbatch: int | None = None
+    cell: Cell,
+    vocabulary: int,
+    mesh: Mesh | None = None,
+    *,
+    microbatch: int | None = None,
+    remat: bool = False,
 ) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
     """The first `count` of a buffer of batches in one compiled loop, metrics of the last.
 
     `count` is traced, so one compilation serves every length: at batch size 16 the dispatch of a
     single step costs more than the step.
     """
-    step = make_step(cell, vocabulary, mesh, microbatch=microbatch)
+    step = make_step(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
 
     def loop(state: State, batches: Batch, count: jax.Array) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
@@ -157,10 +180,11 @@ def compiled_loop(
     mesh: Mesh | None = None,
     *,
     microbatch: int | None = None,
+    remat: bool = False,
 ) -> Any:
     """`make_loop` compiled for these (abstract) arguments, the state's buffers donated."""
     where = None if mesh is None else replicated(mesh)
-    loop = make_loop(cell, vocabulary, mesh, microbatch=microbatch)
+    loop = make_loop(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
     jitted = jax.jit(loop, donate_argnums=0, out_shardings=where)
     return jitted.lower(state, batches, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 

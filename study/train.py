@@ -202,7 +202,13 @@ class _Run:
         def compiled(microbatch: int | None) -> Any:
             state, like = _abstract(self.state), _abstract(batch)
             return _compiled(
-                _family(self.cell), self.vocabulary, state, like, self.mesh, microbatch
+                _family(self.cell),
+                self.vocabulary,
+                state,
+                like,
+                self.mesh,
+                microbatch,
+                self.execution.remat,
             )
 
         asked = self.execution.microbatch
@@ -351,8 +357,11 @@ def _compiled(
     batch: _Abstract,
     mesh: Mesh | None,
     microbatch: int | None,
+    remat: bool,
 ) -> Any:
-    return compiled_loop(family, vocabulary, state.tree, batch.tree, mesh, microbatch=microbatch)
+    return compiled_loop(
+        family, vocabulary, state.tree, batch.tree, mesh, microbatch=microbatch, remat=remat
+    )
 
 
 def _mesh(batch_size: int) -> Mesh | None:

@@ -45,6 +45,7 @@ class FrozenTowers:
         self._vocabulary = vocabulary or 0
         # A vocabulary is needed to build the module, not to run the image tower.
         self._encoder = Encoder(self.model, Data(), vocabulary or 1, size=BATCH)
+        self._params = self._encoder.place(self._params)
 
     @property
     def size(self) -> int:

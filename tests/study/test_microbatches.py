@@ -67,6 +67,15 @@ def test_microbatches_serve_every_loss(loss):
     assert_close(gradients(cell(loss), batch_of(24), microbatch=8), want)
 
 
+def test_dropout_drops_the_same_in_microbatches():
+    """Masks are functions of the example, so splitting the batch does not redraw them."""
+    c = replace(cell(Sigmoid()), "model.image.dropout", 0.3)
+    c = replace(c, "model.text.dropout", 0.2)
+    want = gradients(c, batch_of(24))
+    assert_close(gradients(c, batch_of(24), microbatch=5), want)
+    assert abs(float(want[0]) - float(gradients(cell(Sigmoid()), batch_of(24))[0])) > 1e-3
+
+
 def test_microbatches_on_devices_give_the_whole_batchs_gradients(whole):
     mesh = mesh_of(8)
     spread = jax.device_put(batch_of(24), NamedSharding(mesh, P(mesh.axis_names)))
