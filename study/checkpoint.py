@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+
+from study.records import RecordError
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -20,15 +25,38 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, create=True, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def restore(self, like: Any) -> Any | None:
-        """The latest whole checkpoint in the shapes and shardings of `like`, or None."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        """The latest checkpoint that can be read, in the shapes and shardings of `like`, or None.
+
+        Later ones, which a disk has damaged, are removed: training makes them again. With more
+        than one process nobody can know that the others met the same damage, so it is raised.
+
+        Raises:
+          RecordError: there are checkpoints, and none of them can be read.
+        """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        damage: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            except Exception as error:  # Orbax, TensorStore and json raise many kinds
+                if jax.process_count() > 1:
+                    raise
+                damage[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                continue
+            for gone, what in damage.items():
+                log.warning("checkpoint %d cannot be read (%s); going on from %d", gone, what, step)
+                self._manager.delete(gone)
+            return state
+        if damage:
+            raise RecordError(
+                f"{self._folder}: no checkpoint can be read ({next(iter(damage.values()))}); if "
+                "the disk is well, remove this folder: the cell then starts afresh, to the same end"
+            )
+        return None
 
     def save(self, step: int, state: Any) -> None:
         """Starts to write `state`; it is copied first, so its buffers may be donated."""

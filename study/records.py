@@ -66,9 +66,9 @@ class Record:
             known = read_json(self.folder / CELL)
             if known is None:
                 write_json(self.folder / CELL, about)
-            elif known["hash"] != about["hash"]:
+            elif known.get("hash") != about["hash"]:
                 raise RecordError(
-                    f"{self.folder} holds another cell (hash {known['hash'][:8]}, "
+                    f"{self.folder} holds another cell (hash {str(known.get('hash'))[:8]}, "
                     f"not {about['hash'][:8]}); move it away or choose another --root"
                 )
             elif known.get("dataset_fingerprint") != about.get("dataset_fingerprint"):
@@ -119,10 +119,13 @@ class Record:
 
     def summary(self, step: int) -> dict[str, Any]:
         """The last value of every metric up to `step`, superseded rows left out."""
+        path = self.folder / METRICS
         rows: list[dict[str, Any]] = []
-        for line in (self.folder / METRICS).read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+        for line in (path.read_bytes() if path.exists() else b"").split(b"\n"):
+            with contextlib.suppress(ValueError):  # torn, or bytes that are no text
                 row = json.loads(line)
+                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                    continue
                 if row.get("event") == "start":
                     rows = [r for r in rows if r["step"] <= row["step"]]
                 rows.append(row)
@@ -157,11 +160,12 @@ def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's content, or None where it is missing or torn."""
+    """The file's content, or None where it is missing, torn, or no object with something in it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    return value if value and isinstance(value, dict) else None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -157,6 +157,8 @@ def samples(
     try:
         Path(out).write_bytes(picture)
     except OSError as error:
-        raise StudyError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise StudyError(
+            f"cannot write {out}: {error.strerror or error}; choose another --out"
+        ) from None
     print(out)
     return 0

@@ -238,7 +238,7 @@ def temporary() -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         lease = Lease.acquire(folder / LEASE)
     except OSError as error:
-        raise StudyError(f"cannot write {base}: {error.strerror}; set TMPDIR") from error
+        raise StudyError(f"cannot write {base}: {error.strerror or error}; set TMPDIR") from error
     try:
         yield folder
     finally:

@@ -56,7 +56,7 @@ class Dataset:
         """Reads dataset.json and checks that each file it names is there.
 
         Raises:
-          DataError: no such folder, an unfinished one, a missing file.
+          DataError: no such folder, an unfinished one, a file that is missing or no text.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -95,8 +95,8 @@ class Dataset:
             name=str(about.get("name", folder.name)),
             fingerprint=fingerprint,
             splits=splits,
-            class_names=tuple(names.read_text(encoding="utf-8").splitlines()),
-            templates=tuple(templates.read_text(encoding="utf-8").splitlines()),
+            class_names=_lines(names),
+            templates=_lines(templates),
             tokenizer=tokenizer,
             recipe=about.get("recipe", {}),
             hashes=about.get("sha256", {}),
@@ -118,6 +118,13 @@ class Dataset:
         for name, now in _hashes(self.folder, sorted(self.hashes)).items():
             if now != self.hashes[name]:
                 raise DataError(f"{self.folder / name} is not what was written; {HOW_TO_MEND}")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; {HOW_TO_MEND}") from None
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:

@@ -44,7 +44,7 @@ class Tower(Protocol):
 def embed(
     dataset: Dataset, tower: Tower, name: str, *, workers: int = 2, progress: Progress = quiet
 ) -> Path:
-    """Embeds every split with `tower` into `embeddings/<name>`; finished shards are kept.
+    """Embeds every split with `tower` into `embeddings/<name>`; whole shards are kept.
 
     With workers > 1 the tower must be picklable.
 
@@ -66,13 +66,13 @@ def embed(
             for split in dataset.splits.values()
             for shard in split.shards
         ]
-        missing = [task for task in tasks if not task[1].exists()]
+        missing = [task for task in tasks if not _readable(task[1], tower.dim)]
         for done, _ in enumerate(each(_embed_shard, missing, workers=workers), start=1):
             progress("embedding", len(tasks) - len(missing) + done, len(tasks))
         write_json(folder / FILE, about)
     except OSError as error:
         raise DataError(
-            f"cannot write {folder}: {error.strerror}; make room and run again "
+            f"cannot write {folder}: {error.strerror or error}; make room and run again "
             "(finished shards are kept)"
         ) from None
     return folder
@@ -159,13 +159,23 @@ def _files(folder: Path, split: str) -> list[Path]:
     return sorted(path for path in folder.glob("*.npy") if name.fullmatch(path.name))
 
 
+def _readable(path: Path, dim: int) -> bool:
+    try:
+        _mapped(path, dim)
+    except DataError:
+        return False
+    return True
+
+
 def _mapped(path: Path, dim: int) -> np.ndarray:
     try:
         rows_NxE = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); remove it and run `study data embed` again"
+            f"{path} cannot be read ({error}); make it again (`study data embed` if that made it)"
         ) from None
+    if rows_NxE.dtype.kind != "f":
+        raise DataError(f"{path} holds {rows_NxE.dtype}, not floats; make it again")
     if rows_NxE.ndim != 2 or rows_NxE.shape[1] != dim:
         raise DataError(f"{path} has the shape {rows_NxE.shape}, tower.json says N x {dim}")
     return rows_NxE

@@ -325,6 +325,6 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 def _disk_error(out: Path, error: OSError) -> DataError:
     return DataError(
-        f"cannot write {out}: {error.strerror}; make room or choose another --out and run again "
-        "(complete shards are kept)"
+        f"cannot write {out}: {error.strerror or error}; make room or choose another folder and "
+        "run again (complete shards are kept)"
     )

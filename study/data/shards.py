@@ -145,7 +145,9 @@ class ShardReader:
                 if not keep:
                     os.close(handle)
         except OSError as error:
-            raise DataError(f"{self.paths[shard]}: {error.strerror}; {HOW_TO_MEND}") from None
+            raise DataError(
+                f"{self.paths[shard]}: {error.strerror or error}; {HOW_TO_MEND}"
+            ) from None
 
     def _open(self) -> None:
         self._handles: dict[int, int] = {}
@@ -206,8 +208,8 @@ def write_shard(path: Path, examples: Iterable[tuple[str, Mapping[str, bytes]]])
         part.replace(path)
     except OSError as error:
         raise DataError(
-            f"cannot write {path}: {error.strerror}; make room or choose another folder and run "
-            "again (complete shards are kept)"
+            f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
+            "and run again (complete shards are kept)"
         ) from None
     finally:
         part.unlink(missing_ok=True)

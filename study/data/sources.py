@@ -36,7 +36,7 @@ class EmbeddedSource(_Texts):
     """`batch(index_N)` is {"image": float32 NxE cached embeddings, "text": int32 NxL tokens}.
 
     Raises:
-      DataError: embeddings that are missing, stale or of another width than `dim`.
+      DataError: embeddings that are missing, stale, of another width than `dim`, or no numbers.
     """
 
     def __init__(self, dataset: Dataset, split: str, image: CachedImage, text_length: int):
@@ -49,7 +49,7 @@ class EmbeddedSource(_Texts):
             )
         self.size = len(self._cache)
         small = 4 * self.size * image.dim <= memo.IN_MEMORY_BYTES
-        self._rows_NxE = self._cache.rows() if small else None
+        self._rows_NxE = self._finite(self._cache.rows()) if small else None
 
     def batch(self, index_N: np.ndarray) -> Batch:
         return {"image": self.image(index_N), "text": self.text(index_N)}
@@ -58,7 +58,16 @@ class EmbeddedSource(_Texts):
         """Cached embeddings, float32 N x E."""
         if self._rows_NxE is not None:
             return self._rows_NxE.take(index_N, axis=0)
-        return self._cache.take(index_N)
+        return self._finite(self._cache.take(index_N))
+
+    def _finite(self, rows_NxE: np.ndarray) -> np.ndarray:
+        """The rows; a cell that met one that is no number would be taken for one that diverged."""
+        if not np.isfinite(rows_NxE).all():
+            raise DataError(
+                f"the embeddings {self._cache.name} hold rows that are no numbers; remove their "
+                "folder and make them again"
+            )
+        return rows_NxE
 
 
 class ImageSource(_Texts):
@@ -147,8 +156,10 @@ def open_source(
     """The source that a cell's image tower reads. Cached embeddings are as they were made.
 
     Raises:
-      DataError: see `EmbeddedSource` and `study.data.shards.ShardReader`.
+      DataError: an empty split; see also `EmbeddedSource` and `study.data.shards.ShardReader`.
     """
+    if not dataset.split(split).examples:
+        raise DataError(f"the split {split} of {dataset.folder} has no examples")
     if isinstance(image, CachedImage):
         return EmbeddedSource(dataset, split, image, text_length)
     return ImageSource(dataset, split, image, text_length, crop=crop, channels=channels)

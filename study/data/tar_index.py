@@ -42,7 +42,7 @@ def index_of(tar: Path) -> TarIndex:
     try:
         stat = tar.stat()
     except OSError as error:
-        raise DataError(f"{tar}: {error.strerror}; {HOW_TO_MEND}") from None
+        raise DataError(f"{tar}: {error.strerror or error}; {HOW_TO_MEND}") from None
     try:
         with _path(tar).open("rb") as stream, np.load(stream) as file:
             if tuple(file["stamp"]) == (stat.st_size, stat.st_mtime_ns):

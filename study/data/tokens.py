@@ -85,7 +85,9 @@ class Tokenizer:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"the tokenizer {path}: {error.strerror}; {HOW_TO_MEND}") from None
+            raise DataError(
+                f"the tokenizer {path}: {error.strerror or error}; {HOW_TO_MEND}"
+            ) from None
         self.length = length
         self.digest = hashlib.sha256(data).hexdigest()
         self._pieces = sentencepiece.SentencePieceProcessor()

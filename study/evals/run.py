@@ -48,7 +48,7 @@ class Evaluator:
       batch_size: examples embedded at a time.
 
     Raises:
-      DataError: a data set, split, label or class list that an evaluation needs is not there.
+      DataError: a data set, split, label or class list that an evaluation needs is not there, or empty.
     """
 
     def __init__(self, cell: Cell, dataset: Dataset, tokenizer: Tokenizer, batch_size: int = SIZE):
@@ -206,9 +206,17 @@ class Evaluator:
 
     def _check(self, evaluation: Eval) -> None:
         dataset = self._dataset(evaluation)
-        dataset.split(evaluation.split)
+        splits = [evaluation.split]
         if isinstance(evaluation, FewShot):
-            dataset.split(evaluation.train_split)
+            splits.append(evaluation.train_split)
+        for split in splits:
+            if not dataset.split(split).examples:
+                raise DataError(
+                    f"{evaluation.kind}: the split {split} of {dataset.folder} has no examples; "
+                    "evaluate on another"
+                )
+        if isinstance(evaluation, ZeroShot) and not dataset.templates:
+            raise DataError(f"zero_shot: {dataset.folder} has no templates and needs at least one")
         if isinstance(evaluation, ZeroShot | FewShot) and not dataset.class_names:
             raise DataError(
                 f"the data set {dataset.name} has no class names, which {evaluation.kind} needs; "

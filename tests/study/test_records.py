@@ -46,6 +46,21 @@ def test_a_torn_line_spoils_no_other(tmp_path):
     assert again.summary(2) == {"a/x": 1, "a/y": 2}
 
 
+def test_what_is_no_row_spoils_no_other(tmp_path):
+    record = Record(tmp_path)
+    record.begin(about(), seen=Seen(0, 0, 0))
+    record.row(Seen(1, 1, 1), **{"a/x": 1})
+    record.close()
+    with (tmp_path / METRICS).open("ab") as file:
+        file.write(b'\xcd\xfe\x00\n[1]\n3\n{"a/x": 9}\n' + bytes(512))
+    again = Record(tmp_path)
+    again.begin(about(), seen=Seen(1, 1, 1))
+    again.close()
+    assert again.summary(1) == {"a/x": 1}
+    (tmp_path / METRICS).unlink()
+    assert again.summary(1) == {}
+
+
 def test_the_summary_leaves_out_superseded_rows(tmp_path):
     record = Record(tmp_path)
     record.begin(about(), seen=Seen(0, 0, 0))
@@ -73,8 +88,9 @@ def test_done_is_whole_or_absent(tmp_path):
     assert record.done is None
     record.finish(Seen(2, 4, 8), status="done", summary={"a/x": 1.0})
     assert record.done["pairs_seen"] == 8
-    (tmp_path / "DONE.json").write_text('{"status": "do')
-    assert record.done is None
+    for torn in (b'{"status": "do', b"", b"{}", b"[]", b"\xa7\x00"):
+        (tmp_path / "DONE.json").write_bytes(torn)
+        assert record.done is None
     assert [p.name for p in tmp_path.glob(".*")] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -163,6 +164,73 @@ def rows_with_evals(folder):
     return list(merged.values())
 
 
+def damage(checkpoint: Path) -> None:
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, small_glyphs, one_device, caplog):
+    def go(name, **more):
+        return train(CELL, execution(small_glyphs), folder=tmp_path / name, study="s", **more)
+
+    whole = go("a")
+    with pytest.raises(Stopped):
+        go("b", should_stop=stop_after(6))
+    saved = sorted((tmp_path / "b" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    assert len(saved) == 2
+    damage(saved[1])
+    parts = go("b")
+    assert f"going on from {saved[0].name}" in caplog.text
+    drop = "train/examples_per_s"
+    assert parts["summary"].keys() == whole["summary"].keys()
+    for key in whole["summary"].keys() - {drop}:
+        assert parts["summary"][key] == whole["summary"][key], key
+
+
+def test_when_no_checkpoint_can_be_read_one_line_says_so(tmp_path, small_glyphs, one_device):
+    def go(**more):
+        return train(CELL, execution(small_glyphs), folder=tmp_path, study="s", **more)
+
+    with pytest.raises(Stopped):
+        go(should_stop=stop_after(6))
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    for checkpoint in before:
+        damage(checkpoint)
+    with pytest.raises(
+        RecordError, match=r"no checkpoint can be read .* remove this folder"
+    ) as why:
+        go()
+    assert len(str(why.value).splitlines()) == 1
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before  # to be looked at
+
+
+def test_embeddings_that_are_no_numbers_are_no_divergence(tmp_path, small_glyphs, one_device):
+    root = tmp_path / "data"
+    shutil.copytree(small_glyphs, root / "glyphs")
+    path = next((root / "glyphs" / "embeddings").glob("*/train-00000.npy"))
+    rows_NxE = np.load(path)
+    rows_NxE[7] = np.nan
+    np.save(path, rows_NxE)
+    where = execution(root / "glyphs")
+    with pytest.raises(DataError, match="no numbers"):
+        train(CELL, where, folder=tmp_path / "x", study="s")
+    assert not (tmp_path / "x" / "DONE.json").exists()
+
+
+@pytest.mark.parametrize("name", ["classnames.txt", "templates.txt"])
+def test_zero_shot_without_classes_is_refused_before_training(
+    name, tmp_path, small_glyphs, one_device
+):
+    root = tmp_path / "data"
+    shutil.copytree(small_glyphs, root / "glyphs")
+    (root / "glyphs" / name).write_text("")
+    where = execution(root / "glyphs")
+    with pytest.raises(DataError, match=r"zero_shot: .* at least one"):
+        train(CELL, where, folder=tmp_path / "x", study="s")
+    assert not (tmp_path / "x" / METRICS).exists()
+
+
 def test_a_finished_cell_is_not_entered_again(tmp_path, small_glyphs, one_device):
     done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
     before = (tmp_path / METRICS).read_bytes()
@@ -293,6 +361,7 @@ def test_what_is_recorded(tmp_path, small_glyphs, one_device):
         ({"batch_size": 20}, CellError, "batch_size: 20 .* 8 devices"),
         ({"data": {"dataset": "nowhere"}}, DataError, "nowhere"),
         ({"evals": (ZeroShot(split="nope"),)}, DataError, "nope"),
+        ({"evals": (ZeroShot(split="test_chars"),)}, DataError, "test_chars .* no examples"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_attempt(change, error, words, tmp_path, small_glyphs):

@@ -38,6 +38,14 @@ def test_a_missing_file_is_named(copy, name):
     assert name in one_line(error)
 
 
+@pytest.mark.parametrize("name", ["classnames.txt", "templates.txt"])
+def test_a_file_that_is_no_text_is_named(copy, name):
+    (copy / name).write_bytes(b"\xff\xfe\x00A")
+    with pytest.raises(DataError) as error:
+        Dataset.open(copy)
+    assert name in one_line(error)
+
+
 def test_an_unknown_split_lists_those_that_exist(small):
     with pytest.raises(DataError) as error:
         small.split("validation")

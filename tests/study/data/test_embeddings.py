@@ -114,15 +114,22 @@ def test_missing_rows_are_refused(copy):
         CachedEmbeddings.open(Dataset.open(copy), NAME, "train")
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", None])
-def test_a_damaged_part_is_named(copy, content):
+DAMAGE = [b"", b"no array", np.zeros((5, 3), np.float16), np.zeros((5, 16), "U4")]
+
+
+@pytest.mark.parametrize("content", DAMAGE, ids=["empty", "bytes", "narrow", "words"])
+def test_a_damaged_part_is_named_and_made_again(copy, tower, content):
+    dataset = Dataset.open(copy)
+    expected = CachedEmbeddings.open(dataset, NAME, "val_font").rows()
     path = copy / "embeddings" / NAME / "val_font-00000.npy"
-    if content is None:
-        np.save(path, np.zeros((5, 3), np.float16))
-    else:
+    if isinstance(content, bytes):
         path.write_bytes(content)
+    else:
+        np.save(path, content)
     with pytest.raises(DataError, match=r"val_font-00000\.npy"):
-        CachedEmbeddings.open(Dataset.open(copy), NAME, "val_font")
+        CachedEmbeddings.open(dataset, NAME, "val_font")
+    embed(dataset, tower, NAME, workers=1)
+    np.testing.assert_array_equal(CachedEmbeddings.open(dataset, NAME, "val_font").rows(), expected)
 
 
 def test_embeddings_made_elsewhere_may_be_one_file(copy):
