@@ -34,7 +34,7 @@ RC: dict[str, Any] = {
     "ytick.labelsize": BODY - 0.5,
     "legend.fontsize": BODY - 0.5,
     "legend.frameon": False,
-    "legend.handlelength": 2.1,
+    "legend.handlelength": 1.9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
@@ -105,6 +105,7 @@ def figure(
     engine.set(rect=(0, below / total, 1, sum(heights) / total), h_pad=0.05, w_pad=0.04)
     grid = fig.add_gridspec(len(heights), 1, height_ratios=list(heights))
     axes = [fig.add_subplot(grid[i, 0]) for i in range(len(heights))]
+    fig.align_ylabels(axes)
     left = 0.02
     fig.text(left, 1 - 0.04 / total, "\n".join(head), fontsize=BODY, weight="bold", va="top")
     fig.text(
@@ -118,7 +119,7 @@ def legend(axes: Axes, handles: Sequence[Any] | None = None, columns: int = 4) -
     """Above the panel, so that it hides no data."""
     shown = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 0.97)}
-    axes.legend(handles=shown, ncol=columns, columnspacing=1.0, handletextpad=0.4, **place)
+    axes.legend(handles=shown, ncol=columns, columnspacing=0.8, handletextpad=0.4, **place)
 
 
 def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:

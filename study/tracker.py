@@ -6,14 +6,22 @@ The record is the truth. Without a network or a key the run is mirrored offline 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from study.records import Seen
 
 log = logging.getLogger(__name__)
+
+# wandb 0.31 knows its own server by either name, and notes a key under the first.
+HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+PATIENCE = 5.0  # seconds for a server to answer: wandb itself would take 30, for every cell
 
 
 class WandbMirror:
@@ -29,8 +37,8 @@ class WandbMirror:
         try:
             import wandb
 
-            if mode == "online" and not _has_key():
-                log.warning("wandb: no API key, so the run is mirrored offline; see `wandb login`")
+            if mode == "online" and (why := why_offline()) is not None:
+                log.warning("wandb: %s", why)
                 mode = "offline"
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "batch-size-study"),
@@ -79,16 +87,47 @@ class WandbMirror:
         self._run = None
 
 
-def _has_key() -> bool:
+def why_offline() -> str | None:
+    """Why a run cannot be mirrored online from here, in one line; None where it can be."""
+    if not has_key():
+        return "no API key, so runs are mirrored offline; see `wandb login`"
+    places = _places()
+    # Behind a proxy only wandb itself can tell.
+    if not urllib.request.getproxies() and not any(_answers(*place) for place in places):
+        host = places[0][0]
+        return f"{host} does not answer, so runs are mirrored offline; see `wandb sync`"
+    return None
+
+
+def has_key() -> bool:
     """Whether wandb would find a key without asking for one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
-        return host in netrc.read_text()
+        words = netrc.read_text().split()
+    except (OSError, ValueError):
+        return False
+    return any(host in words for host, _ in _places())
+
+
+def _places() -> list[tuple[str, int]]:
+    """Host and port of wandb's server, under all its names."""
+    base = os.environ.get("WANDB_BASE_URL")
+    if not base:
+        return [(host, 443) for host in HOSTS]
+    url = urllib.parse.urlsplit(base)
+    return [(url.hostname or base, url.port or (80 if url.scheme == "http" else 443))]
+
+
+@functools.cache
+def _answers(host: str, port: int) -> bool:
+    """Asked once in a process, so that a sweep without network does not wait in every cell."""
+    try:
+        socket.create_connection((host, port), timeout=PATIENCE).close()
     except OSError:
         return False
+    return True
 
 
 def _settings(wandb: Any) -> Any:

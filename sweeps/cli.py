@@ -73,6 +73,17 @@ Set = Annotated[
 ]
 
 
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="KEY",
+        help="What quality is, as records name it: eval/zero_shot/SPLIT/top1.  "
+        "[default: zero-shot on test_font]",
+    ),
+]
+
+
 @app.callback(invoke_without_command=True)
 def version_option(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
@@ -184,15 +195,20 @@ def figures(
     ] = None,
     root: Root = "runs",
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")] = "figures",
+    metric: Metric = None,
     as_json: Json = False,
 ) -> int:
     """Draws every figure that the records of the studies allow."""
     import analysis
 
     drawn = []
-    for name in studies or analysis.frame.studies(_root(root)):
+    names = studies or analysis.frame.studies(_root(root))
+    if not names:
+        raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
+    more = {"metric": metric} if metric else {}
+    for name in names:
         known, planned = _recorded(name, _root(root))
-        for figure in analysis.figures.draw_all(_root(root), known, out, planned=planned):
+        for figure in analysis.figures.draw_all(_root(root), known, out, planned=planned, **more):
             paths = [figure.path_png, figure.path_pdf, figure.path_csv]
             files = [str(path) for path in paths if path is not None]
             drawn.append(
@@ -214,11 +230,12 @@ def figures(
 
 
 @app.command(epilog="Example: study claims demo")
-def claims(name: Name, root: Root = "runs", as_json: Json = False) -> int:
+def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json = False) -> int:
     """The paper's claims, tested on the records of a study."""
     import analysis
 
-    found = analysis.claims.verdicts(_root(root), _recorded(name, _root(root))[0])
+    more = {"metric": metric} if metric else {}
+    found = analysis.claims.verdicts(_root(root), _recorded(name, _root(root))[0], **more)
     show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
     print(show(found))
     return 0

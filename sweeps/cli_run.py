@@ -8,10 +8,12 @@ import shlex
 import sys
 import threading
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 from study.cell import Cell
+from study.tracker import why_offline
 from sweeps import ledger, runner
 from sweeps.grid import Study, StudyError
 from sweeps.queue import in_order
@@ -27,6 +29,8 @@ def run(
     out = sys.stderr if as_json else sys.stdout
     if address is None and os.environ.get("RAY_ADDRESS"):
         print("RAY_ADDRESS is set and ignored; --address joins a running cluster", file=out)
+    if os.environ.get("WANDB_MODE") == "online" and (why := why_offline()) is not None:
+        print(f"wandb: {why}", file=out)  # workers say it too, where nobody looks
     report = report_on(out)
     result = runner.run(study, root, parallel=parallel or _cores(), address=address, report=report)
     if as_json:
@@ -77,10 +81,13 @@ def train(study: Study, cell: Cell, root: str) -> int:
         print(f"{cell.id} is {entry.state}  {headline(entry)}".rstrip())
         return 0
     os.environ.update(environment())  # before JAX is imported
+    # `keep_programs` says it once, JAX for every program and beside the progress
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     with Stop() as stop:
         stop.raises = True
         try:
             runner.prepare(study, report)
+            runner.keep_programs(report)
         except KeyboardInterrupt:
             print(f"interrupted; to go on: {_again()}")
             return INTERRUPTED
@@ -153,7 +160,8 @@ class _Watched:
 def _summary(result: runner.Result) -> str:
     states = ", ".join(f"{n} {state}" for state, n in result.states.items())
     if not result.parallel:
-        return f"{result.study}: nothing to run: {states}"
+        idle = "" if result.exit_code == INTERRUPTED else "nothing to run: "
+        return f"{result.study}: {idle}{states}"
     text = f"{result.study}: {states}; {len(result.ran)} cells in {duration(result.seconds)}"
     if result.ran and result.train_seconds:
         share = result.train_seconds / (result.seconds * result.parallel)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from sweeps import compiled
 from sweeps.grid import StudyError, one_line
 from sweeps.lease import LEASE, Lease, holder_of
 
@@ -39,14 +40,11 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     flags = environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         flags = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    cache = environ.get("JAX_COMPILATION_CACHE_DIR") or str(
-        Path.home() / ".cache" / "batch-size-study" / "jax"
-    )
     settings = {
         "XLA_FLAGS": flags,
         "NPROC": "1",  # the size of XLA's thread pool; the flag alone leaves it at all cores
         "OMP_NUM_THREADS": "1",
-        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_COMPILATION_CACHE_DIR": str(compiled.folder(environ)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
@@ -97,8 +95,11 @@ class Cluster:
         return gone[0][0] if gone else None
 
     def kill(self) -> None:
-        """Ends every Ray process of ours, the polite way having failed or taking too long."""
-        for process in self.processes:
+        """Ends every Ray process of ours, the polite way having failed or taking too long.
+
+        The workers too, which Ray started since, and which would finish what they compile first.
+        """
+        for process in [*(_processes() if self.temp is not None else []), *self.processes]:
             with contextlib.suppress(Exception):  # gone, or another process by now
                 process.kill()
 
@@ -137,7 +138,7 @@ def cluster(*, parallel: int, address: str | None, temp: Path) -> Iterator[Clust
                 **settings,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": environment()},
+                runtime_env={"env_vars": environment() | _scratch(temp if own else None)},
             )
         except Exception as error:
             raise StudyError(_no_ray(error, address)) from error
@@ -155,6 +156,15 @@ def cluster(*, parallel: int, address: str | None, temp: Path) -> Iterator[Clust
             up.reaper.wait()
             assert up.reaper.stdin is not None
             up.reaper.stdin.close()
+
+
+def _scratch(temp: Path | None) -> dict[str, str]:
+    """Where workers put temporary files: workers that are killed leave them, wandb's for one."""
+    if temp is None:
+        return {}
+    folder = temp / "tmp"
+    folder.mkdir(exist_ok=True)
+    return {"TMPDIR": str(folder)}
 
 
 def _processes() -> list[Any]:

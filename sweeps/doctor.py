@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import netrc
 import os
 import platform
 import shutil
@@ -16,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from study.tracker import has_key, why_offline
+from sweeps import compiled
 from sweeps.cluster import environment
 from sweeps.lease import LEASE, holder_of
 from sweeps.table import table
@@ -52,6 +53,7 @@ def checks(root: Path, data: Path) -> Iterator[Check]:
     yield _disk("disk of data", data)
     yield _disk("temporary disk", Path(tempfile.gettempdir()))
     yield _home()
+    yield _programs()
     yield _shared_memory()
     yield _ray()
     yield _jax()
@@ -129,7 +131,13 @@ def _home() -> Check:
         return _fail(
             "home", f"{home} cannot be written, where Ray keeps its token; set HOME to another"
         )
-    return _ok("home", f"{home}, for compiled programs and Ray's token")
+    return _ok("home", f"{home}, for Ray's token")
+
+
+def _programs() -> Check:
+    folder = compiled.folder()
+    why = compiled.trouble(folder)
+    return _ok("compiled programs", f"{folder}") if why is None else _warn("compiled programs", why)
 
 
 def _shared_memory() -> Check:
@@ -193,17 +201,12 @@ def _jax() -> Check:
 
 def _wandb() -> Check:
     mode = os.environ.get("WANDB_MODE", "")
-    try:
-        stored = netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        stored = False
-    key = bool(os.environ.get("WANDB_API_KEY")) or stored
     if mode in ("offline", "disabled", "dryrun"):
         return _ok("wandb", f"WANDB_MODE={mode}; no network is needed")
-    if key:
+    if mode == "online" and (why := why_offline()) is not None:
+        return _warn("wandb", f"WANDB_MODE=online, but {why}, or unset WANDB_MODE")
+    if has_key():
         return _ok("wandb", "a key is set, runs are mirrored; without network they are kept here")
-    if mode == "online":
-        return _warn("wandb", "WANDB_MODE=online without a key; wandb login, or unset it")
     return _ok("wandb", "no key: runs are kept in their folders, no network is needed")
 
 

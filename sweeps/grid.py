@@ -135,7 +135,7 @@ def _from_file(path: Path) -> Study:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends by itself is no grid
         raise _broken(path, error) from error
     return _call(module, str(path))
 
@@ -155,7 +155,7 @@ def _call(module: Any, name: str) -> Study:
     return made
 
 
-def _broken(path: Path, error: Exception) -> StudyError:
+def _broken(path: Path, error: BaseException) -> StudyError:
     said = (
         explain(error).splitlines()[0]
         if isinstance(error, pydantic.ValidationError)
@@ -164,7 +164,7 @@ def _broken(path: Path, error: Exception) -> StudyError:
     return StudyError(f"{_where(error, path)}: {said}")
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     """The last line of the user's own file that the error passed through."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from study.cell import to_dict
 from study.records import RecordError, write_failure
-from sweeps import ledger
+from sweeps import compiled, ledger
 from sweeps.cluster import check_address, cluster, quiet, slots, temporary
 from sweeps.grid import Study, StudyError, one_line
 from sweeps.lease import LEASE, Lease, holder_of
@@ -97,6 +97,7 @@ def run(
             if address is not None:
                 check_address(address)
             prepare(study, report)
+            keep_programs(report)
             sweep.on_ray(parallel, address)
         except KeyboardInterrupt:
             stop.asked = True
@@ -134,6 +135,14 @@ def prepare(study: Study, report: Report) -> None:
             make(data_root)
     finally:
         slow.cancel()
+
+
+def keep_programs(report: Report) -> None:
+    """Makes the folder of compiled programs fit for use; says so if it is not."""
+    folder = compiled.folder()
+    compiled.mend(folder)
+    if (why := compiled.trouble(folder)) is not None:
+        report.line(why)
 
 
 class _Sweep:

@@ -66,6 +66,15 @@ def draw_all(
         ) from error
 
 
+def _qualities(cells: Any) -> list[str]:
+    """The metrics of quality that some cell ended with."""
+    return [
+        key
+        for key in cells
+        if key.startswith("eval/") and key.endswith(("/top1", "_r1")) and cells[key].notna().any()
+    ]
+
+
 def _draw(name: str, cells: Any, stem: Path, metric: str) -> Drawn:
     table = FIGURES[name].data(cells, metric)
     missing = list(table.attrs["missing"])
@@ -73,6 +82,8 @@ def _draw(name: str, cells: Any, stem: Path, metric: str) -> Drawn:
         reason = "no cell of the study belongs to it"
         if missing:
             reason = f"none of its cells has ended with {metric}"
+            if others := [key for key in _qualities(cells) if key != metric]:
+                reason += f"; metrics that they have: {', '.join(others)}"
         return Drawn(name=name, missing=missing, skipped=reason)
     path_csv = stem.with_name(f"{stem.name}.csv")
     table.to_csv(path_csv, index=False, lineterminator="\n")

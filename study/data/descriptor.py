@@ -86,8 +86,11 @@ def embed(dataset: Dataset, *, dim: int = DIM, workers: int = 2, progress: Progr
     Returns the name of the embeddings, `hog-lda-<dim>`.
 
     Raises:
-      DataError: a damaged shard, no classes, or a disk that is full or read-only.
+      DataError: a damaged shard, no classes, more dimensions than the descriptor has, or a disk
+        that is full or read-only.
     """
+    if dim > FEATURES:
+        raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
     name = f"hog-lda-{dim}"
     try:
         for split in dataset.splits:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from study import tracker
 from study.records import Seen
 from study.tracker import WandbMirror
 
@@ -60,6 +62,33 @@ def test_rows_are_mirrored_offline_where_there_is_no_key(
     text = json.dumps(inspected(tmp_path / "r"))
     for word in ("b16-x", "train/loss", "1.25", "examples_seen"):
         assert word in text
+
+
+@pytest.mark.parametrize("host", tracker.HOSTS)
+def test_a_key_that_wandb_noted_is_found_under_either_name(host, no_key, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    assert not tracker.has_key()
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {host}\n  login user\n  password {'a' * 40}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert tracker.has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not tracker.has_key()
+
+
+def test_a_server_that_does_not_answer_is_asked_once(no_key, monkeypatch):
+    """And the run is mirrored offline: wandb would wait half a minute in every cell."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(tracker.urllib.request, "getproxies", dict)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    assert "127.0.0.1 does not answer" in tracker.why_offline()
+    with socket.create_server(("127.0.0.1", port)):
+        assert tracker.why_offline() is not None
+        tracker._answers.cache_clear()
+        assert tracker.why_offline() is None
 
 
 def test_a_disabled_mirror_writes_nothing(tmp_path, monkeypatch):

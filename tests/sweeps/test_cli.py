@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cell import Budget, Cell
+from study.cell import Budget, Cell, to_dict
 from study.records import Record, Seen, write_failure
 from sweeps import cli
 from sweeps.lease import LEASE, Lease
@@ -33,6 +33,7 @@ def study(monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("STUDY_ROOT", raising=False)
     monkeypatch.delenv("STUDY_DATA", raising=False)
     Path("own.py").write_text(GRID)
+    Path("exits.py").write_text("import sys\nsys.exit(3)\n")
 
     def run(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["study", *args])
@@ -49,7 +50,8 @@ def study(monkeypatch, capsys, tmp_path):
 
 def end(cell: Cell, status: str = "done") -> None:
     record = Record(Path("runs/own") / cell.id)
-    record.begin({"hash": cell.hash}, seen=Seen(0, 0, 0))
+    about = {"id": cell.id, "hash": cell.hash, "cell": to_dict(cell), "steps": cell.steps}
+    record.begin(about, seen=Seen(0, 0, 0))
     summary = {"eval/zero_shot/val_font/top1": 12.5}
     record.finish(Seen(10, 160, 2560), status=status, summary=summary, seconds={"train": 1.0})
 
@@ -104,6 +106,8 @@ def test_version(study):
         (["figures", "own"], "no study 'own'"),
         (["figures", "own.py"], "runs"),
         (["claims", "own.py"], "runs"),
+        (["figures", "--root", "."], "no records in ."),
+        (["run", "exits.py"], "exits.py:2: SystemExit: 3"),
         (["data", "samples", "nowhere"], "nowhere"),
         (["data", "import", "nowhere", "--out", "here"], "nothing at nowhere"),
     ],
@@ -212,6 +216,28 @@ def test_a_run_of_a_study_that_is_over_imports_neither_ray_nor_jax(study, tmp_pa
 def test_the_start_of_the_command_line_is_light(args, tmp_path):
     heavy = {"ray", "jax", "flax", "pandas", "matplotlib", "scipy", "wandb"}
     assert not modules_after(*args, cwd=tmp_path) & heavy
+
+
+def test_figures_and_claims_take_the_metric_that_a_study_has(study):
+    """A study need not evaluate on the split that the built-in ones take for quality."""
+    from analysis.claims import CLAIMS
+
+    end(CELLS[0])
+    key = "eval/zero_shot/val_font/top1"
+    _, out, _ = study("figures", "own.py")
+    assert "has ended with eval/zero_shot/test_font/top1" in out
+    assert f"metrics that they have: {key}" in out
+    code, out, _ = study("figures", "own.py", "--metric", key, "--json")
+    drawn = {one["figure"]: one for one in json.loads(out)}
+    assert code == 0
+    assert [Path(file).suffix for file in drawn["from_scratch"]["files"]] == [
+        ".png",
+        ".pdf",
+        ".csv",
+    ]
+    code, out, _ = study("claims", "own.py", "--metric", key, "--json")
+    assert code == 0
+    assert len(json.loads(out)) == len(CLAIMS)
 
 
 def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
