@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from typing import Any, TextIO
 
 from sweeps import compiled
 from sweeps.grid import StudyError, one_line
-from sweeps.lease import LEASE, Lease, holder_of
+from sweeps.lease import LEASE, STALE, Lease, holder_of
 
 _PREFIX = "study-"
 _LEAST_DISK = 200 * 2**20  # bytes that a session writes at most in logs and sockets, generously
@@ -241,8 +242,7 @@ def temporary() -> Iterator[Path]:
         )
     for old in base.glob(f"{_PREFIX}????????"):
         with contextlib.suppress(OSError):
-            left = old / LEASE
-            if old.stat().st_uid == os.getuid() and left.exists() and holder_of(left) is None:
+            if old.stat().st_uid == os.getuid() and _left_behind(old):
                 shutil.rmtree(old, ignore_errors=True)
     try:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
@@ -254,6 +254,18 @@ def temporary() -> Iterator[Path]:
     finally:
         lease.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left_behind(folder: Path) -> bool:
+    """Whether the driver whose folder this is has gone.
+
+    Without a lease it has too, if Ray was there: a Ray process that was slow to die wrote on
+    while the folder was being removed.
+    """
+    if (folder / LEASE).exists():
+        return holder_of(folder / LEASE) is None
+    silent = time.time() - folder.stat().st_mtime > STALE
+    return silent and (folder / "session_latest").is_symlink()
 
 
 @contextlib.contextmanager

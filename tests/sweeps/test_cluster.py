@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,24 @@ def test_the_temporary_folder_goes_and_with_it_those_of_dead_drivers_only(base):
             assert temp.parent == base
             assert not dead.exists()
         assert sorted(base.iterdir()) == [live, other]
+
+
+def test_what_ray_wrote_after_its_driver_left_goes_too(base):
+    for name, age in (("study-silentxx", 3600), ("study-recently", 0)):
+        (base / name / "session_1").mkdir(parents=True)
+        (base / name / "session_latest").symlink_to(base / name / "session_1")
+        os.utime(base / name, (time.time() - age,) * 2)
+    with cluster.temporary():
+        assert not (base / "study-silentxx").exists()
+        assert (base / "study-recently").exists()
+
+
+def test_workers_leave_their_temporary_files_where_they_are_removed(tmp_path):
+    assert cluster._scratch(None) == {}  # hosts of a cluster that was joined have their own
+    (name, folder), *more = cluster._scratch(tmp_path).items()
+    assert (name, more) == ("TMPDIR", [])
+    assert Path(folder).is_dir()
+    assert Path(folder).parent == tmp_path
 
 
 def test_a_full_temporary_disk_is_one_line_that_says_what_to_do(base, monkeypatch):
