@@ -93,7 +93,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
             return INTERRUPTED
         stop.raises = False
         began = time.monotonic()
-        with _Watched(study, cell, folder, report):
+        with _Watched(study, cell, folder, report, stop):
             outcome = run_here(
                 cell,
                 study.execution,
@@ -118,16 +118,20 @@ def train(study: Study, cell: Cell, root: str) -> int:
 
 
 class _Watched:
-    """Shows a cell's progress from its record while the block trains it."""
+    """Shows a cell's progress from its record while the block trains it, and that it was heard."""
 
-    def __init__(self, study: Study, cell: Cell, folder: Path, report: Report):
+    def __init__(self, study: Study, cell: Cell, folder: Path, report: Report, stop: Stop):
         self.study, self.cell, self.folder, self.report = study, cell, folder, report
+        self.stop, self._heard = stop, False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="progress", daemon=True)
 
     def _look(self) -> None:
         began = time.monotonic()
         while not self._over.wait(max(0.5, self.report.every)):
+            if self.stop.asked and not self._heard:
+                self._heard = True  # it may be compiling, and stop in a minute
+                self.report.line("stopping: it saves what it has (Ctrl-C again quits at once)")
             entry = ledger.entry(self.cell, self.folder)
             seen = entry.progress
             self.report.progress(

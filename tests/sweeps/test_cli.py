@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from study.cell import Budget, Cell, to_dict
 from study.records import Record, Seen, write_failure
 from sweeps import cli
 from sweeps.lease import LEASE, Lease
+from sweeps.report import Lines
 
 GRID = '''"""study run own.py"""
 from study.cell import Budget, Cell
@@ -257,6 +260,29 @@ def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
     assert code == 0
     assert "is done" in out
     assert entered == [(CELLS[1], "elsewhere", "own")]
+
+
+def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeypatch):
+    """What it compiles it compiles to the end, and silence would look like a hang."""
+    from sweeps import worker
+
+    def train(cell, execution, *, folder, study, should_stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert said.wait(60)
+        raise Stopped
+
+    class Stopped(Exception):
+        pass
+
+    said = threading.Event()
+    line = Lines.line
+    monkeypatch.setattr(
+        Lines, "line", lambda self, text: (line(self, text), "stopping" in text and said.set())
+    )
+    monkeypatch.setattr(worker, "load", lambda entry: train)
+    code, out, _ = study("train", "own.py", CELLS[0].id)
+    assert code == 130
+    assert out.index("stopping: it saves") < out.index("to go on: study train own.py")
 
 
 def test_a_cell_that_fails_in_train_says_where_the_traceback_is(study, monkeypatch):
