@@ -48,7 +48,8 @@ class Evaluator:
       batch_size: examples embedded at a time.
 
     Raises:
-      DataError: a data set, split, label or class list that an evaluation needs is not there, or empty.
+      DataError: a data set, split, label or class list that an evaluation needs is not there, or
+        empty.
     """
 
     def __init__(self, cell: Cell, dataset: Dataset, tokenizer: Tokenizer, batch_size: int = SIZE):
@@ -215,12 +216,13 @@ class Evaluator:
                     f"{evaluation.kind}: the split {split} of {dataset.folder} has no examples; "
                     "evaluate on another"
                 )
-        if isinstance(evaluation, ZeroShot) and not dataset.templates:
-            raise DataError(f"zero_shot: {dataset.folder} has no templates and needs at least one")
-        if isinstance(evaluation, ZeroShot | FewShot) and not dataset.class_names:
+        if isinstance(evaluation, FewShot) and not dataset.class_names:
+            raise DataError(f"few_shot: the data set {dataset.name} has no class names")
+        if isinstance(evaluation, ZeroShot) and not (dataset.class_names and dataset.templates):
             raise DataError(
-                f"the data set {dataset.name} has no class names, which {evaluation.kind} needs; "
-                "evaluate retrieval on it"
+                f"zero_shot: {dataset.name} has {len(dataset.class_names)} class names and "
+                f"{len(dataset.templates)} templates, and needs at least one of each; evaluate "
+                "retrieval on it"
             )
         if isinstance(evaluation, Multilingual):
             known = languages(dataset, evaluation.split)
