@@ -1,0 +1,64 @@
+"""The loss benchmark: what it times is the same value, and what it says is whole."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from study.bench import contenders, loss
+from study.losses import sigmoid_loss
+from study.pairs import AllPairs
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "naive_sigmoid", "chunked_sigmoid"])
+def test_contenders_compute_the_same_value_and_gradients(name, monkeypatch):
+    monkeypatch.setattr(contenders, "CHUNK", 16)
+    z = contenders.embeddings(48, 8)
+    value, grads = getattr(contenders, name)(*z).run()
+    value = value[0] if isinstance(value, tuple) else value
+    want, want_grads = contenders.naive_sigmoid(*z).run()
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    for got, expected in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_softmax_contenders_compute_the_same_value():
+    z = contenders.embeddings(48, 8)
+    (ours, _), _ = contenders.softmax(*z).run()
+    np.testing.assert_allclose(ours, contenders.naive_softmax(*z).run()[0], rtol=1e-5)
+
+
+def test_a_whole_batch_in_blocks_is_the_loss():
+    zimg, ztxt = contenders.embeddings(53, 8)
+    calls = []
+    found = loss.whole(53, 8, block=16, progress=lambda *a: calls.append(a[:2]))
+    (value, _), grads = jax.value_and_grad(
+        lambda *z: sigmoid_loss(
+            *z,
+            jnp.float32(contenders.T),
+            jnp.float32(contenders.B),
+            pairs=AllPairs(),
+            key=jnp.uint32(0),
+        ),
+        (0, 1),
+        has_aux=True,
+    )(zimg, ztxt)
+    np.testing.assert_allclose(found.loss, value, rtol=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in grads))
+    np.testing.assert_allclose(found.gradient_norm, norm, rtol=1e-4)
+    assert calls == [(k, 16) for k in range(1, 17)]
+
+
+def test_a_contender_that_is_not_there_says_so():
+    found = {r.name: r for r in loss.bench(64, 8, cores=1, rounds=2)}
+    assert found["sigmoid"].ratio == 1 and found["naive_sigmoid"].ratio > 0
+    assert len(found["matmuls"].ratios) == 2
+    for name in ("open_clip_sigmoid", "open_clip_softmax"):
+        assert found[name].skipped is None or "not installed" in found[name].skipped
+
+
+def test_what_does_not_fit_is_left_out():
+    assert "GiB" in loss._why_not("naive_sigmoid", 1 << 20)
+    assert loss._why_not("sigmoid", 1 << 20) is None
