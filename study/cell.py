@@ -45,6 +45,8 @@ __all__ = [
 
 # --- data ---------------------------------------------------------------------------------------
 
+Resize = Literal["bicubic", "bilinear"]
+
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class Corruption:
@@ -83,12 +85,26 @@ class Corruption:
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class Data:
-    """Which examples, in the order fixed by (dataset, seed): see `study.data.stream`."""
+    """Which examples, in the order fixed by (dataset, seed): see `study.data.stream`.
+
+    text_length: tokens of a text; the paper has 16, and 64 in Sec. 4.6.
+    tokenizer: a SentencePiece model in the data set's folder; None takes the one it names.
+    lower_case, sticky_eos: what the paper's code base does to text; see `study.data.tokens`.
+    resize: see `study.data.images.decode`.
+    flip: mirrors each training image or not, decided by (seed, i).
+    max_bad_share: examples that cannot be used are replaced, up to this share of all.
+    """
 
     dataset: str = "glyphs"
     split: str = "train"
     text_length: Positive = 16
     corrupt: Corruption = dataclasses.field(default=Corruption(), metadata=ADDED_LATER)
+    tokenizer: str | None = dataclasses.field(default=None, metadata=ADDED_LATER)
+    lower_case: bool = dataclasses.field(default=True, metadata=ADDED_LATER)
+    sticky_eos: bool = dataclasses.field(default=True, metadata=ADDED_LATER)
+    resize: Resize = dataclasses.field(default="bicubic", metadata=ADDED_LATER)
+    flip: bool = dataclasses.field(default=False, metadata=ADDED_LATER)
+    max_bad_share: Share = dataclasses.field(default=0.01, metadata=ADDED_LATER)
 
 
 # --- losses -------------------------------------------------------------------------------------
@@ -137,6 +153,8 @@ class Cell:
     evals: tuple[Eval, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.data.flip and isinstance(self.model.image, CachedImage):
+            raise ValueError("data.flip: cached embeddings have no image to mirror; leave it out")
         self.pairs.check(self.batch_size)
         self.budget.in_steps(self.batch_size, self.pairs_per_step)
 
@@ -182,6 +200,7 @@ class Execution:
       activations.
     eval_batch_size: how many images or texts an evaluation embeds at a time, whatever the batch
       size of the cell.
+    decode_threads: that read images; None is one for each core.
     """
 
     data_root: str = "data"
@@ -193,6 +212,7 @@ class Execution:
     microbatch: Positive | Literal["auto"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     remat: bool = False
+    decode_threads: Positive | None = None
 
 
 _CELL = TypeAdapter(Cell)

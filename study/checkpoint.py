@@ -58,6 +58,24 @@ class Checkpoints:
             )
         return None
 
+    def latest(self) -> dict[str, Any] | None:
+        """The latest whole checkpoint as nested dicts on one device of this process, or None.
+
+        It may have been written by any number of devices.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        # Only a manager that knows the kind of what it reads can tell the shapes of it.
+        kind = ocp.StandardCheckpointHandler()
+        with ocp.CheckpointManager(self._manager.directory, item_handlers=kind) as reader:
+            like = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+                dict(reader.item_metadata(step)),
+            )
+            return reader.restore(step, args=ocp.args.StandardRestore(like))
+
     def save(self, step: int, state: Any) -> None:
         """Starts to write `state`; it is copied first, so its buffers may be donated."""
         self._manager.save(step, args=ocp.args.StandardSave(state))

@@ -40,6 +40,9 @@ from study.records import Record, Seen
 from study.step import Metrics, State, by_row, compiled_loop, initial_state, replicated
 from study.tracker import WandbMirror
 
+REPLACED = "data/replaced_examples"
+CHUNK_BYTES = 1 << 30  # of examples on their way to the devices at once
+
 
 class Stopped(Exception):
     """The run was asked to stop and has saved a checkpoint; `train` again goes on from there."""
@@ -99,15 +102,20 @@ class _Run:
     def _open(self, study: str) -> None:
         cell = self.cell
         self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
-        tokenizer = Tokenizer(self.dataset.tokenizer, cell.data.text_length)
+        tokenizer = Tokenizer.of(self.dataset, cell.data)
         self.vocabulary = tokenizer.vocabulary
         self.source = open_source(
-            self.dataset, cell.data.split, cell.model.image, cell.data.text_length
+            self.dataset,
+            cell.data.split,
+            cell.model.image,
+            cell.data,
+            threads=self.execution.decode_threads,
         )
         self.read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
         self.evaluator = Evaluator(cell, self.dataset, tokenizer, self.execution.eval_batch_size)
         example = self.source.batch(np.zeros(1, np.int64))
         self.image_shape = example["image"].shape[1:]
+        self.example_bytes = sum(a.nbytes for a in example.values())
         with jax.default_device(jax.local_devices()[0]):
             state = _initial(_family(cell), self.vocabulary, self.image_shape)(cell.seed)
         if cell.model.init is not None:
@@ -117,11 +125,13 @@ class _Run:
         self.checkpoints = Checkpoints(self.record.folder / "checkpoints")
         self.state: State = self.checkpoints.restore(state) or state
         self.step = int(self.state.step)
+        self.replaced = 0
         if not self.primary:
             return
         about = self._about(study)
         if self.step:
             self.summary = self.record.summary(self.step)
+            self.replaced = int(self.summary.get(REPLACED, 0))
         self.record.begin(
             about,
             seen=self._seen(self.step),
@@ -142,7 +152,8 @@ class _Run:
         log_at = set(every(self.execution.log_every_percent, steps))
         save_at = set(every(self.execution.checkpoint_every_percent, steps))
         eval_at = self.evaluator.steps
-        chunk = max(1, min(steps, self.execution.chunk_examples // cell.batch_size))
+        fit = min(self.execution.chunk_examples, CHUNK_BYTES // self.example_bytes)
+        chunk = max(1, min(steps, fit // cell.batch_size))
         lengths = _lengths(self.step, steps, chunk, log_at | save_at | eval_at)
         stream = batches(
             self.source,
@@ -152,6 +163,8 @@ class _Run:
             chunks=lengths,
             shard=(jax.process_index(), jax.process_count()),
             read=self.read,
+            flip=cell.data.flip,
+            replaced=self._replaced,
         )
         loop = None
         logged, clock = self.step, time.perf_counter()
@@ -226,7 +239,7 @@ class _Run:
     def _log(self, metrics: Metrics, rate: float) -> bool:
         """Records the metrics of the last step; False when the loss is no number any more."""
         values = Metrics(*jax.device_get(metrics)).named()
-        self._row(values | {"train/examples_per_s": round(rate, 1)})
+        self._row(values | {"train/examples_per_s": round(rate, 1)} | self._stood_in())
         return math.isfinite(values["train/loss"])
 
     def _evaluate(self) -> None:
@@ -236,8 +249,20 @@ class _Run:
             self.record.items(result.items)
         self._row(result.metrics)
 
+    def _replaced(self, count: int) -> None:
+        self.replaced += count
+
+    def _stood_in(self) -> dict[str, int]:
+        """How many examples stood in for ones that cannot be used; nothing where none did."""
+        count = self.replaced
+        if jax.process_count() > 1:
+            count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
+        return {REPLACED: count} if count else {}
+
     def _save(self) -> None:
         assert self.checkpoints is not None
+        if (values := self._stood_in()) and values[REPLACED] != self.summary.get(REPLACED):
+            self._row(values)  # so that a restart goes on counting from here
         with self._timed("checkpoint"):
             self.checkpoints.save(self.step, self.state)
 

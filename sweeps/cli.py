@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps import cli_data
+from sweeps import cli_bench, cli_data
 
 app = typer.Typer(
     name="study",
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_bench.app, name="bench")
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.

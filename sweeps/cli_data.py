@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from study.data.dataset import Dataset
 
 app = typer.Typer(
     help="Data sets: make the built-in one, look at any.",
@@ -30,8 +35,7 @@ def glyphs(
 
     with Steps() as steps:
         dataset = make(out, views=views or VIEWS, workers=workers, force=force, progress=steps)
-    examples = ", ".join(f"{split.examples:,} {name}" for name, split in dataset.splits.items())
-    print(f"{out}: {examples}; fingerprint {dataset.fingerprint[:12]}")
+    print(_said(dataset))
     return 0
 
 
@@ -127,38 +131,202 @@ def import_(
     return 0
 
 
+@app.command("index", epilog="Example: study data index data/cc12m --tokenizer c4_en.model")
+def index_(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder of shards, or a pattern in quotes.")
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Where dataset.json goes.  [default: SOURCE]"),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--split",
+            metavar="NAME=PATTERN",
+            help="Shards of a split, such as train='0*.tar'. May be repeated.  [default: as files "
+            "are named, else all is train]",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", metavar="FILE", help="Any SentencePiece model.")
+    ] = None,
+    train_tokenizer: Annotated[
+        int | None,
+        typer.Option(
+            "--train-tokenizer", metavar="PIECES", min=8, help="Train one on the captions instead."
+        ),
+    ] = None,
+    image_key: Annotated[
+        str | None, typer.Option("--image-key", help="ArrayRecord: the feature with the image.")
+    ] = None,
+    text_key: Annotated[
+        str | None,
+        typer.Option("--text-key", help="The feature, or key of the json, with the caption."),
+    ] = None,
+    hash_files: Annotated[
+        bool, typer.Option("--hash", help="Note a SHA-256 of every shard, for `verify`.")
+    ] = False,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave out shards that cannot be read.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+) -> int:
+    """Describes shards that others wrote (img2dataset's tars, TFDS' ArrayRecord) once.
+
+    Scans them, keeps an index of each tar and writes dataset.json with splits, counts, tokenizer
+    and a fingerprint. A dataset.json that is there already is completed.
+    """
+    from study.data.index import index
+    from sweeps.report import Steps
+
+    with Steps() as steps:
+        found = index(
+            source,
+            out=out,
+            splits=_pairs(split or []),
+            tokenizer=tokenizer,
+            train_pieces=train_tokenizer,
+            image_key=image_key,
+            text_key=text_key,
+            hash_files=hash_files,
+            skip_damaged=skip_damaged,
+            workers=workers,
+            progress=steps,
+        )
+    for line in found.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if found.lacking:
+        print(f"{found.lacking:,} examples lack image or text; others will stand in for them")
+    print(_said(found.dataset))
+    return 0
+
+
+@app.command("embed-shards", epilog="Example: study data embed-shards data/glyphs --out hog-lda-96")
+def embed_shards(
+    folder: Annotated[str, typer.Argument(metavar="DATASET", help="A data set's folder.")],
+    out: Annotated[str, typer.Option("--out", metavar="NAME", help="Under embeddings/.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="PATH",
+            help="Embed with this image tower: big_vision's .npz, Hugging Face's .safetensors, or "
+            "the record of a SigLIP cell, runs/STUDY/CELL.  [default: HOG and a projection fitted "
+            "on train]",
+        ),
+    ] = None,
+    dim: Annotated[int, typer.Option("--dim", min=2, help="Width, without a checkpoint.")] = 96,
+    part: Annotated[
+        str, typer.Option("--part", metavar="K/N", help="Only this part, for machine K of N.")
+    ] = "1/1",
+    max_bad_share: Annotated[
+        float, typer.Option("--max-bad-share", min=0, max=1, help="Of images that cannot be used.")
+    ] = 0.01,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes, without a checkpoint.")
+    ] = 2,
+) -> int:
+    """Caches image embeddings of every split with a frozen tower, shard by shard.
+
+    Interrupt it as you like: the same command goes on, and no finished shard is made again.
+    """
+    from study.data import descriptor, embeddings
+    from study.data.dataset import Dataset
+    from study.data.embeddings import Tower
+    from sweeps.report import Steps
+
+    dataset, mine = Dataset.open(folder), _part(part)
+    with Steps() as steps:
+        tower: Tower
+        if checkpoint is None:
+            tower = descriptor.fit(dataset, dim=dim)
+        else:
+            from study.frozen import tower_of
+
+            tower, workers = tower_of(checkpoint), 1
+        path = embeddings.embed(
+            dataset,
+            tower,
+            out,
+            workers=workers,
+            part=mine,
+            max_bad_share=max_bad_share,
+            progress=steps,
+        )
+    finished = (path / embeddings.FILE).exists()
+    print(path if finished else f"{path}: part {part} is done, others are not yet")
+    return 0
+
+
 @app.command(epilog="Example: study data verify data/glyphs")
 def verify(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],
 ) -> int:
-    """Compares every file of a data set with what was noted when it was written."""
+    """Compares every file of a data set, and its embeddings, with what was noted of them."""
     from study.data.dataset import Dataset
+    from study.data.embeddings import FILE, CachedEmbeddings
 
     dataset = Dataset.open(folder)
     dataset.verify()
+    for path in sorted((dataset.folder / "embeddings").glob(f"*/{FILE}")):
+        CachedEmbeddings.verify(path.parent)
     print(f"{folder}: as written; fingerprint {dataset.fingerprint[:12]}")
     return 0
 
 
-@app.command(epilog="Example: study data samples data/glyphs --split train --out samples.png")
-def samples(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A data set.")],
-    split: Annotated[str, typer.Option("--split", help="Which part of it.")] = "train",
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="A PNG.")] = "samples.png",
+@app.command(epilog="Example: study data inspect data/glyphs --split train --out samples.png")
+def inspect(
+    folder: Annotated[str, typer.Argument(metavar="DATASET", help="A data set's folder.")],
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which part of it.  [default: the first]")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", metavar="PNG", help="Where to.")] = "samples.png",
     rows: Annotated[int, typer.Option("--rows", min=1, max=100)] = 8,
     cols: Annotated[int, typer.Option("--cols", min=1, max=100)] = 6,
 ) -> int:
-    """Draws a page of examples with their captions."""
+    """Says what a data set holds, and draws a page of examples with their captions."""
     from study.data.dataset import Dataset
     from study.data.picture import samples_picture
     from sweeps.grid import StudyError
 
-    picture = samples_picture(Dataset.open(folder), split, rows, cols)
+    dataset = Dataset.open(folder)
+    picture = samples_picture(dataset, split or next(iter(dataset.splits)), rows, cols)
     try:
         Path(out).write_bytes(picture)
     except OSError as error:
-        raise StudyError(
-            f"cannot write {out}: {error.strerror or error}; choose another --out"
-        ) from None
+        said = error.strerror or error
+        raise StudyError(f"cannot write {out}: {said}; choose another --out") from None
+    print(_said(dataset))
     print(out)
     return 0
+
+
+def _said(dataset: Dataset) -> str:
+    """A data set in one line."""
+    splits = ", ".join(
+        f"{split.examples:,} {name} in {len(split.shards)} shards"
+        for name, split in dataset.splits.items()
+    )
+    return f"{dataset.folder}: {splits}; fingerprint {dataset.fingerprint[:12]}"
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    from sweeps.grid import StudyError
+
+    for text in settings:
+        if not all(text.partition("=")):
+            raise StudyError(f"--split {text}: write NAME=PATTERN, such as train='0*.tar'")
+    return {name: pattern for name, _, pattern in (text.partition("=") for text in settings)}
+
+
+def _part(text: str) -> tuple[int, int]:
+    """(k, n) counted from 0, of "K/N" counted from 1."""
+    from sweeps.grid import StudyError
+
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    k, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= k <= n:
+        raise StudyError(f"--part {text}: write K/N with K from 1 to N, such as 3/16")
+    return k - 1, n

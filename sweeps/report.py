@@ -209,8 +209,17 @@ def _table(now: Now) -> Any:
 
 
 def headline(entry: Entry) -> str:
-    """The figure that one looks at first: zero-shot accuracy, or else retrieval, or the loss."""
+    """The figure that one looks at first: zero-shot accuracy, or else retrieval, or the loss.
+
+    After it, how many examples stood in for others that could not be used.
+    """
     summary = entry.done.get("summary", {})
+    replaced = summary.get("data/replaced_examples")
+    more = f", {replaced:,} examples replaced" if replaced else ""
+    return f"{_first_figure(summary)}{more}".removeprefix(", ")
+
+
+def _first_figure(summary: dict[str, Any]) -> str:
     for prefix, last, name, unit in (
         ("eval/zero_shot/", "/top1", "zero-shot", " %"),
         ("eval/retrieval/", "/image_to_text_r1", "image-to-text R@1", " %"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from study.data.dataset import DataError, Dataset
-from study.data.shards import ShardReader
+from study.data.examples import examples_of
 
 
 def captions(
@@ -19,7 +19,7 @@ def captions(
     Raises:
       DataError: no captions in `language`, or several languages and none chosen.
     """
-    reader = ShardReader.of(dataset, split)
+    reader = examples_of(dataset, split)
     texts: list[str] = []
     owner: list[int] = []
     for n, i in enumerate(index_N.tolist()):
@@ -45,7 +45,7 @@ def languages(dataset: Dataset, split: str) -> tuple[str, ...]:
     Raises:
       DataError: captions that are not by language.
     """
-    found = ShardReader.of(dataset, split).json(0).get("captions")
+    found = examples_of(dataset, split).json(0).get("captions")
     if not isinstance(found, dict):
         raise DataError(
             f"the split {split} of {dataset.name} has no captions by language; import it from "

@@ -1,10 +1,16 @@
 """A data set as a folder: shards, a tokenizer, class names and templates, under one fingerprint.
 
 <folder>/dataset.json           written last: a folder without it is unfinished
-         <split>-00000.tar ...  webdataset shards, as img2dataset writes them
-         sentencepiece.model  classnames.txt  templates.txt
+         <split>-00000.tar ...  webdataset shards, as img2dataset writes them, or ArrayRecord
+         sentencepiece.model    any SentencePiece model
+         classnames.txt  templates.txt   where zero-shot classification is evaluated
          embeddings/<tower>/    cached image embeddings (`study.data.embeddings`)
          cache/                 what can be made again (`study.data.memo`)
+
+A set that others wrote needs a dataset.json of two entries, which `study data index` completes
+with counts and a fingerprint; shards and tokenizer may lie elsewhere:
+
+{"splits": {"train": {"shards": ["/data/cc12m/*.tar"]}}, "tokenizer": "c4_en.model"}
 """
 
 from __future__ import annotations
@@ -30,16 +36,21 @@ class DataError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split: its shards in order, and how many examples they hold together."""
+    """One split: its shards in order, how many examples they hold together and, if known, each."""
 
     name: str
     shards: tuple[Path, ...]
     examples: int
+    counts: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A finished data set on disk. Equal fingerprints mean equal bytes in every file."""
+    """A finished data set on disk. Equal fingerprints mean equal examples in equal order.
+
+    class_names, templates: empty where the set has none. image_key, text_key: where an example's
+    image and caption are, if not where its format has them. channels: of all images, if noted.
+    """
 
     folder: Path
     name: str
@@ -50,6 +61,14 @@ class Dataset:
     tokenizer: Path
     recipe: dict[str, Any] = dataclasses.field(repr=False)
     hashes: dict[str, str] = dataclasses.field(repr=False)
+    image_key: str | None = None
+    text_key: str | None = None
+    channels: int | None = None
+
+    @property
+    def index_cache(self) -> Path:
+        """Where indexes of tars in a read-only folder are kept."""
+        return self.folder / "cache" / "tars"
 
     @classmethod
     def open(cls, folder: str | Path) -> Dataset:
@@ -68,26 +87,34 @@ class Dataset:
         if about is None:
             raise DataError(
                 f"{folder} has no readable {FILE}, so the data set is unfinished; run the command "
-                f"that writes it again (for glyphs: `study data glyphs --out {folder}`)"
+                f"that writes it again (for glyphs: `study data glyphs --out {folder}`), or "
+                f"`study data index {folder}` once if others wrote its shards"
             )
         try:
+            unfinished = any("examples" not in split for split in about["splits"].values())
+            if unfinished or "fingerprint" not in about:
+                raise DataError(
+                    f"{folder / FILE} does not say what its shards hold; complete it once with "
+                    f"`study data index {folder}`"
+                )
             splits = {
                 name: Split(
                     name=name,
                     shards=tuple(folder / shard for shard in split["shards"]),
                     examples=int(split["examples"]),
+                    counts=tuple(split["counts"]) if "counts" in split else None,
                 )
                 for name, split in about["splits"].items()
             }
-            tokenizer = folder / (about["tokenizer"] or TOKENIZER)
-            names = folder / about["class_names"]
-            templates, fingerprint = folder / about["templates"], str(about["fingerprint"])
+            tokenizer = folder / (about.get("tokenizer") or TOKENIZER)
+            fingerprint = str(about["fingerprint"])
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{folder / FILE} lacks the entry {error}; {HOW_TO_MEND}") from None
+        lists = {key: folder / about[key] for key in ("class_names", "templates") if key in about}
         shards = [shard for split in splits.values() for shard in split.shards]
         # What is only evaluated on has no tokenizer: its texts are read with the cell's own.
-        needed = [tokenizer] if about["tokenizer"] else []
-        for path in [*shards, *needed, names, templates]:
+        needed = [tokenizer] if about.get("tokenizer") else []
+        for path in [*shards, *needed, *lists.values()]:
             if not path.is_file():
                 raise DataError(f"{path} is missing; {HOW_TO_MEND}")
         return cls(
@@ -95,11 +122,14 @@ class Dataset:
             name=str(about.get("name", folder.name)),
             fingerprint=fingerprint,
             splits=splits,
-            class_names=_lines(names),
-            templates=_lines(templates),
+            class_names=_lines(lists["class_names"]) if "class_names" in lists else (),
+            templates=_lines(lists["templates"]) if "templates" in lists else (),
             tokenizer=tokenizer,
             recipe=about.get("recipe", {}),
             hashes=about.get("sha256", {}),
+            image_key=about.get("image_key"),
+            text_key=about.get("text_key"),
+            channels=about.get("channels"),
         )
 
     def split(self, name: str) -> Split:
@@ -113,9 +143,14 @@ class Dataset:
         """Reads every file and compares it with the SHA-256 noted when the set was written.
 
         Raises:
-          DataError: the first file that differs.
+          DataError: the first file that differs, or no hashes noted.
         """
-        for name, now in _hashes(self.folder, sorted(self.hashes)).items():
+        if not self.hashes:
+            raise DataError(
+                f"{self.folder} has no hashes to compare with; note them once with "
+                f"`study data index {self.folder} --hash`"
+            )
+        for name, now in hashes_of(self.folder, sorted(self.hashes)).items():
             if now != self.hashes[name]:
                 raise DataError(f"{self.folder / name} is not what was written; {HOW_TO_MEND}")
 
@@ -151,7 +186,7 @@ def write_about(
     """
     shards = [shard for names, _ in splits.values() for shard in names]
     tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []
-    hashes = _hashes(folder, sorted([*shards, *tokenizer, CLASS_NAMES, TEMPLATES]))
+    hashes = hashes_of(folder, sorted([*shards, *tokenizer, CLASS_NAMES, TEMPLATES]))
     listing = "".join(f"{file} {digest}\n" for file, digest in sorted(hashes.items()))
     write_json(
         folder / FILE,
@@ -174,7 +209,9 @@ def write_about(
     return Dataset.open(folder)
 
 
-def _hashes(folder: Path, files: list[str]) -> dict[str, str]:
+def hashes_of(folder: Path, files: list[str]) -> dict[str, str]:
+    """The SHA-256 of each file, named from `folder`."""
+
     def digest(file: str) -> str:
         with (folder / file).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

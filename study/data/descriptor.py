@@ -18,8 +18,8 @@ import scipy.linalg
 
 from study.data import embeddings
 from study.data.dataset import DataError, Dataset
+from study.data.examples import examples_of
 from study.data.parallel import Progress, quiet
-from study.data.shards import ShardReader
 from study.data.sources import labels
 
 NAME = "hog-lda-96"
@@ -71,13 +71,16 @@ def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> Ho
     Raises:
       DataError: a shard that cannot be read.
     """
-    reader = ShardReader.of(dataset, "train")
+    reader = examples_of(dataset, "train")
     index_N = np.linspace(0, len(reader) - 1, min(examples, len(reader))).astype(np.int64)
-    features = [
-        describe(reader.pixels(part, size=SIZE, channels=1))
-        for part in np.array_split(index_N, len(index_N) // _CHUNK + 1)
-    ]
-    return fit_features(np.concatenate(features), labels(dataset, "train")[index_N], dim)
+    features, used = [], []
+    for part_N in np.array_split(index_N, len(index_N) // _CHUNK + 1):
+        images_NxHxWxC, errors = reader.usable(part_N, size=SIZE, channels=1)
+        good_N = ~np.isin(part_N, list(errors))
+        features.append(describe(images_NxHxWxC[good_N]))
+        used.append(part_N[good_N])
+    class_N = labels(dataset, "train")[np.concatenate(used)]
+    return fit_features(np.concatenate(features), class_N, dim)
 
 
 def embed(dataset: Dataset, *, dim: int = DIM, workers: int = 2, progress: Progress = quiet) -> str:

@@ -1,29 +1,37 @@
 """Cached image embeddings: made once with any frozen tower, read as memory-mapped rows.
 
-    <data set>/embeddings/<tower>/tower.json        written last; what the tower is, its width
+    <data set>/embeddings/<tower>/tower.json        written last; what the tower is, its width,
+                                                    and of each file rows and SHA-256
                                   train-00000.npy   float16 N x E, one file for each shard
+                                  train-00000.json  what tower.json will say of it
 
-Row i of a split is example i of it, in the order of its shards. Embeddings made elsewhere may
-also lie in one `<split>.npy`.
+Row i of a split is example i of it, in the order of its shards; a row of NaN is an example
+without a usable image. Embeddings made elsewhere may also lie in one `<split>.npy`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from study.data import memo
-from study.data.dataset import DataError, Dataset
+from study.data.dataset import DataError, Dataset, hashes_of
+from study.data.examples import examples_of_shard
 from study.data.parallel import Progress, each, quiet
-from study.data.shards import ShardReader
 from study.records import read_json, write_json
 
 FILE, BEGUN = "tower.json", "begun.json"
-_BATCH = 1024
+LAYOUT = 2  # each shard has a JSON file beside it until all are written
+_BATCH = 256
+_AGAIN = "remove it and run the command that made it again (`study data embed-shards`)"
 
 
 class Tower(Protocol):
@@ -42,34 +50,48 @@ class Tower(Protocol):
 
 
 def embed(
-    dataset: Dataset, tower: Tower, name: str, *, workers: int = 2, progress: Progress = quiet
+    dataset: Dataset,
+    tower: Tower,
+    name: str,
+    *,
+    workers: int = 2,
+    max_bad_share: float = 0.01,
+    part: tuple[int, int] = (0, 1),
+    progress: Progress = quiet,
 ) -> Path:
-    """Embeds every split with `tower` into `embeddings/<name>`; whole shards are kept.
+    """Embeds every split with `tower` into `embeddings/<name>`, shard by shard.
 
+    A shard appears when it is whole and is not made again, so a killed run goes on where it was.
     With workers > 1 the tower must be picklable.
 
+    Arguments:
+      max_bad_share: of a split's images that may be unusable.
+      part: (k, n): only every n-th shard from the k-th on, for one machine of n that write into
+        one folder. The one that finds all shards written finishes the folder.
+
     Raises:
-      DataError: a damaged shard, or a disk that is full or read-only.
+      DataError: a damaged shard, too many unusable images, or a disk that is full or read-only.
     """
     folder = dataset.folder / "embeddings" / name
     about = {"name": name, "dim": tower.dim, "dataset_fingerprint": dataset.fingerprint}
-    about |= tower.about
+    about |= tower.about | {"layout": LAYOUT}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if read_json(folder / BEGUN) != about:  # parts of another tower or other data
-            (folder / FILE).unlink(missing_ok=True)
-            for path in folder.glob("*.npy"):
+            for path in [*folder.glob("*.npy"), *folder.glob("*.json")]:
                 path.unlink()
             write_json(folder / BEGUN, about)
         tasks = [
-            (shard, folder / f"{shard.stem}.npy", tower)
+            _Task(dataset=dataset, split=split.name, number=k, folder=folder, tower=tower)
             for split in dataset.splits.values()
-            for shard in split.shards
+            for k in range(len(split.shards))
         ]
-        missing = [task for task in tasks if not _readable(task[1], tower.dim)]
+        mine = tasks[part[0] :: part[1]]
+        missing = [task for task in mine if not task.done]
         for done, _ in enumerate(each(_embed_shard, missing, workers=workers), start=1):
-            progress("embedding", len(tasks) - len(missing) + done, len(tasks))
-        write_json(folder / FILE, about)
+            progress("embedding", len(mine) - len(missing) + done, len(mine))
+        if all(task.done for task in tasks):
+            _finish(dataset, folder, about, tasks, max_bad_share)
     except OSError as error:
         raise DataError(
             f"cannot write {folder}: {error.strerror or error}; make room and run again "
@@ -78,26 +100,90 @@ def embed(
     return folder
 
 
-def _embed_shard(task: tuple[Path, Path, Tower]) -> None:
-    shard, out, tower = task
-    reader = ShardReader([shard])
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One shard to embed, and where to."""
+
+    dataset: Dataset
+    split: str
+    number: int
+    folder: Path
+    tower: Tower
+
+    @property
+    def out(self) -> Path:
+        return self.folder / f"{self.split}-{self.number:05d}.npy"
+
+    @property
+    def done(self) -> bool:
+        """Whether the rows are there; what is said of them is written before."""
+        said = self.out.with_suffix(".json")
+        return said.exists() and _readable(self.out, self.tower.dim)
+
+
+def _embed_shard(task: _Task) -> None:
+    tower = task.tower
+    reader = examples_of_shard(task.dataset, task.split, task.number)
     rows_NxE = np.empty((len(reader), tower.dim), np.float16)
-    for start in range(0, len(reader), _BATCH):
-        part = range(start, min(start + _BATCH, len(reader)))
-        rows_NxE[part.start : part.stop] = tower(
-            reader.pixels(part, size=tower.size, channels=tower.channels)
-        )
-    memo.save(out, rows_NxE)
+    bad: dict[str, str] = {}
+    # The next images are decoded while the tower is at work on these.
+    with ThreadPoolExecutor(1) as ahead:
+        parts = [
+            range(start, min(start + _BATCH, len(reader)))
+            for start in range(0, len(reader), _BATCH)
+        ]
+        read = functools.partial(reader.usable, size=tower.size, channels=tower.channels)
+        coming = [ahead.submit(read, part) for part in parts[:1]]
+        for k, part in enumerate(parts):
+            images_NxHxWxC, errors = coming.pop().result()
+            if k + 1 < len(parts):
+                coming.append(ahead.submit(read, parts[k + 1]))
+            rows_NxE[part.start : part.stop] = tower(images_NxHxWxC)
+            rows_NxE[list(errors)] = np.nan
+            bad |= {str(i): str(error) for i, error in errors.items()}
+    out = io.BytesIO()
+    np.save(out, rows_NxE)
+    digest = hashlib.sha256(out.getbuffer()).hexdigest()
+    said = {"rows": len(rows_NxE), "sha256": digest, "bad": bad}
+    write_json(task.out.with_suffix(".json"), said)
+    memo.save(task.out, rows_NxE)
+
+
+def _finish(
+    dataset: Dataset, folder: Path, about: dict[str, Any], tasks: list[_Task], max_bad_share: float
+) -> None:
+    """Writes tower.json, which says of the shards what their own JSON files said."""
+    if (folder / FILE).exists():
+        return
+    said = {task.out.stem: read_json(task.out.with_suffix(".json")) or {} for task in tasks}
+    for split in dataset.splits.values():
+        bad = [
+            why
+            for task in tasks
+            if task.split == split.name
+            for why in said[task.out.stem]["bad"].values()
+        ]
+        if len(bad) > max_bad_share * split.examples:
+            raise DataError(
+                f"{len(bad)} of the {split.examples:,} images of {split.name} cannot be used, "
+                f"more than {max_bad_share:.2%}; the first: {bad[0]}; or allow more "
+                "(--max-bad-share)"
+            )
+    write_json(folder / FILE, about | {"shards": said})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CachedEmbeddings:
-    """The embeddings of one split: memory-mapped parts, in order."""
+    """The embeddings of one split: memory-mapped parts, in order.
+
+    bad: why, for each example whose image could not be used and whose row is NaN.
+    """
 
     name: str
     dim: int
     parts: tuple[np.ndarray, ...]
     about: dict[str, Any]
+    bad: dict[int, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls, dataset: Dataset, name: str, split: str) -> CachedEmbeddings:
@@ -122,14 +208,37 @@ class CachedEmbeddings:
                 "make it again with `study data embed`"
             )
         dim = int(about["dim"])
-        parts = tuple(_mapped(path, dim) for path in _files(folder, split))
+        files = _files(folder, split)
+        parts = tuple(_mapped(path, dim) for path in files)
         rows = sum(len(part) for part in parts)
         if rows != examples:
             raise DataError(
                 f"{folder} holds {rows} rows for {split}, which has {examples} examples; "
                 "remove the folder and make it again with `study data embed`"
             )
-        return cls(name=name, dim=dim, parts=parts, about=about)
+        said, start = about.get("shards", {}), 0
+        bad: dict[int, str] = {}
+        for path, part in zip(files, parts, strict=True):
+            found = said.get(path.stem, {}).get("bad", {})
+            bad |= {start + int(i): why for i, why in found.items()}
+            start += len(part)
+        return cls(name=name, dim=dim, parts=parts, about=about, bad=bad)
+
+    @staticmethod
+    def verify(folder: Path) -> None:
+        """Compares the files of a finished folder with the hashes noted when they were written.
+
+        Raises:
+          DataError: the first file that differs or is missing.
+        """
+        said = (read_json(folder / FILE) or {}).get("shards", {})
+        names = [f"{stem}.npy" for stem in said]
+        for name in names:
+            if not (folder / name).is_file():
+                raise DataError(f"{folder / name} is missing; {_AGAIN}")
+        for name, digest in hashes_of(folder, names).items():
+            if digest != said[name.removesuffix(".npy")]["sha256"]:
+                raise DataError(f"{folder / name} is not what was written; {_AGAIN}")
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)

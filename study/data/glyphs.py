@@ -23,6 +23,7 @@ import PIL
 import PIL.features
 import sentencepiece
 
+from study.cell import Data
 from study.data import descriptor, glyph_render
 from study.data.dataset import (
     CLASS_NAMES,
@@ -47,13 +48,13 @@ from study.data.glyph_characters import (
 from study.data.parallel import Progress, each, quiet
 from study.data.picture import samples_picture
 from study.data.shards import write_shard
-from study.data.sources import labels, tokens
+from study.data.sources import labels
+from study.data.texts import tokens
 from study.data.tokens import train_tokenizer
 from study.records import read_json, write_json
 
 NAME, VERSION = "glyphs", 1
 SHARD_EXAMPLES, HELD_OUT, VIEWS = 8192, 750, 4
-TEXT_LENGTH = 16
 BEGUN = "begun.json"
 
 
@@ -83,7 +84,7 @@ def make(
             samples.write_bytes(samples_picture(dataset, "train", 8, 6))
     for done, split in enumerate(dataset.splits, start=1):
         labels(dataset, split)
-        tokens(dataset, split, TEXT_LENGTH)
+        tokens(dataset, split, Data())
         progress("reading captions", done, len(dataset.splits))
     return dataset
 

@@ -9,12 +9,16 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from study.cell import Resize
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GRAY_MODES = ("1", "L", "I", "I;16", "F")
 
 
-def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
-    """uint8 size x size x channels (1 or 3); resized with antialiasing if the size differs.
+def decode(data: bytes, *, size: int, channels: int, resize: Resize = "bicubic") -> np.ndarray:
+    """uint8 size x size x channels (1 or 3), the whole image squeezed to a square.
+
+    "bicubic" resizes with antialiasing; "bilinear" without, as the paper's code base does.
 
     Raises whatever PIL raises for damaged bytes, and ValueError for a PNG with a wrong checksum,
     which PIL lets pass.
@@ -29,10 +33,20 @@ def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
         page: Image.Image = image
         mode = "L" if channels == 1 else "RGB"
         if page.mode != mode:
-            page = _eight_bits(page).convert(mode)
+            page = eight_bits(page).convert(mode)
         if page.size != (size, size):
-            page = page.resize((size, size), Image.Resampling.BICUBIC)
+            page = _resized(page, size, resize)
         return np.asarray(page).reshape(size, size, channels)
+
+
+def _resized(page: Image.Image, size: int, resize: Resize) -> Image.Image:
+    if resize == "bicubic":
+        return page.resize((size, size), Image.Resampling.BICUBIC)
+    # PIL's `resize` always widens its filter to the scale; its affine transform never does.
+    whole = (0, 0, page.width, page.height)
+    return page.transform(
+        (size, size), Image.Transform.EXTENT, whole, resample=Image.Resampling.BILINEAR
+    )
 
 
 def channels_of(data: bytes) -> int:
@@ -41,10 +55,17 @@ def channels_of(data: bytes) -> int:
         return 1 if image.mode in _GRAY_MODES else 3
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grayscale scaled to 8 bits; PIL would clip it."""
+def eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grayscale scaled to 8 bits, which PIL would clip; transparency on white.
+
+    White is what a page is and what img2dataset takes: a black icon on nothing would be all black.
+    """
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype("u1"))
+    if "A" in image.getbands() or "transparency" in image.info:
+        see_through = image.convert("RGBA")
+        white = Image.new("RGBA", see_through.size, "white")
+        return Image.alpha_composite(white, see_through)
     return image
 
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,100 +15,89 @@ import numpy as np
 
 from study.data import tar_index
 from study.data.dataset import HOW_TO_MEND, DataError, Dataset
-from study.data.images import channels_of, decode
-from study.data.tar_index import BLOCK, IMAGE, JSON, TEXT, TarIndex, index_of
+from study.data.reader import Reader, checked_length
+from study.data.tar_index import BLOCK, IMAGE, IMAGE_NAMES, JSON, TEXT, TarIndex, index_of
 
 _MOST_OPEN_FILES = 256
 
 
-class ShardReader:
-    """Examples of some tars by index, in the order of the tars. Threads and processes may share it.
+class ShardReader(Reader):
+    """Examples of webdataset tars. Threads and processes may share it.
 
-    `reader[i]` is {"key": str, "image": encoded bytes, "text": str, "json": dict}.
+    The index of a tar (48 bytes an example, and its key) is read when the tar is first met if
+    `counts` says how many examples each holds, else at once.
 
-    Raises:
-      DataError: a tar, or one of its members, that is missing or damaged, by name.
+    Arguments:
+      text_key: the key of the caption in an example's JSON; None takes the `txt` member, and
+        "caption", as img2dataset calls it, where there is none.
+      cache: a folder for the indexes of tars whose own folder is read-only.
     """
 
-    def __init__(self, paths: Sequence[str | Path]):
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        text_key: str | None = None,
+        cache: Path | None = None,
+        counts: Sequence[int] | None = None,
+    ):
         self.paths = tuple(Path(path) for path in paths)
-        self._indexes: tuple[TarIndex, ...] = tuple(index_of(path) for path in self.paths)
-        self._ends = list(itertools.accumulate(len(index) for index in self._indexes))
+        self._text_key, self._cache = text_key, cache
+        self._indexes: dict[int, TarIndex] = {}
+        if counts is None:
+            self._indexes = {k: index_of(path, cache) for k, path in enumerate(self.paths)}
+            counts = [len(self._indexes[k]) for k in range(len(self.paths))]
+        self._counts = tuple(counts)
+        self._ends = list(itertools.accumulate(self._counts))
         self._open()
 
     @classmethod
     def of(cls, dataset: Dataset, split: str) -> ShardReader:
         """The reader of a split, whose number of examples must be the one in dataset.json."""
         about = dataset.split(split)
-        reader = cls(about.shards)
-        if len(reader) != about.examples:
-            raise DataError(
-                f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
-                f"dataset.json says {about.examples}; {HOW_TO_MEND}"
-            )
+        reader = cls(
+            about.shards, text_key=dataset.text_key, cache=dataset.index_cache, counts=about.counts
+        )
+        checked_length(reader, dataset, split)
         return reader
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {
-            "key": self.key(i),
-            "image": self.image(i),
-            "text": self.text(i),
-            "json": self.json(i),
-        }
-
     def key(self, i: int) -> str:
         shard, row = self._locate(i)
-        return self._indexes[shard].keys_N[row].decode()
+        return self._index(shard).keys_N[row].decode()
+
+    def path(self, i: int) -> Path:
+        return self.paths[self._locate(i)[0]]
 
     def image(self, i: int) -> bytes:
-        """The encoded image."""
-        return self._member(i, IMAGE)
+        data = self._member(i, IMAGE)
+        if not data:
+            raise self.damage(i, f"it has no image ({', '.join(IMAGE_NAMES)})")
+        return data
 
     def text(self, i: int) -> str:
-        try:
-            return self._member(i, TEXT).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self.damage(i, f"its text is not UTF-8 ({error.reason})") from None
+        data = None if self._text_key else self._member(i, TEXT)
+        if data is not None:
+            try:
+                return data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise self.damage(i, f"its text is not UTF-8 ({error.reason})") from None
+        key = self._text_key or "caption"
+        text = self.json(i).get(key)
+        if not isinstance(text, str):
+            txt = "" if self._text_key else "txt, or "
+            raise self.damage(i, f'it has no text ({txt}"{key}" in its json)')
+        return text
 
     def json(self, i: int) -> dict[str, Any]:
-        """The metadata; empty where the example has none."""
         data = self._member(i, JSON)
         try:
-            return json.loads(data) if data else {}
+            about = json.loads(data) if data else {}
         except ValueError:
             raise self.damage(i, "its metadata is not JSON") from None
-
-    def texts(self) -> Iterator[str]:
-        return (self.text(i) for i in range(len(self)))
-
-    def pixels(self, index_N: Iterable[int], *, size: int, channels: int) -> np.ndarray:
-        """Decoded images, uint8 N x size x size x channels."""
-        index = [int(i) for i in index_N]
-        out_NxHxWxC = np.empty((len(index), size, size, channels), np.uint8)
-        for row, i in enumerate(index):
-            data = self.image(i)
-            try:
-                out_NxHxWxC[row] = decode(data, size=size, channels=channels)
-            except Exception as error:  # PIL raises many kinds, SyntaxError among them
-                raise self.damage(i, f"its image does not decode ({error})") from None
-        return out_NxHxWxC
-
-    def channels(self) -> int:
-        """1 if the first examples are all grayscale, else 3."""
-        counts = []
-        for i in range(min(16, len(self))):
-            try:
-                counts.append(channels_of(self.image(i)))
-            except Exception as error:
-                raise self.damage(i, f"its image does not decode ({error})") from None
-        return max(counts, default=1)
-
-    def damage(self, i: int, what: str) -> DataError:
-        """The error that names the shard and key of example `i`."""
-        return DataError(f"{self.paths[self._locate(i)[0]]}: {self.key(i)}: {what}; {HOW_TO_MEND}")
+        return about if isinstance(about, dict) else {}
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -118,12 +107,24 @@ class ShardReader:
         shard = bisect.bisect_right(self._ends, i)
         return shard, i - (self._ends[shard - 1] if shard else 0)
 
-    def _member(self, i: int, column: int) -> bytes:
+    def _index(self, shard: int) -> TarIndex:
+        if shard not in self._indexes:
+            index = index_of(self.paths[shard], self._cache)
+            if len(index) != self._counts[shard]:
+                raise DataError(
+                    f"{self.paths[shard]} holds {len(index)} examples, dataset.json says "
+                    f"{self._counts[shard]}; if the tar is right, run `study data index` again"
+                )
+            self._indexes[shard] = index
+        return self._indexes[shard]
+
+    def _member(self, i: int, column: int) -> bytes | None:
+        """The bytes of a member, None where the example has none such."""
         shard, row = self._locate(i)
-        index = self._indexes[shard]
+        index = self._index(shard)
         offset, size = int(index.offsets_Nx3[row, column]), int(index.sizes_Nx3[row, column])
         if size <= 0:
-            return b""
+            return None if size < 0 else b""
         data = self._read(shard, offset, size)
         if len(data) != size:
             raise self.damage(i, f"the tar ends before byte {offset + size}")
@@ -162,7 +163,8 @@ class ShardReader:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_handles", "_lock")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_handles", "_lock")}
+        return state | {"_indexes": dict(self._indexes)}  # another thread may be adding one
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -1,46 +1,41 @@
-"""Sources: whole batches of a split by index, from cached embeddings or from image shards."""
+"""Sources: whole batches of a split by index, from cached embeddings or from image shards.
+
+An example that cannot be used is replaced by the next one that can (`study.data.stand_ins`).
+"""
 
 from __future__ import annotations
 
-import functools
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from study.cell import CachedImage, ViT
+from study.cell import CachedImage, Data, ViT
 from study.data import memo
 from study.data.dataset import DataError, Dataset
 from study.data.embeddings import CachedEmbeddings
-from study.data.shards import ShardReader
-from study.data.tokens import Tokenizer
+from study.data.examples import examples_of
+from study.data.reader import DamagedExample
+from study.data.stand_ins import StandIns
+from study.data.texts import Texts
 
 Batch = dict[str, np.ndarray]
+_BLOCK = 32  # examples that a thread decodes at a time
+_SMALL_FILE = 4096  # bytes; decoding smaller images is Python's work more than PIL's
 
 
-class _Texts:
-    """Tokens of a split by index, read when first asked for: evaluations may need images alone."""
-
-    def __init__(self, dataset: Dataset, split: str, text_length: int):
-        self._texts = dataset, split, text_length
-
-    @functools.cached_property
-    def tokens_NxL(self) -> np.ndarray:
-        return tokens(*self._texts)
-
-    def text(self, index_N: np.ndarray) -> np.ndarray:
-        """Tokens, int32 N x L."""
-        return self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
-
-
-class EmbeddedSource(_Texts):
+class EmbeddedSource:
     """`batch(index_N)` is {"image": float32 NxE cached embeddings, "text": int32 NxL tokens}.
 
     Raises:
-      DataError: embeddings that are missing, stale, of another width than `dim`, or no numbers.
+      DataError: embeddings that are missing, stale or of another width than `dim`, or no numbers,
+        or too many examples that cannot be used.
     """
 
-    def __init__(self, dataset: Dataset, split: str, image: CachedImage, text_length: int):
-        super().__init__(dataset, split, text_length)
+    def __init__(self, dataset: Dataset, split: str, image: CachedImage, data: Data):
         self._cache = CachedEmbeddings.open(dataset, image.embeddings, split)
         if self._cache.dim != image.dim:
             raise DataError(
@@ -48,14 +43,26 @@ class EmbeddedSource(_Texts):
                 f"{image.dim}; set model.image.dim and model.embed_dim to {self._cache.dim}"
             )
         self.size = len(self._cache)
+        self.texts = Texts(dataset, split, data, whole=True)
+        self.stand_ins = StandIns(
+            size=self.size, max_share=data.max_bad_share, what=f"{dataset.name}, {split}"
+        )
+        self.stand_ins.seen(self.size)
+        bad = {i: DamagedExample(why) for i, why in self._cache.bad.items()}
+        self.stand_ins.note(bad)
         small = 4 * self.size * image.dim <= memo.IN_MEMORY_BYTES
-        self._rows_NxE = self._finite(self._cache.rows()) if small else None
+        self._rows_NxE = None
+        if small:
+            self._rows_NxE = self._cache.rows()
+            self._finite(np.delete(self._rows_NxE, list(bad), axis=0) if bad else self._rows_NxE)
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        return {"image": self.image(index_N), "text": self.text(index_N)}
+        self.stand_ins.note(self.texts.bad)
+        index_N = self.stand_ins.of(index_N)
+        return {"image": self.image(index_N), "text": self.texts.take(index_N)}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
-        """Cached embeddings, float32 N x E."""
+        """Cached embeddings alone, float32 N x E."""
         if self._rows_NxE is not None:
             return self._rows_NxE.take(index_N, axis=0)
         return self._finite(self._cache.take(index_N))
@@ -69,15 +76,23 @@ class EmbeddedSource(_Texts):
             )
         return rows_NxE
 
+    def text(self, index_N: np.ndarray) -> np.ndarray:
+        """Tokens alone, int32 N x L, whatever their images are."""
+        return self.texts.usable(index_N)
 
-class ImageSource(_Texts):
+
+class ImageSource:
     """`batch(index_N)` is {"image": float32 NxHxWxC in [-1, 1], "text": int32 NxL tokens}.
 
     Grayscale images keep their one channel, unless `channels` says otherwise. A split whose
-    pixels are few is kept decoded, each image from its first use on.
+    pixels are few is kept decoded, each image from its first use on; of others, images and texts
+    are read when they are asked for.
 
     Arguments:
       crop: the share of each side that is seen: resized to size / crop, cut around the centre.
+      channels: 1 or 3; None takes what the data set says, or what its first images have.
+      threads: that decode; None is one for each core.
+      keep: decoded images; None keeps them if they are few.
     """
 
     def __init__(
@@ -85,35 +100,111 @@ class ImageSource(_Texts):
         dataset: Dataset,
         split: str,
         image: ViT,
-        text_length: int,
+        data: Data,
         *,
         crop: float = 1.0,
         channels: int | None = None,
+        threads: int | None = None,
+        keep: bool | None = None,
     ):
-        super().__init__(dataset, split, text_length)
-        self._reader = ShardReader.of(dataset, split)
+        self._reader = examples_of(dataset, split)
         self.size = len(self._reader)
-        self.image_size = image.image_size
-        self.crop = crop
-        self.channels = channels or self._reader.channels()
+        self.image_size, self.crop, self._resize = image.image_size, crop, data.resize
+        self.channels = channels or dataset.channels or self._reader.channels()
+        self.stand_ins = StandIns(
+            size=self.size, max_share=data.max_bad_share, what=f"{dataset.name}, {split}"
+        )
         pixels = self.size * self.image_size**2 * self.channels
-        self._keep = pixels <= memo.IN_MEMORY_BYTES // 2
+        self._keep = pixels <= memo.IN_MEMORY_BYTES // 2 if keep is None else keep
+        self.texts = Texts(dataset, split, data, whole=self._keep)
+        self._threads = _threads(self._reader, threads)
         self._forget()
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        return {"image": self.image(index_N), "text": self.text(index_N)}
+        index_N = np.asarray(index_N)
+        self.stand_ins.seen(len(index_N))
+        if self._keep:
+            self.stand_ins.note(self.texts.bad)
+            pixels_NxHxWxC = self._kept(index_N)
+            text_NxL = self.texts.take(self.stand_ins.of(index_N))
+        else:
+            pixels_NxHxWxC, texts = self._read(index_N, text=True)
+            text_NxL = self.texts.tokenizer(texts)
+        return {"image": _scaled(pixels_NxHxWxC), "text": text_NxL}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
-        """Pixels, float32 N x H x W x C in [-1, 1]."""
-        image_NxHxWxC = self._gather(np.asarray(index_N)).astype(np.float32)
-        image_NxHxWxC *= np.float32(1 / 127.5)
-        image_NxHxWxC -= 1
-        return image_NxHxWxC
+        """Pixels alone, whatever their texts are, float32 N x H x W x C in [-1, 1]."""
+        index_N = np.asarray(index_N)
+        return _scaled(self._kept(index_N) if self._keep else self._read(index_N, text=False)[0])
+
+    def text(self, index_N: np.ndarray) -> np.ndarray:
+        """Tokens alone, int32 N x L, whatever their images are."""
+        return self.texts.usable(index_N)
+
+    def _kept(self, index_N: np.ndarray) -> np.ndarray:
+        while True:
+            at_N = self.stand_ins.of(index_N)
+            new_M = np.unique(at_N[~self._decoded_N[at_N]])
+            if not len(new_M):
+                return self._pixels_NxHxWxC.take(at_N, axis=0)
+            bad, _ = self._fill(new_M, self._pixels_NxHxWxC, new_M, text=False)
+            self._decoded_N[new_M] = True
+            self._decoded_N[list(bad)] = False
+            self.stand_ins.note(bad)
+
+    def _read(self, index_N: np.ndarray, *, text: bool) -> tuple[np.ndarray, list[str]]:
+        out_NxHxWxC = np.empty((len(index_N), *self._shape), np.uint8)
+        texts = [""] * len(index_N)
+        todo_M = np.arange(len(index_N))
+        while len(todo_M):
+            at_M = self.stand_ins.of(index_N[todo_M])
+            bad, found = self._fill(at_M, out_NxHxWxC, todo_M, text=text)
+            for row, value in zip(todo_M.tolist(), found, strict=True):
+                texts[row] = value
+            todo_M = todo_M[np.isin(at_M, list(bad))]
+            self.stand_ins.note(bad)
+        return out_NxHxWxC, texts
+
+    def _fill(
+        self, index_M: np.ndarray, out_NxHxWxC: np.ndarray, row_M: np.ndarray, *, text: bool
+    ) -> tuple[dict[int, DamagedExample], list[str]]:
+        """Decodes examples into rows of `out_NxHxWxC`; returns the damaged ones, and the texts."""
+        whole = int(self.image_size / self.crop)
+        left = (whole - self.image_size) // 2
+        seen = slice(left, left + self.image_size)
+
+        def decode(pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, DamagedExample], list[str]]:
+            bad, texts = {}, []
+            for i, row in pairs:
+                texts.append("")
+                try:
+                    data, texts[-1] = self._reader.pair(i) if text else (self._reader.image(i), "")
+                    pixels_HxWxC = self._reader.decoded(
+                        i, data, size=whole, channels=self.channels, resize=self._resize
+                    )
+                except DamagedExample as error:
+                    bad[i] = error
+                else:
+                    out_NxHxWxC[row] = pixels_HxWxC[seen, seen]
+            return bad, texts
+
+        pairs = list(zip(index_M.tolist(), row_M.tolist(), strict=True))
+        if self._threads == 1 or len(pairs) <= _BLOCK:
+            return decode(pairs)
+        # PIL lets go of the interpreter while it decodes and resizes.
+        blocks = [pairs[k : k + _BLOCK] for k in range(0, len(pairs), _BLOCK)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            parts = list(pool.map(decode, blocks))
+        found = {i: error for bad, _ in parts for i, error in bad.items()}
+        return found, [value for _, texts in parts for value in texts]
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.image_size, self.image_size, self.channels
 
     def _forget(self) -> None:
         # Memory that is never touched costs nothing.
-        shape = (self.image_size, self.image_size, self.channels)
-        self._pixels_NxHxWxC = np.empty((self.size if self._keep else 0, *shape), np.uint8)
+        self._pixels_NxHxWxC = np.empty((self.size if self._keep else 0, *self._shape), np.uint8)
         self._decoded_N = np.zeros(len(self._pixels_NxHxWxC), bool)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,21 +216,6 @@ class ImageSource(_Texts):
         self.__dict__.update(state)
         self._forget()
 
-    def _gather(self, index_N: np.ndarray) -> np.ndarray:
-        if not self._keep:
-            return self._decode(index_N)
-        new_M = np.unique(index_N[~self._decoded_N[index_N]])
-        if len(new_M):
-            self._pixels_NxHxWxC[new_M] = self._decode(new_M)
-            self._decoded_N[new_M] = True
-        return self._pixels_NxHxWxC.take(index_N, axis=0)
-
-    def _decode(self, index_N: np.ndarray) -> np.ndarray:
-        size, whole = self.image_size, int(self.image_size / self.crop)
-        pixels_NxHxWxC = self._reader.pixels(index_N, size=whole, channels=self.channels)
-        left = (whole - size) // 2
-        return pixels_NxHxWxC[:, left : left + size, left : left + size]
-
 
 Source = EmbeddedSource | ImageSource
 
@@ -148,45 +224,40 @@ def open_source(
     dataset: Dataset,
     split: str,
     image: CachedImage | ViT,
-    text_length: int,
+    data: Data,
     *,
     crop: float = 1.0,
     channels: int | None = None,
+    threads: int | None = None,
 ) -> Source:
     """The source that a cell's image tower reads. Cached embeddings are as they were made.
 
     Raises:
-      DataError: an empty split; see also `EmbeddedSource` and `study.data.shards.ShardReader`.
+      DataError: an empty split; see also `EmbeddedSource` and `study.data.examples`.
     """
     if not dataset.split(split).examples:
         raise DataError(f"the split {split} of {dataset.folder} has no examples")
     if isinstance(image, CachedImage):
-        return EmbeddedSource(dataset, split, image, text_length)
-    return ImageSource(dataset, split, image, text_length, crop=crop, channels=channels)
-
-
-def tokens(dataset: Dataset, split: str, length: int) -> np.ndarray:
-    """Tokens of all texts of a split, N x length, made once (the fingerprint covers the model)."""
-
-    def make() -> np.ndarray:
-        tokenizer = Tokenizer(dataset.tokenizer, length)
-        tokens_NxL = tokenizer(list(ShardReader.of(dataset, split).texts()))
-        return tokens_NxL.astype(np.uint16) if tokenizer.vocabulary <= 1 << 16 else tokens_NxL
-
-    tokens_NxL = memo.array(dataset, f"tokens-{split}-{length}", make)
-    small = 4 * tokens_NxL.size <= memo.IN_MEMORY_BYTES
-    return tokens_NxL.astype(np.int32, copy=False) if small else tokens_NxL
+        return EmbeddedSource(dataset, split, image, data)
+    return ImageSource(dataset, split, image, data, crop=crop, channels=channels, threads=threads)
 
 
 def labels(dataset: Dataset, split: str) -> np.ndarray:
     """The class of each example, int32 N: its line in the class names, from 0.
 
     Raises:
-      DataError: an example whose metadata have no "class", or one that is no such line.
+      DataError: no class names, an example whose metadata have no "class", or one that is no
+        such line.
     """
+    if not dataset.class_names:
+        raise DataError(
+            f"{dataset.folder} has no class names, and so no classes; use what needs none (the "
+            'tower of a checkpoint, another evaluation) or give it classnames.txt and "class" in '
+            "each json"
+        )
 
     def make() -> np.ndarray:
-        reader, classes = ShardReader.of(dataset, split), len(dataset.class_names)
+        reader, classes = examples_of(dataset, split), len(dataset.class_names)
         class_N = np.empty(len(reader), np.int32)
         for i in range(len(reader)):
             value = reader.json(i).get("class")
@@ -196,3 +267,22 @@ def labels(dataset: Dataset, split: str) -> np.ndarray:
         return class_N
 
     return memo.array(dataset, f"labels-{split}", make)
+
+
+def _scaled(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
+    image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
+    image_NxHxWxC *= np.float32(1 / 127.5)
+    image_NxHxWxC -= 1
+    return image_NxHxWxC
+
+
+def _threads(reader: Any, threads: int | None) -> int:
+    sizes = [1]
+    for i in range(min(16, len(reader))):
+        try:
+            sizes.append(len(reader.image(i)))
+        except DamagedExample:
+            continue
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return (threads or 1) if sum(sizes) / len(sizes) > _SMALL_FILE else 1

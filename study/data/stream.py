@@ -12,13 +12,20 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from study.data.stand_ins import StandIns
+
 ROUNDS = 4
+_COIN = 0xF11B  # keeps the coins of `mirrored` apart from the keys of epochs
 
 
 class Source(Protocol):
-    """What a data set split offers: its size, and any of its examples by index."""
+    """What a data set split offers: its size, and any of its examples by index.
+
+    stand_ins: which of them are replaced, as far as is known.
+    """
 
     size: int
+    stand_ins: StandIns
 
     def batch(self, index_N: np.ndarray) -> dict[str, np.ndarray]:
         """Examples by index: `image` N x ..., `text` int32 N x L; whoever asks may change them."""
@@ -106,6 +113,8 @@ def batches(
     chunks: list[int],
     shard: tuple[int, int] = (0, 1),
     read: Read | None = None,
+    flip: bool = False,
+    replaced: Callable[[int], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The stream from `first_step` on, `chunks[k]` steps at a time.
 
@@ -116,6 +125,8 @@ def batches(
       chunks: lengths, in steps, of the successive pieces.
       shard: (k, n): of each batch only rows [k * B / n, (k + 1) * B / n), for host k of n.
       read: stands between source and stream where data are corrupted (`study.data.corrupt`).
+      flip: mirror images left to right or not, as (seed, i) decides.
+      replaced: told of each piece how many examples of it stand in for others.
 
     Yields dicts of arrays `chunk x (B / n) x ...`.
     """
@@ -124,12 +135,30 @@ def batches(
     rows = np.arange(host * local, (host + 1) * local)
     starts = first_step + np.cumsum([0, *chunks])
 
-    def piece(k: int) -> dict[str, np.ndarray]:
+    def piece(k: int) -> tuple[dict[str, np.ndarray], int]:
         steps = starts[k] + np.arange(chunks[k])
         position_N = (steps[:, None] * batch_size + rows).ravel()
         index_N = indices(position_N, size=source.size, seed=seed)
         arrays = read(source, position_N, index_N) if read else source.batch(index_N)
-        return {n: a.reshape(len(steps), local, *a.shape[1:]) for n, a in arrays.items()}
+        if flip:
+            arrays["image"] = mirrored(arrays["image"], position_N, seed=seed)
+        pieces = {n: a.reshape(len(steps), local, *a.shape[1:]) for n, a in arrays.items()}
+        return pieces, source.stand_ins.count(index_N) if replaced is not None else 0
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    yield from iter(grain.MapDataset.range(len(chunks)).map(piece).to_iter_dataset(ahead))
+    for arrays, count in grain.MapDataset.range(len(chunks)).map(piece).to_iter_dataset(ahead):
+        if replaced is not None:
+            replaced(count)
+        yield arrays
+
+
+def mirrored(image_NxHxWxC: np.ndarray, position_N: np.ndarray, *, seed: int) -> np.ndarray:
+    """Every image mirrored left to right or not, by a coin that its position in the run tosses."""
+    key = np.random.SeedSequence([seed, 0, _COIN]).generate_state(2, np.uint32)
+    word_N = np.asarray(position_N).astype(np.uint64)
+    # Above 2^32 a position is more than one word.
+    coin_N = _mix(_mix(word_N >> np.uint64(32), key[0]) ^ word_N, key[1]) & np.uint64(1)
+    turned_N = coin_N.astype(bool)
+    out_NxHxWxC = image_NxHxWxC.copy()
+    out_NxHxWxC[turned_N] = image_NxHxWxC[turned_N, :, ::-1]
+    return out_NxHxWxC

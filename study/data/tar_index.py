@@ -1,9 +1,13 @@
-"""Where each member of a webdataset tar lies, found once and kept beside the tar."""
+"""Where each member of a webdataset tar lies, found once and kept beside the tar.
+
+Where the tars' folder is read-only it is kept in the data set's own cache.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import tarfile
 import zipfile
@@ -18,7 +22,7 @@ IMAGE, TEXT, JSON = 0, 1, 2  # columns of offsets and sizes
 BLOCK = 512
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TarIndex:
     """Byte ranges of the examples of one tar, in the order of the tar.
 
@@ -33,49 +37,64 @@ class TarIndex:
         return len(self.keys_N)
 
 
-def index_of(tar: Path) -> TarIndex:
-    """The index of a tar: from the file beside it if that still fits, else by reading the tar.
+def index_of(tar: Path, cache: Path | None = None) -> TarIndex:
+    """The index of a tar: from the file kept of it if that still fits, else by reading the tar.
+
+    An example without image or text is in the index all the same: what stands in for it is
+    decided where it is used.
+
+    Arguments:
+      cache: a folder for the index if it cannot be written beside the tar.
 
     Raises:
-      DataError: the tar is missing, truncated or damaged, or an example lacks image or text.
+      DataError: the tar is missing, truncated or damaged.
     """
     try:
         stat = tar.stat()
     except OSError as error:
         raise DataError(f"{tar}: {error.strerror or error}; {HOW_TO_MEND}") from None
-    try:
-        with _path(tar).open("rb") as stream, np.load(stream) as file:
-            if tuple(file["stamp"]) == (stat.st_size, stat.st_mtime_ns):
-                return TarIndex(
-                    keys_N=file["keys"], offsets_Nx3=file["offsets"], sizes_Nx3=file["sizes"]
-                )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # none yet, or a torn one: it is made again
+    for path in _places(tar, cache):
+        try:
+            with path.open("rb") as stream, np.load(stream) as file:
+                if tuple(file["stamp"]) == (stat.st_size, stat.st_mtime_ns):
+                    return TarIndex(
+                        keys_N=file["keys"], offsets_Nx3=file["offsets"], sizes_Nx3=file["sizes"]
+                    )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # none yet, or a torn one: it is made again
     index = _scan(tar)
-    save(tar, index)
+    save(tar, index, cache)
     return index
 
 
-def save(tar: Path, index: TarIndex) -> None:
-    """Writes the index beside the tar, whole or not at all; a read-only folder is no error."""
-    path = _path(tar)
-    part = path.with_name(f".{path.name}.{os.getpid()}.npz")
+def save(tar: Path, index: TarIndex, cache: Path | None = None) -> None:
+    """Keeps the index, whole or not at all; where nothing can be written it is only slower."""
     stat = tar.stat()
-    with contextlib.suppress(OSError):
-        np.savez(
-            part,
-            stamp=np.array([stat.st_size, stat.st_mtime_ns]),
-            keys=index.keys_N,
-            offsets=index.offsets_Nx3,
-            sizes=index.sizes_Nx3,
-        )
-        part.replace(path)
-    with contextlib.suppress(OSError):
-        part.unlink(missing_ok=True)
+    for path in _places(tar, cache):
+        part = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                part,
+                stamp=np.array([stat.st_size, stat.st_mtime_ns]),
+                keys=index.keys_N,
+                offsets=index.offsets_Nx3,
+                sizes=index.sizes_Nx3,
+            )
+            part.replace(path)
+            return
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
-def _path(tar: Path) -> Path:
-    return tar.with_name(tar.name + ".index.npz")
+def _places(tar: Path, cache: Path | None) -> list[Path]:
+    """Where an index may lie: beside the tar, or in the cache under the hash of its path."""
+    places = [tar.with_name(tar.name + ".index.npz")]
+    if cache is not None:
+        digest = hashlib.sha256(str(tar.absolute()).encode()).hexdigest()[:16]
+        places.append(cache / f"{tar.stem}-{digest}.index.npz")
+    return places
 
 
 def _scan(tar: Path) -> TarIndex:
@@ -101,10 +120,6 @@ def _scan(tar: Path) -> TarIndex:
         stream.seek(end)
         if stream.read(BLOCK) != bytes(BLOCK):
             raise DataError(f"{tar} is truncated or damaged at byte {end}; {HOW_TO_MEND}")
-    for key, found in members.items():
-        for column, what in ((IMAGE, f"image ({', '.join(IMAGE_NAMES)})"), (TEXT, "text (txt)")):
-            if column not in found:
-                raise DataError(f"{tar}: {key} has no {what}; {HOW_TO_MEND}")
     where = np.array(
         [[found.get(c, (0, -1)) for c in (IMAGE, TEXT, JSON)] for found in members.values()],
         np.int64,

@@ -13,7 +13,8 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from study.data.dataset import HOW_TO_MEND, DataError
+from study.cell import Data
+from study.data.dataset import HOW_TO_MEND, DataError, Dataset
 
 PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
 _LONGEST_PIECE = 16
@@ -71,16 +72,27 @@ def _seeds(texts: list[str]) -> str:
 
 
 class Tokenizer:
-    """`tokenizer(texts)` is int32 N x length, always ending in EOS.
+    """`tokenizer(texts)` is int32 N x length of any SentencePiece model.
 
     Each text is lower-cased, encoded, cut to length-1 pieces and filled up with EOS, so that the
-    last position, which the text tower reads, is EOS whatever the length ("sticky" EOS).
+    last position, which the text tower reads, is EOS whatever the length ("sticky" EOS, as in
+    the paper's code base).
+
+    Arguments:
+      sticky_eos: else texts are cut to `length` pieces, so that a long one ends without EOS.
 
     Raises:
       DataError: a model that is missing, damaged or has no EOS.
     """
 
-    def __init__(self, model: str | Path, length: int):
+    def __init__(
+        self,
+        model: str | Path,
+        length: int,
+        *,
+        lower_case: bool = True,
+        sticky_eos: bool = True,
+    ):
         path = Path(model)
         try:
             data = path.read_bytes()
@@ -89,7 +101,7 @@ class Tokenizer:
                 f"the tokenizer {path}: {error.strerror or error}; {HOW_TO_MEND}"
             ) from None
         self.length = length
-        self.digest = hashlib.sha256(data).hexdigest()
+        self._lower_case, self._kept = lower_case, length - sticky_eos
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             if not data:
@@ -103,14 +115,26 @@ class Tokenizer:
             ) from None
         if self.eos < 0:
             raise DataError(f"the tokenizer {path} has no EOS piece, which the text tower reads")
+        # What else than the model makes the tokens of a text; empty as the paper has it.
+        self.options = "-cased" * (not lower_case) + "-cut" * (not sticky_eos)
+        self.digest = hashlib.sha256(data).hexdigest() + self.options
+
+    @classmethod
+    def of(cls, dataset: Dataset, data: Data) -> Tokenizer:
+        """The tokenizer of a cell's texts: its own, or else that of the data set.
+
+        Raises:
+          DataError: it is not in the data set's folder; see also `Tokenizer`.
+        """
+        model = dataset.folder / data.tokenizer if data.tokenizer else dataset.tokenizer
+        return cls(model, data.text_length, lower_case=data.lower_case, sticky_eos=data.sticky_eos)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         places: dict[str, int] = {}
-        index_N = np.fromiter(
-            (places.setdefault(text.lower(), len(places)) for text in texts), np.int64
-        )
+        known = [text.lower() if self._lower_case else text for text in texts]
+        index_N = np.fromiter((places.setdefault(text, len(places)) for text in known), np.int64)
         tokens_UxL = np.full((len(places), self.length), self.eos, np.int32)
         for row_L, ids in zip(tokens_UxL, self._pieces.encode(list(places)), strict=True):
-            kept = ids[: self.length - 1]
+            kept = ids[: self._kept]
             row_L[: len(kept)] = kept
         return tokens_UxL[index_N]

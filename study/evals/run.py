@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from study.cell import (
 )
 from study.data.captions import languages
 from study.data.dataset import DataError, Dataset
-from study.data.shards import ShardReader
+from study.data.examples import examples_of
 from study.data.sources import Source, labels, open_source
 from study.data.stream import indices
 from study.data.tokens import Tokenizer
@@ -195,12 +196,14 @@ class Evaluator:
         channels = None
         if dataset is not self._datasets[None] and isinstance(cell.model.image, ViT):
             # The tower takes as many channels as the images it was trained on have.
-            channels = ShardReader.of(self._datasets[None], cell.data.split).channels()
+            own = self._datasets[None]
+            channels = own.channels or examples_of(own, cell.data.split).channels()
         return open_source(
             dataset,
             split or evaluation.split,
             cell.model.image,
-            cell.data.text_length,
+            # Its examples are scored one by one: none may stand in for another.
+            dataclasses.replace(cell.data, max_bad_share=0.0),
             crop=getattr(evaluation, "crop", 1.0),
             channels=channels,
         )

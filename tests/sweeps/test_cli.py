@@ -26,7 +26,11 @@ def study():
     return Study(name="own", question="Q?", cells=cells)
 '''
 CELLS = [Cell(batch_size=16, seed=s, budget=Budget(steps=10)) for s in range(3)]
-VERBS = ["list", "run", "train", "status", "figures", "claims", "doctor", "data"]
+VERBS = ["list", "run", "train", "status", "figures", "claims", "doctor", "data", "bench"]
+SUBVERBS = [
+    *(["data", verb] for verb in ("glyphs", "import", "index", "inspect", "embed-shards")),
+    ["bench", "data"],
+]
 
 
 @pytest.fixture
@@ -72,9 +76,7 @@ def modules_after(*args: str, cwd: Path) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize(
-    "verb", [[], *([v] for v in VERBS), ["data", "glyphs"], ["data", "samples"], ["data", "import"]]
-)
+@pytest.mark.parametrize("verb", [[], *([v] for v in VERBS), *SUBVERBS])
 def test_every_help_ends_with_an_example(study, verb):
     code, out, _ = study(*verb, "--help")
     assert code == 0
@@ -111,8 +113,12 @@ def test_version(study):
         (["claims", "own.py"], "runs"),
         (["figures", "--root", "."], "no records in ."),
         (["run", "exits.py"], "exits.py:2: SystemExit: 3"),
-        (["data", "samples", "nowhere"], "nowhere"),
         (["data", "import", "nowhere", "--out", "here"], "nothing at nowhere"),
+        (["data", "inspect", "nowhere"], "nowhere"),
+        (["data", "index", "nowhere"], "no folder nowhere"),
+        (["data", "index", ".", "--split", "train"], "NAME=PATTERN"),
+        (["data", "embed-shards", "nowhere", "--out", "x"], "nowhere"),
+        (["bench", "data", "--images", "4"], "--batch-size 256"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(study, args, said):

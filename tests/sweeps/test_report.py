@@ -87,6 +87,7 @@ def test_steps_rewrite_one_line_on_a_terminal_and_leave_it_empty():
         ({"eval/zero_shot/val_font/top1": 31.24, "train/loss": 1.0}, "zero-shot val_font 31.2 %"),
         ({"eval/retrieval/x/image_to_text_r1": 5.0}, "image-to-text R@1 x 5.0 %"),
         ({"train/loss": 1.23456}, "loss 1.235"),
+        ({"train/loss": 1, "data/replaced_examples": 1200}, "loss 1, 1,200 examples replaced"),
         ({"eval/zero_shot/val_font/top1": None}, ""),
         ({}, ""),
     ],

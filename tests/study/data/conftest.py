@@ -1,14 +1,21 @@
-"""One small glyphs data set for all tests of the data room, and copies of it to damage."""
+"""Two small data sets for all tests of the data room, ours and another's, and copies to damage."""
 
+import io
+import json
 import shutil
+import tarfile
 from pathlib import Path
 
+import matplotlib
 import pytest
+from PIL import Image
 
 from study.data import descriptor
 from study.data.dataset import Dataset
 from study.data.embeddings import embed
 from study.data.glyphs import write_glyphs
+from study.data.images import eight_bits
+from study.data.index import index
 
 SMALL = {"views": 2, "limit_characters": 120, "shard_examples": 512}
 
@@ -38,3 +45,46 @@ def copy(embedded, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def recipe() -> dict:
     return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Real image files (those inside matplotlib, and crops) as img2dataset leaves a folder."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    folder.mkdir()
+    files = sorted((Path(matplotlib.get_data_path()) / "images").glob("*.png"))
+    files += sorted((Path(matplotlib.get_data_path()) / "sample_data").glob("*.jpg"))
+    rows = []
+    for file in files:
+        words = file.stem.replace("_", " ")
+        rows.append((file.suffix[1:], file.read_bytes(), words))
+        page = eight_bits(Image.open(file)).convert("RGB")
+        half = (page.width // 2, page.height)
+        for side, left in (("left", 0), ("right", page.width - half[0])):
+            out = io.BytesIO()
+            page.crop((left, 0, left + half[0], half[1])).save(out, "WEBP" if left else "JPEG")
+            rows.append(("webp" if left else "jpg", out.getvalue(), f"{side} half of {words}"))
+    for number, start in enumerate(range(0, len(rows), 32)):
+        with tarfile.open(folder / f"{number:05d}.tar", "w") as archive:
+            for i, (kind, image, caption) in enumerate(rows[start : start + 32]):
+                key = f"{number:05d}{i:04d}"
+                about = json.dumps({"key": key, "caption": caption, "status": "success"})
+                members = {kind: image, "json": about.encode()}
+                if i % 2:  # where it is absent, the caption in the json is what there is
+                    members["txt"] = caption.encode()
+                for name, data in members.items():
+                    member = tarfile.TarInfo(f"{key}.{name}")
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    return folder
+
+
+@pytest.fixture
+def folder(photos, tmp_path) -> Path:
+    """A copy of it without a description."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+@pytest.fixture
+def indexed(folder) -> Dataset:
+    return index(folder, train_pieces=200, workers=1).dataset

@@ -242,7 +242,7 @@ def test_a_permutation_of_its_own_at_each_place_is_undone():
     ids=["cached", "pixels"],
 )
 def test_real_sources_are_corrupted_and_stay_as_they_were(embedded, image):
-    source = open_source(embedded, "train", image, 12)
+    source = open_source(embedded, "train", image, Data(text_length=12))
     index = np.arange(source.size)
     before = source.batch(index)
     c = cell(**ALL)

@@ -144,3 +144,51 @@ def test_embeddings_made_elsewhere_may_be_one_file(copy):
         CachedEmbeddings.open(dataset, "elsewhere", "train").rows(), expected
     )
     shutil.rmtree(folder)
+
+
+class Killed:
+    """A tower whose process dies at the third batch of images."""
+
+    def __init__(self, tower):
+        self.tower, self.left = tower, 3
+        self.size, self.channels, self.dim, self.about = 24, 1, tower.dim, tower.about
+
+    def __call__(self, images_NxHxWxC):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return self.tower(images_NxHxWxC)
+
+
+def test_a_killed_run_goes_on_with_the_shards_that_are_missing(copy, tower):
+    dataset = Dataset.open(copy)
+    with pytest.raises(KeyboardInterrupt):
+        embed(dataset, Killed(tower), "again", workers=1)
+    folder = copy / "embeddings" / "again"
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
+    assert 0 < len(written) < sum(len(split.shards) for split in dataset.splits.values())
+    embed(dataset, tower, "again", workers=1)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    for split in SPLITS:
+        one, two = (CachedEmbeddings.open(dataset, name, split) for name in (NAME, "again"))
+        np.testing.assert_array_equal(one.rows(), two.rows())
+
+
+def test_machines_share_the_shards_and_the_last_one_finishes(copy, tower):
+    dataset = Dataset.open(copy)
+    for k in (2, 0):
+        embed(dataset, tower, "again", workers=1, part=(k, 3))
+        with pytest.raises(DataError, match="no finished embeddings"):
+            CachedEmbeddings.open(dataset, "again", "train")
+    embed(dataset, tower, "again", workers=1, part=(1, 3))
+    assert len(CachedEmbeddings.open(dataset, "again", "train")) == dataset.split("train").examples
+
+
+def test_verify_finds_a_row_that_was_changed(copy):
+    folder = copy / "embeddings" / NAME
+    CachedEmbeddings.verify(folder)
+    rows_NxE = np.load(folder / "test_font-00000.npy")
+    rows_NxE[-1, -1] += 1
+    np.save(folder / "test_font-00000.npy", rows_NxE)
+    with pytest.raises(DataError, match=r"test_font-00000\.npy is not what was written"):
+        CachedEmbeddings.verify(folder)

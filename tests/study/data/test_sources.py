@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from study.cell import CachedImage, ViT
-from study.data import memo, sources
+from study.cell import CachedImage, Data, ViT
+from study.data import memo
 from study.data.dataset import DataError, Dataset
 from study.data.embeddings import CachedEmbeddings
 from study.data.glyphs import prepare
@@ -22,13 +22,13 @@ rng = np.random.default_rng(0)
 
 
 def test_the_image_tower_picks_the_source(embedded):
-    assert isinstance(open_source(embedded, "train", EMBEDDED, 16), EmbeddedSource)
-    assert isinstance(open_source(embedded, "train", IMAGE, 16), ImageSource)
+    assert isinstance(open_source(embedded, "train", EMBEDDED, Data()), EmbeddedSource)
+    assert isinstance(open_source(embedded, "train", IMAGE, Data()), ImageSource)
 
 
 @pytest.mark.parametrize("image", [EMBEDDED, IMAGE])
 def test_a_batch_is_its_rows(embedded, image):
-    source = open_source(embedded, "train", image, 16)
+    source = open_source(embedded, "train", image, Data())
     assert source.size == embedded.split("train").examples
     index_N = rng.integers(0, source.size, 64)
     batch = source.batch(index_N)
@@ -40,7 +40,7 @@ def test_a_batch_is_its_rows(embedded, image):
 
 
 def test_embeddings_and_tokens_are_those_of_the_examples(embedded):
-    batch = open_source(embedded, "val_font", EMBEDDED, 12).batch(np.arange(20))
+    batch = open_source(embedded, "val_font", EMBEDDED, Data(text_length=12)).batch(np.arange(20))
     cache = CachedEmbeddings.open(embedded, "hog-lda-16", "val_font")
     np.testing.assert_array_equal(batch["image"], cache.take(np.arange(20)))
     reader = ShardReader.of(embedded, "val_font")
@@ -50,12 +50,12 @@ def test_embeddings_and_tokens_are_those_of_the_examples(embedded):
 
 def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
     index_N = rng.integers(0, embedded.split("train").examples, 300)
-    expected = {image.kind: open_source(embedded, "train", image, 16).batch(index_N)
+    expected = {image.kind: open_source(embedded, "train", image, Data()).batch(index_N)
                 for image in (EMBEDDED, IMAGE)}  # fmt: skip
     monkeypatch.setattr(memo, "IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr(memo, "_KNOWN", {})
     for image in (EMBEDDED, IMAGE):
-        source = open_source(embedded, "train", image, 16)
+        source = open_source(embedded, "train", image, Data())
         kept = source._rows_NxE if image is EMBEDDED else source._keep
         assert kept in (None, False)
         for name, value in source.batch(index_N).items():
@@ -63,7 +63,7 @@ def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
 
 
 def test_images_are_scaled_to_one_and_keep_their_channel(embedded):
-    source = open_source(embedded, "train", IMAGE, 16)
+    source = open_source(embedded, "train", IMAGE, Data())
     pixels = ShardReader.of(embedded, "train").pixels([3, 3, 700], size=24, channels=1)
     image = source.batch(np.array([3, 3, 700]))["image"]
     assert image.shape == (3, 24, 24, 1)
@@ -73,12 +73,12 @@ def test_images_are_scaled_to_one_and_keep_their_channel(embedded):
 
 
 def test_images_of_another_size_are_resized(embedded):
-    source = open_source(embedded, "val_font", ViT(image_size=32), 16)
+    source = open_source(embedded, "val_font", ViT(image_size=32), Data())
     assert source.batch(np.arange(2))["image"].shape == (2, 32, 32, 1)
 
 
 def test_a_source_travels_to_workers(embedded):
-    source = open_source(embedded, "train", IMAGE, 16)
+    source = open_source(embedded, "train", IMAGE, Data())
     twin = pickle.loads(pickle.dumps(source))
     index_N = np.array([0, 5, source.size - 1])
     for name, value in source.batch(index_N).items():
@@ -86,22 +86,22 @@ def test_a_source_travels_to_workers(embedded):
 
 
 def test_an_image_source_pickles_without_its_pixels(embedded):
-    source = open_source(embedded, "train", IMAGE, 16)
+    source = open_source(embedded, "train", IMAGE, Data())
     source.batch(np.arange(source.size))
     assert len(pickle.dumps(source)) < source.size * 24 * 24
 
 
 def test_opening_twice_tokenises_once(copy, monkeypatch):
     dataset = Dataset.open(copy)
-    first = open_source(dataset, "train", EMBEDDED, 16)
+    first = open_source(dataset, "train", EMBEDDED, Data())
     monkeypatch.setattr(memo, "_KNOWN", {})  # as in a new process
 
     def refuse(*_args):
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr(sources, "Tokenizer", refuse)
-    second = open_source(dataset, "train", EMBEDDED, 16)
-    np.testing.assert_array_equal(first.tokens_NxL, second.tokens_NxL)
+    monkeypatch.setattr(Tokenizer, "__call__", refuse)
+    second = open_source(dataset, "train", EMBEDDED, Data())
+    np.testing.assert_array_equal(first.texts.tokens_NxL, second.texts.tokens_NxL)
 
 
 def test_a_cache_of_other_data_is_not_used(copy):
@@ -115,7 +115,7 @@ def test_a_cache_of_other_data_is_not_used(copy):
 
 def test_embeddings_of_another_width_are_refused(embedded):
     with pytest.raises(DataError, match=r"16 wide, the cell says 32; set model\.image\.dim"):
-        open_source(embedded, "train", CachedImage(embeddings="hog-lda-16", dim=32), 16)
+        open_source(embedded, "train", CachedImage(embeddings="hog-lda-16", dim=32), Data())
 
 
 @pytest.mark.parametrize("value", [None, -1, 10**6, "A"])
@@ -141,7 +141,7 @@ def test_a_class_that_is_none_is_named(copy, value):
 
 def test_a_gather_copies_rows_and_nothing_else(embedded):
     """The training loop takes millions of rows a second: no hidden work per batch."""
-    source = open_source(embedded, "train", EMBEDDED, 16)
+    source = open_source(embedded, "train", EMBEDDED, Data())
     index_N = rng.integers(0, source.size, 1000)
     source.batch(index_N)
     tracemalloc.start()
@@ -159,7 +159,7 @@ def test_prepare_makes_what_a_study_reads_and_then_does_nothing(tmp_path, recipe
         glyphs, "write_glyphs", lambda out, **more: write(out, **{**more, **recipe, "workers": 1})
     )
     dataset = prepare(tmp_path)
-    source = open_source(dataset, "train", CachedImage(embeddings="hog-lda-96", dim=96), 16)
+    source = open_source(dataset, "train", CachedImage(embeddings="hog-lda-96", dim=96), Data())
     assert source.batch(np.arange(2))["image"].shape == (2, 96)
     assert (tmp_path / "glyphs" / "samples.png").read_bytes().startswith(b"\x89PNG")
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

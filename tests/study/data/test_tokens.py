@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from study.data.dataset import DataError
+from study.cell import Data
+from study.data.dataset import DataError, Dataset
 from study.data.shards import ShardReader
+from study.data.texts import tokens
 from study.data.tokens import EOS, Tokenizer, train_tokenizer
 
 TEXTS = ["", "a", "LATIN SMALL LETTER A WITH GRAVE", "漢字", "LATIN " * 40, "  a  b "]
@@ -79,3 +81,26 @@ def test_a_model_without_eos_is_refused(tmp_path):
     (tmp_path / "m").write_bytes(model.getvalue())
     with pytest.raises(DataError, match="no EOS"):
         Tokenizer(tmp_path / "m", 16)
+
+
+def test_options_are_what_they_say(small):
+    lower, cased = (Tokenizer(small.tokenizer, 16, lower_case=x) for x in (True, False))
+    np.testing.assert_array_equal(lower(["LATIN"]), cased(["latin"]))
+    assert (lower(["LATIN"]) != cased(["LATIN"])).any()
+    sticky, cut = (Tokenizer(small.tokenizer, 4, sticky_eos=x) for x in (True, False))
+    np.testing.assert_array_equal(sticky(["latin"]), cut(["latin"]))
+    long = ["latin small letter a with grave and more"]
+    np.testing.assert_array_equal(sticky(long)[:, :3], cut(long)[:, :3])
+    assert cut(long)[0, 3] != EOS == sticky(long)[0, 3]
+    assert len({t.digest for t in (lower, cased, cut)}) == 3
+
+
+def test_a_cell_may_bring_its_own_model(copy):
+    dataset = Dataset.open(copy)
+    (copy / "other.model").write_bytes(train_tokenizer(["other words entirely"] * 9))
+    own, other = Data(), Data(tokenizer="other.model")
+    expected = Tokenizer(copy / "other.model", 16)(["latin small"])
+    np.testing.assert_array_equal(Tokenizer.of(dataset, other)(["latin small"]), expected)
+    assert (tokens(dataset, "val_font", own) != tokens(dataset, "val_font", other)).any()
+    with pytest.raises(DataError, match=r"none\.model"):
+        Tokenizer.of(dataset, Data(tokenizer="none.model"))

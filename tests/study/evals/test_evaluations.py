@@ -94,7 +94,7 @@ def test_numbers_do_not_depend_on_the_batch_size(cell, dataset, tokenizer, param
 def test_eight_chips_give_what_one_gives(dataset, tokenizer, params):
     assert len(own_devices()) == 8
     image, text = PIXELS.model, tokenizer(dataset.class_names)
-    source = open_source(dataset, SPLIT, PIXELS.model.image, 16)
+    source = open_source(dataset, SPLIT, PIXELS.model.image, Data())
     index_N = np.arange(100)
     found = []
     for devices in (own_devices(), own_devices()[:1]):
@@ -121,7 +121,7 @@ def test_features_are_what_the_projection_reads(dataset, tokenizer, embed_dim, h
     params = initial_state(cell, tokenizer.vocabulary, (24, 24, 1), 0).params
     assert ("head" in params["img"]) == head
     encode = encoder(model, Data(), tokenizer.vocabulary, 64, own_devices()[:1])
-    source = open_source(dataset, SPLIT, model.image, 16)
+    source = open_source(dataset, SPLIT, model.image, Data())
     x_NxF = encode.features(params, source, np.arange(20))
     assert x_NxF.shape == (20, 32)
     z_NxE = (
@@ -221,8 +221,8 @@ def test_only_some_languages(dataset, tokenizer, params, elsewhere):
 
 
 def test_a_crop_sees_the_middle_of_the_image(dataset):
-    whole = open_source(dataset, SPLIT, ViT(image_size=24), 16).image(np.arange(5))
-    middle = open_source(dataset, SPLIT, ViT(image_size=12), 16, crop=0.5).image(np.arange(5))
+    whole = open_source(dataset, SPLIT, ViT(image_size=24), Data()).image(np.arange(5))
+    middle = open_source(dataset, SPLIT, ViT(image_size=12), Data(), crop=0.5).image(np.arange(5))
     np.testing.assert_array_equal(middle, whole[:, 6:18, 6:18])
 
 

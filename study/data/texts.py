@@ -1,0 +1,114 @@
+"""The texts of a split as tokens: all of them made once, or each when it is asked for."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from study.cell import Data
+from study.data import memo
+from study.data.dataset import Dataset
+from study.data.examples import examples_of
+from study.data.reader import DamagedExample, Reader
+from study.data.stand_ins import StandIns
+from study.data.tokens import Tokenizer
+
+
+class Texts:
+    """Tokens by index.
+
+    Arguments:
+      whole: read all texts at the first use and keep their tokens; else read them one by one.
+    """
+
+    def __init__(self, dataset: Dataset, split: str, data: Data, *, whole: bool):
+        self._dataset, self._split, self._data, self._whole = dataset, split, data, whole
+        self._stand_ins = StandIns(
+            size=dataset.split(split).examples,
+            max_share=data.max_bad_share,
+            what=f"{dataset.name}, {split}",
+        )
+
+    @functools.cached_property
+    def tokens_NxL(self) -> np.ndarray:
+        return tokens(self._dataset, self._split, self._data)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.of(self._dataset, self._data)
+
+    @functools.cached_property
+    def bad(self) -> dict[int, DamagedExample]:
+        """The examples without a usable text, where all have been read."""
+        rows = np.flatnonzero(self.tokens_NxL[:, 0] == self.tokenizer.vocabulary)
+        return _damage(self._reader, rows) if len(rows) else {}
+
+    def take(self, index_N: np.ndarray) -> np.ndarray:
+        """Tokens of examples that are known to have some, int32 N x L."""
+        if self._whole:
+            return self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
+        return self.tokenizer([self._reader.text(i) for i in np.asarray(index_N).tolist()])
+
+    def usable(self, index_N: np.ndarray) -> np.ndarray:
+        """Tokens of these examples, or of the next that have a text, int32 N x L."""
+        index_N = np.asarray(index_N)
+        if self._whole:
+            self._stand_ins.note(self.bad)
+            return self.take(self._stand_ins.of(index_N))
+        self._stand_ins.seen(len(index_N))
+        while True:
+            at_N = self._stand_ins.of(index_N)
+            try:
+                return self.take(at_N)
+            except DamagedExample:
+                self._stand_ins.note(_damage(self._reader, np.unique(at_N)))
+
+    @functools.cached_property
+    def _reader(self) -> Reader:
+        return examples_of(self._dataset, self._split)
+
+
+def tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
+    """Tokens of all texts of a split, N x length, made once (the fingerprint covers the model).
+
+    A text that cannot be read is a row of `vocabulary`, which is no token.
+    """
+    tokenizer = Tokenizer.of(dataset, data)
+    small = tokenizer.vocabulary < 1 << 16
+
+    def make() -> np.ndarray:
+        reader = examples_of(dataset, split)
+        tokens_NxL = np.empty((len(reader), data.text_length), np.uint16 if small else np.int32)
+        for start in range(0, len(reader), _AT_ONCE):
+            rows = range(start, min(start + _AT_ONCE, len(reader)))
+            texts, bad = [], []
+            for i in rows:
+                try:
+                    texts.append(reader.text(i))
+                except DamagedExample:
+                    texts.append("")
+                    bad.append(i)
+            tokens_NxL[rows.start : rows.stop] = tokenizer(texts)
+            tokens_NxL[bad] = tokenizer.vocabulary
+        return tokens_NxL
+
+    name = f"tokens-{split}-{data.text_length}{tokenizer.options}"
+    if data.tokenizer is not None:  # the fingerprint covers the set's own model and no other
+        name += f"-{tokenizer.digest[:12]}"
+    tokens_NxL = memo.array(dataset, name, make)
+    in_memory = 4 * tokens_NxL.size <= memo.IN_MEMORY_BYTES
+    return tokens_NxL.astype(np.int32, copy=False) if in_memory else tokens_NxL
+
+
+_AT_ONCE = 1 << 16
+
+
+def _damage(reader: Reader, index_N: np.ndarray) -> dict[int, DamagedExample]:
+    found = {}
+    for i in index_N.tolist():
+        try:
+            reader.text(i)
+        except DamagedExample as error:
+            found[i] = error
+    return found

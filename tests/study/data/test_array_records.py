@@ -1,0 +1,103 @@
+"""ArrayRecord folders as TFDS writes them: the same examples as from tars."""
+
+import pickle
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from study.cell import Data, ViT
+from study.data.array_records import RecordReader
+from study.data.dataset import DataError
+from study.data.examples import examples_of, examples_of_shard
+from study.data.index import index
+from study.data.reader import DamagedExample
+from study.data.sources import open_source
+from study.data.tf_example import parse, serialize
+
+
+def write(path, rows):
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for row in rows:
+        writer.write(row if isinstance(row, bytes) else serialize(row))
+    writer.close()
+
+
+@pytest.fixture
+def tfds(indexed, tmp_path):
+    """The examples of the tars, as TFDS would have them, in two shards; and those of the tars."""
+    reader = examples_of(indexed, "train")
+    rows = [
+        {
+            "image": [reader.image(i)],
+            "captions/text": [reader.text(i).encode(), b"another"],
+            "label": [i],
+            "tfds_id": [b"id"],
+        }
+        for i in range(len(reader))
+    ]
+    folder = tmp_path / "tfds"
+    folder.mkdir()
+    write(folder / "photos-train.array_record-00000-of-00002", rows[:20])
+    write(folder / "photos-train.array_record-00001-of-00002", rows[20:])
+    write(folder / "photos-val.array_record-00000-of-00001", rows[:8])
+    return folder, reader
+
+
+def test_a_tfds_folder_holds_the_examples_of_the_tars(tfds, indexed):
+    folder, reader = tfds
+    dataset = index(folder, tokenizer=indexed.tokenizer, workers=1).dataset
+    assert sorted(dataset.splits) == ["train", "val"]
+    records = examples_of(dataset, "train")
+    assert isinstance(records, RecordReader)
+    assert list(records.texts()) == list(reader.texts())
+    assert pickle.loads(pickle.dumps(records)).pair(25) == reader.pair(25)
+    assert records.json(7) == {"label": 7, "class": 7, "tfds_id": "id"}
+    assert examples_of_shard(dataset, "train", 1).pair(0) == reader.pair(20)
+    one, two = (open_source(d, "train", ViT(image_size=16), Data()) for d in (dataset, indexed))
+    index_N = np.array([30, 2, 19, 20])
+    for name, value in two.batch(index_N).items():
+        np.testing.assert_array_equal(one.batch(index_N)[name], value)
+
+
+def test_records_that_are_no_examples_are_damaged_ones(tfds, tmp_path, indexed):
+    _, reader = tfds
+    good = {"image": [reader.image(0)], "caption": [b"ok"]}
+    rows = [good, b"\xff\xff junk", {"image": [reader.image(0)]}, {**good, "caption": [b"\xff"]}]
+    write(tmp_path / "a.array_record", rows)
+    records = RecordReader([tmp_path / "a.array_record"])
+    assert records.text(0) == "ok"
+    for i, said in ((1, "no tf.train.Example"), (2, "no text"), (3, "UTF-8")):
+        with pytest.raises(DamagedExample, match=rf"a\.array_record: record {i}: .*{said}"):
+            records.text(i)
+
+
+def test_flipped_bytes_in_a_record_are_named(tmp_path):
+    path = tmp_path / "a.array_record"
+    write(path, [{"image": [b"i"], "caption": [f"caption {i}".encode()]} for i in range(5)])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"caption 3")
+    data[at : at + 9] = b"\xff" * 9
+    path.write_bytes(data)
+    records = RecordReader([path])
+    assert records.text(2) == "caption 2"
+    with pytest.raises(DamagedExample, match="record 3"):
+        records.text(3)
+
+
+def test_what_is_no_array_record_is_named(tmp_path, tfds):
+    bad = tmp_path / "bad.array_record"
+    bad.write_bytes(b"no record" * 10_000)
+    for path in (bad, tmp_path / "none.array_record"):
+        with pytest.raises(DataError, match=rf"{path.name}") as error:
+            RecordReader([path])
+        assert "\n" not in str(error.value)
+    write(bad, [{"picture": [b""], "words": [b""]}])
+    with pytest.raises(DataError, match=r"it has picture, words: name one with .*--image-key"):
+        RecordReader([bad])
+    assert RecordReader([bad], image_key="picture", text_key="words").text(0) == ""
+
+
+def test_features_come_back_as_they_went():
+    features = {"a": [b"x", b""], "b": [1, -5, 2**40], "c": [0.5, -2.0], "d": []}
+    assert parse(serialize(features)) == features

@@ -1,0 +1,170 @@
+"""Examples that cannot be used: who stands in is a function of the index, and it is counted."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from study.cell import CachedImage, Data, ViT
+from study.data import embeddings, memo
+from study.data.dataset import DataError, Dataset
+from study.data.embeddings import CachedEmbeddings
+from study.data.examples import examples_of
+from study.data.index import index
+from study.data.reader import DamagedExample
+from study.data.shards import write_shard
+from study.data.sources import ImageSource, open_source
+from study.data.stand_ins import StandIns
+from study.data.stream import batches, indices
+
+BAD_IMAGES, BAD_TEXTS = (3, 4, 17), (40,)
+LENIENT = Data(max_bad_share=0.2)
+IMAGE = ViT(image_size=16)
+
+
+@pytest.fixture
+def broken(folder) -> Dataset:
+    """The photos, but for some images and texts: torn, absent, not UTF-8; the last one too."""
+    index(folder, train_pieces=200, workers=1)
+    for shard in sorted(folder.glob("*.tar")):
+        reader = examples_of(Dataset.open(folder), "train")
+        first = int(shard.stem) * 32
+        rows = []
+        for i in range(first, min(first + 32, len(reader))):
+            members = {"jpg": reader.image(i), "txt": reader.text(i).encode()}
+            if i in (3, len(reader) - 1):
+                members["jpg"] = members["jpg"][:100]
+            if i in (4, 17):
+                del members["jpg"]
+            if i in BAD_TEXTS:
+                members["txt"] = b"\xff\xfe"
+            rows.append((reader.key(i), members))
+        write_shard(shard, rows)
+    return index(folder, workers=1).dataset
+
+
+def expected(dataset: Dataset) -> np.ndarray:
+    """Who is used for each index."""
+    size = dataset.split("train").examples
+    bad = {*BAD_IMAGES, *BAD_TEXTS, size - 1}
+    out = []
+    for i in range(size):
+        while i in bad:
+            i = (i + 1) % size
+        out.append(i)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_next_usable_example_stands_in_whatever_was_read_before(broken, keep, threads):
+    size, of = broken.split("train").examples, expected(broken)
+    memo._KNOWN.clear()
+    whole = ImageSource(broken, "train", IMAGE, LENIENT, keep=keep, threads=threads)
+    together = whole.batch(np.arange(size))
+    for rows in together.values():
+        np.testing.assert_array_equal(rows, rows[of])
+    alone = ImageSource(broken, "train", IMAGE, LENIENT, keep=not keep)
+    for i in np.random.default_rng(0).permutation(size):
+        for name, rows in alone.batch(np.array([i])).items():
+            np.testing.assert_array_equal(rows[0], together[name][i])
+    assert whole.stand_ins.count(np.arange(size)) == (of != np.arange(size)).sum() == 5
+
+
+def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_count(broken):
+    size, runs = broken.split("train").examples, {}
+    for batch_size, hosts in ((8, 1), (16, 1), (16, 4), (48, 2)):
+        counts: list[int] = []
+        parts = []
+        for host in range(hosts):
+            source = open_source(broken, "train", IMAGE, LENIENT)
+            stream = batches(
+                source,
+                seed=3,
+                batch_size=batch_size,
+                first_step=0,
+                chunks=[1] * (96 // batch_size),
+                shard=(host, hosts),
+                flip=True,
+                replaced=counts.append,
+            )
+            parts.append(list(stream))
+        steps = [np.concatenate([p["image"][0] for p in step]) for step in zip(*parts, strict=True)]
+        runs[batch_size, hosts] = np.concatenate(steps), sum(counts)
+    first, count = runs[8, 1]
+    for images, other in runs.values():
+        np.testing.assert_array_equal(images, first)
+        assert other == count
+    of, index_N = expected(broken), indices(np.arange(96), size=size, seed=3)
+    assert count == (of[index_N] != index_N).sum() > 0
+
+
+def test_too_many_are_an_error_that_names_the_share_and_the_first(broken):
+    source = open_source(broken, "train", IMAGE, Data(max_bad_share=0.03))
+    with pytest.raises(
+        DataError, match=r"cannot be used.*max_bad_share = 3\.00%; one of them: .*0000"
+    ) as e:
+        source.batch(np.arange(source.size))
+    assert "\n" not in str(e.value)
+
+
+def test_none_is_replaced_where_none_may_be(broken):
+    source = open_source(broken, "train", IMAGE, Data(max_bad_share=0))
+    source.image(np.array([0, 1, 40]))  # whose text is bad, which nobody asked for
+    with pytest.raises(DamagedExample, match=r"00000\.tar: 000000003: its image does not decode"):
+        source.image(np.array([2, 3]))
+
+
+def test_texts_alone_do_not_mind_bad_images(broken):
+    for keep in (True, False):
+        source = ImageSource(broken, "train", IMAGE, LENIENT, keep=keep)
+        got = source.text(np.array([3, 40, 41, 0]))
+        np.testing.assert_array_equal(got[1], got[2])
+        assert (got[0] != got[3]).any()
+
+
+def test_a_share_counts_from_a_thousand_examples_on():
+    stand_ins = StandIns(size=10**9, max_share=0.01, what="x")
+    stand_ins.seen(20)
+    stand_ins.note({i: DamagedExample("?") for i in range(10)})
+    with pytest.raises(DataError, match="11 of the first 1,000"):
+        stand_ins.note({99: DamagedExample("?")})
+    assert stand_ins.of(np.array([0, 9, 99, 98])).tolist() == [10, 10, 100, 98]
+
+
+class Mean:
+    """A tower that needs no training: the mean colour."""
+
+    size, channels, dim = 8, 3, 3
+
+    @property
+    def about(self):
+        return {"kind": "mean colour"}
+
+    def __call__(self, images_NxHxWxC):
+        return images_NxHxWxC.mean((1, 2)).astype(np.float32) / 255
+
+
+def test_cached_embeddings_of_unusable_images_are_replaced_too(broken):
+    with pytest.raises(DataError, match=r"4 of the .* images of train cannot be used"):
+        embeddings.embed(broken, Mean(), "mean", workers=1)
+    embeddings.embed(broken, Mean(), "mean", workers=1, max_bad_share=0.2)
+    cache = CachedEmbeddings.open(broken, "mean", "train")
+    size = broken.split("train").examples
+    assert sorted(cache.bad) == [*BAD_IMAGES, size - 1]
+    assert np.isnan(cache.take(np.array(sorted(cache.bad)))).all()
+    source = open_source(broken, "train", CachedImage(embeddings="mean", dim=3), LENIENT)
+    batch = source.batch(np.arange(size))
+    assert np.isfinite(batch["image"]).all()
+    for rows in batch.values():
+        np.testing.assert_array_equal(rows, rows[expected(broken)])
+    with pytest.raises(DataError, match="max_bad_share"):
+        open_source(broken, "train", CachedImage(embeddings="mean", dim=3), Data())
+
+
+def test_examples_without_members_are_counted_when_indexed(broken):
+    assert index(broken.folder, workers=1).lacking == 2
+    about = json.loads((broken.folder / "dataset.json").read_text())
+    with tarfile.open(broken.split("train").shards[0]) as archive:
+        assert about["splits"]["train"]["counts"][0] == len({n[:9] for n in archive.getnames()})
