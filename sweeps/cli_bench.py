@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli_bench_loss import loss
+
 app = typer.Typer(
     help="Times parts of a study beside other ways to do the same, in one run on the same inputs.",
-    epilog="Example: study bench data",
+    epilog="Example: study bench loss --batch-size 16384 --dim 64",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@app.callback()
-def group() -> None:
-    """Keeps the verbs below `bench` while there is only one."""
+app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")(loss)
 
 
 @app.command(epilog="Example: study bench data --images 2048 --json")

@@ -6,10 +6,9 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from sweeps.grid import StudyError
 from sweeps.report import duration
@@ -69,7 +68,7 @@ def _said(what: str) -> None:
         print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
-def _shown(found: list) -> str:
+def _shown(found: list[Any]) -> str:
     def mib(x: int | None) -> str:
         return "" if x is None else f"{x / 2**20:,.1f}"
 
@@ -90,7 +89,7 @@ def _shown(found: list) -> str:
     return table(head, rows, right={2, 4, 5})
 
 
-def _whole(benches, batch_size: int, dim: int, cores: int, quiet: bool):
+def _whole(benches: Any, batch_size: int, dim: int, cores: int, quiet: bool) -> Any:
     """One whole value-and-gradient, with what it will take said before and a bar meanwhile."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[-cores:]))
     trial = benches.whole(min(batch_size, 16_384), dim)
@@ -101,13 +100,15 @@ def _whole(benches, batch_size: int, dim: int, cores: int, quiet: bool):
         file=sys.stderr,
         flush=True,
     )
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     columns = (
         TextColumn("blocks"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.description}"),
     )
-    from rich.console import Console
 
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -98,7 +99,7 @@ def chunked_sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
 
     def loss(zimg: Any, ztxt: Any, t: Any, b: Any) -> Any:
         rows = len(zimg)
-        chunk = min(CHUNK, rows)
+        chunk = math.gcd(CHUNK, rows)
         chunks = ztxt.reshape(rows // chunk, chunk, -1)
 
         def meet(total: Any, at: Any) -> Any:
@@ -121,7 +122,7 @@ def matmuls(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
 
     def products(zimg: Any, ztxt: Any, tile: int = 256) -> Any:
         dim = zimg.shape[1]
-        tile = min(tile, len(zimg))
+        tile = math.gcd(tile, len(zimg))
         rows, cols = zimg.reshape(-1, tile, dim), ztxt.reshape(-1, tile, dim)
 
         def row(gtxt: Any, zimg_TxD: Any) -> Any:
