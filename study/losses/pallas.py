@@ -6,14 +6,19 @@ another in a `lax.scan`, so a text tile is visited once per kernel call and the 
 needs no ordering between visits.
 
 Bytes that cross HBM for n images, m texts, panels of S rows and embeddings of `size` bytes: the
-texts `(n / S) * m * D * (size + 8)`, the images about `n * D * (size + 12)`, logits none. The
+texts `(n / S) * m * D * (size + 8)`, the images `n * D * (size + 12)`, logits none. The
 other designs cost more: gradients of the texts in a second sweep are a fourth matmul per tile,
 partial sums per panel the same bytes and n / S times the memory, and a gradient of all texts
 that stays in VMEM is the panel with the two sides swapped, for as many texts as fit. So the panel
 is as tall as VMEM allows, and the tile that streams is small.
 
 Chips whose two cores share one program (v4, v5p) split the texts between their cores; each core
-then sums its own gradient of the panel, and the two are added at the end of it.
+then sums its own gradient of the panel, and the two are added at the end of it; the images then
+cost `n * D * (2 * size + 20)`.
+
+No TPU has timed it. In libtpu 0.0.42.1's schedules of n = m = 8192, D = 768 in bfloat16 it takes
+0.49 (v4), 0.80 (v5e) and 0.75 (v6e) of the instruction bundles of `tiles.sigmoid_negatives` at
+the best of its tiles of 256, 512 and 1024; waiting for memory is not in that count.
 """
 
 from __future__ import annotations
