@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeps import cli_bench, cli_data
+from sweeps.cluster import platforms
 
 app = typer.Typer(
     name="study",
@@ -284,6 +286,8 @@ def _root(root: str) -> str:
 
 def main() -> None:
     """Runs the command line and exits: one line for whatever the user can mend."""
+    if found := platforms():
+        os.environ["JAX_PLATFORMS"] = found
     try:
         code = app(standalone_mode=False)
     except typer.Abort:

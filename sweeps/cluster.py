@@ -32,6 +32,16 @@ _LEAST_DISK = 200 * 2**20  # bytes that a session writes at most in logs and soc
 _STORE = 80 * 2**20  # the least that Ray takes; a sweep passes a few kilobytes through it
 
 
+def platforms(environ: Mapping[str, str] = os.environ) -> str | None:
+    """What JAX is to run on, or None where it should look itself.
+
+    On a machine without an accelerator it is told so: it would look for a TPU wherever libtpu, the
+    compiler that the tests use, is installed, and say much about finding none.
+    """
+    asked = environ.get("JAX_PLATFORMS")
+    return asked or (None if gpus(environ) or has_tpu() else "cpu")
+
+
 def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a process that trains a cell finds in its environment, set before it imports JAX.
 
@@ -49,9 +59,8 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    platforms = environ.get("JAX_PLATFORMS")
-    if platforms or not (gpus(environ) or has_tpu()):
-        settings["JAX_PLATFORMS"] = platforms or "cpu"
+    if found := platforms(environ):
+        settings["JAX_PLATFORMS"] = found
     wandb = {k: v for k, v in environ.items() if k.startswith("WANDB_") and "KEY" not in k}
     return settings | wandb
 
@@ -67,7 +76,8 @@ def gpus(environ: Mapping[str, str] = os.environ) -> int:
 
 def has_tpu() -> bool:
     """Whether this host has TPU chips and the library for them."""
-    return importlib.util.find_spec("libtpu") is not None and any(Path("/dev").glob("accel[0-9]*"))
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return importlib.util.find_spec("libtpu") is not None and bool(chips)
 
 
 def slots(parallel: int) -> int:
