@@ -287,6 +287,7 @@ def quiet(log: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
+    words = _last_words(saved[1], log)
     with log.open("ab") as file, os.fdopen(os.dup(1), "w", encoding="utf-8") as real:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -298,3 +299,24 @@ def quiet(log: Path) -> Iterator[TextIO]:
             for fd, back in zip((1, 2), saved, strict=True):
                 os.dup2(back, fd)
                 os.close(back)
+            words.communicate(b"\n")
+
+
+def _last_words(terminal: int, log: Path) -> subprocess.Popen[bytes]:
+    """Speaks for this process if that ends without having told it otherwise.
+
+    Ray's C++ part ends the whole process, with code 1 and not a word on the terminal, when one of
+    Ray's processes dies while it starts.
+    """
+    text = (
+        f"study: ended at once (killed, or by Ray: see {log}); what is recorded is kept: run the "
+        "same again"
+    )
+    script = "trap '' INT TERM HUP; read -r _ || printf '%s\\n' \"$0\""
+    return subprocess.Popen(
+        ["sh", "-c", script, text],
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

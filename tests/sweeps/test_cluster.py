@@ -143,6 +143,28 @@ print("after")
     assert log.read_text().count("noise") == 4
 
 
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
+def test_an_end_without_a_word_is_told_on_the_terminal_all_the_same(end, tmp_path):
+    """Ray's C++ part ends the driver so; the process itself cannot say anything any more."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from sweeps.cluster import quiet
+with quiet(Path(sys.argv[1])):
+    {end}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "run the same again" in done.stderr
+    assert str(tmp_path / "log") in done.stderr
+
+
 def test_the_reaper_kills_what_it_was_given_once_its_parent_is_gone(wait_for):
     code = """
 import os, subprocess, sys
