@@ -8,8 +8,6 @@ Every process of a multi-host run calls `train`; process 0 alone writes the reco
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import math
 import os
 import socket
@@ -24,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from study.cell import Cell, CellError, Corruption, Execution, to_dict
+from study.cell import Cell, CellError, Execution, to_dict
 from study.checkpoint import Checkpoints
 from study.data import corrupt
 from study.data.dataset import Dataset
@@ -34,10 +32,10 @@ from study.data.tokens import Tokenizer
 from study.durations import every
 from study.evals import Evaluator
 from study.interop.start import start_from
-from study.microbatch import GIB, fitting, room
+from study.programs import initial, loop_of_steps
 from study.provenance import code_version, versions
 from study.records import Record, Seen
-from study.step import Metrics, State, by_row, compiled_loop, initial_state, replicated
+from study.step import Metrics, State, by_row, replicated
 from study.tracker import WandbMirror
 
 REPLACED = "data/replaced_examples"
@@ -117,7 +115,7 @@ class _Run:
         self.image_shape = example["image"].shape[1:]
         self.example_bytes = sum(a.nbytes for a in example.values())
         with jax.default_device(jax.local_devices()[0]):
-            state = _initial(_family(cell), self.vocabulary, self.image_shape)(cell.seed)
+            state = initial(cell, self.vocabulary, self.image_shape)
         if cell.model.init is not None:
             params, self.start = start_from(cell.model.init, state.params, self.execution.data_root)
             state = state._replace(params=params)
@@ -211,27 +209,11 @@ class _Run:
 
     def _compile(self, batch: dict[str, jax.Array]) -> Any:
         """The loop of steps for batches like this, at the microbatch that is asked for."""
-
-        def compiled(microbatch: int | None) -> Any:
-            state, like = _abstract(self.state), _abstract(batch)
-            return _compiled(
-                _family(self.cell),
-                self.vocabulary,
-                state,
-                like,
-                self.mesh,
-                microbatch,
-                self.execution.remat,
-            )
-
-        asked = self.execution.microbatch
-        if asked != "auto":
-            return compiled(asked)
-        gib = self.execution.memory_gib
-        target = room() if gib is None else gib * GIB
-        devices = 1 if self.mesh is None else self.mesh.size
-        size, loop = fitting(compiled, self.cell.batch_size // devices, target)
-        self.summary["execution/microbatch"] = size or self.cell.batch_size // devices
+        loop, found = loop_of_steps(
+            self.cell, self.execution, self.vocabulary, self.state, batch, self.mesh
+        )
+        if found is not None:
+            self.summary["execution/microbatch"] = found
         return loop
 
     # --- what happens between steps -------------------------------------------------------------
@@ -343,50 +325,6 @@ class _Run:
             yield
         finally:
             self.seconds[what] += time.perf_counter() - start
-
-
-def _family(cell: Cell) -> Cell:
-    """Cells that differ only in seed, corruption and evaluations share what is compiled."""
-    data = dataclasses.replace(cell.data, corrupt=Corruption())
-    return dataclasses.replace(cell, seed=0, evals=(), data=data)
-
-
-def _abstract(tree: Any) -> Any:
-    """Shapes, types and shardings, in a form that can be a cache key."""
-    leaves, structure = jax.tree.flatten(tree)
-    specs = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in leaves)
-    return _Abstract(specs, structure)
-
-
-class _Abstract(tuple):
-    """Abstract leaves and the structure that they fill."""
-
-    def __new__(cls, specs: Any, structure: Any) -> _Abstract:
-        return super().__new__(cls, (specs, structure))
-
-    @property
-    def tree(self) -> Any:
-        return jax.tree.unflatten(self[1], self[0])
-
-
-@functools.lru_cache(maxsize=32)
-def _initial(family: Cell, vocabulary: int, image_shape: tuple[int, ...]) -> Any:
-    return jax.jit(lambda seed: initial_state(family, vocabulary, image_shape, seed))
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(
-    family: Cell,
-    vocabulary: int,
-    state: _Abstract,
-    batch: _Abstract,
-    mesh: Mesh | None,
-    microbatch: int | None,
-    remat: bool,
-) -> Any:
-    return compiled_loop(
-        family, vocabulary, state.tree, batch.tree, mesh, microbatch=microbatch, remat=remat
-    )
 
 
 def _mesh(batch_size: int) -> Mesh | None:
