@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from study.cell import Cell, Corruption, Execution
+from study.cell import Cell, Data, Execution
 from study.microbatch import GIB, fitting, room
 from study.step import compiled_loop, initial_state
 
@@ -41,8 +41,8 @@ def loop_of_steps(
 
 
 def _family(cell: Cell) -> Cell:
-    """Cells that differ only in seed, corruption and evaluations share what is compiled."""
-    data = dataclasses.replace(cell.data, corrupt=Corruption())
+    """Cells that differ only in seed, data and evaluations share what is compiled."""
+    data = Data(text_length=cell.data.text_length)
     return dataclasses.replace(cell, seed=0, evals=(), data=data)
 
 

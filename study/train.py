@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -26,20 +25,16 @@ from study.cell import Cell, CellError, Execution, to_dict
 from study.checkpoint import Checkpoints
 from study.data import corrupt
 from study.data.dataset import Dataset
-from study.data.sources import open_source
-from study.data.stream import batches
 from study.data.tokens import Tokenizer
 from study.durations import every
 from study.evals import Evaluator
+from study.feed import REPLACED, Feed
 from study.interop.start import start_from
 from study.programs import initial, loop_of_steps
 from study.provenance import code_version, versions
 from study.records import Record, Seen
-from study.step import Metrics, State, by_row, replicated
+from study.step import Metrics, State, replicated
 from study.tracker import WandbMirror
-
-REPLACED = "data/replaced_examples"
-CHUNK_BYTES = 1 << 30  # of examples on their way to the devices at once
 
 
 class Stopped(Exception):
@@ -102,20 +97,11 @@ class _Run:
         self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
         tokenizer = Tokenizer.of(self.dataset, cell.data)
         self.vocabulary = tokenizer.vocabulary
-        self.source = open_source(
-            self.dataset,
-            cell.data.split,
-            cell.model.image,
-            cell.data,
-            threads=self.execution.decode_threads,
-        )
-        self.read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
+        read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
+        self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
         self.evaluator = Evaluator(cell, self.dataset, tokenizer, self.execution.eval_batch_size)
-        example = self.source.batch(np.zeros(1, np.int64))
-        self.image_shape = example["image"].shape[1:]
-        self.example_bytes = sum(a.nbytes for a in example.values())
         with jax.default_device(jax.local_devices()[0]):
-            state = initial(cell, self.vocabulary, self.image_shape)
+            state = initial(cell, self.vocabulary, self.feed.image_shape)
         if cell.model.init is not None:
             params, self.start = start_from(cell.model.init, state.params, self.execution.data_root)
             state = state._replace(params=params)
@@ -123,13 +109,12 @@ class _Run:
         self.checkpoints = Checkpoints(self.record.folder / "checkpoints")
         self.state: State = self.checkpoints.restore(state) or state
         self.step = int(self.state.step)
-        self.replaced = 0
         if not self.primary:
             return
         about = self._about(study)
         if self.step:
             self.summary = self.record.summary(self.step)
-            self.replaced = int(self.summary.get(REPLACED, 0))
+            self.feed.replaced = int(self.summary.get(REPLACED, 0))
         self.record.begin(
             about,
             seen=self._seen(self.step),
@@ -150,25 +135,9 @@ class _Run:
         log_at = set(every(self.execution.log_every_percent, steps))
         save_at = set(every(self.execution.checkpoint_every_percent, steps))
         eval_at = self.evaluator.steps
-        fit = min(self.execution.chunk_examples, CHUNK_BYTES // self.example_bytes)
-        chunk = max(1, min(steps, fit // cell.batch_size))
-        lengths = _lengths(self.step, steps, chunk, log_at | save_at | eval_at)
-        stream = batches(
-            self.source,
-            seed=cell.seed,
-            batch_size=cell.batch_size,
-            first_step=self.step,
-            chunks=lengths,
-            shard=(jax.process_index(), jax.process_count()),
-            read=self.read,
-            flip=cell.data.flip,
-            replaced=self._replaced,
-        )
         loop = None
         logged, clock = self.step, time.perf_counter()
-        for length in lengths:
-            host_batches = next(stream)
-            batch = self._to_devices(host_batches, chunk)
+        for length, batch in self.feed.pieces(self.step, log_at | save_at | eval_at):
             if loop is None:
                 with self._timed("compile"):
                     loop = self._compile(batch)
@@ -221,7 +190,7 @@ class _Run:
     def _log(self, metrics: Metrics, rate: float) -> bool:
         """Records the metrics of the last step; False when the loss is no number any more."""
         values = Metrics(*jax.device_get(metrics)).named()
-        self._row(values | {"train/examples_per_s": round(rate, 1)} | self._stood_in())
+        self._row(values | {"train/examples_per_s": round(rate, 1)} | self.feed.metrics())
         return math.isfinite(values["train/loss"])
 
     def _evaluate(self) -> None:
@@ -231,19 +200,9 @@ class _Run:
             self.record.items(result.items)
         self._row(result.metrics)
 
-    def _replaced(self, count: int) -> None:
-        self.replaced += count
-
-    def _stood_in(self) -> dict[str, int]:
-        """How many examples stood in for ones that cannot be used; nothing where none did."""
-        count = self.replaced
-        if jax.process_count() > 1:
-            count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
-        return {REPLACED: count} if count else {}
-
     def _save(self) -> None:
         assert self.checkpoints is not None
-        if (values := self._stood_in()) and values[REPLACED] != self.summary.get(REPLACED):
+        if (values := self.feed.metrics()) and values[REPLACED] != self.summary.get(REPLACED):
             self._row(values)  # so that a restart goes on counting from here
         with self._timed("checkpoint"):
             self.checkpoints.save(self.step, self.state)
@@ -282,19 +241,6 @@ class _Run:
         return jax.tree.map(
             lambda a: jax.make_array_from_process_local_data(place, np.asarray(a)), state
         )
-
-    def _to_devices(self, arrays: dict[str, np.ndarray], chunk: int) -> dict[str, jax.Array]:
-        """Batches padded to the length that the loop was compiled for, spread over devices."""
-        out = {}
-        for name, a in arrays.items():
-            if len(a) < chunk:
-                a = np.concatenate([a, np.zeros((chunk - len(a), *a.shape[1:]), a.dtype)])
-            if self.mesh is None:
-                out[name] = jnp.asarray(a)
-            else:
-                where = by_row(self.mesh, leading=1)
-                out[name] = jax.make_array_from_process_local_data(where, a)
-        return out
 
     def _about(self, study: str) -> dict[str, Any]:
         cell = self.cell
@@ -342,16 +288,6 @@ def _mesh(batch_size: int) -> Mesh | None:
             f"use a multiple of {len(devices)} or fewer devices"
         )
     return Mesh(np.array(devices), ("data",))
-
-
-def _lengths(first: int, steps: int, chunk: int, due: set[int]) -> list[int]:
-    """Lengths of compiled loops from `first` to `steps` that stop at every due step."""
-    out = []
-    for stop in sorted(d for d in due | {steps} if d > first):
-        while first < stop:
-            out.append(min(chunk, stop - first))
-            first += out[-1]
-    return out
 
 
 def _agreed(should_stop: Callable[[], bool]) -> bool:

@@ -110,12 +110,13 @@ def test_a_page_shows_what_cannot_be_used_as_a_frame(photos_with_two_bad):
 
 
 def test_an_evaluation_replaces_nothing_and_names_what_it_lacks(photos_with_two_bad, tmp_path):
-    execution = Execution(data_root=str(photos_with_two_bad.folder.parent), wandb=False)
+    folder = photos_with_two_bad.folder.parent
+    execution = Execution(data_root=str(folder), wandb=False, chunk_examples=112)
     for evaluation, said in (
-        (FixedLoss(split="train", examples=64), r"000000005|000000009"),
-        (ZeroShot(split="val"), "no class names"),
+        (FixedLoss(split="train", examples=64, every_percent=2.5), r"000000005|000000009"),
+        (ZeroShot(split="val"), "0 class names"),
     ):
-        cell = dataclasses.replace(CELL, evals=(evaluation,), budget=Budget(steps=1))
+        cell = dataclasses.replace(CELL, evals=(evaluation,))
         with pytest.raises(DataError, match=said):
             train(cell, execution, folder=tmp_path / evaluation.kind, study="photos")
 
