@@ -8,7 +8,6 @@ is the median of the rounds' ratios.
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
 import os
 import statistics
@@ -201,36 +200,37 @@ def whole(
     import jax
     import jax.numpy as jnp
 
-    from study.losses.tiles import Sums, sigmoid_negatives
-
     zimg, ztxt = embeddings(batch_size, dim)
-    block = min(block, batch_size)
-    t, b = jnp.float32(T), jnp.float32(B)
-    meet = jax.jit(lambda x, y, own: sigmoid_negatives(x, y, t, b, diagonal=own, tile=256))
+    block = min(block, -(-batch_size // len(jax.devices())))
     starts = range(0, batch_size, block)
-    sizes = {min(block, batch_size - s) for s in starts}
+    # As many blocks of images at a time as there are devices, the last ones perhaps one by one.
+    groups = [starts[k : k + len(jax.devices())] for k in range(0, len(starts), len(jax.devices()))]
+    if batch_size % block or len(groups[-1]) < len(groups[0]):
+        groups = [*groups[:-1], *([s] for s in groups[-1])]  # type: ignore[list-item]
     compiled = {}
-    for n, m in itertools.product(sizes, sizes):  # before the clock starts
-        z = [jax.ShapeDtypeStruct((rows, dim), jnp.float32) for rows in (n, m)]
-        compiled[n, m] = meet.lower(*z, jax.ShapeDtypeStruct((), jnp.bool_)).compile()
+    for rows in {(len(g), min(block, batch_size - g[-1])) for g in groups}:
+        for cols in {min(block, batch_size - s) for s in starts}:  # before the clock starts
+            compiled[rows, cols] = _meeting(*rows, cols, dim)
     gimg, gtxt = np.zeros_like(zimg), np.zeros_like(ztxt)
-    sums, done, count = Sums.of_none(2, 1, 1), 0, len(starts) ** 2
+    loss, done, count = 0.0, 0, len(starts) ** 2
     began = time.perf_counter()
-    for i in starts:
+    for group in groups:
+        rows_x = slice(group[0], min(group[-1] + block, batch_size))
         for j in starts:
-            rows, cols = slice(i, i + block), slice(j, j + block)
-            x, y = jnp.asarray(zimg[rows]), jnp.asarray(ztxt[cols])
-            more, gi, gt = compiled[len(x), len(y)](x, y, jnp.asarray(i == j))
-            sums += more
-            gimg[rows] += np.asarray(gi)
-            gtxt[cols] += np.asarray(gt)
-            done += 1
+            cols_y = slice(j, min(j + block, batch_size))
+            key = (len(group), min(block, batch_size - group[-1])), cols_y.stop - cols_y.start
+            own = jnp.asarray([i == j for i in group])
+            more, gi, gt = compiled[key](zimg[rows_x], ztxt[cols_y], own)
+            loss += float(np.sum(more))
+            gimg[rows_x] += np.asarray(gi)
+            gtxt[cols_y] += np.asarray(gt)
+            done += len(group)
             spent = time.perf_counter() - began
             progress(done, count, spent / done * (count - done))
     x_B = np.sum(zimg * ztxt, axis=1)
     l_B = T * x_B + B
     p_B = -np.asarray(jax.nn.sigmoid(-l_B))
-    loss = (float(sums.add[0]) + float(np.sum(jax.nn.softplus(-l_B)))) / batch_size
+    loss = (loss + float(np.sum(np.asarray(jax.nn.softplus(-l_B), np.float64)))) / batch_size
     squares = [np.sum((T * (g + p_B[:, None] * z)) ** 2) for g, z in ((gimg, ztxt), (gtxt, zimg))]
     seconds = time.perf_counter() - began
     return Whole(
@@ -242,3 +242,29 @@ def whole(
         pairs_per_s=batch_size**2 / seconds,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def _meeting(devices: int, rows: int, cols: int, dim: int) -> Callable[..., Any]:
+    """`(zimg, ztxt, own) -> (summed losses, gimg, gtxt)`: a block of images on each device."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh
+    from jax.sharding import PartitionSpec as P
+
+    from study.losses.tiles import sigmoid_negatives
+
+    def meet(x: Any, y: Any, own: Any) -> Any:
+        t, b = jnp.float32(T), jnp.float32(B)
+        sums, gi, gt = sigmoid_negatives(x, y, t, b, diagonal=own[0], tile=512)
+        return sums.add[0][None], gi, jax.lax.psum(gt, "data")
+
+    split, whole = P("data"), P()
+    mapped = jax.shard_map(
+        meet,
+        mesh=Mesh(np.array(jax.devices()[:devices]), ("data",)),
+        in_specs=(split, whole, split),
+        out_specs=(split, split, whole),
+        check_vma=False,
+    )
+    x, y = (jax.ShapeDtypeStruct((n, dim), jnp.float32) for n in (devices * rows, cols))
+    return jax.jit(mapped).lower(x, y, jax.ShapeDtypeStruct((devices,), jnp.bool_)).compile()

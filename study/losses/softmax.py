@@ -33,7 +33,7 @@ def softmax_loss(
     t: jax.Array,
     *,
     mesh: Mesh | None = None,
-    tile: int = 256,
+    tile: int = 512,
 ) -> tuple[jax.Array, LogitStats]:
     """Mean of image-to-text and text-to-image cross-entropy over the whole batch.
 
