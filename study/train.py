@@ -189,8 +189,12 @@ class _Run:
 
     def _log(self, metrics: Metrics, rate: float) -> bool:
         """Records the metrics of the last step; False when the loss is no number any more."""
-        values = Metrics(*jax.device_get(metrics)).named()
-        self._row(values | {"train/examples_per_s": round(rate, 1)} | self.feed.metrics())
+        values: dict[str, Any] = Metrics(*jax.device_get(metrics)).named()
+        values["train/examples_per_s"] = round(rate, 1)
+        # Of one step, and exact: the selection keeps neither one more nor one less.
+        values["train/positive_pairs"] = self.cell.batch_size
+        values["train/negative_pairs"] = self.cell.pairs.negatives(self.cell.batch_size)
+        self._row(values | self.feed.metrics())
         return math.isfinite(values["train/loss"])
 
     def _evaluate(self) -> None:
