@@ -238,8 +238,11 @@ def test_a_finished_cell_is_not_entered_again(tmp_path, small_glyphs, one_device
     assert (tmp_path / METRICS).read_bytes() == before
 
 
-@pytest.mark.parametrize("model", [CELL, SCRATCH], ids=["siglit", "siglip"])
-@pytest.mark.parametrize("loss", [Sigmoid(), Softmax()], ids=["sigmoid", "softmax"])
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [(CELL, Sigmoid()), (CELL, Softmax()), (SCRATCH, Sigmoid())],
+    ids=["sigmoid-siglit", "softmax-siglit", "sigmoid-siglip"],
+)
 def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatch):
     cell = dataclasses.replace(model, loss=loss, budget=Budget(examples=160))
     eight = train(cell, execution(small_glyphs), folder=tmp_path / "8", study="s")
