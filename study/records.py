@@ -19,8 +19,9 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -168,17 +169,24 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if value and isinstance(value, dict) else None
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes the whole file or nothing."""
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which appears under its name when the block ends, or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        with part.open("wb") as file:
+            yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes the whole file or nothing."""
+    with written_whole(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class _disk:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from study.data import embeddings
 from study.data.dataset import Dataset
 from study.interop.embed import FrozenTowers
 from study.interop.files import split
+from study.records import written_whole
 from sweeps.grid import StudyError
 from sweeps.report import Steps
 
@@ -45,16 +45,11 @@ def write(
             arrays["zimg"] = towers.images(images, progress=steps)
     if texts:
         arrays["ztxt"] = towers.texts(texts, tokenizer=tokenizer)
-    path = Path(out)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("wb") as stream:
+        with written_whole(Path(out)) as stream:
             np.savez(stream, allow_pickle=False, **arrays)
-        part.replace(path)
     except OSError as error:
         raise StudyError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    finally:
-        part.unlink(missing_ok=True)
     shapes = ", ".join(f"{name} {len(z)}x{z.shape[1]}" for name, z in arrays.items())
     print(f"{out}: {shapes}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from study.data.dataset import Dataset
+from study.records import written_whole
 
 IN_MEMORY_BYTES = 1 << 30  # larger arrays stay memory-mapped
 
@@ -46,10 +46,5 @@ def load(path: Path) -> np.ndarray | None:
 def save(path: Path, value: np.ndarray) -> None:
     """Writes the whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            np.save(file, value)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        np.save(file, value)

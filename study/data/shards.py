@@ -17,6 +17,7 @@ from study.data import tar_index
 from study.data.dataset import HOW_TO_MEND, DataError, Dataset
 from study.data.reader import Reader, checked_length
 from study.data.tar_index import BLOCK, IMAGE, IMAGE_NAMES, JSON, TEXT, TarIndex, index_of
+from study.records import written_whole
 
 _MOST_OPEN_FILES = 256
 
@@ -190,10 +191,9 @@ def write_shard(path: Path, examples: Iterable[tuple[str, Mapping[str, bytes]]])
       DataError: the disk is full or read-only.
       ValueError: a name longer than the 100 bytes of a plain tar header.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     keys, where = [], []
     try:
-        with part.open("wb") as file:
+        with written_whole(path) as file:
             at = 0
             for key, members in examples:
                 row = [(0, -1)] * 3
@@ -207,14 +207,11 @@ def write_shard(path: Path, examples: Iterable[tuple[str, Mapping[str, bytes]]])
                 keys.append(key.encode())
                 where.append(row)
             file.write(bytes(2 * BLOCK))
-        part.replace(path)
     except OSError as error:
         raise DataError(
             f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
             "and run again (complete shards are kept)"
         ) from None
-    finally:
-        part.unlink(missing_ok=True)
     where_Nx3x2 = np.array(where, np.int64).reshape(-1, 3, 2)
     tar_index.save(
         path,

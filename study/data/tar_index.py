@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from study.data.dataset import HOW_TO_MEND, DataError
+from study.records import written_whole
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp")
 IMAGE, TEXT, JSON = 0, 1, 2  # columns of offsets and sizes
@@ -71,21 +71,17 @@ def save(tar: Path, index: TarIndex, cache: Path | None = None) -> None:
     """Keeps the index, whole or not at all; where nothing can be written it is only slower."""
     stat = tar.stat()
     for path in _places(tar, cache):
-        part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        try:
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(
-                part,
-                stamp=np.array([stat.st_size, stat.st_mtime_ns]),
-                keys=index.keys_N,
-                offsets=index.offsets_Nx3,
-                sizes=index.sizes_Nx3,
-            )
-            part.replace(path)
+            with written_whole(path) as file:
+                np.savez(
+                    file,
+                    stamp=np.array([stat.st_size, stat.st_mtime_ns]),
+                    keys=index.keys_N,
+                    offsets=index.offsets_Nx3,
+                    sizes=index.sizes_Nx3,
+                )
             return
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def _places(tar: Path, cache: Path | None) -> list[Path]:

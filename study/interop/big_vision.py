@@ -6,7 +6,6 @@ then without the `img/` or `txt/`. Blocks are looped (`encoderblock_0`, ...) or 
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from study.data.dataset import DataError
 from study.interop.names import Tree, ours, theirs
+from study.records import written_whole
 
 _PREFIXES = ("params/", "opt/target/", "target/")
 _NUMBERED = re.compile(r"([A-Z]\w*)_(\d+)")
@@ -60,15 +60,11 @@ def write(path: str | Path, params: Tree, *, scan: bool = False) -> None:
         for name, part in params.items()
     }
     flat = {f"params/{k}": np.asarray(v) for k, v in flatten_dict(nested, sep="/").items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("wb") as stream:
+        with written_whole(path) as stream:
             np.savez(stream, allow_pickle=False, **flat)
-        part.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}; choose another file") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

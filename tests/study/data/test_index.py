@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,10 +62,10 @@ def test_a_description_of_two_entries_is_completed(folder):
 def test_shards_elsewhere_are_described_by_a_pattern_and_left_alone(folder, tmp_path, monkeypatch):
     save = np.savez
 
-    def beside_is_read_only(path, **arrays):
-        if path.parent == folder:
+    def beside_is_read_only(file, **arrays):
+        if Path(file.name).parent == folder:
             raise PermissionError(13, "Permission denied")
-        save(path, **arrays)
+        save(file, **arrays)
 
     monkeypatch.setattr(np, "savez", beside_is_read_only)
     names = sorted(p.name for p in folder.iterdir())
