@@ -4,7 +4,7 @@ A negative is as hard as its logit is high, and logits rise with the product x.y
 are, so products are ranked. To keep the k highest is to find the k-th highest product. No product
 is stored: a bracket round it is narrowed by counting, over all tiles and devices, how many
 products reach each of a few probes. A sample places the first probes and interpolation the next
-ones, so that four to six counts find one product among 2**28.
+ones, so that three or four counts find one product among 2**28.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax import lax
 
 from study.hashing import mix
 from study.losses.ring import around
-from study.losses.stats import Axis, dot, pmax, psum
+from study.losses.stats import Axis, devices, dot, here, pmax, psum
 from study.losses.tiles import BIG, Tile, sweep, tiled, untiled
 from study.pairs import Negatives
 
@@ -89,7 +89,7 @@ def threshold(
       tile: as in the sweep that will use the threshold, so that products are equal bit for bit.
     """
     rows = len(zimg_bxD)
-    batch = rows * (1 if axis is None else lax.axis_size(axis))
+    batch = rows * devices(axis)
     by_row = pairs.scope == "row"
     keep = int(pairs.per_positive) if by_row else pairs.negatives(batch)
     among = batch - 1 if by_row else batch * (batch - 1)
@@ -184,7 +184,7 @@ def _reaching(
     words = -(-count // _PER_WORD)
     rows = len(zimg_bxD)
     probes_bxK = jnp.broadcast_to(probes, (rows, count))
-    here = 0 if axis is None else lax.axis_index(axis) * rows
+    first_row = here(axis) * rows
 
     def step(sums: Any, _: Any, row: Any, ztxt_TxD: Any, at: Tile) -> Any:
         zimg_TxD, probes_TxK = row
@@ -202,7 +202,7 @@ def _reaching(
     def block(sums: Any, ztxt: Any, owner: Any) -> Any:
         start = (jnp.zeros((min(tile, rows), count), jnp.int32), ())
         more, _ = sweep(
-            step, start, (zimg_bxD, probes_bxK), ztxt, tile=tile, origin=(here, owner * rows)
+            step, start, (zimg_bxD, probes_bxK), ztxt, tile=tile, origin=(first_row, owner * rows)
         )
         return sums + untiled(more, rows), ()
 
@@ -224,7 +224,7 @@ def _batch_sample(zimg_bxD: jax.Array, ztxt_bxD: jax.Array, sign: float, axis: A
     rows = len(zimg_bxD)
     if rows == 1:
         return jnp.linspace(-1.0, 1.0, 64)[None]
-    size = max(256, _SAMPLE // (1 if axis is None else lax.axis_size(axis)))
+    size = max(256, _SAMPLE // devices(axis))
 
     def scores(k: jax.Array) -> jax.Array:
         i = k % rows

@@ -14,7 +14,17 @@ from study.losses.fused import with_gradients
 from study.losses.ring import around
 from study.losses.select import MAX_TILE, threshold
 from study.losses.shuffle import kept_at_random
-from study.losses.stats import Axis, LogitStats, mean_of_negatives, pmax, pmin, positives, psum
+from study.losses.stats import (
+    Axis,
+    LogitStats,
+    devices,
+    here,
+    mean_of_negatives,
+    pmax,
+    pmin,
+    positives,
+    psum,
+)
 from study.losses.tiles import BIG, Sums, Tile, gradients, sigmoid_negatives, softplus_and_sigmoid
 from study.pairs import AllPairs, Groups, Negatives, Pairs
 
@@ -71,7 +81,7 @@ def sigmoid_loss(
         mean = psum(total, axis) / (jnp.float32(batch) * (met - 1))
         negatives = (mean, low[0], high[0])
         if kept:
-            mean = psum(kept[0], axis) / pairs.negatives(len(zimg) * _devices(axis))
+            mean = psum(kept[0], axis) / pairs.negatives(len(zimg) * devices(axis))
         stats = LogitStats(*positives(l_b, axis), *negatives, mean, low[-1], high[-1])
         dzimg = t * (gimg + p_b[:, None] * ztxt)
         dztxt = t * (gtxt + p_b[:, None] * zimg)
@@ -88,11 +98,11 @@ def _ring(
     zimg: jax.Array, ztxt: jax.Array, t: Any, b: Any, *, axis: Axis, tile: int, span: Any = None
 ) -> tuple[Sums, jax.Array, jax.Array]:
     """All pairs of the batch, or of each run of `span` neighbouring devices."""
-    here = 0 if axis is None else lax.axis_index(axis)
+    me = here(axis)
 
     def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
         sums, gimg, texts = local
-        more, gi, gt = _sweep(zimg, ztxt, t, b, owner == here, tile)
+        more, gi, gt = _sweep(zimg, ztxt, t, b, owner == me, tile)
         return (sums + more, gimg + gi, texts + ztxt.sum(0, dtype=jnp.float32)), gt
 
     none = Sums.of_none(2, 1, 1)
@@ -101,7 +111,7 @@ def _ring(
     # The sum of all logits needs none of them: a sum of products is a product of sums.
     images_D = zimg.sum(0, dtype=jnp.float32)
     products = images_D @ texts_D - jnp.sum(zimg.astype(jnp.float32) * ztxt)
-    met = len(zimg) * (_devices(axis) if span is None else span)
+    met = len(zimg) * (span or devices(axis))
     logits = t * products + b * (jnp.float32(len(zimg)) * (met - 1))
     return Sums((*sums.add, logits), sums.low, sums.high), gimg, gtxt
 
@@ -159,8 +169,8 @@ def _kept(
 ) -> tuple[Sums, jax.Array, jax.Array]:
     """All pairs are met, and those that are not kept weigh nothing."""
     tile, rows = min(tile, MAX_TILE), len(zimg)
-    here = 0 if axis is None else lax.axis_index(axis)
-    batch = rows * _devices(axis)
+    me = here(axis)
+    batch = rows * devices(axis)
     ranked = pairs.keep != "random"
     sign = -1.0 if pairs.keep == "easy" else 1.0
     per_row: Any = ()
@@ -187,20 +197,21 @@ def _kept(
         lows = (low, jnp.min(jnp.where(kept_TxT, l_TxT, BIG)))
         return Sums(sums, lows, (jnp.max(all_TxT), kept_high)), p_TxT
 
+    none = Sums.of_none(3, 2, 2)
+
     def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
         sums, gimg = local
-        origin = (here * rows, owner * rows)
-        more, gi, gt = gradients(weigh, zimg, ztxt, per_row=per_row, origin=origin, tile=tile)
+        origin = (me * rows, owner * rows)
+        more, gi, gt = gradients(weigh, none, zimg, ztxt, per_row=per_row, origin=origin, tile=tile)
         return (sums + more, gimg + gi), gt
 
-    none = Sums.of_none(3, 2, 2)
     start = (none, jnp.zeros(zimg.shape, jnp.float32))
     (sums, gimg), gtxt = around(block, start, ztxt, axis)
     loss, db, kept_logits = sums.add
     (low, kept_low), (high, kept_high) = sums.low, sums.high
     if ranked:
         # Of a threshold for the whole batch, one device counts the ties.
-        left = found.left if pairs.scope == "row" else jnp.where(here == 0, found.left, 0.0)
+        left = found.left if pairs.scope == "row" else jnp.where(me == 0, found.left, 0.0)
         some = left > 0
         loss += jnp.sum(jnp.where(some, left * jax.nn.softplus(tied_logit), 0.0))
         kept_logits += jnp.sum(jnp.where(some, left * tied_logit, 0.0))
@@ -209,7 +220,3 @@ def _kept(
     mean = mean_of_negatives(zimg, ztxt, t, b, axis)
     logits = mean * jnp.float32(rows) * (batch - 1)
     return Sums((loss, db, logits, kept_logits), (low, kept_low), (high, kept_high)), gimg, gtxt
-
-
-def _devices(axis: Axis) -> int:
-    return 1 if axis is None else lax.axis_size(axis)

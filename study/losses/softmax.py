@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.sharding import Mesh
 
 from study.losses.fused import with_gradients
@@ -15,6 +14,7 @@ from study.losses.stats import (
     Axis,
     LogitStats,
     dot,
+    here,
     mean_of_negatives,
     pmax,
     pmin,
@@ -69,8 +69,7 @@ def _joined(a: Normaliser, b: Normaliser) -> Normaliser:
 
 def _normalisers(zimg: jax.Array, ztxt: jax.Array, t: Any, *, axis: Axis, tile: int) -> Any:
     """Of the negatives in this device's rows and columns: normalisers, lowest, highest logit."""
-    here = 0 if axis is None else lax.axis_index(axis)
-    rows, high = len(zimg), min(tile, len(zimg))
+    me, rows, high = here(axis), len(zimg), min(tile, len(zimg))
 
     def nothing(size: int) -> Normaliser:
         return jnp.full(size, -BIG), jnp.zeros(size)
@@ -86,7 +85,7 @@ def _normalisers(zimg: jax.Array, ztxt: jax.Array, t: Any, *, axis: Axis, tile: 
     def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
         by_row, low = local
         start = ((nothing(high), jnp.asarray(BIG)), nothing(high))
-        origin = (here * rows, owner * rows)
+        origin = (me * rows, owner * rows)
         (more, lows), by_col = sweep(step, start, zimg, ztxt, tile=tile, origin=origin)
         more, by_col = jax.tree.map(lambda x: untiled(x, rows), (more, by_col))
         return (_joined(by_row, more), jnp.minimum(low, lows.min())), by_col
@@ -107,8 +106,7 @@ def _gradients(
     tile: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Half the row and column softmax of each negative, times either side's embeddings."""
-    here = 0 if axis is None else lax.axis_index(axis)
-    rows = len(zimg)
+    me, rows = here(axis), len(zimg)
 
     def weigh(x_TxT: jax.Array, at: Tile, of_row: Any, of_col: Any) -> tuple[Sums, jax.Array]:
         l_TxT, _ = at.negatives(t * x_TxT)
@@ -119,10 +117,10 @@ def _gradients(
 
     def block(gimg: jax.Array, texts: Any, owner: jax.Array) -> Any:
         ztxt, of_col = texts
-        origin = (here * rows, owner * rows)
+        origin = (me * rows, owner * rows)
         of_row = (l_b, loss_2xb[0])
         _, gi, gt = gradients(
-            weigh, zimg, ztxt, per_row=of_row, per_col=of_col, origin=origin, tile=tile
+            weigh, Sums(), zimg, ztxt, per_row=of_row, per_col=of_col, origin=origin, tile=tile
         )
         return gimg + gi, gt
 

@@ -45,6 +45,16 @@ def mean_of_negatives(
     return t * (total - matched) / (batch * (batch - 1)) + b
 
 
+def devices(axis: Axis) -> int:
+    """How many devices hold the batch."""
+    return 1 if axis is None else jax.lax.axis_size(axis)
+
+
+def here(axis: Axis) -> jax.Array | int:
+    """The number of this device among them."""
+    return 0 if axis is None else jax.lax.axis_index(axis)
+
+
 def psum(x: jax.Array, axis: Axis) -> jax.Array:
     return x if axis is None else jax.lax.psum(x, axis)
 

@@ -173,6 +173,7 @@ def softplus_and_sigmoid(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Ar
 
 def gradients(
     weigh: Callable[..., tuple[Sums, jax.Array]],
+    none: Sums,
     zimg_nxD: jax.Array,
     ztxt_mxD: jax.Array,
     *,
@@ -186,6 +187,7 @@ def gradients(
     Arguments:
       weigh: `(x_TxT, tile, per_row, per_col) -> (sums, p_TxT)`: what to gather of a tile of
         products x.y, and the weight of each pair, the derivative of the loss in its logit.
+      none: the sums over no pair, of the kind that `weigh` gathers.
       per_row, per_col: pytrees with one leading row per image and per text, for `weigh`.
       origin, tile: as for `sweep`.
 
@@ -204,20 +206,11 @@ def gradients(
 
     rows, cols = (zimg_nxD, per_row), (ztxt_mxD, per_col)
     start = (
-        (_gathered(weigh, per_row, per_col), jnp.zeros((min(tile, n), dim), f32)),
+        (none, jnp.zeros((min(tile, n), dim), f32)),
         jnp.zeros((dim, min(tile, m)), f32),
     )
     (sums_R, gimg_RxTxD), gtxt_CxDxT = sweep(step, start, rows, cols, tile=tile, origin=origin)
     return sums_R.total(), untiled(gimg_RxTxD, n), untiled(jnp.swapaxes(gtxt_CxDxT, 1, 2), m)
-
-
-def _gathered(weigh: Callable[..., Any], per_row: Any, per_col: Any) -> Sums:
-    """Sums over no pair, of the kind that `weigh` gathers."""
-    number = jnp.zeros((1, 1), jnp.int32)
-    at = Tile(number, number, None, jnp.bool_(False))
-    first = jax.tree.map(lambda x: x[:1], (per_row, per_col))
-    sums = jax.eval_shape(lambda x, of: weigh(x, at, *of)[0], jnp.zeros((1, 1)), first)
-    return Sums.of_none(*map(len, sums))
 
 
 def sigmoid_negatives(
@@ -243,4 +236,4 @@ def sigmoid_negatives(
 
     # Where rows and columns are different examples, no two of their numbers are equal.
     origin = (0, jnp.where(diagonal, 0, len(zimg_nxD)))
-    return gradients(weigh, zimg_nxD, ztxt_mxD, origin=origin, tile=tile)
+    return gradients(weigh, Sums.of_none(2, 1, 1), zimg_nxD, ztxt_mxD, origin=origin, tile=tile)
