@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from study.cell import Cell, Data, Execution
 from study.microbatch import GIB, fitting, room
-from study.step import compiled_loop, initial_state
+from study.step import compiled_loop, initial_state, make_step
 
 
 def initial(cell: Cell, vocabulary: int, image_shape: tuple[int, ...]) -> Any:
@@ -79,6 +79,5 @@ def _loop(
     microbatch: int | None,
     remat: bool,
 ) -> Any:
-    return compiled_loop(
-        family, vocabulary, state.tree, batch.tree, mesh, microbatch=microbatch, remat=remat
-    )
+    step = make_step(family, vocabulary, mesh, microbatch=microbatch, remat=remat)
+    return compiled_loop(step, state.tree, batch.tree, mesh)

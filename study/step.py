@@ -53,6 +53,9 @@ class Metrics(NamedTuple):
         return values
 
 
+Step = Callable[[State, Batch], tuple[State, Metrics]]
+
+
 def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], seed: Any) -> State:
     """Parameters and optimizer state at step 0, a function of the cell and its seed."""
     model = TwoTowers(cell, vocabulary)
@@ -113,7 +116,7 @@ def make_step(
     *,
     microbatch: int | None = None,
     remat: bool = False,
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+) -> Step:
     """One optimizer step on one whole batch.
 
     The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
@@ -144,20 +147,12 @@ def make_step(
     return step
 
 
-def make_loop(
-    cell: Cell,
-    vocabulary: int,
-    mesh: Mesh | None = None,
-    *,
-    microbatch: int | None = None,
-    remat: bool = False,
-) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
-    """The first `count` of a buffer of batches in one compiled loop, metrics of the last.
+def make_loop(step: Step) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
+    """`step` on the first `count` of a buffer of batches, in one loop; metrics of the last.
 
     `count` is traced, so one compilation serves every length: at batch size 16 the dispatch of a
     single step costs more than the step.
     """
-    step = make_step(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
 
     def loop(state: State, batches: Batch, count: jax.Array) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
@@ -172,20 +167,10 @@ def make_loop(
     return loop
 
 
-def compiled_loop(
-    cell: Cell,
-    vocabulary: int,
-    state: Any,
-    batches: Any,
-    mesh: Mesh | None = None,
-    *,
-    microbatch: int | None = None,
-    remat: bool = False,
-) -> Any:
-    """`make_loop` compiled for these (abstract) arguments, the state's buffers donated."""
+def compiled_loop(step: Step, state: Any, batches: Any, mesh: Mesh | None) -> Any:
+    """`make_loop(step)` compiled for these (abstract) arguments, the state's buffers donated."""
     where = None if mesh is None else replicated(mesh)
-    loop = make_loop(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
-    jitted = jax.jit(loop, donate_argnums=0, out_shardings=where)
+    jitted = jax.jit(make_loop(step), donate_argnums=0, out_shardings=where)
     return jitted.lower(state, batches, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
 
