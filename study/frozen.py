@@ -13,6 +13,7 @@ from study.cell import Cell, ViT, from_dict
 from study.checkpoint import Checkpoints
 from study.data.dataset import DataError
 from study.data.embeddings import Tower
+from study.data.images import scaled
 from study.evals.encode import Encoder
 from study.interop.embed import FrozenTowers
 from study.records import read_json
@@ -63,9 +64,7 @@ class VitTower:
         self.about = {"kind": f"ViT {cell.model.image.variant}", "sha256": digest, **about}
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
-        return self._encoder.image(
-            self._params, images_NxHxWxC.astype(np.float32) / np.float32(127.5) - 1
-        )
+        return self._encoder.image(self._params, scaled(images_NxHxWxC))
 
 
 def _of_record(folder: Path) -> VitTower:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from study.cell import Cell
+from study.data.parallel import cores
 from study.tracker import why_offline
 from sweeps import ledger, runner
 from sweeps.grid import Study, StudyError
@@ -32,7 +33,7 @@ def run(
     if os.environ.get("WANDB_MODE") == "online" and (why := why_offline()) is not None:
         print(f"wandb: {why}", file=out)  # workers say it too, where nobody looks
     report = report_on(out)
-    result = runner.run(study, root, parallel=parallel or _cores(), address=address, report=report)
+    result = runner.run(study, root, parallel=parallel or cores(), address=address, report=report)
     if as_json:
         print(json.dumps(asdict(result), indent=1))
     else:
@@ -174,11 +175,6 @@ def _summary(result: runner.Result) -> str:
             f" on {result.parallel} cores, {share:.0%} of them in training steps; {pace} per core"
         )
     return text
-
-
-def _cores() -> int:
-    with_affinity = getattr(os, "sched_getaffinity", None)
-    return len(with_affinity(0)) if with_affinity else os.cpu_count() or 1
 
 
 def _again() -> str:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from study.data.parallel import cores
 from study.tracker import has_key, why_offline
 from sweeps import compiled
 from sweeps.cluster import environment
@@ -99,12 +100,11 @@ def _packages() -> Iterator[Check]:
 
 
 def _machine() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
-    said = f"{cores} cores, {total / GIB:.0f} GiB of memory"
+    said = f"{cores()} cores, {total / GIB:.0f} GiB of memory"
     if total < 4 * GIB:
         return _warn("machine", f"{said}; little for more than one cell: study run --parallel 1")
     return _ok("machine", said)

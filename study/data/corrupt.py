@@ -22,6 +22,8 @@ import dataclasses
 import numpy as np
 
 from study.cell import Cell, Corruption
+from study.data import words
+from study.data.images import scaled
 from study.data.stream import ROUNDS, Read, Source, indices, permute
 
 Batch = dict[str, np.ndarray]
@@ -73,21 +75,21 @@ class Corruptor:
         c = self.corruption
         seeds = (c.seed, self.seed) if c.redraw else (c.seed,)
         key = np.random.SeedSequence([what, *seeds]).generate_state(1, np.uint64)[0]
-        return _splitmix(where_N.astype(np.uint64) ^ key)
+        return words.mixed(where_N.astype(np.uint64) ^ key)
 
     def _chance(self, what: int, where_N: np.ndarray) -> np.ndarray:
         """A number in [0, 1) for each example."""
-        return (self._words(what, where_N) >> np.uint64(11)) * 2.0**-53
+        return words.uniform(self._words(what, where_N))
 
     def _noise(self, where_N: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Uniform over the 256 levels that pixels have, float32 N x shape."""
         count = int(np.prod(shape))
-        words_NxW = _counted(self._words(_PIXELS, where_N), -(-count // 8))
+        words_NxW = words.counted(self._words(_PIXELS, where_N), -(-count // 8))
         bytes_NxP = words_NxW.astype("<u8", copy=False).view(np.uint8)[:, :count]
-        return (bytes_NxP.astype(np.float32) * np.float32(1 / 127.5) - 1).reshape(-1, *shape)
+        return scaled(bytes_NxP).reshape(-1, *shape)
 
     def _tokens(self, where_N: np.ndarray, length: int) -> np.ndarray:
-        ids_NxL = _below(self.vocabulary - 1, _counted(self._words(_TOKENS, where_N), length))
+        ids_NxL = _below(self.vocabulary - 1, words.counted(self._words(_TOKENS, where_N), length))
         ids_NxL += ids_NxL >= self.eos
         kept_N = 1 + _below(max(1, length - 1), self._words(_LENGTH, where_N))
         ids_NxL[np.arange(length) >= np.minimum(kept_N, length - 1)[:, None]] = self.eos
@@ -102,7 +104,7 @@ class Corruptor:
         c = self.corruption
         window = c.window or size
         window_N, place_N = np.divmod(position_N, window) if c.redraw else (0 * index_N, index_N)
-        words_RxN = _counted(self._words(_ALIGNMENT, window_N), ROUNDS).T
+        words_RxN = words.counted(self._words(_ALIGNMENT, window_N), ROUNDS).T
         key_RxN = words_RxN & np.uint64(0xFFFFFFFF)
         rank_N = permute(place_N, size=window, key=key_RxN)
         count = round(c.alignment * window)
@@ -118,19 +120,6 @@ class Corruptor:
         return partner_N
 
 
-def _counted(word_N: np.ndarray, count: int) -> np.ndarray:
-    """`count` further words from each, uint64 N x count."""
-    step_W = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return _splitmix(word_N[:, None] + step_W)
-
-
 def _below(bound: int, word_N: np.ndarray) -> np.ndarray:
     """Uniform in range(bound), int64, from 32 bits of each word."""
     return ((word_N >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
-
-
-def _splitmix(word_N: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64: every bit of the input reaches every bit of the output."""
-    word_N = (word_N ^ (word_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word_N = (word_N ^ (word_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word_N ^ (word_N >> np.uint64(31))

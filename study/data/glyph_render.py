@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFont
 
+from study.data import words
+
 MASTER, SIZE = 48, 24
 EM = 32  # pixels of a master per em: capitals are about 23 high, so accents have room
 
@@ -59,7 +61,7 @@ def master(font: Path, codepoint: int) -> Image.Image:
 
 def views(masters: Sequence[Image.Image], seeds_N: np.ndarray) -> np.ndarray:
     """One augmented view of each master: uint8 Nx24x24, by the seeds (see `seeds_of`)."""
-    draws_NxP = _uniform(seeds_N, np.arange(6, dtype=np.uint64))
+    draws_NxP = words.uniform(words.counted(seeds_N, 6))
     turned_Nx24x24 = np.empty((len(masters), SIZE, SIZE), np.float32)
     for i, (page, draws_P) in enumerate(zip(masters, draws_NxP, strict=True)):
         turned = page.transform(
@@ -94,24 +96,8 @@ def _affine(draws_P: np.ndarray) -> tuple[float, ...]:
 def seeds_of(font: str, codepoints_N: np.ndarray, views_N: np.ndarray) -> np.ndarray:
     """The uint64 seeds of (font, code point, view)."""
     key_N = (codepoints_N.astype(np.uint64) << np.uint64(16)) | views_N.astype(np.uint64)
-    return _mix(_mix(key_N) ^ np.uint64(zlib.crc32(font.encode())))
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _bits(seeds_N: np.ndarray, counters_P: np.ndarray) -> np.ndarray:
-    return _mix(seeds_N[:, None] + counters_P[None, :] * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _uniform(seeds_N: np.ndarray, counters_P: np.ndarray) -> np.ndarray:
-    """float64 NxP in [0, 1)."""
-    return (_bits(seeds_N, counters_P) >> np.uint64(11)) * 2.0**-53
+    font_word = np.uint64(zlib.crc32(font.encode()))
+    return words.mixed((words.mixed(key_N + words.STEP) ^ font_word) + words.STEP)
 
 
 @functools.cache
@@ -123,7 +109,7 @@ def _noise_strips() -> np.ndarray:
     no library can round it in its own way.
     """
     count = _NOISE_DRAWS + SIZE * SIZE
-    bits_1xP = _bits(np.zeros(1, np.uint64), np.arange(count, dtype=np.uint64))
+    bits_1xP = words.counted(np.zeros(1, np.uint64), count)
     total_P = bits_1xP.view(np.uint16).reshape(count, 4).sum(1, dtype=np.int32) - 2 * 65535
     strip_P = total_P.astype(np.float32) * np.float32(NOISE_SD / (65536 / math.sqrt(3)))
     return np.lib.stride_tricks.sliding_window_view(strip_P, SIZE * SIZE)

@@ -96,3 +96,11 @@ def _unfiltered(chunks: list[tuple[bytes, bytes]], size: int) -> np.ndarray | No
     rows = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
     rows_Hx1W = np.frombuffer(rows, np.uint8).reshape(size, size + 1)
     return None if rows_Hx1W[:, 0].any() else rows_Hx1W[:, 1:, None]
+
+
+def scaled(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
+    """uint8 pixels as the towers take them: float32 in [-1, 1]."""
+    image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
+    image_NxHxWxC *= np.float32(1 / 127.5)
+    image_NxHxWxC -= 1
+    return image_NxHxWxC

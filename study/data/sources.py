@@ -5,8 +5,6 @@ An example that cannot be used is replaced by the next one that can (`study.data
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +16,8 @@ from study.data import memo
 from study.data.dataset import DataError, Dataset
 from study.data.embeddings import CachedEmbeddings
 from study.data.examples import examples_of
+from study.data.images import scaled
+from study.data.parallel import cores
 from study.data.reader import DamagedExample
 from study.data.stand_ins import StandIns
 from study.data.texts import Texts
@@ -130,12 +130,12 @@ class ImageSource:
         else:
             pixels_NxHxWxC, texts = self._read(index_N, text=True)
             text_NxL = self.texts.tokenizer(texts)
-        return {"image": _scaled(pixels_NxHxWxC), "text": text_NxL}
+        return {"image": scaled(pixels_NxHxWxC), "text": text_NxL}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
         """Pixels alone, whatever their texts are, float32 N x H x W x C in [-1, 1]."""
         index_N = np.asarray(index_N)
-        return _scaled(self._kept(index_N) if self._keep else self._read(index_N, text=False)[0])
+        return scaled(self._kept(index_N) if self._keep else self._read(index_N, text=False)[0])
 
     def text(self, index_N: np.ndarray) -> np.ndarray:
         """Tokens alone, int32 N x L, whatever their images are."""
@@ -269,13 +269,6 @@ def labels(dataset: Dataset, split: str) -> np.ndarray:
     return memo.array(dataset, f"labels-{split}", make)
 
 
-def _scaled(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
-    image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
-    image_NxHxWxC *= np.float32(1 / 127.5)
-    image_NxHxWxC -= 1
-    return image_NxHxWxC
-
-
 def _threads(reader: Any, threads: int | None) -> int:
     sizes = [1]
     for i in range(min(16, len(reader))):
@@ -283,6 +276,4 @@ def _threads(reader: Any, threads: int | None) -> int:
             sizes.append(len(reader.image(i)))
         except DamagedExample:
             continue
-    if threads is None:
-        threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    return (threads or 1) if sum(sizes) / len(sizes) > _SMALL_FILE else 1
+    return (threads or cores()) if sum(sizes) / len(sizes) > _SMALL_FILE else 1

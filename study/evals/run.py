@@ -116,7 +116,14 @@ class Evaluator:
         return zero_shot.correct(zimg_NxE, zclass_CxE, label_N)
 
     def _retrieval(self, evaluation: Retrieval, params: Any) -> dict[str, np.ndarray]:
-        return retrieval.hits(*self._fixed(evaluation, params))
+        source = self._source(evaluation)
+        # The same examples of the split for every cell of a study.
+        index_N = _first(evaluation.examples, source.size)
+        tokens_MxL, image_M = caption_tokens(
+            self._dataset(evaluation), evaluation.split, self._tokenizer, index_N
+        )
+        zimg_NxE = self._encoder.images(params, source, index_N)
+        return retrieval.hits(zimg_NxE, self._encoder.text(params, tokens_MxL), image_M)
 
     def _multilingual(self, evaluation: Multilingual, params: Any) -> dict[str, float]:
         dataset, source = self._dataset(evaluation), self._source(evaluation)
@@ -175,16 +182,6 @@ class Evaluator:
         t, b = (np.asarray(params.get(name, [0.0]), np.float32)[0] for name in ("t", "b"))
         losses = _both_losses(zimg_NxE, ztxt_NxE, np.exp(t), b)
         return {k: float(v) for k, v in losses.items() if sigmoid or k == "softmax"}
-
-    def _fixed(self, evaluation: Retrieval, params: Any) -> tuple[Any, Any, Any]:
-        """Embeddings of the same examples of a split for every cell of a study."""
-        source = self._source(evaluation)
-        index_N = _first(evaluation.examples, source.size)
-        tokens_MxL, image_M = caption_tokens(
-            self._dataset(evaluation), evaluation.split, self._tokenizer, index_N
-        )
-        zimg_NxE = self._encoder.images(params, source, index_N)
-        return zimg_NxE, self._encoder.text(params, tokens_MxL), image_M
 
     # --- data ------------------------------------------------------------------------------------
 

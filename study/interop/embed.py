@@ -15,7 +15,7 @@ import numpy as np
 from study.cell import Data
 from study.data.dataset import FILE as DATASET_FILE
 from study.data.dataset import DataError, Dataset
-from study.data.images import decode
+from study.data.images import decode, scaled
 from study.data.parallel import Progress, quiet
 from study.data.shards import ShardReader
 from study.data.tar_index import IMAGE_NAMES
@@ -80,7 +80,7 @@ class FrozenTowers:
             shape = "x".join(map(str, images_NxHxWxC.shape))
             raise DataError(f"{self._spec} takes images N x {' x '.join(map(str, want))}: {shape}")
         if images_NxHxWxC.dtype == np.uint8:
-            images_NxHxWxC = images_NxHxWxC.astype(np.float32) / 127.5 - 1
+            images_NxHxWxC = scaled(images_NxHxWxC)
         return self._encoder.image(self._params, images_NxHxWxC.astype(np.float32))
 
     def images(self, source: str | Path, *, progress: Progress = quiet) -> np.ndarray:
