@@ -191,6 +191,8 @@ class Cell:
 class Execution:
     """Where and how a cell runs. Changes nothing in the result beyond rounding.
 
+    slice: the kind of machine it wants, as `study.hardware` names it ("v4-32", "v6e-16x2",
+      "gpu:h100"); None is whatever runs it.
     chunk_examples: about how many examples one compiled loop of steps covers: small batches would
       otherwise pay the dispatch of every step.
     microbatch: examples per pass through the towers on each device; "auto" finds one with which
@@ -203,6 +205,7 @@ class Execution:
     decode_threads: that read images; None is one for each core.
     """
 
+    slice: str | None = None
     data_root: str = "data"
     chunk_examples: Positive = 8192
     eval_batch_size: Positive = 2048

@@ -97,7 +97,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
         with _Watched(study, cell, folder, report, stop):
             outcome = run_here(
                 cell,
-                study.execution,
+                study.execution_of(cell),
                 folder=folder,
                 study=study.name,
                 should_stop=stop.is_asked,

@@ -41,7 +41,7 @@ class Study:
       name: names the folder of its records.
       question: one line.
       cells: no two alike.
-      execution: how its cells run.
+      execution: how and where its cells run: the same for all, or a function of the cell.
       prepare: makes the data set under the data root it is given, if it is not there yet; a
         function, or "module:function" so that listing studies need not import it. If it has a
         parameter `progress`, that is called with what is done, how much, and of how much.
@@ -54,7 +54,9 @@ class Study:
     name: str
     question: str
     cells: tuple[Cell, ...]
-    execution: Execution = dataclasses.field(default_factory=Execution)
+    execution: Execution | Callable[[Cell], Execution] = dataclasses.field(
+        default_factory=Execution
+    )
     prepare: str | Callable[..., object] | None = None
     paper: str = ""
 
@@ -76,6 +78,14 @@ class Study:
                 f"study {self.name}: {len(twice)} cells appear more than once ({twice[0]}); "
                 "every cell of a study differs from the others in some field"
             )
+
+    def execution_of(self, cell: Cell) -> Execution:
+        return self.execution if isinstance(self.execution, Execution) else self.execution(cell)
+
+    @property
+    def data_root(self) -> str:
+        """The folder of the data sets, which all cells share."""
+        return self.execution_of(self.cells[0]).data_root
 
     def cell(self, name: str) -> Cell:
         """The cell with this id, or with an id that starts with `name`.

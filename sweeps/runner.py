@@ -122,7 +122,7 @@ def prepare(study: Study, report: Report) -> None:
     if study.prepare is None:
         return
     make = load(study.prepare) if isinstance(study.prepare, str) else study.prepare
-    data_root = Path(study.execution.data_root).absolute()
+    data_root = Path(study.data_root).absolute()
     slow = threading.Timer(
         1.0, report.line, [f"making the data set of {study.name} under {data_root} (once)"]
     )
@@ -167,8 +167,7 @@ class _Sweep:
         self.in_flight: dict[Any, Job] = {}
         self.target = sum(e.cell.examples for e in entries)
         self.seen = {e.cell.id: e.progress.examples_seen for e in entries}
-        data_root = Path(study.execution.data_root).absolute()
-        self.execution = {**vars(study.execution), "data_root": str(data_root)}
+        self.data_root = str(Path(study.data_root).absolute())
         self._held: set[str] = set()
 
     def on_ray(self, parallel: int, address: str | None) -> None:
@@ -255,9 +254,10 @@ class _Sweep:
                 self.queue.give_back(job, now, 1.0)
             else:
                 job.began = now
+                execution = vars(self.study.execution_of(job.entry.cell))
                 task = Task(
                     cell=to_dict(job.entry.cell),
-                    execution=self.execution,
+                    execution=execution | {"data_root": self.data_root},
                     folder=str(job.entry.folder),
                     study=self.study.name,
                     entry=self.entry,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pydantic
@@ -27,7 +27,8 @@ def select(study: Study, *, settings: Sequence[str] = (), only: Sequence[str] = 
       StudyError: no such field, or nothing is left.
       CellError: a value that a cell cannot have.
     """
-    cells, execution = list(study.cells), study.execution
+    cells = list(study.cells)
+    execution: Callable[[Cell], Execution] = study.execution_of
     for setting in settings:
         field, equals, text = setting.partition("=")
         if not equals or not field:
@@ -37,6 +38,7 @@ def select(study: Study, *, settings: Sequence[str] = (), only: Sequence[str] = 
         value = _value(text)
         if field.startswith("execution."):
             execution = _set_execution(execution, field.removeprefix("execution."), value)
+            execution(cells[0])  # what is wrong is said here, not when a cell starts
             continue
         try:
             cells = [replace(cell, field, value) for cell in cells]
@@ -82,14 +84,20 @@ def _filter(study: Study, cells: list[Cell], pattern: str) -> list[Cell]:
     return kept
 
 
-def _set_execution(execution: Execution, field: str, value: Any) -> Execution:
-    known = vars(execution)
-    if field not in known:
-        raise StudyError(f"--set execution.{field}: no such field; there are {', '.join(known)}")
-    try:
-        return Execution(**{**known, field: value})
-    except pydantic.ValidationError as error:
-        raise StudyError(f"--set execution.{explain(error).splitlines()[0]}") from None
+def _set_execution(
+    execution: Callable[[Cell], Execution], field: str, value: Any
+) -> Callable[[Cell], Execution]:
+    def changed(cell: Cell) -> Execution:
+        known = vars(execution(cell))
+        if field not in known:
+            there = ", ".join(known)
+            raise StudyError(f"--set execution.{field}: no such field; there are {there}")
+        try:
+            return Execution(**{**known, field: value})
+        except pydantic.ValidationError as error:
+            raise StudyError(f"--set execution.{explain(error).splitlines()[0]}") from None
+
+    return changed
 
 
 def _value(text: str) -> Any:

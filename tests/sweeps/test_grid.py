@@ -121,7 +121,8 @@ def test_set_reads_json_and_takes_the_rest_as_text():
 def test_set_of_how_cells_run_leaves_their_ids():
     changed = select(STUDY, settings=["execution.wandb=false", "execution.data_root=/d"])
     assert changed.cells == CELLS
-    assert (changed.execution.wandb, changed.execution.data_root) == (False, "/d")
+    execution = changed.execution_of(changed.cells[0])
+    assert (execution.wandb, execution.data_root) == (False, "/d")
 
 
 def test_cells_that_set_made_equal_are_run_once():
