@@ -136,6 +136,11 @@ class Study:
         )
 
 
+def union(studies: Sequence[Study]) -> tuple[Cell, ...]:
+    """The cells of all of them, each once."""
+    return tuple({cell.id: cell for study in studies for cell in study.cells}.values())
+
+
 def names() -> list[str]:
     """The built-in studies: `sweeps/grids/demo_lr.py` is the study demo-lr."""
     modules = pkgutil.iter_modules(sweeps.grids.__path__)
