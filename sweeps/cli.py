@@ -243,6 +243,21 @@ def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json
     return 0
 
 
+@app.command(epilog="Example: study dash demo --out demo-workspace.json")
+def dash(
+    name: Name,
+    settings: Set = None,
+    only: Only = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Write it here, and save nothing.")
+    ] = None,
+) -> int:
+    """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
+    from sweeps import cli_dash
+
+    return cli_dash.run(_study(name, None, settings, only), out=out)
+
+
 @app.command(epilog="Example: study doctor")
 def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int:
     """Checks what a study needs of this machine. Exit code 1 if something would fail."""

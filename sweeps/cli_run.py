@@ -99,7 +99,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
                 cell,
                 study.execution_of(cell),
                 folder=folder,
-                study=study.name,
+                study=study.records,
                 should_stop=stop.is_asked,
             )
     entry = ledger.entry(cell, folder)

@@ -259,7 +259,7 @@ class _Sweep:
                     cell=to_dict(job.entry.cell),
                     execution=execution | {"data_root": self.data_root},
                     folder=str(job.entry.folder),
-                    study=self.study.name,
+                    study=self.study.records,
                     entry=self.entry,
                     driver=str(driver),
                 )
