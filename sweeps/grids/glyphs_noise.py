@@ -6,6 +6,8 @@ once for good and drawn anew at each visit, side by side, because the paper does
 
 from __future__ import annotations
 
+from typing import Any
+
 from study.cell import Cell, Corruption, Data, Loss
 from sweeps import glyphs
 from sweeps.glyphs import LOSSES, SEEDS
@@ -25,7 +27,8 @@ PROBABILITIES = (0.2, 0.4)
 def corrupted(*, kinds: tuple[str, ...], p: float, redraw: bool) -> Corruption:
     """Misplaced texts come from the same batch where they are drawn anew, as in the paper."""
     window = BATCH_SIZE if redraw else None
-    return Corruption(redraw=redraw, window=window, **dict.fromkeys(kinds, p))  # type: ignore[arg-type]
+    shares: dict[str, Any] = dict.fromkeys(kinds, p)
+    return Corruption(redraw=redraw, window=window, **shares)
 
 
 def cell(*, loss: Loss, seed: int, corrupt: Corruption) -> Cell:
