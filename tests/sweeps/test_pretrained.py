@@ -14,14 +14,19 @@ from sweeps.grid import find
 
 @pytest.mark.slow
 def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeypatch):
+    import jax
+
     from study.data import glyphs
     from study.data.dataset import Dataset
     from study.data.tokens import Tokenizer
     from study.interop.start import start_from
     from study.step import initial_state
 
+    first = jax.devices()[:1]  # the rest of the suite sees eight
+    monkeypatch.setattr(jax, "devices", lambda *_: first)
     root = small_glyphs.parent
-    short = dataclasses.replace(pretrained.cell(), budget=Budget(examples=512), evals=())
+    budget = Budget(examples=128)
+    short = dataclasses.replace(pretrained.cell(), batch_size=64, budget=budget, evals=())
     monkeypatch.setattr(pretrained, "cell", lambda: short)
     monkeypatch.setattr(glyphs, "prepare", lambda *_: None)
     pretrained.prepare(root)
