@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
 from study.records import RecordError
 
@@ -27,9 +28,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 2, keep_at: Collection[int] = ()):
+        kept = [policies.LatestN(keep_last), policies.CustomSteps(sorted(keep_at))]
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep_last,
-            should_keep_fn=lambda step: step in keep_at,
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             create=True,
             cleanup_tmp_directories=True,
         )

@@ -62,12 +62,14 @@ def trained(cell, execution, mesh):
     return loop(state, placed, np.int32(STEPS))
 
 
-def assert_same(got, want, tolerance=2e-4):
+def assert_same(got, want):
+    """Equal but for the rounding of sums, and of what is stored in bfloat16."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True
     ):
         if "key" in str(path) and "bias" in str(path):
             continue  # its gradient is rounding alone, which the optimizer makes a whole step of
+        tolerance = 2**-9 if b.dtype == jnp.bfloat16 else 2e-4
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert np.linalg.norm(a - b) <= tolerance * max(np.linalg.norm(b), 1e-1), path
 
@@ -79,8 +81,8 @@ def cut_leaves(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("execution", "shape", "loss"),
-    [(CUT, (2, 4), Sigmoid()), (CUT, (1, 8), Softmax()), (WHOLE, (2, 4), Softmax())],
-    ids=["cut, two slices", "cut, one slice", "whole, two slices"],
+    [(CUT, (2, 4), Sigmoid()), (WHOLE, (2, 4), Softmax())],
+    ids=["cut", "whole"],
 )
 def test_a_run_is_the_same_wherever_its_arrays_lie(execution, shape, loss):
     """Parameters, optimizer state and every metric after some steps, by the paper's optimizer."""

@@ -26,6 +26,7 @@ from study.cell import (
     to_dict,
 )
 from study.durations import Budget
+from study.pairs import Groups
 from study.throughput import CLOCKED
 from study.train import train
 
@@ -39,8 +40,16 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [Sigmoid(), Softmax()], ids=["sigmoid", "softmax"])
-def test_two_processes_equal_one(loss, tmp_path, small_glyphs, monkeypatch):
+@pytest.mark.parametrize(
+    ("loss", "how"),
+    [
+        # Which pairs count depends on the order of rows.
+        (Sigmoid(pairs=Groups(size=8)), {"crossed": True, "fsdp_mib": 0.0005}),
+        (Softmax(), {"crossed": False}),
+    ],
+    ids=["sigmoid, cut, two slices", "softmax"],
+)
+def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch):
     cell = Cell(
         model=Model(
             image=CachedImage(embeddings="hog-lda-16", dim=16),
@@ -57,7 +66,14 @@ def test_two_processes_equal_one(loss, tmp_path, small_glyphs, monkeypatch):
     arguments = [str(free_port()), str(tmp_path / "two"), str(small_glyphs.parent)]
     ranks = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, str(rank), *arguments, json.dumps(to_dict(cell))],
+            [
+                sys.executable,
+                SCRIPT,
+                str(rank),
+                *arguments,
+                json.dumps(to_dict(cell)),
+                json.dumps(how),
+            ],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
