@@ -64,16 +64,10 @@ def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch)
     )
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     arguments = [str(free_port()), str(tmp_path / "two"), str(small_glyphs.parent)]
+    arguments += [json.dumps(to_dict(cell)), json.dumps(how)]
     ranks = [
         subprocess.Popen(
-            [
-                sys.executable,
-                SCRIPT,
-                str(rank),
-                *arguments,
-                json.dumps(to_dict(cell)),
-                json.dumps(how),
-            ],
+            [sys.executable, SCRIPT, str(rank), *arguments],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
