@@ -2,7 +2,7 @@
 
 Ways are tried from the cheapest on: the whole batch at once; blocks computed again; microbatches
 (a second forward pass), smaller and smaller; parameters cut over the slice. Where a formula puts
-a way at more than twice the memory there is, it is passed over; that nothing fits is said only
+a way well above the memory there is, it is passed over; that nothing fits is said only
 when the compiler has refused the way that takes the least.
 """
 
@@ -26,6 +26,9 @@ FSDP_MIB = 1.0
 # Of the memory that there is, what the activations of a microbatch may take; larger ones would
 # cost the same operations.
 _SHARE = 0.5
+# Ways that the formula, which is generous, puts at more than this are not tried while others are
+# left: near its limit the compiler takes minutes over a program.
+_HOPE = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ def settings(shape: Shape, first: Setting | None = None) -> list[Setting]:
         return step_bytes(cell, machine, setting, shape.vocabulary) / usable
 
     ways = [first] if first is not None else []
-    ways += [way for way in (Setting(), Setting(remat=True)) if about(way) <= 2]
+    ways += [way for way in (Setting(), Setting(remat=True)) if about(way) <= _HOPE]
     fill = max(1, int(_SHARE * usable / max(1, activations(cell, Setting()))))
     size = 1 << min(fill, rows).bit_length() - 1
     sizes = [m for m in (size, size // 4, size // 16) if m]
