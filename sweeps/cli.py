@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from study.secrets import hide
 from sweeps import cli_bench, cli_data
 from sweeps.cluster import platforms
 
@@ -415,14 +416,14 @@ def _explain(error: Exception) -> int:
     for module, name in EXPECTED:
         known = getattr(sys.modules.get(module), name, None)
         if known is not None and isinstance(error, known):
-            print(f"study: {_one_line(str(error))}", file=sys.stderr)
+            print(f"study: {hide(_one_line(str(error)))}", file=sys.stderr)
             return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"study-error-{stamp}-", suffix=".txt", delete=False
     ) as file:
-        traceback.print_exception(error, file=file)
-    said = _one_line(f"{type(error).__name__}: {error}")
+        file.write(hide("".join(traceback.format_exception(error))))
+    said = hide(_one_line(f"{type(error).__name__}: {error}"))
     print(f"study: unexpected {said}; the traceback is in {file.name}", file=sys.stderr)
     return UNEXPECTED
 

@@ -100,7 +100,7 @@ def save(study: Study) -> str:
     try:
         import wandb
 
-        made = workspace(study, entity=entity or wandb.Api().default_entity, project=project)
+        made = workspace(study, entity=entity or str(wandb.Api().default_entity), project=project)
         made.save()
     except Exception as error:  # a message of wandb's could quote a key or an address
         raise StudyError(

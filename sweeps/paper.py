@@ -9,7 +9,6 @@ What the paper does not say is in `sweeps.assumed`, one named assumption each.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -213,13 +212,12 @@ def study(
     hardware: str = "",
 ) -> Study:
     """A study in the paper's set-ups: its data sets are asked for before anything starts."""
-    cells = tuple(cells)
     return Study(
         name=name,
         question=question,
-        cells=cells,
+        cells=tuple(cells),
         execution=execution,
-        prepare=functools.partial(present, names=datasets(cells)),
+        prepare=present,
         paper=paper,
         assumptions=assumptions,
         hardware=hardware,
@@ -238,14 +236,14 @@ def datasets(cells: Iterable[Cell]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def present(data_root: str | Path, *, names: tuple[str, ...]) -> None:
-    """Checks that the data sets are there; none of them can be fetched for the user.
+def present(data_root: str | Path, *, cells: Iterable[Cell]) -> None:
+    """Checks that the data sets of cells are there; none of them can be fetched for the user.
 
     Raises:
       StudyError: which are missing, and how each is brought in.
     """
     root = Path(data_root)
-    missing = [name for name in names if not (root / name).is_dir()]
+    missing = [name for name in datasets(cells) if not (root / name).is_dir()]
     if missing:
         how = "; ".join(f"{name}: {SOURCES.get(name, '`study data index`')}" for name in missing)
-        raise StudyError(f"{root} lacks {', '.join(missing)}, or choose another --data; {how}")
+        raise StudyError(f"{root} lacks {', '.join(missing)} (--data names another folder); {how}")

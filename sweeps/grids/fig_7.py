@@ -6,6 +6,7 @@ Noise (Sec. 4.10, App. E): five corruptions x probability x loss, M towers from 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from study.cell import Cell, Corruption, Loss, Model, TextTransformer, ViT
 from sweeps import assumed, paper
@@ -53,7 +54,8 @@ ASSUMPTIONS = (
 def cell(*, loss: Loss, kinds: tuple[str, ...] = (), p: float = 0.0) -> Cell:
     corrupt = Corruption()
     if kinds:
-        corrupt = Corruption(redraw=True, window=BATCH_SIZE, **dict.fromkeys(kinds, p))
+        shares: dict[str, Any] = dict.fromkeys(kinds, p)
+        corrupt = Corruption(redraw=True, window=BATCH_SIZE, **shares)
     return siglip(
         batch_size=BATCH_SIZE,
         examples=EXAMPLES,
