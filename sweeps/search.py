@@ -107,6 +107,17 @@ def search(
             return Found(setting=way, answer=answer, tried=tried)
 
 
+def known(shape: Shape, ways: Sequence[Setting], cache: Path) -> Found | None:
+    """How the search ends by what is kept alone; None where something would be compiled."""
+    for tried, way in enumerate(ways, 1):
+        answer = recall(shape, way, cache)
+        if answer is None:
+            return None
+        if answer.fits or tried == len(ways):
+            return Found(setting=way, answer=answer, tried=tried)
+    return None
+
+
 def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, Answer]]:
     """What the compiler says of each, up to the first that fits or that it breaks off at.
 
@@ -151,22 +162,27 @@ def search_all(
     *,
     cache: Path,
     parallel: int,
+    only_known: bool = False,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[Found | Exception]:
+) -> list[Found | Exception | None]:
     """`search` of each, several at a time; what goes wrong with one is its result.
 
-    progress: called with how many are done.
+    Arguments:
+      only_known: compile nothing; what is not kept is None.
+      progress: called with how many are done.
     """
     done = 0
 
-    def one(task: tuple[Shape, Setting | None]) -> Found | Exception:
+    def one(task: tuple[Shape, Setting | None]) -> Found | Exception | None:
         shape, first = task
+        if only_known:
+            return known(shape, settings(shape, first), cache)
         try:
             return search(shape, settings(shape, first), cache=cache)
         except (aot.AotError, CellError) as error:
             return error
 
-    found = []
+    found: list[Found | Exception | None] = []
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         for result in pool.map(one, shapes):
             found.append(result)
