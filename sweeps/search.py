@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from study.records import write_json
 from sweeps.memory import activations, step_bytes
 
 FSDP_MIB = 1.0
+# Signals that say nothing of the program; the last is also what lack of memory here ends with.
+_FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 # Of the memory that there is, what the activations of a microbatch may take; larger ones would
 # cost the same operations.
 _SHARE = 0.5
@@ -95,12 +98,15 @@ def search(
             f"{machine.devices} devices of {machine.name}"
         )
     tried = 0
+    new: dict[Setting, Answer] = {}
     while True:
         way = ways[tried]
-        answer = recall(shape, way, cache)
+        answer = new.get(way) or recall(shape, way, cache)
         if answer is None:
-            for done, answer in (compile_with or compiled)(shape, ways[tried:]):
-                remember(shape, done, answer, cache)
+            for done, found in (compile_with or compiled)(shape, ways[tried:]):
+                new[done] = found
+                if not found.aborted:  # which may be this machine's trouble, not the program's
+                    remember(shape, done, found, cache)
             continue
         tried += 1
         if answer.fits or tried == len(ways):
@@ -121,7 +127,7 @@ def known(shape: Shape, ways: Sequence[Setting], cache: Path) -> Found | None:
 def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, Answer]]:
     """What the compiler says of each, up to the first that fits or that it breaks off at.
 
-    Raises AotError when it fails before it has begun with any.
+    Raises AotError when it fails before it has begun with any, or is ended from outside.
     """
     request = {"shape": shape.to_dict(), "settings": [vars(way) for way in ways]}
     trying: Setting | None = None
@@ -133,7 +139,7 @@ def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, A
                 yield Setting(**line["setting"]), Answer(**line["answer"])
                 trying = None
     except aot.AotError as error:
-        if trying is None:
+        if trying is None or -(error.code or 0) in _FROM_OUTSIDE:
             raise
         usable = slice_of(shape.slice).chip.usable_bytes
         said = str(error).removeprefix("compiling for TPU failed: ")
@@ -184,8 +190,13 @@ def search_all(
 
     found: list[Found | Exception | None] = []
     with ThreadPoolExecutor(max(1, parallel)) as pool:
-        for result in pool.map(one, shapes):
-            found.append(result)
-            done += 1
-            progress(done)
+        try:
+            for result in pool.map(one, shapes):
+                found.append(result)
+                done += 1
+                progress(done)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            aot.stop()
+            raise
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from study import aot
@@ -119,8 +121,6 @@ def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path
     started = []
 
     def lines(argv, *, stdin):
-        import json
-
         asked = json.loads(stdin)["settings"]
         started.append(len(asked))
         for way in asked:
@@ -135,8 +135,31 @@ def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path
     found = find(None, tmp_path)
     assert found.answer.fits
     assert len(started) == found.tried
-    first = search.recall(shape(), settings(shape())[0], tmp_path)
-    assert first.said == "the compiler broke off: Check failed: x < y"
+    # It may have been this machine's trouble, so it is not kept.
+    assert search.recall(shape(), settings(shape())[0], tmp_path) is None
+
+
+def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
+    def lines(argv, *, stdin):
+        yield {"trying": json.loads(stdin)["settings"][0]}
+        raise aot.AotError("compiling for TPU failed: Check failed: x < y")
+
+    monkeypatch.setattr(aot, "lines", lines)
+    found = find(None, tmp_path)
+    assert not found.answer.fits
+    assert found.answer.said == "the compiler broke off: Check failed: x < y"
+
+
+def test_being_ended_from_outside_is_no_answer(tmp_path, monkeypatch):
+    def lines(argv, *, stdin):
+        yield {"trying": json.loads(stdin)["settings"][0]}
+        error = aot.AotError("compiling for TPU failed: exit code -9")
+        error.code = -9
+        raise error
+
+    monkeypatch.setattr(aot, "lines", lines)
+    with pytest.raises(aot.AotError, match="exit code -9"):
+        find(None, tmp_path)
 
 
 def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
