@@ -46,10 +46,13 @@ def run(
             formula=formula,
             progress=steps,
         )
-    if write is not None:
-        write_json(Path(write), execution_file(found))
     rows = [item.row(price) for item in found]
-    files = [] if out is None else _drawn(study, found, rows, measured, out)
+    try:
+        if write is not None:
+            write_json(Path(write), execution_file(found))
+        files = [] if out is None else _drawn(study, found, rows, measured, out)
+    except OSError as error:
+        raise StudyError(f"{error.filename or out or write}: {error.strerror or error}") from None
     if as_json:
         print(json.dumps({"study": study.name, "cells": rows, **_about(study, found)}, indent=1))
     else:

@@ -18,7 +18,7 @@ from sweeps.calibrate import Calibration
 from sweeps.grid import Study, StudyError
 from sweeps.memory import step_bytes
 from sweeps.roofline import StepTime, step_time
-from sweeps.search import Found, search_all, settings
+from sweeps.search import Found, check, search_all, settings
 
 DAY = 86_400
 # Pieces of the paper's tokenizers, by how the file is called: SentencePiece on English C4, and
@@ -137,6 +137,8 @@ def _on(
     progress: Callable[[str, int, int], None],
 ) -> list[Planned]:
     """Each cell on its machine; cells with the same program are compiled once."""
+    for (cell, *_), where in zip(sized, machines, strict=True):
+        check(cell, where)
     shapes = [_shape(study, item, machine) for item, machine in zip(sized, machines, strict=True)]
     asked = [_asked(study.execution_of(cell)) for cell, *_ in sized]
     tasks = {

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study import aot
-from study.cell import CellError
+from study.cell import Cell, CellError
 from study.fit import Answer, Setting, Shape
-from study.hardware import slice_of
+from study.hardware import Slice, slice_of
 from study.records import write_json
 from sweeps.memory import activations, step_bytes
 
@@ -77,6 +77,15 @@ def settings(shape: Shape, first: Setting | None = None) -> list[Setting]:
     return list(dict.fromkeys(ways))
 
 
+def check(cell: Cell, machine: Slice) -> None:
+    """Raises CellError if the batch cannot be spread over the machine."""
+    if cell.batch_size % machine.devices:
+        raise CellError(
+            f"batch_size: {cell.batch_size} cannot be spread evenly over the "
+            f"{machine.devices} devices of {machine.name}; choose another --slice"
+        )
+
+
 def search(
     shape: Shape,
     ways: Sequence[Setting],
@@ -91,12 +100,7 @@ def search(
       AotError: nothing can be compiled here.
       CellError: the batch cannot be spread over the slice.
     """
-    machine = slice_of(shape.slice)
-    if shape.cell.batch_size % machine.devices:
-        raise CellError(
-            f"batch_size: {shape.cell.batch_size} cannot be spread evenly over the "
-            f"{machine.devices} devices of {machine.name}"
-        )
+    check(shape.cell, slice_of(shape.slice))
     tried = 0
     new: dict[Setting, Answer] = {}
     while True:

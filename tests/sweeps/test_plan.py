@@ -7,7 +7,17 @@ import json
 import pytest
 
 from study import aot
-from study.cell import Adam, CachedImage, Cell, Data, Execution, Model, Sigmoid, TextTransformer
+from study.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    CellError,
+    Data,
+    Execution,
+    Model,
+    Sigmoid,
+    TextTransformer,
+)
 from study.durations import Budget
 from study.fit import Answer, Setting
 from study.flops import step_flops
@@ -91,6 +101,11 @@ def test_without_libtpu_counts_and_estimates_are_still_there(monkeypatch, tmp_pa
     assert (item.fits, item.said) == (None, "by formula")
     assert 0 < item.hbm_bytes < USABLE
     assert item.step_seconds > 0
+
+
+def test_a_batch_that_does_not_divide_is_refused_compiled_or_not(tmp_path):
+    with pytest.raises(CellError, match=r"batch_size: 4096 cannot be .* the 12 devices of v4-8x3"):
+        plan(study(cell()), slice_name="v4-8x3", cache=tmp_path, formula=True)
 
 
 @pytest.mark.parametrize("name", ["gpu:h100x8", "cpu", "v6e-16x2", "7x-8"])
