@@ -45,8 +45,16 @@ ENVIRONMENT = {
 }
 
 
+_children: set[subprocess.Popen[str]] = set()
+
+
 class AotError(Exception):
-    """One line: why nothing is compiled, and how to mend it."""
+    """One line: why nothing is compiled, and how to mend it.
+
+    code: with which the process ended, if it began; below zero the signal that ended it.
+    """
+
+    code: int | None = None
 
 
 class DoesNotFit(AotError):
@@ -115,6 +123,7 @@ def lines(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
             stderr=errors,
             text=True,
         )
+        _children.add(child)
         assert child.stdin is not None and child.stdout is not None
         try:
             child.stdin.write(stdin)
@@ -127,9 +136,18 @@ def lines(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
             child.kill()
             child.wait()
             child.stdout.close()
+            _children.discard(child)
         if code:
             errors.seek(0)
-            raise AotError(f"compiling for TPU failed: {_last(errors.read(), code)}")
+            error = AotError(f"compiling for TPU failed: {_last(errors.read(), code)}")
+            error.code = code
+            raise error
+
+
+def stop() -> None:
+    """Ends all processes of `lines`, whose readers are then told so by an AotError."""
+    for child in list(_children):
+        child.kill()
 
 
 def environment() -> dict[str, str]:

@@ -10,10 +10,13 @@ from typing import Any
 
 from analysis.lines import read_lines
 from study.cell import Cell, CellError, from_dict
+from study.fit import Setting
 from study.flops import Flops, step_flops
-from study.hardware import Slice, chip_of
+from study.hardware import TOPOLOGIES, Slice, chip_of, slice_of, slices_of
+from study.parameters import count
 from study.records import read_json
 from sweeps.grid import StudyError
+from sweeps.roofline import step_time
 
 RATE = "train/examples_per_s"
 
@@ -78,6 +81,45 @@ def calibration(records: str | Path) -> Calibration:
     return Calibration(measured=measured)
 
 
+def predicted(found: Calibration) -> list[dict[str, Any]]:
+    """Each measured cell beside what would have been predicted without measuring.
+
+    The way in which a cell was run is not in its record, so it is taken to have computed nothing
+    twice.
+    """
+    rows = []
+    for m in found.measured:
+        name = m.chip if m.chips == 1 else f"{m.chip}x{m.chips}"
+        machine = _machine(m, name)
+        channels = _channels(m.cell)
+        flops = step_flops(m.cell, channels=channels)
+        # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
+        time = step_time(m.cell, flops, machine, Setting(), count(m.cell, 2000, channels=channels))
+        rows.append(
+            {
+                "id": m.cell.id,
+                "chip": m.chip,
+                "chips": m.chips,
+                "batch_size": m.cell.batch_size,
+                "loss": m.cell.loss.kind,
+                "predicted_examples_per_s": float(f"{m.cell.batch_size / time.total:.5g}"),
+                "measured_examples_per_s": float(f"{m.examples_per_s:.5g}"),
+                "measured_mfu": float(f"{m.mfu:.4g}"),
+            }
+        )
+    return rows
+
+
+def _machine(m: Measured, name: str) -> Slice:
+    if m.chip in TOPOLOGIES:
+        return next(s for s in slices_of(m.chip) if s.chips >= m.chips)
+    return slice_of(name)
+
+
+def _channels(cell: Cell) -> int:
+    return 1 if cell.data.dataset == "glyphs" else 3
+
+
 def _measured(root: Path) -> Iterator[Measured]:
     for path in sorted(root.rglob("cell.json")):
         about = read_json(path)
@@ -101,7 +143,6 @@ def _of(about: dict[str, Any], folder: Path) -> Measured | None:
     chips = max(1, int(devices.get("count", 1)) // chip.devices)
     if chip.kind == "cpu":
         chips = 1  # its devices are shares of one machine
-    channels = 1 if cell.data.dataset == "glyphs" else 3
-    per_example = step_flops(cell, channels=channels).model / cell.batch_size
+    per_example = step_flops(cell, channels=_channels(cell)).model / cell.batch_size
     mfu = per_example * rate / (chips * chip.peak_flops)
     return Measured(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)

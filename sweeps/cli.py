@@ -187,11 +187,15 @@ def plan(
         str | None,
         typer.Option("--write", metavar="FILE", help="How cells run, for `run --execution FILE`."),
     ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="CSV and figure of the plan.")
+    ] = None,
     parallel: Annotated[
         int, typer.Option("--parallel", min=1, help="Programs compiled at a time.")
     ] = 2,
     formula: Annotated[
-        bool, typer.Option("--formula", help="Compile nothing: memory by formula.")
+        bool,
+        typer.Option("--formula", help="Compile nothing: what is known, else memory by formula."),
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -208,6 +212,7 @@ def plan(
         price=price,
         records=calibrate,
         write=write,
+        out=out,
         parallel=parallel,
         formula=formula,
         as_json=as_json,

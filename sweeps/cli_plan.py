@@ -11,7 +11,7 @@ from typing import Any
 from study import aot
 from study.records import write_json
 from sweeps import roofline
-from sweeps.calibrate import calibration
+from sweeps.calibrate import Calibration, calibration, predicted
 from sweeps.grid import Study, StudyError
 from sweeps.matched import total
 from sweeps.plan import Planned, apply, execution_file, plan
@@ -29,6 +29,7 @@ def run(
     price: float | None,
     records: str | None,
     write: str | None,
+    out: str | None,
     parallel: int,
     formula: bool,
     as_json: bool,
@@ -45,9 +46,13 @@ def run(
             formula=formula,
             progress=steps,
         )
-    if write is not None:
-        write_json(Path(write), execution_file(found))
     rows = [item.row(price) for item in found]
+    try:
+        if write is not None:
+            write_json(Path(write), execution_file(found))
+        files = [] if out is None else _drawn(study, found, rows, measured, out)
+    except OSError as error:
+        raise StudyError(f"{error.filename or out or write}: {error.strerror or error}") from None
     if as_json:
         print(json.dumps({"study": study.name, "cells": rows, **_about(study, found)}, indent=1))
     else:
@@ -57,7 +62,25 @@ def run(
             print(line)
         if write is not None:
             print(f"written: {write}; to use it: study run {study.name} --execution {write}")
+        for file in files:
+            print(file)
     return 1 if any(item.fits is False for item in found) else 0
+
+
+def _drawn(
+    study: Study,
+    found: Sequence[Planned],
+    rows: Sequence[dict[str, Any]],
+    measured: Calibration | None,
+    out: str,
+) -> list[Path]:
+    """CSV and figure of the plan, and of predicted against measured where there is both."""
+    from analysis import planned
+
+    files = planned.write(rows, out, study.name, assumed=_assumed(found))
+    if measured is not None:
+        files += planned.write_measured(predicted(measured), out, study.name)
+    return files
 
 
 def executed(study: Study, path: str) -> Study:
@@ -144,6 +167,13 @@ def _about(study: Study, found: Sequence[Planned]) -> dict[str, Any]:
     return {"matched": labels, "assumed_mfu": mfu}
 
 
+def _assumed(found: Sequence[Planned]) -> str:
+    """What the times rest on, where they were not measured."""
+    shares = {i.machine.chip.name: roofline.MFU[i.machine.chip.name] for i in found if i.time}
+    told = ", ".join(f"{share:.0%} of the peak of {chip}" for chip, share in shares.items())
+    return f"Times are estimates: {told} is assumed, measured by nobody." if told else ""
+
+
 def _notes(found: Sequence[Planned], formula: bool, measured: bool) -> list[str]:
     """What the numbers rest on, one line each."""
     lines = [
@@ -151,13 +181,8 @@ def _notes(found: Sequence[Planned], formula: bool, measured: bool) -> list[str]
         for item in found
         if item.fits is False
     ]
-    shares = {i.machine.chip.name: roofline.MFU[i.machine.chip.name] for i in found if i.time}
-    if shares:
-        told = ", ".join(f"{share:.0%} of the peak of {chip}" for chip, share in shares.items())
-        lines.append(
-            f"times are estimates: {told} is assumed, measured by nobody; "
-            "--calibrate RECORDS replaces it"
-        )
+    if assumed := _assumed(found):
+        lines.append(f"{assumed} --calibrate RECORDS replaces it")
     elif measured:
         lines.append("times rest on the records that --calibrate named")
     guessed = [item for item in found if item.fits is None]

@@ -12,13 +12,13 @@ from study import aot
 from study.cell import CachedImage, Cell, Execution
 from study.fit import Setting, Shape, canonical
 from study.flops import Flops, step_flops
-from study.hardware import TOPOLOGIES, HardwareError, Slice, slice_of, slices_of
+from study.hardware import TOPOLOGIES, Slice, slice_of, slices_of
 from study.parameters import count
 from sweeps.calibrate import Calibration
 from sweeps.grid import Study, StudyError
 from sweeps.memory import step_bytes
 from sweeps.roofline import StepTime, step_time
-from sweeps.search import Found, search_all, settings
+from sweeps.search import Found, check, search_all, settings
 
 DAY = 86_400
 # Pieces of the paper's tokenizers, by how the file is called: SentencePiece on English C4, and
@@ -78,6 +78,7 @@ class Planned:
             **vars(self.setting),
             "parameters": self.parameters,
             "hbm_gib": round(self.hbm_bytes / 2**30, 2),
+            "peak_flops": chip.peak_flops,
             "hbm_there_gib": round(chip.usable_bytes / 2**30, 2),
             "flops_towers": flops.towers,
             "flops_loss": flops.loss,
@@ -105,7 +106,8 @@ def plan(
     Arguments:
       slice_name: for all cells, instead of their own; a generation ("v4") is the smallest slice
         of it that fits.
-      formula: compile nothing; so it is where libtpu is missing or the machine is no TPU.
+      formula: compile nothing: memory by formula where no answer is kept; so it is where libtpu
+        is missing or the machine is no TPU.
       progress: called with what is done, how much of it, and of how much.
 
     Raises:
@@ -135,17 +137,20 @@ def _on(
     progress: Callable[[str, int, int], None],
 ) -> list[Planned]:
     """Each cell on its machine; cells with the same program are compiled once."""
+    for (cell, *_), where in zip(sized, machines, strict=True):
+        check(cell, where)
     shapes = [_shape(study, item, machine) for item, machine in zip(sized, machines, strict=True)]
     asked = [_asked(study.execution_of(cell)) for cell, *_ in sized]
     tasks = {
         (shape.key(Setting()), first): (shape, first)
         for shape, first, machine in zip(shapes, asked, machines, strict=True)
-        if machine.topology and not formula
+        if machine.topology
     }
     found = search_all(
         list(tasks.values()),
         cache=cache,
         parallel=parallel,
+        only_known=formula,
         progress=lambda done: progress("programs", done, len(tasks)),
     )
     answers = dict(zip(tasks, found, strict=True))
@@ -337,6 +342,3 @@ def apply(study: Study, chosen: dict[str, Any], path: str) -> Study:
             said = str(error).splitlines()[0]
             raise StudyError(f"--execution {path}: {cell.id}: {said}") from None
     return dataclasses.replace(study, execution=lambda cell: made[cell.id])
-
-
-__all__ = ["HardwareError", "Planned", "apply", "execution_file", "plan", "planned", "sizes"]
