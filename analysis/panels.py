@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.frame import FIELDS
+from analysis.frame import COLUMNS, FIELDS
 
 TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
 
@@ -153,6 +153,7 @@ def _rates(cells: pd.DataFrame) -> str:
 
 def _ready(cells: pd.DataFrame) -> pd.DataFrame:
     """With every column that is asked for, and without cells whose fields are unknown."""
+    cells = cells.reindex(columns=list(COLUMNS)) if cells.empty else cells
     cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
     cells = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
     cells = cells.astype({"batch_size": "int64", "seed": "int64"})

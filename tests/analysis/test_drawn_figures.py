@@ -9,7 +9,7 @@ import pytest
 
 from analysis import style
 from analysis.errors import AnalysisError
-from analysis.figures import FIGURES, batch_composition, batch_size, draw_all
+from analysis.figures import FIGURES, batch_size, draw_all, fig_6, of_study
 from analysis.frame import cells
 from study.cell import Model, TextTransformer, ViT
 
@@ -34,7 +34,7 @@ def full(writer):
 
 
 def table(writer, figure=batch_size):
-    return figure.data(cells(writer.root, writer.study))
+    return figure.data(of_study(writer.root, writer.study))
 
 
 def text_of(fig):
@@ -83,7 +83,7 @@ def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
     writer.batch_panel(QUALITY, LOWER)
     drawn = {one.name: one for one in draw_all(writer.root, writer.study, tmp_path)}
     assert drawn["batch_size"].path_png.exists()
-    for name in ("batch_composition", "from_scratch"):
+    for name in ("fig_6", "from_scratch"):
         assert drawn[name].skipped == "no cell of the study belongs to it"
         assert drawn[name].path_png is None
     assert sorted(path.suffix for path in tmp_path.glob("synthetic-*")) == [".csv", ".pdf", ".png"]
@@ -120,7 +120,7 @@ def test_the_table_holds_what_the_records_say(full):
 
 
 def test_the_unmasked_batch_stands_at_its_own_ratio(full):
-    data = table(full, batch_composition)
+    data = table(full, fig_6)
     unmasked = data[(data["series"] == "all") & (data["what"] == "mean")]
     assert set(unmasked["negatives_per_positive"]) == {511.0}
     assert set(data["metric"]) == {
@@ -156,7 +156,7 @@ def test_one_batch_size_and_one_loss_draw(writer, tmp_path):
     writer.done(writer.cell(16), 30.0)
     writer.done(writer.cell(512, keep="hard", ratio=8.0), 30.0, b=-9.0)
     drawn = draw_all(writer.root, writer.study, tmp_path)
-    assert [one.skipped is None for one in drawn] == [True, True, False]
+    assert {one.name for one in drawn if one.skipped is None} >= {"batch_size", "fig_6"}
 
 
 def test_an_unwritable_folder_is_one_line(full, tmp_path):

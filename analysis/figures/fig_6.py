@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis import panels, style
 from analysis.figures import marks, quality
+from analysis.figures.inputs import Inputs
 from analysis.intervals import ASSUMPTION, by_group, pooled_means
 from analysis.panels import TOP1
 
@@ -24,13 +25,14 @@ LOGITS = {
 COLUMNS = ("metric", "series", "what", "negatives_per_positive", "batch_size", "seed", "value")
 
 
-def data(cells: pd.DataFrame, metric: str = TOP1) -> pd.DataFrame:
+def data(inputs: Inputs) -> pd.DataFrame:
     """The points of the figure, long: one row per cell or mean, and metric.
 
     Columns: metric, series ("all" is unmasked, or what is kept), what ("seed", "mean"),
     negatives_per_positive, batch_size, seed, value, low and high (95 %), n (seeds), id.
     """
-    panel = panels.compositions(cells)
+    metric = inputs.quality
+    panel = panels.compositions(inputs.cells)
     keep, ratio = panels.AXES_PAIRS
     done = panel.done
     done = done.assign(**{ratio: done[ratio].where(done[keep] != "all", done["batch_size"] - 1)})
