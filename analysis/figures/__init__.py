@@ -28,6 +28,15 @@ from analysis.figures import (
     fig_7,
     fig_8,
     from_scratch,
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_5,
+    table_6,
+    table_7,
+    table_8,
+    table_9,
 )
 from analysis.figures.drawn import Drawn, draw_each
 from analysis.figures.inputs import Inputs, of_study
@@ -50,6 +59,13 @@ OWN: Mapping[str, Any] = {
     "from_scratch": from_scratch,
 }
 FIGURES: Mapping[str, Any] = {**OWN, **PAPER}
+# The paper's tables: modules with `table(inputs) -> tables.Table`.
+TABLES: Mapping[str, Any] = {
+    f"table_{number}": module
+    for number, module in enumerate(
+        (table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9), start=1
+    )
+}
 
 
 def draw_all(
