@@ -32,7 +32,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     for direction, printed in DIRECTIONS.items():
         for panel, suffix in found:
             done = panel.done
-            series = done["batch_size"].map(lambda size: style.short(int(size))) + suffix
+            series = [style.short(int(size)) + suffix for size in done["batch_size"]]
             for language, metric in languages(done, direction).items():
                 rows += points.ours(done.assign(series=series, x=language), direction, metric)
                 missing += points.unmeasured(panel, metric) if language == "avg" else []

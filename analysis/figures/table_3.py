@@ -71,7 +71,7 @@ def table(inputs: Inputs) -> Table:
 
 
 def _by_row(cells: pd.DataFrame) -> list[tuple[Labels, pd.DataFrame]]:
-    found = []
+    found: list[tuple[Labels, pd.DataFrame]] = []
     for (variant, size), group in cells.groupby(["model.image.variant", "model.image.image_size"]):
         match = re.fullmatch(r"(\w+)/(\d+)", str(variant))
         if match:

@@ -42,12 +42,12 @@ def table(inputs: Inputs) -> Table:
     metric = inputs.quality_of(panel.cells)
     if used:
         for (loss, rule, schedule), values in by_group(panel.done, AXES, metric).items():
-            row: Labels = (f"{LOSS[loss]}, {OPTIMIZER.get(rule, rule)}", schedule)
+            at: Labels = (f"{LOSS[loss]}, {OPTIMIZER.get(rule, rule)}", schedule)
             mean = Interval(float(np.mean(values)), math.nan, math.nan)
-            entries.append(tables.ours(row, MEAN, mean, len(values)))
+            entries.append(tables.ours(at, MEAN, mean, len(values)))
             if len(values) > 1:
                 std = Interval(float(np.std(values, ddof=1)), math.nan, math.nan)
-                entries.append(tables.ours(row, STD, std, len(values)))
+                entries.append(tables.ours(at, STD, std, len(values)))
     return tables.build(
         title="Table 7: repeats and the optimizer, ImageNet 0-shot (%) of five runs at 32k, 3B",
         head=("", "schedule"),
