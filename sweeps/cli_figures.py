@@ -14,21 +14,21 @@ def figures(
     root: str,
     out: str,
     metric: str | None,
-    recorded: Callable[[str], tuple[str, list[dict[str, Any]] | None]],
+    recorded: Callable[[str], tuple[str, dict[str, Any]]],
     *,
     as_json: bool,
 ) -> int:
     """Figures and tables of the studies, or of all that have records.
 
-    recorded: the name and the planned cells of a study.
+    recorded: a study's name and where its records are, as `draw_all` takes them.
     """
     names = names or analysis.frame.studies(root)
     if not names:
         raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
     found = []
     for name in names:
-        study, planned = recorded(name)
-        drawn = analysis.figures.draw_all(root, study, out, metric=metric, planned=planned)
+        study, where = recorded(name)
+        drawn = analysis.figures.draw_all(root, study, out, metric=metric, **where)
         found += _told(study, f"{study}-", drawn, quiet=as_json)
     if as_json:
         print(json.dumps(found, indent=1))

@@ -49,11 +49,15 @@ def of_study(
     *,
     metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> Inputs:
     """The records of a study; the logged lines are read when first asked for.
+
+    Args:
+      planned, records: the grid's cells, and the folder that they share; see `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study.
     """
-    cells = frame.cells(root, study, planned=planned)
-    return Inputs(cells=cells, read_rows=lambda: frame.rows(root, study), metric=metric)
+    cells = frame.cells(root, study, planned=planned, records=records)
+    return Inputs(cells=cells, read_rows=lambda: frame.rows(root, records or study), metric=metric)
