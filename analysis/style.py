@@ -175,7 +175,7 @@ def short(number: int) -> str:
 def count(number: float) -> str:
     """A number of examples: 450000000 as 450M, 3e9 as 3B, 300000 as 300k."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
+        if number >= 0.9995 * size:  # what is rounded up to it has its unit too
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"
 
