@@ -279,6 +279,8 @@ def select(
 ) -> Panel:
     """Of these cells those that differ in the axes and the seed only, as many as there are.
 
+    The batch size is one of the fields that they share, unless it is an axis.
+
     Args:
       free: fields, or how they begin, that may differ too.
       by_loss: each loss has settings of its own, so each is chosen apart.
@@ -286,7 +288,7 @@ def select(
     cells = _ready(cells)
     cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
     passed = (*axes, *free, *(("loss.",) if by_loss else ()))
-    fields = [f for f in _fields(cells) if not f.startswith(passed)]
+    fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
     chosen = _most(cells, fields, axes)
     if by_loss and len(chosen):
         own = [f for f in _fields(cells) if f.startswith("loss.") and f not in axes]

@@ -144,7 +144,9 @@ def _panel(
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    spec.axis(axes, sorted(df["x"].unique()))
+    narrow = not alone and spec.axis is style.batch_axis
+    axis = style.narrow_batch_axis if narrow else spec.axis
+    axis(axes, sorted(df["x"].unique()))
     # Panels side by side have room for one line above each.
     title = spec.title if alone else {"ours": "ours", "paper": "the paper's"}["".join(source)]
     if not alone and source == {"ours"}:

@@ -44,6 +44,8 @@ def data(inputs: Inputs) -> pd.DataFrame:
     """
     panel = panels.compositions(inputs.cells)
     matched = panels.matched_pairs(inputs.cells, panel)
+    if len(matched.cells):  # they are no other configuration, but a series of their own
+        panel = panels.compositions(inputs.cells[~inputs.cells["id"].isin(matched.cells["id"])])
     metric = inputs.quality_of(panel.cells)
     keep, ratio = panels.AXES_PAIRS
     done = pd.concat([panel.done, matched.done]) if len(matched.done) else panel.done
@@ -94,7 +96,7 @@ def draw(df: pd.DataFrame) -> Figure:
         )
         _curves(axes[0], df[df["metric"] == metric])
         axes[0].set_ylabel(quality.label(metric))
-        style.legend(axes[0])
+        style.legend(axes[0], columns=3 if (df["series"] == panels.MATCHED).any() else 4)
         _curves(axes[1], df[df["metric"] == "train/b"])
         axes[1].set_ylabel("learned bias b\nat the end")
         _logits(axes[2], df)
@@ -156,8 +158,15 @@ def _ratio_axis(axes: Axes, df: pd.DataFrame) -> None:
     for ratio in reversed(ratios):
         if not ticks or np.log10(ticks[-1] / ratio) >= gap:
             ticks.append(ratio)
-    axes.set_xticks(ticks, [f"1:{ratio:g}" for ratio in ticks])
+    axes.set_xticks(ticks, [f"1:{_short(ratio)}" for ratio in ticks])
     axes.minorticks_off()
+
+
+def _short(ratio: float) -> str:
+    """As the paper writes them: 16k, 1.6k, 164, 16, 1.6."""
+    if ratio >= 1000:
+        return f"{ratio / 1000:.2g}k"
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _notes(df: pd.DataFrame) -> list[str]:

@@ -107,7 +107,6 @@ class Writer:
                 logits = {"pos_logit_mean": pos, "neg_logit_mean": neg, "kept_logit_mean": kept}
                 self.done(cell, top1, b=b, **logits)
 
-
     def simulated(self, cell, quality=60.0):
         """A finished cell with every metric that its evaluations name, along its run.
 
@@ -133,9 +132,7 @@ class Writer:
                     metrics[key] = quality * part**0.5
             record.row(seen(cell, step), **metrics)
             final = metrics
-        record.finish(
-            seen(cell, cell.steps), status="done", summary=final, seconds={"total": 2.0}
-        )
+        record.finish(seen(cell, cell.steps), status="done", summary=final, seconds={"total": 2.0})
         return cell
 
 
