@@ -164,7 +164,8 @@ def _solid(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
     more: dict[str, Any] = {} if joined else {"linestyle": ""}
     marks.dots(axes, df, "x", look, size=2.0)
     marks.bars(axes, means, "x", look)
-    marks.line(axes, means, "x", look, marker=look.marker, markersize=4.5, zorder=3, **more)
+    size = 4.5 if joined else 3.2
+    marks.line(axes, means, "x", look, marker=look.marker, markersize=size, zorder=3, **more)
 
 
 def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:
