@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.frame import FIELDS
+from analysis.frame import COLUMNS, FIELDS
 
 TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
 
@@ -26,6 +26,7 @@ NEEDED = (
 AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
+MATCHED = "hard, matched pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,8 @@ class Panel:
         """
         undone = self.cells[self.cells["status"] != "done"]
         named = [
-            f"{row['id']} ({row['status']}{': ' + row['error'] if row['error'] else ''})"
-            for _, row in undone.astype(object).where(undone.notna(), None).iterrows()
+            f"{name} ({status}{f': {error}' if error else ''})"
+            for name, status, error in _keys(undone, ("id", "status", "error"))
         ]
         if self.cells.attrs.get("planned"):
             return named
@@ -112,6 +113,24 @@ def compositions(cells: pd.DataFrame) -> Panel:
     return _panel(pd.concat([unmasked, chosen]), masked, AXES_PAIRS, points)
 
 
+def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
+    """Of all cells those that keep hard negatives as `panel` does, but for a budget of pairs.
+
+    They stand at the same ratios, with `MATCHED` for what is kept; empty where there are none.
+    """
+    cells = _ready(cells)
+    hard = panel.cells[panel.cells["loss.pairs.keep"] == "hard"]
+    own = (cells["loss.pairs.keep"] == "hard") & ~cells["id"].isin(panel.cells["id"])
+    cells = cells[own & (number(cells, "budget.pairs") > 0)]
+    passed = ("budget.", "loss.pairs.per_positive")
+    fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
+    keys = _keys(cells, fields) if len(cells) and len(hard) else []
+    alike = _keys(hard, fields)[:1] if keys else []
+    chosen = cells[[key in alike for key in keys]] if keys else cells[:0]
+    chosen = _most(chosen, ["budget.pairs"], AXES_PAIRS) if len(chosen) else chosen
+    return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
+
+
 def title(panel: Panel) -> str:
     """What all cells of a panel share, for a caption: data, towers, budget, learning rate."""
     first = panel.cells.iloc[0]
@@ -153,6 +172,8 @@ def _rates(cells: pd.DataFrame) -> str:
 
 def _ready(cells: pd.DataFrame) -> pd.DataFrame:
     """With every column that is asked for, and without cells whose fields are unknown."""
+    if cells.empty:
+        cells = cells.reindex(columns=list(dict.fromkeys([*COLUMNS, *cells])))
     cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
     cells = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
     cells = cells.astype({"batch_size": "int64", "seed": "int64"})
@@ -168,8 +189,11 @@ def _fields(cells: pd.DataFrame) -> list[str]:
 
 
 def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    table = cells[list(columns)].astype(object)
-    return list(table.where(table.notna(), None).itertuples(index=False, name=None))
+    listed = []
+    for column in columns:
+        values, unknown = cells[column].tolist(), cells[column].isna().tolist()
+        listed.append([None if u else v for v, u in zip(values, unknown, strict=True)])
+    return list(zip(*listed, strict=True)) if listed else [()] * len(cells)
 
 
 def _levels(column: pd.Series) -> list[Any]:
@@ -180,15 +204,19 @@ def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd
     """The cells equal in `fields` that fill most points of the axes with finished cells."""
     if cells.empty:
         return cells
-    keys = pd.Series(_keys(cells, fields), index=cells.index)
+    keys, points = _keys(cells, fields), _keys(cells, axes)
+    done = (cells["status"] == "done").tolist()
+    examples = cells["examples"].fillna(0).tolist()
+    same: dict[tuple[Any, ...], list[int]] = {}
+    for i, key in enumerate(keys):
+        same.setdefault(key, []).append(i)
 
     def score(key: tuple[Any, ...]) -> tuple[int, ...]:
-        same = cells[keys == key]
-        finished = same[same["status"] == "done"]
-        points = [len(set(_keys(part, axes))) for part in (finished, same)]
-        return (*points, len(same), int(same["examples"].fillna(0).max()))
+        finished = {points[i] for i in same[key] if done[i]}
+        every = {points[i] for i in same[key]}
+        return len(finished), len(every), len(same[key]), int(max(examples[i] for i in same[key]))
 
-    best = max(sorted(set(keys), key=repr), key=score)  # sorted: the same of equals every time
+    best = max(sorted(same, key=repr), key=score)  # sorted: the same of equals every time
     return cells[[key == best for key in keys]]
 
 
@@ -239,3 +267,101 @@ def _label(point: Sequence[Any]) -> str:
         return "the unmasked cell,"
     first, second = point
     return f"b{first} {second}" if second in ("sigmoid", "softmax") else f"{first} 1:{second:g}"
+
+
+# --- the paper's other figures ------------------------------------------------------------------
+
+CORRUPTIONS = ("image", "text", "alignment")
+
+
+def select(
+    cells: pd.DataFrame, axes: Sequence[str], *, free: Sequence[str] = (), by_loss: bool = False
+) -> Panel:
+    """Of these cells those that differ in the axes and the seed only, as many as there are.
+
+    The batch size is one of the fields that they share, unless it is an axis.
+
+    Args:
+      free: fields, or how they begin, that may differ too.
+      by_loss: each loss has settings of its own, so each is chosen apart.
+    """
+    cells = _ready(cells)
+    cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
+    passed = (*axes, *free, *(("loss.",) if by_loss else ()))
+    fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
+    chosen = _most(cells, fields, axes)
+    if by_loss and len(chosen):
+        own = [f for f in _fields(cells) if f.startswith("loss.") and f not in axes]
+        chosen = pd.concat([_most(g, own, axes) for _, g in chosen.groupby("loss.kind")])
+    chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
+    chosen.attrs = dict(cells.attrs)
+    left = cells[~cells["id"].isin(chosen["id"])]
+    notes = (f"{len(left)} cells of other configurations left out",) if len(left) else ()
+    return Panel(cells=chosen, axes=tuple(axes), notes=notes)
+
+
+def plain(cells: pd.DataFrame) -> pd.DataFrame:
+    """Without corrupted data, and with towers that all start from random (or cached) values."""
+    cells = _ready(cells)
+    clean = [number(cells, f"data.corrupt.{name}") == 0 for name in CORRUPTIONS]
+    started = cells["model.init"].notna() if "model.init" in cells else False
+    return cells[np.logical_and.reduce(clean) & ~np.asarray(started, dtype=bool)]
+
+
+def multilingual(cells: pd.DataFrame) -> pd.Series:
+    """Which cells are evaluated on retrieval by language (paper Sec. 4.3)."""
+    evals = cells["evals"] if "evals" in cells else pd.Series("", index=cells.index)
+    return evals.astype(object).fillna("").str.contains('"kind": "multilingual"', regex=False)
+
+
+def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
+    """The panels of `batch_sizes` at each budget of examples, all on one data set and towers."""
+    cells = plain(cells)
+    cells = cells[(cells["model.image.kind"] == image) & ~multilingual(cells)]
+    if cells.empty or "budget.examples" not in cells:
+        return {}
+    cells = cells[cells["budget.examples"].notna()]
+    fields = [f for f in _fields(cells) if f.startswith(("model.", "data"))]
+    chosen = _most(cells, fields, ("budget.examples", *AXES_BATCH))
+    return {
+        int(budget): batch_sizes(part, image=image)
+        for budget, part in chosen.groupby("budget.examples")
+    }
+
+
+def longest(cells: pd.DataFrame, *, image: str) -> Panel:
+    """Of `by_budget` the longest with two batch sizes; else what `batch_sizes` takes."""
+    found = by_budget(cells, image=image)
+    several = [b for b, panel in found.items() if panel.cells["batch_size"].nunique() > 1]
+    if several:
+        return found[max(several)]
+    cells = plain(cells)
+    return batch_sizes(cells[~multilingual(cells)], image=image)
+
+
+def scaled_up(cells: pd.DataFrame) -> pd.Series:
+    """Which cells are of the scaled-up kind: 64 text tokens (paper Sec. 4.6)."""
+    return number(cells, "data.text_length") == 64
+
+
+def most_repeated(panel: Panel) -> Panel:
+    """At each point of the axes the one setting that most seeds have."""
+    if panel.cells.empty:
+        return panel
+    keys = pd.Series(_keys(panel.cells, panel.axes), index=panel.cells.index)
+    fields = [f for f in _fields(panel.cells) if f not in panel.axes]
+    parts = [_most(panel.cells[keys == key], fields, ("seed",)) for key in dict.fromkeys(keys)]
+    cells = pd.concat(parts)
+    cells.attrs = dict(panel.cells.attrs)
+    return Panel(cells=cells, axes=panel.axes, notes=panel.notes)
+
+
+def with_fields(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Every column that panels ask for and these, empty where no cell has them."""
+    return _ready(cells.assign(**{name: None for name in names if name not in cells}))
+
+
+def number(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
+    """A numeric field; `otherwise` where a cell does not have it."""
+    values = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
+    return pd.to_numeric(values, errors="coerce").fillna(otherwise)

@@ -1,39 +1,73 @@
-"""Every figure: `data(cells, metric)` makes its table, `draw(table)` draws it.
+"""Every figure: `data(inputs)` makes its table, `draw(table)` draws it.
 
->>> from analysis.figures import draw_all
+>>> from analysis.figures import draw_all, draw_paper
 >>> draw_all("runs", "glyphs", "figures")
+>>> draw_paper("figures")
+
+A figure is a module with two functions and one line in `OWN` below:
+
+- `data(inputs: Inputs) -> DataFrame`, long, one row per mark; empty when no cell belongs to the
+  figure. `attrs` has "missing" (list of str), and may have "title", "notes", "metric" and
+  "provenance". Rows of the paper's own numbers have "paper" in a column `source`.
+- `draw(table) -> Figure`, from the columns alone: a table read back from its CSV draws too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.errors import AnalysisError
-from analysis.figures import batch_composition, batch_size, from_scratch
-from analysis.frame import cells as read_cells
-from analysis.panels import TOP1
-from analysis.style import save
+from analysis.figures import (
+    batch_size,
+    fig_1,
+    fig_2,
+    fig_3,
+    fig_4,
+    fig_5,
+    fig_6,
+    fig_7,
+    fig_8,
+    from_scratch,
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_5,
+    table_6,
+    table_7,
+    table_8,
+    table_9,
+)
+from analysis.figures.drawn import Drawn, draw_each
+from analysis.figures.inputs import Inputs, of_study
 
-FIGURES: Mapping[str, Any] = {
+__all__ = ["FIGURES", "PAPER", "TABLES", "Drawn", "Inputs", "draw_all", "draw_paper", "of_study"]
+
+# The paper's figures.
+PAPER: Mapping[str, Any] = {
+    "fig_1": fig_1,
+    "fig_2": fig_2,
+    "fig_3": fig_3,
+    "fig_4": fig_4,
+    "fig_5": fig_5,
+    "fig_6": fig_6,
+    "fig_7": fig_7,
+    "fig_8": fig_8,
+}
+# Our own: parts of the paper's in detail, and what goes beyond it.
+OWN: Mapping[str, Any] = {
     "batch_size": batch_size,
-    "batch_composition": batch_composition,
     "from_scratch": from_scratch,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """One figure's files, or in `skipped` the reason why there are none."""
-
-    name: str
-    path_png: Path | None = None
-    path_pdf: Path | None = None
-    path_csv: Path | None = None
-    missing: list[str] = field(default_factory=list)
-    skipped: str | None = None
+FIGURES: Mapping[str, Any] = {**OWN, **PAPER}
+# The paper's tables: modules with `table(inputs) -> tables.Table`.
+TABLES: Mapping[str, Any] = {
+    f"table_{number}": module
+    for number, module in enumerate(
+        (table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9), start=1
+    )
+}
 
 
 def draw_all(
@@ -41,55 +75,30 @@ def draw_all(
     study: str,
     out: str | Path,
     *,
-    metric: str = TOP1,
+    metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
 ) -> list[Drawn]:
-    """Draws every figure that the study has cells for: PNG, PDF, and the CSV behind each.
+    """Draws every figure and table that the study has cells for, with the CSV behind each.
 
     The same records give the same bytes. Files are named `<study>-<figure>`.
 
     Args:
-      metric: the column of quality.
+      metric: the column of quality; None is each figure's own choice.
       planned: the grid's cells, so that those without a record are missed; see `frame.cells`.
       records: the folder of the study's records, if it shares one; see `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study, or `out` cannot be written.
     """
-    cells = read_cells(root, study, planned=planned, records=records)
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return [_draw(name, cells, out / f"{study}-{name}", metric) for name in FIGURES]
-    except OSError as error:
-        raise AnalysisError(
-            f"cannot write figures to {out}: {error.strerror or error}; choose another folder"
-        ) from error
+    inputs = of_study(root, study, metric=metric, planned=planned, records=records)
+    return draw_each(FIGURES, TABLES, inputs, Path(out), prefix=f"{study}-")
 
 
-def _qualities(cells: Any) -> list[str]:
-    """The metrics of quality that some cell ended with."""
-    return [
-        key
-        for key in cells
-        if key.startswith("eval/") and key.endswith(("/top1", "_r1")) and cells[key].notna().any()
-    ]
+def draw_paper(out: str | Path) -> list[Drawn]:
+    """Draws the paper's figures and tables from its own numbers, without any record.
 
-
-def _draw(name: str, cells: Any, stem: Path, metric: str) -> Drawn:
-    table = FIGURES[name].data(cells, metric)
-    missing = list(table.attrs["missing"])
-    if not len(table):
-        reason = "no cell of the study belongs to it"
-        if missing:
-            reason = f"none of its cells has ended with {metric}"
-            if others := [key for key in _qualities(cells) if key != metric]:
-                reason += f"; metrics that they have: {', '.join(others)}"
-        return Drawn(name=name, missing=missing, skipped=reason)
-    path_csv = stem.with_name(f"{stem.name}.csv")
-    table.to_csv(path_csv, index=False, lineterminator="\n")
-    path_png, path_pdf = save(FIGURES[name].draw(table), stem)
-    return Drawn(
-        name=name, path_png=path_png, path_pdf=path_pdf, path_csv=path_csv, missing=missing
-    )
+    Raises:
+      AnalysisError: `out` cannot be written, or the paper's numbers are not there.
+    """
+    return draw_each(PAPER, TABLES, Inputs(), Path(out))

@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.figures import quality
-from analysis.panels import TOP1
+from analysis.figures.inputs import Inputs
 
 
-def data(cells: pd.DataFrame, metric: str = TOP1) -> pd.DataFrame:
+def data(inputs: Inputs) -> pd.DataFrame:
     """The SigLiT panel of a study, see `quality.data`."""
-    return quality.data(cells, image="cached", metric=metric)
+    return quality.data(inputs.cells, image="cached", metric=inputs.quality_of(inputs.cells))
 
 
 def draw(df: pd.DataFrame) -> Figure:

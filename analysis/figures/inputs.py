@@ -1,0 +1,63 @@
+"""What a figure is made from: a study's cells, their logged lines, and which metric is quality."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import frame, paper
+from analysis.panels import TOP1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """One row per cell, and on demand one row per logged line (see `frame.cells`, `frame.rows`).
+
+    cells: without rows where there are no records, so that only the paper's numbers are drawn.
+    read_rows: called when a figure of curves asks for them.
+    metric: the column of quality; None is each figure's own choice.
+    """
+
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
+    metric: str | None = None
+
+    @property
+    def quality(self) -> str:
+        """The metric asked for, or the built-in studies' own."""
+        return self.metric or TOP1
+
+    def quality_of(self, cells: pd.DataFrame, benchmark: str = "ImageNet") -> str:
+        """The metric asked for; else zero-shot on the paper's benchmark where a cell ended with
+        it; else the built-in studies' own."""
+        known = (key for key in cells if cells[key].notna().any())
+        return self.metric or paper.measured_on(known, benchmark) or TOP1
+
+    @functools.cached_property
+    def rows(self) -> pd.DataFrame:
+        return self.read_rows()
+
+
+def of_study(
+    root: str | Path,
+    study: str,
+    *,
+    metric: str | None = None,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
+) -> Inputs:
+    """The records of a study; the logged lines are read when first asked for.
+
+    Args:
+      planned, records: the grid's cells, and the folder that they share; see `frame.cells`.
+
+    Raises:
+      AnalysisError: no such root or study.
+    """
+    cells = frame.cells(root, study, planned=planned, records=records)
+    return Inputs(cells=cells, read_rows=lambda: frame.rows(root, records or study), metric=metric)
