@@ -232,16 +232,21 @@ def figures(
     return 0
 
 
-@app.command(epilog="Example: study claims demo")
-def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json = False) -> int:
+@app.command(epilog="Example: study claims demo; study claims --paper")
+def claims(
+    name: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study.")] = None,
+    root: Root = "runs",
+    metric: Metric = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's own numbers, and its text against them.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """The paper's claims, tested on the records of a study."""
-    import analysis
+    from sweeps import cli_claims
 
-    more = {"metric": metric} if metric else {}
-    found = analysis.claims.verdicts(_root(root), _recorded(name, _root(root))[0], **more)
-    show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
-    print(show(found))
-    return 0
+    known = _recorded(name, _root(root))[0] if name else None
+    return cli_claims.claims(known, _root(root), metric=metric, paper=paper, as_json=as_json)
 
 
 @app.command(epilog="Example: study doctor")
