@@ -29,6 +29,7 @@ from analysis.figures import (
     fig_8,
     from_scratch,
 )
+from analysis.figures.beyond import BEYOND
 from analysis.figures.drawn import Drawn, draw_each
 from analysis.figures.inputs import Inputs, of_study
 
@@ -49,7 +50,7 @@ OWN: Mapping[str, Any] = {
     "batch_size": batch_size,
     "from_scratch": from_scratch,
 }
-FIGURES: Mapping[str, Any] = {**OWN, **PAPER}
+FIGURES: Mapping[str, Any] = {**OWN, **BEYOND, **PAPER}
 
 
 def draw_all(
