@@ -22,7 +22,7 @@ from analysis.figures.saturation import IMAGES, LOSSES
 PARTS = {
     "throughput": ("examples per\nsecond", ("train/examples_per_s",)),
     "utilisation": ("MFU (%)", ("train/mfu", "train/mfu_percent")),
-    "memory": ("peak memory\n(GiB per device)", ("execution/peak_memory_gib", "train/peak_memory_gib")),
+    "memory": ("peak memory\n(GiB per device)", ("execution/peak_memory_gib",)),
     "predicted memory": ("", ("execution/predicted_memory_gib",)),
 }  # fmt: skip
 
@@ -66,7 +66,7 @@ def draw(df: pd.DataFrame) -> Figure:
                 mine = marks.means(predicted[predicted["series"] == loss])
                 marks.line(one, mine, "x", look, linestyle=":", marker="", linewidth=1.0)
             part, _, tower = name.partition(", ")
-            one.set_title(tower, loc="left")
+            one.set_title(tower, loc="right")
             one.set_ylabel(PARTS[part][0])
         style.legend(axes[0])
     return fig

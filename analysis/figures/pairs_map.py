@@ -107,10 +107,17 @@ def _equal_pairs(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
         axes.plot(ends, pairs / ends, color="#bbbbbb", linewidth=0.6, linestyle=":", zorder=1)
 
 
+def _between(seeds: pd.Series) -> str:
+    least, most_of = int(seeds.min()), int(seeds.max())
+    if least == most_of:
+        return f"{least} seed{'s' if least > 1 else ''}"
+    return f"{least} to {most_of} seeds"
+
+
 def _notes(df: pd.DataFrame) -> list[str]:
     seeds = df[df["what"] == "seed"].groupby(["series", "x"]).size()
     lines = [
-        f"Numbers: mean over {seeds.min()} to {seeds.max()} seeds. Full lines: equal quality, "
+        f"Numbers: means over {_between(seeds)}. Full lines: equal quality, "
         "between the points along straight lines in logarithms. Dotted: equal pairs per step, each "
         "four times the one below. All cells see the same number of examples. A small group also "
         "changes the prior odds of a pair, and with them what b = -10 means."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -65,6 +66,8 @@ def _best(means: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for size in sorted({row["series"] for row in means}):
         mine = sorted((row for row in means if row["series"] == size), key=lambda row: row["x"])
+        if len(mine) < 2:
+            continue  # its other rates have not ended
         at = max(range(len(mine)), key=lambda i: mine[i]["value"])
         edge = at in (0, len(mine) - 1)
         rows.append(
@@ -83,7 +86,7 @@ def _response(axes: Axes, df: pd.DataFrame) -> None:
         marks.dots(axes, mine, "x", look, size=3.0)
         marks.bars(axes, marks.means(mine), "x", look)
         marks.line(axes, marks.means(mine), "x", look, label=f"B = {style.short(size)}")
-    axes.set_xscale("log")
+    marks.plain_log(axes, "x")
     axes.set_xlabel("learning rate")
     axes.set_ylabel(label(df["metric"].iloc[0]))
     style.legend(axes)
@@ -107,16 +110,14 @@ def _optimum(axes: Axes, df: pd.DataFrame) -> None:
     axes.plot(sizes, root, color="#999999", linestyle=":", linewidth=0.9)
     axes.annotate("slope of sqrt(B)", (sizes[-1], root[-1]), fontsize=style.SMALL, ha="right",
                   color="#777777", xytext=(0, -9), textcoords="offset points")  # fmt: skip
-    axes.set_yscale("log")
     axes.margins(y=0.25)
+    marks.plain_log(axes)
     axes.set_ylabel("best rate tried")
     style.batch_axis(axes, [int(size) for size in sizes])
 
 
 def style_of(sizes: list[int]) -> list[style.Look]:
     """A look for each batch size, from dark to light as they grow."""
-    import matplotlib
-
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(sizes), 1)))
     marks_of = "osD^vPX*<>"
     return [

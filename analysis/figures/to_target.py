@@ -158,16 +158,15 @@ def _panel(axes: Axes, df: pd.DataFrame) -> None:
             continue
         marks.dots(axes, mine, "x", look, size=4.0)
         late = mine[mine["what"] == "censored"]
-        axes.plot(late["x"], late["value"], linestyle="", marker="^", markersize=5,
-                  markerfacecolor="white", color=look.colour)  # fmt: skip
+        axes.plot(late["x"], late["value"], linestyle="", marker="^", markersize=7 if loss == "sigmoid" else 5,
+                  markerfacecolor="none", color=look.colour)  # fmt: skip
         fit = mine[mine["what"] == "fit"]
         if fit.empty:
             marks.line(axes, marks.means(mine), "x", look, linewidth=0.8)
         marks.line(axes, fit, "x", look)
         axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=loss)
-    axes.set_yscale("log")
-    style.batch_axis(axes, sorted({int(x) for x in df.loc[df["what"] != "fit", "x"]
-                                   if x == int(x) and x in set(_sizes(df))}))  # fmt: skip
+    marks.plain_log(axes)
+    style.batch_axis(axes, sorted(set(_sizes(df))))
 
 
 def _sizes(df: pd.DataFrame) -> list[int]:
@@ -183,7 +182,8 @@ def _linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
         steps = first["value"] * first["x"] / ends
         axes.plot(ends, steps, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
         axes.annotate("perfect scaling", (ends[-1], steps[-1]), fontsize=style.SMALL,
-                      color="#777777", ha="right", va="top")  # fmt: skip
+                      color="#777777", ha="right", va="bottom",
+                      xytext=(0, 8), textcoords="offset points")  # fmt: skip
 
 
 def _pareto(axes: Axes, df: pd.DataFrame) -> None:
@@ -203,8 +203,8 @@ def _pareto(axes: Axes, df: pd.DataFrame) -> None:
                     at = (both[0][size], both[1][size])
                     axes.annotate(style.short(int(size)), at, fontsize=style.SMALL,
                                   xytext=(3, 3), textcoords="offset points")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    marks.plain_log(axes, "x")
+    marks.plain_log(axes)
     axes.set_xlabel("examples to target")
     axes.set_ylabel("steps to target")
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import panels, style
-from analysis.figures import points
+from analysis.figures import marks, points
 from analysis.figures.inputs import Inputs
 from analysis.figures.quality import missing_note
 from analysis.figures.rate_by_batch import style_of
@@ -68,7 +68,10 @@ def draw(df: pd.DataFrame) -> Figure:
                 one.plot(line["x"].astype(float), line["value"], color=looks[size].colour, **thin)
             one.set_ylabel(QUANTITIES[name])
             if name in LOGARITHMIC:
-                one.set_yscale("log")
+                known = df.loc[(df["panel"] == name) & (df["value"] > 0), "value"]
+                # The first and last updates of a schedule are as good as none.
+                one.set_ylim(max(known.min(), known.max() / 1e3) / 1.1, known.max() * 1.1)
+                marks.plain_log(one)
             one.xaxis.set_major_locator(_few())
             one.xaxis.set_major_formatter(lambda x, _: style.count(x))
         for one in axes[1 + len(names) :]:
