@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from study.secrets import hide
 from sweeps import cli_bench, cli_data
 from sweeps.cluster import platforms
 
@@ -35,7 +37,9 @@ app.add_typer(cli_bench.app, name="bench")
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
 EXPECTED = (
+    ("study.aot", "AotError"),
     ("study.cell", "CellError"),
+    ("study.hardware", "HardwareError"),
     ("study.records", "RecordError"),
     ("study.data.dataset", "DataError"),
     ("analysis.errors", "AnalysisError"),
@@ -96,28 +100,24 @@ def version_option(
         raise typer.Exit
 
 
-@app.command("list", epilog="Example: study list")
-def list_studies(as_json: Json = False) -> int:
-    """The built-in studies, their cells and questions."""
-    from sweeps.grid import find, names
-    from sweeps.table import table
+@app.command("list", epilog="Example: study list table-8")
+def list_studies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="Its cells and assumptions.  [default: all studies]"
+        ),
+    ] = None,
+    only: Only = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> int:
+    """The built-in studies, or the cells of one and the assumptions that they rest on."""
+    from sweeps import cli_list
 
-    studies = [find(name) for name in names()]
-    if as_json:
-        rows = [
-            {"study": s.name, "cells": len(s.cells), "paper": s.paper, "question": s.question}
-            for s in studies
-        ]
-        print(json.dumps(rows, indent=1))
-    else:
-        print(
-            table(
-                ("study", "cells", "paper", "question"),
-                [(s.name, str(len(s.cells)), s.paper, s.question) for s in studies],
-                right={1},
-            )
-        )
-    return 0
+    if name is None:
+        return cli_list.studies(as_json=as_json)
+    return cli_list.study(_study(name, None, settings, only), as_json=as_json)
 
 
 @app.command(epilog="Example: study run demo --only batch_size=512 --parallel 2")
@@ -190,7 +190,7 @@ def status(
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
 
 
-@app.command(epilog="Example: study figures demo --out figures")
+@app.command(epilog="Example: study figures demo --out figures; study figures --paper")
 def figures(
     studies: Annotated[
         list[str] | None,
@@ -199,37 +199,24 @@ def figures(
     root: Root = "runs",
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")] = "figures",
     metric: Metric = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="From the paper's own numbers; needs no records.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Draws every figure that the records of the studies allow."""
-    import analysis
+    """Draws every figure and table that the records of the studies allow.
 
-    drawn = []
-    names = studies or analysis.frame.studies(_root(root))
-    if not names:
-        raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
-    more = {"metric": metric} if metric else {}
-    for name in names:
-        known, planned = _recorded(name, _root(root))
-        for figure in analysis.figures.draw_all(_root(root), known, out, planned=planned, **more):
-            paths = [figure.path_png, figure.path_pdf, figure.path_csv]
-            files = [str(path) for path in paths if path is not None]
-            drawn.append(
-                {
-                    "study": known,
-                    "figure": figure.name,
-                    "files": files,
-                    "missing": list(figure.missing),
-                    "skipped": figure.skipped,
-                }
-            )
-            if not as_json:
-                lacking = f"  ({len(figure.missing)} cells missing)" if figure.missing else ""
-                done = "  ".join(files) + lacking
-                print(done if files else f"{known}-{figure.name}: skipped, {figure.skipped}")
-    if as_json:
-        print(json.dumps(drawn, indent=1))
-    return 0
+    With --paper those that the paper's printed numbers suffice for.
+    """
+    from sweeps import cli_figures
+
+    names = list(studies or [])
+    if paper and (names or metric):
+        raise typer.BadParameter("--paper takes no study and no metric")
+    if paper:
+        return cli_figures.paper(out, as_json=as_json)
+    recorded = functools.partial(_recorded, root=_root(root))
+    return cli_figures.figures(names, _root(root), out, metric, recorded, as_json=as_json)
 
 
 @app.command(epilog="Example: study claims demo; study claims --paper")
@@ -245,8 +232,25 @@ def claims(
     """The paper's claims, tested on the records of a study."""
     from sweeps import cli_claims
 
-    known = _recorded(name, _root(root))[0] if name else None
-    return cli_claims.claims(known, _root(root), metric=metric, paper=paper, as_json=as_json)
+    known, where = _recorded(name, _root(root)) if name else (None, {})
+    return cli_claims.claims(
+        known, _root(root), metric=metric, paper=paper, as_json=as_json, **where
+    )
+
+
+@app.command(epilog="Example: study dash demo --out demo-workspace.json")
+def dash(
+    name: Name,
+    settings: Set = None,
+    only: Only = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Write it here, and save nothing.")
+    ] = None,
+) -> int:
+    """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
+    from sweeps import cli_dash
+
+    return cli_dash.run(_study(name, None, settings, only), out=out)
 
 
 @app.command(epilog="Example: study doctor")
@@ -267,8 +271,8 @@ def _study(name: str, data: str | None, settings: list[str] | None, only: list[s
     return select(find(name), settings=settings, only=only or [])
 
 
-def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
-    """A study's name and planned cells; of records without a grid here, only the name."""
+def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
+    """A study's name, planned cells and folder; of records without a grid here, only the name."""
     from study.cell import to_dict
     from sweeps.grid import StudyError, find
 
@@ -276,9 +280,19 @@ def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
         study = find(name)
     except StudyError:
         if "/" not in name and (Path(root) / name).is_dir():
-            return name, None
+            return name, {}
         raise
-    return study.name, [{"id": c.id, **to_dict(c)} for c in study.cells]
+    planned = [
+        {
+            "id": c.id,
+            "cell": to_dict(c),
+            "steps": c.steps,
+            "examples": c.examples,
+            "pairs_per_step": c.pairs_per_step,
+        }
+        for c in study.cells
+    ]
+    return study.name, {"planned": planned, "records": study.records}
 
 
 def _root(root: str) -> str:
@@ -323,14 +337,14 @@ def _explain(error: Exception) -> int:
     for module, name in EXPECTED:
         known = getattr(sys.modules.get(module), name, None)
         if known is not None and isinstance(error, known):
-            print(f"study: {_one_line(str(error))}", file=sys.stderr)
+            print(f"study: {hide(_one_line(str(error)))}", file=sys.stderr)
             return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"study-error-{stamp}-", suffix=".txt", delete=False
     ) as file:
-        traceback.print_exception(error, file=file)
-    said = _one_line(f"{type(error).__name__}: {error}")
+        file.write(hide("".join(traceback.format_exception(error))))
+    said = hide(_one_line(f"{type(error).__name__}: {error}"))
     print(f"study: unexpected {said}; the traceback is in {file.name}", file=sys.stderr)
     return UNEXPECTED
 

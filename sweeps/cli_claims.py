@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import analysis
 from sweeps.grid import StudyError
 
 
 def claims(study: str | None, root: str, *, metric: str | None, paper: bool, as_json: bool) -> int:
-    """Prints one verdict per claim.
+    """Prints one verdict per claim. `where`: as for `analysis.claims.verdicts`.
 
     With `paper` also where the paper's text and its numbers disagree; as JSON that is an object
     of "verdicts" and "checks", without it a list of verdicts.
@@ -24,7 +25,7 @@ def claims(study: str | None, root: str, *, metric: str | None, paper: bool, as_
             "name one study (`study claims demo`), or `--paper` alone for the paper's numbers"
         )
     if study is not None:
-        more = {"metric": metric} if metric else {}
+        more = where | ({"metric": metric} if metric else {})
         found = analysis.claims.verdicts(root, study, **more)
         show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
         print(show(found))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,11 +30,19 @@ __all__ = [
 ]  # fmt: skip
 
 
-def verdicts(root: str | Path, study: str, *, metric: str = TOP1) -> list[Verdict]:
+def verdicts(
+    root: str | Path,
+    study: str,
+    *,
+    metric: str = TOP1,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
+) -> list[Verdict]:
     """Every claim on the finished cells of a study.
 
     Args:
       metric: the column of quality, in percent.
+      planned, records: as for `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study.

@@ -53,16 +53,21 @@ def of_study(
     *,
     metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> Inputs:
     """The records of a study; the logged lines are read when first asked for.
+
+    Args:
+      planned, records: the grid's cells, and the folder that they share; see `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study.
     """
-    cells = frame.cells(root, study, planned=planned)
+    cells = frame.cells(root, study, planned=planned, records=records)
+    folder = Path(root) / (records or study)
     return Inputs(
         cells=cells,
-        read_rows=lambda: frame.rows(root, study),
+        read_rows=lambda: frame.rows(root, records or study),
         metric=metric,
-        read_items=lambda cell, key: read_items(Path(root) / study / cell, key),
+        read_items=lambda cell, key: read_items(folder / cell, key),
     )
