@@ -102,7 +102,7 @@ class Saturation:
 
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """The fit at these batch sizes."""
-        found = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))
+        found = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))[0]
         return self.a - self.c * found
 
     def __str__(self) -> str:
