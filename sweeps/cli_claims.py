@@ -10,11 +10,16 @@ import analysis
 from sweeps.grid import StudyError
 
 
-def claims(study: str | None, root: str, *, metric: str | None, paper: bool, as_json: bool) -> int:
-    """Prints one verdict per claim. `where`: as for `analysis.claims.verdicts`.
+def claims(
+    study: str | None, root: str, *, metric: str | None, paper: bool, as_json: bool, **where: Any
+) -> int:
+    """Prints one verdict per claim.
 
     With `paper` also where the paper's text and its numbers disagree; as JSON that is an object
     of "verdicts" and "checks", without it a list of verdicts.
+
+    Args:
+      where: the grid's cells and the folder of their records, as for `analysis.claims.verdicts`.
 
     Raises:
       StudyError: neither a study nor `paper`, or both.
@@ -24,6 +29,8 @@ def claims(study: str | None, root: str, *, metric: str | None, paper: bool, as_
         raise StudyError(
             "name one study (`study claims demo`), or `--paper` alone for the paper's numbers"
         )
+    if paper and metric:
+        raise StudyError("--paper takes no --metric; leave it out")
     if study is not None:
         more = where | ({"metric": metric} if metric else {})
         found = analysis.claims.verdicts(root, study, **more)

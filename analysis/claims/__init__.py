@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,16 @@ def judge(
     *,
     metric: str = TOP1,
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame,
+    claims: Sequence[Claim] = CLAIMS,
 ) -> list[Verdict]:
-    """Every claim on a frame of cells, see `frame.cells`.
+    """Claims, all by default, on a frame of cells, see `frame.cells`.
 
     Args:
       read_rows: gives the logged lines, see `frame.rows`, when a claim asks for curves.
     """
     evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows)
     paper = _paper_estimates()
-    return [_verdict(claim, evidence, paper[claim.name]) for claim in CLAIMS]
+    return [_verdict(claim, evidence, paper[claim.name]) for claim in claims]
 
 
 def paper_verdicts() -> list[Verdict]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from analysis.figures import (
     efficiency,
+    gradient_noise,
     loss_gap,
-    noise_scale,
     pairs_map,
     rate_by_batch,
     saturation,
@@ -23,6 +23,6 @@ BEYOND: Mapping[str, Any] = {
     "pairs_map": pairs_map,
     "rate_by_batch": rate_by_batch,
     "trajectories": trajectories,
-    "noise_scale": noise_scale,
+    "gradient_noise": gradient_noise,
     "efficiency": efficiency,
 }

@@ -1,7 +1,8 @@
-"""What a run costs by batch size: throughput, use of the hardware, memory predicted and measured.
+"""What a run costs by batch size: throughput, use of the hardware, and waiting for data.
 
 Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`). Throughput is the median over
-the logged lines of a cell; MFU and memory are drawn where records hold them.
+the logged lines of a cell; what records do not hold is not drawn. `study plan` draws what it
+predicted of memory and speed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from analysis.figures.inputs import Inputs
 from analysis.figures.quality import missing_note
 from analysis.figures.saturation import IMAGES, LOSSES
 
-# Of each panel: its axis, and the metrics that may fill it, the first that was recorded.
+# Of each panel: its axis, and the metric that fills it.
 PARTS = {
-    "throughput": ("examples per\nsecond", ("train/examples_per_s",)),
-    "utilisation": ("MFU (%)", ("train/mfu", "train/mfu_percent")),
-    "memory": ("peak memory\n(GiB per device)", ("execution/peak_memory_gib",)),
-    "predicted memory": ("", ("execution/predicted_memory_gib",)),
-}  # fmt: skip
+    "throughput": ("examples per\nsecond", "train/examples_per_s"),
+    "utilisation": ("model FLOPs\n(share of peak)", "train/mfu"),
+    "waiting": ("waiting for data\n(share of time)", "train/data_wait_share"),
+}
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -37,9 +37,8 @@ def data(inputs: Inputs) -> pd.DataFrame:
             continue
         done = panel.done.assign(series=panel.done["loss.kind"], x=panel.done["batch_size"])
         before = len(rows)
-        for part, (_, metrics) in PARTS.items():
-            metric = next((key for key in metrics if key in done), None)
-            if metric is not None:
+        for part, (_, metric) in PARTS.items():
+            if metric in done:
                 measured = _typical(done, inputs.rows, metric)
                 rows += points.ours(measured, f"{part}, {name}", metric)
         if len(rows) > before:
@@ -49,8 +48,8 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
 
 def draw(df: pd.DataFrame) -> Figure:
-    """A panel for each quantity; the dotted line of memory is what the plan predicted."""
-    shown = [name for name in dict.fromkeys(df["panel"]) if not name.startswith("predicted")]
+    """A panel for each quantity."""
+    shown = list(dict.fromkeys(df["panel"]))
     with style.context():
         fig, axes = style.figure(
             heights=[1.5] * len(shown),
@@ -60,11 +59,6 @@ def draw(df: pd.DataFrame) -> Figure:
         )
         for one, name in zip(axes, shown, strict=True):
             _panel(one, df[df["panel"] == name])
-            predicted = df[df["panel"] == f"predicted {name}"]
-            for loss in LOSSES:
-                look = style.LOOKS[loss]
-                mine = marks.means(predicted[predicted["series"] == loss])
-                marks.line(one, mine, "x", look, linestyle=":", marker="", linewidth=1.0)
             part, _, tower = name.partition(", ")
             one.set_title(tower, loc="right")
             one.set_ylabel(PARTS[part][0])
@@ -93,13 +87,9 @@ def _panel(axes: Axes, df: pd.DataFrame) -> None:
 
 
 def _notes(df: pd.DataFrame) -> list[str]:
-    parts = {name.partition(", ")[0] for name in df["panel"]}
     lines = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
     lines.append(
         "Dots: the median over a cell's logged stretches, compilation and evaluation apart; line: "
         "mean over seeds. It is of the machine that the cells ran on, and of what else ran there."
     )
-    lacking = [name for name in ("utilisation", "memory") if name not in parts]
-    if lacking:
-        lines.append(f"The records hold no {' and no '.join(lacking)} of a device.")
     return [*lines, *missing_note(df.attrs.get("missing", []))]

@@ -106,9 +106,9 @@ def _image(panel: panels.Panel) -> str:
 
 def _notes(df: pd.DataFrame) -> list[str]:
     lines = [
-        "Pairs share a seed, and so their examples and their order. Bars: 95 % interval of the mean "
-        "difference, variance of the differences pooled over the batch sizes, t interval; thin: "
-        "intervals that hold for all batch sizes of a panel at once (Bonferroni)."
+        "Pairs share a seed, and so their examples and their order. Bars: 95 % interval of the "
+        "mean difference, variance of the differences pooled over the batch sizes, t interval; "
+        "thin: intervals that hold for all batch sizes of a panel at once (Bonferroni)."
     ]
     if not df["low"].notna().any():
         lines = ["Pairs share a seed, and so their examples. One seed, so no interval."]

@@ -25,6 +25,7 @@ from analysis.intervals import by_group
 IMAGES = {"cached": "SigLiT", "vit": "from scratch"}
 LOSSES = ("sigmoid", "softmax")
 LINES: dict[str, Any] = {"power": "-", "logarithm": (0, (2, 1))}
+SHORT = {"power": "power", "logarithm": "log"}
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -60,10 +61,12 @@ def draw(df: pd.DataFrame) -> Figure:
             notes=_notes(df),
             footer=df.attrs.get("provenance", ""),
         )
-        handles = [
-            *(_handle(loss) for loss in LOSSES if (df["series"] == loss).any()),
-            *(Line2D([], [], color="#555555", linestyle=line, label=form) for form, line in LINES.items()),
-        ]  # fmt: skip
+        losses = [_handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
+        forms = [
+            Line2D([], [], color="#555555", linestyle=line, label=SHORT[form])
+            for form, line in LINES.items()
+        ]
+        handles = [*losses, *forms]
         style.key(axes[0], handles, columns=4)
         for name, top, below in zip(names, axes[1::2], axes[2::2], strict=True):
             _curves(top, df[df["panel"] == name], name)
@@ -146,7 +149,7 @@ def _intervals(axes: Axes, df: pd.DataFrame) -> None:
                 axes.plot([end], [-at], marker=mark if cut else "|", color=look.colour)
         if sizes[0] / 1.6 <= row["x"] <= sizes[-1] * 1.6:
             axes.plot([row["x"]], [-at], marker=look.marker, color=look.colour)
-        labels.append(f"{row['series']}, {'pow' if row['metric'] == 'power' else 'log'}")
+        labels.append(f"{row['series']}, {SHORT[row['metric']]}")
     axes.set_yticks([-at for at in range(len(labels))], labels, fontsize=style.SMALL)
     axes.set_ylim(-len(labels) + 0.4, 0.6)
     style.batch_axis(axes, sizes)
@@ -166,9 +169,9 @@ def _notes(df: pd.DataFrame) -> list[str]:
     found = df[df["what"] == "saturation"]
     tolerance = found["value"].iloc[0]
     lines = [
-        f"Below each panel: the batch beyond which the fit has no more than {tolerance:g} points to "
-        "gain, with a 95 % bootstrap interval over seeds and, where records hold them, evaluated "
-        "examples. Arrows leave the grid: not identified. Forms: "
+        f"Below each panel: the batch beyond which the fit has no more than {tolerance:g} points "
+        "to gain, with a 95 % bootstrap interval over seeds and, where records hold them, "
+        "evaluated examples. Arrows leave the grid: not identified. Forms: "
         + "; ".join(f"{name} {form.formula}" for name, form in FORMS.items())
         + ". A smaller AIC fits better.",
         *(f"{row['panel']}, {row['series']}, {row['id']}." for _, row in found.iterrows()),

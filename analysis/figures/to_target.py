@@ -158,8 +158,9 @@ def _panel(axes: Axes, df: pd.DataFrame) -> None:
             continue
         marks.dots(axes, mine, "x", look, size=4.0)
         late = mine[mine["what"] == "censored"]
-        axes.plot(late["x"], late["value"], linestyle="", marker="^", markersize=7 if loss == "sigmoid" else 5,
-                  markerfacecolor="none", color=look.colour)  # fmt: skip
+        hollow = {"marker": "^", "markerfacecolor": "none", "color": look.colour}
+        size = 7 if loss == "sigmoid" else 5  # so that one is seen inside the other
+        axes.plot(late["x"], late["value"], linestyle="", markersize=size, **hollow)
         fit = mine[mine["what"] == "fit"]
         if fit.empty:
             marks.line(axes, marks.means(mine), "x", look, linewidth=0.8)
@@ -181,9 +182,10 @@ def _linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
         ends = np.array([first["x"], max(_sizes(df))], float)
         steps = first["value"] * first["x"] / ends
         axes.plot(ends, steps, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-        axes.annotate("perfect scaling", (ends[-1], steps[-1]), fontsize=style.SMALL,
-                      color="#777777", ha="right", va="bottom",
-                      xytext=(0, 8), textcoords="offset points")  # fmt: skip
+        middle = len(means) // 2
+        at = (float(means["x"].iloc[middle]), float(means["value"].iloc[middle]))
+        axes.annotate("perfect scaling", at, fontsize=style.SMALL, color="#777777", ha="right",
+                      va="top", xytext=(-2, -6), textcoords="offset points")  # fmt: skip
 
 
 def _pareto(axes: Axes, df: pd.DataFrame) -> None:

@@ -51,19 +51,24 @@ def draw(df: pd.DataFrame) -> Figure:
     pairs = -(-len(names) // 2)
     with style.context():
         fig, axes = style.figure(
-            heights=[0.18 * -(-len(sizes) // 5), *[1.15] * pairs],
+            heights=[0.18 * -(-len(sizes) // 6), *[1.15] * pairs],
             columns=[1, *[2] * pairs],
             title="What training does at each batch size (sigmoid)",
             notes=_notes(df),
             footer=df.attrs.get("provenance", ""),
         )
         handles = [
-            Line2D([], [], color=looks[size].colour, label=f"B = {style.short(size)}")
+            Line2D(
+                [],
+                [],
+                color=looks[size].colour,
+                label=f"{'B = ' if size == sizes[0] else ''}{style.short(size)}",
+            )
             for size in sizes
         ]
-        style.key(axes[0], handles, columns=5)
+        style.key(axes[0], handles, columns=6)
         for one, name in zip(axes[1:], names, strict=False):
-            for (size, what, _), line in _lines(df[df["panel"] == name]):
+            for (size, what, _), line in lines(df[df["panel"] == name]):
                 thin: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.4} if what == "seed" else {}
                 one.plot(line["x"].astype(float), line["value"], color=looks[size].colour, **thin)
             one.set_ylabel(QUANTITIES[name])
@@ -81,7 +86,7 @@ def draw(df: pd.DataFrame) -> Figure:
     return fig
 
 
-def _lines(df: pd.DataFrame) -> Any:
+def lines(df: pd.DataFrame) -> Any:
     """The curves of one panel by (batch size, what, cell); a mean has no cell."""
     keyed = df.assign(series=df["series"].astype(int), id=df["id"].fillna(""))
     return ((key, line) for key, line in keyed.groupby(["series", "what", "id"]))
@@ -98,8 +103,8 @@ def _notes(df: pd.DataFrame) -> list[str]:
         df.loc[df["what"] == "seed", ["series", "id"]].drop_duplicates().groupby("series").size()
     )
     seeds = f"{cells.min()} to {cells.max()}" if cells.min() != cells.max() else f"{cells.min()}"
-    lines = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
-    lines.append(
+    said = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
+    said.append(
         f"{seeds} seeds of each batch size: thin lines; full: their mean. Of the last step of each "
         "logged stretch. The mean logit of negatives is over all of them."
     )
@@ -107,7 +112,7 @@ def _notes(df: pd.DataFrame) -> list[str]:
     if len(ends):
         last = ends.sort_values("x").groupby(["series", "id"])["value"].last()
         means = last.groupby(level=0).mean()
-        said = ", ".join(f"{b:.1f} at {style.short(int(size))}" for size, b in means.items())
+        biases = ", ".join(f"{b:.1f} at {style.short(int(size))}" for size, b in means.items())
         prior = ", ".join(f"{-np.log(int(size) - 1):.1f}" for size in means.index)
-        lines.append(f"Bias at the end: {said}; the log-odds of a pair are {prior}.")
-    return [*lines, *missing_note(df.attrs.get("missing", []))]
+        said.append(f"Bias at the end: {biases}; the log-odds of a pair are {prior}.")
+    return [*said, *missing_note(df.attrs.get("missing", []))]
