@@ -33,7 +33,7 @@ FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
 COLUMNS = (
     *("id", "status", "batch_size", "seed", "steps", "examples", "pairs_per_step", "step"),
     *("examples_seen", "pairs_seen", "attempts", "seconds", "parameters", "dataset_fingerprint"),
-    *("error", "dropped_lines", "superseded_rows", "content"),
+    *("code", "error", "dropped_lines", "superseded_rows", "content"),
 )
 
 
@@ -75,8 +75,9 @@ def cells(
 ) -> pd.DataFrame:
     """Every cell of a study, one row each, whatever became of it.
 
-    Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, and for
-    cells that ended the last value of every metric. pairs_seen holds exact Python integers.
+    Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, `versions.*`
+    and `devices.*` of what trained it, and for cells that ended the last value of every metric.
+    pairs_seen holds exact Python integers.
 
     Args:
       planned: what the study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
@@ -129,7 +130,7 @@ def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, 
         "id": name,
         "status": status,
         **{k: about.get(k) for k in ("steps", "examples", "pairs_per_step", "parameters")},
-        "dataset_fingerprint": about.get("dataset_fingerprint"),
+        **{k: about.get(k) for k in ("dataset_fingerprint", "code")},
         **{k: last.get(k, 0) for k in ("step", "examples_seen", "pairs_seen")},
         "attempts": max(lines.attempts, last.get("attempt", 0)),
         "seconds": seconds.get("total"),
@@ -139,6 +140,7 @@ def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, 
         "content": _digest(name, content),
         **{f"seconds.{k}": v for k, v in seconds.items() if k != "total"},
         **_flatten(about.get("cell") or {}),
+        **_flatten({key: about.get(key) or {} for key in ("versions", "devices")}),
         **((done or {}).get("summary") or {}),
     }
 

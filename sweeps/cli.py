@@ -244,6 +244,33 @@ def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json
     return 0
 
 
+@app.command(epilog="Example: study report demo --out demo.html")
+def report(
+    name: Name,
+    root: Root = "runs",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Where to.  [default: STUDY-report.html]"),
+    ] = None,
+    metric: Metric = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Serve it on this machine and redraw it as records change."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of --watch; 0 is any free one.")
+    ] = 8765,
+    as_json: Json = False,
+) -> int:
+    """One HTML file: question, verdicts, figures, tables, provenance. It loads nothing."""
+    from sweeps import cli_report
+
+    of = cli_report.stated(*_grid(name, _root(root)), name)
+    if watch:
+        return cli_report.watch(of, _root(root), metric=metric, port=port)
+    return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)
+
+
 @app.command(epilog="Example: study doctor")
 def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int:
     """Checks what a study needs of this machine. Exit code 1 if something would fail."""
@@ -265,15 +292,22 @@ def _study(name: str, data: str | None, settings: list[str] | None, only: list[s
 def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
     """A study's name and planned cells; of records without a grid here, only the name."""
     from study.cell import to_dict
+
+    study, known = _grid(name, root)
+    return known, None if study is None else [{"id": c.id, **to_dict(c)} for c in study.cells]
+
+
+def _grid(name: str, root: str) -> tuple[Any, str]:
+    """A study and its name; of records without a grid here, None and the name."""
     from sweeps.grid import StudyError, find
 
     try:
         study = find(name)
     except StudyError:
         if "/" not in name and (Path(root) / name).is_dir():
-            return name, None
+            return None, name
         raise
-    return study.name, [{"id": c.id, **to_dict(c)} for c in study.cells]
+    return study, study.name
 
 
 def _root(root: str) -> str:

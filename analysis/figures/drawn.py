@@ -48,17 +48,25 @@ def draw_each(
 
 
 def _draw(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
-    table = module.data(inputs)
-    missing = list(table.attrs.get("missing", ()))
-    ours = table[table["source"] != "paper"] if "source" in table else table
-    if not len(table) or (len(inputs.cells) and not len(ours)):
-        return Drawn(name=name, missing=missing, skipped=_why(table, missing, inputs))
+    table, missing, skipped = tabled(module, inputs)
+    if skipped:
+        return Drawn(name=name, missing=missing, skipped=skipped)
     path_csv = stem.with_name(f"{stem.name}.csv")
     table.to_csv(path_csv, index=False, lineterminator="\n")
     path_png, path_pdf = save(module.draw(table), stem)
     return Drawn(
         name=name, path_png=path_png, path_pdf=path_pdf, path_csv=path_csv, missing=missing
     )
+
+
+def tabled(module: Any, inputs: Inputs) -> tuple[pd.DataFrame, list[str], str | None]:
+    """A figure's table, what it misses, and the reason where it is not to be drawn."""
+    table = module.data(inputs)
+    missing = list(table.attrs.get("missing", ()))
+    ours = table[table["source"] != "paper"] if "source" in table else table
+    if not len(table) or (len(inputs.cells) and not len(ours)):
+        return table, missing, _why(table, missing, inputs)
+    return table, missing, None
 
 
 def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
