@@ -71,7 +71,11 @@ def rows(root: str | Path, study: str) -> pd.DataFrame:
 
 
 def cells(
-    root: str | Path, study: str, *, planned: Iterable[Mapping[str, Any]] | None = None
+    root: str | Path,
+    study: str,
+    *,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> pd.DataFrame:
     """Every cell of a study, one row each, whatever became of it.
 
@@ -82,6 +86,8 @@ def cells(
     Args:
       planned: what the study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
         them without a record are "not started". Without it only cells with a record are known.
+      records: the folder that the study shares with others, if not its own; cells of it that are
+        not planned are not the study's.
 
     Raises:
       AnalysisError: no such root or study.
@@ -89,7 +95,9 @@ def cells(
     import pandas as pd
 
     plans = {str(plan["id"]): plan for plan in planned or ()}
-    found = {folder.name: folder for folder in _cells(root, study)}
+    found = {folder.name: folder for folder in _cells(root, records or study)}
+    if records not in (None, study):
+        found = {name: folder for name, folder in found.items() if name in plans}
     flat = [_cell(n, found.get(n), plans.get(n, {})) for n in sorted({*found, *plans})]
     names = dict.fromkeys((*COLUMNS, *(key for row in flat for key in row)))
     frame = pd.DataFrame({name: _column([row.get(name) for row in flat], name) for name in names})

@@ -96,28 +96,24 @@ def version_option(
         raise typer.Exit
 
 
-@app.command("list", epilog="Example: study list")
-def list_studies(as_json: Json = False) -> int:
-    """The built-in studies, their cells and questions."""
-    from sweeps.grid import find, names
-    from sweeps.table import table
+@app.command("list", epilog="Example: study list table-8")
+def list_studies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="Its cells and assumptions.  [default: all studies]"
+        ),
+    ] = None,
+    only: Only = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> int:
+    """The built-in studies, or the cells of one and the assumptions that they rest on."""
+    from sweeps import cli_list
 
-    studies = [find(name) for name in names()]
-    if as_json:
-        rows = [
-            {"study": s.name, "cells": len(s.cells), "paper": s.paper, "question": s.question}
-            for s in studies
-        ]
-        print(json.dumps(rows, indent=1))
-    else:
-        print(
-            table(
-                ("study", "cells", "paper", "question"),
-                [(s.name, str(len(s.cells)), s.paper, s.question) for s in studies],
-                right={1},
-            )
-        )
-    return 0
+    if name is None:
+        return cli_list.studies(as_json=as_json)
+    return cli_list.study(_study(name, None, settings, only), as_json=as_json)
 
 
 @app.command(epilog="Example: study run demo --only batch_size=512 --parallel 2")
@@ -208,10 +204,10 @@ def figures(
     names = studies or analysis.frame.studies(_root(root))
     if not names:
         raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
-    more = {"metric": metric} if metric else {}
+    more: dict[str, Any] = {"metric": metric} if metric else {}
     for name in names:
-        known, planned = _recorded(name, _root(root))
-        for figure in analysis.figures.draw_all(_root(root), known, out, planned=planned, **more):
+        known, where = _recorded(name, _root(root))
+        for figure in analysis.figures.draw_all(_root(root), known, out, **where, **more):
             paths = [figure.path_png, figure.path_pdf, figure.path_csv]
             files = [str(path) for path in paths if path is not None]
             drawn.append(
@@ -237,8 +233,9 @@ def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json
     """The paper's claims, tested on the records of a study."""
     import analysis
 
-    more = {"metric": metric} if metric else {}
-    found = analysis.claims.verdicts(_root(root), _recorded(name, _root(root))[0], **more)
+    more: dict[str, Any] = {"metric": metric} if metric else {}
+    known, where = _recorded(name, _root(root))
+    found = analysis.claims.verdicts(_root(root), known, **where, **more)
     show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
     print(show(found))
     return 0
@@ -265,7 +262,7 @@ def report(
     """One HTML file: question, verdicts, figures, tables, provenance. It loads nothing."""
     from sweeps import cli_report
 
-    of = cli_report.stated(*_grid(name, _root(root)), name)
+    of = cli_report.stated(name, *_recorded(name, _root(root)))
     if watch:
         return cli_report.watch(of, _root(root), metric=metric, port=port)
     return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)
@@ -289,25 +286,28 @@ def _study(name: str, data: str | None, settings: list[str] | None, only: list[s
     return select(find(name), settings=settings, only=only or [])
 
 
-def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
-    """A study's name and planned cells; of records without a grid here, only the name."""
+def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
+    """A study's name, planned cells and folder; of records without a grid here, only the name."""
     from study.cell import to_dict
-
-    study, known = _grid(name, root)
-    return known, None if study is None else [{"id": c.id, **to_dict(c)} for c in study.cells]
-
-
-def _grid(name: str, root: str) -> tuple[Any, str]:
-    """A study and its name; of records without a grid here, None and the name."""
     from sweeps.grid import StudyError, find
 
     try:
         study = find(name)
     except StudyError:
         if "/" not in name and (Path(root) / name).is_dir():
-            return None, name
+            return name, {}
         raise
-    return study, study.name
+    planned = [
+        {
+            "id": c.id,
+            "cell": to_dict(c),
+            "steps": c.steps,
+            "examples": c.examples,
+            "pairs_per_step": c.pairs_per_step,
+        }
+        for c in study.cells
+    ]
+    return study.name, {"planned": planned, "records": study.records}
 
 
 def _root(root: str) -> str:

@@ -6,30 +6,34 @@ import json
 import signal
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from analysis.report import Stated, write
-from sweeps.grid import Study
+from analysis.report import Assumption, Stated, write
+from sweeps.grid import find
 
 
-def stated(study: Study | None, name: str, given: str) -> Stated:
+def stated(given: str, name: str, recorded: Mapping[str, Any]) -> Stated:
     """What the grid says, or of records without a grid here, only their name.
 
     Args:
-      given: how the study was named on the command line.
+      given: the study on the command line, a name or a grid file.
+      recorded: the cells of its grid ("planned") and the folder of their records.
     """
     shown = Path(given).name if given.endswith(".py") else name
     commands = (f"study run {shown}", f"study report {shown}")
-    if study is None:
+    if not recorded:
         return Stated(study=name, commands=commands)
-    from study.cell import to_dict
-
+    study = find(given)
     return Stated(
-        study=study.name,
+        study=name,
         question=study.question,
         paper=study.paper,
+        assumptions=tuple(Assumption(a.name, a.value, a.reason) for a in study.assumptions),
         commands=commands,
-        planned=tuple({"id": c.id, **to_dict(c)} for c in study.cells),
+        planned=tuple(recorded["planned"]),
+        records=recorded["records"],
     )
 
 

@@ -42,7 +42,7 @@ def run(
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in {Path(root) / study.name}; "
+            f"why cells failed is in FAILED.json of their folders in {study.folder(root)}; "
             f"to try them again: {_again()}",
             file=out,
         )
@@ -75,7 +75,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     from sweeps.cluster import environment
     from sweeps.worker import run_here
 
-    folder = Path(root).absolute() / study.name / cell.id
+    folder = study.folder(Path(root).absolute()) / cell.id
     entry = ledger.entry(cell, folder)
     report = report_on(sys.stdout)
     if entry.over:

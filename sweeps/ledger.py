@@ -58,7 +58,7 @@ def read(study: Study, root: Path) -> list[Entry]:
     Raises:
       RecordError: a folder holds another cell than its name says.
     """
-    return [entry(cell, root / study.name / cell.id) for cell in study.cells]
+    return [entry(cell, study.folder(root) / cell.id) for cell in study.cells]
 
 
 def entry(cell: Cell, folder: Path) -> Entry:

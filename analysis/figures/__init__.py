@@ -43,6 +43,7 @@ def draw_all(
     *,
     metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> list[Drawn]:
     """Draws every figure that the study has cells for: PNG, PDF, and the CSV behind each.
 
@@ -51,11 +52,12 @@ def draw_all(
     Args:
       metric: the column of quality; None is each figure's own choice.
       planned: the grid's cells, so that those without a record are missed; see `frame.cells`.
+      records: the folder of the study's records, if it shares one; see `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study, or `out` cannot be written.
     """
-    inputs = of_study(root, study, metric=metric, planned=planned)
+    inputs = of_study(root, study, metric=metric, planned=planned, records=records)
     return draw_each(FIGURES, inputs, Path(out), prefix=f"{study}-")
 
 

@@ -43,11 +43,20 @@ def of_study(
     *,
     metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> Inputs:
     """The records of a study; the logged lines are read when first asked for.
+
+    `planned` and `records` are those of `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study.
     """
-    cells = frame.cells(root, study, planned=planned)
-    return Inputs(cells=cells, read_rows=lambda: frame.rows(root, study), metric=metric)
+    cells = frame.cells(root, study, planned=planned, records=records)
+    folder, own = records or study, set(cells["id"])
+
+    def read_rows() -> pd.DataFrame:
+        rows = frame.rows(root, folder)
+        return rows[rows["id"].isin(own)].reset_index(drop=True)
+
+    return Inputs(cells=cells, read_rows=read_rows, metric=metric)

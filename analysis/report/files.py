@@ -16,7 +16,9 @@ def read(root: str | Path, stated: Stated, *, metric: str | None = None) -> Inpu
     Raises:
       AnalysisError: no such root or study.
     """
-    return of_study(root, stated.study, metric=metric, planned=stated.planned)
+    return of_study(
+        root, stated.study, metric=metric, planned=stated.planned, records=stated.records
+    )
 
 
 def write(

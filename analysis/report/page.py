@@ -81,7 +81,7 @@ def _template() -> Any:
 
 def _states(cells: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Class name, words and number of cells of each state that there is."""
-    counts = Counter(cells["status"]) if len(cells) else Counter()
+    counts: Counter[str] = Counter(cells["status"]) if len(cells) else Counter()
     known = [s for s in STATUSES if s in counts] + sorted({*counts} - {*STATUSES})
     return [(state.replace(" ", "-"), SAID.get(state, state), counts[state]) for state in known]
 

@@ -61,19 +61,19 @@ class Watched:
         """The version to draw, or "" where there is none or it is too soon."""
         if time.monotonic() < self._next:
             return ""
-        version = stamp(self._root, self._stated.study)
+        version = stamp(Path(self._root) / self._stated.folder)
         return "" if version == self._version else version
 
     def _draw(self, live: Live) -> str:
-        if not (Path(self._root) / self._stated.study).is_dir():
+        if not (Path(self._root) / self._stated.folder).is_dir():
             return html(Inputs(metric=self._metric), self._stated, live=live)
         return html(read(self._root, self._stated, metric=self._metric), self._stated, live=live)
 
 
-def stamp(root: str | Path, study: str) -> str:
-    """Changes when a record of the study does; reads no file."""
+def stamp(folder: Path) -> str:
+    """Changes when a record in the folder of a study does; reads no file."""
     digest = hashlib.sha256()
-    for path in sorted((Path(root) / study).glob("*/*")):
+    for path in sorted(folder.glob("*/*")):
         if path.name in FILES:
             with contextlib.suppress(FileNotFoundError):  # FAILED.json goes when a cell is retried
                 state = path.stat()
