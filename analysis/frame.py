@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["AnalysisError", "Progress", "cells", "rows", "studies", "training_progress"]
 
 FILES = ("cell.json", "metrics.jsonl", "DONE.json", "FAILED.json")
-STATUSES = ("done", "diverged", "failed", "running-or-interrupted", "not started")
+NOT_STARTED = "not started"
+STATUSES = ("done", "diverged", "failed", "running-or-interrupted", NOT_STARTED)
 CELL_ID = re.compile(r"b\d+-.+-[0-9a-f]{8}$")
 
 # The prefixes of the columns that hold a cell's fields, beside `batch_size` and `seed`.
@@ -132,7 +133,7 @@ def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, 
         status = "failed"
     else:
         started = content["cell.json"] or content["metrics.jsonl"]
-        status = "running-or-interrupted" if started else "not started"
+        status = "running-or-interrupted" if started else NOT_STARTED
     seconds = (done or {}).get("seconds") or {}
     return {
         "id": name,

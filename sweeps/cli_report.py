@@ -53,11 +53,12 @@ def report(of: Stated, root: str, out: str | None, *, metric: str | None, as_jso
 
 def watch(of: Stated, root: str, *, metric: str | None, port: int) -> int:
     """Serves it until Ctrl-C."""
-    from analysis.report.watch import Watched, serving
+    from analysis.report.watch import Watched, drawing, serving
 
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    with serving(Watched(root, of, metric=metric), port=port) as address:
+    page = Watched(Path(root) / of.folder, drawing(root, of, metric=metric))
+    with serving(page, port=port) as address:
         print(f"{of.study}: {address} on this machine only; Ctrl-C ends it", flush=True)
         try:
             ended.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from analysis.errors import AnalysisError
@@ -38,7 +39,8 @@ def write(
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise AnalysisError(
             f"cannot write {path}: {error.strerror or error}; choose another --out"
         ) from error

@@ -6,18 +6,19 @@ import base64
 import functools
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import figures
 from analysis.claims import KINDS, Verdict, judge
+from analysis.figures import FIGURES
 from analysis.figures.inputs import Inputs
 from analysis.figures.quality import label
 from analysis.findings import number
-from analysis.frame import STATUSES
+from analysis.frame import NOT_STARTED, STATUSES
 from analysis.report.pictures import pictures
 from analysis.report.provenance import provenance
 from analysis.report.stated import Stated
@@ -37,11 +38,17 @@ class Live:
     every: float
 
 
-def html(inputs: Inputs, stated: Stated, *, live: Live | None = None) -> str:
+def html(
+    inputs: Inputs,
+    stated: Stated,
+    *,
+    figures: Mapping[str, Any] = FIGURES,
+    live: Live | None = None,
+) -> str:
     """The whole page. It loads nothing, and runs a script only if it is `live`."""
     cells = inputs.cells
     verdicts = judge(cells, metric=inputs.quality)
-    drawn = pictures(figures.FIGURES, inputs)
+    drawn = pictures(figures, inputs)
     return _template().render(
         stated=stated,
         style=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -58,6 +65,7 @@ def html(inputs: Inputs, stated: Stated, *, live: Live | None = None) -> str:
         pictures=[p for p in drawn if not p.skipped],
         undrawn=[p for p in drawn if p.skipped],
         unfinished=of_unfinished(cells) if len(cells) else None,
+        waiting=list(cells["id"][cells["status"] == NOT_STARTED]) if len(cells) else [],
         every_cell=of_cells(inputs) if len(cells) else None,
         provenance=provenance(cells),
     )

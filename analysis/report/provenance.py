@@ -10,14 +10,14 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis import style
+from analysis.frame import NOT_STARTED
 
 DRAWN_WITH = ("pandas", "numpy", "scipy", "matplotlib")
-NEVER_RAN = "not started"
 
 
 def provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
     """What to say, and how it is: hash, data, code, libraries, hardware, attempts, seconds."""
-    ran = cells[cells["status"] != NEVER_RAN] if len(cells) else cells
+    ran = cells[cells["status"] != NOT_STARTED] if len(cells) else cells
     lines = []
     if len(ran):
         prints = _counted(

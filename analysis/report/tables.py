@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.inputs import Inputs
+from analysis.frame import NOT_STARTED
 
 MOST_ROWS = 80  # of the table under a figure
 OVER = ("done", "diverged")
@@ -47,9 +48,9 @@ def of_cells(inputs: Inputs) -> Table:
 
 
 def of_unfinished(cells: pd.DataFrame) -> Table:
-    """The cells that are not done, those that need a person first."""
-    order = {"failed": 0, "diverged": 1, "running-or-interrupted": 2, "not started": 3}
-    left = cells[cells["status"] != "done"]
+    """The cells that began and are not done, those that need a person first."""
+    order = {"failed": 0, "diverged": 1, "running-or-interrupted": 2}
+    left = cells[~cells["status"].isin(("done", NOT_STARTED))]
     left = left.iloc[left["status"].map(lambda s: order.get(s, 9)).argsort(kind="stable")]
     shown = pd.DataFrame({"cell": left["id"], "state": left["status"], "seen": _seen(left)})
     shown["attempts"] = left["attempts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,16 +26,29 @@ EVERY = 5.0  # seconds between two looks
 SHARE = 0.2  # of the time may go into drawing, since cells may train beside it
 
 
-class Watched:
-    """The page of a study as of its last drawing; drawn when asked for and records have changed.
+def drawing(
+    root: str | Path, stated: Stated, *, metric: str | None = None
+) -> Callable[[Live], str]:
+    """Draws the page from what is recorded by then; without a record it says so."""
 
-    A study without records has a page that says so.
+    def draw(live: Live) -> str:
+        begun = (Path(root) / stated.folder).is_dir()
+        inputs = read(root, stated, metric=metric) if begun else Inputs(metric=metric)
+        return html(inputs, stated, live=live)
+
+    return draw
+
+
+class Watched:
+    """A page as of its last drawing; drawn when it is asked for and its records have changed.
+
+    Args:
+      folder: of the study's records; it need not exist yet.
+      every: seconds between two looks of a browser.
     """
 
-    def __init__(
-        self, root: str | Path, stated: Stated, *, metric: str | None = None, every: float = EVERY
-    ):
-        self._root, self._stated, self._metric, self._every = root, stated, metric, every
+    def __init__(self, folder: Path, draw: Callable[[Live], str], *, every: float = EVERY):
+        self._folder, self._draw, self._every = folder, draw, every
         self._lock = threading.Lock()
         self._version, self._page, self._next = "", "", 0.0
 
@@ -54,20 +68,15 @@ class Watched:
                 began = time.monotonic()
                 self._page = self._draw(Live(version=version, every=self._every))
                 self._version, now = version, time.monotonic()
-                self._next = now + (now - began) * (1 / SHARE - 1)
+                self._next = now + max(self._every, (now - began) * (1 / SHARE - 1))
             return self._page
 
     def _due(self) -> str:
         """The version to draw, or "" where there is none or it is too soon."""
         if time.monotonic() < self._next:
             return ""
-        version = stamp(Path(self._root) / self._stated.folder)
+        version = stamp(self._folder)
         return "" if version == self._version else version
-
-    def _draw(self, live: Live) -> str:
-        if not (Path(self._root) / self._stated.folder).is_dir():
-            return html(Inputs(metric=self._metric), self._stated, live=live)
-        return html(read(self._root, self._stated, metric=self._metric), self._stated, live=live)
 
 
 def stamp(folder: Path) -> str:
@@ -126,8 +135,8 @@ def _handler(page: Watched) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            host = self.headers.get("Host", "").rpartition(":")
-            if (host[0] if host[2].isdigit() else "".join(host)) not in NAMES:
+            host = re.sub(r":\d+$", "", self.headers.get("Host", "").lower())
+            if host not in NAMES:  # any port: it may be forwarded
                 self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "not for this host\n")
                 return
             kind, make = answers.get(self.path.partition("?")[0], ("", None))
