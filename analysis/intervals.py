@@ -32,15 +32,43 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.low)
+
+    def negative(self) -> Interval:
+        """Of minus the estimate."""
+        return Interval(-self.estimate, -self.high, -self.low)
+
+    def above(self, bound: float) -> Interval:
+        """Of the estimate minus a number."""
+        return Interval(*(end - bound for end in self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PooledMeans:
-    """Means of groups with one common variance and its degrees of freedom."""
+    """Means of groups with one common variance and its degrees of freedom.
+
+    rounding: how far a value may be from the number it is given as, half of the last digit that
+      is printed. Numbers without seeds have no interval but these bounds.
+    """
 
     means: Mapping[Any, float]
     counts: Mapping[Any, int]
     variance: float
     dof: int
+    rounding: float = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether a contrast has an interval."""
+        return self.dof > 0 or self.rounding > 0
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of a group, as most have."""
+        counts = list(self.counts.values())
+        return max(set(counts), key=counts.count) if counts else 0
 
     def contrast(self, weights: Mapping[Any, float], *, critical: float | None = None) -> Interval:
         """The weighted sum of group means, `sum(w * mean)`, with its interval.
@@ -50,12 +78,13 @@ class PooledMeans:
           critical: half-width in standard errors; None is the 95 % quantile of Student's t.
         """
         estimate = math.fsum(w * self.means[g] for g, w in weights.items())
-        if self.dof == 0:
+        if not self.known:
             return Interval(estimate, math.nan, math.nan)
-        scale = math.fsum(w * w / self.counts[g] for g, w in weights.items())
-        half = (self.critical() if critical is None else critical) * math.sqrt(
-            self.variance * scale
-        )
+        half = self.rounding * math.fsum(map(abs, weights.values()))
+        if self.dof:
+            scale = math.fsum(w * w / self.counts[g] for g, w in weights.items())
+            errors = self.critical() if critical is None else critical
+            half += errors * math.sqrt(self.variance * scale)
         return Interval(estimate, estimate - half, estimate + half)
 
     def mean(self, group: Any) -> Interval:
@@ -82,11 +111,12 @@ def _critical(comparisons: int, among: int | None, dof: int) -> float:
     return min(bonferroni, tukey)
 
 
-def pooled_means(groups: Mapping[Any, Sequence[float]]) -> PooledMeans:
+def pooled_means(groups: Mapping[Any, Sequence[float]], *, rounding: float = 0.0) -> PooledMeans:
     """Mean of every group, and the variance within groups pooled over all of them.
 
     Args:
       groups: the values of each group, one per seed; empty groups are left out.
+      rounding: see `PooledMeans`.
     """
     values = {g: np.asarray(v, dtype=np.float64) for g, v in groups.items() if len(v)}
     dof = sum(len(v) - 1 for v in values.values())
@@ -96,6 +126,7 @@ def pooled_means(groups: Mapping[Any, Sequence[float]]) -> PooledMeans:
         counts={g: len(v) for g, v in values.items()},
         variance=squares / dof if dof else math.nan,
         dof=dof,
+        rounding=rounding,
     )
 
 

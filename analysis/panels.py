@@ -153,7 +153,8 @@ def _rates(cells: pd.DataFrame) -> str:
 
 def _ready(cells: pd.DataFrame) -> pd.DataFrame:
     """With every column that is asked for, and without cells whose fields are unknown."""
-    cells = cells.reindex(columns=list(COLUMNS)) if cells.empty else cells
+    if cells.empty:
+        cells = cells.reindex(columns=list(dict.fromkeys([*COLUMNS, *cells])))
     cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
     cells = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
     cells = cells.astype({"batch_size": "int64", "seed": "int64"})
@@ -240,3 +241,72 @@ def _label(point: Sequence[Any]) -> str:
         return "the unmasked cell,"
     first, second = point
     return f"b{first} {second}" if second in ("sigmoid", "softmax") else f"{first} 1:{second:g}"
+
+
+# --- the paper's other figures ------------------------------------------------------------------
+
+CORRUPTIONS = ("image", "text", "alignment")
+
+
+def select(
+    cells: pd.DataFrame, axes: Sequence[str], *, free: Sequence[str] = (), by_loss: bool = False
+) -> Panel:
+    """Of these cells those that differ in the axes and the seed only, as many as there are.
+
+    Args:
+      free: fields, or how they begin, that may differ too.
+      by_loss: each loss has settings of its own, so each is chosen apart.
+    """
+    cells = _ready(cells)
+    cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
+    passed = (*axes, *free, *(("loss.",) if by_loss else ()))
+    fields = [f for f in _fields(cells) if not f.startswith(passed)]
+    chosen = _most(cells, fields, axes)
+    if by_loss and len(chosen):
+        own = [f for f in _fields(cells) if f.startswith("loss.") and f not in axes]
+        chosen = pd.concat([_most(g, own, axes) for _, g in chosen.groupby("loss.kind")])
+    chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
+    chosen.attrs = dict(cells.attrs)
+    left = cells[~cells["id"].isin(chosen["id"])]
+    notes = (f"{len(left)} cells of other configurations left out",) if len(left) else ()
+    return Panel(cells=chosen, axes=tuple(axes), notes=notes)
+
+
+def plain(cells: pd.DataFrame) -> pd.DataFrame:
+    """Without corrupted data, and with towers that all start from random (or cached) values."""
+    cells = _ready(cells)
+    clean = [number(cells, f"data.corrupt.{name}") == 0 for name in CORRUPTIONS]
+    started = cells["model.init"].notna() if "model.init" in cells else False
+    return cells[np.logical_and.reduce(clean) & ~np.asarray(started, dtype=bool)]
+
+
+def multilingual(cells: pd.DataFrame) -> pd.Series:
+    """Which cells are evaluated on retrieval by language (paper Sec. 4.3)."""
+    evals = cells["evals"] if "evals" in cells else pd.Series("", index=cells.index)
+    return evals.astype(object).fillna("").str.contains('"kind": "multilingual"', regex=False)
+
+
+def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
+    """The panels of `batch_sizes` at each budget of examples, all on one data set and towers."""
+    cells = plain(cells)
+    cells = cells[(cells["model.image.kind"] == image) & ~multilingual(cells)]
+    if cells.empty or "budget.examples" not in cells:
+        return {}
+    cells = cells[cells["budget.examples"].notna()]
+    fields = [f for f in _fields(cells) if f.startswith(("model.", "data"))]
+    chosen = _most(cells, fields, ("budget.examples", *AXES_BATCH))
+    return {
+        int(budget): batch_sizes(part, image=image)
+        for budget, part in chosen.groupby("budget.examples")
+    }
+
+
+def with_fields(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Every column that panels ask for and these, empty where no cell has them."""
+    return _ready(cells.assign(**{name: None for name in names if name not in cells}))
+
+
+def number(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
+    """A numeric field; `otherwise` where a cell does not have it."""
+    values = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
+    return pd.to_numeric(values, errors="coerce").fillna(otherwise)

@@ -7,6 +7,7 @@ points are filled, the paper's hollow. Each figure says in a corner which record
 from __future__ import annotations
 
 import hashlib
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -69,7 +70,19 @@ LOOKS: Mapping[str, Look] = {
     "random": Look(colour="#cf5318", marker="s", line=(0, (4, 1.5))),
     "hard": Look(colour="#0b3c7d", marker="o"),
     "easy": Look(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
+    "hard, matched pairs": Look(colour="#8a8a8a", marker="D", line=(0, (5, 1.2, 1, 1.2))),
+    "sigmoid, small batch": Look(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
+    "softmax, small batch": Look(colour="#8c5200", marker="v", line=(0, (5, 1.2, 1, 1.2))),
 }
+# Series in an order (batch sizes, values of a setting): from dark to light, each its own marker.
+STEPS: Sequence[Look] = (
+    Look(colour="#00204d", marker="o"),
+    Look(colour="#3f4c6b", marker="s", line=(0, (4, 1.5))),
+    Look(colour="#7c7b78", marker="^", line=(0, (1, 1.2))),
+    Look(colour="#a8a06c", marker="D", line=(0, (5, 1.2, 1, 1.2))),
+    Look(colour="#d9c74f", marker="v", line=(0, (3, 1, 1, 1, 1, 1))),
+    Look(colour="#cf5318", marker="P", line=(0, (6, 2))),
+)
 
 
 def context() -> AbstractContextManager[None]:
@@ -90,10 +103,14 @@ def figure(
     title: str,
     notes: Iterable[str] = (),
     footer: str = "",
+    columns: Sequence[int] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """Panels of these heights (inches) above one another, a title above, notes and footer below.
 
     The figure grows with its text, so that nothing overlaps.
+
+    Args:
+      columns: panels side by side in each row, where not one; they are returned row by row.
     """
     head = textwrap.wrap(title, 58)
     foot = [line for note in notes for line in textwrap.wrap(note, COLUMNS)]
@@ -103,8 +120,14 @@ def figure(
     FigureCanvasAgg(fig)
     engine: Any = fig.get_layout_engine()
     engine.set(rect=(0, below / total, 1, sum(heights) / total), h_pad=0.05, w_pad=0.04)
-    grid = fig.add_gridspec(len(heights), 1, height_ratios=list(heights))
-    axes = [fig.add_subplot(grid[i, 0]) for i in range(len(heights))]
+    counts = list(columns or [1] * len(heights))
+    wide = math.lcm(*counts)
+    grid = fig.add_gridspec(len(heights), wide, height_ratios=list(heights))
+    axes = [
+        fig.add_subplot(grid[i, j * wide // count : (j + 1) * wide // count])
+        for i, count in enumerate(counts)
+        for j in range(count)
+    ]
     fig.align_ylabels(axes)
     left = 0.02
     fig.text(left, 1 - 0.04 / total, "\n".join(head), fontsize=BODY, weight="bold", va="top")
@@ -113,6 +136,15 @@ def figure(
     )
     fig.text(0.985, 0.03 / total, footer, fontsize=SMALL - 0.5, color="#777777", ha="right")
     return fig, axes
+
+
+def key(axes: Axes, handles: Sequence[Any], columns: int) -> None:
+    """A row of the figure that holds nothing but the legend of all panels below it."""
+    axes.set_axis_off()
+    axes.legend(
+        handles=list(handles), ncol=columns, loc="center left", bbox_to_anchor=(-0.02, 0.5),
+        columnspacing=0.9, handletextpad=0.4, borderaxespad=0.0,
+    )  # fmt: skip
 
 
 def legend(axes: Axes, handles: Sequence[Any] | None = None, columns: int = 4) -> None:
@@ -133,11 +165,31 @@ def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def short(number: int) -> str:
-    """4096 as 4k, 1048576 as 1M, 307200 as 300k."""
+    """A batch size: 4096 as 4k, 1048576 as 1M, 307200 as 300k."""
     for unit, size in (("M", 2**20), ("k", 2**10)):
         if number >= size and number % size == 0:
             return f"{number // size}{unit}"
     return str(number)
+
+
+def count(number: float) -> str:
+    """A number of examples: 450000000 as 450M, 3e9 as 3B, 300000 as 300k."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def examples_axis(axes: Axes, counts: Sequence[float], *, log: bool = True) -> None:
+    """Examples seen, with a tick at each of these counts, as far as they fit."""
+    if log:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    step = max(1, -(-len(counts) // 7))
+    axes.set_xticks(list(counts[::step]), [count(c) for c in counts[::step]])
+    axes.set_xlabel("examples seen")
+    if len(counts) == 1:
+        axes.set_xlim(counts[0] / 2, counts[0] * 2)
 
 
 def save(fig: Figure, stem: Path) -> tuple[Path, Path]:

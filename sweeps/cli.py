@@ -228,17 +228,21 @@ def figures(
     return 0
 
 
-@app.command(epilog="Example: study claims demo")
-def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json = False) -> int:
+@app.command(epilog="Example: study claims demo; study claims --paper")
+def claims(
+    name: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study.")] = None,
+    root: Root = "runs",
+    metric: Metric = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's own numbers, and its text against them.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """The paper's claims, tested on the records of a study."""
-    import analysis
+    from sweeps import cli_claims
 
-    more: dict[str, Any] = {"metric": metric} if metric else {}
-    known, where = _recorded(name, _root(root))
-    found = analysis.claims.verdicts(_root(root), known, **where, **more)
-    show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
-    print(show(found))
-    return 0
+    known, where = _recorded(name, _root(root)) if name else (None, {})
+    return cli_claims.claims(known, _root(root), where, metric=metric, paper=paper, as_json=as_json)
 
 
 @app.command(epilog="Example: study report demo --out demo.html")

@@ -18,7 +18,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.figures import batch_size, fig_6, from_scratch
+from analysis.figures import (
+    batch_size,
+    fig_2,
+    fig_3,
+    fig_4,
+    fig_5,
+    fig_6,
+    fig_7,
+    fig_8,
+    from_scratch,
+)
 from analysis.figures.drawn import Drawn, draw_each
 from analysis.figures.inputs import Inputs, of_study
 
@@ -26,7 +36,13 @@ __all__ = ["FIGURES", "PAPER", "Drawn", "Inputs", "draw_all", "draw_paper", "of_
 
 # The paper's figures.
 PAPER: Mapping[str, Any] = {
+    "fig_2": fig_2,
+    "fig_3": fig_3,
+    "fig_4": fig_4,
+    "fig_5": fig_5,
     "fig_6": fig_6,
+    "fig_7": fig_7,
+    "fig_8": fig_8,
 }
 # Our own: parts of the paper's in detail, and what goes beyond it.
 OWN: Mapping[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frame
+from analysis import frame, paper
 from analysis.panels import TOP1
 
 
@@ -31,6 +31,12 @@ class Inputs:
     def quality(self) -> str:
         """The metric asked for, or the built-in studies' own."""
         return self.metric or TOP1
+
+    def quality_of(self, cells: pd.DataFrame, benchmark: str = "ImageNet") -> str:
+        """The metric asked for; else zero-shot on the paper's benchmark where a cell ended with
+        it; else the built-in studies' own."""
+        known = (key for key in cells if cells[key].notna().any())
+        return self.metric or paper.measured_on(known, benchmark) or TOP1
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:

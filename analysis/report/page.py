@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims import KINDS, Verdict, judge
+from analysis.claims import Verdict, judge
+from analysis.claims.finding import number
+from analysis.claims.show import KINDS
 from analysis.figures import FIGURES
 from analysis.figures.inputs import Inputs
 from analysis.figures.quality import label
-from analysis.findings import number
 from analysis.frame import NOT_STARTED, STATUSES
 from analysis.report.pictures import pictures
 from analysis.report.provenance import provenance
@@ -47,7 +48,7 @@ def html(
 ) -> str:
     """The whole page. It loads nothing, and runs a script only if it is `live`."""
     cells = inputs.cells
-    verdicts = judge(cells, metric=inputs.quality)
+    verdicts = judge(cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
     drawn = pictures(figures, inputs)
     return _template().render(
         stated=stated,

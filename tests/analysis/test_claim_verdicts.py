@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis.batch_claims import BatchData, too_large_hurts
 from analysis.claims import CLAIMS, format_verdicts, judge, to_json, verdicts
+from analysis.claims.batch import BatchData, too_large_hurts
 from analysis.errors import AnalysisError
 from analysis.frame import cells
 from analysis.intervals import pooled_means
@@ -55,24 +55,38 @@ def kinds(writer, names=None):
     return {n: v.verdict for n, v in found(writer).items() if names is None or n in names}
 
 
-BATCH = tuple(claim.name for claim in CLAIMS if claim.panel == "cached")
-COMPOSITION = tuple(claim.name for claim in CLAIMS if claim.panel == "composition")
-FROM_SCRATCH = tuple(claim.name for claim in CLAIMS if claim.panel == "vit")
+BATCH = (
+    "sigmoid ahead at small batch",
+    "gap closes with batch",
+    "losses level at large batch",
+    "quality saturates",
+    "too large a batch hurts",
+)
+COMPOSITION = (
+    "dropping random negatives hurts",
+    "easy negatives alone fail",
+    "hard negatives nearly keep quality",
+    "bias rises as negatives fall",
+    "positive logits rise",
+    "negative logits rise",
+    "hard: positive logits flat",
+)
+FROM_SCRATCH = "from scratch: sigmoid ahead"
+NAMES = (*BATCH, *COMPOSITION, FROM_SCRATCH)
 
 
 def test_all_claims_are_reproduced_on_records_like_the_paper(writer):
     writer.batch_panel(RISING_THEN_FALLING, minus(RISING_THEN_FALLING, (5, 4, 2, 0.5, 0)), sd=0.1)
     writer.composition_panel(AS_IN_THE_PAPER, sd=0.1)
     writer.batch_panel({16: 12.0}, {16: 9.0}, sd=0.1, seeds=3, model=SCRATCH)
-    assert set(kinds(writer).values()) == {"reproduced"}
-    assert len(kinds(writer)) == len(CLAIMS) == 13
+    assert set(kinds(writer, NAMES).values()) == {"reproduced"}
 
 
 def test_all_claims_are_contradicted_on_the_opposite(writer):
     writer.batch_panel(STEADILY_RISING, minus(STEADILY_RISING, (-5, -2, 0, 2, 5)), sd=0.1)
     writer.composition_panel(OPPOSITE, sd=0.1)
     writer.batch_panel({16: 9.0}, {16: 12.0}, sd=0.1, seeds=3, model=SCRATCH)
-    assert set(kinds(writer).values()) == {"contradicted"}
+    assert set(kinds(writer, NAMES).values()) == {"contradicted"}
 
 
 def test_all_claims_are_undecided_on_noise(writer):
@@ -82,12 +96,13 @@ def test_all_claims_are_undecided_on_noise(writer):
     writer.batch_panel({16: 9.0}, {16: 9.0}, seeds=3, model=SCRATCH)
     frame = cells(writer.root, writer.study)
     rng, draws = np.random.default_rng(0), 30
-    undecided = dict.fromkeys((claim.name for claim in CLAIMS), 0)
+    undecided = dict.fromkeys(NAMES, 0)
     for _ in range(draws):
         for column in (TOP1, "train/b", "train/pos_logit_mean", "train/neg_logit_mean"):
             frame[column] = 30.0 + 12.0 * rng.standard_normal(len(frame))
         for one in judge(frame):
-            undecided[one.name] += one.verdict == "undecided"
+            if one.name in undecided:
+                undecided[one.name] += one.verdict == "undecided"
     assert min(undecided.values()) >= 0.8 * draws, undecided
 
 

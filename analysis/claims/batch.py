@@ -6,15 +6,24 @@ size. Differences are sigmoid minus softmax, paired by seed.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
-from analysis import panels, paper
-from analysis.findings import Finding, Kind, all_positive, found, no_data, side
+from analysis import panels
+from analysis.claims.evidence import Evidence
+from analysis.claims.finding import (
+    POINTS,
+    TOLERANCE,
+    Finding,
+    Kind,
+    all_positive,
+    found,
+    no_data,
+    side,
+)
 from analysis.intervals import (
     Interval,
     PooledMeans,
@@ -22,9 +31,10 @@ from analysis.intervals import (
     paired_differences,
     pooled_means,
 )
+from analysis.varying import with_fields
 
-TOLERANCE = 1.0  # points: a gap or a gain below it counts as none
-POINTS = "points"
+ENOUGH = 32_768  # the batch size that the paper says is enough
+Image = Literal["cached", "vit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +51,53 @@ class BatchData:
         return sorted(size for kind, size in self.quality.means if kind == loss)
 
 
-def from_cells(cells: pd.DataFrame, image: str, metric: str) -> BatchData:
-    """The finished cells of the panel, see `panels.batch_sizes`."""
-    return _batch_data(panels.batch_sizes(cells, image=image).done, metric)
+def on(image: Image, test: Callable[[BatchData], Finding]) -> Callable[[Evidence], Finding]:
+    """The test on the panel with this image tower: "cached" is SigLiT, "vit" is from scratch."""
+    return lambda evidence: test(
+        evidence.once(("batch", image), lambda: from_evidence(evidence, image))
+    )
 
 
-@functools.cache
-def from_paper(image: str) -> BatchData:
-    """The paper's own panel of Fig. 2: one value per point, so estimates without intervals."""
-    return _batch_data(paper.fig_2(image).assign(seed=0), "value")
+def from_evidence(evidence: Evidence, image: Image) -> BatchData:
+    """The finished cells of the panel, see `panels.batch_sizes`, at its longest budget."""
+    done = panels.batch_sizes(longest_budget(evidence.cells, image), image=image).done
+    return from_cells(done, evidence.metric, rounding=evidence.rounding)
 
 
-def _batch_data(table: pd.DataFrame, value: str) -> BatchData:
-    pairs = paired_differences(table, value)
+def longest_budget(cells: pd.DataFrame, image: Image) -> pd.DataFrame:
+    """Without this panel's cells of shorter budgets, where a study has several.
+
+    As in the paper's Fig. 2 the longest budget is meant: of those with both losses at half of
+    all batch sizes or more, so that a few long runs beside a panel are not taken for it.
+    """
+    pool = with_fields(cells, ["budget.examples", "model.image.kind"])
+    pool = pool[pool["model.image.kind"] == image]
+    budget = pool["budget.examples"].astype(float).fillna(-1.0)
+    done = pool["status"] == "done"
+    sizes = {
+        length: set.intersection(
+            *(
+                set(pool["batch_size"][done & (budget == length) & (pool["loss.kind"] == loss)])
+                for loss in ("sigmoid", "softmax")
+            )
+        )
+        for length in sorted(set(budget))
+    }
+    every = set[int]().union(*sizes.values())
+    whole = [length for length, both in sizes.items() if both and 2 * len(both) >= len(every)]
+    if not whole:
+        return cells
+    return cells.drop(index=pool.index[budget != whole[-1]])
+
+
+def from_cells(done: pd.DataFrame, metric: str, *, rounding: float = 0.0) -> BatchData:
+    """Of the finished cells of one panel."""
+    pairs = paired_differences(done, metric)
+    groups = by_group(done, ["loss.kind", "batch_size"], metric)
+    gaps = by_group(pairs, ["batch_size"], "difference")
     return BatchData(
-        quality=pooled_means(by_group(table, ["loss.kind", "batch_size"], value)),
-        differences=pooled_means(by_group(pairs, ["batch_size"], "difference")),
+        quality=pooled_means(groups, rounding=rounding),
+        differences=pooled_means(gaps, rounding=2 * rounding),
     )
 
 
@@ -73,6 +114,7 @@ def ahead_at_small(data: BatchData) -> Finding:
         unit=POINTS,
         cells=2 * _count(data, small),
         sentence=f"At {_at(small)} sigmoid is {_from_softmax(gap)}",
+        means=data.differences,
     )
 
 
@@ -93,6 +135,7 @@ def gap_closes(data: BatchData) -> Finding:
         cells=2 * _count(data, [*small, *large]),
         sentence=f"Sigmoid's lead is {change.estimate:+.2f} points larger at {_at(small)} "
         f"than at {_at(large)}",
+        means=data.differences,
     )
 
 
@@ -103,10 +146,8 @@ def level_at_large(data: BatchData) -> Finding:
         return no_data("Fewer than two batch sizes have a pair of finished cells.")
     large = sizes[-quarter(sizes) :]
     gap = data.differences.contrast(_mean(large))
-    verdict, _ = all_positive(
-        Interval(TOLERANCE - gap.estimate, TOLERANCE - gap.high, TOLERANCE - gap.low),
-        Interval(TOLERANCE + gap.estimate, TOLERANCE + gap.low, TOLERANCE + gap.high),
-    )
+    within = (gap.negative().above(-TOLERANCE), gap.above(-TOLERANCE))
+    verdict, _ = all_positive(*within)
     return found(
         verdict,
         gap,
@@ -114,6 +155,8 @@ def level_at_large(data: BatchData) -> Finding:
         cells=2 * _count(data, large),
         sentence=f"At {_at(large)} sigmoid is {_from_softmax(gap)}; level means "
         f"within {TOLERANCE:g}",
+        means=data.differences,
+        conditions=within,
     )
 
 
@@ -139,45 +182,62 @@ def too_large_hurts(data: BatchData) -> Finding:
         cells=sum(data.quality.counts[("sigmoid", size)] for size in sizes),
         sentence=f"Of the smaller batches B = {best} is best; at the same budget it gains "
         f"{lead.estimate:+.2f} points over the largest, B = {largest}",
+        means=data.quality,
     )
 
 
 def saturates(data: BatchData) -> Finding:
-    """There is a batch below the largest beyond which nothing gains more than the tolerance.
+    """From some batch on, no larger one gains more than the tolerance.
 
-    Its interval runs over the batches that simultaneous intervals of all gains leave possible;
-    it ends at the largest batch when a gain beyond the tolerance cannot be ruled out before.
+    That batch is to be at most the paper's 32k where the grid holds it and goes beyond, else
+    below the grid's largest. Its interval runs over the batches that simultaneous intervals of
+    all gains leave possible; it ends at the largest batch when a gain beyond the tolerance
+    cannot be ruled out before.
     """
     sizes = data.sizes("sigmoid")
     if len(sizes) < 2:
         return no_data("Fewer than two batch sizes have a finished sigmoid cell.")
     many = len(sizes) * (len(sizes) - 1) // 2
     critical = data.quality.critical(comparisons=many, among=len(sizes))
-    largest = sizes[-1]
+    by, scale = enough(sizes, at=len(sizes) - 2)
+    halves = []
 
     def first(end: str) -> float:
         for i, size in enumerate(sizes[:-1]):
-            gains = [getattr(_step(data, more, size, critical), end) for more in sizes[i + 1 :]]
-            if max(gains) <= TOLERANCE:
+            gains = [_step(data, more, size, critical) for more in sizes[i + 1 :]]
+            halves.extend(gain.high - gain.estimate for gain in gains)
+            if max(getattr(gain, end) for gain in gains) <= TOLERANCE:
                 return float(size)
-        return float(largest)
+        return float(sizes[-1])
 
-    batch = Interval(first("estimate"), math.nan, math.nan)
+    estimate = first("estimate")
+    batch = Interval(estimate, *([first("low"), first("high")] if data.quality.known else NONE))
     verdict: Kind = "undecided"
-    if data.quality.dof:
-        batch = Interval(batch.estimate, first("low"), first("high"))
-        if batch.high < largest:
-            verdict = "reproduced"
-        elif batch.low == largest:
-            verdict = "contradicted"
-    return found(
+    if batch.known:
+        verdict = "reproduced" if batch.high <= by else verdict
+        verdict = "contradicted" if batch.low > by else verdict
+    finding = found(
         verdict,
         batch,
         unit="batch size",
         cells=sum(data.quality.counts[("sigmoid", size)] for size in sizes),
         sentence=f"From B = {batch.estimate:.0f} on no larger batch gains more than "
-        f"{TOLERANCE:g} point; the largest of the grid is {largest}",
+        f"{TOLERANCE:g} point; it is to be at most {by}, {scale}",
+        means=data.quality,
+        # As many seeds as let a gain of half the tolerance be told from the tolerance.
+        conditions=[Interval(TOLERANCE / 2, TOLERANCE / 2 - max(halves), TOLERANCE)],
     )
+    return finding
+
+
+NONE = (float("nan"), float("nan"))
+
+
+def enough(sizes: Sequence[int], *, at: int) -> tuple[int, str]:
+    """The batch size that is to be enough, and why: the paper's 32k, or the grid's `at`-th."""
+    if ENOUGH in sizes[:-1]:
+        return ENOUGH, "the paper's 32k"
+    return sizes[at], "on this grid, which has not the paper's 32k and sizes beyond it"
 
 
 def quarter(sizes: Sequence[int]) -> int:

@@ -7,18 +7,18 @@ A slope is the least-squares change of a mean per tenfold fewer negatives, unmas
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
 
 from analysis import panels
-from analysis.findings import Finding, all_positive, found, no_data, side
+from analysis.claims.evidence import Evidence
+from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, side
 from analysis.intervals import PooledMeans, by_group, pooled_means
 
 QUARTER = 0.25  # what counts as a small part of random's change, and as a large loss
-POINTS = "points"
 SLOPE = "per tenfold fewer negatives"
 Group = tuple[str, float]  # what is kept, and negatives per positive
 Weights = Mapping[Group, float]
@@ -33,6 +33,13 @@ class CompositionData:
     positives: PooledMeans
     negatives: PooledMeans
     unmasked: Group
+
+
+def on_panel(test: Callable[[CompositionData], Finding]) -> Callable[[Evidence], Finding]:
+    """The test on the study's masked cells."""
+    return lambda evidence: test(
+        evidence.once("composition", lambda: from_cells(evidence.cells, evidence.metric))
+    )
 
 
 def from_cells(cells: pd.DataFrame, metric: str) -> CompositionData:
@@ -67,6 +74,7 @@ def random_hurts(data: CompositionData) -> Finding:
         cells=_cells(means, [data.unmasked, *random]),
         sentence=f"Dropping random negatives costs {loss.estimate:.2f} points, mean over "
         f"{_ratios(random)}",
+        means=means,
     )
 
 
@@ -88,6 +96,8 @@ def easy_fails(data: CompositionData) -> Finding:
         cells=_cells(means, [data.unmasked, *easy, *randoms]),
         sentence=f"Easy negatives alone lose {lost:.0%} of the unmasked quality (large: over "
         f"{QUARTER:.0%}) and are {behind.estimate:.2f} points behind as many random ones",
+        means=means,
+        conditions=(behind, large),
     )
 
 
@@ -107,6 +117,7 @@ def hard_keeps(data: CompositionData) -> Finding:
         cells=_cells(means, [data.unmasked, *hard, *random]),
         sentence=f"Hard negatives alone lose {lost[0]:.2f} points where random ones lose "
         f"{lost[1]:.2f}; a quarter of random's loss minus hard's is {margin.estimate:.2f}",
+        means=means,
     )
 
 
@@ -128,6 +139,7 @@ def rises(data: CompositionData, *, of: str) -> Finding:
         cells=_cells(means, groups),
         sentence=f"{what.get(of, 'The mean logit of negatives')} changes by "
         f"{slope.estimate:+.2f} per tenfold fewer random negatives",
+        means=means,
     )
 
 
@@ -151,6 +163,8 @@ def hard_is_flat(data: CompositionData) -> Finding:
         sentence=f"Positive logits change by {slopes[0]:+.2f} with hard negatives and by "
         f"{slopes[1]:+.2f} with random ones per tenfold fewer; a quarter of random's minus hard's "
         f"size is {binding.estimate:.2f}",
+        means=means,
+        conditions=(below, above),
     )
 
 

@@ -1,0 +1,99 @@
+"""The paper's claims as tests on records: reproduced, contradicted or undecided.
+
+>>> print(format_verdicts(verdicts("runs", "glyphs")))
+>>> print(format_verdicts(paper_verdicts()))
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.claims.catalogue import CLAIMS, Claim
+from analysis.claims.evidence import Evidence
+from analysis.claims.paper import evidence as paper_evidence
+from analysis.claims.paper_text import Check, checks, format_checks
+from analysis.claims.show import Verdict, format_verdicts, to_json
+from analysis.errors import AnalysisError
+from analysis.figures.inputs import of_study
+from analysis.panels import TOP1
+
+__all__ = [
+    "CLAIMS", "Check", "Claim", "Evidence", "Verdict", "checks", "format_checks",
+    "format_verdicts", "judge", "paper_verdicts", "to_json", "verdicts",
+]  # fmt: skip
+
+
+def verdicts(
+    root: str | Path,
+    study: str,
+    *,
+    metric: str = TOP1,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
+) -> list[Verdict]:
+    """Every claim on the finished cells of a study.
+
+    Args:
+      metric: the column of quality, in percent.
+      planned, records: as for `frame.cells`.
+
+    Raises:
+      AnalysisError: no such root or study.
+    """
+    inputs = of_study(root, study, planned=planned, records=records)
+    return judge(inputs.cells, metric=metric, read_rows=lambda: inputs.rows)
+
+
+def judge(
+    cells: pd.DataFrame,
+    *,
+    metric: str = TOP1,
+    read_rows: Callable[[], pd.DataFrame] = pd.DataFrame,
+) -> list[Verdict]:
+    """Every claim on a frame of cells, see `frame.cells`.
+
+    Args:
+      read_rows: gives the logged lines, see `frame.rows`, when a claim asks for curves.
+    """
+    evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows)
+    paper = _paper_estimates()
+    return [_verdict(claim, evidence, paper[claim.name]) for claim in CLAIMS]
+
+
+def paper_verdicts() -> list[Verdict]:
+    """Every claim on the numbers that the paper prints: its intervals are those of rounding.
+
+    Raises:
+      AnalysisError: the paper's numbers are not there.
+    """
+    evidence = paper_evidence()
+    return [_verdict(claim, evidence, math.nan) for claim in CLAIMS]
+
+
+def _verdict(claim: Claim, evidence: Evidence, paper: float) -> Verdict:
+    finding = claim.test(evidence)
+    if finding.verdict == "no data":
+        finding = type(finding)(**{**asdict(finding), "decide": f"cells: {claim.needs}"})
+    return Verdict(
+        name=claim.name,
+        claim=claim.sentence,
+        section=claim.section,
+        paper=paper,
+        **asdict(finding),
+    )
+
+
+@functools.cache
+def _paper_estimates() -> dict[str, float]:
+    """The estimates on the paper's own numbers, to stand beside ours."""
+    try:
+        return {one.name: one.estimate for one in paper_verdicts()}
+    except AnalysisError:
+        return {claim.name: math.nan for claim in CLAIMS}

@@ -1,0 +1,86 @@
+"""Tests about hard negatives at matched pairs (Sec. 4.8, Fig. 6, "hard, matched pairs").
+
+Keeping a tenth of the pairs and training ten times as long meets as many pairs as the whole
+batch does. It also sees ten times the examples, so the gain is held against two runs: the
+unmasked one with as many pairs (the paper's), and the unmasked one with as many examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pandas as pd
+
+from analysis.claims.evidence import Evidence
+from analysis.claims.finding import POINTS, Finding, found, no_data, side
+from analysis.intervals import pooled_means
+from analysis.varying import keys, same_fields, with_fields
+
+NEAR = 0.05  # totals within it count as the same: the last partial step is not taken
+Same = Literal["pairs_seen", "examples_seen"]
+WHAT = {"pairs_seen": "pairs", "examples_seen": "examples"}
+
+
+def hard_gains(same: Same) -> Callable[[Evidence], Finding]:
+    """Hard negatives against the unmasked batch at equal totals of `same`."""
+    return lambda evidence: _test(evidence, same)
+
+
+def _test(evidence: Evidence, same: Same) -> Finding:
+    fields = ["loss.pairs.kind", "loss.pairs.keep", "loss.pairs.per_positive"]
+    cells = with_fields(evidence.cells, fields)
+    done = cells[(cells["status"] == "done") & (cells["loss.kind"] == "sigmoid")]
+    if evidence.metric not in done:
+        done = done.iloc[:0]
+    done = done[done[evidence.metric].notna()] if len(done) else done
+    hard = done[(done["loss.pairs.kind"] == "negatives") & (done["loss.pairs.keep"] == "hard")]
+    whole = done[done["loss.pairs.kind"] == "all"]
+    groups = _gains(hard, whole, evidence.metric, same)
+    if not groups:
+        return no_data(
+            "Needs hard negatives trained until they met as many pairs as the unmasked batch"
+            + (", and the unmasked batch at as many examples." if same == "examples_seen" else ".")
+        )
+    means = pooled_means(groups)
+    gain = means.contrast(dict.fromkeys(means.means, 1 / len(means.means)))
+    ratios = ", ".join(f"1:{ratio:g}" for _, ratio in sorted(means.means, reverse=True))
+    return found(
+        side(gain),
+        gain,
+        unit=POINTS,
+        cells=2 * sum(means.counts.values()),
+        sentence=f"Hard negatives at matched pairs ({ratios}) are {gain.estimate:+.2f} points from "
+        f"the whole batch at as many {WHAT[same]}",
+        means=means,
+    )
+
+
+def _gains(
+    hard: pd.DataFrame, whole: pd.DataFrame, metric: str, same: Same
+) -> dict[tuple[int, float], list[float]]:
+    """Differences by (batch size, negatives per positive), one per seed.
+
+    Matched cells only: as many pairs as an unmasked one, and so more examples.
+    """
+    if hard.empty or whole.empty:
+        return {}
+    fields = [*same_fields(whole, (), ignoring=("budget.", "loss.pairs.")), "seed"]
+    rest = dict.fromkeys(keys(whole, fields))
+    at: dict[tuple[object, ...], pd.DataFrame] = {
+        key: whole[[k == key for k in keys(whole, fields)]] for key in rest
+    }
+    gains: dict[tuple[int, float], list[float]] = {}
+    for key, (_, cell) in zip(keys(hard, fields), hard.iterrows(), strict=True):
+        mine = at.get(key)
+        if mine is None or not _near(mine["pairs_seen"], cell["pairs_seen"]).any():
+            continue
+        equal = mine[_near(mine[same], cell[same])]
+        if len(equal):
+            group = (int(cell["batch_size"]), float(cell["loss.pairs.per_positive"]))
+            gains.setdefault(group, []).append(float(cell[metric]) - float(equal[metric].mean()))
+    return gains
+
+
+def _near(column: pd.Series, value: float) -> pd.Series:
+    return (column.astype(float) / float(value) - 1).abs() <= NEAR

@@ -1,0 +1,103 @@
+"""The paper's printed numbers as cells, so that every claim is tested on them as on records.
+
+Tables 2, 4, 5 and 8 say which cell each number belongs to. They have no seeds and one decimal,
+so the interval of a claim is what rounding leaves possible. Figs. 4 to 7 are printed without
+numbers: the claims about them have no data here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import paper
+from analysis.claims.evidence import Evidence
+from analysis.frame import COLUMNS
+from analysis.panels import TOP1
+
+ROUNDING = 0.05  # half of the one decimal that is printed
+RECALL = "eval/multilingual/xm3600/test/text_to_image_r1"
+SIGLIT: dict[str, Any] = {"model.image.kind": "cached", "data.dataset": "LiT's image-text pairs"}
+SIGLIP: dict[str, Any] = {"model.image.kind": "vit", "data.dataset": "WebLI, English"}
+MULTILINGUAL: dict[str, Any] = {"model.image.kind": "vit", "data.dataset": "WebLI, all languages"}
+
+
+def evidence() -> Evidence:
+    """The numbers of Tables 2, 4, 5 and 8 as one seed of each cell.
+
+    Raises:
+      AnalysisError: the paper's numbers are not there.
+    """
+    table = paper.reference()
+    cells = [
+        *_by_batch_size(table, "Table 8", SIGLIT),
+        *_by_batch_size(table, "Table 5", SIGLIP),
+        *_starts(table),
+        *_multilingual(table),
+    ]
+    frame = pd.DataFrame([{"id": f"paper-{i}", **cell} for i, cell in enumerate(cells)])
+    frame = frame.reindex(columns=list(dict.fromkeys((*COLUMNS, *frame.columns))))
+    return Evidence(cells=frame, metric=TOP1, rounding=ROUNDING)
+
+
+def _cell(batch_size: int, examples: float, **fields: Any) -> dict[str, Any]:
+    return {
+        "status": "done",
+        "batch_size": batch_size,
+        "seed": 0,
+        "examples": examples,
+        "budget.examples": examples,
+        "dataset_fingerprint": "paper",
+        "content": "",
+        **fields,
+    }
+
+
+def _by_batch_size(table: pd.DataFrame, name: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Table 5 or 8: sigmoid and softmax by batch size and examples seen."""
+    return [
+        _cell(
+            int(row["x"]),
+            _examples(row["panel"]),
+            **fields,
+            **_loss(row["series"].lower()),
+            **{TOP1: row["value"]},
+        )
+        for _, row in table[table["figure"] == name].iterrows()
+    ]
+
+
+def _starts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Table 4: where bias and temperature start, at 8k and 900M examples."""
+    rows = table[(table["figure"] == "Table 4") & table["metric"].str.startswith("ImageNet")]
+    starts = []
+    for _, row in rows.iterrows():
+        bias = None if pd.isna(row["x"]) or row["x"] == "n/a" else float(row["x"])
+        temperature = float(str(row["series"]).rpartition("log ")[2])
+        fields = {**SIGLIP, **_loss("sigmoid"), "loss.b_init": bias, "loss.t_init": temperature}
+        starts.append(_cell(8192, 900e6, **fields, **{TOP1: row["value"]}))
+    return starts
+
+
+def _multilingual(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Table 2: mean recall over 36 languages by batch size."""
+    rows = table[(table["figure"] == "Table 2") & table["series"].str.endswith("lang=avg")]
+    return [
+        _cell(int(row["x"]), 30e9, **MULTILINGUAL, **_loss("sigmoid"), **{RECALL: row["value"]})
+        for _, row in rows.iterrows()
+    ]
+
+
+def _loss(kind: str) -> dict[str, Any]:
+    if kind == "softmax":
+        return {"loss.kind": kind, "loss.b_init": None, "loss.t_init": 10.0}
+    pairs = {"loss.pairs.kind": "all"}
+    return {"loss.kind": kind, **pairs, "loss.b_init": -10.0, "loss.t_init": 10.0}
+
+
+def _examples(panel: str) -> float:
+    """ "450M examples seen" as a number."""
+    text = panel.split()[0]
+    return math.prod((float(text[:-1]), {"M": 1e6, "B": 1e9}[text[-1]]))

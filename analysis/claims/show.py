@@ -1,0 +1,79 @@
+"""Verdicts as a table for a terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from analysis.claims.finding import Kind, number
+
+KINDS: tuple[Kind, ...] = ("reproduced", "contradicted", "undecided", "no data")
+WIDTH = 110  # characters of the table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A claim's finding on a study. `paper` is the same estimate on the paper's own numbers.
+
+    decide: what would decide it, where it is undecided or has no data.
+    """
+
+    name: str
+    claim: str
+    section: str
+    verdict: Kind
+    estimate: float
+    low: float
+    high: float
+    unit: str
+    cells: int
+    sentence: str
+    decide: str
+    paper: float
+
+
+def format_verdicts(found: Iterable[Verdict]) -> str:
+    """A table for a terminal: one line of numbers and one or two of words per claim."""
+    head = ("claim", "section", "verdict", "estimate", "interval", "paper", "cells")
+    widths = (36, 9, 13, 10, 20, 8, 8)
+
+    def row(items: Sequence[str]) -> str:
+        left, right = items[:3], items[3:]
+        text = "".join(item.ljust(width) for item, width in zip(left, widths[:3], strict=True))
+        return text + "".join(i.rjust(w) for i, w in zip(right, widths[3:], strict=True))
+
+    lines = [row(head), "-" * sum(widths)]
+    total = dict.fromkeys(KINDS, 0)
+    lacking = []
+    for one in found:
+        total[one.verdict] += 1
+        if one.verdict == "no data":
+            lacking.append(one)
+            continue
+        interval = "" if math.isnan(one.low) else f"[{number(one.low)}, {number(one.high)}]"
+        numbers = [number(one.estimate), interval, number(one.paper), str(one.cells)]
+        lines.append(row([one.name, one.section, one.verdict, *numbers]))
+        lines += _wrapped(one.sentence)
+        if one.decide:
+            lines += _wrapped(f"What would decide it: {one.decide}.")
+    for one in lacking:
+        lines.append(row([one.name, one.section, one.verdict, *[""] * 4]).rstrip())
+        lines += _wrapped(f"{one.sentence} {one.decide.capitalize()}.")
+    lines += ["", ", ".join(f"{count} {kind}" for kind, count in total.items() if count)]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def to_json(found: Iterable[Verdict]) -> str:
+    """The verdicts as a JSON list; numbers that are not known are null."""
+    rows = [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(one).items()}
+        for one in found
+    ]
+    return json.dumps(rows, indent=1)

@@ -1,0 +1,160 @@
+"""Panels of ours beside the paper's: in one pair of axes where both are on one benchmark.
+
+Ours are solid, the paper's hollow. Where ours are measured on something else (glyphs, say), their
+values cannot share an axis with the paper's: the two stand side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import paper, style
+from analysis.figures import marks, quality
+from analysis.intervals import ASSUMPTION
+from analysis.style import Look
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One panel of the paper.
+
+    name: its value in the column `panel`. label: of the y axis, for the paper's numbers.
+    axis: draws the x axis, given the values on it.
+    says: what stands above the panel where the paper prints no numbers for it.
+    curves: lines along runs, without a mark at each point. lines: whether the marks are joined.
+    """
+
+    name: str
+    title: str
+    label: str
+    axis: Callable[[Axes, list[Any]], None] = style.batch_axis
+    height: float = 1.5
+    says: str = ""
+    log: bool = False
+    curves: bool = False
+    lines: bool = True
+
+
+def along_runs(spec: Spec, *, axis: Callable[[Axes, list[Any]], None]) -> Spec:
+    return replace(spec, axis=axis, curves=True)
+
+
+def draw(
+    df: pd.DataFrame,
+    specs: Sequence[Spec],
+    looks: Mapping[str, Look],
+    *,
+    title: str,
+    notes: Iterable[str] = (),
+    legend_columns: int = 4,
+) -> Figure:
+    """The panels that have any row, above one another, under one legend."""
+    shown = [spec for spec in specs if (df["panel"] == spec.name).any()]
+    rows = [_parts(df[df["panel"] == spec.name]) for spec in shown]
+    series = [name for name in looks if (df["series"] == name).any()]
+    lines = -(-(len(series) + 2) // legend_columns)
+    with style.context():
+        fig, axes = style.figure(
+            heights=[0.02 + 0.16 * lines, *(spec.height for spec in shown)],
+            columns=[1, *(len(parts) for parts in rows)],
+            title=title,
+            notes=[*caption(df), *notes],
+            footer=df.attrs.get("provenance", ""),
+        )
+        head, *rest = axes
+        style.key(head, _handles(df, series, looks), legend_columns)
+        for spec, parts in zip(shown, rows, strict=True):
+            for part in parts:
+                _panel(rest.pop(0), part, spec, looks, alone=len(parts) == 1)
+    return fig
+
+
+def caption(df: pd.DataFrame) -> list[str]:
+    """What ours are, what their marks mean, what is left out and what is missing."""
+    ours = df[(df["source"] == "ours") & (df["what"] == "seed")]
+    lines = []
+    if len(ours):
+        seeds = ours["seed"].nunique()
+        lines.append(f"Ours: {df.attrs.get('title') or 'solid marks'}.")
+        dots = f"Small marks: {seeds} seed{'s' if seeds != 1 else ''}."
+        known = df[df["source"] == "ours"]["low"].notna().any()
+        lines.append(f"{dots} Bars: 95 % interval of the mean, {ASSUMPTION}." if known else dots)
+    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    return lines + quality.missing_note(df.attrs.get("missing", []))
+
+
+def _parts(df: pd.DataFrame) -> list[pd.DataFrame]:
+    """One pair of axes, or ours and the paper's apart where they measure different things."""
+    ours, theirs = df[df["source"] == "ours"], df[df["source"] == "paper"]
+    if not len(ours) or not len(theirs):
+        return [df]
+    same = all(paper.benchmark(metric) is not None for metric in ours["metric"].unique())
+    return [df] if same else [ours, theirs]
+
+
+def _handles(df: pd.DataFrame, series: list[str], looks: Mapping[str, Look]) -> list[Any]:
+    handles = [
+        Line2D([], [], color=looks[s].colour, marker=looks[s].marker, ls=looks[s].line, label=s)
+        for s in series
+    ]
+    sources = set(df["source"])
+    if "paper" in sources:
+        common: dict[str, Any] = {"color": "#555555", "marker": "o", "ls": "", "markersize": 4.5}
+        if "ours" in sources:
+            handles.append(Line2D([], [], **common, label="ours"))
+        handles.append(Line2D([], [], **common, markerfacecolor="white", label="the paper's"))
+    return handles
+
+
+def _panel(
+    axes: Axes, df: pd.DataFrame, spec: Spec, looks: Mapping[str, Look], *, alone: bool
+) -> None:
+    source = set(df["source"])
+    ours, theirs = df[df["source"] == "ours"], df[df["source"] == "paper"]
+    for name, look in looks.items():
+        if spec.curves:
+            _curve(axes, ours[ours["series"] == name], look)
+        else:
+            _solid(axes, ours[ours["series"] == name], look, spec.lines)
+        _hollow(axes, theirs[theirs["series"] == name], look, spec.lines)
+    if spec.log:
+        axes.set_yscale("log")
+    spec.axis(axes, sorted(df["x"].unique()))
+    # Panels side by side have room for one line above each.
+    title = spec.title if alone else {"ours": "ours", "paper": "the paper's"}["".join(source)]
+    if not alone and source == {"ours"}:
+        title = f"{spec.title}: ours" if len(spec.title) < 18 else spec.title
+    axes.set_title(title, loc="left", fontsize=style.BODY - 0.5)
+    if spec.says and alone and "paper" not in source:
+        axes.set_title(spec.says, loc="right", fontsize=style.SMALL, color="#555555")
+    own = [metric for metric in ours["metric"].unique() if metric.startswith("eval/")]
+    axes.set_ylabel(quality.label(own[0]) if own and "paper" not in source else spec.label)
+
+
+def _solid(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
+    means = marks.means(df).sort_values("x")
+    more: dict[str, Any] = {} if joined else {"linestyle": ""}
+    marks.dots(axes, df, "x", look, size=2.0)
+    marks.bars(axes, means, "x", look)
+    marks.line(axes, means, "x", look, marker=look.marker, markersize=4.5, zorder=3, **more)
+
+
+def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:
+    """A thin line for each seed and a thick one for their mean."""
+    seeds, means = df[df["what"] == "seed"], marks.means(df)
+    for _, run in seeds.groupby("id", sort=True):
+        marks.line(axes, run.sort_values("x"), "x", look, linewidth=0.5, linestyle="-", alpha=0.5)
+    marks.line(axes, means.sort_values("x"), "x", look, linewidth=1.4)
+
+
+def _hollow(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
+    more: dict[str, Any] = {"linewidth": 0.7} if joined else {"linestyle": ""}
+    more |= {"marker": look.marker, "markerfacecolor": "white", "markersize": 5.0}
+    marks.line(axes, df.sort_values("x"), "x", look, zorder=2.5, **more)

@@ -1,0 +1,87 @@
+"""Fig. 2: the effect of the batch size (paper Sec. 4.1, 4.2, 4.3).
+
+Cells, by their fields; none on corrupted data or started from a checkpoint:
+
+- left, SigLiT: `model.image.kind` = cached, sigmoid with all pairs and softmax;
+- middle, SigLIP from scratch: `model.image.kind` = vit, the same losses, no multilingual `evals`;
+- right, mSigLIP: sigmoid with all pairs and a multilingual evaluation in `evals`.
+
+In each the batch size varies and nothing else; of several budgets the one with most points.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import panels, paper, style
+from analysis.figures import beside, points
+from analysis.figures.beside import Spec
+from analysis.figures.inputs import Inputs
+
+LANGUAGES = "text_to_image_r1"
+SPECS = [
+    Spec(
+        name=name,
+        title=title,
+        label=label,
+        axis=style.batch_axis,
+    )
+    for name, title, label in (
+        ("left", "SigLiT", "ImageNet\n0-shot (%)"),
+        ("middle", "SigLIP from scratch", "ImageNet\n0-shot (%)"),
+        ("right", "mSigLIP, 36 languages", "XM3600 text to\nimage R@1 (%)"),
+    )
+]
+
+
+def data(inputs: Inputs) -> pd.DataFrame:
+    """The points of the three panels, see `points`."""
+    rows: list[dict[str, Any]] = []
+    used, missing, titles = [], [], []
+    for name, panel in panels_of(inputs.cells).items():
+        metric = retrieval(panel.cells) if name == "right" else inputs.quality_of(panel.cells)
+        done = panel.done
+        rows += points.ours(
+            done.assign(series=done["loss.kind"], x=done["batch_size"]), name, metric
+        )
+        missing += points.unmeasured(panel, metric)
+        if len(panel.cells):
+            used.append(panel)
+            titles.append(f"{name}: {panels.title(panel)}")
+    for spec in SPECS:
+        table = paper.of("Fig. 2", panel=spec.name)
+        rows += points.printed(
+            table, spec.name, series=table["series"].str.lower().tolist(), x=table["x"].astype(int)
+        )
+    return points.frame(rows, panels=used, missing=missing, title="; ".join(titles))
+
+
+def draw(df: pd.DataFrame) -> Figure:
+    """Left, middle and right above one another."""
+    looks = {name: style.LOOKS[name] for name in ("sigmoid", "softmax")}
+    return beside.draw(df, SPECS, looks, title="Fig. 2: the effect of the batch size")
+
+
+def panels_of(cells: pd.DataFrame) -> dict[str, panels.Panel]:
+    """The cells of the three panels."""
+    cells = panels.plain(cells)
+    languages = panels.multilingual(cells)
+    sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
+    return {
+        "left": panels.batch_sizes(cells[~languages], image="cached"),
+        "middle": panels.batch_sizes(cells[~languages], image="vit"),
+        "right": panels.select(
+            cells[languages & sigmoid], ("batch_size",), free=("optimizer.learning_rate",)
+        ),
+    }
+
+
+def retrieval(cells: pd.DataFrame, measure: str = LANGUAGES) -> str:
+    """The mean over languages of what cells were evaluated on, XM3600 before others."""
+    keys = [k for k in cells if k.startswith("eval/multilingual/") and k.endswith(f"/{measure}")]
+    keys = [key for key in keys if cells[key].notna().any()]
+    xm = paper.measured_on(keys, "XM3600", kind="multilingual", measure=measure)
+    return xm or min(keys, default=f"eval/multilingual/xm3600/test/{measure}")

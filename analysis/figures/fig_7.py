@@ -1,0 +1,80 @@
+"""Fig. 7: robustness to corrupted training data (paper Sec. 4.10, App. E).
+
+Cells, by their fields: sigmoid with all pairs and softmax that differ in `data.corrupt.image`,
+`.text`, `.alignment` and the loss only. A cell belongs to the panel of the probabilities that are
+above zero (all equal), clean cells to every panel. At least one cell must be corrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import panels, style
+from analysis.figures import beside, points
+from analysis.figures.beside import Spec
+from analysis.figures.inputs import Inputs
+
+FIELDS = tuple(f"data.corrupt.{name}" for name in panels.CORRUPTIONS)
+PANELS = {
+    "Image": ("image",),
+    "Text": ("text",),
+    "Batch": ("alignment",),
+    "Image & Text": ("image", "text"),
+    "Image, Text & Batch": ("image", "text", "alignment"),
+}
+SAYS = "the paper prints no numbers; it says that sigmoid stays above softmax, increasingly with p"
+
+
+def data(inputs: Inputs) -> pd.DataFrame:
+    """The points of the five panels, see `points`; x is the probability of corruption."""
+    cells = inputs.cells
+    if "loss.kind" not in cells or not set(FIELDS) & set(cells):
+        return points.frame([])
+    cells = cells.assign(**{f: panels.number(cells, f) for f in FIELDS})
+    pairs = cells["loss.pairs.kind"] if "loss.pairs.kind" in cells else cells["loss.kind"]
+    cells = cells[(cells["loss.kind"] == "softmax") | (pairs == "all")]
+    panel = panels.select(cells, ("loss.kind", *FIELDS), free=("data.corrupt.",), by_loss=True)
+    if not (panel.cells[list(FIELDS)] > 0).any(axis=None):
+        return points.frame([])
+    done = panel.done
+    metric = inputs.quality_of(done)
+    rows: list[dict[str, Any]] = []
+    for name, parts in PANELS.items():
+        mine = done[[_belongs(row, parts) for _, row in done[list(FIELDS)].iterrows()]]
+        p = mine[list(FIELDS)].max(axis=1)
+        if (p > 0).any():
+            rows += points.ours(mine.assign(series=mine["loss.kind"], x=p), name, metric)
+    return points.frame(
+        rows,
+        panels=[panel],
+        missing=points.unmeasured(panel, metric),
+        notes=[SAYS],
+        title=panels.title(panel),
+    )
+
+
+def draw(df: pd.DataFrame) -> Figure:
+    specs = [
+        Spec(name=name, title=name, label="ImageNet 0-shot (%)", axis=_axis, height=1.15)
+        for name in PANELS
+    ]
+    looks = {name: style.LOOKS[name] for name in ("sigmoid", "softmax")}
+    title = "Fig. 7: robustness to corrupted training data"
+    return beside.draw(df, specs, looks, title=title)
+
+
+def _belongs(row: pd.Series, parts: Sequence[str]) -> bool:
+    """Corrupted in these parts with one probability and in no other, or clean."""
+    inside = {row[f"data.corrupt.{name}"] for name in parts}
+    outside = [row[f"data.corrupt.{n}"] for n in panels.CORRUPTIONS if n not in parts]
+    return len(inside) == 1 and not any(outside)
+
+
+def _axis(axes: Axes, values: list[Any]) -> None:
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_xlabel("p(corruption)")

@@ -1,0 +1,108 @@
+"""Fig. 8: retrieval by language, mSigLIP (paper App. D; its numbers are Table 9).
+
+Cells, by their fields: those of Fig. 2 right, sigmoid with all pairs and a multilingual evaluation
+in `evals`; one mark for each batch size. `languages` serves Tables 2 and 9 too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import panels, paper, style
+from analysis.figures import beside, fig_2, points
+from analysis.figures.beside import Spec
+from analysis.figures.inputs import Inputs
+
+DIRECTIONS = {"image_to_text": "image-to-text", "text_to_image": "text-to-image"}
+HEBREW = {"he": "iw"}  # the code of the data set, and of the paper's table
+SCALED = ", scaled up"
+
+
+def data(inputs: Inputs) -> pd.DataFrame:
+    """The marks, see `points`; x is the language, series the batch size."""
+    panel = fig_2.panels_of(inputs.cells)["right"]
+    rows: list[dict[str, Any]] = []
+    missing: list[str] = []
+    for direction, printed in DIRECTIONS.items():
+        for language, metric in languages(panel.done, direction).items():
+            done = panel.done
+            series = done["batch_size"].map(style.short)
+            rows += points.ours(done.assign(series=series, x=language), direction, metric)
+            missing += points.unmeasured(panel, metric) if language == "avg" else []
+        rows += paper_rows(direction, printed)
+    title = panels.title(panel) if len(panel.cells) else ""
+    return points.frame(rows, panels=[panel], missing=missing, title=title)
+
+
+def draw(df: pd.DataFrame) -> Figure:
+    """Image to text above, text to image below; the mean of all languages last."""
+    names = _order(df["x"])
+    looks = _looks(df["series"].unique())
+    specs = [
+        Spec(
+            name=name,
+            title=printed.replace("-", " "),
+            label="recall@1 (%)",
+            axis=lambda axes, values: _axis(axes, names, values),
+            height=2.0,
+            lines=False,
+        )
+        for name, printed in DIRECTIONS.items()
+    ]
+    at = df.assign(x=df["x"].map({name: i for i, name in enumerate(names)}))
+    at.attrs = dict(df.attrs)
+    return beside.draw(at, specs, looks, title="Fig. 8: retrieval by language (XM3600)")
+
+
+def languages(cells: pd.DataFrame, direction: str) -> Mapping[str, str]:
+    """The metric of recall@1 in one direction by language as the paper writes it, "avg" last."""
+    mean = fig_2.retrieval(cells, f"{direction}_r1")
+    head, _, _ = mean.rpartition("/")
+    ends = f"_{direction}_r1"
+    found = {
+        HEBREW.get(code, code): key
+        for key in cells
+        if key.startswith(head + "/") and key.endswith(ends)
+        for code in [key.removeprefix(head + "/").removesuffix(ends)]
+    }
+    return dict(sorted(found.items())) | ({"avg": mean} if mean in cells else {})
+
+
+def paper_rows(direction: str, printed: str) -> list[dict[str, Any]]:
+    table = paper.of("Table 9", panel=printed)
+    size = table["x"].astype(int).map(style.short)
+    scaled = table["panel"].str.contains("scaled-up")
+    return points.printed(
+        table,
+        direction,
+        series=(size + scaled.map({True: SCALED, False: ""})).tolist(),
+        x=table["series"].str.removeprefix("lang="),
+    )
+
+
+def _order(names: Iterable[str]) -> list[str]:
+    return sorted(set(names), key=lambda name: (name == "avg", name))
+
+
+def _looks(series: Iterable[str]) -> dict[str, style.Look]:
+    """Batch sizes from dark to light, the scaled-up run last."""
+
+    def size(name: str) -> tuple[bool, int]:
+        digits = name.removesuffix(SCALED)
+        unit = {"k": 2**10, "M": 2**20}.get(digits[-1], 1)
+        return name.endswith(SCALED), int(digits.rstrip("kM")) * unit
+
+    ordered = sorted(series, key=size)
+    return {name: style.STEPS[i % len(style.STEPS)] for i, name in enumerate(ordered)}
+
+
+def _axis(axes: Axes, names: list[str], values: list[Any]) -> None:
+    axes.set_xticks(values, [names[int(v)] for v in values], rotation=90, fontsize=style.SMALL)
+    axes.tick_params(axis="x", length=0, pad=1)
+    axes.set_xlim(min(values) - 0.8, max(values) + 0.8)
+    axes.set_ylim(bottom=0)

@@ -1,0 +1,61 @@
+"""Steps and examples until a target, with cells that never get there kept as bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """When one cell reached the target; `censored`: not by its end, and the numbers are its end."""
+
+    examples: float
+    steps: float
+    censored: bool
+
+
+def reached(curve: pd.DataFrame, metric: str, target: float, *, batch_size: int) -> Reached | None:
+    """The first crossing of the target, between two evaluations on a line in log examples.
+
+    Args:
+      curve: rows of one cell with examples_seen and the metric.
+      metric: smaller is better for a loss, larger for anything else.
+
+    Returns: None where the metric was never measured, or where the first measurement is beyond
+      the target already, so that the crossing was not seen.
+    """
+    known = curve[curve[metric].notna() & (curve["examples_seen"] > 0)]
+    if known.empty:
+        return None
+    sign = -1.0 if is_loss(metric) else 1.0
+    # examples are exact integers of any size
+    x = np.log([float(count) for count in known["examples_seen"]])
+    y = sign * known[metric].to_numpy(float)
+    hits = np.flatnonzero(y >= sign * target)
+    if not len(hits):
+        end = math.exp(x[-1])
+        return Reached(examples=end, steps=end / batch_size, censored=True)
+    at = int(hits[0])
+    if at == 0:
+        return None
+    share = (sign * target - y[at - 1]) / (y[at] - y[at - 1])
+    examples = math.exp(x[at - 1] + share * (x[at] - x[at - 1]))
+    return Reached(examples=examples, steps=examples / batch_size, censored=False)
+
+
+def default_target(finals: pd.Series, metric: str) -> float:
+    """A target that half of the batch sizes reach: the middle of their mean last values.
+
+    Args:
+      finals: the last value of each cell, indexed by batch size.
+    """
+    means = finals.dropna().groupby(level=0).mean()
+    return float(means.quantile(0.5, interpolation="higher" if is_loss(metric) else "lower"))
+
+
+def is_loss(metric: str) -> bool:
+    return metric.startswith("eval/fixed_loss/") or metric.endswith("/loss")
