@@ -301,6 +301,23 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
     }
 
 
+def scaled_up(cells: pd.DataFrame) -> pd.Series:
+    """Which cells are of the scaled-up kind: 64 text tokens (paper Sec. 4.6)."""
+    return number(cells, "data.text_length") == 64
+
+
+def most_repeated(panel: Panel) -> Panel:
+    """At each point of the axes the one setting that most seeds have."""
+    if panel.cells.empty:
+        return panel
+    keys = pd.Series(_keys(panel.cells, panel.axes), index=panel.cells.index)
+    fields = [f for f in _fields(panel.cells) if f not in panel.axes]
+    parts = [_most(panel.cells[keys == key], fields, ("seed",)) for key in dict.fromkeys(keys)]
+    cells = pd.concat(parts)
+    cells.attrs = dict(panel.cells.attrs)
+    return Panel(cells=cells, axes=panel.axes, notes=panel.notes)
+
+
 def with_fields(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Every column that panels ask for and these, empty where no cell has them."""
     return _ready(cells.assign(**{name: None for name in names if name not in cells}))

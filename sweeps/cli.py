@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -186,7 +187,7 @@ def status(
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
 
 
-@app.command(epilog="Example: study figures demo --out figures")
+@app.command(epilog="Example: study figures demo --out figures; study figures --paper")
 def figures(
     studies: Annotated[
         list[str] | None,
@@ -195,37 +196,24 @@ def figures(
     root: Root = "runs",
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")] = "figures",
     metric: Metric = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="From the paper's own numbers; needs no records.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Draws every figure that the records of the studies allow."""
-    import analysis
+    """Draws every figure and table that the records of the studies allow.
 
-    drawn = []
-    names = studies or analysis.frame.studies(_root(root))
-    if not names:
-        raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
-    more: dict[str, Any] = {"metric": metric} if metric else {}
-    for name in names:
-        known, where = _recorded(name, _root(root))
-        for figure in analysis.figures.draw_all(_root(root), known, out, **where, **more):
-            paths = [figure.path_png, figure.path_pdf, figure.path_csv]
-            files = [str(path) for path in paths if path is not None]
-            drawn.append(
-                {
-                    "study": known,
-                    "figure": figure.name,
-                    "files": files,
-                    "missing": list(figure.missing),
-                    "skipped": figure.skipped,
-                }
-            )
-            if not as_json:
-                lacking = f"  ({len(figure.missing)} cells missing)" if figure.missing else ""
-                done = "  ".join(files) + lacking
-                print(done if files else f"{known}-{figure.name}: skipped, {figure.skipped}")
-    if as_json:
-        print(json.dumps(drawn, indent=1))
-    return 0
+    With --paper those that the paper's printed numbers suffice for.
+    """
+    from sweeps import cli_figures
+
+    names = list(studies or [])
+    if paper and (names or metric):
+        raise typer.BadParameter("--paper takes no study and no metric")
+    if paper:
+        return cli_figures.paper(out, as_json=as_json)
+    recorded = functools.partial(_recorded, root=_root(root))
+    return cli_figures.figures(names, _root(root), out, metric, recorded, as_json=as_json)
 
 
 @app.command(epilog="Example: study claims demo; study claims --paper")

@@ -4,7 +4,7 @@
 >>> draw_all("runs", "glyphs", "figures")
 >>> draw_paper("figures")
 
-A figure is a module with two functions and one line in `FIGURES`:
+A figure is a module with two functions and one line in `OWN` below:
 
 - `data(inputs: Inputs) -> DataFrame`, long, one row per mark; empty when no cell belongs to the
   figure. `attrs` has "missing" (list of str), and may have "title", "notes", "metric" and
@@ -20,6 +20,7 @@ from typing import Any
 
 from analysis.figures import (
     batch_size,
+    fig_1,
     fig_2,
     fig_3,
     fig_4,
@@ -28,14 +29,24 @@ from analysis.figures import (
     fig_7,
     fig_8,
     from_scratch,
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_5,
+    table_6,
+    table_7,
+    table_8,
+    table_9,
 )
 from analysis.figures.drawn import Drawn, draw_each
 from analysis.figures.inputs import Inputs, of_study
 
-__all__ = ["FIGURES", "PAPER", "Drawn", "Inputs", "draw_all", "draw_paper", "of_study"]
+__all__ = ["FIGURES", "PAPER", "TABLES", "Drawn", "Inputs", "draw_all", "draw_paper", "of_study"]
 
 # The paper's figures.
 PAPER: Mapping[str, Any] = {
+    "fig_1": fig_1,
     "fig_2": fig_2,
     "fig_3": fig_3,
     "fig_4": fig_4,
@@ -50,6 +61,13 @@ OWN: Mapping[str, Any] = {
     "from_scratch": from_scratch,
 }
 FIGURES: Mapping[str, Any] = {**OWN, **PAPER}
+# The paper's tables: modules with `table(inputs) -> tables.Table`.
+TABLES: Mapping[str, Any] = {
+    f"table_{number}": module
+    for number, module in enumerate(
+        (table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9), start=1
+    )
+}
 
 
 def draw_all(
@@ -61,7 +79,7 @@ def draw_all(
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
 ) -> list[Drawn]:
-    """Draws every figure that the study has cells for: PNG, PDF, and the CSV behind each.
+    """Draws every figure and table that the study has cells for, with the CSV behind each.
 
     The same records give the same bytes. Files are named `<study>-<figure>`.
 
@@ -74,13 +92,13 @@ def draw_all(
       AnalysisError: no such root or study, or `out` cannot be written.
     """
     inputs = of_study(root, study, metric=metric, planned=planned, records=records)
-    return draw_each(FIGURES, inputs, Path(out), prefix=f"{study}-")
+    return draw_each(FIGURES, TABLES, inputs, Path(out), prefix=f"{study}-")
 
 
 def draw_paper(out: str | Path) -> list[Drawn]:
-    """Draws the paper's figures from its own numbers, without any record: `<figure>.png` etc.
+    """Draws the paper's figures and tables from its own numbers, without any record.
 
     Raises:
       AnalysisError: `out` cannot be written, or the paper's numbers are not there.
     """
-    return draw_each(PAPER, Inputs(), Path(out))
+    return draw_each(PAPER, TABLES, Inputs(), Path(out))

@@ -69,7 +69,9 @@ def draw(
             footer=df.attrs.get("provenance", ""),
         )
         head, *rest = axes
-        style.key(head, _handles(df, series, looks), legend_columns)
+        style.key(
+            head, _handles(df, series, looks, all(spec.lines for spec in shown)), legend_columns
+        )
         for spec, parts in zip(shown, rows, strict=True):
             for part in parts:
                 _panel(rest.pop(0), part, spec, looks, alone=len(parts) == 1)
@@ -86,7 +88,9 @@ def caption(df: pd.DataFrame) -> list[str]:
         dots = f"Small marks: {seeds} seed{'s' if seeds != 1 else ''}."
         known = df[df["source"] == "ours"]["low"].notna().any()
         lines.append(f"{dots} Bars: 95 % interval of the mean, {ASSUMPTION}." if known else dots)
-    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    elif len(df):
+        lines.append("All marks are the paper's own numbers.")
+    lines += [f"{note[0].upper()}{note[1:]}." for note in df.attrs.get("notes", ())]
     return lines + quality.missing_note(df.attrs.get("missing", []))
 
 
@@ -99,16 +103,25 @@ def _parts(df: pd.DataFrame) -> list[pd.DataFrame]:
     return [df] if same else [ours, theirs]
 
 
-def _handles(df: pd.DataFrame, series: list[str], looks: Mapping[str, Look]) -> list[Any]:
+def _handles(
+    df: pd.DataFrame, series: list[str], looks: Mapping[str, Look], joined: bool
+) -> list[Any]:
+    sources = set(df["source"])
+    face: dict[str, Any] = {"markerfacecolor": "white"} if sources == {"paper"} else {}
     handles = [
-        Line2D([], [], color=looks[s].colour, marker=looks[s].marker, ls=looks[s].line, label=s)
+        Line2D(
+            *([], []),
+            color=looks[s].colour,
+            marker=looks[s].marker,
+            ls=looks[s].line if joined else "",
+            label=s,
+            **face,
+        )
         for s in series
     ]
-    sources = set(df["source"])
-    if "paper" in sources:
+    if sources == {"paper", "ours"}:
         common: dict[str, Any] = {"color": "#555555", "marker": "o", "ls": "", "markersize": 4.5}
-        if "ours" in sources:
-            handles.append(Line2D([], [], **common, label="ours"))
+        handles.append(Line2D([], [], **common, label="ours"))
         handles.append(Line2D([], [], **common, markerfacecolor="white", label="the paper's"))
     return handles
 
@@ -124,6 +137,7 @@ def _panel(
         else:
             _solid(axes, ours[ours["series"] == name], look, spec.lines)
         _hollow(axes, theirs[theirs["series"] == name], look, spec.lines)
+    axes.margins(x=0.04, y=0.1)
     if spec.log:
         axes.set_yscale("log")
     spec.axis(axes, sorted(df["x"].unique()))
@@ -155,6 +169,9 @@ def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:
 
 
 def _hollow(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
-    more: dict[str, Any] = {"linewidth": 0.7} if joined else {"linestyle": ""}
-    more |= {"marker": look.marker, "markerfacecolor": "white", "markersize": 5.0}
+    more: dict[str, Any] = {"marker": look.marker, "markerfacecolor": "white"}
+    if joined:
+        more |= {"linewidth": 0.7, "markersize": 5.0}
+    else:
+        more |= {"linestyle": "", "markersize": 3.2, "markeredgewidth": 0.8}
     marks.line(axes, df.sort_values("x"), "x", look, zorder=2.5, **more)

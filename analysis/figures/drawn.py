@@ -1,4 +1,4 @@
-"""A figure onto the disk: PNG, PDF and the CSV behind it, or the reason why there is none."""
+"""A figure or table onto the disk, with the numbers behind it, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import tables
 from analysis.errors import AnalysisError
 from analysis.figures.inputs import Inputs
 from analysis.style import save
@@ -16,22 +17,46 @@ from analysis.style import save
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """One figure's files, or in `skipped` the reason why there are none."""
+    """The files of one figure (PNG, PDF, CSV) or table (text, HTML, CSV), or in `skipped` the
+    reason why there are none."""
 
     name: str
     path_png: Path | None = None
     path_pdf: Path | None = None
     path_csv: Path | None = None
+    path_txt: Path | None = None
+    path_html: Path | None = None
     missing: list[str] = field(default_factory=list)
     skipped: str | None = None
 
+    @property
+    def files(self) -> list[str]:
+        paths = (self.path_png, self.path_pdf, self.path_txt, self.path_html, self.path_csv)
+        return [str(path) for path in paths if path is not None]
+
+    @property
+    def line(self) -> str:
+        """What a terminal is told of it."""
+        if self.skipped is not None:
+            return f"{self.name}: skipped, {self.skipped}"
+        lacking = f"  ({len(self.missing)} cells missing)" if self.missing else ""
+        return "  ".join(self.files) + lacking
+
 
 def draw_each(
-    figures: Mapping[str, Any], inputs: Inputs, out: Path, *, prefix: str = ""
+    figures: Mapping[str, Any],
+    written: Mapping[str, Any],
+    inputs: Inputs,
+    out: Path,
+    *,
+    prefix: str = "",
 ) -> list[Drawn]:
-    """Draws these figures, each by its module's `data` and `draw`, as `<out>/<prefix><name>`.
+    """Draws these figures and writes these tables as `<out>/<prefix><name>`.
 
-    With cells, a figure that none of them belongs to is skipped, whatever the paper has for it.
+    With cells, those that no cell belongs to are skipped, whatever the paper has for them.
+
+    Args:
+      figures: by name, modules with `data` and `draw`; written: modules with `table`.
 
     Raises:
       AnalysisError: `out` cannot be written.
@@ -39,7 +64,8 @@ def draw_each(
     try:
         out.mkdir(parents=True, exist_ok=True)
         return [
-            _draw(name, module, inputs, out / f"{prefix}{name}") for name, module in figures.items()
+            *(_draw(n, module, inputs, out / f"{prefix}{n}") for n, module in figures.items()),
+            *(_write(n, module, inputs, out / f"{prefix}{n}") for n, module in written.items()),
         ]
     except OSError as error:
         raise AnalysisError(
@@ -67,6 +93,31 @@ def tabled(module: Any, inputs: Inputs) -> tuple[pd.DataFrame, list[str], str | 
     if not len(table) or (len(inputs.cells) and not len(ours)):
         return table, missing, _why(table, missing, inputs)
     return table, missing, None
+
+
+def _write(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
+    table = module.table(inputs)
+    missing = list(table.missing)
+    if skipped := unlisted(table, inputs):
+        return Drawn(name=name, missing=missing, skipped=skipped)
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("txt", "html", "csv")}
+    paths["txt"].write_text(tables.text(table) + "\n")
+    paths["html"].write_text(tables.fragment(table))
+    tables.frame(table).to_csv(paths["csv"], index=False, lineterminator="\n")
+    return Drawn(
+        name=name,
+        path_txt=paths["txt"],
+        path_html=paths["html"],
+        path_csv=paths["csv"],
+        missing=missing,
+    )
+
+
+def unlisted(table: tables.Table, inputs: Inputs) -> str | None:
+    """The reason why a table of the paper is not to be shown for these cells."""
+    if not len(inputs.cells) or table.ours:
+        return None
+    return _why(pd.DataFrame(), list(table.missing), inputs)
 
 
 def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:

@@ -4,7 +4,8 @@ Cells, by their fields; none on corrupted data or started from a checkpoint:
 
 - left, SigLiT: `model.image.kind` = cached, sigmoid with all pairs and softmax;
 - middle, SigLIP from scratch: `model.image.kind` = vit, the same losses, no multilingual `evals`;
-- right, mSigLIP: sigmoid with all pairs and a multilingual evaluation in `evals`.
+- right, mSigLIP: sigmoid with all pairs and a multilingual evaluation in `evals`
+  (`data.text_length` below 64: those of 64 are the scaled-up run).
 
 In each the batch size varies and nothing else; of several budgets the one with most points.
 """
@@ -74,7 +75,9 @@ def panels_of(cells: pd.DataFrame) -> dict[str, panels.Panel]:
         "left": panels.batch_sizes(cells[~languages], image="cached"),
         "middle": panels.batch_sizes(cells[~languages], image="vit"),
         "right": panels.select(
-            cells[languages & sigmoid], ("batch_size",), free=("optimizer.learning_rate",)
+            cells[languages & sigmoid & ~panels.scaled_up(cells)],
+            ("batch_size",),
+            free=("optimizer.learning_rate",),
         ),
     }
 

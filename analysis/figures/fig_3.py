@@ -63,7 +63,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         series=series.str.replace("batch 262k", "large batch").tolist(),
         x=table["x"].astype(int) * 1_000_000,
     )
-    notes.append("the paper's: small batch 8k, large batch 262k")
+    notes.append("the paper's: small batch 8k, large batch 256k (printed as 262k)")
     return points.frame(rows, panels=used, missing=missing, notes=notes, title=_title(used))
 
 

@@ -1,7 +1,8 @@
 """Fig. 8: retrieval by language, mSigLIP (paper App. D; its numbers are Table 9).
 
 Cells, by their fields: those of Fig. 2 right, sigmoid with all pairs and a multilingual evaluation
-in `evals`; one mark for each batch size. `languages` serves Tables 2 and 9 too.
+in `evals`; one mark for each batch size. Those with `data.text_length` = 64 are the scaled-up run
+of Sec. 4.6 (`*32k` in the paper), with marks of their own.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ SCALED = ", scaled up"
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The marks, see `points`; x is the language, series the batch size."""
-    panel = fig_2.panels_of(inputs.cells)["right"]
+    found = cells_of(inputs.cells)
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for direction, printed in DIRECTIONS.items():
-        for language, metric in languages(panel.done, direction).items():
+        for panel, suffix in found:
             done = panel.done
-            series = done["batch_size"].map(style.short)
-            rows += points.ours(done.assign(series=series, x=language), direction, metric)
-            missing += points.unmeasured(panel, metric) if language == "avg" else []
+            series = [style.short(int(size)) + suffix for size in done["batch_size"]]
+            for language, metric in languages(done, direction).items():
+                rows += points.ours(done.assign(series=series, x=language), direction, metric)
+                missing += points.unmeasured(panel, metric) if language == "avg" else []
         rows += paper_rows(direction, printed)
-    title = panels.title(panel) if len(panel.cells) else ""
-    return points.frame(rows, panels=[panel], missing=missing, title=title)
+    whole = [panel for panel, _ in found if len(panel.cells)]
+    title = panels.title(whole[0]) if whole else ""
+    return points.frame(rows, panels=whole, missing=missing, title=title)
 
 
 def draw(df: pd.DataFrame) -> Figure:
@@ -54,9 +57,22 @@ def draw(df: pd.DataFrame) -> Figure:
         )
         for name, printed in DIRECTIONS.items()
     ]
-    at = df.assign(x=df["x"].map({name: i for i, name in enumerate(names)}))
+    # Marks of one language stand beside each other: they would hide one another.
+    at = df["x"].map({name: i for i, name in enumerate(names)})
+    apart = {name: (i / max(len(looks) - 1, 1) - 0.5) * 0.55 for i, name in enumerate(looks)}
+    at = df.assign(x=at + df["series"].map(apart))
     at.attrs = dict(df.attrs)
     return beside.draw(at, specs, looks, title="Fig. 8: retrieval by language (XM3600)")
+
+
+def cells_of(cells: pd.DataFrame) -> list[tuple[panels.Panel, str]]:
+    """The cells of the figure and of its scaled-up run, with what is said behind a batch size."""
+    plain = panels.plain(cells)
+    own = panels.multilingual(plain) & (plain["loss.kind"] == "sigmoid") & panels.scaled_up(plain)
+    return [
+        (fig_2.panels_of(cells)["right"], ""),
+        (panels.select(plain[own], ("batch_size",)), SCALED),
+    ]
 
 
 def languages(cells: pd.DataFrame, direction: str) -> Mapping[str, str]:
@@ -102,7 +118,8 @@ def _looks(series: Iterable[str]) -> dict[str, style.Look]:
 
 
 def _axis(axes: Axes, names: list[str], values: list[Any]) -> None:
-    axes.set_xticks(values, [names[int(v)] for v in values], rotation=90, fontsize=style.SMALL)
+    del values
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=style.SMALL)
     axes.tick_params(axis="x", length=0, pad=1)
-    axes.set_xlim(min(values) - 0.8, max(values) + 0.8)
+    axes.set_xlim(-0.8, len(names) - 0.2)
     axes.set_ylim(bottom=0)

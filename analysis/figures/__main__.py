@@ -1,0 +1,39 @@
+"""python -m analysis.figures --paper --out figures
+
+The paper's figures and tables where neither jax nor ray is installed: pandas, scipy and matplotlib
+suffice. Records are drawn by naming their root and study: --root runs demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from analysis.errors import AnalysisError
+from analysis.figures import draw_all, draw_paper
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draws, and returns the exit code: 2 with one line where the input is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__)
+    parser.add_argument("study", nargs="*", help="studies under the root")
+    parser.add_argument("--paper", action="store_true", help="from the paper's numbers, no records")
+    parser.add_argument("--root", default="runs", help="folder of all records (default: runs)")
+    parser.add_argument("--out", default="figures", help="where to (default: figures)")
+    parser.add_argument("--metric", help="what quality is: eval/zero_shot/SPLIT/top1")
+    given = parser.parse_args(arguments)
+    if given.paper == bool(given.study):
+        parser.error("give either --paper or studies, such as: demo --root runs")
+    try:
+        drawn = draw_paper(given.out) if given.paper else []
+        for study in given.study:
+            drawn += draw_all(given.root, study, given.out, metric=given.metric)
+    except AnalysisError as error:
+        print(f"analysis.figures: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(one.line for one in drawn))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
