@@ -8,7 +8,7 @@ unmasked one with as many pairs (the paper's), and the unmasked one with as many
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -66,21 +66,27 @@ def _gains(
     if hard.empty or whole.empty:
         return {}
     fields = [*same_fields(whole, (), ignoring=("budget.", "loss.pairs.")), "seed"]
-    rest = dict.fromkeys(keys(whole, fields))
-    at: dict[tuple[object, ...], pd.DataFrame] = {
-        key: whole[[k == key for k in keys(whole, fields)]] for key in rest
-    }
+    columns = ["pairs_seen", same, metric]
+    whole_of: dict[Any, list[list[float]]] = {}
+    for key, numbers in zip(keys(whole, fields), _numbers(whole, columns), strict=True):
+        whole_of.setdefault(key, []).append(numbers)
     gains: dict[tuple[int, float], list[float]] = {}
-    for key, (_, cell) in zip(keys(hard, fields), hard.iterrows(), strict=True):
-        mine = at.get(key)
-        if mine is None or not _near(mine["pairs_seen"], cell["pairs_seen"]).any():
-            continue
-        equal = mine[_near(mine[same], cell[same])]
-        if len(equal):
-            group = (int(cell["batch_size"]), float(cell["loss.pairs.per_positive"]))
-            gains.setdefault(group, []).append(float(cell[metric]) - float(equal[metric].mean()))
+    groups = zip(hard["batch_size"], hard["loss.pairs.per_positive"], strict=True)
+    for key, group, (pairs, total, quality) in zip(
+        keys(hard, fields), groups, _numbers(hard, columns), strict=True
+    ):
+        mine = whole_of.get(key, [])
+        if any(_near(of[0], pairs) for of in mine):
+            equal = [of[2] for of in mine if _near(of[1], total)]
+            if equal:
+                gain = quality - sum(equal) / len(equal)
+                gains.setdefault((int(group[0]), float(group[1])), []).append(gain)
     return gains
 
 
-def _near(column: pd.Series, value: float) -> pd.Series:
-    return (column.astype(float) / float(value) - 1).abs() <= NEAR
+def _numbers(cells: pd.DataFrame, columns: list[str]) -> list[list[float]]:
+    return [[float(value) for value in row] for row in keys(cells, columns)]
+
+
+def _near(value: float, wanted: float) -> bool:
+    return abs(value / wanted - 1) <= NEAR
