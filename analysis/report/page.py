@@ -16,14 +16,14 @@ import pandas as pd
 from analysis.claims import Verdict, judge
 from analysis.claims.finding import number
 from analysis.claims.show import KINDS
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import Inputs
 from analysis.figures.quality import label
 from analysis.frame import NOT_STARTED, STATUSES
 from analysis.report.pictures import pictures
 from analysis.report.provenance import provenance
 from analysis.report.stated import Stated
-from analysis.report.tables import of_cells, of_unfinished
+from analysis.report.tables import of_cells, of_unfinished, papers_tables
 
 HERE = Path(__file__).parent
 SAID = {"running-or-interrupted": "running or interrupted"}
@@ -44,12 +44,19 @@ def html(
     stated: Stated,
     *,
     figures: Mapping[str, Any] = FIGURES,
+    written: Mapping[str, Any] = TABLES,
     live: Live | None = None,
 ) -> str:
-    """The whole page. It loads nothing, and runs a script only if it is `live`."""
+    """The whole page. It loads nothing, and runs a script only if it is `live`.
+
+    Args:
+      figures, written: by name, modules of figures and of tables, see `analysis.figures`.
+    """
     cells = inputs.cells
     verdicts = judge(cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
-    drawn = pictures(figures, inputs)
+    # Without cells these would show the paper's numbers alone.
+    drawn = pictures(figures, inputs) if len(cells) else []
+    listed = papers_tables(written, inputs) if len(cells) else []
     return _template().render(
         stated=stated,
         style=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -64,7 +71,9 @@ def html(
         verdicts=[v for v in verdicts if v.verdict != "no data"],
         untested=[v for v in verdicts if v.verdict == "no data"],
         pictures=[p for p in drawn if not p.skipped],
-        undrawn=[p for p in drawn if p.skipped],
+        tables=[t for t in listed if not t.skipped],
+        skipped=[(p.name, p.skipped) for p in drawn if p.skipped]
+        + [(t.name, t.skipped) for t in listed if t.skipped],
         unfinished=of_unfinished(cells) if len(cells) else None,
         waiting=list(cells["id"][cells["status"] == NOT_STARTED]) if len(cells) else [],
         every_cell=of_cells(inputs) if len(cells) else None,

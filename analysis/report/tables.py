@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from analysis.figures.drawn import unlisted
 from analysis.figures.inputs import Inputs
 from analysis.frame import NOT_STARTED
+from analysis.tables import fragment
 
 MOST_ROWS = 80  # of the table under a figure
 OVER = ("done", "diverged")
@@ -23,6 +26,31 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numbers: frozenset[int] = frozenset()
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One of the paper's tables with ours beside its numbers, or why it is `skipped`.
+
+    html: a fragment, escaped.
+    """
+
+    name: str
+    title: str = ""
+    html: str = ""
+    skipped: str | None = None
+
+
+def papers_tables(written: Mapping[str, Any], inputs: Inputs) -> list[Listed]:
+    """Every table of this register, shown or not."""
+    found = []
+    for name, module in written.items():
+        table = module.table(inputs)
+        if skipped := unlisted(table, inputs):
+            found.append(Listed(name=name, skipped=skipped))
+        else:
+            found.append(Listed(name=name, title=table.title, html=fragment(table)))
+    return found
 
 
 def of_frame(frame: pd.DataFrame) -> Table:
