@@ -25,6 +25,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from study.secrets import hide
+
 CELL, METRICS, FAILED, DONE = "cell.json", "metrics.jsonl", "FAILED.json", "DONE.json"
 
 
@@ -157,7 +159,8 @@ def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
     folder = Path(folder)
     with _disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FAILED, {"error": error, "trace": trace, "time": round(time.time(), 3)})
+        about = {"error": hide(error), "trace": hide(trace), "time": round(time.time(), 3)}
+        write_json(folder / FAILED, about)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

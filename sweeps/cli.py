@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from study.secrets import hide
 from sweeps import cli_bench, cli_data
 from sweeps.cluster import platforms
 
@@ -36,7 +37,9 @@ app.add_typer(cli_bench.app, name="bench")
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
 EXPECTED = (
+    ("study.aot", "AotError"),
     ("study.cell", "CellError"),
+    ("study.hardware", "HardwareError"),
     ("study.records", "RecordError"),
     ("study.data.dataset", "DataError"),
     ("analysis.errors", "AnalysisError"),
@@ -260,6 +263,21 @@ def report(
     return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)
 
 
+@app.command(epilog="Example: study dash demo --out demo-workspace.json")
+def dash(
+    name: Name,
+    settings: Set = None,
+    only: Only = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Write it here, and save nothing.")
+    ] = None,
+) -> int:
+    """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
+    from sweeps import cli_dash
+
+    return cli_dash.run(_study(name, None, settings, only), out=out)
+
+
 @app.command(epilog="Example: study doctor")
 def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int:
     """Checks what a study needs of this machine. Exit code 1 if something would fail."""
@@ -344,14 +362,14 @@ def _explain(error: Exception) -> int:
     for module, name in EXPECTED:
         known = getattr(sys.modules.get(module), name, None)
         if known is not None and isinstance(error, known):
-            print(f"study: {_one_line(str(error))}", file=sys.stderr)
+            print(f"study: {hide(_one_line(str(error)))}", file=sys.stderr)
             return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"study-error-{stamp}-", suffix=".txt", delete=False
     ) as file:
-        traceback.print_exception(error, file=file)
-    said = _one_line(f"{type(error).__name__}: {error}")
+        file.write(hide("".join(traceback.format_exception(error))))
+    said = hide(_one_line(f"{type(error).__name__}: {error}"))
     print(f"study: unexpected {said}; the traceback is in {file.name}", file=sys.stderr)
     return UNEXPECTED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -42,7 +43,7 @@ def run(
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in {study.folder(root)}; "
+            f"why cells failed is in FAILED.json of their folders in {study.folder(Path(root))}; "
             f"to try them again: {_again()}",
             file=out,
         )
@@ -87,7 +88,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     with Stop() as stop:
         stop.raises = True
         try:
-            runner.prepare(study, report)
+            runner.prepare(dataclasses.replace(study, cells=(cell,)), report)
             runner.keep_programs(report)
         except KeyboardInterrupt:
             print(f"interrupted; to go on: {_again()}")
@@ -99,7 +100,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
                 cell,
                 study.execution_of(cell),
                 folder=folder,
-                study=study.name,
+                study=study.records,
                 should_stop=stop.is_asked,
             )
     entry = ledger.entry(cell, folder)

@@ -53,7 +53,8 @@ class Study:
       execution: how and where its cells run: the same for all, or a function of the cell.
       prepare: makes the data set under the data root it is given, if it is not there yet; a
         function, or "module:function" so that listing studies need not import it. If it has a
-        parameter `progress`, that is called with what is done, how much, and of how much.
+        parameter `progress`, that is called with what is done, how much, and of how much; if it
+        has one `cells`, it is given those that will run.
       paper: the figure, table or section of the paper it belongs to, or "".
       assumptions: what its settings rest on where the paper says nothing.
       hardware: chips and days that the paper used, where it says so.
@@ -103,9 +104,9 @@ class Study:
     def execution_of(self, cell: Cell) -> Execution:
         return self.execution if isinstance(self.execution, Execution) else self.execution(cell)
 
-    def folder(self, root: str | Path) -> Path:
-        """Where the records of its cells lie; those of other studies may lie there too."""
-        return Path(root) / self.records
+    def folder(self, root: Any) -> Any:
+        """Where under `root`, a path, its records lie; those of other studies may lie there too."""
+        return root / self.records
 
     @property
     def data_root(self) -> str:
@@ -134,6 +135,11 @@ class Study:
             f"study {self.name} has no cell {name!r}; nearest: {some(near or list(ids))} "
             "(study status shows all of them)"
         )
+
+
+def union(studies: Sequence[Study]) -> tuple[Cell, ...]:
+    """The cells of all of them, each once."""
+    return tuple({cell.id: cell for study in studies for cell in study.cells}.values())
 
 
 def names() -> list[str]:

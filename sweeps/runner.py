@@ -128,11 +128,13 @@ def prepare(study: Study, report: Report) -> None:
     )
     slow.start()
     try:
-        if "progress" in inspect.signature(make).parameters:
+        takes = inspect.signature(make).parameters
+        more = {"cells": study.cells} if "cells" in takes else {}
+        if "progress" in takes:
             with Steps() as steps:
-                make(data_root, progress=steps)
+                make(data_root, progress=steps, **more)
         else:
-            make(data_root)
+            make(data_root, **more)
     finally:
         slow.cancel()
 
@@ -259,7 +261,7 @@ class _Sweep:
                     cell=to_dict(job.entry.cell),
                     execution=execution | {"data_root": self.data_root},
                     folder=str(job.entry.folder),
-                    study=self.study.name,
+                    study=self.study.records,
                     entry=self.entry,
                     driver=str(driver),
                 )
