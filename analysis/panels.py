@@ -26,6 +26,7 @@ NEEDED = (
 AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
+MATCHED = "hard, matched pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Panel:
 
         Where the study's plan is known, only planned cells are missed.
         """
-        undone = self.cells[self.cells["status"] != "done"]
+        undone = self.cells[["id", "status", "error"]][self.cells["status"] != "done"]
         named = [
             f"{row['id']} ({row['status']}{': ' + row['error'] if row['error'] else ''})"
             for _, row in undone.astype(object).where(undone.notna(), None).iterrows()
@@ -112,6 +113,24 @@ def compositions(cells: pd.DataFrame) -> Panel:
     return _panel(pd.concat([unmasked, chosen]), masked, AXES_PAIRS, points)
 
 
+def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
+    """Of all cells those that keep hard negatives as `panel` does, but for a budget of pairs.
+
+    They stand at the same ratios, with `MATCHED` for what is kept; empty where there are none.
+    """
+    cells = _ready(cells)
+    hard = panel.cells[panel.cells["loss.pairs.keep"] == "hard"]
+    own = (cells["loss.pairs.keep"] == "hard") & ~cells["id"].isin(panel.cells["id"])
+    cells = cells[own & (number(cells, "budget.pairs") > 0)]
+    passed = ("budget.", "loss.pairs.per_positive")
+    fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
+    keys = _keys(cells, fields) if len(cells) and len(hard) else []
+    alike = _keys(hard, fields)[:1] if keys else []
+    chosen = cells[[key in alike for key in keys]] if keys else cells[:0]
+    chosen = _most(chosen, ["budget.pairs"], AXES_PAIRS) if len(chosen) else chosen
+    return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
+
+
 def title(panel: Panel) -> str:
     """What all cells of a panel share, for a caption: data, towers, budget, learning rate."""
     first = panel.cells.iloc[0]
@@ -170,8 +189,11 @@ def _fields(cells: pd.DataFrame) -> list[str]:
 
 
 def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    table = cells[list(columns)].astype(object)
-    return list(table.where(table.notna(), None).itertuples(index=False, name=None))
+    listed = []
+    for column in columns:
+        values, unknown = cells[column].tolist(), cells[column].isna().tolist()
+        listed.append([None if u else v for v, u in zip(values, unknown, strict=True)])
+    return list(zip(*listed, strict=True)) if listed else [()] * len(cells)
 
 
 def _levels(column: pd.Series) -> list[Any]:
@@ -182,15 +204,19 @@ def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd
     """The cells equal in `fields` that fill most points of the axes with finished cells."""
     if cells.empty:
         return cells
-    keys = pd.Series(_keys(cells, fields), index=cells.index)
+    keys, points = _keys(cells, fields), _keys(cells, axes)
+    done = (cells["status"] == "done").tolist()
+    examples = cells["examples"].fillna(0).tolist()
+    same: dict[tuple[Any, ...], list[int]] = {}
+    for i, key in enumerate(keys):
+        same.setdefault(key, []).append(i)
 
     def score(key: tuple[Any, ...]) -> tuple[int, ...]:
-        same = cells[keys == key]
-        finished = same[same["status"] == "done"]
-        points = [len(set(_keys(part, axes))) for part in (finished, same)]
-        return (*points, len(same), int(same["examples"].fillna(0).max()))
+        finished = {points[i] for i in same[key] if done[i]}
+        every = {points[i] for i in same[key]}
+        return len(finished), len(every), len(same[key]), int(max(examples[i] for i in same[key]))
 
-    best = max(sorted(set(keys), key=repr), key=score)  # sorted: the same of equals every time
+    best = max(sorted(same, key=repr), key=score)  # sorted: the same of equals every time
     return cells[[key == best for key in keys]]
 
 
@@ -253,6 +279,8 @@ def select(
 ) -> Panel:
     """Of these cells those that differ in the axes and the seed only, as many as there are.
 
+    The batch size is one of the fields that they share, unless it is an axis.
+
     Args:
       free: fields, or how they begin, that may differ too.
       by_loss: each loss has settings of its own, so each is chosen apart.
@@ -260,7 +288,7 @@ def select(
     cells = _ready(cells)
     cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
     passed = (*axes, *free, *(("loss.",) if by_loss else ()))
-    fields = [f for f in _fields(cells) if not f.startswith(passed)]
+    fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
     chosen = _most(cells, fields, axes)
     if by_loss and len(chosen):
         own = [f for f in _fields(cells) if f.startswith("loss.") and f not in axes]
@@ -299,6 +327,16 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
         int(budget): batch_sizes(part, image=image)
         for budget, part in chosen.groupby("budget.examples")
     }
+
+
+def longest(cells: pd.DataFrame, *, image: str) -> Panel:
+    """Of `by_budget` the longest with two batch sizes; else what `batch_sizes` takes."""
+    found = by_budget(cells, image=image)
+    several = [b for b, panel in found.items() if panel.cells["batch_size"].nunique() > 1]
+    if several:
+        return found[max(several)]
+    cells = plain(cells)
+    return batch_sizes(cells[~multilingual(cells)], image=image)
 
 
 def scaled_up(cells: pd.DataFrame) -> pd.Series:

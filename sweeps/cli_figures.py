@@ -20,7 +20,7 @@ def figures(
 ) -> int:
     """Figures and tables of the studies, or of all that have records.
 
-    recorded: a study's name, planned cells and folder of records.
+    recorded: a study's name and where its records are, as `draw_all` takes them.
     """
     names = names or analysis.frame.studies(root)
     if not names:

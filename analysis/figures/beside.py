@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis import paper, style
 from analysis.figures import marks, quality
@@ -85,7 +86,7 @@ def caption(df: pd.DataFrame) -> list[str]:
     if len(ours):
         seeds = ours["seed"].nunique()
         lines.append(f"Ours: {df.attrs.get('title') or 'solid marks'}.")
-        dots = f"Small marks: {seeds} seed{'s' if seeds != 1 else ''}."
+        dots = f"Small marks: {seeds} seeds." if seeds > 1 else "One seed."
         known = df[df["source"] == "ours"]["low"].notna().any()
         lines.append(f"{dots} Bars: 95 % interval of the mean, {ASSUMPTION}." if known else dots)
     elif len(df):
@@ -140,16 +141,22 @@ def _panel(
     axes.margins(x=0.04, y=0.1)
     if spec.log:
         axes.set_yscale("log")
-    spec.axis(axes, sorted(df["x"].unique()))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    narrow = not alone and spec.axis is style.batch_axis
+    axis = style.narrow_batch_axis if narrow else spec.axis
+    axis(axes, sorted(df["x"].unique()))
     # Panels side by side have room for one line above each.
     title = spec.title if alone else {"ours": "ours", "paper": "the paper's"}["".join(source)]
     if not alone and source == {"ours"}:
         title = f"{spec.title}: ours" if len(spec.title) < 18 else spec.title
     axes.set_title(title, loc="left", fontsize=style.BODY - 0.5)
-    if spec.says and alone and "paper" not in source:
+    if spec.says and alone:
         axes.set_title(spec.says, loc="right", fontsize=style.SMALL, color="#555555")
     own = [metric for metric in ours["metric"].unique() if metric.startswith("eval/")]
-    axes.set_ylabel(quality.label(own[0]) if own and "paper" not in source else spec.label)
+    known = "paper" in source or not own or paper.benchmark(own[0])
+    axes.set_ylabel(spec.label if known else quality.label(own[0]))
 
 
 def _solid(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
@@ -165,7 +172,9 @@ def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:
     seeds, means = df[df["what"] == "seed"], marks.means(df)
     for _, run in seeds.groupby("id", sort=True):
         marks.line(axes, run.sort_values("x"), "x", look, linewidth=0.5, linestyle="-", alpha=0.5)
-    marks.line(axes, means.sort_values("x"), "x", look, linewidth=1.4)
+    # A few marks, so that the lines can be told apart without colour.
+    some = {"marker": look.marker, "markersize": 3.5, "markevery": max(1, len(means) // 6)}
+    marks.line(axes, means.sort_values("x"), "x", look, linewidth=1.4, **some)
 
 
 def _hollow(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:

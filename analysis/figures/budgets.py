@@ -24,6 +24,13 @@ def table(inputs: Inputs, *, name: str, image: str, title: str) -> Table:
     """
     found = panels.by_budget(inputs.cells, image=image)
     entries = [*_printed(name)]
+    theirs = {_budget(entry.column) for entry in entries}
+    # One batch size alone at a budget that the paper does not have belongs to another question.
+    found = {
+        budget: panel
+        for budget, panel in found.items()
+        if budget in theirs or panel.cells["batch_size"].nunique() > 1
+    }
     missing: list[str] = []
     notes: list[str] = []
     for budget, panel in found.items():

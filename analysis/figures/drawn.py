@@ -128,6 +128,8 @@ def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
     metric = table.attrs.get("metric", inputs.quality)
     reason = f"none of its cells has ended with {metric}"
     others = [key for key in _qualities(inputs.cells) if key != metric]
+    if len(others) > 6:
+        others = [*others[:6], f"and {len(others) - 6} more"]
     return f"{reason}; metrics that they have: {', '.join(others)}" if others else reason
 
 

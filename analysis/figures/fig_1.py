@@ -20,7 +20,7 @@ from analysis.figures import marks
 from analysis.figures.inputs import Inputs
 
 DEVICES, PAIRS = 3, 4  # of the mock-up: each device holds 4 images and 4 texts
-OURS, NAIVE = "ours", "all logits at once"
+OURS, NAIVE = "ours", "all at once"
 LOOKS = {
     ("sigmoid", OURS): style.LOOKS["sigmoid"],
     ("sigmoid", NAIVE): style.LOOKS["sigmoid, small batch"],
@@ -131,7 +131,7 @@ def _mock_up(axes: Axes, step: int) -> None:
     axes.tick_params(length=0, pad=1.5)
     axes.set_xlabel("texts of device")
     axes.set_ylabel("images of device" if step == 0 else "")
-    done = ("local: 33 %", "moved once: 66 %", "moved twice: 100 %")[step]
+    done = ("no move: 33 %", "1 move: 66 %", "2 moves: 100 %")[step]
     axes.set_title(done, fontsize=style.BODY - 0.5)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -7,7 +7,7 @@ Cells, by their fields; none on corrupted data or started from a checkpoint:
 - right, mSigLIP: sigmoid with all pairs and a multilingual evaluation in `evals`
   (`data.text_length` below 64: those of 64 are the scaled-up run).
 
-In each the batch size varies and nothing else; of several budgets the one with most points.
+In each the batch size varies and nothing else; of several budgets the longest with two sizes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         missing += points.unmeasured(panel, metric)
         if len(panel.cells):
             used.append(panel)
-            titles.append(f"{name}: {panels.title(panel)}")
+            titles.append(f"{name}: {points.short_title(panel)}")
     for spec in SPECS:
         table = paper.of("Fig. 2", panel=spec.name)
         rows += points.printed(
@@ -69,17 +69,19 @@ def draw(df: pd.DataFrame) -> Figure:
 def panels_of(cells: pd.DataFrame) -> dict[str, panels.Panel]:
     """The cells of the three panels."""
     cells = panels.plain(cells)
-    languages = panels.multilingual(cells)
-    sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
     return {
-        "left": panels.batch_sizes(cells[~languages], image="cached"),
-        "middle": panels.batch_sizes(cells[~languages], image="vit"),
-        "right": panels.select(
-            cells[languages & sigmoid & ~panels.scaled_up(cells)],
-            ("batch_size",),
-            free=("optimizer.learning_rate",),
-        ),
+        "left": panels.longest(cells, image="cached"),
+        "middle": panels.longest(cells, image="vit"),
+        "right": by_language(cells),
     }
+
+
+def by_language(cells: pd.DataFrame) -> panels.Panel:
+    """The cells of the right panel, of Fig. 8 and of Tables 2 and 9."""
+    cells = panels.plain(cells)
+    own = panels.multilingual(cells) & ~panels.scaled_up(cells)
+    own &= (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
+    return panels.select(cells[own], ("batch_size",), free=("optimizer.learning_rate",))
 
 
 def retrieval(cells: pd.DataFrame, measure: str = LANGUAGES) -> str:

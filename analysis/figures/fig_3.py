@@ -94,4 +94,4 @@ def _has(cells: pd.DataFrame, size: int, loss: str) -> bool:
 
 def _title(used: list[panels.Panel]) -> str:
     whole = [panel for panel in used if len(panel.cells)]
-    return panels.title(whole[-1]).rpartition("; learning")[0] if whole else ""
+    return str(whole[-1].cells["data.dataset"].iloc[0]) if whole else ""

@@ -56,7 +56,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     table = paper.of("Fig. 4")
     x = table["x"].astype(int) * 1_000_000
     rows += points.printed(table, "zero_shot", series=[UNDECAYED], x=x)
-    title = panels.title(panel) if len(panel.cells) else ""
+    title = points.short_title(panel) if len(panel.cells) else ""
     return points.frame(rows, panels=[panel], missing=missing, notes=[NOTE], title=title)
 
 

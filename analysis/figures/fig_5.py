@@ -53,8 +53,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         for metric in METRICS
         if len(done) and not any(row["metric"] == metric for row in rows)
     ]
-    size = int(panel.cells["batch_size"].iloc[0])
-    title = f"B = {size}; {panels.title(panel)}"
+    title = points.short_title(panel)
     return points.frame(rows, panels=[panel], missing=missing, notes=[SAYS], title=title)
 
 

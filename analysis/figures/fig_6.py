@@ -1,4 +1,9 @@
-"""Which negatives matter: quality, bias and logits by kept negatives (paper Sec. 4.8, Fig. 6)."""
+"""Fig. 6: which negatives matter: quality, bias and logits by kept negatives (paper Sec. 4.8).
+
+Cells, by their fields: `loss.pairs.kind` = negatives, by `loss.pairs.keep` and `.per_positive`,
+with a budget of examples; the unmasked sigmoid cells equal in all else; and "matched pairs", those
+with keep = hard that differ from the others in their budget, `budget.pairs`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,13 @@ from analysis.figures.inputs import Inputs
 from analysis.intervals import ASSUMPTION, by_group, pooled_means
 from analysis.panels import TOP1
 
-SERIES = {"all": "no mask", "random": "random", "hard": "hardest", "easy": "easiest"}
+SERIES = {
+    "all": "no mask",
+    "random": "random",
+    "hard": "hardest",
+    "easy": "easiest",
+    panels.MATCHED: "hardest, as many pairs",
+}
 LOGITS = {
     "train/pos_logit_mean": "positives",
     "train/neg_logit_mean": "all negatives",
@@ -31,10 +42,13 @@ def data(inputs: Inputs) -> pd.DataFrame:
     Columns: metric, series ("all" is unmasked, or what is kept), what ("seed", "mean"),
     negatives_per_positive, batch_size, seed, value, low and high (95 %), n (seeds), id.
     """
-    metric = inputs.quality
     panel = panels.compositions(inputs.cells)
+    matched = panels.matched_pairs(inputs.cells, panel)
+    if len(matched.cells):  # they are no other configuration, but a series of their own
+        panel = panels.compositions(inputs.cells[~inputs.cells["id"].isin(matched.cells["id"])])
+    metric = inputs.quality_of(panel.cells)
     keep, ratio = panels.AXES_PAIRS
-    done = panel.done
+    done = pd.concat([panel.done, matched.done]) if len(matched.done) else panel.done
     done = done.assign(**{ratio: done[ratio].where(done[keep] != "all", done["batch_size"] - 1)})
     rows: list[dict[str, Any]] = []
     for name in (metric, "train/b", *LOGITS):
@@ -54,14 +68,14 @@ def data(inputs: Inputs) -> pd.DataFrame:
                 {"metric": name, **point, "what": "mean", "value": value, "low": low, "high": high}
                 | n
             )
-    missing = panel.missing()
+    missing = [*panel.missing(), *(matched.missing() if len(matched.cells) else ())]
     absent = [name for name in (metric, "train/b", *LOGITS) if name not in done]
     missing += [f"{name} in every record" for name in absent if len(done)]
     frame = pd.DataFrame(rows, columns=[*COLUMNS, "low", "high", "n", "id"])
     frame = frame.astype({"seed": "Int64", "n": "Int64"})
     if rows:
         frame.attrs["title"] = panels.title(panel)
-        frame.attrs["provenance"] = style.provenance(panel.cells)
+        frame.attrs["provenance"] = style.provenance(pd.concat([panel.cells, matched.cells]))
     frame.attrs.update(metric=metric, notes=list(panel.notes), missing=missing)
     return frame
 
@@ -82,7 +96,7 @@ def draw(df: pd.DataFrame) -> Figure:
         )
         _curves(axes[0], df[df["metric"] == metric])
         axes[0].set_ylabel(quality.label(metric))
-        style.legend(axes[0])
+        style.legend(axes[0], columns=3 if (df["series"] == panels.MATCHED).any() else 4)
         _curves(axes[1], df[df["metric"] == "train/b"])
         axes[1].set_ylabel("learned bias b\nat the end")
         _logits(axes[2], df)
@@ -144,8 +158,15 @@ def _ratio_axis(axes: Axes, df: pd.DataFrame) -> None:
     for ratio in reversed(ratios):
         if not ticks or np.log10(ticks[-1] / ratio) >= gap:
             ticks.append(ratio)
-    axes.set_xticks(ticks, [f"1:{ratio:g}" for ratio in ticks])
+    axes.set_xticks(ticks, [f"1:{_short(ratio)}" for ratio in ticks])
     axes.minorticks_off()
+
+
+def _short(ratio: float) -> str:
+    """As the paper writes them: 16k, 1.6k, 164, 16, 1.6."""
+    if ratio >= 1000:
+        return f"{ratio / 1000:.2g}k"
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _notes(df: pd.DataFrame) -> list[str]:

@@ -54,13 +54,13 @@ def data(inputs: Inputs) -> pd.DataFrame:
         panels=[panel],
         missing=points.unmeasured(panel, metric),
         notes=[SAYS],
-        title=panels.title(panel),
+        title=points.short_title(panel),
     )
 
 
 def draw(df: pd.DataFrame) -> Figure:
     specs = [
-        Spec(name=name, title=name, label="ImageNet 0-shot (%)", axis=_axis, height=1.15)
+        Spec(name=name, title=name, label="ImageNet\n0-shot (%)", axis=_axis, height=1.15)
         for name in PANELS
     ]
     looks = {name: style.LOOKS[name] for name in ("sigmoid", "softmax")}

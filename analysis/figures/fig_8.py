@@ -38,7 +38,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
                 missing += points.unmeasured(panel, metric) if language == "avg" else []
         rows += paper_rows(direction, printed)
     whole = [panel for panel, _ in found if len(panel.cells)]
-    title = panels.title(whole[0]) if whole else ""
+    title = points.short_title(whole[0]) if whole else ""
     return points.frame(rows, panels=whole, missing=missing, title=title)
 
 
@@ -70,7 +70,7 @@ def cells_of(cells: pd.DataFrame) -> list[tuple[panels.Panel, str]]:
     plain = panels.plain(cells)
     own = panels.multilingual(plain) & (plain["loss.kind"] == "sigmoid") & panels.scaled_up(plain)
     return [
-        (fig_2.panels_of(cells)["right"], ""),
+        (fig_2.by_language(cells), ""),
         (panels.select(plain[own], ("batch_size",)), SCALED),
     ]
 

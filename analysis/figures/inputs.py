@@ -53,7 +53,8 @@ def of_study(
 ) -> Inputs:
     """The records of a study; the logged lines are read when first asked for.
 
-    `planned` and `records` are those of `frame.cells`.
+    Args:
+      planned, records: the grid's cells, and the folder that they share; see `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study.

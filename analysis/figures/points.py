@@ -100,7 +100,8 @@ def frame(
         sources.append(style.provenance(pd.concat(used).drop_duplicates("id")))
     if (table["source"] == "paper").any():
         sources.append(paper.provenance())
-    said = [note for panel in panels for note in panel.notes]
+    # Which fields the others differ in is more than a caption can hold.
+    said = [note.partition(" (other ")[0] for panel in panels for note in panel.notes]
     table.attrs.update(
         title=title,
         provenance=" · ".join(sources),
@@ -108,6 +109,19 @@ def frame(
         notes=list(dict.fromkeys([*said, *notes])),
     )
     return table
+
+
+def short_title(panel: Panel) -> str:
+    """Data set, examples seen and batch size, where all cells of a panel share them."""
+    cells = panel.cells
+    parts = [", ".join(sorted(set(cells["data.dataset"].dropna())))]
+    budgets = sorted(set(cells["examples"].dropna())) if "examples" in cells else []
+    if budgets and budgets[-1] < 1.01 * budgets[0]:
+        parts.append(f"{style.count(budgets[-1])} examples")
+    sizes = cells["batch_size"].unique()
+    if len(sizes) == 1:
+        parts.append(f"B = {style.short(int(sizes[0]))}")
+    return ", ".join(parts)
 
 
 def measured(cells: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -116,6 +116,7 @@ def label(metric: str) -> str:
     split, _, measure = rest.partition("/")
     if kind == "zero_shot":
         return f"zero-shot top-1 (%)\non {split}"
+    split, measure = (f"{split} {measure.rpartition('/')[0]}".rstrip(), measure.rpartition("/")[2])
     return f"{kind} {measure}\non {split}".replace("_", " ") if measure else metric
 
 

@@ -68,6 +68,8 @@ def _ours(panel: panels.Panel, metric: str) -> list[Entry]:
     for size in sorted({size for size, *_ in means.means}):
         row: Labels = (style.short(int(size)),)
         settings = {key[1:]: value for key, value in means.means.items() if key[0] == size}
+        if len(settings) < 2:
+            continue
         if DEFAULT in settings:
             key = (size, *DEFAULT)
             entries.append(tables.ours(row, "default (%)", means.mean(key), means.counts[key]))

@@ -107,6 +107,69 @@ class Writer:
                 logits = {"pos_logit_mean": pos, "neg_logit_mean": neg, "kept_logit_mean": kept}
                 self.done(cell, top1, b=b, **logits)
 
+    def simulated(self, cell, quality=60.0):
+        """A finished cell with every metric that its evaluations name, along its run.
+
+        Quality rises as the square root of the examples seen and ends at `quality`.
+        """
+        record = self.begin(cell)
+        final = {}
+        for part in (0.25, 0.5, 1.0):
+            step = max(1, round(cell.steps * part))
+            metrics = {
+                "train/loss": 6.0 - 3.0 * part,
+                "train/grad_norm": 2.0 - part,
+                "train/update_norm": 1.0 - 0.5 * part,
+                "train/t": 10.0,
+                "train/pos_logit_mean": 1.0,
+                "train/neg_logit_mean": -10.0,
+                "train/kept_logit_mean": -8.0,
+            }
+            if cell.loss.kind == "sigmoid" and cell.loss.b_init is not None:
+                metrics["train/b"] = -10.0 - part
+            for evaluation in cell.evals:
+                for key in metric_names(evaluation):
+                    metrics[key] = quality * part**0.5
+            record.row(seen(cell, step), **metrics)
+            final = metrics
+        record.finish(seen(cell, cell.steps), status="done", summary=final, seconds={"total": 2.0})
+        return cell
+
+
+LANGUAGES = ("de", "en", "he", "zh")
+
+
+def metric_names(evaluation):
+    """What `study.evals.run` records of an evaluation."""
+    dataset = getattr(evaluation, "dataset", None)
+    head = "/".join(["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split])
+    directions = ("image_to_text_r1", "text_to_image_r1")
+    ends = {
+        "zero_shot": ("top1",),
+        "few_shot": ("top1",),
+        "retrieval": directions,
+        "fixed_loss": ("sigmoid", "softmax"),
+        "multilingual": (*directions, *(f"{x}_{d}" for x in LANGUAGES for d in directions)),
+    }
+    return [f"{head}/{end}" for end in ends[evaluation.kind]]
+
+
+@pytest.fixture(scope="session")
+def paper_study(tmp_path_factory):
+    """Every cell of the paper, finished: (root, cells); a cell's quality is `paper_quality`."""
+    from sweeps.grid import find
+
+    cells = find("paper").cells
+    writer = Writer(tmp_path_factory.mktemp("paper") / "runs", "paper")
+    for cell in cells:
+        writer.simulated(cell, paper_quality(cell))
+    return writer.root, cells
+
+
+def paper_quality(cell):
+    """What the simulated cells reach: sigmoid above softmax, more with the batch."""
+    return 50.0 + np.log2(cell.batch_size) + (1.0 if cell.loss.kind == "sigmoid" else 0.0)
+
 
 @pytest.fixture
 def writer(tmp_path):
