@@ -233,7 +233,9 @@ def claims(
     from sweeps import cli_claims
 
     known, where = _recorded(name, _root(root)) if name else (None, {})
-    return cli_claims.claims(known, _root(root), where, metric=metric, paper=paper, as_json=as_json)
+    return cli_claims.claims(
+        known, _root(root), metric=metric, paper=paper, as_json=as_json, **where
+    )
 
 
 @app.command(epilog="Example: study report demo --out demo.html")

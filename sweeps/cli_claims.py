@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,20 +11,15 @@ from sweeps.grid import StudyError
 
 
 def claims(
-    study: str | None,
-    root: str,
-    where: Mapping[str, Any],
-    *,
-    metric: str | None,
-    paper: bool,
-    as_json: bool,
+    study: str | None, root: str, *, metric: str | None, paper: bool, as_json: bool, **where: Any
 ) -> int:
     """Prints one verdict per claim.
 
-    `where` is what the study's grid lists and the folder of its records, see `frame.cells`.
-
     With `paper` also where the paper's text and its numbers disagree; as JSON that is an object
     of "verdicts" and "checks", without it a list of verdicts.
+
+    Args:
+      where: the grid's cells and the folder of their records, as for `analysis.claims.verdicts`.
 
     Raises:
       StudyError: neither a study nor `paper`, or both.
@@ -35,9 +29,11 @@ def claims(
         raise StudyError(
             "name one study (`study claims demo`), or `--paper` alone for the paper's numbers"
         )
+    if paper and metric:
+        raise StudyError("--paper takes no --metric; leave it out")
     if study is not None:
-        more: dict[str, Any] = {"metric": metric} if metric else {}
-        found = analysis.claims.verdicts(root, study, **where, **more)
+        more = where | ({"metric": metric} if metric else {})
+        found = analysis.claims.verdicts(root, study, **more)
         show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
         print(show(found))
         return 0

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis import frame
 from analysis.claims.catalogue import CLAIMS, Claim
 from analysis.claims.evidence import Evidence
 from analysis.claims.paper import evidence as paper_evidence
 from analysis.claims.paper_text import Check, checks, format_checks
 from analysis.claims.show import Verdict, format_verdicts, to_json
 from analysis.errors import AnalysisError
-from analysis.figures.inputs import of_study
 from analysis.panels import TOP1
 
 __all__ = [
@@ -47,8 +47,7 @@ def verdicts(
     Raises:
       AnalysisError: no such root or study.
     """
-    inputs = of_study(root, study, planned=planned, records=records)
-    return judge(inputs.cells, metric=metric, read_rows=lambda: inputs.rows)
+    return judge(frame.cells(root, study), metric=metric, read_rows=lambda: frame.rows(root, study))
 
 
 def judge(
@@ -56,15 +55,16 @@ def judge(
     *,
     metric: str = TOP1,
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame,
+    claims: Sequence[Claim] = CLAIMS,
 ) -> list[Verdict]:
-    """Every claim on a frame of cells, see `frame.cells`.
+    """Claims, all by default, on a frame of cells, see `frame.cells`.
 
     Args:
       read_rows: gives the logged lines, see `frame.rows`, when a claim asks for curves.
     """
     evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows)
     paper = _paper_estimates()
-    return [_verdict(claim, evidence, paper[claim.name]) for claim in CLAIMS]
+    return [_verdict(claim, evidence, paper[claim.name]) for claim in claims]
 
 
 def paper_verdicts() -> list[Verdict]:

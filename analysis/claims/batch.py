@@ -216,7 +216,7 @@ def saturates(data: BatchData) -> Finding:
     if batch.known:
         verdict = "reproduced" if batch.high <= by else verdict
         verdict = "contradicted" if batch.low > by else verdict
-    finding = found(
+    return found(
         verdict,
         batch,
         unit="batch size",
@@ -227,7 +227,6 @@ def saturates(data: BatchData) -> Finding:
         # As many seeds as let a gain of half the tolerance be told from the tolerance.
         conditions=[Interval(TOLERANCE / 2, TOLERANCE / 2 - max(halves), TOLERANCE)],
     )
-    return finding
 
 
 NONE = (float("nan"), float("nan"))

@@ -12,7 +12,7 @@ DEFAULT = (-10.0, 10.0)
 
 
 def default_is_best(evidence: Evidence) -> Finding:
-    """b = -10 with t = 10 beats every other start that was tried, by intervals that hold at once."""
+    """b = -10 with t = 10 beats every other start tried, by intervals that hold at once."""
     cells = with_fields(evidence.cells, [*AXES, "loss.pairs.kind"])
     pool = cells[(cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")]
     chosen = varying(pool, AXES)

@@ -119,7 +119,7 @@ def _scratch_peak(table: pd.DataFrame) -> Check:
     return Check(
         name="the best batch sizes of SigLIP",
         where="Sec. 4.2, Table 5",
-        text="at 9B examples sigmoid is best at 32k, softmax at 98k, and softmax is no better there",
+        text="at 9B examples sigmoid is best at 32k, softmax at 98k and no better than it",
         numbers=f"sigmoid {sigmoid:g} at {_short(best['sigmoid'])}, softmax {softmax:g} at "
         f"{_short(best['softmax'])}; between the peaks {sigmoid - softmax:+.1f}",
         agrees=best == {"sigmoid": 32_768, "softmax": 98_304} and sigmoid >= softmax,
@@ -184,8 +184,8 @@ def _steps(table: pd.DataFrame) -> Check:
         where="Sec. 4.8",
         text="900 million steps at a batch of 16k",
         numbers=f"that would be {900e6 * size:.3g} examples; 900 million examples are "
-        f"{900_000_000 // size:,} steps, as for the other runs of Table 8. (Its count of negatives, "
-        f"{pairs / 1e6:.0f}M, fits: {size * (size - 1):,}.)",
+        f"{900_000_000 // size:,} steps, as for the other runs of Table 8. (Its count of "
+        f"negatives, {pairs / 1e6:.0f}M, fits: {size * (size - 1):,}.)",
         agrees=False,
     )
 

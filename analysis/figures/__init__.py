@@ -39,6 +39,7 @@ from analysis.figures import (
     table_8,
     table_9,
 )
+from analysis.figures.beyond import BEYOND
 from analysis.figures.drawn import Drawn, draw_each
 from analysis.figures.inputs import Inputs, of_study
 
@@ -60,7 +61,7 @@ OWN: Mapping[str, Any] = {
     "batch_size": batch_size,
     "from_scratch": from_scratch,
 }
-FIGURES: Mapping[str, Any] = {**OWN, **PAPER}
+FIGURES: Mapping[str, Any] = {**OWN, **BEYOND, **PAPER}
 # The paper's tables: modules with `table(inputs) -> tables.Table`.
 TABLES: Mapping[str, Any] = {
     f"table_{number}": module

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import frame, paper
+from analysis.items import read_items
 from analysis.panels import TOP1
 
 
@@ -21,11 +23,13 @@ class Inputs:
     cells: without rows where there are no records, so that only the paper's numbers are drawn.
     read_rows: called when a figure of curves asks for them.
     metric: the column of quality; None is each figure's own choice.
+    read_items: which evaluated examples a cell got right, by its id and a metric; see `items`.
     """
 
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
     metric: str | None = None
+    read_items: Callable[[str, str], np.ndarray | None] = lambda cell, metric: None
 
     @property
     def quality(self) -> str:
@@ -66,4 +70,9 @@ def of_study(
         rows = frame.rows(root, folder)
         return rows[rows["id"].isin(own)].reset_index(drop=True)
 
-    return Inputs(cells=cells, read_rows=read_rows, metric=metric)
+    return Inputs(
+        cells=cells,
+        read_rows=read_rows,
+        metric=metric,
+        read_items=lambda cell, key: read_items(Path(root) / folder / cell, key),
+    )

@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from analysis import style
 from analysis.style import Look
 
 
@@ -61,3 +63,14 @@ def band(axes: Axes, df: pd.DataFrame, x: str, look: Look) -> None:
         alpha=0.16,
         linewidth=0,
     )
+
+
+def plain_log(axes: Axes, axis: str = "y") -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 written as plain numbers, as 20 or 60k."""
+    getattr(axes, f"set_{axis}scale")("log")
+    one = getattr(axes, f"{axis}axis")
+    low, high = sorted(one.get_view_interval())
+    few = high / max(low, 1e-300) > 100
+    one.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0), numticks=6))
+    one.set_major_formatter(FuncFormatter(lambda value, _: style.count(value)))
+    one.set_minor_formatter(NullFormatter())

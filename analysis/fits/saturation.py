@@ -22,7 +22,7 @@ from scipy.optimize import least_squares
 from analysis.fits.noise import Draws, interval, seed_noise
 
 TOLERANCE = 0.5  # points
-SCALES, EXPONENTS = 80, 16  # how finely the shape is searched
+SCALES, EXPONENTS = 64, 12  # how finely the shape is searched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +102,11 @@ class Saturation:
 
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """The fit at these batch sizes."""
-        found = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))
+        found = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))[0]
         return self.a - self.c * found
 
     def __str__(self) -> str:
-        said = f"B = {_said(self.batch, self.smallest, self.largest)}"
+        said = _said(self.batch, self.smallest, self.largest)
         if np.isnan(self.low):
             return f"{said} (no interval: one seed)"
         ends = [_said(end, self.smallest, self.largest) for end in (self.low, self.high)]
@@ -222,5 +222,5 @@ def _refine(
 
 def _said(batch: float, smallest: int, largest: int) -> str:
     if batch < smallest:
-        return f"below {smallest}"
-    return f"beyond {largest}" if batch > largest else f"{batch:,.0f}"
+        return f"below {smallest:,}"
+    return f"beyond {largest:,}" if batch > largest else f"{batch:,.0f}"

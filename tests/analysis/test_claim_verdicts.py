@@ -100,9 +100,8 @@ def test_all_claims_are_undecided_on_noise(writer):
     for _ in range(draws):
         for column in (TOP1, "train/b", "train/pos_logit_mean", "train/neg_logit_mean"):
             frame[column] = 30.0 + 12.0 * rng.standard_normal(len(frame))
-        for one in judge(frame):
-            if one.name in undecided:
-                undecided[one.name] += one.verdict == "undecided"
+        for one in judge(frame, claims=[one for one in CLAIMS if one.name in NAMES]):
+            undecided[one.name] += one.verdict == "undecided"
     assert min(undecided.values()) >= 0.8 * draws, undecided
 
 

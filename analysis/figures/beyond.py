@@ -1,0 +1,28 @@
+"""The figures that the paper has not: fits, targets, maps and what a run costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.figures import (
+    efficiency,
+    gradient_noise,
+    loss_gap,
+    pairs_map,
+    rate_by_batch,
+    saturation,
+    to_target,
+    trajectories,
+)
+
+BEYOND: Mapping[str, Any] = {
+    "saturation": saturation,
+    "loss_gap": loss_gap,
+    "to_target": to_target,
+    "pairs_map": pairs_map,
+    "rate_by_batch": rate_by_batch,
+    "trajectories": trajectories,
+    "gradient_noise": gradient_noise,
+    "efficiency": efficiency,
+}

@@ -1,0 +1,225 @@
+"""Examples and steps to a target against the batch size, and the critical batch size.
+
+Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`). The target is a value of the
+validation loss on fixed negatives, never of the training loss, which depends on the batch size by
+construction. It is the softmax loss there, which both losses have and no bias enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import panels, style
+from analysis.figures import marks, points
+from analysis.figures.inputs import Inputs
+from analysis.figures.quality import missing_note
+from analysis.figures.saturation import IMAGES, LOSSES
+from analysis.fits import Critical, critical_batch, default_target, reached
+
+PARTS = ("examples", "steps")
+
+
+def data(inputs: Inputs) -> pd.DataFrame:
+    """Panels "examples" and "steps" of one image tower; value is how many until the target.
+
+    what: "seed" is a cell that reached it, "censored" one that did not by its end, "mean" the
+    geometric mean of a batch size all of whose cells did, "fit" a point of the hyperbola, and
+    "critical" its result: x is B_crit with `low` and `high`, id says it in words.
+    """
+    for image, name in IMAGES.items():
+        panel = panels.batch_sizes(inputs.cells, image=image)
+        metric = _fixed_loss(panel.done)
+        if metric is None:
+            continue
+        sigmoid = panel.done[panel.done["loss.kind"] == "sigmoid"]
+        target = default_target(sigmoid.set_index("batch_size")[metric], metric)
+        rows = _rows(inputs.rows, panel.done, metric, target)
+        if any(row["what"] == "seed" for row in rows):
+            said = f"{name}: {panels.title(panel)}. Target: {metric} = {target:.3g}"
+            missing = points.unmeasured(panel, metric)
+            return points.frame(rows, panels=[panel], missing=missing, title=said)
+    return points.frame([])
+
+
+def draw(df: pd.DataFrame) -> Figure:
+    """Examples and steps against the batch size, then steps against examples."""
+    with style.context():
+        fig, axes = style.figure(
+            heights=[1.6, 1.6, 1.9],
+            title="Examples and steps to one validation loss",
+            notes=_notes(df),
+            footer=df.attrs.get("provenance", ""),
+        )
+        for one, part in zip(axes, PARTS, strict=False):
+            mine = df[df["panel"] == part]
+            _panel(one, mine)
+            one.set_ylabel(f"{part} to target")
+        axes[0].set_xlabel("")
+        style.legend(axes[0])
+        _linear_scaling(axes[1], df[df["panel"] == "steps"])
+        _pareto(axes[2], df)
+    return fig
+
+
+def _fixed_loss(done: pd.DataFrame) -> str | None:
+    known = [
+        key
+        for key in done
+        if key.startswith("eval/fixed_loss/")
+        and key.endswith("/softmax")
+        and done[key].notna().any()
+    ]
+    return known[0] if known else None
+
+
+def _rows(
+    lines: pd.DataFrame, done: pd.DataFrame, metric: str, target: float
+) -> list[dict[str, Any]]:
+    curves = dict(iter(lines[lines["id"].isin(done["id"])].groupby("id"))) if len(lines) else {}
+    rows: list[dict[str, Any]] = []
+    for loss in LOSSES:
+        mine = done[done["loss.kind"] == loss]
+        times: dict[int, list[float]] = {}
+        late: set[int] = set()
+        for cell, size, seed in zip(mine["id"], mine["batch_size"], mine["seed"], strict=True):
+            curve = curves.get(cell)
+            if curve is None or metric not in curve:
+                continue
+            when = reached(curve, metric, target, batch_size=int(size))
+            if when is None:
+                continue
+            what = "censored" if when.censored else "seed"
+            late |= {int(size)} if when.censored else set()
+            times.setdefault(int(size), []).append(when.examples)
+            for part in PARTS:
+                rows.append(
+                    {"panel": part, "source": "ours", "series": loss, "what": what, "x": int(size)}
+                    | {"value": getattr(when, part), "seed": seed, "id": cell, "metric": metric}
+                )
+        whole = {size: each for size, each in times.items() if size not in late}
+        rows += _means(whole, loss, metric)
+        rows += _fit(critical_batch(whole), whole, loss, metric)
+    return rows
+
+
+def _means(times: Mapping[int, list[float]], loss: str, metric: str) -> list[dict[str, Any]]:
+    return [
+        {"panel": part, "source": "ours", "series": loss, "what": "mean", "x": size}
+        | {"value": float(np.exp(np.mean(np.log(each)))) / (size if part == "steps" else 1)}
+        | {"n": len(each), "metric": metric}
+        for part in PARTS
+        for size, each in sorted(times.items())
+    ]
+
+
+def _fit(
+    fit: Critical | None, times: Mapping[int, list[float]], loss: str, metric: str
+) -> list[dict[str, Any]]:
+    if fit is None:
+        return []
+    sizes = np.geomspace(fit.smallest, fit.largest, 50)
+    common = {"source": "ours", "series": loss, "metric": metric}
+    rows: list[dict[str, Any]] = [
+        common | {"panel": part, "what": "fit", "x": size}
+        | {"value": examples / (size if part == "steps" else 1)}
+        for part in PARTS
+        for size, examples in zip(sizes, fit.examples(sizes), strict=True)
+    ]  # fmt: skip
+    result = {"x": fit.batch, "low": fit.low, "high": fit.high, "value": fit.examples_min}
+    many = {"n": sum(map(len, times.values())), "id": _words(fit)}
+    return [*rows, common | {"panel": "examples", "what": "critical"} | result | many]
+
+
+def _words(fit: Critical) -> str:
+    at, low, high = fit.at_overhead
+    ends = f"{fit.low:,.0f} to {fit.high:,.0f}"
+    said = f"B_crit = {fit.batch:,.0f}"
+    said += " (no interval: one seed)" if np.isnan(fit.low) else f" (95 % {ends})"
+    said += f"; 20 % more examples than the fewest at B = {at:,.0f}"
+    said += "" if np.isnan(low) else f" ({low:,.0f} to {high:,.0f})"
+    if not np.isnan(fit.low) and not fit.identified:
+        said = f"not identified on this grid: {said}"
+    if fit.left_out:
+        sizes = ", ".join(style.short(size) for size in fit.left_out)
+        said += f"; B = {sizes} left out: fewer negatives, and more examples needed"
+    return said
+
+
+def _panel(axes: Axes, df: pd.DataFrame) -> None:
+    for loss in LOSSES:
+        mine, look = df[df["series"] == loss], style.LOOKS[loss]
+        if mine.empty:
+            continue
+        marks.dots(axes, mine, "x", look, size=4.0)
+        late = mine[mine["what"] == "censored"]
+        hollow = {"marker": "^", "markerfacecolor": "none", "color": look.colour}
+        size = 7 if loss == "sigmoid" else 5  # so that one is seen inside the other
+        axes.plot(late["x"], late["value"], linestyle="", markersize=size, **hollow)
+        fit = mine[mine["what"] == "fit"]
+        if fit.empty:
+            marks.line(axes, marks.means(mine), "x", look, linewidth=0.8)
+        marks.line(axes, fit, "x", look)
+        axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=loss)
+    marks.plain_log(axes)
+    style.batch_axis(axes, sorted(set(_sizes(df))))
+
+
+def _sizes(df: pd.DataFrame) -> list[int]:
+    return [int(x) for x in df.loc[df["what"].isin(["seed", "censored"]), "x"]]
+
+
+def _linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
+    """Half the steps at twice the batch, from the smallest batch size that reached the target."""
+    means = marks.means(df[df["series"] == "sigmoid"])
+    if len(means):
+        first = means.loc[means["x"].astype(float).idxmin()]
+        ends = np.array([first["x"], max(_sizes(df))], float)
+        steps = first["value"] * first["x"] / ends
+        axes.plot(ends, steps, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+        middle = len(means) // 2
+        at = (float(means["x"].iloc[middle]), float(means["value"].iloc[middle]))
+        axes.annotate("perfect scaling", at, fontsize=style.SMALL, color="#777777", ha="right",
+                      va="top", xytext=(-2, -6), textcoords="offset points")  # fmt: skip
+
+
+def _pareto(axes: Axes, df: pd.DataFrame) -> None:
+    """Steps against examples, a point for each batch size; the hyperbola is the fit."""
+    for loss in LOSSES:
+        look = style.LOOKS[loss]
+        for what, line in (("mean", {"linestyle": "", "marker": look.marker}), ("fit", {})):
+            mine = df[(df["series"] == loss) & (df["what"] == what)]
+            both = [
+                mine[mine["panel"] == part].set_index(mine.loc[mine["panel"] == part, "x"])["value"]
+                for part in PARTS
+            ]
+            style_of: dict[str, Any] = {"color": look.colour, "linestyle": look.line} | line
+            axes.plot(both[0].to_numpy(), both[1].to_numpy(), **style_of)
+            if what == "mean" and loss == "sigmoid":
+                for size in both[0].index:
+                    at = (both[0][size], both[1][size])
+                    axes.annotate(style.short(int(size)), at, fontsize=style.SMALL,
+                                  xytext=(3, 3), textcoords="offset points")  # fmt: skip
+    marks.plain_log(axes, "x")
+    marks.plain_log(axes)
+    axes.set_xlabel("examples to target")
+    axes.set_ylabel("steps to target")
+
+
+def _notes(df: pd.DataFrame) -> list[str]:
+    late = df[(df["what"] == "censored") & (df["panel"] == "examples")]
+    lines = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
+    lines.append(
+        f"Hollow triangles: {len(late)} cells that did not reach it, drawn at their end: a lower "
+        "bound; their batch sizes are in no fit. Values along a run depend on its schedule: a run "
+        "made to end there would get there sooner. Lines: steps and examples on a hyperbola, "
+        "E = E_min + S_min B, B_crit = E_min / S_min."
+    )
+    found = df[df["what"] == "critical"]
+    lines += [f"{row['series']}: {row['id']}." for _, row in found.iterrows()]
+    return [*lines, *df.attrs.get("notes", ()), *missing_note(df.attrs.get("missing", []))]
