@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["AnalysisError", "Progress", "cells", "rows", "studies", "training_progress"]
 
 FILES = ("cell.json", "metrics.jsonl", "DONE.json", "FAILED.json")
-STATUSES = ("done", "diverged", "failed", "running-or-interrupted", "not started")
+NOT_STARTED = "not started"
+STATUSES = ("done", "diverged", "failed", "running-or-interrupted", NOT_STARTED)
 CELL_ID = re.compile(r"b\d+-.+-[0-9a-f]{8}$")
 
 # The prefixes of the columns that hold a cell's fields, beside `batch_size` and `seed`.
@@ -33,7 +34,7 @@ FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
 COLUMNS = (
     *("id", "status", "batch_size", "seed", "steps", "examples", "pairs_per_step", "step"),
     *("examples_seen", "pairs_seen", "attempts", "seconds", "parameters", "dataset_fingerprint"),
-    *("error", "dropped_lines", "superseded_rows", "content"),
+    *("code", "error", "dropped_lines", "superseded_rows", "content"),
 )
 
 
@@ -79,8 +80,9 @@ def cells(
 ) -> pd.DataFrame:
     """Every cell of a study, one row each, whatever became of it.
 
-    Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, and for
-    cells that ended the last value of every metric. pairs_seen holds exact Python integers.
+    Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, `versions.*`
+    and `devices.*` of what trained it, and for cells that ended the last value of every metric.
+    pairs_seen holds exact Python integers.
 
     Args:
       planned: what the study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
@@ -131,13 +133,13 @@ def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, 
         status = "failed"
     else:
         started = content["cell.json"] or content["metrics.jsonl"]
-        status = "running-or-interrupted" if started else "not started"
+        status = "running-or-interrupted" if started else NOT_STARTED
     seconds = (done or {}).get("seconds") or {}
     return {
         "id": name,
         "status": status,
         **{k: about.get(k) for k in ("steps", "examples", "pairs_per_step", "parameters")},
-        "dataset_fingerprint": about.get("dataset_fingerprint"),
+        **{k: about.get(k) for k in ("dataset_fingerprint", "code")},
         **{k: last.get(k, 0) for k in ("step", "examples_seen", "pairs_seen")},
         "attempts": max(lines.attempts, last.get("attempt", 0)),
         "seconds": seconds.get("total"),
@@ -147,6 +149,7 @@ def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, 
         "content": _digest(name, content),
         **{f"seconds.{k}": v for k, v in seconds.items() if k != "total"},
         **_flatten(about.get("cell") or {}),
+        **_flatten({key: about.get(key) or {} for key in ("versions", "devices")}),
         **((done or {}).get("summary") or {}),
     }
 

@@ -305,6 +305,33 @@ def claims(
     )
 
 
+@app.command(epilog="Example: study report demo --out demo.html")
+def report(
+    name: Name,
+    root: Root = "runs",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Where to.  [default: STUDY-report.html]"),
+    ] = None,
+    metric: Metric = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Serve it on this machine and redraw it as records change."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of --watch; 0 is any free one.")
+    ] = 8765,
+    as_json: Json = False,
+) -> int:
+    """One HTML file: question, verdicts, figures, tables, provenance. It loads nothing."""
+    from sweeps import cli_report
+
+    of = cli_report.stated(name, *_recorded(name, _root(root)))
+    if watch:
+        return cli_report.watch(of, _root(root), metric=metric, port=port)
+    return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)
+
+
 @app.command(epilog="Example: study dash demo --out demo-workspace.json")
 def dash(
     name: Name,

@@ -74,11 +74,9 @@ def draw_each(
 
 
 def _draw(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
-    table = module.data(inputs)
-    missing = list(table.attrs.get("missing", ()))
-    ours = table[table["source"] != "paper"] if "source" in table else table
-    if not len(table) or (len(inputs.cells) and not len(ours)):
-        return Drawn(name=name, missing=missing, skipped=_why(table, missing, inputs))
+    table, missing, skipped = tabled(module, inputs)
+    if skipped:
+        return Drawn(name=name, missing=missing, skipped=skipped)
     path_csv = stem.with_name(f"{stem.name}.csv")
     table.to_csv(path_csv, index=False, lineterminator="\n")
     path_png, path_pdf = save(module.draw(table), stem)
@@ -87,11 +85,21 @@ def _draw(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
     )
 
 
+def tabled(module: Any, inputs: Inputs) -> tuple[pd.DataFrame, list[str], str | None]:
+    """A figure's table, what it misses, and the reason where it is not to be drawn."""
+    table = module.data(inputs)
+    missing = list(table.attrs.get("missing", ()))
+    ours = table[table["source"] != "paper"] if "source" in table else table
+    if not len(table) or (len(inputs.cells) and not len(ours)):
+        return table, missing, _why(table, missing, inputs)
+    return table, missing, None
+
+
 def _write(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
     table = module.table(inputs)
     missing = list(table.missing)
-    if len(inputs.cells) and not table.ours:
-        return Drawn(name=name, missing=missing, skipped=_why(pd.DataFrame(), missing, inputs))
+    if skipped := unlisted(table, inputs):
+        return Drawn(name=name, missing=missing, skipped=skipped)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("txt", "html", "csv")}
     paths["txt"].write_text(tables.text(table) + "\n")
     paths["html"].write_text(tables.fragment(table))
@@ -103,6 +111,13 @@ def _write(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
         path_csv=paths["csv"],
         missing=missing,
     )
+
+
+def unlisted(table: tables.Table, inputs: Inputs) -> str | None:
+    """The reason why a table of the paper is not to be shown for these cells."""
+    if not len(inputs.cells) or table.ours:
+        return None
+    return _why(pd.DataFrame(), list(table.missing), inputs)
 
 
 def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:

@@ -64,10 +64,15 @@ def of_study(
       AnalysisError: no such root or study.
     """
     cells = frame.cells(root, study, planned=planned, records=records)
-    folder = Path(root) / (records or study)
+    folder, own = records or study, set(cells["id"])
+
+    def read_rows() -> pd.DataFrame:
+        rows = frame.rows(root, folder)
+        return rows[rows["id"].isin(own)].reset_index(drop=True)
+
     return Inputs(
         cells=cells,
-        read_rows=lambda: frame.rows(root, records or study),
+        read_rows=read_rows,
         metric=metric,
-        read_items=lambda cell, key: read_items(folder / cell, key),
+        read_items=lambda cell, key: read_items(Path(root) / folder / cell, key),
     )

@@ -1,0 +1,14 @@
+"""A study as one HTML file: question, verdicts, figures, tables, and where the numbers come from.
+
+>>> from analysis.report import Stated, write
+>>> write("demo.html", "runs", Stated(study="demo"))
+
+The file loads nothing: style and figures are in it, and it has no script. The same records give
+the same bytes.
+"""
+
+from analysis.report.files import read, write
+from analysis.report.page import Live, html
+from analysis.report.stated import Assumption, Stated
+
+__all__ = ["Assumption", "Live", "Stated", "html", "read", "write"]

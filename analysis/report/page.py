@@ -1,0 +1,109 @@
+"""The page: what it says in which order, and the template that says it."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.claims import Verdict, judge
+from analysis.claims.finding import number
+from analysis.claims.show import KINDS
+from analysis.figures import FIGURES, TABLES
+from analysis.figures.inputs import Inputs
+from analysis.figures.quality import label
+from analysis.frame import NOT_STARTED, STATUSES
+from analysis.report.pictures import pictures
+from analysis.report.provenance import provenance
+from analysis.report.stated import Stated
+from analysis.report.tables import of_cells, of_unfinished, papers_tables
+
+HERE = Path(__file__).parent
+SAID = {"running-or-interrupted": "running or interrupted"}
+# Asks whether there is a newer page; the text of the element says what to ask and how often.
+SCRIPT = (HERE / "live.js").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A page that is served: its version, and how often (seconds) it asks for a newer one."""
+
+    version: str
+    every: float
+
+
+def html(
+    inputs: Inputs,
+    stated: Stated,
+    *,
+    figures: Mapping[str, Any] = FIGURES,
+    written: Mapping[str, Any] = TABLES,
+    live: Live | None = None,
+) -> str:
+    """The whole page. It loads nothing, and runs a script only if it is `live`.
+
+    Args:
+      figures, written: by name, modules of figures and of tables, see `analysis.figures`.
+    """
+    cells = inputs.cells
+    verdicts = judge(cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
+    # Without cells these would show the paper's numbers alone.
+    drawn = pictures(figures, inputs) if len(cells) else []
+    listed = papers_tables(written, inputs) if len(cells) else []
+    return _template().render(
+        stated=stated,
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=SCRIPT,
+        script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
+        live=live,
+        quality=" ".join(label(inputs.quality).split()),
+        states=_states(cells),
+        finished=int((cells["status"] == "done").sum()) if len(cells) else 0,
+        total=len(cells),
+        kinds=[(kind, n) for kind in KINDS if (n := sum(v.verdict == kind for v in verdicts))],
+        verdicts=[v for v in verdicts if v.verdict != "no data"],
+        untested=[v for v in verdicts if v.verdict == "no data"],
+        pictures=[p for p in drawn if not p.skipped],
+        tables=[t for t in listed if not t.skipped],
+        skipped=[(p.name, p.skipped) for p in drawn if p.skipped]
+        + [(t.name, t.skipped) for t in listed if t.skipped],
+        unfinished=of_unfinished(cells) if len(cells) else None,
+        waiting=list(cells["id"][cells["status"] == NOT_STARTED]) if len(cells) else [],
+        every_cell=of_cells(inputs) if len(cells) else None,
+        provenance=provenance(cells),
+    )
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["interval"] = _interval
+    environment.filters["number"] = number
+    return environment.get_template("page.html")
+
+
+def _states(cells: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Class name, words and number of cells of each state that there is."""
+    counts: Counter[str] = Counter(cells["status"]) if len(cells) else Counter()
+    known = [s for s in STATUSES if s in counts] + sorted({*counts} - {*STATUSES})
+    return [(state.replace(" ", "-"), SAID.get(state, state), counts[state]) for state in known]
+
+
+def _interval(verdict: Verdict) -> str:
+    low, high = number(verdict.low), number(verdict.high)
+    return f"{low} to {high}" if low and high else "none: one seed each"

@@ -1,0 +1,92 @@
+"""What made the records of a study, and what drew them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis import style
+from analysis.frame import NOT_STARTED
+
+DRAWN_WITH = ("pandas", "numpy", "scipy", "matplotlib")
+
+
+def provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """What to say, and how it is: hash, data, code, libraries, hardware, attempts, seconds."""
+    ran = cells[cells["status"] != NOT_STARTED] if len(cells) else cells
+    lines = []
+    if len(ran):
+        prints = _counted(
+            f"{name}, fingerprint {str(print_)[:10]}"
+            for name, print_ in zip(
+                ran.get("data.dataset", ""), ran["dataset_fingerprint"], strict=True
+            )
+            if isinstance(print_, str)
+        )
+        lines = [
+            ("records", style.provenance(ran).removeprefix("records ")),
+            ("data set", prints),
+            ("code", _counted(ran["code"].dropna())),
+            ("trained with", _versions(ran)),
+            ("hardware", _counted(_devices(ran))),
+            ("attempts", _attempts(ran)),
+            ("time", _seconds(ran)),
+            ("seen", f"{_total(ran['examples_seen'])} examples, {_total(ran['pairs_seen'])} pairs"),
+        ]
+    drawn = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in DRAWN_WITH)
+    lines.append(("drawn with", f"Python {platform.python_version()}, {drawn}"))
+    return [(what, said) for what, said in lines if said]
+
+
+def _counted(values: Iterable[object]) -> str:
+    """Each value, with its number of cells where there are several."""
+    counts = Counter(str(value) for value in values)
+    if len(counts) < 2:
+        return "".join(counts)
+    return "; ".join(f"{value} ({n} cells)" for value, n in sorted(counts.items()))
+
+
+def _versions(cells: pd.DataFrame) -> str:
+    names = [name for name in cells if name.startswith("versions.")]
+    said = [(name.removeprefix("versions."), sorted({*cells[name].dropna()})) for name in names]
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in said if values)
+
+
+def _devices(cells: pd.DataFrame) -> list[str]:
+    if "devices.kind" not in cells:
+        return []
+    known = cells[cells["devices.kind"].notna()]
+    several = {
+        name: known[f"devices.{name}"] if f"devices.{name}" in known else [1] * len(known)
+        for name in ("count", "processes")
+    }
+    return [
+        f"{int(count)} x {kind}" + (f" in {int(processes)} processes" if processes > 1 else "")
+        for kind, count, processes in zip(known["devices.kind"], *several.values(), strict=True)
+    ]
+
+
+def _attempts(cells: pd.DataFrame) -> str:
+    again = int((cells["attempts"] > 1).sum())
+    said = f"{int(cells['attempts'].sum()):,} of {len(cells):,} cells"
+    said += f"; {again} began more than once" if again else ""
+    dropped, superseded = int(cells["dropped_lines"].sum()), int(cells["superseded_rows"].sum())
+    said += f"; {superseded:,} superseded rows left out" if superseded else ""
+    return said + (f"; {dropped:,} torn lines left out" if dropped else "")
+
+
+def _seconds(cells: pd.DataFrame) -> str:
+    total = cells["seconds"].sum()
+    if not total:
+        return ""
+    training = cells["seconds.train"].sum() if "seconds.train" in cells else 0.0
+    part = f", {training / total:.0%} of them training steps" if training else ""
+    return f"{total:,.0f} seconds in cells that ended{part}"
+
+
+def _total(column: pd.Series) -> str:
+    return f"{sum(int(n) for n in column if n is not None and n == n):,}"
