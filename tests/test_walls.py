@@ -14,7 +14,21 @@ FORBIDDEN = {
     "study": {"ray", "sweeps", "analysis"},
     "analysis": {"jax", "flax", "optax", "orbax", "grain", "ray", "sweeps", "study"},
 }
-GROUND = ("cell", "durations", "fields", "measures", "model", "pairs", "recipe", "records")
+GROUND = (
+    *("cell", "durations", "fields", "measures", "model", "pairs", "places", "recipe"),
+    *("records", "rows"),
+)
+    "cell",
+    "durations",
+    "fields",
+    "measures",
+    "model",
+    "pairs",
+    "places",
+    "recipe",
+    "records",
+    "rows",
+)
 
 
 def imported(path: Path) -> set[str]:
