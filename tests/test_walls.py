@@ -18,17 +18,6 @@ GROUND = (
     *("cell", "durations", "fields", "measures", "model", "pairs", "places", "recipe"),
     *("records", "rows"),
 )
-    "cell",
-    "durations",
-    "fields",
-    "measures",
-    "model",
-    "pairs",
-    "places",
-    "recipe",
-    "records",
-    "rows",
-)
 
 
 def imported(path: Path) -> set[str]:
