@@ -43,8 +43,8 @@ def place(root: str | os.PathLike[str]) -> Path:
         raise AnalysisError(f"records in {scheme}:// need {package}{more}") from None
     except ValueError:
         raise AnalysisError(
-            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/... or "
-            "s3://BUCKET/..."
+            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/FOLDER "
+            "or s3://BUCKET/FOLDER"
         ) from None
     return cast(Path, found)
 

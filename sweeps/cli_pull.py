@@ -45,7 +45,7 @@ def pull(
     finally:
         tell("")
     if kind != "records":
-        shutil.rmtree(_staging(where))
+        shutil.rmtree(_staging(where), ignore_errors=True)
     if as_json:
         cells = [
             {"study": study, "id": name, **about}
@@ -87,7 +87,6 @@ def _from_wandb(
 ) -> tuple[RecordRoot, str, list[str]]:
     """Records made from wandb's runs, beside the snapshot to be; they stay there if it fails."""
     staging = _staging(where)
-    staging.mkdir(parents=True, exist_ok=True)
     if source.startswith(SERVER):
         from analysis import wandb_api
 
@@ -104,27 +103,29 @@ def _from_wandb(
     else:
         from analysis import wandb_files, wandb_runs
 
-        shutil.rmtree(staging)
-        staging.mkdir()
+        shutil.rmtree(staging, ignore_errors=True)
         runs = wandb_files.runs(Path(source.removeprefix(FILES)), check=check, progress=tell)
         ours = [r for r in runs if r.of_a_cell and (not studies or r.study in studies)]
         going_on = [run.id for run in ours if run.state == "running"]
         if going_on and not unfinished:
-            shutil.rmtree(staging)
+            said = "1 run has" if len(going_on) == 1 else f"{len(going_on)} runs have"
             raise AnalysisError(
-                f"{len(going_on)} runs have no end, such as {going_on[0]}: they go on or were "
-                "killed; take them as they are with --unfinished"
+                f"{said} no end, such as {going_on[0]}, which goes on or was killed; take what "
+                "there is with --unfinished"
             )
         for run in ours:
             wandb_runs.write_record(run, staging)
         skipped, kind, kept = sum(not run.of_a_cell for run in runs), "wandb-offline", []
+    if not RecordRoot(staging).studies():
+        asked = f" of {', '.join(studies)}" if studies else ""
+        raise AnalysisError(f"no runs{asked} in {source} that mirror cells of a study")
     if skipped:
         kept.append(f"{skipped} runs are of no cell of a study; left out")
     return RecordRoot(staging), kind, kept
 
 
 def _staging(where: Path) -> Path:
-    return where.with_name(f".{where.name}.wandb")
+    return where.with_name(f".{where.name}.pulling")
 
 
 def _wandb_version() -> dict[str, str]:
