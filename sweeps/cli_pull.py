@@ -99,7 +99,9 @@ def _from_wandb(
             progress=tell,
         )
         skipped, kind = len(fetched.skipped), "wandb"
-        kept = [f"{len(fetched.kept)} runs were fetched before"] if fetched.kept else []
+        kept = (
+            [f"{_count(len(fetched.kept), 'was', 'were')} fetched before"] if fetched.kept else []
+        )
     else:
         from analysis import wandb_files, wandb_runs
 
@@ -108,10 +110,9 @@ def _from_wandb(
         ours = [r for r in runs if r.of_a_cell and (not studies or r.study in studies)]
         going_on = [run.id for run in ours if run.state == "running"]
         if going_on and not unfinished:
-            said = "1 run has" if len(going_on) == 1 else f"{len(going_on)} runs have"
             raise AnalysisError(
-                f"{said} no end, such as {going_on[0]}, which goes on or was killed; take what "
-                "there is with --unfinished"
+                f"{_count(len(going_on), 'has', 'have')} no end, such as {going_on[0]}, which goes "
+                "on or was killed; take what there is with --unfinished"
             )
         for run in ours:
             wandb_runs.write_record(run, staging)
@@ -120,8 +121,12 @@ def _from_wandb(
         asked = f" of {', '.join(studies)}" if studies else ""
         raise AnalysisError(f"no runs{asked} in {source} that mirror cells of a study")
     if skipped:
-        kept.append(f"{skipped} runs are of no cell of a study; left out")
+        kept.append(f"{_count(skipped, 'is', 'are')} of no cell of a study; left out")
     return RecordRoot(staging), kind, kept
+
+
+def _count(runs: int, one: str, more: str) -> str:
+    return f"1 run {one}" if runs == 1 else f"{runs} runs {more}"
 
 
 def _staging(where: Path) -> Path:
@@ -147,7 +152,7 @@ def _text(made: dict[str, Any], where: Path) -> str:
     size = sum(file["bytes"] for file in made["files"].values())
     return (
         f"{table(head, rows, right={1, 3, 4})}\n{where}: {len(made['files'])} files, "
-        f"{size / 2**20:.1f} MiB; records {made['records'][:10]}"
+        f"{size / 1024:,.0f} KiB; records {made['records'][:10]}"
     )
 
 

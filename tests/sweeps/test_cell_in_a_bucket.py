@@ -21,7 +21,7 @@ CELL = Cell(
         image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
     ),
     optimizer=Adam(learning_rate=3e-3, warmup_percent=5),
-    budget=Budget(examples=640),
+    budget=Budget(examples=320),
     batch_size=16,
     evals=(ZeroShot(split="val_font"),),
 )
@@ -43,6 +43,7 @@ def without_times(frame):
     return frame.drop(columns=[c for c in frame if c in TIMES or c.startswith("seconds")])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # wandb's threads and stubs warn
 def test_a_cell_in_a_bucket_ends_as_one_in_a_folder(
     tmp_path, small_glyphs, monkeypatch, checkpoints_in_a_folder
