@@ -49,7 +49,7 @@ def place(root: str | os.PathLike[str]) -> Path:
     except ImportError:
         package, extra = EXTRAS.get(scheme, (f"an fsspec package for {scheme}", ""))
         more = f": pip install 'batch-size-study[{extra}]'" if extra else ""
-        raise RecordError(f"records in {scheme}:// need {package}{more}") from None
+        raise RecordError(f"a {scheme}:// bucket needs {package}{more}") from None
     except ValueError:
         raise RecordError(
             f"no place for records is called {scheme}://; give a folder, gs://BUCKET/FOLDER "
