@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps import cli_bench, cli_data
+from study.secrets import hide
+from sweeps import cli_bench, cli_data, cli_pull
 from sweeps.cluster import platforms
 
 app = typer.Typer(
@@ -31,11 +32,14 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_bench.app, name="bench")
+app.command(epilog=cli_pull.EXAMPLE)(cli_pull.pull)
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
 EXPECTED = (
+    ("study.aot", "AotError"),
     ("study.cell", "CellError"),
+    ("study.hardware", "HardwareError"),
     ("study.records", "RecordError"),
     ("study.data.dataset", "DataError"),
     ("analysis.errors", "AnalysisError"),
@@ -99,28 +103,24 @@ def version_option(
         raise typer.Exit
 
 
-@app.command("list", epilog="Example: study list")
-def list_studies(as_json: Json = False) -> int:
-    """The built-in studies, their cells and questions."""
-    from sweeps.grid import find, names
-    from sweeps.table import table
+@app.command("list", epilog="Example: study list table-8")
+def list_studies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="Its cells and assumptions.  [default: all studies]"
+        ),
+    ] = None,
+    only: Only = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> int:
+    """The built-in studies, or the cells of one and the assumptions that they rest on."""
+    from sweeps import cli_list
 
-    studies = [find(name) for name in names()]
-    if as_json:
-        rows = [
-            {"study": s.name, "cells": len(s.cells), "paper": s.paper, "question": s.question}
-            for s in studies
-        ]
-        print(json.dumps(rows, indent=1))
-    else:
-        print(
-            table(
-                ("study", "cells", "paper", "question"),
-                [(s.name, str(len(s.cells)), s.paper, s.question) for s in studies],
-                right={1},
-            )
-        )
-    return 0
+    if name is None:
+        return cli_list.studies(as_json=as_json)
+    return cli_list.study(_study(name, None, settings, only), as_json=as_json)
 
 
 @app.command(epilog="Example: study run demo --only batch_size=512 --parallel 2")
@@ -193,54 +193,6 @@ def status(
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
 
 
-@app.command(epilog="Example: study pull demo --from gs://lab/runs --out snapshots/demo")
-def pull(
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all that are there]"),
-    ] = None,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            envvar="STUDY_ROOT",
-            metavar="PLACE",
-            help="A folder, bucket or snapshot; wandb-offline:DIR; or wandb:ENTITY/PROJECT.",
-        ),
-    ] = "runs",
-    out: Annotated[
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
-    ] = None,
-    unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check/--no-check", help="Read .wandb files with wandb's own reader as well."
-        ),
-    ] = True,
-    verify: Annotated[
-        str | None,
-        typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
-
-    Interrupted, the same command goes on. What was taken of each cell, its state and rows, is in
-    the snapshot's manifest.json. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
-    """
-    from sweeps import cli_pull
-
-    if verify is not None:
-        return cli_pull.verify(verify, as_json=as_json)
-    return cli_pull.pull(
-        studies or [], source, out, unfinished=unfinished, check=check, as_json=as_json
-    )
-
-
 @app.command(epilog="Example: study figures demo --out figures")
 def figures(
     studies: Annotated[
@@ -259,10 +211,10 @@ def figures(
     names = studies or analysis.frame.studies(_root(root))
     if not names:
         raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
-    more = {"metric": metric} if metric else {}
+    more: dict[str, Any] = {"metric": metric} if metric else {}
     for name in names:
-        known, planned = _recorded(name, _root(root))
-        for figure in analysis.figures.draw_all(_root(root), known, out, planned=planned, **more):
+        known, where = _recorded(name, _root(root))
+        for figure in analysis.figures.draw_all(_root(root), known, out, **where, **more):
             paths = [figure.path_png, figure.path_pdf, figure.path_csv]
             files = [str(path) for path in paths if path is not None]
             drawn.append(
@@ -288,11 +240,27 @@ def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json
     """The paper's claims, tested on the records of a study."""
     import analysis
 
-    more = {"metric": metric} if metric else {}
-    found = analysis.claims.verdicts(_root(root), _recorded(name, _root(root))[0], **more)
+    more: dict[str, Any] = {"metric": metric} if metric else {}
+    known, where = _recorded(name, _root(root))
+    found = analysis.claims.verdicts(_root(root), known, **where, **more)
     show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
     print(show(found))
     return 0
+
+
+@app.command(epilog="Example: study dash demo --out demo-workspace.json")
+def dash(
+    name: Name,
+    settings: Set = None,
+    only: Only = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Write it here, and save nothing.")
+    ] = None,
+) -> int:
+    """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
+    from sweeps import cli_dash
+
+    return cli_dash.run(_study(name, None, settings, only), out=out)
 
 
 @app.command(epilog="Example: study doctor")
@@ -313,8 +281,8 @@ def _study(name: str, data: str | None, settings: list[str] | None, only: list[s
     return select(find(name), settings=settings, only=only or [])
 
 
-def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
-    """A study's name and planned cells; of records without a grid here, only the name."""
+def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
+    """A study's name, planned cells and folder; of records without a grid here, only the name."""
     from analysis import frame
     from study.cell import to_dict
     from sweeps.grid import StudyError, find
@@ -323,9 +291,19 @@ def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
         study = find(name)
     except StudyError:
         if "/" not in name and name in frame.studies(root):
-            return name, None
+            return name, {}
         raise
-    return study.name, [{"id": c.id, **to_dict(c)} for c in study.cells]
+    planned = [
+        {
+            "id": c.id,
+            "cell": to_dict(c),
+            "steps": c.steps,
+            "examples": c.examples,
+            "pairs_per_step": c.pairs_per_step,
+        }
+        for c in study.cells
+    ]
+    return study.name, {"planned": planned, "records": study.records}
 
 
 def _root(root: str) -> str:
@@ -369,14 +347,14 @@ def _explain(error: Exception) -> int:
     for module, name in EXPECTED:
         known = getattr(sys.modules.get(module), name, None)
         if known is not None and isinstance(error, known):
-            print(f"study: {_one_line(str(error))}", file=sys.stderr)
+            print(f"study: {hide(_one_line(str(error)))}", file=sys.stderr)
             return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"study-error-{stamp}-", suffix=".txt", delete=False
     ) as file:
-        traceback.print_exception(error, file=file)
-    said = _one_line(f"{type(error).__name__}: {error}")
+        file.write(hide("".join(traceback.format_exception(error))))
+    said = hide(_one_line(f"{type(error).__name__}: {error}"))
     print(f"study: unexpected {said}; the traceback is in {file.name}", file=sys.stderr)
     return UNEXPECTED
 

@@ -7,17 +7,65 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from analysis import snapshot
 from analysis.errors import AnalysisError
 from analysis.record import RecordRoot, opened
 from sweeps.table import table
 
+EXAMPLE = "Example: study pull demo --from gs://lab/runs --out snapshots/demo"
 FILES, SERVER = "wandb-offline:", "wandb:"
 
 
 def pull(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all that are there]"),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            envvar="STUDY_ROOT",
+            metavar="PLACE",
+            help="A folder, bucket or snapshot; wandb-offline:DIR; or wandb:ENTITY/PROJECT.",
+        ),
+    ] = "runs",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Read .wandb files with wandb's own reader as well."
+        ),
+    ] = True,
+    verify: Annotated[
+        str | None,
+        typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: JSON on standard output.")
+    ] = False,
+) -> int:
+    """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
+
+    Interrupted, the same command goes on. What was taken of each cell, its state and rows, is in
+    the snapshot's manifest.json. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
+    """
+    if verify is not None:
+        return check_snapshot(verify, as_json=as_json)
+    return make(studies or [], source, out, unfinished=unfinished, check=check, as_json=as_json)
+
+
+def make(
     studies: Sequence[str],
     source: str,
     out: str | None,
@@ -63,7 +111,7 @@ def pull(
     return 0
 
 
-def verify(where: str, *, as_json: bool) -> int:
+def check_snapshot(where: str, *, as_json: bool) -> int:
     """Checks every file of a snapshot; returns the exit code."""
     found = opened(where)
     if not isinstance(found, snapshot.Snapshot):

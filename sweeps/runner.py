@@ -69,7 +69,7 @@ def run(
     """Brings every cell of `study` to its end; cells that are over are not entered again.
 
     Arguments:
-      root: the folder of all records; those of this study go to `<root>/<study name>/`.
+      root: the folder of all records; those of this study go to `study.folder(root)`.
       parallel: cells at a time.
       address: of a Ray cluster to join, whose hosts must see `root` and the data at the same
         paths; None starts a cluster of our own.
@@ -93,7 +93,7 @@ def run(
         sweep = _Sweep(study, root, before, stop=stop, report=report, entry=entry, backoff=backoff)
         try:
             stop.raises = True
-            _make_folder(root / study.name)
+            _make_folder(study.folder(root))
             if address is not None:
                 check_address(address)
             prepare(study, report)
@@ -128,11 +128,13 @@ def prepare(study: Study, report: Report) -> None:
     )
     slow.start()
     try:
-        if "progress" in inspect.signature(make).parameters:
+        takes = inspect.signature(make).parameters
+        more = {"cells": study.cells} if "cells" in takes else {}
+        if "progress" in takes:
             with Steps() as steps:
-                make(data_root, progress=steps)
+                make(data_root, progress=steps, **more)
         else:
-            make(data_root)
+            make(data_root, **more)
     finally:
         slow.cancel()
 
@@ -208,7 +210,7 @@ class _Sweep:
         The driver has a lease of its own: cells stop when it is gone, whether we let go of it
         (that is how they are asked to) or were killed.
         """
-        path = self.root / self.study.name / f"{_DRIVER}{uuid.uuid4().hex[:8]}" / LEASE
+        path = self.study.folder(self.root) / f"{_DRIVER}{uuid.uuid4().hex[:8]}" / LEASE
         submit = up.ray.remote(num_cpus=1, max_retries=0, num_gpus=up.gpus_per_cell)(run_cell)
         until: float | None = None
         lease = Lease.acquire(path)
@@ -259,7 +261,7 @@ class _Sweep:
                     cell=to_dict(job.entry.cell),
                     execution=execution | {"data_root": self.data_root},
                     folder=str(job.entry.folder),
-                    study=self.study.name,
+                    study=self.study.records,
                     entry=self.entry,
                     driver=str(driver),
                 )

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from study.cell import Cell, Execution, from_dict
 from study.places import is_bucket, place
 from study.records import DONE, write_failure
+from study.secrets import hide
 from sweeps.lease import LEASE, Lease, LeaseHeld, LeaseLost, holder_of
 
 TRAIN = "study.train:train"
@@ -112,7 +113,7 @@ def run_here(
             if _of(error, _disk_is_full):
                 return _end("disk", error=_disk_line(error, folder))
             bad = any(base.__name__ in _BAD_INPUT for base in type(error).__mro__)
-            line = " ".join(str(error).split())
+            line = hide(" ".join(str(error).split()))
             line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
             with contextlib.suppress(Exception):  # a disk that just filled up
                 if not (folder / DONE).exists():
