@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from analysis import claims, figures, frame, intervals, panels, paper, report, style
+    from analysis import claims, figures, frame, intervals, panels, paper, report, snapshot, style
 
 __all__ = [
     "AnalysisError",
@@ -25,6 +25,7 @@ __all__ = [
     "panels",
     "paper",
     "report",
+    "snapshot",
     "style",
 ]
 

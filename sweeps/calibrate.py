@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.lines import read_lines
+from analysis.lines import read_lines, read_text
 from study.cell import Cell, CellError, from_dict
 from study.fit import Setting
 from study.flops import Flops, step_flops
@@ -135,7 +135,7 @@ def _of(about: dict[str, Any], folder: Path) -> Measured | None:
     except (KeyError, CellError):
         return None
     chip = chip_of(str(devices.get("kind")))
-    rates = [row[RATE] for row in read_lines(folder / "metrics.jsonl").rows if row.get(RATE)]
+    rates = [row[RATE] for row in read_lines(read_text(folder)).rows if row.get(RATE)]
     if chip is None or not rates:
         return None
     # The first line of a run still carries what starts with it.

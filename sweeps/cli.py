@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from study.secrets import hide
-from sweeps import cli_bench, cli_data
+from sweeps import cli_bench, cli_data, cli_pull
 from sweeps.cluster import platforms
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_bench.app, name="bench")
+app.command(epilog=cli_pull.EXAMPLE)(cli_pull.pull)
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
@@ -49,7 +50,10 @@ BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
 Root = Annotated[
-    str, typer.Option("--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder of all records.")
+    str,
+    typer.Option(
+        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -378,13 +382,14 @@ def _study(
 
 def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
     """A study's name, planned cells and folder; of records without a grid here, only the name."""
+    from analysis import frame
     from study.cell import to_dict
     from sweeps.grid import StudyError, find
 
     try:
         study = find(name)
     except StudyError:
-        if "/" not in name and (Path(root) / name).is_dir():
+        if "/" not in name and name in frame.studies(root):
             return name, {}
         raise
     planned = [
@@ -401,11 +406,10 @@ def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
 
 
 def _root(root: str) -> str:
-    from sweeps.grid import StudyError
+    """A folder, or a bucket that answers."""
+    from study.places import place, reached
 
-    if "://" in root:
-        raise StudyError(f"--root {root}: give a folder; a bucket can be mounted as one")
-    return root
+    return str(reached(place(root))) if "://" in root else root
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.places import place
 from analysis.report import Assumption, Stated, write
 from sweeps.grid import find
 
@@ -57,7 +58,7 @@ def watch(of: Stated, root: str, *, metric: str | None, port: int) -> int:
 
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    page = Watched(Path(root) / of.folder, drawing(root, of, metric=metric))
+    page = Watched(place(root) / of.folder, drawing(root, of, metric=metric))
     with serving(page, port=port) as address:
         print(f"{of.study}: {address} on this machine only; Ctrl-C ends it", flush=True)
         try:

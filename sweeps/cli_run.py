@@ -15,6 +15,7 @@ from pathlib import Path
 
 from study.cell import Cell
 from study.data.parallel import cores
+from study.places import place
 from study.tracker import why_offline
 from sweeps import ledger, runner
 from sweeps.grid import Study, StudyError
@@ -43,7 +44,7 @@ def run(
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in {study.folder(Path(root))}; "
+            f"why cells failed is in FAILED.json of their folders in {study.folder(place(root))}; "
             f"to try them again: {_again()}",
             file=out,
         )
@@ -52,7 +53,7 @@ def run(
 
 def dry_run(study: Study, root: str, *, as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
-    entries = ledger.read(study, Path(root).absolute())
+    entries = ledger.read(study, place(root).absolute())
     left = in_order(entries)
     if as_json:
         cells = [{"id": e.cell.id, "state": e.state, "steps": e.cell.steps} for e in left]
@@ -76,7 +77,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     from sweeps.cluster import environment
     from sweeps.worker import run_here
 
-    folder = study.folder(Path(root).absolute()) / cell.id
+    folder = study.folder(place(root).absolute()) / cell.id
     entry = ledger.entry(cell, folder)
     report = report_on(sys.stdout)
     if entry.over:

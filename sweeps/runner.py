@@ -7,7 +7,6 @@ tried again, and a full disk ends the sweep. When Ray itself dies it is started 
 from __future__ import annotations
 
 import inspect
-import shutil
 import threading
 import time
 import uuid
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from study.cell import to_dict
+from study.places import children, made, place, removed
 from study.records import RecordError, write_failure
 from sweeps import compiled, ledger
 from sweeps.cluster import check_address, cluster, quiet, slots, temporary
@@ -82,7 +82,7 @@ def run(
       RecordError: a record cannot be written or trusted; the sweep has stopped.
     """
     report = report or Silent()
-    root = Path(root).absolute()
+    root = place(root).absolute()
     before = ledger.read(study, root)
     if all(e.over for e in before):
         return Result(study=study.name, exit_code=0, states=ledger.count(before))
@@ -238,7 +238,7 @@ class _Sweep:
             return None
         finally:
             lease.release()
-            shutil.rmtree(path.parent, ignore_errors=True)
+            removed(path.parent)
 
     def submit(self, submit: Any, driver: Path) -> None:
         now = time.monotonic()
@@ -347,10 +347,10 @@ class _Sweep:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
     except OSError as error:
         said = error.strerror or error
         raise RecordError(f"cannot write {folder}: {said}; choose another --root") from None
-    for left in folder.glob(f"{_DRIVER}*"):  # by drivers that were killed
-        if holder_of(left / LEASE) is None:
-            shutil.rmtree(left, ignore_errors=True)
+    for left in children(folder):  # by drivers that were killed
+        if left.name.startswith(_DRIVER) and holder_of(left / LEASE) is None:
+            removed(left)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.cell import Cell, Execution, from_dict
+from study.places import is_bucket, place
 from study.records import DONE, write_failure
 from study.secrets import hide
 from sweeps.lease import LEASE, Lease, LeaseHeld, LeaseLost, holder_of
@@ -68,7 +69,7 @@ def run_cell(task: Task) -> Outcome:
         return run_here(
             from_dict(task.cell),
             Execution(**task.execution),
-            folder=Path(task.folder),
+            folder=place(task.folder),
             study=task.study,
             entry=task.entry,
             should_stop=stop.is_set,
@@ -142,8 +143,8 @@ def _watch(driver: str | None) -> Any:
 
     def look() -> None:
         assert driver is not None
-        path = Path(driver)
-        while not over.wait(0.5):
+        path = place(driver)
+        while not over.wait(5.0 if is_bucket(path) else 0.5):
             if holder_of(path) is None:
                 stop.set()
                 break

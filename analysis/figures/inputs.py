@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import frame, paper
-from analysis.items import read_items
+from analysis.errors import AnalysisError
 from analysis.panels import TOP1
 
 
@@ -23,7 +23,7 @@ class Inputs:
     cells: without rows where there are no records, so that only the paper's numbers are drawn.
     read_rows: called when a figure of curves asks for them.
     metric: the column of quality; None is each figure's own choice.
-    read_items: which evaluated examples a cell got right, by its id and a metric; see `items`.
+    read_items: which evaluated examples a cell got right, by its id and a metric; see `frame.items`.
     """
 
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -70,9 +70,16 @@ def of_study(
         rows = frame.rows(root, folder)
         return rows[rows["id"].isin(own)].reset_index(drop=True)
 
+    @functools.cache
+    def items(cell: str) -> dict[str, np.ndarray]:
+        try:
+            return frame.items(root, folder, cell)
+        except AnalysisError:  # torn by a kill: an interval over seeds alone is drawn
+            return {}
+
     return Inputs(
         cells=cells,
         read_rows=read_rows,
         metric=metric,
-        read_items=lambda cell, key: read_items(Path(root) / folder / cell, key),
+        read_items=lambda cell, key: items(cell).get(key),
     )

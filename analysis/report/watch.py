@@ -15,7 +15,9 @@ from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.figures.inputs import Inputs
-from analysis.frame import FILES
+from analysis.lines import METRICS, PARTS
+from analysis.places import place
+from analysis.record import WHOLE
 from analysis.report.files import read
 from analysis.report.page import Live, html
 from analysis.report.stated import Stated
@@ -23,6 +25,7 @@ from analysis.report.stated import Stated
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")
 EVERY = 5.0  # seconds between two looks
+FILES = (*WHOLE, METRICS)
 SHARE = 0.2  # of the time may go into drawing, since cells may train beside it
 
 
@@ -32,7 +35,7 @@ def drawing(
     """Draws the page from what is recorded by then; without a record it says so."""
 
     def draw(live: Live) -> str:
-        begun = (Path(root) / stated.folder).is_dir()
+        begun = (place(root) / stated.folder).is_dir()
         inputs = read(root, stated, metric=metric) if begun else Inputs(metric=metric)
         return html(inputs, stated, live=live)
 
@@ -82,11 +85,11 @@ class Watched:
 def stamp(folder: Path) -> str:
     """Changes when a record in the folder of a study does; reads no file."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*/*")):
-        if path.name in FILES:
+    for path in sorted([*folder.glob("*/*"), *folder.glob(f"*/{PARTS}/*")]):
+        if path.name in FILES or path.parent.name == PARTS:
             with contextlib.suppress(FileNotFoundError):  # FAILED.json goes when a cell is retried
                 state = path.stat()
-                digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+                digest.update(f"{path}\0{state.st_size}\0{state.st_mtime}\0".encode())
     return digest.hexdigest()[:16]
 
 
