@@ -24,6 +24,7 @@ GROUND = (
     "pairs",
     "recipe",
     "records",
+    "secrets",
 )
 
 
