@@ -23,7 +23,8 @@ class Inputs:
     cells: without rows where there are no records, so that only the paper's numbers are drawn.
     read_rows: called when a figure of curves asks for them.
     metric: the column of quality; None is each figure's own choice.
-    read_items: which evaluated examples a cell got right, by its id and a metric; see `frame.items`.
+    read_items: which evaluated examples a cell got right, by its id and a metric; see
+      `frame.items`.
     """
 
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)

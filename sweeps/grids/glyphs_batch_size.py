@@ -3,7 +3,7 @@
 SigLiT on glyphs, batch size x loss x budget, three seeds: Fig. 2 left, and by its three budgets
 Fig. 3: how long a run must be before a large batch pays.
 
-65,536 has two budgets: at the longest its 16 steps would take as long as all other cells.
+65,536 has two budgets: at the longest its 16 steps would take as long as all other cells here.
 """
 
 from __future__ import annotations

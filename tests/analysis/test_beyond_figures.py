@@ -1,7 +1,6 @@
 """The figures beyond the paper: what their tables hold, and that they draw from their CSV."""
 
 import io
-import json
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,7 @@ import pytest
 from analysis.figures.beyond import BEYOND
 from analysis.figures.inputs import Inputs
 from analysis.frame import COLUMNS
-from analysis.items import read_items
 from analysis.panels import TOP1
-from study.records import Record
 
 LOSS = "eval/fixed_loss/val/softmax"
 SIZES = (16, 32, 64, 128, 256, 512)
@@ -171,13 +168,3 @@ def test_no_ratio_where_the_signal_is_not_above_zero(inputs):
     seeds = table[table["what"] == "seed"]
     assert seeds["x"].min() == 30_000
     assert (seeds["value"] == 2.0 * seeds["series"].astype(float)).all()
-
-
-def test_items_are_read_as_they_were_written(tmp_path):
-    hits = np.random.default_rng(0).random(13) < 0.5
-    Record(tmp_path).items({TOP1: hits})
-    assert read_items(tmp_path, TOP1).tolist() == hits.tolist()
-    assert read_items(tmp_path, "eval/other/top1") is None
-    about = tmp_path / "items" / f"{TOP1.replace('/', '.')}.json"
-    about.write_text(json.dumps({"examples": 99}))
-    assert read_items(tmp_path, TOP1) is None
