@@ -163,8 +163,8 @@ def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
     )
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:
-        embeddings: Any = model.apply({"params": params}, batch["image"], batch["text"])
-        zimg_BxE, ztxt_BxE = embeddings
+        both: Any = model.apply({"params": params}, batch["image"], batch["text"])
+        zimg_BxE, ztxt_BxE = both
         logits_BxB = jnp.exp(params["t"]) * zimg_BxE @ ztxt_BxE.T
         if isinstance(cell.loss, Softmax):
             own_B = jnp.arange(cell.batch_size)

@@ -83,8 +83,8 @@ train(from_dict(cell), Execution(**how), folder=folder, study="s")
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, monkeypatch):
     first = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: first)
-    cell = dataclasses.replace(CELL, evals=(), budget=Budget(steps=400))
-    how = execution(small_glyphs, chunk_examples=1, checkpoint_every_percent=2)
+    cell = dataclasses.replace(CELL, evals=(), budget=Budget(steps=120))
+    how = execution(small_glyphs, chunk_examples=1, checkpoint_every_percent=5)
     train(cell, how, folder=tmp_path / "whole", study="s")
     command = [sys.executable, "-c", PROCESS, json.dumps(to_dict(cell))]
     command += [json.dumps(dataclasses.asdict(how)), str(tmp_path / "killed")]
