@@ -85,11 +85,11 @@ def draw(df: pd.DataFrame) -> Figure:
         head, memory, time = axes[DEVICES:]
         for (kind, name), look in LOOKS.items():
             series = f"{kind}, {name}"
-            for what, below in (("memory", memory), ("time", time)):
-                mine = df[(df["panel"] == what) & (df["series"] == series)]
-                marks.dots(below, mine, "batch_size", look, size=2.2)
+            for part, axes_ in (("memory", memory), ("time", time)):
+                mine = df[(df["panel"] == part) & (df["series"] == series)]
+                marks.dots(axes_, mine, "batch_size", look, size=2.2)
                 path = marks.means(mine)
-                marks.line(below, path, "batch_size", look, marker=look.marker, label=series)
+                marks.line(axes_, path, "batch_size", look, marker=look.marker, label=series)
         style.key(head, memory.get_legend_handles_labels()[0], 2)
         sizes = sorted(df["batch_size"].unique())
         memory.set_yscale("log")
