@@ -205,6 +205,12 @@ class Execution:
       from so many MiB on (see `study.sharding.laid_out`); None keeps all whole on each device.
     eval_batch_size: how many images or texts an evaluation embeds at a time, whatever the batch
       size of the cell.
+    keep_last: how many of the latest checkpoints stay; with one, damage to it means to start
+      afresh.
+    keep_every_percent: what is saved at these parts of the run stays for good.
+    gradient_noise_batches: how many batches of the stream, beyond the run's end, each row of
+      metrics measures the noise of the gradient with (`study.gradient_noise`); they lie on the
+      devices together. None measures none.
     decode_threads: that read images; None is one for each core.
     """
 
@@ -214,6 +220,9 @@ class Execution:
     eval_batch_size: Positive = 2048
     log_every_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
     checkpoint_every_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
+    keep_last: Positive = 2
+    keep_every_percent: Annotated[float, Field(gt=0, le=100)] | None = None
+    gradient_noise_batches: Annotated[int, Field(ge=2)] | None = None
     wandb: bool = True
     microbatch: Positive | Literal["auto"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None

@@ -1,13 +1,15 @@
-"""Checkpoints with Orbax: asynchronous, atomic, the last two kept."""
+"""Checkpoints with Orbax: asynchronous, atomic, the last few kept and some for good."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
 from study.records import RecordError
 
@@ -17,13 +19,20 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one cell.
 
-    Two are kept, because a kill between the writing of one and the removal of its predecessor
-    must never leave none. Every process of a run calls every method.
+    One is removed when its successor is whole, so a kill never leaves none. Every process of a
+    run calls every method.
+
+    Arguments:
+      keep_last: how many of the latest stay.
+      keep_at: steps of which a checkpoint, where there is one, stays for good.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, keep_last: int = 2, keep_at: Collection[int] = ()):
+        kept = [policies.LatestN(keep_last), policies.CustomSteps(sorted(keep_at))]
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, create=True, cleanup_tmp_directories=True
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            create=True,
+            cleanup_tmp_directories=True,
         )
         self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -56,19 +56,15 @@ class Feed:
         A piece ends at every due step.
         """
         lengths = _lengths(first_step, self._cell.steps, self.chunk, due)
-        stream = batches(
-            self._source,
-            seed=self._cell.seed,
-            batch_size=self._cell.batch_size,
-            first_step=first_step,
-            chunks=lengths,
-            rows=own_rows(self._mesh, self._cell.batch_size),
-            read=self._read,
-            flip=self._cell.data.flip,
-            replaced=self._count,
-        )
+        stream = self._stream(first_step, lengths, self._count)
         for length, arrays in zip(lengths, stream, strict=True):
-            yield length, self._to_devices(arrays)
+            yield length, self._to_devices(arrays, self.chunk)
+
+    def beyond(self, step: int, count: int) -> dict[str, jax.Array]:
+        """`count` batches of the stream that the run itself never takes, others at each step."""
+        first = self._cell.steps + step * count
+        (arrays,) = self._stream(first, [count], None)
+        return self._to_devices(arrays, count)
 
     def metrics(self) -> dict[str, int]:
         """How many examples of all processes stood in for others; nothing where none did."""
@@ -77,15 +73,30 @@ class Feed:
             count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
         return {REPLACED: count} if count else {}
 
+    def _stream(
+        self, first_step: int, lengths: list[int], replaced: Callable[[int], None] | None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        return batches(
+            self._source,
+            seed=self._cell.seed,
+            batch_size=self._cell.batch_size,
+            first_step=first_step,
+            chunks=lengths,
+            rows=own_rows(self._mesh, self._cell.batch_size),
+            read=self._read,
+            flip=self._cell.data.flip,
+            replaced=replaced,
+        )
+
     def _count(self, replaced: int) -> None:
         self.replaced += replaced
 
-    def _to_devices(self, arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Batches padded to the length that the loop was compiled for, spread over devices."""
+    def _to_devices(self, arrays: dict[str, np.ndarray], length: int) -> dict[str, jax.Array]:
+        """Batches padded to the length that a loop was compiled for, spread over devices."""
         out, where = {}, by_row(self._mesh, leading=1)
         for name, a in arrays.items():
-            if len(a) < self.chunk:
-                a = np.concatenate([a, np.zeros((self.chunk - len(a), *a.shape[1:]), a.dtype)])
+            if len(a) < length:
+                a = np.concatenate([a, np.zeros((length - len(a), *a.shape[1:]), a.dtype)])
             out[name] = jax.make_array_from_process_local_data(where, a)
         return out
 

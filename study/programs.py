@@ -18,9 +18,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from study.cell import Cell, Data, Execution
+from study.gradient_noise import GradientNoise, gradient_noise
+from study.hashing import mix
 from study.microbatch import GIB, fitting, room
+from study.optimizer import without_frozen
 from study.sharding import by_row, check, laid_out, replicated
-from study.step import State, initial_state, make_loop, make_step
+from study.step import State, initial_state, make_gradients, make_loop, make_step
 
 PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
 
@@ -115,6 +118,23 @@ def initial(
     return state
 
 
+def noise(
+    cell: Cell,
+    execution: Execution,
+    vocabulary: int,
+    state: State,
+    batches: dict[str, jax.Array],
+    mesh: Mesh,
+    *,
+    microbatch: int | None,
+) -> GradientNoise:
+    """`GradientNoise` at the state's parameters, by batches with axes (K, rows, ...)."""
+    measure = _noise(
+        _family(cell), vocabulary, mesh, microbatch, execution.remat, execution.fsdp_mib
+    )
+    return GradientNoise(*jax.device_get(measure(state, batches)))
+
+
 def steps_per_piece(
     cell: Cell, execution: Execution, image_shape: tuple[int, ...], image_dtype: Any = np.float32
 ) -> int:
@@ -192,6 +212,28 @@ def _program(
         "text": batches((family.data.text_length,), np.int32),
     }
     return Program(loop=loop, arguments=(state, batch, jax.ShapeDtypeStruct((), np.int32)))
+
+
+@functools.lru_cache(maxsize=32)
+def _noise(
+    family: Cell,
+    vocabulary: int,
+    mesh: Mesh,
+    microbatch: int | None,
+    remat: bool,
+    fsdp_mib: float | None,
+) -> Any:
+    whole = make_gradients(family, vocabulary, mesh, microbatch=microbatch, remat=remat)
+
+    def gradients(params: Any, batch: Any, key: jax.Array) -> Any:
+        trained = without_frozen(family, whole(params, batch, key)[1])
+        return jax.lax.with_sharding_constraint(trained, laid_out(trained, mesh, fsdp_mib))
+
+    def measure(state: State, batches: dict[str, jax.Array]) -> GradientNoise:
+        key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
+        return gradient_noise(gradients, state.params, batches, key)
+
+    return jax.jit(measure, out_shardings=replicated(mesh))
 
 
 @functools.lru_cache(maxsize=32)

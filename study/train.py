@@ -29,11 +29,12 @@ from study.durations import every
 from study.evals import Evaluator
 from study.feed import REPLACED, Feed
 from study.interop.start import start_from
-from study.programs import compiled, initial
+from study.programs import compiled, initial, noise
 from study.provenance import code_version, versions
 from study.records import Record, Seen
 from study.sharding import check, laid_out, mesh_over, put, whole_here
 from study.step import Metrics, State
+from study.throughput import Meter
 from study.tracker import WandbMirror
 
 
@@ -81,7 +82,7 @@ class _Run:
 
     def __init__(self, cell: Cell, execution: Execution, record: Record, study: str):
         self.cell, self.execution, self.record = cell, execution, record
-        self.seconds = dict.fromkeys(("open", "compile", "train", "eval", "checkpoint"), 0.0)
+        self.seconds = dict.fromkeys(("open", "compile", "eval", "noise", "checkpoint"), 0.0)
         self.started = time.perf_counter()
         self.primary = jax.process_index() == 0
         self.mesh = mesh_over(jax.devices())
@@ -89,6 +90,8 @@ class _Run:
         self.summary: dict[str, Any] = {}
         self.start: dict[str, Any] | None = None
         self.checkpoints: Checkpoints | None = None
+        self.meter: Meter | None = None
+        self.microbatch: int | None = None
         self.mirror: WandbMirror | None = None
         with self._timed("open"):
             self._open(study)
@@ -100,12 +103,17 @@ class _Run:
         self.vocabulary = tokenizer.vocabulary
         read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
         self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
+        self.meter = Meter(cell, channels=self.feed.image_shape[-1])
         self.evaluator = Evaluator(cell, self.dataset, tokenizer, self.execution.eval_batch_size)
         state = initial(cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh)
         if cell.model.init is not None:
             params, self.start = start_from(cell.model.init, state.params, self.execution.data_root)
             state = state._replace(params=self._placed(params))
-        self.checkpoints = Checkpoints(self.record.folder / "checkpoints")
+        self.checkpoints = Checkpoints(
+            self.record.folder / "checkpoints",
+            keep_last=self.execution.keep_last,
+            keep_at=self._kept_at(),
+        )
         self.state: State = self.checkpoints.restore(state) or state
         self.step = int(self.state.step)
         if not self.primary:
@@ -130,47 +138,47 @@ class _Run:
         )
 
     def go(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        assert self.meter is not None
         cell, steps = self.cell, self.cell.steps
         log_at = set(every(self.execution.log_every_percent, steps))
-        save_at = set(every(self.execution.checkpoint_every_percent, steps))
+        save_at = set(every(self.execution.checkpoint_every_percent, steps)) | self._kept_at()
         eval_at = self.evaluator.steps
-        loop = None
-        logged, clock = self.step, time.perf_counter()
-        for length, batch in self.feed.pieces(self.step, log_at | save_at | eval_at):
+        due = log_at | save_at | eval_at
+        loop, logged = None, self.step
+        for length, batch in self.feed.pieces(self.step, due):
+            self.meter.arrived()
             if loop is None:
                 with self._timed("compile"):
                     loop = self._compile()
-                clock = time.perf_counter()
+                self.meter.start()
             self.state, metrics = loop(self.state, batch, np.int32(length))
+            self.meter.handed_over(metrics)
             self.step += length
             stopping = _agreed(should_stop)
+            if self.step not in due and not stopping:
+                continue
+            jax.block_until_ready(self.state)
+            self.meter.stop()
             if self.step in log_at or stopping:
-                jax.block_until_ready(metrics)
-                seconds = time.perf_counter() - clock
-                self.seconds["train"] += seconds
-                rate = (self.step - logged) * cell.batch_size / seconds
-                if not self._log(metrics, rate):
+                if not self._log(metrics, self.meter.row(self.step - logged)):
                     return self._finish("diverged")
-                logged, clock = self.step, time.perf_counter()
+                logged = self.step
             if self.step in eval_at:
-                jax.block_until_ready(self.state)
-                self.seconds["train"] += time.perf_counter() - clock
                 with self._timed("eval"):
                     self._evaluate()
-                clock = time.perf_counter()
             if self.step in save_at or stopping:
-                jax.block_until_ready(self.state)
-                self.seconds["train"] += time.perf_counter() - clock
                 self._save()
-                clock = time.perf_counter()
             if stopping and self.step < steps:
                 raise Stopped(f"{cell.id} stopped at step {self.step} of {steps}")
+            self.meter.start()
         return self._finish("done")
 
     def close(self) -> None:
         """Leaves files whole, however the attempt ended."""
         if self.checkpoints is not None:
             self.checkpoints.close()
+        if self.meter is not None:
+            self.meter.close()
         if self.mirror is not None:
             self.mirror.finish(failed=self.record.done is None)
         self.record.close()
@@ -180,21 +188,34 @@ class _Run:
         loop, found = compiled(
             self.cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh
         )
+        asked = self.execution.microbatch
+        self.microbatch = asked if isinstance(asked, int) else found
         if found is not None:
             self.summary["execution/microbatch"] = found
         return loop
 
     # --- what happens between steps -------------------------------------------------------------
 
-    def _log(self, metrics: Metrics, rate: float) -> bool:
+    def _log(self, metrics: Metrics, speed: dict[str, float]) -> bool:
         """Records the metrics of the last step; False when the loss is no number any more."""
-        values: dict[str, Any] = Metrics(*jax.device_get(metrics)).named()
-        values["train/examples_per_s"] = round(rate, 1)
+        values: dict[str, Any] = Metrics(*jax.device_get(metrics)).named() | speed
         # Of one step, and exact: the selection keeps neither one more nor one less.
         values["train/positive_pairs"] = self.cell.batch_size
         values["train/negative_pairs"] = self.cell.pairs.negatives(self.cell.batch_size)
-        self._row(values | self.feed.metrics())
+        self._row(values | self.feed.metrics() | self._noise())
         return math.isfinite(values["train/loss"])
+
+    def _noise(self) -> dict[str, float]:
+        count = self.execution.gradient_noise_batches
+        if count is None:
+            return {}
+        with self._timed("noise"):
+            found = noise(
+                *(self.cell, self.execution, self.vocabulary, self.state),
+                *(self.feed.beyond(self.step, count), self.mesh),
+                microbatch=self.microbatch,
+            )
+        return found.named()
 
     def _evaluate(self) -> None:
         result = self.evaluator.run(self.step, whole_here(self.state.params))
@@ -215,7 +236,9 @@ class _Run:
             self.checkpoints.close()
         self.checkpoints = None
         total = time.perf_counter() - self.started
-        seconds = {k: round(v, 3) for k, v in {"total": total, **self.seconds}.items()}
+        assert self.meter is not None
+        spent = {"total": total, "train": self.meter.seconds, **self.seconds}
+        seconds = {k: round(v, 3) for k, v in spent.items()}
         seen = self._seen(self.step)
         if not self.primary:
             return {"status": status, "step": seen.step}
@@ -232,6 +255,10 @@ class _Run:
             self.mirror.row(seen, self.record.attempt, values)
 
     # --- where things are -----------------------------------------------------------------------
+
+    def _kept_at(self) -> set[int]:
+        share = self.execution.keep_every_percent
+        return set() if share is None else set(every(share, self.cell.steps))
 
     def _seen(self, step: int) -> Seen:
         return Seen(step, step * self.cell.batch_size, step * self.cell.pairs_per_step)

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from study.cell import (
     Adafactor,
     Cell,
+    CellError,
     Execution,
     Model,
     Sigmoid,
     Softmax,
-    TextTransformer,
+    TextAverage,
     ViT,
 )
+from study.checkpoint import Checkpoints
 from study.durations import Budget
-from study.pairs import Groups, Negatives
-from study.programs import compiled, initial
-from study.sharding import by_row
+from study.programs import compiled, initial, program
+from study.sharding import AXES, by_row, check, laid_out, mesh_over, own_rows, put, whole_here
 from tests.study.reference import mesh_of
 
 VOCABULARY, IMAGE, STEPS = 64, (12, 12, 1), 4
 CELL = Cell(
     model=Model(
-        image=ViT(variant="mu/6", depth=2, image_size=12),
-        text=TextTransformer(variant="mu", depth=2),
+        image=ViT(variant="mu/6", depth=2, image_size=12, pool="gap"),
+        text=TextAverage(width=32),
         embed_dim=32,
     ),
     optimizer=Adafactor(learning_rate=3e-3, factor_from=8),
@@ -58,10 +62,14 @@ def trained(cell, execution, mesh):
     return loop(state, placed, np.int32(STEPS))
 
 
-def assert_same(got, want, tolerance=2e-4):
+def assert_same(got, want):
+    """Equal but for the rounding of sums, and of what is stored in bfloat16."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True
     ):
+        if "key" in str(path) and "bias" in str(path):
+            continue  # its gradient is rounding alone, which the optimizer makes a whole step of
+        tolerance = 2**-9 if b.dtype == jnp.bfloat16 else 2e-4
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert np.linalg.norm(a - b) <= tolerance * max(np.linalg.norm(b), 1e-1), path
 
@@ -70,17 +78,12 @@ def cut_leaves(tree):
     return [a for a in jax.tree.leaves(tree) if not a.sharding.is_fully_replicated]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "loss",
-    [
-        Sigmoid(),
-        Softmax(),
-        Sigmoid(pairs=Negatives(keep="hard", per_positive=3)),
-        Sigmoid(pairs=Groups(size=4)),
-    ],
-    ids=["sigmoid", "softmax", "hard", "groups"],
+    ("execution", "shape", "loss"),
+    [(CUT, (2, 4), Sigmoid()), (WHOLE, (2, 4), Softmax())],
+    ids=["cut", "whole"],
 )
-@pytest.mark.parametrize(("execution", "shape"), [(CUT, (1, 8)), (CUT, (2, 4)), (WHOLE, (2, 4))])
 def test_a_run_is_the_same_wherever_its_arrays_lie(execution, shape, loss):
     """Parameters, optimizer state and every metric after some steps, by the paper's optimizer."""
     cell = dataclasses.replace(CELL, loss=loss)
@@ -89,3 +92,88 @@ def test_a_run_is_the_same_wherever_its_arrays_lie(execution, shape, loss):
     assert bool(cut_leaves(state)) == (execution is CUT)
     assert_same(state, one)
     assert_same(metrics, one_metrics)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_cut_parameters_is_restored_whole_and_back(tmp_path):
+    state, _ = trained(CELL, CUT, mesh_of(2, 4))
+    whole_like = initial(CELL, WHOLE, VOCABULARY, IMAGE, mesh_of(1, 1))
+    cut_like = initial(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
+    written = state
+    for folder, like in (("whole", whole_like), ("cut", cut_like)):
+        checkpoints = Checkpoints(tmp_path / folder)
+        checkpoints.save(STEPS, written)
+        checkpoints.close()
+        checkpoints = Checkpoints(tmp_path / folder)
+        written = checkpoints.restore(like)
+        checkpoints.close()
+        jax.tree.map(np.testing.assert_array_equal, written, state)
+        got, want = (jax.tree.map(lambda a: a.sharding, tree) for tree in (written, like))
+        assert got == want
+
+
+def test_parameters_are_gathered_for_the_evaluations():
+    mesh = mesh_of(2, 4)
+    tree = {"a": np.arange(64.0).reshape(4, 16), "b": np.ones(3)}
+    placed = put(tree, laid_out(tree, mesh, 0.0))
+    assert len(cut_leaves(placed)) == 1
+    gathered = whole_here(placed)
+    jax.tree.map(np.testing.assert_array_equal, gathered, tree)
+    assert not cut_leaves(gathered)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fsdp_mib", "spec"),
+    [
+        ((512, 1024), 1.0, P(None, "data")),
+        ((1024, 512), 1.0, P("data")),
+        ((12, 256, 256), 1.0, P(None, None, "data")),  # the last of equals
+        ((1022, 512), 1.0, P(None, "data")),  # the longest cannot be cut evenly
+        ((1022, 513), 1.0, P()),
+        ((512, 1024), 2.1, P()),
+        ((), 0.0, P()),
+        ((512, 1024), None, P()),
+    ],
+)
+def test_which_arrays_are_cut_and_where(shape, fsdp_mib, spec):
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    assert laid_out(leaf, mesh_of(2, 4), fsdp_mib).spec == spec
+
+
+def test_devices_of_a_slice_are_a_row_of_the_mesh():
+    devices = [SimpleNamespace(id=k, slice_index=k % 2, platform="cpu") for k in range(8)]
+    devices = [SimpleNamespace(**vars(d), device_kind="cpu", process_index=0) for d in devices]
+    mesh = mesh_over(devices)
+    assert mesh.axis_names == AXES
+    assert [[d.id for d in row] for row in mesh.devices] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert mesh_over(jax.devices()).devices.shape == (1, 8)
+
+
+def test_a_process_reads_the_rows_of_its_devices_which_need_not_be_neighbours():
+    devices = [SimpleNamespace(process_index=k) for k in (0, 1, 1, 0)]
+    mesh = SimpleNamespace(devices=np.array(devices).reshape(2, 2), size=4)
+    assert own_rows(mesh, 8).tolist() == [0, 1, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("cell", "execution", "shape", "words"),
+    [
+        ({"batch_size": 20}, WHOLE, (2, 4), "batch_size: 20 cannot be spread evenly over 8 dev"),
+        ({}, CUT, (1, 1), r"execution.fsdp_mib: 0.001 cuts .* leave it out"),
+        ({}, CUT, (4, 1), r"execution.fsdp_mib: .* here is one"),
+    ],
+)
+def test_what_cannot_be_laid_out_is_one_line(cell, execution, shape, words):
+    with pytest.raises(CellError, match=words) as why:
+        check(dataclasses.replace(CELL, **cell), execution, mesh_of(*shape))
+    assert "\n" not in str(why.value)
+
+
+def test_a_program_needs_no_devices_and_says_where_everything_lies():
+    made = program(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
+    state, batch, count = made.arguments
+    assert (batch["image"].shape, batch["text"].shape) == ((4, 16, *IMAGE), (4, 16, 16))
+    assert batch["image"].sharding.spec == P(None, AXES)
+    assert count.shape == ()
+    assert cut_leaves(state.params)
+    assert cut_leaves(state.opt_state)

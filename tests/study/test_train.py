@@ -40,6 +40,7 @@ from study.interop import big_vision
 from study.pairs import Groups, Negatives
 from study.records import METRICS, RecordError
 from study.step import initial_state
+from study.throughput import CLOCKED
 from study.train import Stopped, train
 
 EVALS = (
@@ -82,10 +83,14 @@ def rows(folder: Path) -> list[dict]:
         if row.get("event") == "start":
             kept = [r for r in kept if r["step"] <= row["step"]]
             continue
-        for key in ("time", "attempt", "train/examples_per_s"):
+        for key in ("time", "attempt", *CLOCKED):
             row.pop(key, None)
         kept.append(row)
     return kept
+
+
+def without_clock(done: dict) -> dict:
+    return {k: v for k, v in done["summary"].items() if k not in CLOCKED}
 
 
 def final_params(cell, folder):
@@ -142,10 +147,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, 
     again = {r["step"]: r for r in rows_with_evals(tmp_path / "b")}
     for row in rows_with_evals(tmp_path / "a"):
         assert again[row["step"]] == row
-    drop = "train/examples_per_s"
-    assert {k: v for k, v in parts["summary"].items() if k != drop} == {
-        k: v for k, v in whole["summary"].items() if k != drop
-    }
+    assert without_clock(parts) == without_clock(whole)
     jax.tree.map(
         np.testing.assert_array_equal,
         final_params(cell, tmp_path / "a"),
@@ -182,10 +184,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, small_glyphs, one_device,
     damage(saved[1])
     parts = go("b")
     assert f"going on from {saved[0].name}" in caplog.text
-    drop = "train/examples_per_s"
-    assert parts["summary"].keys() == whole["summary"].keys()
-    for key in whole["summary"].keys() - {drop}:
-        assert parts["summary"][key] == whole["summary"][key], key
+    assert without_clock(parts) == without_clock(whole)
 
 
 def test_when_no_checkpoint_can_be_read_one_line_says_so(tmp_path, small_glyphs, one_device):
@@ -252,17 +251,28 @@ def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatc
     about = json.loads((tmp_path / "8" / "cell.json").read_text())
     assert about["devices"]["count"] == 8
     for key, value in one["summary"].items():
-        if key.startswith(("train/", "eval/fixed")) and key != "train/examples_per_s":
+        if key.startswith(("train/", "eval/fixed")) and key not in CLOCKED:
             np.testing.assert_allclose(eight["summary"][key], value, rtol=2e-3, atol=2e-4)
 
 
 def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_device):
     a = train(CELL, execution(small_glyphs), folder=tmp_path / "a", study="s")
-    other = execution(small_glyphs, chunk_examples=999, checkpoint_every_percent=100)
+    other = execution(
+        small_glyphs,
+        chunk_examples=999,
+        checkpoint_every_percent=50,
+        keep_every_percent=50,
+        keep_last=1,
+        gradient_noise_batches=2,
+    )
     b = train(CELL, other, folder=tmp_path / "b", study="s")
-    drop = "train/examples_per_s"
-    for key in a["summary"].keys() - {drop}:
-        assert a["summary"][key] == b["summary"][key], key
+    noise = {"train/gradient_noise", "train/gradient_signal"}
+    measured = [row for row in rows(tmp_path / "b") if noise <= row.keys()]
+    assert [row["step"] for row in measured] == list(range(4, 41, 4))
+    assert all(row["train/gradient_noise"] > 0 for row in measured)
+    b["summary"] = {k: v for k, v in b["summary"].items() if k not in noise}
+    assert without_clock(a) == without_clock(b)
+    assert {int(p.name) for p in (tmp_path / "b" / "checkpoints").iterdir()} == {20, 40}
 
 
 def test_started_from_its_own_start_a_cell_trains_the_same(tmp_path, small_glyphs, one_device):
@@ -342,6 +352,7 @@ def test_what_is_recorded(tmp_path, small_glyphs, one_device):
     assert about["versions"]["jax"] == jax.__version__
     assert about["parameters"] > 1000
     names = {"loss", "t", "b", "lr", "grad_norm", "update_norm", "param_norm", "examples_per_s"}
+    names |= {"data_wait_share"}
     names |= {f"{s}_logit_{k}" for s in ("pos", "neg", "kept") for k in ("mean", "min", "max")}
     assert {f"train/{n}" for n in names} <= done["summary"].keys()
     for key in (

@@ -10,10 +10,20 @@ jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank
 
 import json  # noqa: E402
 
+import numpy as np  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
+
+import study.train  # noqa: E402
 from study.cell import Execution, from_dict  # noqa: E402
+from study.sharding import AXES  # noqa: E402
 from study.train import train  # noqa: E402
 
 cell = from_dict(json.loads(sys.argv[5]))
-execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50)
+how = json.loads(sys.argv[6])
+if how.pop("crossed"):
+    # Two slices, of which each process holds half, as hosts of a pod may.
+    devices = np.array(jax.devices()).reshape(2, 2).T
+    study.train.mesh_over = lambda _: Mesh(devices, AXES)
+execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50, **how)
 done = train(cell, execution, folder=folder, study="s")
 print(json.dumps({"rank": rank, "step": done["step"]}))

@@ -1,0 +1,208 @@
+"""`study bench step`: our training step beside a plain one that makes the same parameters.
+
+The plain step is what one would write by hand with flax and optax: the same towers, optax's own
+optimizer, the loss of all B x B logits at once, one `jit`, one Python loop. It has no choice of
+negatives, no statistics, no norms, no mesh and no microbatches. Both run the same steps in turn, in
+one process on one device, so that whatever else the machine does falls on both; a ratio is the
+median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from study.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    Execution,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    TextTransformer,
+    ViT,
+)
+from study.durations import Budget
+from study.optimizer import schedule
+from study.programs import compiled, initial
+from study.sharding import by_row, mesh_over
+from study.towers.two_towers import TwoTowers
+
+VOCABULARY = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Our step beside the plain one.
+
+    Attributes:
+      steps: in a round. examples: in a step.
+      ours_seconds, plain_seconds: of one step, medians over rounds.
+      ratio: ours over the plain one's in the same round, the median; `ratios` are all of them.
+      difference: norm of the difference between both parameters after the last round, over the
+        norm of how far they moved: that both do the same work.
+    """
+
+    name: str
+    loss: str
+    batch_size: int
+    steps: int
+    ours_seconds: float
+    plain_seconds: float
+    ratio: float
+    ratios: tuple[float, ...]
+    difference: float
+
+
+def siglit(batch_size: int, loss: Sigmoid | Softmax, steps: int) -> tuple[Cell, tuple[int, ...]]:
+    """The demo's SigLiT cell, and the shape of one image: a cached embedding."""
+    image = CachedImage(embeddings="bench", dim=96)
+    model = Model(image=image, text=TextAverage(), embed_dim=96)
+    return _cell(model, batch_size, loss, steps), (96,)
+
+
+def siglip(
+    batch_size: int,
+    loss: Sigmoid | Softmax,
+    steps: int,
+    *,
+    variant: str = "mu/8",
+    image_size: int = 32,
+) -> tuple[Cell, tuple[int, ...]]:
+    """A SigLIP cell from scratch, and the shape of one image."""
+    image = ViT(variant=variant, image_size=image_size)
+    text = TextTransformer(variant=variant.split("/")[0])
+    model = Model(image=image, text=text, embed_dim=image.size.width)
+    return _cell(model, batch_size, loss, steps), (image_size, image_size, 3)
+
+
+def _cell(model: Model, batch_size: int, loss: Sigmoid | Softmax, steps: int) -> Cell:
+    optimizer = Adam(learning_rate=1e-3, warmup_percent=5)
+    # Long enough that the schedule moves in every round.
+    budget = Budget(steps=100 * steps)
+    return Cell(model=model, loss=loss, optimizer=optimizer, batch_size=batch_size, budget=budget)
+
+
+def bench(
+    name: str,
+    cell: Cell,
+    image_shape: tuple[int, ...],
+    *,
+    steps: int,
+    rounds: int,
+    said: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Times `rounds` rounds of `steps` steps of both; one more round comes first, untimed."""
+    said(f"{name}: compiling")
+    mesh = mesh_over(jax.local_devices()[:1])
+    execution = Execution(chunk_examples=steps * cell.batch_size)
+    loop, _ = compiled(cell, execution, VOCABULARY, image_shape, mesh)
+    state = initial(cell, execution, VOCABULARY, image_shape, mesh)
+    start = jax.tree.map(jnp.copy, state.params)
+    plain, carry = _plain(cell, start)
+    batches = _batches(cell, image_shape, steps)
+    buffer = {k: jax.device_put(a, by_row(mesh, leading=1)) for k, a in batches.items()}
+    singles = [{k: jnp.asarray(a[i]) for k, a in batches.items()} for i in range(steps)]
+    start = jax.device_get(start)
+
+    def ours() -> None:
+        nonlocal state
+        state, metrics = loop(state, buffer, np.int32(steps))
+        jax.block_until_ready(metrics)
+
+    def theirs() -> None:
+        nonlocal carry
+        for batch in singles:
+            carry, loss = plain(carry, batch)
+        jax.block_until_ready(loss)
+
+    spent: dict[Any, list[float]] = {ours: [], theirs: []}
+    for number in range(rounds + 1):
+        said(f"{name}: round {number} of {rounds}" if number else f"{name}: warming up")
+        for run in (ours, theirs) if number % 2 else (theirs, ours):
+            begun = time.perf_counter()
+            run()
+            spent[run].append((time.perf_counter() - begun) / steps)
+    ours_s, plain_s = spent[ours][1:], spent[theirs][1:]
+    ratios = tuple(a / b for a, b in zip(ours_s, plain_s, strict=True))
+    return Result(
+        name=name,
+        loss=cell.loss.kind,
+        batch_size=cell.batch_size,
+        steps=steps,
+        ours_seconds=statistics.median(ours_s),
+        plain_seconds=statistics.median(plain_s),
+        ratio=statistics.median(ratios),
+        ratios=ratios,
+        difference=_difference(state.params, carry[0], start),
+    )
+
+
+def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
+    """`((params, opt_state), batch) -> ((params, opt_state), loss)`, and where it starts."""
+    o = cell.optimizer
+    assert isinstance(o, Adam) and o.clip_norm is not None
+    model = TwoTowers(cell, VOCABULARY)
+    kernels = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    tx = optax.chain(
+        optax.clip_by_global_norm(o.clip_norm),
+        optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps),
+        optax.scale(o.learning_rate),
+        optax.add_decayed_weights(o.weight_decay, mask=kernels),
+        optax.scale_by_schedule(lambda step: -schedule(cell)(step)),
+    )
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        both: Any = model.apply({"params": params}, batch["image"], batch["text"])
+        zimg_BxE, ztxt_BxE = both
+        logits_BxB = jnp.exp(params["t"]) * zimg_BxE @ ztxt_BxE.T
+        if isinstance(cell.loss, Softmax):
+            own_B = jnp.arange(cell.batch_size)
+            entropy = optax.softmax_cross_entropy_with_integer_labels
+            return 0.5 * jnp.mean(entropy(logits_BxB, own_B) + entropy(logits_BxB.T, own_B))
+        labels_BxB = 2 * jnp.eye(cell.batch_size) - 1
+        of_pairs = jax.nn.log_sigmoid(labels_BxB * (logits_BxB + params["b"]))
+        return -jnp.sum(of_pairs) / cell.batch_size
+
+    def step(carry: Any, batch: Any) -> Any:
+        params, opt_state = carry
+        loss, grads = jax.value_and_grad(loss_fn)(params, batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return jax.jit(step, donate_argnums=0), (params, tx.init(params))
+
+
+def _batches(cell: Cell, image_shape: tuple[int, ...], steps: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((steps, cell.batch_size, *image_shape), np.float32)
+    size = (steps, cell.batch_size, cell.data.text_length)
+    return {"image": image, "text": rng.integers(2, VOCABULARY, size, np.int32)}
+
+
+def _difference(ours: Any, plain: Any, start: Any) -> float:
+    """Without the biases of attention's keys: softmax cancels them, so they move by rounding."""
+
+    def norm(a: Any, b: Any) -> float:
+        squares = jax.tree_util.tree_map_with_path(
+            lambda path, x, y: (
+                0.0
+                if [p.key for p in path[-2:]] == ["key", "bias"]
+                else float(np.sum((np.asarray(x, np.float64) - np.asarray(y)) ** 2))
+            ),
+            a,
+            b,
+        )
+        return float(np.sqrt(sum(jax.tree.leaves(squares))))
+
+    return norm(ours, plain) / norm(plain, start)
