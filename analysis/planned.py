@@ -86,7 +86,7 @@ def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
         )
     frame = frame.assign(paper_days=[days for _, days in paper])
     if "peak_flops" in frame:
-        work = frame["steps"] * (frame["flops_towers"] + frame["flops_loss"])
+        work = frame["steps"].astype(float) * (frame["flops_towers"] + frame["flops_loss"])
         there = frame["paper_days"] * 86_400.0 * frame["chips"] * frame["peak_flops"]
         frame = frame.assign(paper_mfu=(work / there).round(4))
     return frame

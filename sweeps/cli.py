@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-import json
 import os
 import sys
 import tempfile
@@ -18,7 +17,8 @@ from typing import Annotated, Any
 import typer
 
 from study.secrets import hide
-from sweeps import cli_bench, cli_data, cli_pull
+from sweeps import cli_bench, cli_data, cli_plan, cli_pull
+from sweeps.cli_options import Data, ExecutionFile, Json, Metric, Name, Only, Root, Set, chosen
 from sweeps.cluster import platforms
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_bench.app, name="bench")
 app.command(epilog=cli_pull.EXAMPLE)(cli_pull.pull)
+app.command("plan", epilog=cli_plan.EXAMPLE)(cli_plan.plan)
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
@@ -47,57 +48,6 @@ EXPECTED = (
     ("sweeps.grid", "StudyError"),
 )
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
-
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
-Root = Annotated[
-    str,
-    typer.Option(
-        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
-    ),
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        envvar="STUDY_DATA",
-        metavar="DIR",
-        help="Folder of the data sets.  [default: the study's own, most often 'data']",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        metavar="PATTERN",
-        help="Only cells whose id begins with or matches PATTERN, such as 'b512*', or whose field "
-        "has a value, such as batch_size=512 or loss.kind=sigmoid. May be repeated.",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
-    ),
-]
-ExecutionFile = Annotated[
-    str | None,
-    typer.Option(
-        "--execution", metavar="FILE", help="How cells run, as `study plan --write FILE` wrote it."
-    ),
-]
-
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        "--metric",
-        metavar="KEY",
-        help="What quality is, as records name it: eval/zero_shot/SPLIT/top1.  "
-        "[default: zero-shot on test_font]",
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -126,7 +76,7 @@ def list_studies(
 
     if name is None:
         return cli_list.studies(as_json=as_json)
-    return cli_list.study(_study(name, None, settings, only), as_json=as_json)
+    return cli_list.study(chosen(name, None, settings, only), as_json=as_json)
 
 
 @app.command(epilog="Example: study run demo --only batch_size=512 --parallel 2")
@@ -158,70 +108,10 @@ def run(
     """
     from sweeps import cli_run
 
-    study = _study(name, data, settings, only, execution)
+    study = chosen(name, data, settings, only, execution)
     if dry_run:
         return cli_run.dry_run(study, _root(root), as_json=as_json)
     return cli_run.run(study, _root(root), parallel=parallel, address=address, as_json=as_json)
-
-
-@app.command(epilog="Example: study plan table-8 --slice v4-32 --write v4-32.json")
-def plan(
-    name: Name,
-    slice_name: Annotated[
-        str | None,
-        typer.Option(
-            "--slice",
-            metavar="SLICE",
-            help="On this machine (v4-32, v6e-16x2, gpu:h100), or on the smallest slice of a "
-            "generation (v4) that fits.  [default: each cell's own]",
-        ),
-    ] = None,
-    data: Data = None,
-    only: Only = None,
-    settings: Set = None,
-    price: Annotated[
-        float | None, typer.Option("--price", min=0, metavar="PRICE", help="Of a chip-hour.")
-    ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            "--calibrate", metavar="DIR", help="Records whose speed replaces the assumed one."
-        ),
-    ] = None,
-    write: Annotated[
-        str | None,
-        typer.Option("--write", metavar="FILE", help="How cells run, for `run --execution FILE`."),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="CSV and figure of the plan.")
-    ] = None,
-    parallel: Annotated[
-        int, typer.Option("--parallel", min=1, help="Programs compiled at a time.")
-    ] = 2,
-    formula: Annotated[
-        bool,
-        typer.Option("--formula", help="Compile nothing: what is known, else memory by formula."),
-    ] = False,
-    as_json: Json = False,
-) -> int:
-    """What a study would take: fit, memory, FLOPs, days and cost of every cell, and no TPU needed.
-
-    The very step that `train` runs is compiled for the slice. Exit codes: 0 all cells fit, 1 one
-    does not, 2 bad input.
-    """
-    from sweeps import cli_plan
-
-    return cli_plan.run(
-        _study(name, data, settings, only),
-        slice_name=slice_name,
-        price=price,
-        records=calibrate,
-        write=write,
-        out=out,
-        parallel=parallel,
-        formula=formula,
-        as_json=as_json,
-    )
 
 
 @app.command(epilog="Example: study train demo b512-sigmoid-s0")
@@ -236,7 +126,7 @@ def train(
     """Trains one cell in this process, without Ray. Exit codes as for `run`."""
     from sweeps import cli_run
 
-    study = _study(name, data, settings, None, execution)
+    study = chosen(name, data, settings, None, execution)
     return cli_run.train(study, study.cell(cell), _root(root))
 
 
@@ -257,7 +147,7 @@ def status(
     """
     from sweeps import cli_status
 
-    study = _study(name, None, settings, only)
+    study = chosen(name, None, settings, only)
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
 
 
@@ -351,7 +241,7 @@ def dash(
     """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
     from sweeps import cli_dash
 
-    return cli_dash.run(_study(name, None, settings, only), out=out)
+    return cli_dash.run(chosen(name, None, settings, only), out=out)
 
 
 @app.command(epilog="Example: study doctor")
@@ -360,27 +250,6 @@ def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int
     from sweeps import doctor as checks
 
     return checks.report(_root(root), Path(data or "data"), as_json=as_json)
-
-
-def _study(
-    name: str,
-    data: str | None,
-    settings: list[str] | None,
-    only: list[str] | None,
-    execution: str | None = None,
-) -> Any:
-    from sweeps.grid import find
-    from sweeps.select import select
-
-    settings = list(settings or [])
-    if data is not None:
-        settings.append(f"execution.data_root={json.dumps(data)}")
-    study = select(find(name), settings=settings, only=only or [])
-    if execution is None:
-        return study
-    from sweeps import cli_plan
-
-    return cli_plan.executed(study, execution)
 
 
 def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:

@@ -52,6 +52,12 @@ class Planned:
     time: StepTime | None
 
     @property
+    def roomy(self) -> bool:
+        """Whether it fits, by the compiler's word or else by formula."""
+        there = self.machine.chip.usable_bytes
+        return self.hbm_bytes <= there if self.fits is None else self.fits
+
+    @property
     def days(self) -> float:
         return self.cell.steps * self.step_seconds / DAY
 
@@ -182,7 +188,7 @@ def _smallest(
             item
             for item in sized
             if item[0].batch_size % where.devices == 0
-            and not (item[0].id in done and done[item[0].id].fits is not False)
+            and not (item[0].id in done and done[item[0].id].roomy)
         ]
         if not left:
             continue

@@ -199,7 +199,7 @@ def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
 
 
 def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys):
-    from sweeps import cli_plan
+    from sweeps import plan_report
     from sweeps.matched import Matched
 
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
@@ -211,7 +211,7 @@ def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys)
         execution=Execution(slice="v4-8"),
         matched=(Matched(by="examples", cells=pair),),
     )
-    code = cli_plan.run(
+    code = plan_report.run(
         labelled,
         slice_name=None,
         price=1.0,
@@ -226,5 +226,5 @@ def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys)
     assert code == 0
     assert [c["id"] for c in said["matched"][0]["cells"]] == [c.id for c in pair]
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".pdf"}
-    run = cli_plan.executed(labelled, str(tmp_path / "e.json"))
+    run = plan_report.executed(labelled, str(tmp_path / "e.json"))
     assert run.execution_of(pair[0]).slice == "v4-8"
