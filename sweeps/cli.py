@@ -78,7 +78,12 @@ Set = Annotated[
         help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
     ),
 ]
-
+ExecutionFile = Annotated[
+    str | None,
+    typer.Option(
+        "--execution", metavar="FILE", help="How cells run, as `study plan --write FILE` wrote it."
+    ),
+]
 
 Metric = Annotated[
     str | None,
@@ -136,6 +141,7 @@ def run(
             "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
         ),
     ] = None,
+    execution: ExecutionFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")
     ] = False,
@@ -148,10 +154,70 @@ def run(
     """
     from sweeps import cli_run
 
-    study = _study(name, data, settings, only)
+    study = _study(name, data, settings, only, execution)
     if dry_run:
         return cli_run.dry_run(study, _root(root), as_json=as_json)
     return cli_run.run(study, _root(root), parallel=parallel, address=address, as_json=as_json)
+
+
+@app.command(epilog="Example: study plan table-8 --slice v4-32 --write v4-32.json")
+def plan(
+    name: Name,
+    slice_name: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="SLICE",
+            help="On this machine (v4-32, v6e-16x2, gpu:h100), or on the smallest slice of a "
+            "generation (v4) that fits.  [default: each cell's own]",
+        ),
+    ] = None,
+    data: Data = None,
+    only: Only = None,
+    settings: Set = None,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0, metavar="PRICE", help="Of a chip-hour.")
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate", metavar="DIR", help="Records whose speed replaces the assumed one."
+        ),
+    ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option("--write", metavar="FILE", help="How cells run, for `run --execution FILE`."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="CSV and figure of the plan.")
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, help="Programs compiled at a time.")
+    ] = 2,
+    formula: Annotated[
+        bool,
+        typer.Option("--formula", help="Compile nothing: what is known, else memory by formula."),
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """What a study would take: fit, memory, FLOPs, days and cost of every cell, and no TPU needed.
+
+    The very step that `train` runs is compiled for the slice. Exit codes: 0 all cells fit, 1 one
+    does not, 2 bad input.
+    """
+    from sweeps import cli_plan
+
+    return cli_plan.run(
+        _study(name, data, settings, only),
+        slice_name=slice_name,
+        price=price,
+        records=calibrate,
+        write=write,
+        out=out,
+        parallel=parallel,
+        formula=formula,
+        as_json=as_json,
+    )
 
 
 @app.command(epilog="Example: study train demo b512-sigmoid-s0")
@@ -161,11 +227,12 @@ def train(
     root: Root = "runs",
     data: Data = None,
     settings: Set = None,
+    execution: ExecutionFile = None,
 ) -> int:
     """Trains one cell in this process, without Ray. Exit codes as for `run`."""
     from sweeps import cli_run
 
-    study = _study(name, data, settings, None)
+    study = _study(name, data, settings, None, execution)
     return cli_run.train(study, study.cell(cell), _root(root))
 
 
@@ -288,14 +355,25 @@ def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int
     return checks.report(_root(root), Path(data or "data"), as_json=as_json)
 
 
-def _study(name: str, data: str | None, settings: list[str] | None, only: list[str] | None) -> Any:
+def _study(
+    name: str,
+    data: str | None,
+    settings: list[str] | None,
+    only: list[str] | None,
+    execution: str | None = None,
+) -> Any:
     from sweeps.grid import find
     from sweeps.select import select
 
     settings = list(settings or [])
     if data is not None:
         settings.append(f"execution.data_root={json.dumps(data)}")
-    return select(find(name), settings=settings, only=only or [])
+    study = select(find(name), settings=settings, only=only or [])
+    if execution is None:
+        return study
+    from sweeps import cli_plan
+
+    return cli_plan.executed(study, execution)
 
 
 def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ import pydantic
 
 import sweeps.grids
 from study.cell import Cell, Execution, explain
+from sweeps.matched import Matched, check
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -62,9 +63,11 @@ class Study:
         if not given. Studies that share cells (Fig. 3 is rows of Table 8) share a folder, so that
         a cell is trained once and found by each.
       seconds: a cell's time on one CPU core, by what was measured; None where nobody knows.
+      matched: cells that are said to see equally many pairs, or examples.
 
     Raises:
-      StudyError: no cells, equal cells, or a name that cannot be a folder.
+      StudyError: no cells, equal cells, a name that cannot be a folder, or cells that are said to
+        match and do not.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Study:
     hardware: str = ""
     records: str = ""
     seconds: Callable[[Cell], float] | None = None
+    matched: tuple[Matched, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", self.records or self.name)
@@ -100,6 +104,9 @@ class Study:
                 f"study {self.name}: {len(twice)} cells appear more than once ({twice[0]}); "
                 "every cell of a study differs from the others in some field"
             )
+
+        if said := check(self.matched, self.cells):
+            raise StudyError(f"study {self.name}: {said}")
 
     def execution_of(self, cell: Cell) -> Execution:
         return self.execution if isinstance(self.execution, Execution) else self.execution(cell)

@@ -33,6 +33,7 @@ from study.cell import (
 )
 from study.durations import Budget
 from sweeps.grid import Assumption, Study, StudyError
+from sweeps.matched import Matched
 
 FOLDER = "paper"
 
@@ -210,6 +211,7 @@ def study(
     paper: str = "",
     assumptions: tuple[Assumption, ...] = (),
     hardware: str = "",
+    matched: tuple[Matched, ...] = (),
 ) -> Study:
     """A study in the paper's set-ups: its data sets are asked for before anything starts."""
     return Study(
@@ -222,6 +224,7 @@ def study(
         assumptions=assumptions,
         hardware=hardware,
         records=FOLDER,
+        matched=matched,
     )
 
 

@@ -12,6 +12,7 @@ from study.durations import Budget
 from study.pairs import Negatives
 from sweeps import assumed, paper
 from sweeps.grid import Assumption, Study
+from sweeps.matched import Matched, budget
 from sweeps.paper import MILLION, K, siglit
 
 BATCH_SIZE, EXAMPLES = 16 * K, 900 * MILLION
@@ -51,14 +52,19 @@ def masked(*, keep: str, one_in: int, budget: Budget | None = None) -> Cell:
     )
 
 
+def same_examples() -> tuple[Cell, ...]:
+    kinds = ("random", "hard", "easy")
+    return (unmasked(), *(masked(keep=k, one_in=n) for k in kinds for n in KEPT))
+
+
+def same_pairs() -> tuple[Cell, ...]:
+    """Hard negatives for so much longer that they meet as many pairs as the unmasked run."""
+    pairs = budget(unmasked(), "pairs")
+    return (unmasked(), *(masked(keep="hard", one_in=n, budget=pairs) for n in MATCHED))
+
+
 def cells() -> list[Cell]:
-    whole = unmasked()
-    pairs = Budget(pairs=whole.steps * whole.pairs_per_step)
-    return [
-        whole,
-        *(masked(keep=k, one_in=n) for k in ("random", "hard", "easy") for n in KEPT),
-        *(masked(keep="hard", one_in=n, budget=pairs) for n in MATCHED),
-    ]
+    return [*same_examples(), *same_pairs()[1:]]
 
 
 def study() -> Study:
@@ -68,4 +74,8 @@ def study() -> Study:
         cells=cells(),
         paper="Fig. 6",
         assumptions=ASSUMPTIONS,
+        matched=(
+            Matched(by="examples", cells=same_examples()),
+            Matched(by="pairs", cells=same_pairs()),
+        ),
     )

@@ -55,3 +55,16 @@ def test_the_child_has_the_environment_before_it_imports_jax(monkeypatch):
         f"import json, os; print(json.dumps({{k: os.environ[k] for k in {list(aot.ENVIRONMENT)}}}))"
     )
     assert aot.run(["-c", script]) == aot.ENVIRONMENT
+
+
+def test_lines_are_read_as_they_come_and_a_failure_says_how_it_ended(monkeypatch):
+    monkeypatch.setattr(aot, "missing", lambda: None)
+    script = (
+        "import json, sys; print(json.dumps({'got': sys.stdin.read()}), flush=True);"
+        "print('no JSON'); raise SystemExit('broke off')"
+    )
+    said = aot.lines(["-c", script], stdin="x")
+    assert next(said) == {"got": "x"}
+    with pytest.raises(aot.AotError, match="compiling for TPU failed: broke off") as raised:
+        next(said)
+    assert raised.value.code == 1
