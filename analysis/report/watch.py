@@ -15,7 +15,6 @@ from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.figures.inputs import Inputs
-from analysis.frame import FILES
 from analysis.report.files import read
 from analysis.report.page import Live, html
 from analysis.report.stated import Stated
@@ -82,11 +81,10 @@ class Watched:
 def stamp(folder: Path) -> str:
     """Changes when a record in the folder of a study does; reads no file."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*/*")):
-        if path.name in FILES:
-            with contextlib.suppress(FileNotFoundError):  # FAILED.json goes when a cell is retried
-                state = path.stat()
-                digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    for path in sorted(folder.glob("*/*.json*")):
+        with contextlib.suppress(FileNotFoundError):  # FAILED.json goes when a cell is retried
+            state = path.stat()
+            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
 
 
