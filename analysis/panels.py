@@ -51,10 +51,10 @@ class Panel:
 
         Where the study's plan is known, only planned cells are missed.
         """
-        undone = self.cells[["id", "status", "error"]][self.cells["status"] != "done"]
+        undone = self.cells[self.cells["status"] != "done"]
         named = [
-            f"{row['id']} ({row['status']}{': ' + row['error'] if row['error'] else ''})"
-            for _, row in undone.astype(object).where(undone.notna(), None).iterrows()
+            f"{name} ({status}{f': {error}' if error else ''})"
+            for name, status, error in _keys(undone, ("id", "status", "error"))
         ]
         if self.cells.attrs.get("planned"):
             return named

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from analysis import paper, style
 from analysis.figures import marks, quality
@@ -141,9 +141,11 @@ def _panel(
     axes.margins(x=0.04, y=0.1)
     if spec.log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axes.get_ylim()
+        few = MaxNLocator(4) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0))
+        axes.yaxis.set_major_locator(few)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
     narrow = not alone and spec.axis is style.batch_axis
     axis = style.narrow_batch_axis if narrow else spec.axis
     axis(axes, sorted(df["x"].unique()))
@@ -164,7 +166,8 @@ def _solid(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
     more: dict[str, Any] = {} if joined else {"linestyle": ""}
     marks.dots(axes, df, "x", look, size=2.0)
     marks.bars(axes, means, "x", look)
-    marks.line(axes, means, "x", look, marker=look.marker, markersize=4.5, zorder=3, **more)
+    size = 4.5 if joined else 3.2
+    marks.line(axes, means, "x", look, marker=look.marker, markersize=size, zorder=3, **more)
 
 
 def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:

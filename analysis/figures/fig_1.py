@@ -85,8 +85,8 @@ def draw(df: pd.DataFrame) -> Figure:
         head, memory, time = axes[DEVICES:]
         for (kind, name), look in LOOKS.items():
             series = f"{kind}, {name}"
-            for panel, axes_ in (("memory", memory), ("time", time)):
-                mine = df[(df["panel"] == panel) & (df["series"] == series)]
+            for part, axes_ in (("memory", memory), ("time", time)):
+                mine = df[(df["panel"] == part) & (df["series"] == series)]
                 marks.dots(axes_, mine, "batch_size", look, size=2.2)
                 path = marks.means(mine)
                 marks.line(axes_, path, "batch_size", look, marker=look.marker, label=series)

@@ -26,7 +26,7 @@ SERIES = {
     "random": "random",
     "hard": "hardest",
     "easy": "easiest",
-    panels.MATCHED: "hardest, as many pairs",
+    panels.MATCHED: "hardest, matched",
 }
 LOGITS = {
     "train/pos_logit_mean": "positives",
