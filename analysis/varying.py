@@ -13,7 +13,8 @@ from analysis.frame import FIELDS
 
 def with_fields(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     """The cells whose fields are known, with every column of `fields` (None where it was not)."""
-    cells = cells.assign(**{name: None for name in ("loss.kind", *fields) if name not in cells})
+    wanted = ("batch_size", "seed", "status", "loss.kind", *fields)
+    cells = cells.assign(**{name: None for name in wanted if name not in cells})
     known = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
     return known.astype({"batch_size": "int64", "seed": "int64"})
 

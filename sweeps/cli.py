@@ -299,7 +299,10 @@ def claims(
     """The paper's claims, tested on the records of a study."""
     from sweeps import cli_claims
 
-    known, where = _recorded(name, _root(root)) if name else (None, {})
+    known: str | None = None
+    where: dict[str, Any] = {}
+    if name:
+        known, where = _recorded(name, _root(root))
     return cli_claims.claims(
         known, _root(root), metric=metric, paper=paper, as_json=as_json, **where
     )

@@ -200,7 +200,7 @@ def saturates(data: BatchData) -> Finding:
     many = len(sizes) * (len(sizes) - 1) // 2
     critical = data.quality.critical(comparisons=many, among=len(sizes))
     by, scale = enough(sizes, at=len(sizes) - 2)
-    halves = []
+    halves: list[float] = []
 
     def first(end: str) -> float:
         for i, size in enumerate(sizes[:-1]):

@@ -9,6 +9,8 @@ pairs, so the unit is the whole batch and each ratio holds for its own batch siz
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -51,7 +53,7 @@ def draw(df: pd.DataFrame) -> Figure:
             footer=df.attrs.get("provenance", ""),
         )
         for (size, what, _), line in lines(df):
-            thin = {"linewidth": 0.5, "alpha": 0.4} if what == "seed" else {"linewidth": 1.3}
+            thin: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.4} if what == "seed" else {}
             axes.plot(line["x"].astype(float), line["value"], color=looks[size].colour, **thin)
         for size in sizes:
             axes.plot([], [], color=looks[size].colour, label=f"B = {style.short(size)}")

@@ -158,7 +158,7 @@ def _panel(axes: Axes, df: pd.DataFrame) -> None:
             continue
         marks.dots(axes, mine, "x", look, size=4.0)
         late = mine[mine["what"] == "censored"]
-        hollow = {"marker": "^", "markerfacecolor": "none", "color": look.colour}
+        hollow: dict[str, Any] = {"marker": "^", "markerfacecolor": "none", "color": look.colour}
         size = 7 if loss == "sigmoid" else 5  # so that one is seen inside the other
         axes.plot(late["x"], late["value"], linestyle="", markersize=size, **hollow)
         fit = mine[mine["what"] == "fit"]

@@ -95,7 +95,7 @@ def test_all_claims_are_undecided_on_noise(writer):
     writer.composition_panel(NOTHING)
     writer.batch_panel({16: 9.0}, {16: 9.0}, seeds=3, model=SCRATCH)
     frame = cells(writer.root, writer.study)
-    rng, draws = np.random.default_rng(0), 30
+    rng, draws = np.random.default_rng(0), 20
     undecided = dict.fromkeys(NAMES, 0)
     for _ in range(draws):
         for column in (TOP1, "train/b", "train/pos_logit_mean", "train/neg_logit_mean"):
