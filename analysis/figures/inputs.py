@@ -64,7 +64,7 @@ def of_study(
     Raises:
       AnalysisError: no such root or study.
     """
-    cells = frame.cells(root, study, planned=planned, records=records)
+    cells = frame.cells(root, study, planned=planned, records=records).copy()  # in one piece
     folder, own = records or study, set(cells["id"])
 
     def read_rows() -> pd.DataFrame:
