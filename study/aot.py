@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.hardware import slice_of
+
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
@@ -48,45 +50,6 @@ class AotError(Exception):
 
 class DoesNotFit(AotError):
     """The program needs more memory than a chip of the slice has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A slice of a Cloud TPU as libtpu names it.
-
-    Attributes:
-      topology: generation and shape.
-      chips: how many, each one device: the two cores of a v4 or v5p chip run as one.
-      wraps: whether the axes close to rings, as they do from 4 x 4 x 4 chips.
-    """
-
-    topology: str
-    chips: int
-    wraps: bool = False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments for `get_topology_desc`."""
-        if self.topology.startswith(("v5e", "v6e")):
-            return {}
-        paired = {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)}
-        return paired | ({"wrap": (True, True, True)} if self.wraps else {})
-
-
-# By the Cloud's names, which count cores where a chip has two: v4-8 is four chips.
-SLICES = {
-    "v4-8": Slice(topology="v4:2x2x1", chips=4),
-    "v4-16": Slice(topology="v4:2x2x2", chips=8),
-    "v4-32": Slice(topology="v4:2x2x4", chips=16),
-    "v4-64": Slice(topology="v4:2x4x4", chips=32),
-    "v4-128": Slice(topology="v4:4x4x4", chips=64, wraps=True),
-    "v4-256": Slice(topology="v4:4x4x8", chips=128, wraps=True),
-    "v4-512": Slice(topology="v4:4x8x8", chips=256, wraps=True),
-    "v4-1024": Slice(topology="v4:8x8x8", chips=512, wraps=True),
-    "v5e-16": Slice(topology="v5e:4x4", chips=16),
-    "v5p-8": Slice(topology="v5:2x2x1", chips=4),
-    "v6e-16": Slice(topology="v6e:4x4", chips=16),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +111,14 @@ def run(argv: Sequence[str], *, timeout_seconds: float = 600.0) -> Any:
 
 
 def mesh(name: str, *, chips: int | None = None) -> Mesh:
-    """The devices of a slice in one row, axis "data"; the first `chips` of them if given.
+    """The devices of a slice in one row, axis "data"; several slices are rows, axis "slice".
 
-    Raises AotError if there is no such slice, libtpu is missing, or the environment is not `run`'s.
+    chips: the first so many of a single slice.
+
+    Raises AotError if libtpu is missing or the environment is not `run`'s; HardwareError if there
+    is no such slice.
     """
-    if name not in SLICES:
-        raise AotError(f"no slice {name!r} in the table; known: {', '.join(SLICES)}")
+    chosen = slice_of(name)
     if reason := missing():
         raise AotError(reason)
     if os.environ.get("JAX_PLATFORMS") != "cpu":
@@ -162,11 +127,18 @@ def mesh(name: str, *, chips: int | None = None) -> Mesh:
     from jax.experimental import mesh_utils, topologies
     from jax.sharding import Mesh
 
-    chosen = SLICES[name]
-    described = topologies.get_topology_desc(chosen.topology, platform="tpu", **chosen.options)
-    # In the order in which neighbours in the row are neighbours in the torus.
-    devices = mesh_utils.create_device_mesh((chosen.chips,), list(described.devices))
-    return Mesh(np.asarray(devices)[:chips], ("data",))
+    described = topologies.get_topology_desc(
+        chosen.libtpu_topology, platform="tpu", **chosen.libtpu_options
+    )
+    by_slice: dict[int, list[Any]] = {}
+    for device in described.devices:
+        by_slice.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    # In the order in which neighbours in a row are neighbours in the torus.
+    rows = [mesh_utils.create_device_mesh((len(row),), row) for row in by_slice.values()]
+    if len(rows) > 1:
+        return Mesh(np.stack(rows), ("slice", "data"))
+    last = None if chips is None else chips * chosen.chip.devices
+    return Mesh(np.asarray(rows[0])[:last], ("data",))
 
 
 def report(jitted: Any, *args: Any) -> Report:

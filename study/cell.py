@@ -16,12 +16,13 @@ import json
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study.durations import Budget
 from study.fields import ADDED_LATER, Positive, Share
 from study.fields import CONFIG as _CONFIG
+from study.hardware import known
 from study.measures import Eval, FewShot, FixedLoss, Multilingual, Retrieval, ZeroShot
 from study.model import (
     CachedImage,
@@ -205,7 +206,7 @@ class Execution:
     decode_threads: that read images; None is one for each core.
     """
 
-    slice: str | None = None
+    slice: Annotated[str, AfterValidator(known)] | None = None
     data_root: str = "data"
     chunk_examples: Positive = 8192
     eval_batch_size: Positive = 2048

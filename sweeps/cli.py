@@ -35,7 +35,9 @@ app.add_typer(cli_bench.app, name="bench")
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
 EXPECTED = (
+    ("study.aot", "AotError"),
     ("study.cell", "CellError"),
+    ("study.hardware", "HardwareError"),
     ("study.records", "RecordError"),
     ("study.data.dataset", "DataError"),
     ("analysis.errors", "AnalysisError"),

@@ -14,7 +14,17 @@ FORBIDDEN = {
     "study": {"ray", "sweeps", "analysis"},
     "analysis": {"jax", "flax", "optax", "orbax", "grain", "ray", "sweeps", "study"},
 }
-GROUND = ("cell", "durations", "fields", "measures", "model", "pairs", "recipe", "records")
+GROUND = (
+    "cell",
+    "durations",
+    "fields",
+    "hardware",
+    "measures",
+    "model",
+    "pairs",
+    "recipe",
+    "records",
+)
 
 
 def imported(path: Path) -> set[str]:
