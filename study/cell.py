@@ -204,6 +204,7 @@ class Execution:
     eval_batch_size: how many images or texts an evaluation embeds at a time, whatever the batch
       size of the cell.
     decode_threads: that read images; None is one for each core.
+    priority: cells with a higher one start before others that want the same kind of machine.
     """
 
     slice: Annotated[str, AfterValidator(known)] | None = None
@@ -217,6 +218,7 @@ class Execution:
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     remat: bool = False
     decode_threads: Positive | None = None
+    priority: int = 0
 
 
 _CELL = TypeAdapter(Cell)

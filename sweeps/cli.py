@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps import cli_bench, cli_data
+from sweeps import cli_bench, cli_cells, cli_cluster, cli_data
 from sweeps.cluster import platforms
 
 app = typer.Typer(
@@ -31,6 +31,9 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_cluster.app, name="cluster")
+for verb in (cli_cells.logs, cli_cells.retry, cli_cells.cancel):
+    app.command(epilog=cli_cells.EXAMPLES[verb.__name__])(verb)
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
@@ -74,6 +77,12 @@ Set = Annotated[
         "--set",
         metavar="FIELD=VALUE",
         help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
     ),
 ]
 
@@ -128,16 +137,30 @@ def run(
     root: Root = "runs",
     data: Data = None,
     parallel: Annotated[
-        int | None, typer.Option("--parallel", min=1, help="Cells at a time.  [default: cores]")
+        int | None,
+        typer.Option("--parallel", min=1, help="Local cells at a time.  [default: cores]"),
+    ] = None,
+    max_parallel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-parallel",
+            metavar="[KIND=]N",
+            help="At most N cells at a time on this kind of machine, such as v4-32=2, or in all. "
+            "May be repeated.",
+        ),
+    ] = None,
+    first: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--first",
+            metavar="PATTERN",
+            help="Cells like these start before the others; patterns as in --only. May be "
+            "repeated.",
+        ),
     ] = None,
     only: Only = None,
     settings: Set = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
-        ),
-    ] = None,
+    address: Address = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")
     ] = False,
@@ -152,8 +175,16 @@ def run(
 
     study = _study(name, data, settings, only)
     if dry_run:
-        return cli_run.dry_run(study, _root(root), as_json=as_json)
-    return cli_run.run(study, _root(root), parallel=parallel, address=address, as_json=as_json)
+        return cli_run.dry_run(study, _root(root), first=first or [], as_json=as_json)
+    return cli_run.run(
+        study,
+        _root(root),
+        parallel=parallel,
+        max_parallel=max_parallel or [],
+        first=first or [],
+        address=address,
+        as_json=as_json,
+    )
 
 
 @app.command(epilog="Example: study train demo b512-sigmoid-s0")
@@ -246,12 +277,26 @@ def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json
     return 0
 
 
-@app.command(epilog="Example: study doctor")
-def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int:
-    """Checks what a study needs of this machine. Exit code 1 if something would fail."""
+@app.command(epilog="Example: study doctor table-8 --address 10.0.0.2:6379")
+def doctor(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Can all of its cells be placed?")
+    ] = None,
+    root: Root = "runs",
+    data: Data = None,
+    settings: Set = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="ADDRESS", help="Look at this Ray cluster too."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Checks what a study needs of this machine or cluster. Exit code 1 if something would fail."""
     from sweeps import doctor as checks
 
-    return checks.report(_root(root), Path(data or "data"), as_json=as_json)
+    study = _study(name, data, settings, None) if name else None
+    folder = Path(study.data_root if study is not None else data or "data")
+    return checks.report(_root(root), folder, study=study, address=address, as_json=as_json)
 
 
 def _study(name: str, data: str | None, settings: list[str] | None, only: list[str] | None) -> Any:

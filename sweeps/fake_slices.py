@@ -85,14 +85,16 @@ class FakeSlices:
 
     def notice(self, name: str, *, seconds: float = DRAIN) -> None:
         """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
-        from ray._raylet import GcsClient
+        from ray import _raylet
         from ray.core.generated import autoscaler_pb2
 
-        client = GcsClient(address=self.address)
+        raylet: Any = _raylet  # compiled, and the other is generated: neither says its types
+        reasons: Any = getattr(autoscaler_pb2, "DrainNodeReason")  # noqa: B009
+        client = raylet.GcsClient(address=self.address)
         for node in self.slices[name].hosts:
             client.drain_node(
                 node.node_id,
-                autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
+                reasons.Value("DRAIN_NODE_REASON_PREEMPTION"),
                 "spot",
                 int((time.time() + seconds) * 1000),
             )
@@ -148,6 +150,7 @@ def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
     devices = chips * kind.chip.devices
     return {
         "num_cpus": 1,
+        "node_ip_address": "127.0.0.1",
         "object_store_memory": _STORE,
         "resources": resources,
         "labels": {

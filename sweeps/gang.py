@@ -19,11 +19,10 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from study.cell import Execution, from_dict
 from study.hardware import Slice, slice_of
-from sweeps.gang_backend import SliceBackend
 from sweeps.watch import Watched, watch
 from sweeps.worker import Outcome, Task, ended, load, note, outcome_of, take
 
@@ -67,9 +66,11 @@ def run_gang(task: Task, environment: dict[str, str]) -> Outcome:
 
 def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     os.environ.update(_QUICK)
-    from ray.train import FailureConfig, LoggingConfig, RunConfig
+    from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError
     from ray.train.v2.jax import JaxTrainer
+
+    from sweeps.gang_backend import SliceBackend
 
     assert task.slice is not None
     wanted = slice_of(task.slice)
@@ -98,7 +99,7 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     )
     try:
         result = trainer.fit()
-        return Outcome(**result.return_value)
+        return Outcome(**cast(Any, result).return_value)
     except PreemptionError as error:
         return _outcome("preempted", error)
     except ControllerError as error:
@@ -114,7 +115,7 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
 
 def scaling(wanted: Slice) -> Any:
     """How many workers, on what: one for each host, so that a host's chips are in one process."""
-    from ray.train import ScalingConfig
+    from ray.train.v2.api.config import ScalingConfig
 
     if wanted.chip.kind == "tpu":
         chips = float(wanted.chips_per_host)

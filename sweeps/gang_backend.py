@@ -32,7 +32,7 @@ class SliceBackend(JaxConfig):
 
 
 class _Backend(_JaxBackend):
-    def on_start(self, worker_group: Any, backend_config: JaxConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         assert isinstance(backend_config, SliceBackend)
         ready = [
             worker_group.execute_single_async(rank, _make_ready, backend_config.logs, rank)
