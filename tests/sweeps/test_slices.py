@@ -57,7 +57,6 @@ def slices(tmp_path_factory) -> Iterator[Slices]:
     )
     try:
         up = Slices(process)
-        up.folder = folder
         yield up
     finally:
         process.stdin.close()
@@ -128,21 +127,19 @@ def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
     hit = 0 if rows(root, 0) else 1
     slices("lose", "v4-16-0")  # both hosts, and not a word before
     first = slices("add", "v4-16")
-    wait_for(lambda: len(rows(root, hit, "start")) == 2 and rows(root, hit)[-1]["attempt"] == 2, 200)
-    seen = len(rows(root, hit))
-    wait_for(lambda: len(rows(root, hit)) >= seen + 2, 100)
+    wait_for(lambda: sum(row["attempt"] == 2 for row in rows(root, hit)) >= 3, 300)
     slices("notice", first, "60")
     second = slices("add", "v4-16")
     said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert done(root) == {seed: expected(seed) for seed in range(3)}
     where = {seed: [row["slice"] for row in rows(root, seed, "start")] for seed in range(3)}
-    assert where == {hit: ["v4-16-0", first, second], 1 - hit: [second], 2: ["v4-8-1"]}
+    assert where[hit] == ["v4-16-0", first, second]
+    assert where[1 - hit][0] in (first, second)  # whichever of the two asked first
+    assert where[2] == ["v4-8-1"]
     assert said.count("was taken away") == 2, said
-    assert not rows(root, 1 - hit) or (  # one slice, one cell; and the other kind did not wait
-        rows(root, hit)[-1]["time"] < rows(root, 1 - hit)[0]["time"]
-        and rows(root, 2)[0]["time"] < rows(root, hit)[-1]["time"]
-    )
+    before = [row["time"] for row in rows(root, hit) if row["attempt"] == 1]
+    assert rows(root, 2)[0]["time"] < before[-1] < rows(root, 1 - hit)[0]["time"]  # one waited
     told = rows(root, hit, "start")[2]["step"]  # nothing that was trained before the notice is lost
     assert told == max(r["step"] for r in rows(root, hit) if r["attempt"] == 2)
     for seed in range(3):
