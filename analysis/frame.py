@@ -1,86 +1,109 @@
-"""Records as data frames: one row per logged line, or one row per cell.
+"""Records as data frames: one row per logged line, per logged step, or per cell.
 
-    <root>/<study>/<cell id>/{cell.json, metrics.jsonl, FAILED.json, DONE.json}
+>>> cells("runs", "demo")                  # a folder of records
+>>> rows("gs://lab/runs", ["demo", "lr"])  # a bucket; several studies
+>>> steps("snapshots/demo")                # a snapshot; all its studies
 
-Records are read as plain JSON: what trained them need not be installed. pandas is imported where
-a frame is made, so that `studies` and `training_progress` answer at once.
+Every function takes a folder, a bucket or a snapshot (`analysis.record.opened`), and gives the
+same frame for records and for the snapshot that was taken of them. Records are read as plain
+JSON: what trained them need not be installed. pandas is imported where a frame is made, so that
+`studies` and `training_progress` answer at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import AnalysisError
-from analysis.lines import COUNTS, Progress, read_lines, training_progress
+from analysis.lines import COUNTS, Lines, Progress, training_progress
+from analysis.record import WHOLE, CellRecord, digest_of, opened
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-__all__ = ["AnalysisError", "Progress", "cells", "rows", "studies", "training_progress"]
+__all__ = ["AnalysisError", "Progress", "cells", "items", "rows", "steps", "studies",
+           "training_progress"]  # fmt: skip
 
-FILES = ("cell.json", "metrics.jsonl", "DONE.json", "FAILED.json")
 STATUSES = ("done", "diverged", "failed", "running-or-interrupted", "not started")
-CELL_ID = re.compile(r"b\d+-.+-[0-9a-f]{8}$")
 
 # The prefixes of the columns that hold a cell's fields, beside `batch_size` and `seed`.
 FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
 
 COLUMNS = (
-    *("id", "status", "batch_size", "seed", "steps", "examples", "pairs_per_step", "step"),
+    *("study", "id", "status", "batch_size", "seed", "steps", "examples", "pairs_per_step", "step"),
     *("examples_seen", "pairs_seen", "attempts", "seconds", "parameters", "dataset_fingerprint"),
     *("error", "dropped_lines", "superseded_rows", "content"),
 )
 
+Root = str | os.PathLike[str]
+Studies = str | Sequence[str] | None  # one, several, or all that there are
 
-def studies(root: str | Path) -> list[str]:
-    """The studies that have a folder under `root`.
+
+def studies(root: Root) -> list[str]:
+    """The studies that have records under `root`.
 
     Raises:
-      AnalysisError: there is no such folder.
+      AnalysisError: there is no such folder, bucket or snapshot.
     """
-    if str(root).startswith("gs://"):
-        raise AnalysisError(f"{root} is a bucket; pull its records into a folder and read that")
-    root = Path(root)
-    if not root.is_dir():
-        raise AnalysisError(f"no folder {root}; give the folder that the study was run with")
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return opened(root).studies()
 
 
-def rows(root: str | Path, study: str) -> pd.DataFrame:
-    """Every measurement of a study, one row per logged line, attempts stitched into one run.
+def rows(root: Root, study: Studies = None) -> pd.DataFrame:
+    """Every measurement of studies, one row per logged line, attempts stitched into one run.
 
-    Columns: id, step, examples_seen, pairs_seen (exact Python integers), attempt, time, then one
-    float column per metric. `attrs["dropped_lines"]` counts torn lines by cell id.
+    Columns: study, id, step, examples_seen, pairs_seen (exact Python integers), attempt, time,
+    then one float column per metric. `attrs["dropped_lines"]` counts torn lines by cell id.
 
     Raises:
       AnalysisError: no such root or study.
     """
     import pandas as pd
 
-    records = {folder.name: read_lines(folder / "metrics.jsonl") for folder in _cells(root, study)}
-    flat = [{"id": name, **row} for name, lines in records.items() for row in lines.rows]
-    names = dict.fromkeys(("id", *COUNTS, "time", *(key for row in flat for key in row)))
+    records = _records(root, study)
+    flat = [{"study": s, "id": r.id, **row} for s, r in records for row in r.lines.rows]
+    names = dict.fromkeys(("study", "id", *COUNTS, "time", *(key for row in flat for key in row)))
     frame = pd.DataFrame({name: _column([row.get(name) for row in flat], name) for name in names})
-    frame.attrs["dropped_lines"] = {n: lines.dropped for n, lines in records.items()}
+    frame.attrs["dropped_lines"] = {r.id: r.lines.dropped for _, r in records}
+    return frame
+
+
+def steps(root: Root, study: Studies = None) -> pd.DataFrame:
+    """The tidy table: one row per logged step of each cell, with the cell's fields beside it.
+
+    Columns: those of `rows`, lines of one step merged, then the cell's status, planned length
+    and flattened fields, named as in `cells`. Cells that logged nothing have no step: `cells` has
+    them all, and `attrs["without_steps"]` gives their status by id.
+
+    Raises:
+      AnalysisError: no such root or study.
+    """
+    about, measured = cells(root, study), rows(root, study)
+    merged = measured.groupby(["study", "id", "step"], sort=False, as_index=False).last()
+    fields = [c for c in about if c.startswith(FIELDS) or c in ("evals", "batch_size", "seed")]
+    own = [*("study", "id", "status", "steps", "examples", "pairs_per_step"), *fields]
+    frame = merged.merge(about[own], on=["study", "id"], how="left", validate="many_to_one")
+    silent = about[~about["id"].isin(measured["id"])]
+    frame.attrs["without_steps"] = dict(zip(silent["id"], silent["status"], strict=True))
     return frame
 
 
 def cells(
-    root: str | Path, study: str, *, planned: Iterable[Mapping[str, Any]] | None = None
+    root: Root, study: Studies = None, *, planned: Iterable[Mapping[str, Any]] | None = None
 ) -> pd.DataFrame:
-    """Every cell of a study, one row each, whatever became of it.
+    """Every cell of studies, one row each, whatever became of it.
 
     Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, and for
     cells that ended the last value of every metric. pairs_seen holds exact Python integers.
 
     Args:
-      planned: what the study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
+      study: one, several, or None for all that there are.
+      planned: what a study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
         them without a record are "not started". Without it only cells with a record are known.
+        It takes exactly one study.
 
     Raises:
       AnalysisError: no such root or study.
@@ -88,46 +111,79 @@ def cells(
     import pandas as pd
 
     plans = {str(plan["id"]): plan for plan in planned or ()}
-    found = {folder.name: folder for folder in _cells(root, study)}
-    flat = [_cell(n, found.get(n), plans.get(n, {})) for n in sorted({*found, *plans})]
+    if plans and not isinstance(study, str):
+        raise AnalysisError("planned cells are those of one study; name it")
+    records = _records(root, study)
+    unborn = {*plans} - {record.id for _, record in records}
+    records += [(str(study), _nothing(name)) for name in unborn]
+    flat = [_cell(s, r, plans.get(r.id, {})) for s, r in sorted(records, key=lambda p: p[1].id)]
     names = dict.fromkeys((*COLUMNS, *(key for row in flat for key in row)))
     frame = pd.DataFrame({name: _column([row.get(name) for row in flat], name) for name in names})
-    frame = frame.sort_values(["batch_size", "id"], ignore_index=True)
+    frame = frame.sort_values(["batch_size", "id", "study"], ignore_index=True)
     frame.attrs["planned"] = planned is not None
     return frame
 
 
-def _cells(root: str | Path, study: str) -> list[Path]:
-    known = studies(root)
+def items(root: Root, study: str, cell: str) -> dict[str, np.ndarray]:
+    """Which evaluated examples a cell had right at its last evaluation: bool `N` by metric.
+
+    Raises:
+      AnalysisError: no such root or study, or a file of `items/` is damaged.
+    """
+    import io
+
+    import numpy as np
+
+    source = opened(root)
+    _known(source.studies(), root, study)
+    files = source.items(study, cell)
+    found: dict[str, np.ndarray] = {}
+    for name, text in files.items():
+        stem, _, kind = name.rpartition(".")
+        if kind != "npy":
+            continue
+        try:
+            about = json.loads(files[f"{stem}.json"])
+            packed = np.load(io.BytesIO(text), allow_pickle=False)
+            metric = about.get("metric", stem.replace(".", "/"))
+            found[metric] = np.unpackbits(packed, count=about["examples"]).astype(bool)
+        except (KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
+            raise AnalysisError(f"{study}/{cell}/items/{name} cannot be read: {error}") from None
+    return found
+
+
+def _records(root: Root, study: Studies) -> list[tuple[str, CellRecord]]:
+    source = opened(root)
+    known = source.studies()
+    names = [study] if isinstance(study, str) else known if study is None else list(study)
+    for name in names:
+        _known(known, root, name)
+    return [(name, record) for name in names for record in source.records(name)]
+
+
+def _known(known: Sequence[str], root: Root, study: str) -> None:
     if study not in known:
         raise AnalysisError(
             f"no study {study!r} in {root}; there are: {', '.join(known) or 'none'}"
         )
-    return sorted(
-        folder
-        for folder in (Path(root) / study).iterdir()
-        if folder.is_dir()
-        and (CELL_ID.match(folder.name) or any((folder / file).is_file() for file in FILES))
+
+
+def _nothing(name: str) -> CellRecord:
+    files = dict.fromkeys(WHOLE, b"")
+    return CellRecord(
+        id=name, files=files, lines=Lines([], 0, 0, 0), digest=digest_of(name, files, b"")
     )
 
 
-def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, Any]:
-    content = {file: _bytes(folder, file) for file in FILES}
-    about = _object(content["cell.json"]) or dict(plan)
-    done, failed = _object(content["DONE.json"]), _object(content["FAILED.json"])
-    lines = read_lines(folder / "metrics.jsonl") if folder else read_lines(Path())
+def _cell(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dict[str, Any]:
+    about = record.about or dict(plan)
+    done, failed, lines = record.done, record.failed, record.lines
     last = done or (lines.rows[-1] if lines.rows else {})
-    if done:
-        status = str(done.get("status", "done"))
-    elif failed:
-        status = "failed"
-    else:
-        started = content["cell.json"] or content["metrics.jsonl"]
-        status = "running-or-interrupted" if started else "not started"
     seconds = (done or {}).get("seconds") or {}
     return {
-        "id": name,
-        "status": status,
+        "study": study,
+        "id": record.id,
+        "status": record.status,
         **{k: about.get(k) for k in ("steps", "examples", "pairs_per_step", "parameters")},
         "dataset_fingerprint": about.get("dataset_fingerprint"),
         **{k: last.get(k, 0) for k in ("step", "examples_seen", "pairs_seen")},
@@ -136,30 +192,11 @@ def _cell(name: str, folder: Path | None, plan: Mapping[str, Any]) -> dict[str, 
         "error": (failed or {}).get("error"),
         "dropped_lines": lines.dropped,
         "superseded_rows": lines.superseded,
-        "content": _digest(name, content),
+        "content": record.digest,
         **{f"seconds.{k}": v for k, v in seconds.items() if k != "total"},
         **_flatten(about.get("cell") or {}),
         **((done or {}).get("summary") or {}),
     }
-
-
-def _bytes(folder: Path | None, file: str) -> bytes:
-    return (folder / file).read_bytes() if folder and (folder / file).is_file() else b""
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _digest(name: str, content: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256(name.encode())
-    for file, text in content.items():
-        digest.update(f"\0{file}\0{len(text)}\0".encode() + text)
-    return digest.hexdigest()
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.places import children, content, is_bucket, place
+
+METRICS, PARTS = "metrics.jsonl", "metrics"
 COUNTS = ("step", "examples_seen", "pairs_seen", "attempt")
 
 
@@ -34,14 +37,26 @@ class Progress:
     time: float | None = None
 
 
-def read_lines(path: Path) -> Lines:
-    """Measurements of a `metrics.jsonl`, in the order of the file.
+def read_text(folder: Path) -> bytes:
+    """All lines of a record: of `metrics.jsonl`, then of the parts that a bucket has instead."""
+    text = content(folder / METRICS)
+    for part in children(folder / PARTS):
+        if text and not text.endswith(b"\n"):
+            text += b"\n"
+        text += content(part)
+    return text
+
+
+def read_lines(text: bytes) -> Lines:
+    """Measurements among the lines of a record, in the order in which attempts made them.
 
     After a `start` event of attempt a at step s, rows of earlier attempts beyond s are
     superseded: the new attempt took those steps again. Lines that are torn, or are not a row of
-    a record, are dropped and counted. A missing file has no lines.
+    a record, are dropped and counted.
     """
-    parsed, dropped = _parse(path.read_bytes() if path.is_file() else b"")
+    parsed, dropped = _parse(text)
+    # A record that was moved between a folder and a bucket may tell an earlier attempt later.
+    parsed.sort(key=lambda line: line["attempt"])
     starts = [line for line in parsed if line.get("event") == "start"]
     measured = [line for line in parsed if "event" not in line]
 
@@ -61,16 +76,7 @@ def training_progress(folder: str | Path, *, tail_bytes: int = 65_536) -> Progre
       tail_bytes: how much of the end of `metrics.jsonl` is read. The rate is over those of its
         rows that the latest attempt wrote, so without the compilation before its first row.
     """
-    path = Path(folder) / "metrics.jsonl"
-    if not path.is_file():
-        return Progress()
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - tail_bytes))
-        tail = file.read()
-    if size > tail_bytes:
-        tail = tail.partition(b"\n")[2]  # the first line of the tail is most likely cut
-    lines, _ = _parse(tail)
+    lines, _ = _parse(_tail(place(folder), tail_bytes))
     if not lines:
         return Progress()
     last = max(lines, key=lambda line: line["attempt"])
@@ -84,6 +90,19 @@ def training_progress(folder: str | Path, *, tail_bytes: int = 65_536) -> Progre
         examples_per_second=_rate([line for line in latest if "event" not in line]),
         time=last.get("time"),
     )
+
+
+def _tail(folder: Path, tail_bytes: int) -> bytes:
+    """The last whole lines of a record; of one in a bucket its last part, which is small."""
+    path = folder / METRICS
+    if is_bucket(folder) or not path.is_file():
+        parts = children(folder / PARTS)
+        return content(parts[-1] if parts else path)
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - tail_bytes))
+        tail = file.read()
+    return tail.partition(b"\n")[2] if size > tail_bytes else tail  # the first line is cut
 
 
 def _rate(rows: list[dict[str, Any]]) -> float | None:

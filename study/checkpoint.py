@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
+from study.places import is_bucket
 from study.records import RecordError
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, create=True, cleanup_tmp_directories=True
         )
-        self._folder = folder.absolute()
+        self._folder = _for_orbax(folder)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def restore(self, like: Any) -> Any | None:
@@ -84,3 +86,17 @@ class Checkpoints:
         """Waits until what was saved is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _for_orbax(folder: Path) -> epath.Path:
+    """The same place in the words of Orbax, which writes to the buckets that TensorStore knows.
+
+    Raises:
+      RecordError: it cannot write there.
+    """
+    if not is_bucket(folder):
+        return epath.Path(folder.absolute())
+    if str(folder).startswith(("gs://", "s3://")):
+        return epath.Path(str(folder))
+    scheme = str(folder).partition("://")[0]
+    raise RecordError(f"checkpoints go to a folder, gs:// or s3://, not to {scheme}://")

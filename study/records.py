@@ -1,8 +1,9 @@
 """Records: the files that a cell leaves, the only thing `study` and `analysis` share.
 
-    <root>/<study>/<cell id>/
+    <root>/<study>/<cell id>/        root: a folder, or a bucket (`study.places`)
       cell.json      the cell, its id and hash, code and library versions, devices, data set
       metrics.jsonl  append-only; every line has step, examples_seen, pairs_seen, attempt
+                     (in a bucket: metrics/<attempt>-<part>.jsonl, see `study.rows`)
       checkpoints/   Orbax
       wandb/         wandb's own files (a mirror)
       FAILED.json    the last attempt's error, until a new attempt begins
@@ -11,11 +12,13 @@
 A line with an `event` is no measurement. `{"event": "start", "step": s, "attempt": a}` opens an
 attempt that goes on from step `s`: rows of earlier attempts with a larger step are superseded.
 A torn line, left by a kill in the middle of a write, is dropped by whoever reads.
+`items/` holds which evaluated examples were right, beside the files above.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import time
@@ -25,7 +28,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-CELL, METRICS, FAILED, DONE = "cell.json", "metrics.jsonl", "FAILED.json", "DONE.json"
+from study.places import RecordError, is_bucket, made, place, replaced
+from study.rows import METRICS, BucketRows, FileRows, parsed, read_rows, rows_of
+
+__all__ = ["CELL", "DONE", "FAILED", "METRICS", "Record", "RecordError", "Seen"]
+
+CELL, FAILED, DONE = "cell.json", "FAILED.json", "DONE.json"
 
 
 class Seen(NamedTuple):
@@ -36,10 +44,6 @@ class Seen(NamedTuple):
     pairs: int
 
 
-class RecordError(RuntimeError):
-    """A record that cannot be written or trusted; the message says how to mend it."""
-
-
 class Record:
     """Writes one cell's folder. Only process 0 of a run holds one.
 
@@ -48,9 +52,9 @@ class Record:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = place(folder)
         self.attempt = 0
-        self._rows: Any = None
+        self._rows: FileRows | BucketRows | None = None
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -63,7 +67,7 @@ class Record:
         `about` becomes cell.json the first time. Later its "hash" must be the same.
         """
         with _disk(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            made(self.folder)
             known = read_json(self.folder / CELL)
             if known is None:
                 write_json(self.folder / CELL, about)
@@ -77,18 +81,14 @@ class Record:
                     f"{self.folder} was begun on another data set of the same name; restore that "
                     "data set, or choose another --root to start afresh"
                 )
-            path = self.folder / METRICS
-            text = path.read_bytes() if path.exists() else b""
-            self.attempt = 1 + text.count(b'"event": "start"')
-            self._rows = path.open("a", encoding="utf-8")
-            if text and not text.endswith(b"\n"):
-                self._rows.write("\n")  # so that a torn line spoils no other
+            self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
+            self._rows = rows_of(self.folder, self.attempt)
             (self.folder / FAILED).unlink(missing_ok=True)
         self.row(seen, event="start", **event)
         return self.attempt
 
     def row(self, seen: Seen, **values: Any) -> None:
-        """Appends one line and hands it to the system, so that a killed process loses none."""
+        """Adds one line. In a folder a killed process loses none; for a bucket see `flush`."""
         line = {
             "step": seen.step,
             "examples_seen": seen.examples,
@@ -98,8 +98,14 @@ class Record:
             **values,
         }
         with _disk(self.folder):
-            self._rows.write(json.dumps(line) + "\n")
-            self._rows.flush()
+            assert self._rows is not None, "begin comes first"
+            self._rows.write(json.dumps(line))
+
+    def flush(self) -> None:
+        """Waits until every row is kept; to be called before a checkpoint is saved."""
+        if self._rows is not None:
+            with _disk(self.folder):
+                self._rows.flush()
 
     def finish(self, seen: Seen, *, status: str, **more: Any) -> dict[str, Any]:
         """Writes DONE.json, after which the cell is never entered again."""
@@ -112,24 +118,19 @@ class Record:
             "time": round(time.time(), 3),
             **more,
         }
+        self.flush()
         with _disk(self.folder):
-            os.fsync(self._rows.fileno())
             write_json(self.folder / DONE, done)
         self.close()
         return done
 
     def summary(self, step: int) -> dict[str, Any]:
         """The last value of every metric up to `step`, superseded rows left out."""
-        path = self.folder / METRICS
         rows: list[dict[str, Any]] = []
-        for line in (path.read_bytes() if path.exists() else b"").split(b"\n"):
-            with contextlib.suppress(ValueError):  # torn, or bytes that are no text
-                row = json.loads(line)
-                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                    continue
-                if row.get("event") == "start":
-                    rows = [r for r in rows if r["step"] <= row["step"]]
-                rows.append(row)
+        for row in parsed(read_rows(self.folder)):
+            if row.get("event") == "start":
+                rows = [r for r in rows if r["step"] <= row["step"]]
+            rows.append(row)
         kept = [r for r in rows if r["step"] <= step]
         return {k: v for r in kept for k, v in r.items() if "/" in k}
 
@@ -140,23 +141,25 @@ class Record:
         """
         folder = self.folder / "items"
         with _disk(folder):
-            folder.mkdir(exist_ok=True)
+            made(folder)
             for key, hits_N in correct.items():
                 name = key.replace("/", ".")
-                np.save(folder / f"{name}.npy", np.packbits(hits_N))
-                write_json(folder / f"{name}.json", {"examples": len(hits_N)})
+                with (folder / f"{name}.npy").open("wb") as file:
+                    np.save(file, np.packbits(hits_N))
+                write_json(folder / f"{name}.json", {"metric": key, "examples": len(hits_N)})
 
     def close(self) -> None:
         if self._rows is not None:
-            self._rows.close()
+            with _disk(self.folder):
+                self._rows.close()
             self._rows = None
 
 
 def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
     """Notes why the last attempt ended; a new attempt removes the note."""
-    folder = Path(folder)
+    folder = place(folder)
     with _disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         write_json(folder / FAILED, {"error": error, "trace": trace, "time": round(time.time(), 3)})
 
 
@@ -172,6 +175,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which appears under its name when the block ends, or not at all."""
+    if is_bucket(path):
+        content = io.BytesIO()
+        yield content
+        replaced(path, content.getvalue())
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with part.open("wb") as file:
@@ -186,11 +194,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     with written_whole(path) as file:
         file.write(json.dumps(value, indent=1).encode())
         file.flush()
-        os.fsync(file.fileno())
+        if not is_bucket(path):
+            os.fsync(file.fileno())
 
 
 class _disk:
-    """Turns a full or read-only disk into one line that says what to do."""
+    """Turns a full or read-only disk, or a bucket's refusal, into one line that says what to do."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -203,4 +212,10 @@ class _disk:
             raise RecordError(
                 f"cannot write {self.folder}: {error.strerror or error}; make room or choose "
                 "another --root and run again (what is recorded is kept)"
+            ) from error
+        if isinstance(error, Exception) and is_bucket(self.folder) and kind is not RecordError:
+            said = " ".join(str(error).split())[:120]  # every service has kinds of its own
+            raise RecordError(
+                f"cannot write {self.folder}: {kind.__name__}: {said}; check the bucket and run "
+                "again (what is recorded is kept)"
             ) from error

@@ -1,5 +1,8 @@
 """wandb as a mirror of the record: group = study, id = cell id, and never a reason to stop.
 
+wandb writes to local disk only: of a record in a bucket its files lie in a temporary folder and are
+copied when the run ends, so a kill loses that attempt's mirror and nothing of its record.
+
 The record is the truth. Without a network or a key the run is mirrored offline under
 `<record>/wandb/`, for `wandb sync` later; any failure of wandb is told once and ends the mirror.
 """
@@ -9,12 +12,15 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from study.places import is_bucket, replaced
 from study.records import Seen
 
 log = logging.getLogger(__name__)
@@ -31,12 +37,16 @@ class WandbMirror:
         self, folder: Path, *, study: str, cell_id: str, config: dict[str, Any], enabled: bool
     ):
         self._run: Any = None
+        self._folder = folder
+        self._temp: Path | None = None
         mode = os.environ.get("WANDB_MODE", "offline")
         if not enabled or mode in ("disabled", "dryrun"):
             return
         try:
             import wandb
 
+            if is_bucket(folder):
+                self._temp = Path(tempfile.mkdtemp(prefix="study-wandb-"))
             if mode == "online" and (why := why_offline()) is not None:
                 log.warning("wandb: %s", why)
                 mode = "offline"
@@ -46,7 +56,7 @@ class WandbMirror:
                 id=cell_id,
                 name=cell_id,
                 resume="allow" if mode == "online" else None,
-                dir=folder,
+                dir=self._temp or folder,
                 mode=mode,  # type: ignore[arg-type]
                 config=config,
                 settings=_settings(wandb),
@@ -73,18 +83,28 @@ class WandbMirror:
 
     def finish(self, *, failed: bool = False) -> None:
         """Ends the run's files; the exit code is what wandb shows as the run's state."""
-        if self._run is None:
-            return
         try:
-            self._run.finish(exit_code=int(failed))
+            if self._run is not None:
+                self._run.finish(exit_code=int(failed))
+            if self._temp is not None:
+                _copied(self._temp, self._folder)
         except Exception as error:
             self._give_up(error)
-        self._run = None
+        finally:
+            if self._temp is not None:
+                shutil.rmtree(self._temp, ignore_errors=True)
+        self._run = self._temp = None
 
     def _give_up(self, error: Exception) -> None:
         # Only the kind of error: a message of wandb's could quote a key or an address.
         log.warning("wandb: %s; the run goes on without it", type(error).__name__)
         self._run = None
+
+
+def _copied(temp: Path, folder: Path) -> None:
+    for path in sorted(temp.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            replaced(folder.joinpath(*path.relative_to(temp).parts), path.read_bytes())
 
 
 def why_offline() -> str | None:

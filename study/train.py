@@ -208,6 +208,8 @@ class _Run:
         assert self.checkpoints is not None
         if (values := self.feed.metrics()) and values[REPLACED] != self.summary.get(REPLACED):
             self._row(values)  # so that a restart goes on counting from here
+        if self.primary:
+            self.record.flush()  # no row up to a checkpoint may be younger than it
         with self._timed("checkpoint"):
             self.checkpoints.save(self.step, self.state)
 

@@ -50,7 +50,10 @@ BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
 Root = Annotated[
-    str, typer.Option("--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder of all records.")
+    str,
+    typer.Option(
+        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -223,6 +226,54 @@ def status(
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
 
 
+@app.command(epilog="Example: study pull demo --from gs://lab/runs --out snapshots/demo")
+def pull(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all that are there]"),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            envvar="STUDY_ROOT",
+            metavar="PLACE",
+            help="A folder, bucket or snapshot; wandb-offline:DIR; or wandb:ENTITY/PROJECT.",
+        ),
+    ] = "runs",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Read .wandb files with wandb's own reader as well."
+        ),
+    ] = True,
+    verify: Annotated[
+        str | None,
+        typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
+
+    Interrupted, the same command goes on. What was taken of each cell, its state and rows, is in
+    the snapshot's manifest.json. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
+    """
+    from sweeps import cli_pull
+
+    if verify is not None:
+        return cli_pull.verify(verify, as_json=as_json)
+    return cli_pull.pull(
+        studies or [], source, out, unfinished=unfinished, check=check, as_json=as_json
+    )
+
+
 @app.command(epilog="Example: study figures demo --out figures")
 def figures(
     studies: Annotated[
@@ -311,24 +362,24 @@ def _study(name: str, data: str | None, settings: list[str] | None, only: list[s
 
 def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
     """A study's name and planned cells; of records without a grid here, only the name."""
+    from analysis import frame
     from study.cell import to_dict
     from sweeps.grid import StudyError, find
 
     try:
         study = find(name)
     except StudyError:
-        if "/" not in name and (Path(root) / name).is_dir():
+        if "/" not in name and name in frame.studies(root):
             return name, None
         raise
     return study.name, [{"id": c.id, **to_dict(c)} for c in study.cells]
 
 
 def _root(root: str) -> str:
-    from sweeps.grid import StudyError
+    """A folder, or a bucket that answers."""
+    from study.places import place, reached
 
-    if "://" in root:
-        raise StudyError(f"--root {root}: give a folder; a bucket can be mounted as one")
-    return root
+    return str(reached(place(root))) if "://" in root else root
 
 
 def main() -> None:

@@ -18,7 +18,10 @@ WAIT = 0.5  # seconds between two looks at a log
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
 Root = Annotated[
-    str, typer.Option("--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder of all records.")
+    str,
+    typer.Option(
+        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -40,22 +43,22 @@ def logs(
     """What the processes of a cell have printed, all its tries."""
     from sweeps import ledger
     from sweeps.grid import StudyError
-    from sweeps.logs import log_of
+    from sweeps.logs import logs_of
 
     entry = _entry(name, cell, root, settings)
-    path = log_of(entry.folder, host)
-    if not path.exists() and not (follow and entry.to_run):
+    if not logs_of(entry.folder, host) and not (follow and entry.to_run):
         raise StudyError(
             f"{entry.cell.id} has printed nothing yet ({entry.state}); --follow waits for it"
             if entry.to_run
-            else f"{entry.cell.id} is {entry.state}, and {path} is not there"
+            else f"{entry.cell.id} is {entry.state}, and has no log of process {host}"
         )
-    at = 0
+    at: dict[Path, int] = {}
     try:
         while True:
             # Asked first: what is printed before the end is then read after it.
             live = ledger.entry(entry.cell, entry.folder).to_run
-            at = _print_from(path, at)
+            for path in logs_of(entry.folder, host):
+                at[path] = _print_from(path, at.get(path, 0))
             if not follow or not live:
                 return 0
             time.sleep(WAIT)
@@ -150,22 +153,23 @@ def _entry(name: str, cell: str, root: str, settings: list[str] | None) -> Any:
 
 
 def _folder(root: str) -> Path:
-    return Path(root).absolute()
+    from study.places import place
+
+    return place(root).absolute()
 
 
 def _driver(study: Path) -> str | None:
     """Who runs the study now."""
+    from study.places import children
     from sweeps.lease import LEASE, holder_of
     from sweeps.loop import DRIVER
 
-    holders = (holder_of(path / LEASE) for path in study.glob(f"{DRIVER}*"))
+    holders = (holder_of(path / LEASE) for path in children(study) if path.name.startswith(DRIVER))
     return next((f"the run of {holder}" for holder in holders if holder is not None), None)
 
 
 def _print_from(path: Path, at: int) -> int:
     """Prints what a file has from byte `at` on; returns where it ends."""
-    if not path.exists():
-        return at
     with path.open("rb") as file:
         file.seek(at)
         text = file.read()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from study.cell import Cell
 from study.data.parallel import cores
+from study.places import place
 from study.tracker import why_offline
 from sweeps import ledger, runner
 from sweeps.grid import Study, StudyError
@@ -62,7 +63,7 @@ def run(
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in {Path(root) / study.name}; "
+            f"why cells failed is in FAILED.json of their folders in {place(root) / study.name}; "
             f"to try them again: {_again()}",
             file=out,
         )
@@ -72,7 +73,7 @@ def run(
 def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
     machines = kinds(study)
-    entries = ledger.read(study, Path(root).absolute())
+    entries = ledger.read(study, place(root).absolute())
     left = in_order(entries, priorities(study, matching(study, first)))
     if as_json:
         cells = [
@@ -106,7 +107,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     from sweeps.cluster import environment
     from sweeps.worker import run_here
 
-    folder = Path(root).absolute() / study.name / cell.id
+    folder = place(root).absolute() / study.name / cell.id
     entry = ledger.entry(cell, folder)
     report = report_on(sys.stdout)
     if entry.over:

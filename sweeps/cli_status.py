@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from study.places import place
 from sweeps import ledger
 from sweeps.grid import Study
 from sweeps.ledger import Entry
@@ -19,7 +20,7 @@ WATCH = 2.0  # seconds between two looks
 
 def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
     """Shows it, once or until all cells are over; returns the exit code."""
-    folder = Path(root).absolute()
+    folder = place(root).absolute()
     if as_json or not watch:
         entries = ledger.read(study, folder)
         shown = json.dumps(_json(study, entries), indent=1) if as_json else text(study, entries)

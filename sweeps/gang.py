@@ -23,6 +23,7 @@ from typing import Any, cast
 
 from study.cell import Execution, from_dict
 from study.hardware import Slice, slice_of
+from study.places import is_bucket, place
 from sweeps.watch import Watched, watch
 from sweeps.worker import Outcome, Task, ended, load, note, outcome_of, take
 
@@ -47,7 +48,7 @@ class Ended(Exception):
 
 def run_gang(task: Task, environment: dict[str, str]) -> Outcome:
     """Trains one cell on a slice, under its lease. Returns whatever happens."""
-    folder = Path(task.folder)
+    folder = place(task.folder)
     lease = take(folder)
     if isinstance(lease, Outcome):
         return lease
@@ -76,7 +77,7 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     wanted = slice_of(task.slice)
     scratch = Path(tempfile.mkdtemp(prefix="study-gang-"))
     # Ray Train leaves files of its own beside the records; it insists that all hosts see them.
-    storage = Path(task.folder).parent / ".ray"
+    storage = place(task.folder).parent / ".ray"
     trainer = JaxTrainer(
         work,
         train_loop_config={"task": asdict(task), "watched": asdict(watched)},
@@ -88,7 +89,7 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
         ),
         scaling_config=scaling(wanted),
         run_config=RunConfig(
-            name=Path(task.folder).name,
+            name=place(task.folder).name,
             storage_path=str(storage),
             worker_runtime_env={"env_vars": environment},
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -110,7 +111,8 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
         return _worst(list(failures.values()) or [error], _hosts(scratch / "nodes.json"))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(storage / Path(task.folder).name, ignore_errors=True)
+        if not is_bucket(storage):
+            shutil.rmtree(storage / place(task.folder).name, ignore_errors=True)
 
 
 def scaling(wanted: Slice) -> Any:
@@ -147,11 +149,20 @@ def scaling(wanted: Slice) -> Any:
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """What the process on each host runs; the first one's answer is the cell's."""
+    try:
+        return _work(config)
+    finally:
+        from sweeps.gang_backend import close_log
+
+        close_log()
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any]:
     import jax
     import ray.train
 
     task, watched = Task(**config["task"]), Watched(**config["watched"])
-    folder = Path(task.folder)
+    folder = place(task.folder)
     noticed = False
     with watch(watched) as stop:
 

@@ -16,6 +16,7 @@ from typing import Any
 from ray.train.v2.jax.config import JaxConfig, _JaxBackend
 
 LOCK = "libtpu_lockfile"
+_log: Any = None  # of this process, for as long as it lives
 
 
 @dataclass
@@ -48,11 +49,19 @@ def _make_ready(logs: str, rank: int) -> str:
     """On each host; returns the id of its node."""
     import ray
 
-    from sweeps.logs import redirect
+    from study.places import place
+    from sweeps.logs import Log
 
-    redirect(Path(logs), rank)
+    global _log
+    _log = Log(place(logs), rank)  # kept, and with it what it copies into a bucket
     unlock(Path(tempfile.gettempdir()) / LOCK)
     return str(ray.get_runtime_context().get_node_id())
+
+
+def close_log() -> None:
+    """The last words of this process, into the record."""
+    if _log is not None:
+        _log.close()
 
 
 def unlock(path: Path) -> None:

@@ -4,106 +4,42 @@ A lease is created with O_EXCL and renewed by a thread. It is stale when it was 
 `STALE` seconds, or at once when its holder was a process of this machine that is dead. Replacing
 and removing a lease happen under a lock on the file itself, which dies with its process and leaves
 nothing behind; a holder whose lease was taken over notices, stops, and removes nothing.
+
+A bucket has neither locks nor O_EXCL: its leases are in `sweeps.bucket_lease`. `Lease.acquire`
+and `holder_of` take a path of either kind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
+
+from study.places import is_bucket
+from sweeps import bucket_lease
+from sweeps.holder import Holder, LeaseHeld, LeaseLost, parse
+
+__all__ = ["LEASE", "Holder", "Lease", "LeaseHeld", "LeaseLost", "holder_of"]
 
 LEASE = "lease.json"
 RENEW = 5.0  # seconds between heartbeats
 STALE = 60.0  # seconds without a heartbeat after which anybody may take over
 
 
-class LeaseHeld(RuntimeError):
-    """Somebody else is at work here; the message says who."""
-
-
-class LeaseLost(RuntimeError):
-    """Somebody else took this lease over while its holder was silent."""
-
-
-@functools.cache
-def machine() -> str:
-    """Names the set of processes among which a process number means something.
-
-    A host name alone does not: containers share it, and it outlives a reboot.
-    """
-    parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text()[:8],
-        lambda: str(Path("/proc/self/ns/pid").readlink())[5:-1],
-    ):
-        with contextlib.suppress(OSError):
-            parts.append(read())
-    return "/".join(parts)
-
-
-def process_start(pid: int) -> int | None:
-    """When process `pid` started, in clock ticks since boot; None if it is dead or unknown."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, *rest = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(rest[18])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who holds a lease."""
-
-    machine: str
-    pid: int
-    started: int | None
-    token: str
-
-    @classmethod
-    def here(cls) -> Holder:
-        pid = os.getpid()
-        return cls(
-            machine=machine(), pid=pid, started=process_start(pid), token=uuid.uuid4().hex[:16]
-        )
-
-    @property
-    def dead(self) -> bool:
-        """The holder was a process of this machine, and is gone."""
-        if self.machine != machine():
-            return False
-        if self.started is not None:
-            return process_start(self.pid) != self.started
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.machine.split('/')[0]}"
-
-
-UNKNOWN = Holder(machine="?", pid=0, started=None, token="")  # its file is being written
-
-
 def holder_of(path: Path, *, stale: float = STALE) -> Holder | None:
     """The live holder of the lease at `path`, or None where it is free or stale."""
+    if is_bucket(path):
+        return bucket_lease.holder_of(path)
     try:
         age = time.time() - path.stat().st_mtime
-        known = _parse(path.read_bytes())
+        known = parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     return None if known.dead or age > stale else known
@@ -129,8 +65,15 @@ class Lease:
         self._thread.start()
 
     @classmethod
-    def acquire(cls, path: Path, *, renew: float = RENEW, stale: float = STALE) -> Self:
-        """Takes the lease at `path`, whose folder is made if needed."""
+    def acquire(
+        cls, path: Path, *, renew: float = RENEW, stale: float = STALE
+    ) -> Self | bucket_lease.BucketLease:
+        """Takes the lease at `path`, whose folder is made if needed.
+
+        A lease in a bucket has times of its own, as each heartbeat there is paid for.
+        """
+        if is_bucket(path):
+            return bucket_lease.BucketLease.acquire(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         me = Holder.here()
         while True:
@@ -194,7 +137,7 @@ def _take_over(path: Path, me: Holder, stale: float) -> int | None:
         with _locked(old):
             if not _is_at(old, path):
                 return None
-            known = _parse(os.pread(old, 4096, 0))
+            known = parse(os.pread(old, 4096, 0))
             age = time.time() - os.fstat(old).st_mtime
             if not known.dead and age <= stale:
                 raise LeaseHeld(
@@ -235,10 +178,3 @@ def _is_at(fd: int, path: Path) -> bool:
     except OSError:
         return False
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-
-
-def _parse(text: bytes) -> Holder:
-    try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):
-        return UNKNOWN

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from analysis.frame import Progress, training_progress
 from study.cell import Cell
-from study.records import CELL, DONE, FAILED, METRICS, RecordError, read_json
+from study.places import is_bucket
+from study.records import CELL, DONE, FAILED, RecordError, read_json
 from sweeps.grid import Study
 from sweeps.lease import LEASE, Holder, holder_of
 from sweeps.marks import is_cancelled
@@ -59,12 +61,16 @@ class Entry:
 
 
 def read(study: Study, root: Path) -> list[Entry]:
-    """All cells of `study`, in its order.
+    """All cells of `study`, in its order. `root` is a folder or a bucket, as `place` gives it.
 
     Raises:
       RecordError: a folder holds another cell than its name says.
     """
-    return [entry(cell, root / study.name / cell.id) for cell in study.cells]
+    folders = [root / study.name / cell.id for cell in study.cells]
+    if not is_bucket(root):
+        return [entry(*both) for both in zip(study.cells, folders, strict=True)]
+    with ThreadPoolExecutor(16) as pool:  # each look at a bucket waits for several answers
+        return list(pool.map(entry, study.cells, folders))
 
 
 def entry(cell: Cell, folder: Path) -> Entry:
@@ -96,7 +102,7 @@ def entry(cell: Cell, folder: Path) -> Entry:
     elif failed is not None:
         state = "failed"
     else:
-        state = "interrupted" if (folder / METRICS).exists() else "waiting"
+        state = "interrupted" if progress.attempts else "waiting"
     return Entry(
         cell=cell,
         folder=folder,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study.cell import to_dict
+from study.places import is_bucket
 from study.records import RecordError, write_failure
 from sweeps import ledger
 from sweeps.cluster import Cluster, cluster, gang_environment, quiet, slots, temporary
@@ -143,7 +144,8 @@ class Sweep:
             return None
         finally:
             lease.release()
-            shutil.rmtree(path.parent, ignore_errors=True)
+            if not is_bucket(path):  # there a folder goes with what is in it
+                shutil.rmtree(path.parent, ignore_errors=True)
 
     def look_around(self, up: Cluster) -> None:
         """What the cluster has now, and which cells somebody put back with `study retry`."""

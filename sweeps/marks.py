@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from study.places import made
 from study.records import FAILED, read_json, write_json
 
 CANCELLED = "CANCELLED.json"
@@ -18,7 +19,7 @@ CANCELLED = "CANCELLED.json"
 
 def cancel(folder: Path) -> None:
     """The cell stops if it runs, keeps what it has, and does not start again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     write_json(folder / CANCELLED, {"time": round(time.time(), 3)})
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.places import children, is_bucket, made, place
 from study.records import RecordError
 from sweeps import compiled, ledger
 from sweeps.cluster import check_address
@@ -84,7 +85,7 @@ def run(
       RecordError: a record cannot be written or trusted; the sweep has stopped.
     """
     report = report or Silent()
-    root = Path(root).absolute()
+    root = place(root).absolute()
     machines = kinds(study)
     before = ledger.read(study, root)
     if not any(e.to_run for e in before):
@@ -161,13 +162,22 @@ def keep_programs(report: Report) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
     except OSError as error:
         said = error.strerror or error
         raise RecordError(f"cannot write {folder}: {said}; choose another --root") from None
-    for left in folder.glob(f"{DRIVER}*"):  # by drivers that were killed
-        if holder_of(left / LEASE) is None:
-            shutil.rmtree(left, ignore_errors=True)
+    for left in children(folder):  # by drivers that were killed
+        if left.name.startswith(DRIVER) and holder_of(left / LEASE) is None:
+            _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    """With what is in it; a bucket has no folders, only their content."""
+    if not is_bucket(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in children(folder):
+        path.unlink(missing_ok=True)
 
 
 def _placeable(kinds: Sequence[str], study: Study, address: str | None) -> None:

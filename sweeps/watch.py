@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.places import place
 from sweeps.lease import holder_of
 from sweeps.marks import is_cancelled
 
@@ -46,13 +47,13 @@ def watch(what: Watched) -> Iterator[threading.Event]:
     def look() -> None:
         orphan = False
         while not over.wait(EVERY):
-            if what.lease is not None and not _is_ours(Path(what.lease), what.token):
+            if what.lease is not None and not _is_ours(place(what.lease), what.token):
                 os._exit(1)
-            if is_cancelled(Path(what.cell)):
+            if is_cancelled(place(what.cell)):
                 stop.set()
-            if not orphan and what.driver is not None and holder_of(Path(what.driver)) is None:
+            if not orphan and what.driver is not None and holder_of(place(what.driver)) is None:
                 stop.set()
-                orphan = Path(what.driver).exists()
+                orphan = place(what.driver).exists()
                 if orphan and not over.wait(GRACE):
                     os._exit(1)
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.cell import Cell, Execution, from_dict
+from study.places import place
 from study.records import DONE, write_failure
+from sweeps.bucket_lease import BucketLease
 from sweeps.lease import LEASE, Lease, LeaseHeld, LeaseLost
 from sweeps.logs import logged
 from sweeps.watch import Watched, watch
@@ -78,7 +80,7 @@ class Outcome:
 
 def run_cell(task: Task) -> Outcome:
     """Trains one cell under its lease. Returns whatever happens; only a crash does not."""
-    folder = Path(task.folder)
+    folder = place(task.folder)
     with watch(Watched(driver=task.driver, cell=task.folder)) as stop, logged(folder):
         return run_here(
             from_dict(task.cell),
@@ -122,7 +124,7 @@ def run_here(
         return ended(done)
 
 
-def take(folder: Path) -> Lease | Outcome:
+def take(folder: Path) -> Lease | BucketLease | Outcome:
     """The lease of the cell whose record is `folder`, or why it cannot be had."""
     try:
         return Lease.acquire(folder / LEASE)

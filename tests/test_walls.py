@@ -15,15 +15,8 @@ FORBIDDEN = {
     "analysis": {"jax", "flax", "optax", "orbax", "grain", "ray", "sweeps", "study"},
 }
 GROUND = (
-    "cell",
-    "durations",
-    "fields",
-    "hardware",
-    "measures",
-    "model",
-    "pairs",
-    "recipe",
-    "records",
+    *("cell", "durations", "fields", "hardware", "measures", "model", "pairs", "places", "recipe"),
+    *("records", "rows"),
 )
 
 

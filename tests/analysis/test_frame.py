@@ -132,8 +132,8 @@ def test_missing_root_and_study_are_one_line_errors(writer):
             call(writer.root, "other")
         with pytest.raises(AnalysisError, match="no folder"):
             call(writer.root / "nowhere", "synthetic")
-        with pytest.raises(AnalysisError, match="bucket"):
-            call("gs://bucket/runs", "synthetic")
+        with pytest.raises(AnalysisError, match=r"no place for records is called ftq://"):
+            call("ftq://bucket/runs", "synthetic")
 
 
 def test_a_torn_cell_json_hides_nothing(writer):

@@ -1,0 +1,256 @@
+"""Snapshots: a hashed copy of records, small and typed, that figures are drawn from.
+
+    <snapshot>/
+      manifest.json                     cells, states, row counts, versions, sha256 of every file
+      <study>/<cell id>/cell.json ...   what a record writes whole, byte for byte
+      <study>/<cell id>/rows.parquet    its measurements, attempts stitched, typed
+      <study>/<cell id>/items/          which evaluated examples were right
+
+The same records give the same bytes, with the same version of pyarrow. `sha256` in the manifest
+is over all the rest of it; `records` is over what was recorded alone, and its first ten digits are
+what a figure shows in its corner, whether drawn from the records or from the snapshot. Every
+file is checked as it is read. Checkpoints and wandb's files are no part of a snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import AnalysisError
+from analysis.lines import COUNTS, Lines
+from analysis.places import content, each
+from analysis.record import ITEMS, MANIFEST, WHOLE, CellRecord, RecordRoot, parse
+
+FORMAT = "batch-size-study snapshot 1"
+ROWS = "rows.parquet"
+_AS_JSON = {b"study": b"json"}  # marks a column of mixed types, each value as JSON
+
+
+class Snapshot:
+    """A snapshot that is read; answers what `RecordRoot` answers of records.
+
+    Raises:
+      AnalysisError: by every method, in one line, when a file is not what it was.
+    """
+
+    def __init__(self, root: Path, manifest: bytes):
+        self.root = root
+        self.manifest = parse(manifest) or {}
+        if self.manifest.get("format") != FORMAT:
+            raise AnalysisError(f"{root}: its {MANIFEST} is of no snapshot that this version reads")
+        if _whole(self.manifest) != self.manifest.get("sha256"):
+            raise AnalysisError(f"{root}: {MANIFEST} was changed; pull the snapshot anew")
+
+    def studies(self) -> list[str]:
+        return sorted(self.manifest["studies"])
+
+    def cells(self, study: str) -> list[str]:
+        return sorted(self.manifest["studies"][study])
+
+    def records(self, study: str) -> list[CellRecord]:
+        return each(self.root, lambda cell: self._record(study, cell), self.cells(study))
+
+    def items(self, study: str, cell: str) -> dict[str, bytes]:
+        under = f"{study}/{cell}/{ITEMS}/"
+        return {
+            path.removeprefix(under): self._file(path)
+            for path in self.manifest["files"]
+            if path.startswith(under)
+        }
+
+    def verify(self) -> int:
+        """Reads every file; returns how many there are."""
+        each(self.root, self._file, self.manifest["files"])
+        return len(self.manifest["files"])
+
+    def _record(self, study: str, cell: str) -> CellRecord:
+        known = self.manifest["studies"][study][cell]
+        under = f"{study}/{cell}"
+        files = {
+            name: self._file(f"{under}/{name}")
+            if f"{under}/{name}" in self.manifest["files"]
+            else b""
+            for name in WHOLE
+        }
+        rows = _from_parquet(self._file(f"{under}/{ROWS}"))
+        lines = Lines(rows, known["attempts"], known["superseded_rows"], known["dropped_lines"])
+        return CellRecord(id=cell, files=files, lines=lines, digest=known["content"])
+
+    def _file(self, path: str) -> bytes:
+        text = content(self.root.joinpath(*path.split("/")))
+        if hashlib.sha256(text).hexdigest() != self.manifest["files"][path]["sha256"]:
+            gone = "" if text else " or removed"
+            raise AnalysisError(f"{self.root}: {path} was changed{gone}; pull the snapshot anew")
+        return text
+
+
+def write(
+    source: RecordRoot | Snapshot,
+    out: Path,
+    *,
+    studies: Sequence[str] | None = None,
+    kind: str = "records",
+    versions: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda cell: None,
+) -> dict[str, Any]:
+    """Writes a snapshot to the folder `out`, whole or not at all; returns its manifest.
+
+    Args:
+      studies: which; None for all.
+      kind: where the records came from, for the manifest: "records", "wandb-offline", "wandb".
+      versions: of what else made it.
+      progress: told the id of each cell that is done.
+
+    Raises:
+      AnalysisError: `out` holds something else, or cannot be written.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not _is_ours(out)):
+        raise AnalysisError(f"{out} is there and no snapshot; choose another place")
+    known = source.studies()
+    if missing := sorted({*(studies or ())} - {*known}):
+        raise AnalysisError(
+            f"no study {', '.join(missing)} there; there are: {', '.join(known) or 'none'}"
+        )
+    part = out.with_name(f".{out.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        files: dict[str, Any] = {}
+        told: dict[str, dict[str, Any]] = {}
+        for study in studies or known:
+            told[study] = {}
+            for record in source.records(study):
+                items = source.items(study, record.id)
+                for path, text in _files(study, record, items):
+                    place = part.joinpath(*path.split("/"))
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(text)
+                    files[path] = {
+                        "sha256": hashlib.sha256(text).hexdigest(),
+                        "bytes": len(text),
+                    }
+                told[study][record.id] = _about(record)
+                progress(record.id)
+        manifest = {
+            "format": FORMAT,
+            "from": kind,
+            "records": _of_contents(told),
+            "studies": told,
+            "files": dict(sorted(files.items())),
+            "versions": _versions(versions or {}),
+        }
+        manifest["sha256"] = _whole(manifest)
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        shutil.rmtree(out, ignore_errors=True)
+        part.rename(out)
+    except OSError as error:
+        raise AnalysisError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return manifest
+
+
+def _is_ours(folder: Path) -> bool:
+    return str((parse(content(folder / MANIFEST)) or {}).get("format")).startswith(FORMAT[:-1])
+
+
+def _files(
+    study: str, record: CellRecord, items: Mapping[str, bytes]
+) -> Iterable[tuple[str, bytes]]:
+    under = f"{study}/{record.id}"
+    for name in WHOLE:
+        if record.files[name]:
+            yield f"{under}/{name}", record.files[name]
+    yield f"{under}/{ROWS}", _to_parquet(record.lines.rows)
+    for name, text in items.items():
+        yield f"{under}/{ITEMS}/{name}", text
+
+
+def _about(record: CellRecord) -> dict[str, Any]:
+    lines, about = record.lines, record.about or {}
+    last = record.done or (lines.rows[-1] if lines.rows else {})
+    return {
+        "status": record.status,
+        "rows": len(lines.rows),
+        "superseded_rows": lines.superseded,
+        "dropped_lines": lines.dropped,
+        "attempts": lines.attempts,
+        "step": last.get("step", 0),
+        "steps": about.get("steps"),
+        "versions": about.get("versions") or {},
+        "content": record.digest,
+    }
+
+
+def _of_contents(studies: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """As `analysis.style.provenance` has it."""
+    contents = sorted(cell["content"] for cells in studies.values() for cell in cells.values())
+    return hashlib.sha256("".join(contents).encode()).hexdigest()
+
+
+def _whole(manifest: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _versions(more: Mapping[str, str]) -> dict[str, str]:
+    import pyarrow as pa
+
+    return {"pyarrow": pa.__version__, **more}
+
+
+def _to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows, one column per key in the order of their first use."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = dict.fromkeys((*COUNTS, *(key for row in rows for key in row)))
+    fields, arrays = [], []
+    for name in names:
+        field, values = _typed(name, [row.get(name) for row in rows])
+        fields.append(field)
+        arrays.append(pa.array(values, type=field.type, from_pandas=False))
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), file, compression="zstd")
+    return file.getvalue()
+
+
+def _from_parquet(text: bytes) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(text))
+    columns: dict[str, list[Any]] = {}
+    for field in table.schema:
+        values = table[field.name].to_pylist()
+        if field.metadata and b"study" in field.metadata:
+            values = [None if v is None else json.loads(v) for v in values]
+        elif field.name == "pairs_seen":
+            values = [int(v) for v in values]
+        columns[field.name] = values
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _typed(name: str, values: list[Any]) -> tuple[Any, list[Any]]:
+    """The type of a column that holds every value exactly, and the values in it."""
+    import pyarrow as pa
+
+    if name == "pairs_seen":  # beyond 64 bits: a step of 2**32 examples has 2**64 pairs
+        return pa.field(name, pa.decimal256(76)), values
+    kinds = {type(v) for v in values if v is not None}
+    if "/" in name:  # a metric: what is no number is none, as `analysis.frame` has it
+        numbers = [float(v) if type(v) in (int, float) else None for v in values]
+        return pa.field(name, pa.float64()), numbers
+    if name in COUNTS or (kinds == {int} and all(v is None or abs(v) < 2**63 for v in values)):
+        return pa.field(name, pa.int64()), values
+    if kinds == {float}:
+        return pa.field(name, pa.float64()), values
+    if kinds == {str}:
+        return pa.field(name, pa.string()), values
+    mixed = [None if v is None else json.dumps(v) for v in values]
+    return pa.field(name, pa.string(), metadata=_AS_JSON), mixed
