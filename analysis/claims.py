@@ -152,16 +152,25 @@ CLAIMS = (
 )
 
 
-def verdicts(root: str | Path, study: str, *, metric: str = TOP1) -> list[Verdict]:
+def verdicts(
+    root: str | Path,
+    study: str,
+    *,
+    metric: str = TOP1,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
+) -> list[Verdict]:
     """Every claim on the finished cells of a study.
 
     Args:
       metric: the column of quality, in percent.
+      planned, records: as for `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study.
     """
-    return judge(read_cells(root, study), metric=metric)
+    cells = read_cells(root, study, planned=planned, records=records)
+    return judge(cells, metric=metric)
 
 
 def judge(cells: pd.DataFrame, *, metric: str = TOP1) -> list[Verdict]:

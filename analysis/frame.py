@@ -92,7 +92,11 @@ def steps(root: Root, study: Studies = None) -> pd.DataFrame:
 
 
 def cells(
-    root: Root, study: Studies = None, *, planned: Iterable[Mapping[str, Any]] | None = None
+    root: Root,
+    study: Studies = None,
+    *,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> pd.DataFrame:
     """Every cell of studies, one row each, whatever became of it.
 
@@ -104,6 +108,8 @@ def cells(
       planned: what a study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
         them without a record are "not started". Without it only cells with a record are known.
         It takes exactly one study.
+      records: the folder that the study shares with others, if not its own; cells of it that are
+        not planned are not the study's.
 
     Raises:
       AnalysisError: no such root or study.
@@ -113,10 +119,12 @@ def cells(
     plans = {str(plan["id"]): plan for plan in planned or ()}
     if plans and not isinstance(study, str):
         raise AnalysisError("planned cells are those of one study; name it")
-    records = _records(root, study)
-    unborn = {*plans} - {record.id for _, record in records}
-    records += [(str(study), _nothing(name)) for name in unborn]
-    flat = [_cell(s, r, plans.get(r.id, {})) for s, r in sorted(records, key=lambda p: p[1].id)]
+    found = _records(root, records or study)
+    if records not in (None, study):
+        found = [(str(study), record) for _, record in found if record.id in plans]
+    unborn = {*plans} - {record.id for _, record in found}
+    found += [(str(study), _nothing(name)) for name in unborn]
+    flat = [_cell(s, r, plans.get(r.id, {})) for s, r in sorted(found, key=lambda p: p[1].id)]
     names = dict.fromkeys((*COLUMNS, *(key for row in flat for key in row)))
     frame = pd.DataFrame({name: _column([row.get(name) for row in flat], name) for name in names})
     frame = frame.sort_values(["batch_size", "id", "study"], ignore_index=True)

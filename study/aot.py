@@ -21,8 +21,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,51 @@ def run(argv: Sequence[str], *, timeout_seconds: float = 600.0) -> Any:
 
     Raises AotError if libtpu is missing or the process fails.
     """
+    done = subprocess.run(
+        [sys.executable, *argv],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+    )
+    if done.returncode:
+        raise AotError(f"compiling for TPU failed: {_last(done.stderr, done.returncode)}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def lines(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
+    """Runs `python *argv` as `run` does: each line that it says, as JSON, when it says it.
+
+    The process is ended when the reader stops reading. Raises AotError as `run` does.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            [sys.executable, *argv],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            child.stdin.write(stdin)
+            child.stdin.close()
+            for line in child.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+            code = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        if code:
+            errors.seek(0)
+            raise AotError(f"compiling for TPU failed: {_last(errors.read(), code)}")
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process that compiles for TPUs. Raises AotError without libtpu."""
     if reason := missing():
         raise AotError(reason)
     # The same `study` as here, wherever it was imported from; and no cache of jax's, out of which
@@ -97,17 +143,32 @@ def run(argv: Sequence[str], *, timeout_seconds: float = 600.0) -> Any:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "JAX_ENABLE_COMPILATION_CACHE": "false",
     }
-    done = subprocess.run(
-        [sys.executable, *argv],
-        env=os.environ | ENVIRONMENT | own,
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
+    return os.environ | ENVIRONMENT | own
+
+
+def _last(said: str, code: int) -> str:
+    """What a failed process said last, or how it ended."""
+    told = [line for line in said.strip().splitlines() if line.strip()]
+    return told[-1].strip() if told else f"exit code {code}"
+
+
+def devices(name: str) -> list[Any]:
+    """The devices of a slice, or of several, as libtpu lists them: none of them is here.
+
+    Raises AotError if libtpu is missing or the environment is not `run`'s; HardwareError if there
+    is no such slice.
+    """
+    chosen = slice_of(name)
+    if reason := missing():
+        raise AotError(reason)
+    if os.environ.get("JAX_PLATFORMS") != "cpu":
+        raise AotError("compiling for TPUs needs a process of its own: call study.aot.run")
+    from jax.experimental import topologies
+
+    described = topologies.get_topology_desc(
+        chosen.libtpu_topology, platform="tpu", **chosen.libtpu_options
     )
-    if done.returncode:
-        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise AotError(f"compiling for TPU failed: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return list(described.devices)
 
 
 def mesh(name: str, *, chips: int | None = None) -> Mesh:
@@ -118,20 +179,13 @@ def mesh(name: str, *, chips: int | None = None) -> Mesh:
     Raises AotError if libtpu is missing or the environment is not `run`'s; HardwareError if there
     is no such slice.
     """
-    chosen = slice_of(name)
-    if reason := missing():
-        raise AotError(reason)
-    if os.environ.get("JAX_PLATFORMS") != "cpu":
-        raise AotError("compiling for TPUs needs a process of its own: call study.aot.run")
     import numpy as np
-    from jax.experimental import mesh_utils, topologies
+    from jax.experimental import mesh_utils
     from jax.sharding import Mesh
 
-    described = topologies.get_topology_desc(
-        chosen.libtpu_topology, platform="tpu", **chosen.libtpu_options
-    )
+    chosen = slice_of(name)
     by_slice: dict[int, list[Any]] = {}
-    for device in described.devices:
+    for device in devices(name):
         by_slice.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
     # In the order in which neighbours in a row are neighbours in the torus.
     rows = [mesh_utils.create_device_mesh((len(row),), row) for row in by_slice.values()]

@@ -201,6 +201,8 @@ class Execution:
       the host's, when not given); None passes the whole batch at once.
     remat: compute each block of the towers again in the backward pass instead of keeping its
       activations.
+    fsdp_mib: parameters and optimizer state are cut over the devices of a slice, array by array
+      from so many MiB on (see `study.sharding.laid_out`); None keeps all whole on each device.
     eval_batch_size: how many images or texts an evaluation embeds at a time, whatever the batch
       size of the cell.
     decode_threads: that read images; None is one for each core.
@@ -217,6 +219,7 @@ class Execution:
     microbatch: Positive | Literal["auto"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     remat: bool = False
+    fsdp_mib: Annotated[float, Field(ge=0)] | None = None
     decode_threads: Positive | None = None
     priority: int = 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -14,10 +13,10 @@ from study.cell import Cell, Execution
 from study.data.dataset import Dataset
 from study.data.sources import open_source
 from study.data.stream import Read, batches
-from study.step import by_row
+from study.programs import steps_per_piece
+from study.sharding import by_row, own_rows
 
 REPLACED = "data/replaced_examples"
-PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
 
 
 class Feed:
@@ -35,7 +34,7 @@ class Feed:
         cell: Cell,
         execution: Execution,
         dataset: Dataset,
-        mesh: Mesh | None,
+        mesh: Mesh,
         read: Read | None,
     ):
         self._cell, self._mesh, self._read = cell, mesh, read
@@ -48,9 +47,7 @@ class Feed:
         )
         example = self._source.batch(np.zeros(1, np.int64))
         self.image_shape: tuple[int, ...] = example["image"].shape[1:]
-        fit = PIECE_BYTES // sum(a.nbytes for a in example.values())
-        examples = min(execution.chunk_examples, fit)
-        self.chunk = max(1, min(cell.steps, examples // cell.batch_size))
+        self.chunk = steps_per_piece(cell, execution, self.image_shape)
         self.replaced = 0
 
     def pieces(self, first_step: int, due: set[int]) -> Iterator[tuple[int, dict[str, jax.Array]]]:
@@ -65,7 +62,7 @@ class Feed:
             batch_size=self._cell.batch_size,
             first_step=first_step,
             chunks=lengths,
-            shard=(jax.process_index(), jax.process_count()),
+            rows=own_rows(self._mesh, self._cell.batch_size),
             read=self._read,
             flip=self._cell.data.flip,
             replaced=self._count,
@@ -85,15 +82,11 @@ class Feed:
 
     def _to_devices(self, arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Batches padded to the length that the loop was compiled for, spread over devices."""
-        out = {}
+        out, where = {}, by_row(self._mesh, leading=1)
         for name, a in arrays.items():
             if len(a) < self.chunk:
                 a = np.concatenate([a, np.zeros((self.chunk - len(a), *a.shape[1:]), a.dtype)])
-            if self._mesh is None:
-                out[name] = jnp.asarray(a)
-            else:
-                where = by_row(self._mesh, leading=1)
-                out[name] = jax.make_array_from_process_local_data(where, a)
+            out[name] = jax.make_array_from_process_local_data(where, a)
         return out
 
 

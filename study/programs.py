@@ -1,43 +1,128 @@
-"""What a run compiles, kept for the next cell of its family: warm workers compile little."""
+"""What a run compiles: the loop of steps, and where its arguments lie.
+
+`train` compiles a `Program` for the devices that are there and feeds it, `study plan` compiles it
+for slices that are not there, and `study bench step` times it. What is compiled is kept for the
+next cell of its family: warm workers compile little.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from study.cell import Cell, Data, Execution
 from study.microbatch import GIB, fitting, room
-from study.step import compiled_loop, initial_state, make_step
+from study.sharding import by_row, check, laid_out, replicated
+from study.step import State, initial_state, make_loop, make_step
+
+PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
 
 
-def initial(cell: Cell, vocabulary: int, image_shape: tuple[int, ...]) -> Any:
-    """`initial_state` of the cell on the default device."""
-    return _initial(_family(cell), vocabulary, image_shape)(cell.seed)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A loop of steps, jitted, and what it takes: shapes, types and shardings, no array yet.
 
-
-def loop_of_steps(
-    cell: Cell, execution: Execution, vocabulary: int, state: Any, batches: Any, mesh: Mesh | None
-) -> tuple[Any, int | None]:
-    """`compiled_loop` for arrays like these, and the microbatch if it was to be found.
-
-    Raises:
-      CellError: no microbatch fits.
+    loop: `(state, batches, count) -> (state, metrics of the last step)`; runs the first `count`
+      of the batches and takes the state's buffers. `loop.lower(*arguments)` compiles it.
+    arguments: a `State`, a dict of `image` and `text` with axes (steps, rows, ...), and an int32
+      scalar, of `jax.ShapeDtypeStruct` with shardings.
     """
 
-    def compiled(microbatch: int | None) -> Any:
-        like = _abstract(state), _abstract(batches)
-        return _loop(_family(cell), vocabulary, *like, mesh, microbatch, execution.remat)
+    loop: Any
+    arguments: tuple[State, dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
+
+
+def program(
+    cell: Cell,
+    execution: Execution,
+    vocabulary: int,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
+    *,
+    image_dtype: Any = np.float32,
+    microbatch: int | None = None,
+) -> Program:
+    """The loop of steps that trains `cell` on `mesh`, whose devices need not be there.
+
+    Arguments:
+      vocabulary: of the tokenizer.
+      image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
+      mesh: see `study.sharding.mesh_over`.
+      microbatch: the number where `execution.microbatch` is a number or None itself; where that
+        is "auto", one to try (see `study.microbatch.fitting`).
+
+    Raises:
+      CellError: the cell cannot be laid out on the mesh.
+    """
+    check(cell, execution, mesh)
+    piece = steps_per_piece(cell, execution, image_shape, image_dtype)
+    return _program(
+        _family(cell),
+        vocabulary,
+        (piece, image_shape, np.dtype(image_dtype)),
+        mesh,
+        microbatch if execution.microbatch == "auto" else execution.microbatch,
+        execution.remat,
+        execution.fsdp_mib,
+    )
+
+
+def compiled(
+    cell: Cell,
+    execution: Execution,
+    vocabulary: int,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
+    *,
+    image_dtype: Any = np.float32,
+) -> tuple[Any, int | None]:
+    """The loop of `program` compiled, and the microbatch if that was to be found.
+
+    Raises:
+      CellError: no microbatch fits, or the cell cannot be laid out on the mesh.
+    """
+
+    def with_microbatch(size: int | None) -> Any:
+        return _compiled(
+            program(
+                *(cell, execution, vocabulary, image_shape, mesh),
+                image_dtype=image_dtype,
+                microbatch=size,
+            )
+        )
 
     if execution.microbatch != "auto":
-        return compiled(execution.microbatch), None
+        return with_microbatch(None), None
     gib = execution.memory_gib
-    rows = cell.batch_size // (1 if mesh is None else mesh.size)
-    size, loop = fitting(compiled, rows, room() if gib is None else gib * GIB)
+    rows = cell.batch_size // mesh.size
+    size, loop = fitting(with_microbatch, rows, room() if gib is None else gib * GIB)
     return loop, size or rows
+
+
+def initial(
+    cell: Cell, execution: Execution, vocabulary: int, image_shape: tuple[int, ...], mesh: Mesh
+) -> State:
+    """`initial_state` of the cell, made where it will lie."""
+    family = _family(cell)
+    state: State = _initial(family, vocabulary, image_shape, mesh, execution.fsdp_mib)(cell.seed)
+    return state
+
+
+def steps_per_piece(
+    cell: Cell, execution: Execution, image_shape: tuple[int, ...], image_dtype: Any = np.float32
+) -> int:
+    """How many batches travel to the devices, and are looped over, at a time."""
+    text = cell.data.text_length * np.dtype(np.int32).itemsize
+    example = math.prod(image_shape) * np.dtype(image_dtype).itemsize + text
+    examples = min(execution.chunk_examples, PIECE_BYTES // example)
+    return max(1, min(cell.steps, examples // cell.batch_size))
 
 
 def _family(cell: Cell) -> Cell:
@@ -46,38 +131,69 @@ def _family(cell: Cell) -> Cell:
     return dataclasses.replace(cell, seed=0, evals=(), data=data)
 
 
-def _abstract(tree: Any) -> _Abstract:
-    """Shapes, types and shardings, in a form that can be a cache key."""
-    leaves, structure = jax.tree.flatten(tree)
-    specs = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in leaves)
-    return _Abstract(specs, structure)
-
-
-class _Abstract(tuple):
-    """Abstract leaves and the structure that they fill."""
-
-    def __new__(cls, specs: Any, structure: Any) -> _Abstract:
-        return super().__new__(cls, (specs, structure))
-
-    @property
-    def tree(self) -> Any:
-        return jax.tree.unflatten(self[1], self[0])
-
-
-@functools.lru_cache(maxsize=32)
-def _initial(family: Cell, vocabulary: int, image_shape: tuple[int, ...]) -> Any:
-    return jax.jit(lambda seed: initial_state(family, vocabulary, image_shape, seed))
-
-
-@functools.lru_cache(maxsize=32)
-def _loop(
+def _state(
     family: Cell,
     vocabulary: int,
-    state: _Abstract,
-    batch: _Abstract,
-    mesh: Mesh | None,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
+    fsdp_mib: float | None,
+) -> State:
+    """Shapes, types and shardings of the state."""
+    make = functools.partial(initial_state, family, vocabulary, image_shape)
+    shapes = jax.eval_shape(make, jax.ShapeDtypeStruct((), jnp.uint32))
+    state: State = jax.tree.map(
+        lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
+        shapes,
+        laid_out(shapes, mesh, fsdp_mib),
+    )
+    return state
+
+
+@functools.lru_cache(maxsize=32)
+def _initial(
+    family: Cell,
+    vocabulary: int,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
+    fsdp_mib: float | None,
+) -> Any:
+    state = _state(family, vocabulary, image_shape, mesh, fsdp_mib)
+    make = functools.partial(initial_state, family, vocabulary, image_shape)
+    return jax.jit(make, out_shardings=jax.tree.map(lambda a: a.sharding, state))
+
+
+@functools.lru_cache(maxsize=32)
+def _program(
+    family: Cell,
+    vocabulary: int,
+    piece: tuple[int, tuple[int, ...], np.dtype],
+    mesh: Mesh,
     microbatch: int | None,
     remat: bool,
-) -> Any:
-    step = make_step(family, vocabulary, mesh, microbatch=microbatch, remat=remat)
-    return compiled_loop(step, state.tree, batch.tree, mesh)
+    fsdp_mib: float | None,
+) -> Program:
+    count, image_shape, image_dtype = piece
+    state = _state(family, vocabulary, image_shape, mesh, fsdp_mib)
+    step = make_step(
+        family, vocabulary, mesh, microbatch=microbatch, remat=remat, fsdp_mib=fsdp_mib
+    )
+    loop = jax.jit(
+        make_loop(step),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda a: a.sharding, state), replicated(mesh)),
+    )
+    rows = by_row(mesh, leading=1)
+
+    def batches(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, family.batch_size, *shape), dtype, sharding=rows)
+
+    batch = {
+        "image": batches(image_shape, image_dtype),
+        "text": batches((family.data.text_length,), np.int32),
+    }
+    return Program(loop=loop, arguments=(state, batch, jax.ShapeDtypeStruct((), np.int32)))
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(made: Program) -> Any:
+    return made.loop.lower(*made.arguments).compile()

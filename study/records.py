@@ -30,6 +30,7 @@ import numpy as np
 
 from study.places import RecordError, is_bucket, made, place, replaced
 from study.rows import METRICS, BucketRows, FileRows, parsed, read_rows, rows_of
+from study.secrets import hide
 
 __all__ = ["CELL", "DONE", "FAILED", "METRICS", "Record", "RecordError", "Seen"]
 
@@ -160,7 +161,8 @@ def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
     folder = place(folder)
     with _disk(folder):
         made(folder)
-        write_json(folder / FAILED, {"error": error, "trace": trace, "time": round(time.time(), 3)})
+        about = {"error": hide(error), "trace": hide(trace), "time": round(time.time(), 3)}
+        write_json(folder / FAILED, about)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

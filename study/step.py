@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from study.cell import Cell, Sigmoid
 from study.hashing import mix
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
 from study.microbatch import in_microbatches
 from study.optimizer import global_norm, optimizer, schedule, without_frozen
+from study.sharding import by_row, laid_out
 from study.towers.dropout import example_keys
 from study.towers.two_towers import TwoTowers
 
@@ -83,7 +83,8 @@ def make_gradients(
         loss sees all embeddings, so the gradient is the whole batch's, and t and b enter once.
       remat: compute each block again in the backward pass instead of keeping its activations.
     """
-    model = TwoTowers(cell, vocabulary, remat)
+    rows = None if mesh is None or mesh.size == 1 else by_row(mesh)
+    model = TwoTowers(cell, vocabulary, remat, rows)
     towers = (cell.model.image, cell.model.text)
     drops = any(getattr(tower, "dropout", 0) for tower in towers)
 
@@ -116,20 +117,29 @@ def make_step(
     *,
     microbatch: int | None = None,
     remat: bool = False,
+    fsdp_mib: float | None = None,
 ) -> Step:
     """One optimizer step on one whole batch.
 
     The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
-    spread over all axes of `mesh`; the state is the same on every device. The seed is read from
-    the state, so cells that differ in nothing else share one compiled step. `microbatch` and
-    `remat` are as for `make_gradients`. Norms leave frozen parts out.
+    spread over all axes of `mesh`; the state lies on it as `study.sharding.laid_out` says. The
+    seed is read from the state, so cells that differ in nothing else share one compiled step.
+    `microbatch` and `remat` are as for `make_gradients`, `fsdp_mib` as in `Execution`. Norms
+    leave frozen parts out.
     """
     gradients = make_gradients(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
     tx, factor = optimizer(cell), schedule(cell)
 
+    def cut(tree: Any) -> Any:
+        """Gradients are summed to where their parameters lie, and the state stays there."""
+        if mesh is None or fsdp_mib is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, laid_out(tree, mesh, fsdp_mib))
+
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
         (loss, logits), grads = gradients(state.params, batch, key)
+        grads = cut(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = Metrics(
@@ -142,7 +152,7 @@ def make_step(
             param_norm=global_norm(without_frozen(cell, params)),
             logits=logits,
         )
-        return State(params, opt_state, state.step + 1, state.seed), metrics
+        return cut(State(params, opt_state, state.step + 1, state.seed)), metrics
 
     return step
 
@@ -165,19 +175,3 @@ def make_loop(step: Step) -> Callable[[State, Batch, jax.Array], tuple[State, Me
         return jax.lax.fori_loop(0, count, body, (state, empty))
 
     return loop
-
-
-def compiled_loop(step: Step, state: Any, batches: Any, mesh: Mesh | None) -> Any:
-    """`make_loop(step)` compiled for these (abstract) arguments, the state's buffers donated."""
-    where = None if mesh is None else replicated(mesh)
-    jitted = jax.jit(make_loop(step), donate_argnums=0, out_shardings=where)
-    return jitted.lower(state, batches, jax.ShapeDtypeStruct((), jnp.int32)).compile()
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, P())
-
-
-def by_row(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Rows spread over all devices, after `leading` axes that are not."""
-    return NamedSharding(mesh, P(*[None] * leading, mesh.axis_names))

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # wandb 0.31 knows its own server by either name, and notes a key under the first.
 HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+PROJECT = "batch-size-study"  # unless WANDB_PROJECT says otherwise
 PATIENCE = 5.0  # seconds for a server to answer: wandb itself would take 30, for every cell
 
 
@@ -51,7 +52,7 @@ class WandbMirror:
                 log.warning("wandb: %s", why)
                 mode = "offline"
             self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "batch-size-study"),
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
                 group=study,
                 id=cell_id,
                 name=cell_id,

@@ -19,9 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
-from study.cell import Cell, CellError, Execution, to_dict
+from study.cell import Cell, Execution, to_dict
 from study.checkpoint import Checkpoints
 from study.data import corrupt
 from study.data.dataset import Dataset
@@ -30,10 +29,11 @@ from study.durations import every
 from study.evals import Evaluator
 from study.feed import REPLACED, Feed
 from study.interop.start import start_from
-from study.programs import initial, loop_of_steps
+from study.programs import compiled, initial
 from study.provenance import code_version, versions
 from study.records import Record, Seen
-from study.step import Metrics, State, replicated
+from study.sharding import check, laid_out, mesh_over, put, whole_here
+from study.step import Metrics, State
 from study.tracker import WandbMirror
 
 
@@ -84,7 +84,8 @@ class _Run:
         self.seconds = dict.fromkeys(("open", "compile", "train", "eval", "checkpoint"), 0.0)
         self.started = time.perf_counter()
         self.primary = jax.process_index() == 0
-        self.mesh = _mesh(cell.batch_size)
+        self.mesh = mesh_over(jax.devices())
+        check(cell, execution, self.mesh)
         self.summary: dict[str, Any] = {}
         self.start: dict[str, Any] | None = None
         self.checkpoints: Checkpoints | None = None
@@ -100,12 +101,10 @@ class _Run:
         read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
         self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
         self.evaluator = Evaluator(cell, self.dataset, tokenizer, self.execution.eval_batch_size)
-        with jax.default_device(jax.local_devices()[0]):
-            state = initial(cell, self.vocabulary, self.feed.image_shape)
+        state = initial(cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh)
         if cell.model.init is not None:
             params, self.start = start_from(cell.model.init, state.params, self.execution.data_root)
-            state = state._replace(params=params)
-        state = self._spread(state)
+            state = state._replace(params=self._placed(params))
         self.checkpoints = Checkpoints(self.record.folder / "checkpoints")
         self.state: State = self.checkpoints.restore(state) or state
         self.step = int(self.state.step)
@@ -140,7 +139,7 @@ class _Run:
         for length, batch in self.feed.pieces(self.step, log_at | save_at | eval_at):
             if loop is None:
                 with self._timed("compile"):
-                    loop = self._compile(batch)
+                    loop = self._compile()
                 clock = time.perf_counter()
             self.state, metrics = loop(self.state, batch, np.int32(length))
             self.step += length
@@ -176,10 +175,10 @@ class _Run:
             self.mirror.finish(failed=self.record.done is None)
         self.record.close()
 
-    def _compile(self, batch: dict[str, jax.Array]) -> Any:
-        """The loop of steps for batches like this, at the microbatch that is asked for."""
-        loop, found = loop_of_steps(
-            self.cell, self.execution, self.vocabulary, self.state, batch, self.mesh
+    def _compile(self) -> Any:
+        """The loop of steps, at the microbatch that is asked for."""
+        loop, found = compiled(
+            self.cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh
         )
         if found is not None:
             self.summary["execution/microbatch"] = found
@@ -198,8 +197,7 @@ class _Run:
         return math.isfinite(values["train/loss"])
 
     def _evaluate(self) -> None:
-        local = jax.tree.map(lambda a: np.asarray(a.addressable_data(0)), self.state.params)
-        result = self.evaluator.run(self.step, local)
+        result = self.evaluator.run(self.step, whole_here(self.state.params))
         if self.primary:
             self.record.items(result.items)
         self._row(result.metrics)
@@ -240,13 +238,11 @@ class _Run:
     def _seen(self, step: int) -> Seen:
         return Seen(step, step * self.cell.batch_size, step * self.cell.pairs_per_step)
 
-    def _spread(self, state: State) -> State:
-        if self.mesh is None:
-            return jax.device_put(state, jax.local_devices()[0])
-        place = replicated(self.mesh)
-        return jax.tree.map(
-            lambda a: jax.make_array_from_process_local_data(place, np.asarray(a)), state
-        )
+    def _placed(self, params: Any) -> Any:
+        """Parameters some of which are read from a file, all where they belong."""
+        where = laid_out(params, self.mesh, self.execution.fsdp_mib)
+        read = jax.tree.map(lambda a: isinstance(a, np.ndarray), params)
+        return jax.tree.map(lambda a, new, at: put(a, at) if new else a, params, read, where)
 
     def _about(self, study: str) -> dict[str, Any]:
         cell = self.cell
@@ -277,23 +273,6 @@ class _Run:
             yield
         finally:
             self.seconds[what] += time.perf_counter() - start
-
-
-def _mesh(batch_size: int) -> Mesh | None:
-    """All devices along one axis, or None where there is one.
-
-    Raises:
-      CellError: the batch cannot be spread evenly.
-    """
-    devices = jax.devices()
-    if len(devices) == 1:
-        return None
-    if batch_size % len(devices):
-        raise CellError(
-            f"batch_size: {batch_size} cannot be spread evenly over {len(devices)} devices; "
-            f"use a multiple of {len(devices)} or fewer devices"
-        )
-    return Mesh(np.array(devices), ("data",))
 
 
 def _agreed(should_stop: Callable[[], bool]) -> bool:

@@ -11,12 +11,15 @@ import sys
 import tempfile
 import time
 import traceback
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sweeps import cli_bench, cli_cells, cli_cluster, cli_data
+from study.secrets import hide
+from sweeps import cli_bench, cli_cells, cli_cluster, cli_data, cli_sweep
+from sweeps.cli_options import Data, Json, Metric, Name, Only, Root, Set
+from sweeps.cli_options import root_of as _root
+from sweeps.cli_options import study_of as _study
 from sweeps.cluster import platforms
 
 app = typer.Typer(
@@ -32,8 +35,10 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_cluster.app, name="cluster")
-for verb in (cli_cells.logs, cli_cells.retry, cli_cells.cancel):
-    app.command(epilog=cli_cells.EXAMPLES[verb.__name__])(verb)
+for home in (cli_sweep, cli_cells):
+    for verb, example in home.EXAMPLES.items():
+        app.command(epilog=example)(getattr(home, verb))
+
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
@@ -48,58 +53,6 @@ EXPECTED = (
 )
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
-Root = Annotated[
-    str,
-    typer.Option(
-        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
-    ),
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        envvar="STUDY_DATA",
-        metavar="DIR",
-        help="Folder of the data sets.  [default: the study's own, most often 'data']",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        metavar="PATTERN",
-        help="Only cells whose id begins with or matches PATTERN, such as 'b512*', or whose field "
-        "has a value, such as batch_size=512 or loss.kind=sigmoid. May be repeated.",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
-    ),
-]
-
-
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        "--metric",
-        metavar="KEY",
-        help="What quality is, as records name it: eval/zero_shot/SPLIT/top1.  "
-        "[default: zero-shot on test_font]",
-    ),
-]
-
 
 @app.callback(invoke_without_command=True)
 def version_option(
@@ -110,99 +63,79 @@ def version_option(
         raise typer.Exit
 
 
-@app.command("list", epilog="Example: study list")
-def list_studies(as_json: Json = False) -> int:
-    """The built-in studies, their cells and questions."""
-    from sweeps.grid import find, names
-    from sweeps.table import table
-
-    studies = [find(name) for name in names()]
-    if as_json:
-        rows = [
-            {"study": s.name, "cells": len(s.cells), "paper": s.paper, "question": s.question}
-            for s in studies
-        ]
-        print(json.dumps(rows, indent=1))
-    else:
-        print(
-            table(
-                ("study", "cells", "paper", "question"),
-                [(s.name, str(len(s.cells)), s.paper, s.question) for s in studies],
-                right={1},
-            )
-        )
-    return 0
-
-
-@app.command(epilog="Example: study run demo --only batch_size=512 --parallel 2")
-def run(
-    name: Name,
-    root: Root = "runs",
-    data: Data = None,
-    parallel: Annotated[
-        int | None,
-        typer.Option("--parallel", min=1, help="Local cells at a time.  [default: cores]"),
-    ] = None,
-    max_parallel: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--max-parallel",
-            metavar="[KIND=]N",
-            help="At most N cells at a time on this kind of machine, such as v4-32=2, or in all. "
-            "May be repeated.",
-        ),
-    ] = None,
-    first: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--first",
-            metavar="PATTERN",
-            help="Cells like these start before the others; patterns as in --only. May be "
-            "repeated.",
+@app.command("list", epilog="Example: study list table-8")
+def list_studies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="Its cells and assumptions.  [default: all studies]"
         ),
     ] = None,
     only: Only = None,
     settings: Set = None,
-    address: Address = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")
+    as_json: Json = False,
+) -> int:
+    """The built-in studies, or the cells of one and the assumptions that they rest on."""
+    from sweeps import cli_list
+
+    if name is None:
+        return cli_list.studies(as_json=as_json)
+    return cli_list.study(_study(name, None, settings, only), as_json=as_json)
+
+
+@app.command(epilog="Example: study plan table-8 --slice v4-32 --write v4-32.json")
+def plan(
+    name: Name,
+    slice_name: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="SLICE",
+            help="On this machine (v4-32, v6e-16x2, gpu:h100), or on the smallest slice of a "
+            "generation (v4) that fits.  [default: each cell's own]",
+        ),
+    ] = None,
+    data: Data = None,
+    only: Only = None,
+    settings: Set = None,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0, metavar="PRICE", help="Of a chip-hour.")
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate", metavar="DIR", help="Records whose speed replaces the assumed one."
+        ),
+    ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option("--write", metavar="FILE", help="How cells run, for `run --execution FILE`."),
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, help="Programs compiled at a time.")
+    ] = 2,
+    formula: Annotated[
+        bool, typer.Option("--formula", help="Compile nothing: memory by formula.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Runs all cells of a study that are not over yet. Run it again at any time to go on.
+    """What a study would take: fit, memory, FLOPs, days and cost of every cell, and no TPU needed.
 
-    Ctrl-C asks the cells to save what they have; a second one quits at once. Exit codes: 0 all
-    cells are over, 1 some failed, 2 bad input, 130 interrupted.
+    The very step that `train` runs is compiled for the slice. Exit codes: 0 all cells fit, 1 one
+    does not, 2 bad input.
     """
-    from sweeps import cli_run
+    from sweeps import cli_plan
 
-    study = _study(name, data, settings, only)
-    if dry_run:
-        return cli_run.dry_run(study, _root(root), first=first or [], as_json=as_json)
-    return cli_run.run(
-        study,
-        _root(root),
+    return cli_plan.run(
+        _study(name, data, settings, only),
+        slice_name=slice_name,
+        price=price,
+        records=calibrate,
+        write=write,
         parallel=parallel,
-        max_parallel=max_parallel or [],
-        first=first or [],
-        address=address,
+        formula=formula,
         as_json=as_json,
     )
-
-
-@app.command(epilog="Example: study train demo b512-sigmoid-s0")
-def train(
-    name: Name,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell id, or how it begins.")],
-    root: Root = "runs",
-    data: Data = None,
-    settings: Set = None,
-) -> int:
-    """Trains one cell in this process, without Ray. Exit codes as for `run`."""
-    from sweeps import cli_run
-
-    study = _study(name, data, settings, None)
-    return cli_run.train(study, study.cell(cell), _root(root))
 
 
 @app.command(epilog="Example: study status demo --watch")
@@ -292,10 +225,10 @@ def figures(
     names = studies or analysis.frame.studies(_root(root))
     if not names:
         raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
-    more = {"metric": metric} if metric else {}
+    more: dict[str, Any] = {"metric": metric} if metric else {}
     for name in names:
-        known, planned = _recorded(name, _root(root))
-        for figure in analysis.figures.draw_all(_root(root), known, out, planned=planned, **more):
+        known, where = _recorded(name, _root(root))
+        for figure in analysis.figures.draw_all(_root(root), known, out, **where, **more):
             paths = [figure.path_png, figure.path_pdf, figure.path_csv]
             files = [str(path) for path in paths if path is not None]
             drawn.append(
@@ -321,47 +254,31 @@ def claims(name: Name, root: Root = "runs", metric: Metric = None, as_json: Json
     """The paper's claims, tested on the records of a study."""
     import analysis
 
-    more = {"metric": metric} if metric else {}
-    found = analysis.claims.verdicts(_root(root), _recorded(name, _root(root))[0], **more)
+    more: dict[str, Any] = {"metric": metric} if metric else {}
+    known, where = _recorded(name, _root(root))
+    found = analysis.claims.verdicts(_root(root), known, **where, **more)
     show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
     print(show(found))
     return 0
 
 
-@app.command(epilog="Example: study doctor table-8 --address 10.0.0.2:6379")
-def doctor(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Can all of its cells be placed?")
-    ] = None,
-    root: Root = "runs",
-    data: Data = None,
+@app.command(epilog="Example: study dash demo --out demo-workspace.json")
+def dash(
+    name: Name,
     settings: Set = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="ADDRESS", help="Look at this Ray cluster too."),
+    only: Only = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Write it here, and save nothing.")
     ] = None,
-    as_json: Json = False,
 ) -> int:
-    """Checks what a study needs of this machine or cluster. Exit code 1 if something would fail."""
-    from sweeps import doctor as checks
+    """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
+    from sweeps import cli_dash
 
-    study = _study(name, data, settings, None) if name else None
-    folder = Path(study.data_root if study is not None else data or "data")
-    return checks.report(_root(root), folder, study=study, address=address, as_json=as_json)
+    return cli_dash.run(_study(name, None, settings, only), out=out)
 
 
-def _study(name: str, data: str | None, settings: list[str] | None, only: list[str] | None) -> Any:
-    from sweeps.grid import find
-    from sweeps.select import select
-
-    settings = list(settings or [])
-    if data is not None:
-        settings.append(f"execution.data_root={json.dumps(data)}")
-    return select(find(name), settings=settings, only=only or [])
-
-
-def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
-    """A study's name and planned cells; of records without a grid here, only the name."""
+def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
+    """A study's name, planned cells and folder; of records without a grid here, only the name."""
     from analysis import frame
     from study.cell import to_dict
     from sweeps.grid import StudyError, find
@@ -370,16 +287,19 @@ def _recorded(name: str, root: str) -> tuple[str, list[dict[str, Any]] | None]:
         study = find(name)
     except StudyError:
         if "/" not in name and name in frame.studies(root):
-            return name, None
+            return name, {}
         raise
-    return study.name, [{"id": c.id, **to_dict(c)} for c in study.cells]
-
-
-def _root(root: str) -> str:
-    """A folder, or a bucket that answers."""
-    from study.places import place, reached
-
-    return str(reached(place(root))) if "://" in root else root
+    planned = [
+        {
+            "id": c.id,
+            "cell": to_dict(c),
+            "steps": c.steps,
+            "examples": c.examples,
+            "pairs_per_step": c.pairs_per_step,
+        }
+        for c in study.cells
+    ]
+    return study.name, {"planned": planned, "records": study.records}
 
 
 def main() -> None:
@@ -416,14 +336,14 @@ def _explain(error: Exception) -> int:
     for module, name in EXPECTED:
         known = getattr(sys.modules.get(module), name, None)
         if known is not None and isinstance(error, known):
-            print(f"study: {_one_line(str(error))}", file=sys.stderr)
+            print(f"study: {hide(_one_line(str(error)))}", file=sys.stderr)
             return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"study-error-{stamp}-", suffix=".txt", delete=False
     ) as file:
-        traceback.print_exception(error, file=file)
-    said = _one_line(f"{type(error).__name__}: {error}")
+        file.write(hide("".join(traceback.format_exception(error))))
+    said = hide(_one_line(f"{type(error).__name__}: {error}"))
     print(f"study: unexpected {said}; the traceback is in {file.name}", file=sys.stderr)
     return UNEXPECTED
 

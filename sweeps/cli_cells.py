@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeps.cli_options import Name, Root, Set
+
 EXAMPLES = {
     "logs": "Example: study logs demo b512-sigmoid-s0 --follow",
     "retry": "Example: study retry demo --failed && study run demo",
@@ -16,17 +18,6 @@ EXAMPLES = {
 }
 WAIT = 0.5  # seconds between two looks at a log
 
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
-Root = Annotated[
-    str,
-    typer.Option(
-        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="As given to `study run`."),
-]
 MaybeCell = Annotated[
     str | None, typer.Argument(metavar="[CELL]", help="A cell id, or how it begins.")
 ]
@@ -100,7 +91,7 @@ def retry(
         print(f"{entry.cell.id} will run again")
     if not chosen:
         print(f"{study.name}: no cell is {' or '.join(sorted(states))}")
-    elif driver := _driver(_folder(root) / study.name):
+    elif driver := _driver(study.folder(_folder(root))):
         print(f"{driver} takes them up")
     else:
         print(f"to run them: study run {name}")
@@ -149,7 +140,7 @@ def _entry(name: str, cell: str, root: str, settings: list[str] | None) -> Any:
 
     study = _study(name, settings)
     found = study.cell(cell)
-    return ledger.entry(found, _folder(root) / study.name / found.id)
+    return ledger.entry(found, study.folder(_folder(root)) / found.id)
 
 
 def _folder(root: str) -> Path:

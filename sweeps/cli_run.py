@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -63,7 +64,7 @@ def run(
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in {place(root) / study.name}; "
+            f"why cells failed is in FAILED.json of their folders in {study.folder(place(root))}; "
             f"to try them again: {_again()}",
             file=out,
         )
@@ -107,7 +108,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     from sweeps.cluster import environment
     from sweeps.worker import run_here
 
-    folder = place(root).absolute() / study.name / cell.id
+    folder = study.folder(place(root).absolute()) / cell.id
     entry = ledger.entry(cell, folder)
     report = report_on(sys.stdout)
     if entry.over:
@@ -119,7 +120,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     with Stop() as stop:
         stop.raises = True
         try:
-            runner.prepare(study, report)
+            runner.prepare(dataclasses.replace(study, cells=(cell,)), report)
             runner.keep_programs(report)
         except KeyboardInterrupt:
             print(f"interrupted; to go on: {_again()}")
@@ -131,7 +132,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
                 cell,
                 study.execution_of(cell),
                 folder=folder,
-                study=study.name,
+                study=study.records,
                 should_stop=stop.is_asked,
             )
     entry = ledger.entry(cell, folder)

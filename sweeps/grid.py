@@ -25,6 +25,7 @@ import pydantic
 
 import sweeps.grids
 from study.cell import Cell, Execution, explain
+from sweeps.matched import Matched, check
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -33,22 +34,40 @@ class StudyError(ValueError):
     """A study that cannot be found, read or run; the message says what to do."""
 
 
+@dataclass(frozen=True)
+class Assumption:
+    """A choice that the paper does not state (or states twice), what was taken, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A named set of cells that answers one question.
 
     Attributes:
-      name: names the folder of its records.
+      name: letters, digits, ".", "_" and "-".
       question: one line.
       cells: no two alike.
       execution: how and where its cells run: the same for all, or a function of the cell.
       prepare: makes the data set under the data root it is given, if it is not there yet; a
         function, or "module:function" so that listing studies need not import it. If it has a
-        parameter `progress`, that is called with what is done, how much, and of how much.
+        parameter `progress`, that is called with what is done, how much, and of how much; if it
+        has one `cells`, it is given those that will run.
       paper: the figure, table or section of the paper it belongs to, or "".
+      assumptions: what its settings rest on where the paper says nothing.
+      hardware: chips and days that the paper used, where it says so.
+      records: the folder under the root of all records that holds those of its cells; its own name
+        if not given. Studies that share cells (Fig. 3 is rows of Table 8) share a folder, so that
+        a cell is trained once and found by each.
+      seconds: a cell's time on one CPU core, by what was measured; None where nobody knows.
+      matched: cells that are said to see equally many pairs, or examples.
 
     Raises:
-      StudyError: no cells, equal cells, or a name that cannot be a folder.
+      StudyError: no cells, equal cells, a name that cannot be a folder, or cells that are said to
+        match and do not.
     """
 
     name: str
@@ -59,13 +78,20 @@ class Study:
     )
     prepare: str | Callable[..., object] | None = None
     paper: str = ""
+    assumptions: tuple[Assumption, ...] = ()
+    hardware: str = ""
+    records: str = ""
+    seconds: Callable[[Cell], float] | None = None
+    matched: tuple[Matched, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise StudyError(
-                f"study name {self.name!r}: use letters, digits, '.', '_' and '-' only, "
-                "because it names a folder"
-            )
+        object.__setattr__(self, "records", self.records or self.name)
+        for what, name in (("name", self.name), ("records", self.records)):
+            if not _NAME.fullmatch(name):
+                raise StudyError(
+                    f"study {what} {name!r}: use letters, digits, '.', '_' and '-' only, "
+                    "because it names a folder"
+                )
         object.__setattr__(self, "cells", tuple(self.cells))
         for cell in self.cells:
             if not isinstance(cell, Cell):
@@ -79,8 +105,15 @@ class Study:
                 "every cell of a study differs from the others in some field"
             )
 
+        if said := check(self.matched, self.cells):
+            raise StudyError(f"study {self.name}: {said}")
+
     def execution_of(self, cell: Cell) -> Execution:
         return self.execution if isinstance(self.execution, Execution) else self.execution(cell)
+
+    def folder(self, root: Any) -> Any:
+        """Where under `root`, a path, its records lie; those of other studies may lie there too."""
+        return root / self.records
 
     @property
     def data_root(self) -> str:
@@ -109,6 +142,11 @@ class Study:
             f"study {self.name} has no cell {name!r}; nearest: {some(near or list(ids))} "
             "(study status shows all of them)"
         )
+
+
+def union(studies: Sequence[Study]) -> tuple[Cell, ...]:
+    """The cells of all of them, each once."""
+    return tuple({cell.id: cell for study in studies for cell in study.cells}.values())
 
 
 def names() -> list[str]:

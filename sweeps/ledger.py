@@ -66,7 +66,7 @@ def read(study: Study, root: Path) -> list[Entry]:
     Raises:
       RecordError: a folder holds another cell than its name says.
     """
-    folders = [root / study.name / cell.id for cell in study.cells]
+    folders = [study.folder(root) / cell.id for cell in study.cells]
     if not is_bucket(root):
         return [entry(*both) for both in zip(study.cells, folders, strict=True)]
     with ThreadPoolExecutor(16) as pool:  # each look at a bucket waits for several answers

@@ -115,7 +115,7 @@ class Sweep:
         The driver has a lease of its own: cells stop when it is gone, whether we let go of it
         (that is how they are asked to) or were killed.
         """
-        path = self.root / self.study.name / f"{DRIVER}{uuid.uuid4().hex[:8]}" / LEASE
+        path = self.study.folder(self.root) / f"{DRIVER}{uuid.uuid4().hex[:8]}" / LEASE
         until: float | None = None
         lease = Lease.acquire(path)
         try:
@@ -207,7 +207,7 @@ class Sweep:
             cell=to_dict(job.entry.cell),
             execution=execution | {"data_root": self.data_root},
             folder=str(job.entry.folder),
-            study=self.study.name,
+            study=self.study.records,
             entry=self.entry,
             driver=str(driver),
             slice=None if local else job.kind,

@@ -69,7 +69,7 @@ def run(
     """Brings every cell of `study` to its end; cells that are over are not entered again.
 
     Arguments:
-      root: the folder of all records; those of this study go to `<root>/<study name>/`.
+      root: the folder of all records; those of this study go to `study.folder(root)`.
       parallel: local cells at a time.
       caps: cells at a time by kind of machine; what is not named may fill the cluster.
       at_once: cells at a time of all kinds together.
@@ -108,7 +108,7 @@ def run(
         )
         try:
             stop.raises = True
-            _make_folder(root / study.name)
+            _make_folder(study.folder(root))
             if address is not None:
                 check_address(address)
             prepare(study, report)
@@ -143,11 +143,13 @@ def prepare(study: Study, report: Report) -> None:
     )
     slow.start()
     try:
-        if "progress" in inspect.signature(make).parameters:
+        takes = inspect.signature(make).parameters
+        more = {"cells": study.cells} if "cells" in takes else {}
+        if "progress" in takes:
             with Steps() as steps:
-                make(data_root, progress=steps)
+                make(data_root, progress=steps, **more)
         else:
-            make(data_root)
+            make(data_root, **more)
     finally:
         slow.cancel()
 

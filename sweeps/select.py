@@ -55,7 +55,9 @@ def select(study: Study, *, settings: Sequence[str] = (), only: Sequence[str] = 
         if not cells:
             raise StudyError(f"--only {' '.join(globs)} matches no cell; there are {some(ids)}")
     unique = tuple({cell.id: cell for cell in cells}.values())
-    return dataclasses.replace(study, cells=unique, execution=execution)
+    # What is only a part, or another cell, is not held to what the whole says of its cells.
+    kept = study.matched if not only and not settings else ()
+    return dataclasses.replace(study, cells=unique, execution=execution, matched=kept)
 
 
 def matching(study: Study, patterns: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from study.cell import Cell, Execution, from_dict
 from study.places import place
 from study.records import DONE, write_failure
+from study.secrets import hide
 from sweeps.bucket_lease import BucketLease
 from sweeps.lease import LEASE, Lease, LeaseHeld, LeaseLost
 from sweeps.logs import logged
@@ -149,7 +150,7 @@ def outcome_of(error: Exception, folder: Path) -> Outcome:
     if _of(error, _disk_is_full):
         return _end("disk", error=_disk_line(error, folder))
     bad = any(base.__name__ in _BAD_INPUT for base in type(error).__mro__)
-    line = " ".join(str(error).split())
+    line = hide(" ".join(str(error).split()))
     line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
     trace = "".join(traceback.format_exception(error))
     return _end("bad input" if bad else "failed", error=line, trace=trace)

@@ -43,6 +43,7 @@ def draw_all(
     *,
     metric: str = TOP1,
     planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
 ) -> list[Drawn]:
     """Draws every figure that the study has cells for: PNG, PDF, and the CSV behind each.
 
@@ -51,11 +52,12 @@ def draw_all(
     Args:
       metric: the column of quality.
       planned: the grid's cells, so that those without a record are missed; see `frame.cells`.
+      records: the folder of the study's records, if it shares one; see `frame.cells`.
 
     Raises:
       AnalysisError: no such root or study, or `out` cannot be written.
     """
-    cells = read_cells(root, study, planned=planned)
+    cells = read_cells(root, study, planned=planned, records=records)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -80,8 +80,9 @@ class Dataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(
-                f"no data set at {folder}; write the built-in one with "
-                f"`study data glyphs --out {folder}` or choose another --data"
+                f"no data set at {folder}; bring shards there and `study data index {folder}` (a "
+                f"benchmark: `study data import`; the built-in: `study data glyphs --out {folder}`)"
+                ", or choose another --data"
             )
         about = read_about(folder)
         if about is None:

@@ -111,7 +111,7 @@ def batches(
     batch_size: int,
     first_step: int,
     chunks: list[int],
-    shard: tuple[int, int] = (0, 1),
+    rows: np.ndarray | None = None,
     read: Read | None = None,
     flip: bool = False,
     replaced: Callable[[int], None] | None = None,
@@ -123,26 +123,24 @@ def batches(
 
     Arguments:
       chunks: lengths, in steps, of the successive pieces.
-      shard: (k, n): of each batch only rows [k * B / n, (k + 1) * B / n), for host k of n.
+      rows: which rows of each batch, int64 `R`: those that a host's devices hold; None is all.
       read: stands between source and stream where data are corrupted (`study.data.corrupt`).
       flip: mirror images left to right or not, as (seed, i) decides.
       replaced: told of each piece how many examples of it stand in for others.
 
-    Yields dicts of arrays `chunk x (B / n) x ...`.
+    Yields dicts of arrays `chunk x R x ...`.
     """
-    host, hosts = shard
-    local = batch_size // hosts
-    rows = np.arange(host * local, (host + 1) * local)
+    row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
 
     def piece(k: int) -> tuple[dict[str, np.ndarray], int]:
         steps = starts[k] + np.arange(chunks[k])
-        position_N = (steps[:, None] * batch_size + rows).ravel()
+        position_N = (steps[:, None] * batch_size + row_R).ravel()
         index_N = indices(position_N, size=source.size, seed=seed)
         arrays = read(source, position_N, index_N) if read else source.batch(index_N)
         if flip:
             arrays["image"] = mirrored(arrays["image"], position_N, seed=seed)
-        pieces = {n: a.reshape(len(steps), local, *a.shape[1:]) for n, a in arrays.items()}
+        pieces = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
         return pieces, source.stand_ins.count(index_N) if replaced is not None else 0
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)

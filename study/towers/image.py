@@ -9,7 +9,7 @@ import numpy as np
 
 from study.cell import ViT
 from study.towers.dropout import dropout
-from study.towers.transformer import Dtype, Encoder, MapHead
+from study.towers.transformer import Dtype, Encoder, MapHead, Rows
 
 
 class PatchEmbedding(nn.Module):
@@ -44,6 +44,7 @@ class ImageTower(nn.Module):
     embed_dim: int
     dtype: Dtype = jnp.float32
     remat: bool = False
+    rows: Rows = None
 
     @nn.compact
     def __call__(self, image_BxHxWxC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
@@ -60,7 +61,7 @@ class ImageTower(nn.Module):
             cls_Bx1xW = jnp.tile(cls_1x1xW, (len(x_BxLxW), 1, 1))
             x_BxLxW = jnp.concatenate([cls_Bx1xW, x_BxLxW], axis=1)
         x_BxLxW = dropout(x_BxLxW, config.dropout, keys_B, 0)
-        encoder = Encoder(v, self.dtype, config.dropout, self.remat, name="Transformer")
+        encoder = Encoder(v, self.dtype, config.dropout, self.remat, self.rows, name="Transformer")
         x_BxLxW = encoder(x_BxLxW, keys_B)
         match config.pool:
             case "map":

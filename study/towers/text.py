@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from study.cell import TextAverage, TextTransformer
-from study.towers.transformer import Dtype, Encoder, Mlp
+from study.towers.transformer import Dtype, Encoder, Mlp, Rows
 
 # SentencePiece models of the paper pad with their end-of-sentence piece.
 EOS = 1
@@ -24,6 +24,7 @@ class TransformerText(nn.Module):
     embed_dim: int
     dtype: Dtype = jnp.float32
     remat: bool = False
+    rows: Rows = None
 
     @nn.compact
     def __call__(self, text_BxL: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
@@ -35,7 +36,9 @@ class TransformerText(nn.Module):
             wide = nn.Dense(v.width, use_bias=False, dtype=self.dtype, name="embed_projection")
             x_BxLxW = wide(x_BxLxW)
         x_BxLxW += self.param("pos_embedding", init, (1, *x_BxLxW.shape[1:]))
-        encoder = Encoder(v, self.dtype, self.config.dropout, self.remat, name="Encoder_0")
+        encoder = Encoder(
+            v, self.dtype, self.config.dropout, self.remat, self.rows, name="Encoder_0"
+        )
         x_BxLxW = encoder(x_BxLxW, keys_B)
         return nn.Dense(self.embed_dim, name="head")(x_BxLxW[:, -1])
 

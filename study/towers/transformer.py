@@ -7,11 +7,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from study.model import Variant
 from study.towers.dropout import dropout
 
 Dtype = Any
+# Where the rows of activations lie. Parameters that are cut (FSDP) then come to the rows, layer
+# by layer; left to itself, the compiler might move the rows to them.
+Rows = NamedSharding | None
+
+
+def by_rows(x: jax.Array, rows: Rows) -> jax.Array:
+    return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
 class Mlp(nn.Module):
@@ -44,12 +52,14 @@ class Block(nn.Module):
     heads: int
     dtype: Dtype
     dropout: float
+    rows: Rows = None
 
     @nn.compact
     def __call__(
         self, x_BxLxW: jax.Array, layer: jax.Array, keys_B: jax.Array | None
     ) -> tuple[jax.Array, None]:
         site = 3 * layer + 1  # 0 is the dropout before the first block
+        x_BxLxW = by_rows(x_BxLxW, self.rows)
         y = nn.LayerNorm()(x_BxLxW)
         y = nn.MultiHeadDotProductAttention(
             num_heads=self.heads,
@@ -57,10 +67,10 @@ class Block(nn.Module):
             dtype=self.dtype,
             force_fp32_for_softmax=True,
         )(y, y)
-        x_BxLxW += dropout(y, self.dropout, keys_B, site)
+        x_BxLxW += dropout(by_rows(y, self.rows), self.dropout, keys_B, site)
         y = nn.LayerNorm()(x_BxLxW)
         y = Mlp(self.hidden, self.dtype, self.dropout)(y, keys_B, site + 1)
-        x_BxLxW += dropout(y, self.dropout, keys_B, site + 2)
+        x_BxLxW += dropout(by_rows(y, self.rows), self.dropout, keys_B, site + 2)
         return x_BxLxW, None
 
 
@@ -70,12 +80,14 @@ class Encoder(nn.Module):
     dtype: of the matrix products.
     dropout: rate, where keys are given.
     remat: keep only each block's input for the backward pass and compute the rest again.
+    rows: where the rows of activations lie.
     """
 
     variant: Variant
     dtype: Dtype = jnp.float32
     dropout: float = 0.0
     remat: bool = False
+    rows: Rows = None
 
     @nn.compact
     def __call__(self, x_BxLxW: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
@@ -90,9 +102,9 @@ class Encoder(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast),
             length=v.depth,
-        )(v.mlp, v.heads, self.dtype, self.dropout, name="encoderblock")
+        )(v.mlp, v.heads, self.dtype, self.dropout, self.rows, name="encoderblock")
         x_BxLxW, _ = blocks(x_BxLxW.astype(jnp.float32), jnp.arange(v.depth), keys_B)
-        return nn.LayerNorm(name="encoder_norm")(x_BxLxW)
+        return nn.LayerNorm(name="encoder_norm")(by_rows(x_BxLxW, self.rows))
 
 
 class MapHead(nn.Module):

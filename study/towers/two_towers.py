@@ -13,28 +13,31 @@ from study.cell import CachedImage, Cell, TextAverage, TextTransformer, ViT
 from study.hashing import mix
 from study.towers.image import ImageTower
 from study.towers.text import AverageText, TransformerText
+from study.towers.transformer import Rows
 
 
 class TwoTowers(nn.Module):
     """Unit-norm embeddings of images and texts, t' and b as parameters.
 
     Either input may be None; its embedding is then None. A cached image is an embedding already.
-    `remat` saves memory in the backward pass and changes no result (`Execution.remat`).
+    `remat` saves memory in the backward pass and changes no result (`Execution.remat`); `rows` is
+    where the rows of a batch lie, of use where parameters are cut (`Execution.fsdp_mib`).
     """
 
     cell: Cell
     vocabulary: int
     remat: bool = False
+    rows: Rows = None
 
     def setup(self) -> None:
         model, loss = self.cell.model, self.cell.loss
         dim, dtype = model.embed_dim, jnp.dtype(model.dtype)
         if isinstance(model.image, ViT):
-            self.img = ImageTower(model.image, dim, dtype, self.remat)
+            self.img = ImageTower(model.image, dim, dtype, self.remat, self.rows)
         match model.text:
             case TextTransformer():
                 self.txt: nn.Module = TransformerText(
-                    model.text, self.vocabulary, dim, dtype, self.remat
+                    model.text, self.vocabulary, dim, dtype, self.remat, self.rows
                 )
             case TextAverage():
                 self.txt = AverageText(model.text, self.vocabulary, dim, dtype)

@@ -18,7 +18,7 @@ class Whole:
         return {"image": index_N[:, None] * 2.0, "text": index_N.astype(np.int32)}
 
 
-def read(source, *, batch_size, steps, first_step=0, shard=(0, 1), chunk=3, seed=5):
+def read(source, *, batch_size, steps, first_step=0, rows=None, chunk=3, seed=5):
     lengths = [min(chunk, steps - i) for i in range(0, steps, chunk)]
     parts = batches(
         source,
@@ -26,7 +26,7 @@ def read(source, *, batch_size, steps, first_step=0, shard=(0, 1), chunk=3, seed
         batch_size=batch_size,
         first_step=first_step,
         chunks=lengths,
-        shard=shard,
+        rows=rows,
     )
     return np.concatenate([p["text"] for p in parts])
 
@@ -65,7 +65,8 @@ def test_the_order_is_the_same_at_every_batch_size_host_count_and_restart():
         np.testing.assert_array_equal(got.ravel(), plain)
     late = read(source, batch_size=16, steps=10, first_step=20)
     np.testing.assert_array_equal(late.ravel(), plain[320:])
-    hosts = [read(source, batch_size=16, steps=30, shard=(k, 4)) for k in range(4)]
+    rows = np.split(np.arange(16), 4)
+    hosts = [read(source, batch_size=16, steps=30, rows=own) for own in rows]
     np.testing.assert_array_equal(np.concatenate(hosts, axis=1).ravel(), plain)
 
 

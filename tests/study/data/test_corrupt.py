@@ -37,7 +37,7 @@ def cell(*, seed=0, **corruption):
     return Cell(batch_size=16, seed=seed, data=Data(corrupt=Corruption(**corruption)))
 
 
-def stream(c, *, batch_size=48, first=0, count=2 * SIZE, shard=(0, 1), source=None):
+def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None):
     """`count` examples from position `first` on, as {"image", "text"}."""
     steps = count // batch_size
     pieces = batches(
@@ -46,7 +46,7 @@ def stream(c, *, batch_size=48, first=0, count=2 * SIZE, shard=(0, 1), source=No
         batch_size=batch_size,
         first_step=first // batch_size,
         chunks=[steps // 2, steps - steps // 2],
-        shard=shard,
+        rows=rows,
         read=reader(c, vocabulary=VOCABULARY, eos=EOS),
     )
     read = list(pieces)
@@ -89,7 +89,7 @@ def test_the_same_at_every_batch_size_host_count_and_restart(kind):
             np.testing.assert_array_equal(got, whole[name])
     for name, got in stream(c, first=SIZE, count=SIZE).items():
         np.testing.assert_array_equal(got, whole[name][SIZE:])
-    hosts = [stream(c, batch_size=96, shard=(k, 4)) for k in range(4)]
+    hosts = [stream(c, batch_size=96, rows=rows) for rows in np.split(np.arange(96), 4)]
     for name in whole:
         parts = [h[name].reshape(-1, 24, *h[name].shape[1:]) for h in hosts]
         np.testing.assert_array_equal(

@@ -85,7 +85,7 @@ def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_cou
                 batch_size=batch_size,
                 first_step=0,
                 chunks=[1] * (96 // batch_size),
-                shard=(host, hosts),
+                rows=np.split(np.arange(batch_size), hosts)[host],
                 flip=True,
                 replaced=counts.append,
             )

@@ -1,0 +1,107 @@
+"""Measured speed in place of assumed: what finished records say of the chips that they ran on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.lines import read_lines, read_text
+from study.cell import Cell, CellError, from_dict
+from study.flops import Flops, step_flops
+from study.hardware import Slice, chip_of
+from study.records import read_json
+from sweeps.grid import StudyError
+
+RATE = "train/examples_per_s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One cell's record: its median speed, and the share of the chips' peak that this is.
+
+    mfu: model FLOPs (towers and loss, nothing made twice) over time, chips and peak.
+    """
+
+    cell: Cell
+    chip: str
+    chips: int
+    examples_per_s: float
+    mfu: float
+
+    @property
+    def step_seconds(self) -> float:
+        return self.cell.batch_size / self.examples_per_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What was measured, and the median share of the peak for each kind of chip."""
+
+    measured: tuple[Measured, ...]
+
+    @property
+    def mfu(self) -> dict[str, float]:
+        chips = {m.chip for m in self.measured}
+        return {
+            chip: statistics.median(m.mfu for m in self.measured if m.chip == chip)
+            for chip in sorted(chips)
+        }
+
+    def seconds(self, cell: Cell, flops: Flops, machine: Slice) -> float | None:
+        """Of one step: its own where this cell has run on as many such chips, else by the share
+        of the peak; None for a chip that was not measured."""
+        for m in self.measured:
+            if (m.cell.id, m.chip, m.chips) == (cell.id, machine.chip.name, machine.chips):
+                return m.step_seconds
+        share = self.mfu.get(machine.chip.name)
+        if share is None:
+            return None
+        return flops.model / (machine.chips * machine.chip.peak_flops * share)
+
+
+def calibration(records: str | Path) -> Calibration:
+    """From all records below a folder.
+
+    Raises:
+      StudyError: there is none that says how fast it was, on hardware that the table knows.
+    """
+    root = Path(records)
+    measured = tuple(_measured(root)) if root.is_dir() else ()
+    if not measured:
+        raise StudyError(
+            f"--calibrate {records}: no record below it tells its speed on known hardware; give "
+            "the --root of a sweep, or one study's folder in it"
+        )
+    return Calibration(measured=measured)
+
+
+def _measured(root: Path) -> Iterator[Measured]:
+    for path in sorted(root.rglob("cell.json")):
+        about = read_json(path)
+        if about is None or (found := _of(about, path.parent)) is None:
+            continue
+        yield found
+
+
+def _of(about: dict[str, Any], folder: Path) -> Measured | None:
+    try:
+        cell = from_dict(about["cell"])
+        devices = about["devices"]
+    except (KeyError, CellError):
+        return None
+    chip = chip_of(str(devices.get("kind")))
+    rates = [row[RATE] for row in read_lines(read_text(folder)).rows if row.get(RATE)]
+    if chip is None or not rates:
+        return None
+    # The first line of a run still carries what starts with it.
+    rate = statistics.median(rates[1:] or rates)
+    chips = max(1, int(devices.get("count", 1)) // chip.devices)
+    if chip.kind == "cpu":
+        chips = 1  # its devices are shares of one machine
+    channels = 1 if cell.data.dataset == "glyphs" else 3
+    per_example = step_flops(cell, channels=channels).model / cell.batch_size
+    mfu = per_example * rate / (chips * chip.peak_flops)
+    return Measured(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)

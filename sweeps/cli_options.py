@@ -1,0 +1,95 @@
+"""Arguments and options that several verbs have."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
+Root = Annotated[
+    str,
+    typer.Option(
+        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        envvar="STUDY_DATA",
+        metavar="DIR",
+        help="Folder of the data sets.  [default: the study's own, most often 'data']",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="PATTERN",
+        help="Only cells whose id begins with or matches PATTERN, such as 'b512*', or whose field "
+        "has a value, such as batch_size=512 or loss.kind=sigmoid. May be repeated.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
+    ),
+]
+ExecutionFile = Annotated[
+    str | None,
+    typer.Option(
+        "--execution", metavar="FILE", help="How cells run, as `study plan --write FILE` wrote it."
+    ),
+]
+
+
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="KEY",
+        help="What quality is, as records name it: eval/zero_shot/SPLIT/top1.  "
+        "[default: zero-shot on test_font]",
+    ),
+]
+
+
+def study_of(
+    name: str,
+    data: str | None,
+    settings: list[str] | None,
+    only: list[str] | None,
+    execution: str | None = None,
+) -> Any:
+    """The study that the command line means."""
+    from sweeps.grid import find
+    from sweeps.select import select
+
+    settings = list(settings or [])
+    if data is not None:
+        settings.append(f"execution.data_root={json.dumps(data)}")
+    study = select(find(name), settings=settings, only=only or [])
+    if execution is None:
+        return study
+    from sweeps import cli_plan
+
+    return cli_plan.executed(study, execution)
+
+
+def root_of(root: str) -> str:
+    """A folder, or a bucket that answers."""
+    from study.places import place, reached
+
+    return str(reached(place(root))) if "://" in root else root

@@ -1,0 +1,20 @@
+"""study run fig-2-right
+
+mSigLIP, mean retrieval over 36 languages by batch size (Sec. 4.3): the cells of Table 2.
+"""
+
+from __future__ import annotations
+
+from sweeps import assumed, paper
+from sweeps.grid import Study
+from sweeps.grids import table_2
+
+
+def study() -> Study:
+    return paper.study(
+        name="fig-2-right",
+        question="mSigLIP: what does a larger batch do to retrieval in 36 languages?",
+        cells=table_2.cells(),
+        paper="Fig. 2 right",
+        assumptions=assumed.MULTILINGUAL,
+    )

@@ -1,0 +1,27 @@
+"""study run glyphs && study figures glyphs && study claims glyphs
+
+Our own study: every `glyphs-*` grid in one, at most three hours on two cores. Equal cells of
+two grids are trained once.
+"""
+
+from __future__ import annotations
+
+from sweeps import glyphs
+from sweeps.grid import Study, find, union
+
+STUDIES = (
+    *("glyphs-lr", "glyphs-batch-size", "glyphs-scratch", "glyphs-composition", "glyphs-bias"),
+    *("glyphs-beta2", "glyphs-noise", "glyphs-pretrained", "glyphs-examples-vs-pairs"),
+)
+
+
+def study() -> Study:
+    parts = [find(name) for name in STUDIES]
+    return glyphs.study(
+        name="glyphs",
+        question="What of the paper holds on glyphs, on two cores?",
+        cells=union(parts),
+        paper="Fig. 2 to 7, Tables 4, 5, 8",
+        assumptions=tuple(dict.fromkeys(one for part in parts for one in part.assumptions)),
+        prepare="sweeps.pretrained:prepare",
+    )

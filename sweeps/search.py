@@ -1,0 +1,175 @@
+"""The cheapest way to run a step that fits a slice, by compiling; answers are kept on disk.
+
+Ways are tried from the cheapest on: the whole batch at once; blocks computed again; microbatches
+(a second forward pass), smaller and smaller; parameters cut over the slice. Where a formula puts
+a way well above the memory there is, it is passed over; that nothing fits is said only
+when the compiler has refused the way that takes the least.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from study import aot
+from study.cell import CellError
+from study.fit import Answer, Setting, Shape
+from study.hardware import slice_of
+from study.records import write_json
+from sweeps.memory import activations, step_bytes
+
+FSDP_MIB = 1.0
+# Of the memory that there is, what the activations of a microbatch may take; larger ones would
+# cost the same operations.
+_SHARE = 0.5
+# Ways that the formula, which is generous, puts at more than this are not tried while others are
+# left: near its limit the compiler takes minutes over a program.
+_HOPE = 1.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The end of a search.
+
+    setting: the first that fits, or the last that was tried.
+    tried: so many settings were compiled or known to end here.
+    """
+
+    setting: Setting
+    answer: Answer
+    tried: int
+
+
+def folder() -> Path:
+    """Where answers are kept."""
+    chosen = os.environ.get("STUDY_PLAN_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "batch-size-study" / "plan"
+
+
+def settings(shape: Shape, first: Setting | None = None) -> list[Setting]:
+    """Ways to run a step, cheapest first.
+
+    first: what the user asks for, before all others.
+    """
+    cell, machine = shape.cell, slice_of(shape.slice)
+    usable, rows = machine.chip.usable_bytes, -(-cell.batch_size // machine.devices)
+
+    def about(setting: Setting) -> float:
+        return step_bytes(cell, machine, setting, shape.vocabulary) / usable
+
+    ways = [first] if first is not None else []
+    ways += [way for way in (Setting(), Setting(remat=True)) if about(way) <= _HOPE]
+    fill = max(1, int(_SHARE * usable / max(1, activations(cell, Setting()))))
+    size = 1 << min(fill, rows).bit_length() - 1
+    sizes = [m for m in (size, size // 4, size // 16) if m]
+    ways += [Setting(microbatch=m) for m in sizes]
+    cut = machine.devices // machine.slices > 1
+    if cut:
+        ways += [Setting(microbatch=m, fsdp_mib=FSDP_MIB) for m in sizes[:2]]
+    ways.append(Setting(microbatch=1, remat=True, fsdp_mib=FSDP_MIB if cut else None))
+    return list(dict.fromkeys(ways))
+
+
+def search(
+    shape: Shape,
+    ways: Sequence[Setting],
+    *,
+    cache: Path,
+    compile_with: Callable[[Shape, Sequence[Setting]], Iterator[tuple[Setting, Answer]]]
+    | None = None,
+) -> Found:
+    """The first of `ways` that fits; compiles what is not known yet.
+
+    Raises:
+      AotError: nothing can be compiled here.
+      CellError: the batch cannot be spread over the slice.
+    """
+    machine = slice_of(shape.slice)
+    if shape.cell.batch_size % machine.devices:
+        raise CellError(
+            f"batch_size: {shape.cell.batch_size} cannot be spread evenly over the "
+            f"{machine.devices} devices of {machine.name}"
+        )
+    tried = 0
+    while True:
+        way = ways[tried]
+        answer = recall(shape, way, cache)
+        if answer is None:
+            for done, answer in (compile_with or compiled)(shape, ways[tried:]):
+                remember(shape, done, answer, cache)
+            continue
+        tried += 1
+        if answer.fits or tried == len(ways):
+            return Found(setting=way, answer=answer, tried=tried)
+
+
+def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, Answer]]:
+    """What the compiler says of each, up to the first that fits or that it breaks off at.
+
+    Raises AotError when it fails before it has begun with any.
+    """
+    request = {"shape": shape.to_dict(), "settings": [vars(way) for way in ways]}
+    trying: Setting | None = None
+    try:
+        for line in aot.lines(["-m", "study.fit"], stdin=json.dumps(request)):
+            if "trying" in line:
+                trying = Setting(**line["trying"])
+            else:
+                yield Setting(**line["setting"]), Answer(**line["answer"])
+                trying = None
+    except aot.AotError as error:
+        if trying is None:
+            raise
+        usable = slice_of(shape.slice).chip.usable_bytes
+        said = str(error).removeprefix("compiling for TPU failed: ")
+        yield (
+            trying,
+            Answer(fits=False, needed_bytes=usable + 1, usable_bytes=usable, aborted=said[:300]),
+        )
+
+
+def recall(shape: Shape, way: Setting, cache: Path) -> Answer | None:
+    """The kept answer, if there is one that can be read."""
+    try:
+        return Answer(**json.loads((cache / f"{shape.key(way)}.json").read_text())["answer"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(shape: Shape, way: Setting, answer: Answer, cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = {"shape": shape.to_dict(), "setting": vars(way), "answer": vars(answer)}
+    write_json(cache / f"{shape.key(way)}.json", kept)
+
+
+def search_all(
+    shapes: Sequence[tuple[Shape, Setting | None]],
+    *,
+    cache: Path,
+    parallel: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Found | Exception]:
+    """`search` of each, several at a time; what goes wrong with one is its result.
+
+    progress: called with how many are done.
+    """
+    done = 0
+
+    def one(task: tuple[Shape, Setting | None]) -> Found | Exception:
+        shape, first = task
+        try:
+            return search(shape, settings(shape, first), cache=cache)
+        except (aot.AotError, CellError) as error:
+            return error
+
+    found = []
+    with ThreadPoolExecutor(max(1, parallel)) as pool:
+        for result in pool.map(one, shapes):
+            found.append(result)
+            done += 1
+            progress(done)
+    return found
