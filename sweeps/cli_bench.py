@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli_bench_loss import loss
+from sweeps.cli_bench_sweep import sweep
 
 app = typer.Typer(
     help="Times parts of a study beside other ways to do the same, in one run on the same inputs.",
@@ -19,6 +20,7 @@ app = typer.Typer(
 
 
 app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")(loss)
+app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
 
 
 @app.command(epilog="Example: study bench data --images 2048 --json")

@@ -75,7 +75,7 @@ def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
     machines = kinds(study)
     entries = ledger.read(study, place(root).absolute())
-    left = in_order(entries, priorities(study, matching(study, first)))
+    left = in_order(entries, priorities(study, matching(study, first)), machines)
     if as_json:
         cells = [
             {

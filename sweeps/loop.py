@@ -18,8 +18,8 @@ from sweeps.cluster import Cluster, cluster, gang_environment, quiet, slots, tem
 from sweeps.gang import run_gang
 from sweeps.grid import Study, StudyError, one_line
 from sweeps.lease import LEASE, Lease
-from sweeps.pool import LOCAL, Pool, pod_of, steady
-from sweeps.queue import CRASHES, PREEMPTIONS, TRIES, Job, Queue, priorities
+from sweeps.pool import LOCAL, Pool, steady
+from sweeps.queue import CRASHES, PREEMPTIONS, TRIES, Job, Queue, admitted, priorities
 from sweeps.report import Now, Report, Running, duration, headline, percent
 from sweeps.stop import Stop
 from sweeps.worker import Outcome, Task, run_cell
@@ -175,15 +175,9 @@ class Sweep:
                 self.report.line(f"the cluster has no whole {kind}: {count} cells wait for one")
 
     def submit(self, up: Cluster, driver: Path) -> None:
-        """Starts what there is room for: a kind of machine that is taken holds up no other."""
+        """Starts what there is room for."""
         now = time.monotonic()
-        taken: set[str] = set()
-        for job in self.queue.ready(now):
-            if pod_of(job.kind) in taken:
-                continue
-            if not self.pool.room(job.kind):
-                taken.add(pod_of(job.kind))
-                continue
+        for job in admitted(self.queue, self.pool, now):
             self.look(job)
             self.queue.take(job)
             if job.entry.over:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from study.flops import step_flops
 from sweeps import ledger
 from sweeps.grid import Study
 from sweeps.ledger import Entry
-from sweeps.pool import LOCAL
+from sweeps.pool import LOCAL, Pool, pod_of
 
 TRIES = 3  # of a cell that raises
 CRASHES = 5  # of a worker, in a row, in which its cell got no further
@@ -51,17 +52,23 @@ def priorities(study: Study, first: Sequence[str] = ()) -> dict[str, tuple[int, 
 
 
 def in_order(
-    entries: Sequence[Entry], ahead: Mapping[str, tuple[int, int]] | None = None
+    entries: Sequence[Entry],
+    ahead: Mapping[str, tuple[int, int]] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> list[Entry]:
     """The entries that are to run, in the order in which their cells start.
 
     Arguments:
       ahead: from `priorities`.
+      kinds: of machine, by cell id; what is not named is local.
     """
-    ahead = ahead or {}
+    ahead, kinds = ahead or {}, kinds or {}
 
     def key(e: Entry) -> tuple[tuple[int, int], int, float]:
-        return ahead.get(e.cell.id, (0, 0)), e.cell.seed, -ledger.cost(e.cell)
+        local = kinds.get(e.cell.id, LOCAL) == LOCAL
+        # On a slice a step is arithmetic; here it has a price of its own.
+        cost = ledger.cost(e.cell) if local else e.cell.steps * step_flops(e.cell).model
+        return ahead.get(e.cell.id, (0, 0)), e.cell.seed, -cost
 
     return sorted((e for e in entries if e.to_run), key=key)
 
@@ -91,7 +98,7 @@ class Queue:
         self.backoff = backoff
         self._kinds = kinds or {}
         self._jobs: list[Job] = []
-        for entry in in_order(entries, ahead):
+        for entry in in_order(entries, ahead, kinds):
             self.put(entry)
 
     def put(self, entry: Entry) -> None:
@@ -145,3 +152,19 @@ class Queue:
         further = seen > job.seen
         job.seen = max(seen, job.seen)
         return further
+
+
+def admitted(queue: Queue, pool: Pool, now: float) -> Iterator[Job]:
+    """The cells that there is room for, in their order. Whoever gets one takes it off the queue.
+
+    A kind of machine that is taken holds up no other; but where the next cell of a kind has no
+    room, no later one overtakes it: it may want two slices and wait for the second.
+    """
+    taken: set[str] = set()
+    for job in queue.ready(now):
+        if pod_of(job.kind) in taken:
+            continue
+        if pool.room(job.kind):
+            yield job
+        else:
+            taken.add(pod_of(job.kind))

@@ -123,7 +123,7 @@ def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
     root = tmp_path / "runs"
     cells = ["0@v4-16", "1@v4-16", "2@v4-8"]
     process = start(DRIVER, str(root), *cells, ADDRESS=slices.address, **SLOW)
-    wait_for(lambda: len(rows(root, 0)) >= 7 or len(rows(root, 1)) >= 7, 200)
+    wait_for(lambda: len(rows(root, 0)) >= 7 or len(rows(root, 1)) >= 7, 400)
     hit = 0 if rows(root, 0) else 1
     slices("lose", "v4-16-0")  # both hosts, and not a word before
     first = slices("add", "v4-16")
