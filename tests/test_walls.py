@@ -16,7 +16,7 @@ FORBIDDEN = {
 }
 GROUND = (
     *("cell", "durations", "fields", "hardware", "measures", "model", "pairs", "places", "recipe"),
-    *("records", "rows"),
+    *("records", "rows", "secrets"),
 )
 
 
