@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from analysis import claims, figures, frame, intervals, panels, paper, style
+    from analysis import claims, figures, frame, intervals, panels, paper, snapshot, style
 
 __all__ = [
     "AnalysisError",
@@ -24,6 +24,7 @@ __all__ = [
     "intervals",
     "panels",
     "paper",
+    "snapshot",
     "style",
 ]
 

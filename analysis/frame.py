@@ -117,10 +117,11 @@ def cells(
     import pandas as pd
 
     plans = {str(plan["id"]): plan for plan in planned or ()}
-    if plans and not isinstance(study, str):
+    if (plans or records) and not isinstance(study, str):
         raise AnalysisError("planned cells are those of one study; name it")
+    shared = records not in (None, study)
     found = _records(root, records or study)
-    if records not in (None, study):
+    if shared:
         found = [(str(study), record) for _, record in found if record.id in plans]
     unborn = {*plans} - {record.id for _, record in found}
     found += [(str(study), _nothing(name)) for name in unborn]

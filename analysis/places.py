@@ -40,11 +40,11 @@ def place(root: str | os.PathLike[str]) -> Path:
     except ImportError:
         package, extra = EXTRAS.get(scheme, (f"an fsspec package for {scheme}", ""))
         more = f": pip install 'batch-size-study[{extra}]'" if extra else ""
-        raise AnalysisError(f"records in {scheme}:// need {package}{more}") from None
+        raise AnalysisError(f"a {scheme}:// bucket needs {package}{more}") from None
     except ValueError:
         raise AnalysisError(
-            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/... or "
-            "s3://BUCKET/..."
+            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/FOLDER "
+            "or s3://BUCKET/FOLDER"
         ) from None
     return cast(Path, found)
 

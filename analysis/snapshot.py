@@ -117,6 +117,8 @@ def write(
         raise AnalysisError(
             f"no study {', '.join(missing)} there; there are: {', '.join(known) or 'none'}"
         )
+    if not known:
+        raise AnalysisError(f"no records in {source.root}; `study run STUDY` makes them")
     part = out.with_name(f".{out.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)

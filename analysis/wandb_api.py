@@ -87,9 +87,10 @@ def fetch(
     ours = [run for run in found if run.group and isinstance(run.config.get("cell"), Mapping)]
     going_on = sorted(run.id for run in ours if run.state not in OVER)
     if going_on and not unfinished:
+        said = "1 run is" if len(going_on) == 1 else f"{len(going_on)} runs are"
         raise AnalysisError(
-            f"{project}: {len(going_on)} runs are not over, such as {going_on[0]}; wait for them, "
-            "or take them as they are with --unfinished"
+            f"{project}: {said} not over, such as {going_on[0]}; wait, or take what there is "
+            "with --unfinished"
         )
     new, kept = [], []
     for run in ours:

@@ -54,7 +54,7 @@ def runs(
     Raises:
       AnalysisError: no such files, or the two readers differ.
     """
-    paths = sorted(folder.rglob("*.wandb"))
+    paths = sorted(path for path in folder.rglob("*.wandb") if path.is_file())
     if not paths:
         raise AnalysisError(f"no .wandb files under {folder}")
 

@@ -59,6 +59,8 @@ def write_record(run: Run, root: Path) -> Path:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     _put(folder / ABOUT, about)
     (folder / METRICS).write_text(text)
+    for name in (DONE, FAILED):  # it may have gone on since it was last read
+        (folder / name).unlink(missing_ok=True)
     rows = read_lines(text.encode()).rows
     if run.state == "failed":
         _put(folder / FAILED, {"error": "wandb says that it failed or was interrupted"})

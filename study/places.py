@@ -11,7 +11,9 @@ cached: other machines write here too.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,11 +49,11 @@ def place(root: str | os.PathLike[str]) -> Path:
     except ImportError:
         package, extra = EXTRAS.get(scheme, (f"an fsspec package for {scheme}", ""))
         more = f": pip install 'batch-size-study[{extra}]'" if extra else ""
-        raise RecordError(f"records in {scheme}:// need {package}{more}") from None
+        raise RecordError(f"a {scheme}:// bucket needs {package}{more}") from None
     except ValueError:
         raise RecordError(
-            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/... or "
-            "s3://BUCKET/..."
+            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/FOLDER "
+            "or s3://BUCKET/FOLDER"
         ) from None
     return cast(Path, found)
 
@@ -84,6 +86,16 @@ def made(folder: Path) -> None:
     """Makes a folder and those above it; a bucket has none, and is never made."""
     if not is_bucket(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def removed(folder: Path) -> None:
+    """Removes a folder and the files in it, or the objects under a prefix, as far as it can be."""
+    if not is_bucket(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in children(folder):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 def created(path: Path, content: bytes) -> bool:

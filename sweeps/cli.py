@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from study.secrets import hide
-from sweeps import cli_bench, cli_cells, cli_cluster, cli_data, cli_sweep
+from sweeps import cli_bench, cli_cells, cli_cluster, cli_data, cli_pull, cli_sweep
 from sweeps.cli_options import Data, Json, Metric, Name, Only, Root, Set
 from sweeps.cli_options import root_of as _root
 from sweeps.cli_options import study_of as _study
@@ -38,7 +38,7 @@ app.add_typer(cli_cluster.app, name="cluster")
 for home in (cli_sweep, cli_cells):
     for verb, example in home.EXAMPLES.items():
         app.command(epilog=example)(getattr(home, verb))
-
+app.command(epilog=cli_pull.EXAMPLE)(cli_pull.pull)
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
@@ -157,54 +157,6 @@ def status(
 
     study = _study(name, None, settings, only)
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
-
-
-@app.command(epilog="Example: study pull demo --from gs://lab/runs --out snapshots/demo")
-def pull(
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all that are there]"),
-    ] = None,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            envvar="STUDY_ROOT",
-            metavar="PLACE",
-            help="A folder, bucket or snapshot; wandb-offline:DIR; or wandb:ENTITY/PROJECT.",
-        ),
-    ] = "runs",
-    out: Annotated[
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
-    ] = None,
-    unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check/--no-check", help="Read .wandb files with wandb's own reader as well."
-        ),
-    ] = True,
-    verify: Annotated[
-        str | None,
-        typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
-
-    Interrupted, the same command goes on. What was taken of each cell, its state and rows, is in
-    the snapshot's manifest.json. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
-    """
-    from sweeps import cli_pull
-
-    if verify is not None:
-        return cli_pull.verify(verify, as_json=as_json)
-    return cli_pull.pull(
-        studies or [], source, out, unfinished=unfinished, check=check, as_json=as_json
-    )
 
 
 @app.command(epilog="Example: study figures demo --out figures")

@@ -7,17 +7,65 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from analysis import snapshot
 from analysis.errors import AnalysisError
 from analysis.record import RecordRoot, opened
 from sweeps.table import table
 
+EXAMPLE = "Example: study pull demo --from gs://lab/runs --out snapshots/demo"
 FILES, SERVER = "wandb-offline:", "wandb:"
 
 
 def pull(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all that are there]"),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            envvar="STUDY_ROOT",
+            metavar="PLACE",
+            help="A folder, bucket or snapshot; wandb-offline:DIR; or wandb:ENTITY/PROJECT.",
+        ),
+    ] = "runs",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Read .wandb files with wandb's own reader as well."
+        ),
+    ] = True,
+    verify: Annotated[
+        str | None,
+        typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: JSON on standard output.")
+    ] = False,
+) -> int:
+    """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
+
+    Interrupted, the same command goes on. What was taken of each cell, its state and rows, is in
+    the snapshot's manifest.json. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
+    """
+    if verify is not None:
+        return check_snapshot(verify, as_json=as_json)
+    return make(studies or [], source, out, unfinished=unfinished, check=check, as_json=as_json)
+
+
+def make(
     studies: Sequence[str],
     source: str,
     out: str | None,
@@ -45,7 +93,7 @@ def pull(
     finally:
         tell("")
     if kind != "records":
-        shutil.rmtree(_staging(where))
+        shutil.rmtree(_staging(where), ignore_errors=True)
     if as_json:
         cells = [
             {"study": study, "id": name, **about}
@@ -63,7 +111,7 @@ def pull(
     return 0
 
 
-def verify(where: str, *, as_json: bool) -> int:
+def check_snapshot(where: str, *, as_json: bool) -> int:
     """Checks every file of a snapshot; returns the exit code."""
     found = opened(where)
     if not isinstance(found, snapshot.Snapshot):
@@ -87,7 +135,6 @@ def _from_wandb(
 ) -> tuple[RecordRoot, str, list[str]]:
     """Records made from wandb's runs, beside the snapshot to be; they stay there if it fails."""
     staging = _staging(where)
-    staging.mkdir(parents=True, exist_ok=True)
     if source.startswith(SERVER):
         from analysis import wandb_api
 
@@ -100,31 +147,38 @@ def _from_wandb(
             progress=tell,
         )
         skipped, kind = len(fetched.skipped), "wandb"
-        kept = [f"{len(fetched.kept)} runs were fetched before"] if fetched.kept else []
+        kept = (
+            [f"{_count(len(fetched.kept), 'was', 'were')} fetched before"] if fetched.kept else []
+        )
     else:
         from analysis import wandb_files, wandb_runs
 
-        shutil.rmtree(staging)
-        staging.mkdir()
+        shutil.rmtree(staging, ignore_errors=True)
         runs = wandb_files.runs(Path(source.removeprefix(FILES)), check=check, progress=tell)
         ours = [r for r in runs if r.of_a_cell and (not studies or r.study in studies)]
         going_on = [run.id for run in ours if run.state == "running"]
         if going_on and not unfinished:
-            shutil.rmtree(staging)
             raise AnalysisError(
-                f"{len(going_on)} runs have no end, such as {going_on[0]}: they go on or were "
-                "killed; take them as they are with --unfinished"
+                f"{_count(len(going_on), 'has', 'have')} no end, such as {going_on[0]}, which goes "
+                "on or was killed; take what there is with --unfinished"
             )
         for run in ours:
             wandb_runs.write_record(run, staging)
         skipped, kind, kept = sum(not run.of_a_cell for run in runs), "wandb-offline", []
+    if not RecordRoot(staging).studies():
+        asked = f" of {', '.join(studies)}" if studies else ""
+        raise AnalysisError(f"no runs{asked} in {source} that mirror cells of a study")
     if skipped:
-        kept.append(f"{skipped} runs are of no cell of a study; left out")
+        kept.append(f"{_count(skipped, 'is', 'are')} of no cell of a study; left out")
     return RecordRoot(staging), kind, kept
 
 
+def _count(runs: int, one: str, more: str) -> str:
+    return f"1 run {one}" if runs == 1 else f"{runs} runs {more}"
+
+
 def _staging(where: Path) -> Path:
-    return where.with_name(f".{where.name}.wandb")
+    return where.with_name(f".{where.name}.pulling")
 
 
 def _wandb_version() -> dict[str, str]:
@@ -146,7 +200,7 @@ def _text(made: dict[str, Any], where: Path) -> str:
     size = sum(file["bytes"] for file in made["files"].values())
     return (
         f"{table(head, rows, right={1, 3, 4})}\n{where}: {len(made['files'])} files, "
-        f"{size / 2**20:.1f} MiB; records {made['records'][:10]}"
+        f"{size / 1024:,.0f} KiB; records {made['records'][:10]}"
     )
 
 

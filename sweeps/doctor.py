@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from study.data.parallel import cores
+from study.places import RecordError, created, is_bucket, place, reached
 from study.tracker import has_key, why_offline
 from sweeps import compiled
 from sweeps.check import Check
@@ -37,7 +39,7 @@ def report(
     as_json: bool,
 ) -> int:
     """Prints all checks; returns 1 if one of them failed."""
-    found = list(checks(Path(root).absolute(), data.absolute()))
+    found = list(checks(place(root).absolute(), data.absolute()))
     if study is not None or address is not None:
         from sweeps.doctor_cluster import cluster_checks
 
@@ -53,7 +55,7 @@ def checks(root: Path, data: Path) -> Iterator[Check]:
     yield _python()
     yield from _packages()
     yield _machine()
-    yield _disk("disk of records", root)
+    yield _bucket(root) if is_bucket(root) else _disk("disk of records", root)
     yield _disk("disk of data", data)
     yield _disk("temporary disk", Path(tempfile.gettempdir()))
     yield _home()
@@ -62,7 +64,8 @@ def checks(root: Path, data: Path) -> Iterator[Check]:
     yield _ray()
     yield _jax()
     yield _wandb()
-    yield _leases(root)
+    if not is_bucket(root):
+        yield _leases(root)
     yield from _data_sets(data)
 
 
@@ -126,6 +129,20 @@ def _disk(name: str, folder: Path) -> Check:
     if free < 2 * GIB:
         return _warn(name, f"{said}; a full study may need more")
     return _ok(name, said)
+
+
+def _bucket(root: Path) -> Check:
+    """Whether objects can be made, only if absent, and removed."""
+    try:
+        probe = reached(root) / f".doctor-{uuid.uuid4().hex[:8]}"
+        first, second = created(probe, b"?"), created(probe, b"?")
+        probe.unlink()
+    except Exception as error:  # every service has kinds of its own
+        said = str(error) if isinstance(error, RecordError) else type(error).__name__
+        return _fail("bucket of records", f"{said}; it must let us list, make and remove objects")
+    if (first, second) != (True, False):
+        return _fail("bucket of records", f"{root} replaces what must be made only if absent")
+    return _ok("bucket of records", f"{root}: objects can be listed, made and removed")
 
 
 def _home() -> Check:

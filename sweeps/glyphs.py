@@ -34,7 +34,7 @@ from study.cell import (
     ZeroShot,
 )
 from study.durations import Budget
-from study.pairs import AllPairs, Groups
+from study.pairs import AllPairs, Groups, Negatives, Pairs
 from sweeps.grid import Assumption, Study
 
 FOLDER = "glyphs"
@@ -144,22 +144,26 @@ def study(
 
 
 # --- what a cell takes ----------------------------------------------------------------------------
-# Seconds of one core of a 2.8 GHz Xeon, CPU time of the process, measured with 20,000 to 200,000
+# Seconds of one core of a 2.8 GHz Xeon, CPU time of the process, measured with 20,000 to 260,000
 # examples on glyphs while other work had the other core.
 
 PER_CELL = 5.0  # to open, compile (a third of the cells), evaluate and save
 PER_STEP = 0.8e-3
 PER_PAIR = {"sigmoid": 14e-9, "softmax": 19e-9}
-SELECTION = 110e-9  # more for each pair looked at, where only some negatives are kept
+SELECTION = 110e-9  # more for each pair looked at, where the hardest or easiest are kept
 
 
 def seconds(cell: Cell) -> float:
     """Estimated time of `cell` on one core."""
     pairs = cell.loss.pairs if isinstance(cell.loss, Sigmoid) else AllPairs()
     met = pairs.size if isinstance(pairs, Groups) else cell.batch_size
-    per_pair = PER_PAIR[cell.loss.kind] + (SELECTION if pairs.kind == "negatives" else 0.0)
+    per_pair = PER_PAIR[cell.loss.kind] + (SELECTION if _ranked(pairs) else 0.0)
     per_example = _towers(cell.model) + met * per_pair
     return PER_CELL + cell.steps * PER_STEP + cell.examples * per_example
+
+
+def _ranked(pairs: Pairs) -> bool:
+    return isinstance(pairs, Negatives) and pairs.keep != "random"
 
 
 def _towers(model: Model) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from collections import Counter
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from study.cell import to_dict
-from study.places import is_bucket
+from study.places import removed
 from study.records import RecordError, write_failure
 from sweeps import ledger
 from sweeps.cluster import Cluster, cluster, gang_environment, quiet, slots, temporary
@@ -144,8 +143,7 @@ class Sweep:
             return None
         finally:
             lease.release()
-            if not is_bucket(path):  # there a folder goes with what is in it
-                shutil.rmtree(path.parent, ignore_errors=True)
+            removed(path.parent)
 
     def look_around(self, up: Cluster) -> None:
         """What the cluster has now, and which cells somebody put back with `study retry`."""

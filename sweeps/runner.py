@@ -7,7 +7,6 @@ tried again, and a full disk ends the sweep. When Ray itself dies it is started 
 from __future__ import annotations
 
 import inspect
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.places import children, is_bucket, made, place
+from study.places import children, made, place, removed
 from study.records import RecordError
 from sweeps import compiled, ledger
 from sweeps.cluster import check_address
@@ -170,16 +169,7 @@ def _make_folder(folder: Path) -> None:
         raise RecordError(f"cannot write {folder}: {said}; choose another --root") from None
     for left in children(folder):  # by drivers that were killed
         if left.name.startswith(DRIVER) and holder_of(left / LEASE) is None:
-            _remove(left)
-
-
-def _remove(folder: Path) -> None:
-    """With what is in it; a bucket has no folders, only their content."""
-    if not is_bucket(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for path in children(folder):
-        path.unlink(missing_ok=True)
+            removed(left)
 
 
 def _placeable(kinds: Sequence[str], study: Study, address: str | None) -> None:

@@ -148,5 +148,5 @@ def test_a_place_is_a_folder_or_a_bucket_and_says_what_is_missing(tmp_path):
 def test_a_missing_package_is_named_in_one_line(scheme, extra, monkeypatch):
     package = f"{extra}fs"
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(RecordError, match=rf"need {package}: pip install .*\[{extra}\]"):
+    with pytest.raises(RecordError, match=rf"needs {package}: pip install .*\[{extra}\]"):
         place(f"{scheme}://lab/runs")
