@@ -238,8 +238,9 @@ def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
     try:
         study = find(name)
     except StudyError:
-        if "/" not in name and name in frame.studies(root):
-            return name, {}
+        with contextlib.suppress(frame.AnalysisError):  # no such root
+            if "/" not in name and name in frame.studies(root):
+                return name, {}
         raise
     planned = [
         {
