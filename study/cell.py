@@ -212,6 +212,7 @@ class Execution:
       metrics measures the noise of the gradient with (`study.gradient_noise`); they lie on the
       devices together. None measures none.
     decode_threads: that read images; None is one for each core.
+    priority: cells with a higher one start before others that want the same kind of machine.
     """
 
     slice: Annotated[str, AfterValidator(known)] | None = None
@@ -229,6 +230,7 @@ class Execution:
     remat: bool = False
     fsdp_mib: Annotated[float, Field(ge=0)] | None = None
     decode_threads: Positive | None = None
+    priority: int = 0
 
 
 _CELL = TypeAdapter(Cell)

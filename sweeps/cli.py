@@ -11,14 +11,14 @@ import sys
 import tempfile
 import time
 import traceback
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from study.secrets import hide
-from sweeps import cli_bench, cli_data, cli_plan, cli_pull
-from sweeps.cli_options import Data, ExecutionFile, Json, Metric, Name, Only, Root, Set, chosen
+from sweeps import cli_bench, cli_cells, cli_cluster, cli_data, cli_plan, cli_pull, cli_sweep
+from sweeps.cli_options import Json, Metric, Name, Only, Root, Set, study_of
+from sweeps.cli_options import root_of as _root
 from sweeps.cluster import platforms
 
 app = typer.Typer(
@@ -33,6 +33,10 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_cluster.app, name="cluster")
+for home in (cli_sweep, cli_cells):
+    for verb, example in home.EXAMPLES.items():
+        app.command(epilog=example)(getattr(home, verb))
 app.command(epilog=cli_pull.EXAMPLE)(cli_pull.pull)
 app.command("plan", epilog=cli_plan.EXAMPLE)(cli_plan.plan)
 
@@ -76,58 +80,7 @@ def list_studies(
 
     if name is None:
         return cli_list.studies(as_json=as_json)
-    return cli_list.study(chosen(name, None, settings, only), as_json=as_json)
-
-
-@app.command(epilog="Example: study run demo --only batch_size=512 --parallel 2")
-def run(
-    name: Name,
-    root: Root = "runs",
-    data: Data = None,
-    parallel: Annotated[
-        int | None, typer.Option("--parallel", min=1, help="Cells at a time.  [default: cores]")
-    ] = None,
-    only: Only = None,
-    settings: Set = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
-        ),
-    ] = None,
-    execution: ExecutionFile = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")
-    ] = False,
-    as_json: Json = False,
-) -> int:
-    """Runs all cells of a study that are not over yet. Run it again at any time to go on.
-
-    Ctrl-C asks the cells to save what they have; a second one quits at once. Exit codes: 0 all
-    cells are over, 1 some failed, 2 bad input, 130 interrupted.
-    """
-    from sweeps import cli_run
-
-    study = chosen(name, data, settings, only, execution)
-    if dry_run:
-        return cli_run.dry_run(study, _root(root), as_json=as_json)
-    return cli_run.run(study, _root(root), parallel=parallel, address=address, as_json=as_json)
-
-
-@app.command(epilog="Example: study train demo b512-sigmoid-s0")
-def train(
-    name: Name,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell id, or how it begins.")],
-    root: Root = "runs",
-    data: Data = None,
-    settings: Set = None,
-    execution: ExecutionFile = None,
-) -> int:
-    """Trains one cell in this process, without Ray. Exit codes as for `run`."""
-    from sweeps import cli_run
-
-    study = chosen(name, data, settings, None, execution)
-    return cli_run.train(study, study.cell(cell), _root(root))
+    return cli_list.study(study_of(name, None, settings, only), as_json=as_json)
 
 
 @app.command(epilog="Example: study status demo --watch")
@@ -147,7 +100,7 @@ def status(
     """
     from sweeps import cli_status
 
-    study = chosen(name, None, settings, only)
+    study = study_of(name, None, settings, only)
     return cli_status.status(study, _root(root), watch=watch, as_json=as_json)
 
 
@@ -241,15 +194,7 @@ def dash(
     """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""
     from sweeps import cli_dash
 
-    return cli_dash.run(chosen(name, None, settings, only), out=out)
-
-
-@app.command(epilog="Example: study doctor")
-def doctor(root: Root = "runs", data: Data = None, as_json: Json = False) -> int:
-    """Checks what a study needs of this machine. Exit code 1 if something would fail."""
-    from sweeps import doctor as checks
-
-    return checks.report(_root(root), Path(data or "data"), as_json=as_json)
+    return cli_dash.run(study_of(name, None, settings, only), out=out)
 
 
 def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
@@ -261,8 +206,9 @@ def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
     try:
         study = find(name)
     except StudyError:
-        if "/" not in name and name in frame.studies(root):
-            return name, {}
+        with contextlib.suppress(frame.AnalysisError):  # no such root
+            if "/" not in name and name in frame.studies(root):
+                return name, {}
         raise
     planned = [
         {
@@ -275,13 +221,6 @@ def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
         for c in study.cells
     ]
     return study.name, {"planned": planned, "records": study.records}
-
-
-def _root(root: str) -> str:
-    """A folder, or a bucket that answers."""
-    from study.places import place, reached
-
-    return str(reached(place(root))) if "://" in root else root
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from sweeps.cli_bench_loss import loss
 from sweeps.cli_bench_step import step
+from sweeps.cli_bench_sweep import sweep
 
 app = typer.Typer(
     help="Times parts of a study beside other ways to do the same, in one run on the same inputs.",
@@ -21,6 +22,7 @@ app = typer.Typer(
 
 app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")(loss)
 app.command(epilog="Example: study bench step --cell siglip --loss softmax --rounds 11")(step)
+app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
 
 
 @app.command(epilog="Example: study bench data --images 2048 --json")

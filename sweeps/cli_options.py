@@ -41,6 +41,12 @@ Set = Annotated[
         help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
+    ),
+]
 ExecutionFile = Annotated[
     str | None,
     typer.Option(
@@ -59,7 +65,7 @@ Metric = Annotated[
 ]
 
 
-def chosen(
+def study_of(
     name: str,
     data: str | None,
     settings: list[str] | None,
@@ -79,3 +85,10 @@ def chosen(
     from sweeps import plan_report
 
     return plan_report.executed(study, execution)
+
+
+def root_of(root: str) -> str:
+    """A folder, or a bucket that answers."""
+    from study.places import place, reached
+
+    return str(reached(place(root))) if "://" in root else root

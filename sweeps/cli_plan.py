@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli_options import Data, Json, Name, Only, Set, chosen
+from sweeps.cli_options import Data, Json, Name, Only, Set, study_of
 
 EXAMPLE = "Example: study plan table-8 --slice v4-32 --write v4-32.json"
 
@@ -58,7 +58,7 @@ def plan(
     from sweeps import plan_report
 
     return plan_report.run(
-        chosen(name, data, settings, only),
+        study_of(name, data, settings, only),
         slice_name=slice_name,
         price=price,
         records=calibrate,

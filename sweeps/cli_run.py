@@ -19,23 +19,43 @@ from study.places import place
 from study.tracker import why_offline
 from sweeps import ledger, runner
 from sweeps.grid import Study, StudyError
-from sweeps.queue import in_order
+from sweeps.placing import caps, kinds
+from sweeps.pool import LOCAL
+from sweeps.queue import in_order, priorities
 from sweeps.report import Now, Report, Running, duration, headline, percent, rate, report_on
+from sweeps.select import matching
 from sweeps.stop import INTERRUPTED, Stop
 from sweeps.table import table
 
 
 def run(
-    study: Study, root: str, *, parallel: int | None, address: str | None, as_json: bool
+    study: Study,
+    root: str,
+    *,
+    parallel: int | None,
+    max_parallel: list[str],
+    first: list[str],
+    address: str | None,
+    as_json: bool,
 ) -> int:
     """Runs the study; returns the exit code."""
+    by_kind, at_once = caps(max_parallel)
     out = sys.stderr if as_json else sys.stdout
     if address is None and os.environ.get("RAY_ADDRESS"):
         print("RAY_ADDRESS is set and ignored; --address joins a running cluster", file=out)
     if os.environ.get("WANDB_MODE") == "online" and (why := why_offline()) is not None:
         print(f"wandb: {why}", file=out)  # workers say it too, where nobody looks
     report = report_on(out)
-    result = runner.run(study, root, parallel=parallel or cores(), address=address, report=report)
+    result = runner.run(
+        study,
+        root,
+        parallel=by_kind.pop(LOCAL, parallel or cores()),
+        caps=by_kind,
+        at_once=at_once,
+        first=matching(study, first),
+        address=address,
+        report=report,
+    )
     if as_json:
         print(json.dumps(asdict(result), indent=1))
     else:
@@ -51,24 +71,35 @@ def run(
     return result.exit_code
 
 
-def dry_run(study: Study, root: str, *, as_json: bool) -> int:
+def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
+    machines = kinds(study)
     entries = ledger.read(study, place(root).absolute())
-    left = in_order(entries)
+    left = in_order(entries, priorities(study, matching(study, first)), machines)
     if as_json:
-        cells = [{"id": e.cell.id, "state": e.state, "steps": e.cell.steps} for e in left]
+        cells = [
+            {
+                "id": e.cell.id,
+                "state": e.state,
+                "steps": e.cell.steps,
+                "slice": machines[e.cell.id],
+            }
+            for e in left
+        ]
         states = ledger.count(entries)
         print(json.dumps({"study": study.name, "states": states, "to_run": cells}, indent=1))
         return 0
     rows = [
         (e.cell.id, e.state, percent(e), str(e.cell.batch_size), f"{e.cell.steps:,}",
-         f"{e.cell.examples:,}")
+         f"{e.cell.examples:,}", machines[e.cell.id])
         for e in left
     ]  # fmt: skip
     if rows:
-        head = ("cell", "state", "seen", "batch size", "steps", "examples")
+        head = ("cell", "state", "seen", "batch size", "steps", "examples", "machine")
         print(table(head, rows, right={2, 3, 4, 5}))
-    print(f"{len(left)} cells to run, {len(entries) - len(left)} over")
+    cancelled = sum(e.state == "cancelled" for e in entries)
+    more = f", {cancelled} cancelled" if cancelled else ""
+    print(f"{len(left)} cells to run, {sum(e.over for e in entries)} over{more}")
     return 0
 
 

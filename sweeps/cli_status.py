@@ -34,6 +34,7 @@ def text(study: Study, entries: list[Entry]) -> str:
         (
             e.cell.id,
             e.state,
+            study.execution_of(e.cell).slice or "",
             percent(e) if e.progress.examples_seen else "",
             rate(e.progress.examples_per_second or 0) if e.state == "running" else "",
             duration(e.seconds_left) if e.seconds_left is not None else "",
@@ -42,8 +43,8 @@ def text(study: Study, entries: list[Entry]) -> str:
         )
         for e in entries
     ]
-    head = ("cell", "state", "seen", "rate", "left", "attempt", "")
-    return f"{table(head, rows, right={2, 3, 4, 5})}\n{_line(study, entries)}"
+    head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "")
+    return f"{table(head, rows, right={3, 4, 5, 6})}\n{_line(study, entries)}"
 
 
 def _line(study: Study, entries: list[Entry]) -> str:
@@ -63,6 +64,7 @@ def _json(study: Study, entries: list[Entry]) -> dict[str, Any]:
             {
                 "id": e.cell.id,
                 "state": e.state,
+                "slice": study.execution_of(e.cell).slice,
                 "step": e.progress.step,
                 "steps": e.cell.steps,
                 "examples_seen": e.progress.examples_seen,
@@ -92,7 +94,7 @@ def _watch(study: Study, folder: Path) -> int:
             with Live(console=Console(highlight=False), auto_refresh=False) as live:
                 while True:
                     live.update(Text(text(study, entries)), refresh=True)
-                    if all(e.over for e in entries):
+                    if not any(e.to_run for e in entries):
                         break
                     time.sleep(WATCH)
                     entries = ledger.read(study, folder)
@@ -102,7 +104,7 @@ def _watch(study: Study, folder: Path) -> int:
                 if (states := ledger.count(entries)) != said:
                     print(_line(study, entries), flush=True)
                     said = states
-                if all(e.over for e in entries):
+                if not any(e.to_run for e in entries):
                     break
                 time.sleep(WATCH)
                 entries = ledger.read(study, folder)

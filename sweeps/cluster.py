@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -65,6 +65,13 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return settings | wandb
 
 
+def gang_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a process on a slice finds beside what its host says: how many threads and which
+    devices are the host's business, not the driver's."""
+    kept = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_", "WANDB_")
+    return {k: v for k, v in environment(environ).items() if k.startswith(kept)}
+
+
 def gpus(environ: Mapping[str, str] = os.environ) -> int:
     """The GPUs that JAX can use here, told without importing it."""
     if importlib.util.find_spec("jax_cuda12_plugin") is None:
@@ -89,10 +96,14 @@ def slots(parallel: int) -> int:
 
 @dataclass(kw_only=True)
 class Cluster:
-    """A Ray cluster that this process uses: its own, or one that was joined."""
+    """A Ray cluster that this process uses: its own, or one that was joined.
+
+    environment: of local cells, where it is not that of all workers.
+    """
 
     ray: Any
     temp: Path | None
+    environment: dict[str, str] | None = None
     gpus_per_cell: int = 0
     processes: list[Any] = field(default_factory=list)
     reaper: subprocess.Popen[bytes] | None = None
@@ -104,6 +115,20 @@ class Cluster:
             return None
         gone = node.dead_processes()
         return gone[0][0] if gone else None
+
+    def machines(self) -> tuple[list[Any], Mapping[str, Any], set[str]]:
+        """Nodes, what is free on each, and the ids of those that are about to be taken away."""
+        from ray._private.state import available_resources_per_node, state
+
+        return self.ray.nodes(), available_resources_per_node(), set(state.get_draining_nodes())
+
+    def steady(self, nodes: Sequence[str]) -> Any:
+        """Where a task goes that must outlive the slices: one of `nodes`, or else where we are."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = self.ray.get_runtime_context().get_node_id()
+        node = here if here in nodes or not nodes else nodes[0]
+        return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
 
     def kill(self) -> None:
         """Ends every Ray process of ours, the polite way having failed or taking too long.
@@ -133,6 +158,12 @@ def cluster(*, parallel: int, address: str | None, temp: Path) -> Iterator[Clust
 
     own = address is None
     settings: dict[str, Any] = {"address": address}
+    if address is not None and address.startswith(("127.", "localhost")):
+        # Ray would look for it at this machine's address in the network.
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        settings["_node_ip_address"] = "127.0.0.1"
     if own:
         settings = {
             "address": "local",
@@ -141,15 +172,21 @@ def cluster(*, parallel: int, address: str | None, temp: Path) -> Iterator[Clust
             "object_store_memory": _STORE,
             "_temp_dir": str(temp),
             "_node_ip_address": "127.0.0.1",
+            "runtime_env": {"env_vars": environment() | _scratch(temp)},
         }
-    up = Cluster(ray=ray, temp=temp if own else None, gpus_per_cell=1 if gpus() else 0)
+    up = Cluster(
+        ray=ray,
+        temp=temp if own else None,
+        # On a cluster that was joined other processes of ours may run on an accelerator.
+        environment=None if own else environment(),
+        gpus_per_cell=1 if gpus() else 0,
+    )
     try:
         try:
             ray.init(
                 **settings,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": environment() | _scratch(temp if own else None)},
             )
         except Exception as error:
             raise StudyError(_no_ray(error, address)) from error
@@ -169,10 +206,8 @@ def cluster(*, parallel: int, address: str | None, temp: Path) -> Iterator[Clust
             up.reaper.stdin.close()
 
 
-def _scratch(temp: Path | None) -> dict[str, str]:
+def _scratch(temp: Path) -> dict[str, str]:
     """Where workers put temporary files: workers that are killed leave them, wandb's for one."""
-    if temp is None:
-        return {}
     folder = temp / "tmp"
     folder.mkdir(exist_ok=True)
     return {"TMPDIR": str(folder)}

@@ -12,15 +12,16 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from study.data.parallel import cores
 from study.places import RecordError, created, is_bucket, place, reached
 from study.tracker import has_key, why_offline
 from sweeps import compiled
+from sweeps.check import Check
 from sweeps.cluster import environment
+from sweeps.grid import Study
 from sweeps.lease import LEASE, holder_of
 from sweeps.table import table
 
@@ -29,18 +30,20 @@ PACKAGE = "batch-size-study"
 JAX_SECONDS = 120  # that importing JAX and finding its devices may take
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One finding; `text` of a warning or failure says what to do."""
-
-    verdict: Literal["ok", "warn", "fail"]
-    name: str
-    text: str
-
-
-def report(root: str, data: Path, *, as_json: bool) -> int:
+def report(
+    root: str,
+    data: Path,
+    *,
+    study: Study | None = None,
+    address: str | None = None,
+    as_json: bool,
+) -> int:
     """Prints all checks; returns 1 if one of them failed."""
     found = list(checks(place(root).absolute(), data.absolute()))
+    if study is not None or address is not None:
+        from sweeps.doctor_cluster import cluster_checks
+
+        found += cluster_checks(study, address)
     if as_json:
         print(json.dumps([asdict(check) for check in found], indent=1))
     else:

@@ -16,8 +16,9 @@ from study.places import is_bucket
 from study.records import CELL, DONE, FAILED, RecordError, read_json
 from sweeps.grid import Study
 from sweeps.lease import LEASE, Holder, holder_of
+from sweeps.marks import is_cancelled
 
-State = Literal["done", "diverged", "failed", "running", "interrupted", "waiting"]
+State = Literal["done", "diverged", "failed", "cancelled", "running", "interrupted", "waiting"]
 STATES: tuple[State, ...] = get_args(State)
 OVER: tuple[State, ...] = ("done", "diverged")  # never entered again
 
@@ -44,6 +45,11 @@ class Entry:
     @property
     def over(self) -> bool:
         return self.state in OVER
+
+    @property
+    def to_run(self) -> bool:
+        """Whether a sweep brings it to its end; a cancelled cell waits for `study retry`."""
+        return not self.over and self.state != "cancelled"
 
     @property
     def seconds_left(self) -> float | None:
@@ -91,6 +97,8 @@ def entry(cell: Cell, folder: Path) -> Entry:
     failed = read_json(folder / FAILED)
     if holder is not None:
         state = "running"
+    elif is_cancelled(folder):
+        state = "cancelled"
     elif failed is not None:
         state = "failed"
     else:
@@ -113,8 +121,8 @@ def count(entries: Sequence[Entry]) -> dict[State, int]:
 
 
 def exit_code(entries: Sequence[Entry]) -> int:
-    """0: all cells are over; 1: some failed; 3: some are not over yet."""
-    if all(e.over for e in entries):
+    """0: all cells are over, or cancelled; 1: some failed; 3: some are not over yet."""
+    if not any(e.to_run for e in entries):
         return 0
     return 1 if any(e.state == "failed" for e in entries) else 3
 

@@ -1,20 +1,24 @@
 """The cells of a sweep that are still to run, and the budgets of their tries.
 
-Preemptions and bugs have budgets of their own. A worker that dies is a preemption, however often,
-as long as its cell gets further in between; a cell whose worker dies again and again at the same
-place is crashing. A cell that raises is a bug: it gets `TRIES`.
+Preemptions and bugs have budgets of their own. A machine that is taken away, or a worker that
+dies, costs nothing, however often, as long as the cell gets further in between; one that does not
+is given up after `PREEMPTIONS` or `CRASHES` in a row. A cell that raises is a bug: it gets `TRIES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from study.flops import step_flops
 from sweeps import ledger
+from sweeps.grid import Study
 from sweeps.ledger import Entry
+from sweeps.pool import LOCAL, Pool, pod_of
 
 TRIES = 3  # of a cell that raises
 CRASHES = 5  # of a worker, in a row, in which its cell got no further
+PREEMPTIONS = 20  # in a row, in which a cell got no further
 LONGEST = 60.0  # seconds of back-off
 
 
@@ -24,39 +28,86 @@ class Job:
 
     Attributes:
       entry: where the cell stood when it was last looked at.
+      kind: of machine that it runs on.
+      preemptions: in a row, in which it got no further.
       seen: the most examples that its record has shown.
       not_before: of the clock that the queue is asked with.
       began: when its present try was submitted.
     """
 
     entry: Entry
+    kind: str = LOCAL
     failures: int = 0
     crashes: int = 0
+    preemptions: int = 0
     seen: int = 0
     not_before: float = 0.0
     began: float = 0.0
 
 
-def in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that are not over, in the order in which their cells start."""
-    left = (e for e in entries if not e.over)
-    return sorted(left, key=lambda e: (e.cell.seed, -ledger.cost(e.cell)))
+def priorities(study: Study, first: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
+    """What puts a cell before others, by its id: `first`, in this order, then its `priority`."""
+    place = {cell_id: i - len(first) for i, cell_id in enumerate(first)}
+    return {c.id: (place.get(c.id, 0), -study.execution_of(c).priority) for c in study.cells}
+
+
+def in_order(
+    entries: Sequence[Entry],
+    ahead: Mapping[str, tuple[int, int]] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> list[Entry]:
+    """The entries that are to run, in the order in which their cells start.
+
+    Arguments:
+      ahead: from `priorities`.
+      kinds: of machine, by cell id; what is not named is local.
+    """
+    ahead, kinds = ahead or {}, kinds or {}
+
+    def key(e: Entry) -> tuple[tuple[int, int], int, float]:
+        local = kinds.get(e.cell.id, LOCAL) == LOCAL
+        # On a slice a step is arithmetic; here it has a price of its own.
+        cost = ledger.cost(e.cell) if local else e.cell.steps * step_flops(e.cell).model
+        return ahead.get(e.cell.id, (0, 0)), e.cell.seed, -cost
+
+    return sorted((e for e in entries if e.to_run), key=key)
 
 
 class Queue:
     """Cells in the order in which they start, less those that wait out a back-off.
 
-    All cells of the first seed come before those of the next, so that what one cell compiled is
-    in the cache when its twin starts, and a sweep that is stopped half-way has whole seeds. Within
-    a seed the longest come first, so that all cores end together.
+    What has a priority comes first. Then all cells of the first seed come before those of the
+    next, so that what one cell compiled is in the cache when its twin starts, and a sweep that is
+    stopped half-way has whole seeds. Within a seed the longest come first, so that all machines
+    end together. Whether there is a machine for a cell is the pool's to say.
 
     Arguments:
       backoff: seconds before the first new try; doubles with each, up to `LONGEST`.
+      ahead: from `priorities`.
+      kinds: of machine, by cell id; what is not named is local.
     """
 
-    def __init__(self, entries: Sequence[Entry], *, backoff: float):
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        *,
+        backoff: float,
+        ahead: Mapping[str, tuple[int, int]] | None = None,
+        kinds: Mapping[str, str] | None = None,
+    ):
         self.backoff = backoff
-        self._jobs = [Job(entry=e, seen=e.progress.examples_seen) for e in in_order(entries)]
+        self._kinds = kinds or {}
+        self._jobs: list[Job] = []
+        for entry in in_order(entries, ahead, kinds):
+            self.put(entry)
+
+    def put(self, entry: Entry) -> None:
+        """One more cell, last of all, with budgets of its own."""
+        kind = self._kinds.get(entry.cell.id, LOCAL)
+        self._jobs.append(Job(entry=entry, kind=kind, seen=entry.progress.examples_seen))
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -82,10 +133,38 @@ class Queue:
 
     def crashed(self, job: Job, now: float) -> bool:
         """Its worker died, and `job.entry` is where that left the cell. Tried again?"""
-        seen = job.entry.progress.examples_seen
-        job.crashes = 1 if seen > job.seen else job.crashes + 1
-        job.seen = max(seen, job.seen)
+        job.crashes = 1 if self._got_further(job) else job.crashes + 1
         if job.crashes >= CRASHES:
             return False
         self.give_back(job, now, self.backoff * 2 ** (job.crashes - 1))
         return True
+
+    def preempted(self, job: Job, now: float) -> bool:
+        """Its machine was taken away, and `job.entry` is where that left the cell. Tried again?"""
+        job.preemptions = 1 if self._got_further(job) else job.preemptions + 1
+        if job.preemptions >= PREEMPTIONS:
+            return False
+        self.give_back(job, now, self.backoff * 2 ** (job.preemptions - 1))
+        return True
+
+    def _got_further(self, job: Job) -> bool:
+        seen = job.entry.progress.examples_seen
+        further = seen > job.seen
+        job.seen = max(seen, job.seen)
+        return further
+
+
+def admitted(queue: Queue, pool: Pool, now: float) -> Iterator[Job]:
+    """The cells that there is room for, in their order. Whoever gets one takes it off the queue.
+
+    A kind of machine that is taken holds up no other; but where the next cell of a kind has no
+    room, no later one overtakes it: it may want two slices and wait for the second.
+    """
+    taken: set[str] = set()
+    for job in queue.ready(now):
+        if pod_of(job.kind) in taken:
+            continue
+        if pool.room(job.kind):
+            yield job
+        else:
+            taken.add(pod_of(job.kind))

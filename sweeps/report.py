@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TextIO
 
 from sweeps.ledger import Entry
+from sweeps.pool import LOCAL
 
 QUIET_SECONDS = 10.0  # off a terminal, the longest time without a line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A cell that runs now: its latest entry, the seconds of this try, and how many tries."""
+    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what."""
 
     entry: Entry
     seconds: float
     attempt: int
+    kind: str = LOCAL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """How far a sweep is. `examples` count the cells that are over and the part of the others."""
+    """How far a sweep is. `examples` count the cells that are over and the part of the others;
+    `waiting` cells for a machine, by its kind."""
 
     study: str
     cells: int
@@ -33,6 +36,7 @@ class Now:
     examples: int
     target: int
     running: Sequence[Running]
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -92,8 +96,12 @@ class Lines:
     def progress(self, now: Now) -> None:
         if time.monotonic() - self._last < QUIET_SECONDS or not now.running:
             return
-        running = "  ".join(f"{r.entry.cell.id} {percent(r.entry)}" for r in now.running[:4])
-        self.line(f"[{now.over}/{now.cells}] running {running}{_left(now.seconds_left)}")
+        running = "  ".join(_said(r) for r in now.running[:4])
+        more = f" and {len(now.running) - 4} more" if len(now.running) > 4 else ""
+        self.line(
+            f"[{now.over}/{now.cells}] running {running}{more}{_waiting(now)}"
+            f"{_left(now.seconds_left)}"
+        )
 
     def close(self) -> None:
         self._out = self._home
@@ -203,9 +211,26 @@ def _table(now: Now) -> Any:
             seen / target,
             rate(speed) if speed else ("starting" if not seen else ""),
             duration(r.entry.seconds_left) if r.entry.seconds_left is not None else "",
-            f"attempt {r.attempt}" if r.attempt > 1 else "",
+            _where(r),
         )
+    if now.waiting:
+        table.add_row(f"  {_waiting(now).strip(' ,')}")
     return table
+
+
+def _said(r: Running) -> str:
+    where = _where(r)
+    return f"{r.entry.cell.id} {percent(r.entry)}" + (f" ({where})" if where else "")
+
+
+def _where(r: Running) -> str:
+    attempt = f"attempt {r.attempt}" if r.attempt > 1 else ""
+    return ", ".join(part for part in ("" if r.kind == LOCAL else r.kind, attempt) if part)
+
+
+def _waiting(now: Now) -> str:
+    cells = ", ".join(f"{n} for {kind}" for kind, n in sorted(now.waiting.items()))
+    return f", waiting: {cells}" if cells else ""
 
 
 def headline(entry: Entry) -> str:

@@ -9,27 +9,23 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.cell import to_dict
 from study.places import children, made, place, removed
-from study.records import RecordError, write_failure
+from study.records import RecordError
 from sweeps import compiled, ledger
-from sweeps.cluster import check_address, cluster, quiet, slots, temporary
-from sweeps.grid import Study, StudyError, one_line
-from sweeps.lease import LEASE, Lease, holder_of
-from sweeps.queue import CRASHES, TRIES, Job, Queue
-from sweeps.report import Now, Report, Running, Silent, Steps, duration, headline
+from sweeps.cluster import check_address
+from sweeps.grid import Study, StudyError
+from sweeps.lease import LEASE, holder_of
+from sweeps.loop import DRIVER, Sweep
+from sweeps.placing import kinds
+from sweeps.pool import LOCAL
+from sweeps.report import Report, Silent, Steps
 from sweeps.stop import INTERRUPTED, Stop
-from sweeps.worker import TRAIN, Outcome, Task, load, run_cell
-
-RESTARTS = 3  # of Ray
-TIME_TO_STOP = 15.0  # seconds that cells get to save and stop
-_DRIVER = ".driver-"
+from sweeps.worker import TRAIN, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +57,9 @@ def run(
     root: str | Path,
     *,
     parallel: int = 2,
+    caps: Mapping[str, int] | None = None,
+    at_once: int | None = None,
+    first: Sequence[str] = (),
     address: str | None = None,
     entry: str | Callable[..., Any] = TRAIN,
     report: Report | None = None,
@@ -70,7 +69,10 @@ def run(
 
     Arguments:
       root: the folder of all records; those of this study go to `study.folder(root)`.
-      parallel: cells at a time.
+      parallel: local cells at a time.
+      caps: cells at a time by kind of machine; what is not named may fill the cluster.
+      at_once: cells at a time of all kinds together.
+      first: ids of cells that start before the others of their kind, in this order.
       address: of a Ray cluster to join, whose hosts must see `root` and the data at the same
         paths; None starts a cluster of our own.
       entry: what trains a cell, "module:function" or a function that workers can import.
@@ -83,14 +85,26 @@ def run(
     """
     report = report or Silent()
     root = place(root).absolute()
+    machines = kinds(study)
     before = ledger.read(study, root)
-    if all(e.over for e in before):
+    if not any(e.to_run for e in before):
         return Result(study=study.name, exit_code=0, states=ledger.count(before))
+    _placeable([machines[e.cell.id] for e in before if e.to_run], study, address)
     if callable(entry):
         entry = f"{entry.__module__}:{entry.__qualname__}"
     began = time.monotonic()
     with Stop() as stop:
-        sweep = _Sweep(study, root, before, stop=stop, report=report, entry=entry, backoff=backoff)
+        sweep = Sweep(
+            study,
+            root,
+            before,
+            kinds=machines,
+            stop=stop,
+            report=report,
+            entry=entry,
+            backoff=backoff,
+            first=first,
+        )
         try:
             stop.raises = True
             _make_folder(study.folder(root))
@@ -98,13 +112,13 @@ def run(
                 check_address(address)
             prepare(study, report)
             keep_programs(report)
-            sweep.on_ray(parallel, address)
+            sweep.on_ray(parallel, caps or {}, at_once, address)
         except KeyboardInterrupt:
             stop.asked = True
     after = ledger.read(study, root)
     ran = [e for e in after if e.over and e.cell.id in sweep.ended]
     trained_before = {e.cell.id: e.progress.examples_seen for e in before}
-    stopped = stop.asked and not all(e.over for e in after)
+    stopped = stop.asked and any(e.to_run for e in after)
     return Result(
         study=study.name,
         exit_code=INTERRUPTED if stopped else min(1, ledger.exit_code(after)),
@@ -147,204 +161,6 @@ def keep_programs(report: Report) -> None:
         report.line(why)
 
 
-class _Sweep:
-    """The loop of one sweep: submits, collects, and says what happened."""
-
-    def __init__(
-        self,
-        study: Study,
-        root: Path,
-        entries: list[ledger.Entry],
-        *,
-        stop: Stop,
-        report: Report,
-        entry: str,
-        backoff: float,
-    ):
-        self.study, self.root, self.stop, self.report, self.entry = study, root, stop, report, entry
-        self.parallel = 0
-        self.cells, self.over, self.failed = len(entries), sum(e.over for e in entries), 0
-        self.ended: set[str] = set()
-        self.queue = Queue(entries, backoff=backoff)
-        self.in_flight: dict[Any, Job] = {}
-        self.target = sum(e.cell.examples for e in entries)
-        self.seen = {e.cell.id: e.progress.examples_seen for e in entries}
-        self.data_root = str(Path(study.data_root).absolute())
-        self._held: set[str] = set()
-
-    def on_ray(self, parallel: int, address: str | None) -> None:
-        """Starts Ray, and again when it dies under us, until no cell is left."""
-        self.parallel = slots(parallel) if address is None else parallel
-        died: str | None = None
-        with temporary() as temp, quiet(temp / "driver.log") as terminal:
-            self.report.open(terminal)
-            try:
-                for _ in range(RESTARTS + 1):
-                    died = self.one_cluster(address, temp, died)
-                    if died is None or self.stop.asked or address is not None:
-                        break
-            finally:
-                self.report.close()
-        if died is not None and not self.stop.asked:
-            raise StudyError(f"Ray stopped ({died}); what is recorded is kept: run the same again")
-
-    def one_cluster(self, address: str | None, temp: Path, died: str | None) -> str | None:
-        """Runs cells until none is left or Ray dies; `died` is what ended the cluster before."""
-        where = f"joining {address}" if address else f"{self.parallel} cells at a time"
-        said = f"Ray stopped ({died}); starting it again" if died else "starting Ray"
-        self.report.line(f"{said}: {where}, {len(self.queue)} cells to run")
-        self.stop.raises = True
-        with cluster(parallel=self.parallel, address=address, temp=temp) as up:
-            self.stop.raises = False
-            self.stop.listen()  # Ray has put a handler of its own in
-            self.stop.before_quitting = up.kill
-            died = self.with_driver(up)
-        for job in self.in_flight.values():
-            self.queue.give_back(job, 0.0)
-        self.in_flight.clear()
-        return died
-
-    def with_driver(self, up: Any) -> str | None:
-        """Submits and collects until nothing is left; returns what of Ray died, or None.
-
-        The driver has a lease of its own: cells stop when it is gone, whether we let go of it
-        (that is how they are asked to) or were killed.
-        """
-        path = self.study.folder(self.root) / f"{_DRIVER}{uuid.uuid4().hex[:8]}" / LEASE
-        submit = up.ray.remote(num_cpus=1, max_retries=0, num_gpus=up.gpus_per_cell)(run_cell)
-        until: float | None = None
-        lease = Lease.acquire(path)
-        try:
-            while self.in_flight or (len(self.queue) and not self.stop.asked):
-                died = up.dead()
-                if died is not None:
-                    return died
-                if self.stop.asked and until is None:
-                    until = time.monotonic() + TIME_TO_STOP
-                    lease.release()
-                    self.report.line(
-                        f"stopping: {len(self.in_flight)} cells save what they have "
-                        "(Ctrl-C again quits at once)"
-                    )
-                if until is not None and time.monotonic() > until:
-                    return None
-                if until is None:
-                    self.submit(submit, path)
-                try:
-                    self.collect(up.ray)
-                except (ConnectionError, up.ray.exceptions.RayError) as error:
-                    return one_line(error)[:200]
-                self.show()
-            return None
-        finally:
-            lease.release()
-            removed(path.parent)
-
-    def submit(self, submit: Any, driver: Path) -> None:
-        now = time.monotonic()
-        for job in self.queue.ready(now):
-            if len(self.in_flight) >= self.parallel:
-                return
-            self.look(job)
-            self.queue.take(job)
-            if job.entry.over:
-                self.count(job, f"{job.entry.state} by another run")
-            elif job.entry.holder is not None:
-                if job.entry.cell.id not in self._held:
-                    self._held.add(job.entry.cell.id)
-                    self.report.line(f"{job.entry.cell.id} is run by {job.entry.holder}; waiting")
-                self.queue.give_back(job, now, 1.0)
-            else:
-                job.began = now
-                execution = vars(self.study.execution_of(job.entry.cell))
-                task = Task(
-                    cell=to_dict(job.entry.cell),
-                    execution=execution | {"data_root": self.data_root},
-                    folder=str(job.entry.folder),
-                    study=self.study.records,
-                    entry=self.entry,
-                    driver=str(driver),
-                )
-                self.in_flight[submit.remote(task)] = job
-
-    def collect(self, ray: Any) -> None:
-        if not self.in_flight:
-            time.sleep(0.2)
-            return
-        ready, _ = ray.wait(list(self.in_flight), timeout=self.report.every)
-        for ref in ready:
-            try:
-                outcome = ray.get(ref)
-            except ray.exceptions.RayTaskError as error:  # of our own code: run_cell returns
-                outcome = Outcome(end="failed", pid=0, error=one_line(error.cause or error)[:500])
-            except ray.exceptions.RayError as error:
-                outcome = Outcome(end="crashed", pid=0, error=type(error).__name__)
-            job = self.in_flight.pop(ref)
-            self.look(job)
-            self.came_back(job, outcome)
-
-    def came_back(self, job: Job, outcome: Outcome) -> None:
-        now, cell_id, error = time.monotonic(), job.entry.cell.id, outcome.error or ""
-        if job.entry.over:
-            self.ended.add(cell_id)
-            took = duration(now - job.began)
-            self.count(job, f"{job.entry.state} in {took}  {headline(job.entry)}")
-        elif outcome.end == "disk":
-            raise RecordError(error)
-        elif outcome.end in ("stopped", "held"):
-            self.queue.give_back(job, now, 1.0)
-        elif outcome.end == "crashed" and self.queue.crashed(job, now):
-            self.report.line(f"{cell_id}: its worker died ({error}); it goes on from its record")
-        elif outcome.end == "crashed":
-            error = (
-                f"its worker died {CRASHES} times without getting further ({error}): out of "
-                f"memory? `study train {self.study.name} {cell_id}` shows what it prints"
-            )
-            write_failure(job.entry.folder, error=error)
-            self.fail(job, error)
-        elif outcome.end == "failed" and self.queue.raised(job, now):
-            self.report.line(f"{cell_id}: try {job.failures} of {TRIES} failed: {error}")
-        else:
-            self.fail(job, error)
-
-    def look(self, job: Job) -> None:
-        job.entry = ledger.entry(job.entry.cell, job.entry.folder)
-        self.seen[job.entry.cell.id] = job.entry.progress.examples_seen
-
-    def count(self, job: Job, text: str) -> None:
-        self.over += 1
-        self.seen[job.entry.cell.id] = job.entry.cell.examples  # also of one that diverged
-        self.report.line(f"[{self.over}/{self.cells}] {job.entry.cell.id} {text}".rstrip())
-
-    def fail(self, job: Job, error: str) -> None:
-        self.failed += 1
-        self.report.line(f"{job.entry.cell.id} failed: {error}")
-
-    def show(self) -> None:
-        jobs = list(self.in_flight.values())
-        for job in jobs:
-            self.look(job)
-        now = time.monotonic()
-        self.report.progress(
-            Now(
-                study=self.study.name,
-                cells=self.cells,
-                over=self.over,
-                failed=self.failed,
-                examples=sum(self.seen.values()),
-                target=self.target,
-                running=[
-                    Running(
-                        entry=job.entry,
-                        seconds=now - job.began,
-                        attempt=job.entry.progress.attempts,
-                    )
-                    for job in jobs
-                ],
-            )
-        )
-
-
 def _make_folder(folder: Path) -> None:
     try:
         made(folder)
@@ -352,5 +168,16 @@ def _make_folder(folder: Path) -> None:
         said = error.strerror or error
         raise RecordError(f"cannot write {folder}: {said}; choose another --root") from None
     for left in children(folder):  # by drivers that were killed
-        if left.name.startswith(_DRIVER) and holder_of(left / LEASE) is None:
+        if left.name.startswith(DRIVER) and holder_of(left / LEASE) is None:
             removed(left)
+
+
+def _placeable(kinds: Sequence[str], study: Study, address: str | None) -> None:
+    """A cluster of our own is this machine: it has no slices to wait for."""
+    wanted = sorted({kind for kind in kinds if kind != LOCAL})
+    if wanted and address is None:
+        raise StudyError(
+            f"study {study.name} wants {', '.join(wanted)}, and a cluster started here has none; "
+            "join one with --address HOST:PORT (`study cluster fake` starts one to try it), or "
+            "run it here with --set execution.slice=null"
+        )

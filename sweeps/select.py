@@ -60,6 +60,16 @@ def select(study: Study, *, settings: Sequence[str] = (), only: Sequence[str] = 
     return dataclasses.replace(study, cells=unique, execution=execution, matched=kept)
 
 
+def matching(study: Study, patterns: Sequence[str]) -> list[str]:
+    """Ids of the cells that match any of `patterns`, as `--first` wants them: by pattern.
+
+    Raises:
+      StudyError: a pattern matches no cell.
+    """
+    found = [c.id for pattern in patterns for c in select(study, only=[pattern]).cells]
+    return list(dict.fromkeys(found))
+
+
 def _filter(study: Study, cells: list[Cell], pattern: str) -> list[Cell]:
     path, _, text = pattern.partition("=")
     wanted = [_value(part) for part in text.split(",")]

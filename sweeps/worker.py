@@ -11,7 +11,6 @@ import contextlib
 import errno
 import importlib
 import os
-import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,16 +18,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.cell import Cell, Execution, from_dict
-from study.places import is_bucket, place
+from study.places import place
 from study.records import DONE, write_failure
 from study.secrets import hide
-from sweeps.lease import LEASE, Lease, LeaseHeld, LeaseLost, holder_of
+from sweeps.bucket_lease import BucketLease
+from sweeps.lease import LEASE, Lease, LeaseHeld, LeaseLost
+from sweeps.logs import logged
+from sweeps.watch import Watched, watch
 
 TRAIN = "study.train:train"
-GRACE = 10.0  # seconds that a cell gets to save and stop once its driver is dead
 
-# "crashed" is the driver's word for a worker that did not come back.
-End = Literal["done", "diverged", "stopped", "held", "failed", "bad input", "disk", "crashed"]
+# "crashed" is the driver's word for a worker that did not come back; "preempted" and "unplaced"
+# are said of slices only.
+End = Literal[
+    "done",
+    "diverged",
+    "stopped",
+    "held",
+    "failed",
+    "bad input",
+    "disk",
+    "crashed",
+    "preempted",
+    "unplaced",
+]
 
 # Known by name, so that a process that never met them need not import where they live.
 _BAD_INPUT = {"CellError", "RecordError", "DataError", "StudyError"}
@@ -43,6 +56,7 @@ class Task:
       cell: as `study.cell.to_dict` writes it.
       entry: "module:function" that trains, called as `study.train.train` is.
       driver: the lease of the driver; once it is gone the cell stops. None: nobody to watch.
+      slice: the kind of machine; None is the process itself.
     """
 
     cell: dict[str, Any]
@@ -51,25 +65,28 @@ class Task:
     study: str
     entry: str = TRAIN
     driver: str | None = None
+    slice: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a task ended; `error` is one line."""
+    """How a task ended; `error` is one line, `trace` where it came from."""
 
     end: End
     pid: int
     done: dict[str, Any] | None = None
     error: str | None = None
+    trace: str = ""
 
 
 def run_cell(task: Task) -> Outcome:
     """Trains one cell under its lease. Returns whatever happens; only a crash does not."""
-    with _watch(task.driver) as stop:
+    folder = place(task.folder)
+    with watch(Watched(driver=task.driver, cell=task.folder)) as stop, logged(folder):
         return run_here(
             from_dict(task.cell),
             Execution(**task.execution),
-            folder=place(task.folder),
+            folder=folder,
             study=task.study,
             entry=task.entry,
             should_stop=stop.is_set,
@@ -89,13 +106,9 @@ def run_here(
 
     A cell that loses its lease ends without another write: the record is another process's then.
     """
-    try:
-        lease = Lease.acquire(folder / LEASE)
-    except LeaseHeld as held:
-        return _end("held", error=str(held))
-    except OSError as error:
-        text = f"cannot write {folder}: {error.strerror or error}; make room or choose another"
-        return _end("disk", error=f"{text} --root and run again (what is recorded is kept)")
+    lease = take(folder)
+    if isinstance(lease, Outcome):
+        return lease
 
     def asked() -> bool:
         lease.check()
@@ -105,21 +118,50 @@ def run_here(
         try:
             train = load(entry)
             done = train(cell, execution, folder=folder, study=study, should_stop=asked)
-        except LeaseLost as lost:
-            return _end("held", error=str(lost))
         except Exception as error:
-            if type(error).__name__ == "Stopped":
-                return _end("stopped")
-            if _of(error, _disk_is_full):
-                return _end("disk", error=_disk_line(error, folder))
-            bad = any(base.__name__ in _BAD_INPUT for base in type(error).__mro__)
-            line = hide(" ".join(str(error).split()))
-            line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
-            with contextlib.suppress(Exception):  # a disk that just filled up
-                if not (folder / DONE).exists():
-                    write_failure(folder, error=line, trace=traceback.format_exc())
-            return _end("bad input" if bad else "failed", error=line)
-        return _end("diverged" if done["status"] == "diverged" else "done", done=done)
+            outcome = outcome_of(error, folder)
+            note(outcome, folder)
+            return outcome
+        return ended(done)
+
+
+def take(folder: Path) -> Lease | BucketLease | Outcome:
+    """The lease of the cell whose record is `folder`, or why it cannot be had."""
+    try:
+        return Lease.acquire(folder / LEASE)
+    except LeaseHeld as held:
+        return _end("held", error=str(held))
+    except OSError as error:
+        text = f"cannot write {folder}: {error.strerror or error}; make room or choose another"
+        return _end("disk", error=f"{text} --root and run again (what is recorded is kept)")
+
+
+def ended(done: dict[str, Any]) -> Outcome:
+    """Of a cell that trained to its end."""
+    return _end("diverged" if done["status"] == "diverged" else "done", done=done)
+
+
+def outcome_of(error: Exception, folder: Path) -> Outcome:
+    """What it means that training raised `error`."""
+    if isinstance(error, LeaseLost):
+        return _end("held", error=str(error))
+    if type(error).__name__ == "Stopped":
+        return _end("stopped")
+    if _of(error, _disk_is_full):
+        return _end("disk", error=_disk_line(error, folder))
+    bad = any(base.__name__ in _BAD_INPUT for base in type(error).__mro__)
+    line = hide(" ".join(str(error).split()))
+    line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
+    trace = "".join(traceback.format_exception(error))
+    return _end("bad input" if bad else "failed", error=line, trace=trace)
+
+
+def note(outcome: Outcome, folder: Path) -> None:
+    """Leaves a failure in the record."""
+    if outcome.end in ("failed", "bad input"):
+        with contextlib.suppress(Exception):  # a disk that just filled up
+            if not (folder / DONE).exists():
+                write_failure(folder, error=outcome.error or "", trace=outcome.trace)
 
 
 def load(entry: str) -> Callable[..., Any]:
@@ -130,33 +172,6 @@ def load(entry: str) -> Callable[..., Any]:
 
 def _end(end: End, **more: Any) -> Outcome:
     return Outcome(end=end, pid=os.getpid(), **more)
-
-
-@contextlib.contextmanager
-def _watch(driver: str | None) -> Any:
-    """Sets the event that it yields when the driver lets go of its lease, or dies.
-
-    Ray ends the workers of a dead driver too, but only where Ray itself is alive: a worker that
-    outlived both would keep its cell from whoever runs the study again.
-    """
-    stop, over = threading.Event(), threading.Event()
-
-    def look() -> None:
-        assert driver is not None
-        path = place(driver)
-        while not over.wait(5.0 if is_bucket(path) else 0.5):
-            if holder_of(path) is None:
-                stop.set()
-                break
-        if stop.is_set() and path.exists() and not over.wait(GRACE):
-            os._exit(1)
-
-    if driver is not None:
-        threading.Thread(target=look, name="driver watch", daemon=True).start()
-    try:
-        yield stop
-    finally:
-        over.set()
 
 
 def _of(error: BaseException | None, is_so: Callable[[BaseException], bool]) -> bool:

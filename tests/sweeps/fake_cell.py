@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def _counts_down(seed: int, what: str) -> bool:
     return True
 
 
+def _among_processes():
+    """Whether this process writes, and how all of them agree on when to stop."""
+    if "jax" not in sys.modules:  # a local cell: importing it takes longer than the cell
+        return True, lambda should_stop: should_stop()
+    import jax
+
+    from study.train import _agreed
+
+    return jax.process_index() == 0, _agreed
+
+
 def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> dict:
     del execution
     record = Record(folder)
@@ -41,10 +53,15 @@ def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> di
     step, value = json.loads(saved.read_text()) if saved.exists() else (0, cell.seed)
     about = {"id": cell.id, "hash": cell.hash, "study": study, "cell": to_dict(cell)}
 
+    primary, agreed = _among_processes()
+
     def seen() -> Seen:
         return Seen(step, step * cell.batch_size, step * cell.pairs_per_step)
 
-    record.begin(about, seen=seen(), pid=os.getpid(), omp=os.environ.get("OMP_NUM_THREADS"))
+    if primary:
+        slice_name = os.environ.get("TPU_NAME")
+        omp = os.environ.get("OMP_NUM_THREADS")
+        record.begin(about, seen=seen(), pid=os.getpid(), omp=omp, slice=slice_name)
     if _counts_down(cell.seed, "raise"):
         raise ZeroDivisionError("told to\nraise")
     if _counts_down(cell.seed, "bad"):
@@ -56,9 +73,10 @@ def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> di
         time.sleep(SECONDS_PER_STEP)
         step += 1
         value = (value * 1103515245 + 12345 + step) % 2**31  # stands for weights: order matters
-        record.row(seen(), **{"train/loss": value / 2**31})
-        stop = should_stop()
-        if stop or step % 5 == 0:
+        if primary:
+            record.row(seen(), **{"train/loss": value / 2**31})
+        stop = agreed(should_stop)
+        if primary and (stop or step % 5 == 0):
             part = saved.with_suffix(".part")
             part.write_text(json.dumps([step, value]))
             part.replace(saved)
@@ -66,6 +84,8 @@ def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> di
             raise Stopped
         if step == crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
+    if not primary:
+        return {"status": "done"}
     return record.finish(
         seen(),
         status="diverged" if cell.seed == 666 else "done",

@@ -1,13 +1,17 @@
-"""Runs a study of fake cells: fake_driver.py ROOT SEED... Writes the result to ROOT/result.json."""
+"""Runs a study of fake cells: fake_driver.py ROOT SEED... Writes the result to ROOT/result.json.
+
+A seed may name a machine, as in 3@v4-16; the environment variable ADDRESS then names a cluster.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from study.cell import Budget, Cell
+from study.cell import Budget, Cell, Execution
 from sweeps.grid import Study
 from sweeps.report import Lines
 from sweeps.runner import run
@@ -15,17 +19,24 @@ from sweeps.runner import run
 STEPS = 20
 
 
-def study(seeds: list[int]) -> Study:
+def study(seeds: list[int | str]) -> Study:
     budget = Budget(steps=STEPS)
-    cells = tuple(Cell(batch_size=16, seed=seed, budget=budget) for seed in seeds)
-    return Study(name="fake", question="Does it survive?", cells=cells)
+    machines = {int(seed): kind for seed, _, kind in (str(s).partition("@") for s in seeds)}
+    cells = tuple(Cell(batch_size=16, seed=seed, budget=budget) for seed in machines)
+    return Study(
+        name="fake",
+        question="Does it survive?",
+        cells=cells,
+        execution=lambda cell: Execution(slice=machines[cell.seed] or None),
+    )
 
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     result = run(
-        study([int(seed) for seed in sys.argv[2:]]),
+        study(list(sys.argv[2:])),
         root,
+        address=os.environ.get("ADDRESS"),
         entry="fake_cell:train",
         report=Lines(sys.stdout),
         backoff=0.2,

@@ -44,7 +44,7 @@ def test_off_a_terminal_events_are_lines_and_progress_fills_long_silences(monkey
     assert out.getvalue() == "[1/4] x done\n"
     monkeypatch.setattr(report, "QUIET_SECONDS", 0.0)
     lines.progress(now())
-    assert out.getvalue().splitlines()[1] == f"[1/4] running {CELL.id} 25%, 1.0 s left"
+    assert out.getvalue().splitlines()[1] == f"[1/4] running {CELL.id} 25% (attempt 2), 1.0 s left"
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_line_per_cell(monkeypatch):

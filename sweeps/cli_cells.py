@@ -1,0 +1,175 @@
+"""`study logs`, `retry` and `cancel`: single cells, told by files that whoever runs them reads."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeps.cli_options import Name, Root, Set
+
+EXAMPLES = {
+    "logs": "Example: study logs demo b512-sigmoid-s0 --follow",
+    "retry": "Example: study retry demo --failed && study run demo",
+    "cancel": "Example: study cancel demo b512-sigmoid-s0",
+}
+WAIT = 0.5  # seconds between two looks at a log
+
+MaybeCell = Annotated[
+    str | None, typer.Argument(metavar="[CELL]", help="A cell id, or how it begins.")
+]
+
+
+def logs(
+    name: Name,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell id, or how it begins.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while it runs.")] = False,
+    host: Annotated[int, typer.Option("--host", min=0, help="Of a slice: which process.")] = 0,
+    root: Root = "runs",
+    settings: Set = None,
+) -> int:
+    """What the processes of a cell have printed, all its tries."""
+    from sweeps import ledger
+    from sweeps.grid import StudyError
+    from sweeps.logs import logs_of
+
+    entry = _entry(name, cell, root, settings)
+    if not logs_of(entry.folder, host) and not (follow and entry.to_run):
+        raise StudyError(
+            f"{entry.cell.id} has printed nothing yet ({entry.state}); --follow waits for it"
+            if entry.to_run
+            else f"{entry.cell.id} is {entry.state}, and has no log of process {host}"
+        )
+    at: dict[Path, int] = {}
+    try:
+        while True:
+            # Asked first: what is printed before the end is then read after it.
+            live = ledger.entry(entry.cell, entry.folder).to_run
+            for path in logs_of(entry.folder, host):
+                at[path] = _print_from(path, at.get(path, 0))
+            if not follow or not live:
+                return 0
+            time.sleep(WAIT)
+    except KeyboardInterrupt:  # the way out
+        return 0
+
+
+def retry(
+    name: Name,
+    cell: MaybeCell = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All cells that failed.")] = False,
+    cancelled: Annotated[
+        bool, typer.Option("--cancelled", help="All cells that were cancelled.")
+    ] = False,
+    root: Root = "runs",
+    settings: Set = None,
+) -> int:
+    """Lets cells that failed or were cancelled run again, from where their records stop.
+
+    A `study run` that is at work takes them up; otherwise the next one does.
+    """
+    from sweeps import ledger
+    from sweeps.grid import StudyError
+    from sweeps.marks import clear
+
+    if (cell is None) == (not failed and not cancelled):
+        return _usage("give a CELL, or --failed, or --cancelled")
+    study = _study(name, settings)
+    states = {s for s, asked in (("failed", failed), ("cancelled", cancelled)) if asked}
+    if cell is not None:
+        entry = _entry(name, cell, root, settings)
+        if entry.state not in ("failed", "cancelled"):
+            raise StudyError(f"{entry.cell.id} is {entry.state}: nothing to retry")
+        chosen = [entry]
+    else:
+        chosen = [e for e in ledger.read(study, _folder(root)) if e.state in states]
+    for entry in chosen:
+        clear(entry.folder)
+        print(f"{entry.cell.id} will run again")
+    if not chosen:
+        print(f"{study.name}: no cell is {' or '.join(sorted(states))}")
+    elif driver := _driver(study.folder(_folder(root))):
+        print(f"{driver} takes them up")
+    else:
+        print(f"to run them: study run {name}")
+    return 0
+
+
+def cancel(
+    name: Name,
+    cell: MaybeCell = None,
+    root: Root = "runs",
+    settings: Set = None,
+) -> int:
+    """Stops a cell, or all of a study that are not over, wherever they run.
+
+    They save what they have. `study run` passes them over until `study retry`.
+    """
+    from sweeps import ledger
+    from sweeps.grid import StudyError
+    from sweeps.marks import cancel as mark
+
+    study = _study(name, settings)
+    if cell is not None:
+        chosen = [_entry(name, cell, root, settings)]
+        if chosen[0].over:
+            raise StudyError(f"{chosen[0].cell.id} is {chosen[0].state}: nothing to cancel")
+    else:
+        chosen = [e for e in ledger.read(study, _folder(root)) if e.to_run]
+    for entry in chosen:
+        mark(entry.folder)
+        stops = "; it saves what it has and stops" if entry.holder is not None else ""
+        print(f"{entry.cell.id} cancelled{stops}")
+    if not chosen:
+        print(f"{study.name}: no cell is left to cancel")
+    return 0
+
+
+def _study(name: str, settings: list[str] | None) -> Any:
+    from sweeps.grid import find
+    from sweeps.select import select
+
+    return select(find(name), settings=settings or [])
+
+
+def _entry(name: str, cell: str, root: str, settings: list[str] | None) -> Any:
+    from sweeps import ledger
+
+    study = _study(name, settings)
+    found = study.cell(cell)
+    return ledger.entry(found, study.folder(_folder(root)) / found.id)
+
+
+def _folder(root: str) -> Path:
+    from study.places import place
+
+    return place(root).absolute()
+
+
+def _driver(study: Path) -> str | None:
+    """Who runs the study now."""
+    from study.places import children
+    from sweeps.lease import LEASE, holder_of
+    from sweeps.loop import DRIVER
+
+    holders = (holder_of(path / LEASE) for path in children(study) if path.name.startswith(DRIVER))
+    return next((f"the run of {holder}" for holder in holders if holder is not None), None)
+
+
+def _print_from(path: Path, at: int) -> int:
+    """Prints what a file has from byte `at` on; returns where it ends."""
+    with path.open("rb") as file:
+        file.seek(at)
+        text = file.read()
+    sys.stdout.write(text.decode(errors="replace"))
+    sys.stdout.flush()
+    return at + len(text)
+
+
+def _usage(text: str) -> int:
+    from sweeps.grid import StudyError
+
+    raise StudyError(f"{text}; see --help")
