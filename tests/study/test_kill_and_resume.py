@@ -41,9 +41,7 @@ def killed_at(steps: int):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", [CELL, SCRATCH], ids=["siglit", "siglip"])
-def test_ten_random_kills_change_no_bit(cell, tmp_path, small_glyphs, monkeypatch):
-    first = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *_: first)
+def test_ten_random_kills_change_no_bit(cell, tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(cell, evals=(), budget=Budget(steps=40))
     # A piece is a step, and every fourth step is saved.
     how = execution(small_glyphs, chunk_examples=1, checkpoint_every_percent=10)
@@ -80,9 +78,7 @@ train(from_dict(cell), Execution(**how), folder=folder, study="s")
 
 
 @pytest.mark.slow
-def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, monkeypatch):
-    first = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *_: first)
+def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(CELL, evals=(), budget=Budget(steps=120))
     how = execution(small_glyphs, chunk_examples=1, checkpoint_every_percent=5)
     train(cell, how, folder=tmp_path / "whole", study="s")

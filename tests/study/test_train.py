@@ -16,7 +16,6 @@ from study.cell import (
     Adam,
     CachedImage,
     Cell,
-    CellError,
     Corruption,
     Data,
     Execution,
@@ -106,13 +105,6 @@ def final_params(cell, folder):
 def stop_after(calls: int):
     count = iter(range(10**9))
     return lambda: next(count) >= calls
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """As on a machine with one device: the rest of the suite sees eight."""
-    first = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *_: first)
 
 
 @pytest.mark.parametrize(
@@ -367,38 +359,3 @@ def test_what_is_recorded(tmp_path, small_glyphs, one_device):
     size = json.loads((tmp_path / "items" / "eval.zero_shot.val_font.top1.json").read_text())
     hits = np.unpackbits(item)[: size["examples"]]
     np.testing.assert_allclose(100 * hits.mean(), done["summary"]["eval/zero_shot/val_font/top1"])
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"batch_size": 20}, CellError, "batch_size: 20 .* 8 devices"),
-        ({"data": {"dataset": "nowhere"}}, DataError, "nowhere"),
-        ({"evals": (ZeroShot(split="nope"),)}, DataError, "nope"),
-        ({"evals": (ZeroShot(split="test_chars"),)}, DataError, "test_chars .* no examples"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_no_attempt(change, error, words, tmp_path, small_glyphs):
-    if "data" in change:
-        change = {"data": dataclasses.replace(CELL.data, **change["data"])}
-    cell = dataclasses.replace(CELL, **change)
-    with pytest.raises(error, match=words) as caught:
-        train(cell, execution(small_glyphs), folder=tmp_path / "x", study="s")
-    assert len(str(caught.value).splitlines()) == 1
-    assert not (tmp_path / "x" / METRICS).exists()
-
-
-def test_another_data_set_under_the_same_name_is_refused(tmp_path, small_glyphs, one_device):
-    with pytest.raises(Stopped):
-        train(
-            CELL,
-            execution(small_glyphs),
-            folder=tmp_path / "x",
-            study="s",
-            should_stop=stop_after(1),
-        )
-    about = json.loads((tmp_path / "x" / "cell.json").read_text())
-    about["dataset_fingerprint"] = "0" * 64
-    (tmp_path / "x" / "cell.json").write_text(json.dumps(about))
-    with pytest.raises(RecordError, match="data set"):
-        train(CELL, execution(small_glyphs), folder=tmp_path / "x", study="s")
