@@ -71,7 +71,7 @@ def test_its_commands_and_its_grid_run(tmp_path):
     assert "8" in run("run", "my_grid.py", "--dry-run", cwd=tmp_path)
     run("run", "my_grid.py", cwd=tmp_path)
     assert len(list((tmp_path / "runs" / "bias").glob("*/DONE.json"))) == 8
-    study_of = {"figures": "bias", "claims": "bias"}
+    study_of = dict.fromkeys(("figures", "claims", "report", "pull"), "bias")
     for words in commands():
         verb, *rest = words
         rest = [study_of.get(verb, w) if w == "demo" else w for w in rest]

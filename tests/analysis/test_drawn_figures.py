@@ -88,7 +88,9 @@ def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
         assert drawn[name].skipped == "no cell of the study belongs to it"
         assert drawn[name].path_png is None
     drawn_files = {path.stem for path in tmp_path.glob("synthetic-*")}
-    assert drawn_files == {f"synthetic-{name}" for name in ("batch_size", "fig_2", "table_8")}
+    assert drawn_files == {
+        f"synthetic-{name}" for name in ("batch_size", "fig_2", "loss_gap", "table_8")
+    }
 
 
 def test_a_panel_with_nothing_finished_says_which_cells_it_waits_for(writer, tmp_path):

@@ -60,8 +60,10 @@ def test_any_number_of_devices_gives_the_loss_of_one(shape, pairs):
         *on(mesh, zimg, ztxt), 10.0, -5.0, pairs=pairs, mesh=mesh, tile=3
     )
     close(many, one)
-    for got, expected in zip((*grads, *stats), (*grads1, *stats1), strict=True):
+    for got, expected in zip(grads, grads1, strict=True):
         close(got, expected)
+    for got, expected in zip(stats, stats1, strict=True):
+        close(got, expected, floor=5.0)  # a logit is a difference of terms as large as b
 
 
 @pytest.mark.parametrize("shape", [(2,), (8,), (2, 4)])

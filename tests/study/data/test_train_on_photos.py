@@ -30,6 +30,7 @@ from study.data.shards import write_shard
 from study.data.sources import open_source
 from study.durations import Budget
 from study.records import METRICS
+from study.throughput import CLOCKED
 from study.train import Stopped, train
 
 CELL = Cell(
@@ -58,7 +59,7 @@ def photos_with_two_bad(folder):
 def metrics(folder):
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     return {
-        (row["step"], k): v for row in rows for k, v in row.items() if "/" in k and "per_s" not in k
+        (row["step"], k): v for row in rows for k, v in row.items() if "/" in k and k not in CLOCKED
     }
 
 
