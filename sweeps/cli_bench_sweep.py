@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -52,12 +52,15 @@ def sweep(
 def here(cells: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
     """Trains so many cells; prints what the runner added unless that is for a program."""
     from study.data.parallel import cores
+    from sweeps.bench_cells import study
     from sweeps.overhead import overhead
     from sweeps.report import duration, report_on
 
     report = report_on(sys.stderr if as_json else sys.stdout)
     with TemporaryDirectory(prefix="study-bench-") as folder:
-        done = overhead(Path(folder), cells=cells, parallel=parallel or cores(), report=report)
+        whole = study()
+        part = dataclasses.replace(whole, cells=whole.cells[:cells])
+        done = overhead(part, Path(folder), parallel=parallel or cores(), report=report)
     if not as_json:
         spent = ", ".join(f"{what} {s:.1f} s" for what, s in done.spent.items())
         print(
@@ -65,7 +68,7 @@ def here(cells: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
             f"training alone {duration(done.train_seconds / done.parallel)} a core; ratio "
             f"{done.ratio:.3f} (all cells together: training {done.train_seconds:.1f} s, {spent})"
         )
-    return asdict(done) | {"ratio": done.ratio}
+    return dataclasses.asdict(done) | {"ratio": done.ratio}
 
 
 def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:

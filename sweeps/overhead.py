@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps import bench_cells, ledger, runner
-from sweeps.grid import StudyError
+from sweeps import ledger, runner
+from sweeps.grid import Study, StudyError
 from sweeps.report import Report
 
 
@@ -37,8 +37,8 @@ class Overhead:
         return self.seconds * self.parallel / self.train_seconds
 
 
-def overhead(folder: Path, *, cells: int, parallel: int, report: Report) -> Overhead:
-    """Runs the cells of one seed, then the first `cells` of `sweeps.bench_cells`; times these.
+def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Overhead:
+    """Runs the cells of one seed, then all cells of `study`, and times these.
 
     Arguments:
       folder: for data and records.
@@ -46,9 +46,8 @@ def overhead(folder: Path, *, cells: int, parallel: int, report: Report) -> Over
     Raises:
       StudyError: a cell failed, or the run was interrupted.
     """
-    study = bench_cells.study()
     here = dataclasses.replace(study.execution_of(study.cells[0]), data_root=str(folder / "data"))
-    study = dataclasses.replace(study, cells=study.cells[:cells], execution=here)
+    study = dataclasses.replace(study, execution=here)
     first = tuple(c for c in study.cells if c.seed == study.cells[0].seed)
     report.line(f"warming: {len(first)} cells, so that every program has been compiled")
     _run(dataclasses.replace(study, cells=first), folder / "warm", parallel, report)
@@ -68,7 +67,7 @@ def overhead(folder: Path, *, cells: int, parallel: int, report: Report) -> Over
     )
 
 
-def _run(study: runner.Study, root: Path, parallel: int, report: Report) -> runner.Result:
+def _run(study: Study, root: Path, parallel: int, report: Report) -> runner.Result:
     result = runner.run(study, root, parallel=parallel, report=report)
     if result.exit_code == runner.INTERRUPTED:
         raise KeyboardInterrupt

@@ -12,7 +12,6 @@ import pytest
 from sweeps import chaos
 from sweeps.chaos_compare import of_arrays, of_rows
 from sweeps.grid import StudyError
-from sweeps.overhead import Overhead
 from sweeps.sessions import Sessions, members, processes
 
 KEY = "train/loss"
@@ -79,11 +78,6 @@ def test_only_processes_of_the_own_session_are_killed(tmp_path):
             assert other.poll() is None
         finally:
             other.kill()
-
-
-def test_the_overhead_is_against_the_least_that_the_cores_need():
-    spent = {"cells": 4, "spent": {"compile": 1.0}}
-    assert Overhead(parallel=2, seconds=11.0, train_seconds=20.0, **spent).ratio == 1.1
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
