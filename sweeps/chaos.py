@@ -60,7 +60,9 @@ def chaos(
     only: tuple[str, ...] = ROUND,
     say: Callable[[str], None],
 ) -> Chaos:
-    """Kills for so many minutes, round after round; then compares with the same in peace.
+    """Kills for so many minutes, round after round, each compared with the same in peace.
+
+    A round that differs is the last.
 
     Arguments:
       root: for data and records; must be empty or missing.
@@ -79,7 +81,7 @@ def chaos(
     rng, until = random.Random(seed), time.monotonic() + 60 * minutes
     kills, found, cells, attempts = Counter[str](), list[str](), 0, 0
     starts, rounds, rough, calm = 0, 0, 0.0, 0.0
-    while time.monotonic() < until:
+    while time.monotonic() < until and not found:
         words = (f"seed={bench_cells.SEEDS[rounds % len(bench_cells.SEEDS)]}", *only)
         here, peace = (root / f"round-{rounds}" / name for name in ("killed", "peace"))
         rounds += 1
@@ -111,7 +113,8 @@ def chaos(
 def _command(records: Path, root: Path, parallel: int, only: tuple[str, ...]) -> list[str]:
     words = ["run", bench_cells.__file__, "--root", str(records), "--data", str(root / "data")]
     words += ["--parallel", str(parallel), "--set", "execution.checkpoint_every_percent=5"]
-    return [sys.executable, "-m", "sweeps.cli", *words, *(w for o in only for w in ("--only", o))]
+    words += [word for pattern in only for word in ("--only", pattern)]
+    return [sys.executable, "-c", "from sweeps.cli import main; main()", *words]
 
 
 def _killed(

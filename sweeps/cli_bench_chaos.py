@@ -43,18 +43,21 @@ def chaos(
     from study.data.parallel import cores
     from sweeps import chaos as of
     from sweeps.report import duration
+    from sweeps.stop import Stop
 
     out = sys.stderr if as_json else sys.stdout
     folder = Path(root or tempfile.mkdtemp(prefix="study-chaos-")).absolute()
     done = None
     try:
-        done = of.chaos(
-            folder,
-            minutes=minutes,
-            seed=seed,
-            parallel=parallel or cores(),
-            say=lambda text: print(text, file=out, flush=True),
-        )
+        with Stop() as stop:
+            stop.raises = True
+            done = of.chaos(
+                folder,
+                minutes=minutes,
+                seed=seed,
+                parallel=parallel or cores(),
+                say=lambda text: print(text, file=out, flush=True),
+            )
     finally:
         if root is None and (done is None or not done.differences):
             shutil.rmtree(folder, ignore_errors=True)
