@@ -24,7 +24,9 @@ from sweeps.sessions import Sessions, members, processes
 
 # What is killed, as often as it is named.
 VICTIMS = ("worker", "worker", "worker", "driver", "driver", "raylet", "gcs_server", "all")
-PAUSE = (2.0, 20.0)  # seconds between two kills, at least and at most
+PAUSE = (2.0, 20.0)  # seconds before the next kill, at least and at most
+STARTING = 1 / 8  # of the starts are disturbed too; after the others a pause begins with a cell
+WORKER = "ray::run_cell"  # the name that Ray gives to a process while it runs a cell
 LEAVE = 20.0  # seconds in which what a dead driver has left behind has to be gone
 ROUND = ("batch_size=64,256",)  # four cells of one seed
 
@@ -135,10 +137,13 @@ def _killed(
         while code and disturbed:
             yield
             driver, disturbed = sessions.start(command, log), False
+            begun = rng.random() < STARTING
             pause = time.monotonic() + rng.uniform(*PAUSE)
             while driver.poll() is None:
-                time.sleep(0.1)
-                if not pause <= time.monotonic() < until:
+                time.sleep(0.2)
+                if not begun and processes(driver.pid, WORKER):
+                    begun, pause = True, time.monotonic() + rng.uniform(*PAUSE)
+                if not begun or not pause <= time.monotonic() < until:
                     continue
                 what = rng.choice(VICTIMS)
                 pause = time.monotonic() + 1.0  # until then there may be such a process
@@ -162,5 +167,5 @@ def _chosen(what: str, leader: int, rng: random.Random) -> list[int]:
         return [leader]
     if what == "all":
         return members(leader)
-    there = processes(leader, "ray::run_cell" if what == "worker" else what)
+    there = processes(leader, WORKER if what == "worker" else what)
     return [rng.choice(there)] if there else []
