@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.records import METRICS
 from sweeps import bench_cells
 from sweeps.chaos_compare import differences
 from sweeps.grid import StudyError
@@ -25,7 +26,7 @@ from sweeps.sessions import Sessions, members, processes
 # What is killed, as often as it is named.
 VICTIMS = ("worker", "worker", "worker", "driver", "driver", "raylet", "gcs_server", "all")
 PAUSE = (2.0, 20.0)  # seconds before the next kill, at least and at most
-STARTING = 1 / 8  # of the starts are disturbed too; after the others a pause begins with a cell
+STARTING = 1 / 8  # of the starts are disturbed too; after the others a pause begins with a row
 WORKER = "ray::run_cell"  # the name that Ray gives to a process while it runs a cell
 LEAVE = 20.0  # seconds in which what a dead driver has left behind has to be gone
 ROUND = ("batch_size=64,256",)  # four cells of one seed
@@ -131,17 +132,18 @@ def _killed(
 
     The next start does not wait until what the last one left behind is gone.
     """
-    log = Path(command[command.index("--root") + 1]).parent / "log"
+    records = Path(command[command.index("--root") + 1])
+    log = records.parent / "log"
     with Sessions() as sessions:
         code, disturbed = 1, True
         while code and disturbed:
             yield
             driver, disturbed = sessions.start(command, log), False
             begun = rng.random() < STARTING
-            pause = time.monotonic() + rng.uniform(*PAUSE)
+            started, pause = time.time(), time.monotonic() + rng.uniform(*PAUSE)
             while driver.poll() is None:
                 time.sleep(0.2)
-                if not begun and processes(driver.pid, WORKER):
+                if not begun and _trained(records, started):
                     begun, pause = True, time.monotonic() + rng.uniform(*PAUSE)
                 if not begun or not pause <= time.monotonic() < until:
                     continue
@@ -160,6 +162,11 @@ def _killed(
             found.append(f"the command ended with code {code} though undisturbed; see {log}")
         if left := sessions.outlived(LEAVE):
             found.append(f"processes of dead drivers were still there: {left}")
+
+
+def _trained(records: Path, since: float) -> bool:
+    """Whether a cell has added to its record since then."""
+    return any(path.stat().st_mtime > since for path in records.rglob(METRICS))
 
 
 def _chosen(what: str, leader: int, rng: random.Random) -> list[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from study.cell import Budget, replace
@@ -46,3 +49,21 @@ def test_only_one_seed_warms_and_all_cells_are_timed(tmp_path):
     assert found.train_seconds == pytest.approx(sum(of["train"] for of in timed))
     assert found.spent["compile"] == pytest.approx(sum(of["compile"] for of in timed))
     assert found.seconds > found.train_seconds
+
+
+def test_what_a_sweep_says_beside_json_is_not_on_standard_output(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from sweeps.cluster import quiet
+from sweeps.report import Lines
+report = Lines(sys.stderr)
+with quiet(Path("log"), errors=report.errors) as terminal:
+    report.open(terminal)
+    report.line("starting")
+    print("noise of Ray")
+    report.close()
+print("{}")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.stdout, ran.stderr) == ("{}\n", "starting\n")
