@@ -317,7 +317,8 @@ def _left_behind(folder: Path) -> bool:
 def quiet(log: Path, *, errors: bool = False) -> Iterator[TextIO]:
     """Sends what this process and its children print to `log`; yields the real standard output.
 
-    With `errors` the real standard error, for standard output may hold what a program reads. At the level of file descriptors, because part of what Ray prints comes from C++.
+    With `errors` the real standard error, for standard output may hold what a program reads. At
+    the level of file descriptors, because part of what Ray prints comes from C++.
     """
     sys.stdout.flush()
     sys.stderr.flush()
