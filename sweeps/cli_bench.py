@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli_bench_chaos import chaos
 from sweeps.cli_bench_loss import loss
 from sweeps.cli_bench_step import step
 from sweeps.cli_bench_sweep import sweep
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")(loss)
 app.command(epilog="Example: study bench step --cell siglip --loss softmax --rounds 11")(step)
 app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
+app.command(epilog="Example: study bench chaos --minutes 3 --seed 0")(chaos)
 
 
 @app.command(epilog="Example: study bench data --images 2048 --json")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
@@ -19,15 +22,57 @@ def sweep(
         list[str] | None,
         typer.Option("--pool", metavar="KIND=N", help="So many slices of a kind, such as v4-32=8."),
     ] = None,
+    cells: Annotated[
+        int,
+        typer.Option("--cells", min=0, max=40, help="Cells that are trained here; 0 for none."),
+    ] = 40,
+    parallel: Annotated[
+        int | None,
+        typer.Option("--parallel", min=1, help="Cells at a time.  [default: cores]"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: JSON on standard output.")
     ] = False,
 ) -> int:
-    """A study on a pool of slices, simulated: the time it takes against the least it could.
+    """Small cells trained here, and a study on a pool of slices simulated, against the least time.
 
-    The queue and the admission are those of `study run`; how long a step takes is `study plan`'s
+    Here: the wall time of forty cells against the sum of their training times over the cores,
+    warm, which means that their programs have been compiled; Ray's start counts. Simulated: the
+    queue and the admission are those of `study run`; how long a step takes is `study plan`'s
     word, by formula, and every cell takes two minutes more to start.
     """
+    values = {"simulated": simulated(name, pool or ["v4-32=8"], as_json=as_json)}
+    if cells:
+        values["here"] = here(cells, parallel, as_json=as_json)
+    if as_json:
+        print(json.dumps(values, indent=1))
+    return 0
+
+
+def here(cells: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
+    """Trains so many cells; prints what the runner added unless that is for a program."""
+    from study.data.parallel import cores
+    from sweeps.bench_cells import study
+    from sweeps.overhead import overhead
+    from sweeps.report import duration, report_on
+
+    report = report_on(sys.stderr if as_json else sys.stdout)
+    with TemporaryDirectory(prefix="study-bench-") as folder:
+        whole = study()
+        part = dataclasses.replace(whole, cells=whole.cells[:cells])
+        done = overhead(part, Path(folder), parallel=parallel or cores(), report=report)
+    if not as_json:
+        spent = ", ".join(f"{what} {s:.1f} s" for what, s in done.spent.items())
+        print(
+            f"{done.cells} cells on {done.parallel} cores, warm: {duration(done.seconds)}; "
+            f"training alone {duration(done.train_seconds / done.parallel)} a core; ratio "
+            f"{done.ratio:.3f} (all cells together: training {done.train_seconds:.1f} s, {spent})"
+        )
+    return dataclasses.asdict(done) | {"ratio": done.ratio}
+
+
+def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:
+    """Simulates the study `name`; prints how it went unless that is for a program."""
     from sweeps import ledger
     from sweeps.grid import find
     from sweeps.placing import caps
@@ -37,7 +82,7 @@ def sweep(
     from sweeps.select import select
     from sweeps.simulate import simulate
 
-    slices, _ = caps(pool or ["v4-32=8"])
+    slices, _ = caps(pool)
     kind = next(iter(slices))
     study = find(name)
     if len(slices) == 1:
@@ -45,14 +90,11 @@ def sweep(
     found = plan(study, slice_name=kind if len(slices) == 1 else None, cache=folder(), formula=True)
     seconds = {p.cell.id: START + p.step_seconds * p.cell.steps for p in found}
     done = simulate(study, ledger.read(study, Path("/nonexistent")), seconds, slices)
-    if as_json:
-        values = {"study": study.name, "cells": len(study.cells), "pool": slices}
-        values |= {"makespan_s": done.makespan, "bound_s": done.bound, "ratio": done.ratio}
-        print(json.dumps(values, indent=1))
-        return 0
-    there = ", ".join(f"{n} {kind}" for kind, n in slices.items())
-    print(
-        f"{study.name}: {len(study.cells)} cells on {there}: {duration(done.makespan)}; no order "
-        f"ends before {duration(done.bound)}; ratio {done.ratio:.3f}"
-    )
-    return 0
+    if not as_json:
+        there = ", ".join(f"{n} {kind}" for kind, n in slices.items())
+        print(
+            f"{study.name}: {len(study.cells)} cells on {there}: {duration(done.makespan)}; no "
+            f"order ends before {duration(done.bound)}; ratio {done.ratio:.3f}"
+        )
+    values: dict[str, Any] = {"study": study.name, "cells": len(study.cells), "pool": slices}
+    return values | {"makespan_s": done.makespan, "bound_s": done.bound, "ratio": done.ratio}

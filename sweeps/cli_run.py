@@ -59,7 +59,7 @@ def run(
     if as_json:
         print(json.dumps(asdict(result), indent=1))
     else:
-        print(_summary(result))
+        print(_summary(result, on_cores=set(kinds(study).values()) == {LOCAL}))
     if result.exit_code == INTERRUPTED:
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
@@ -195,13 +195,14 @@ class _Watched:
         self.report.close()
 
 
-def _summary(result: runner.Result) -> str:
+def _summary(result: runner.Result, *, on_cores: bool) -> str:
+    """One line; how busy the cores were is said where no cell ran on a slice."""
     states = ", ".join(f"{n} {state}" for state, n in result.states.items())
     if not result.parallel:
         idle = "" if result.exit_code == INTERRUPTED else "nothing to run: "
         return f"{result.study}: {idle}{states}"
     text = f"{result.study}: {states}; {len(result.ran)} cells in {duration(result.seconds)}"
-    if result.ran and result.train_seconds:
+    if on_cores and result.ran and result.train_seconds:
         share = result.train_seconds / (result.seconds * result.parallel)
         pace = rate(result.examples / result.seconds / result.parallel)
         text += (

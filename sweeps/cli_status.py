@@ -36,7 +36,7 @@ def text(study: Study, entries: list[Entry]) -> str:
             e.state,
             study.execution_of(e.cell).slice or "",
             percent(e) if e.progress.examples_seen else "",
-            rate(e.progress.examples_per_second or 0) if e.state == "running" else "",
+            _rate(e),
             duration(e.seconds_left) if e.seconds_left is not None else "",
             str(e.progress.attempts) if e.progress.attempts > 1 else "",
             e.error or headline(e) or (f"{e.holder}" if e.holder else ""),
@@ -45,6 +45,12 @@ def text(study: Study, entries: list[Entry]) -> str:
     ]
     head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "")
     return f"{table(head, rows, right={3, 4, 5, 6})}\n{_line(study, entries)}"
+
+
+def _rate(e: Entry) -> str:
+    """Of a running cell; nothing while that cannot be told yet."""
+    speed = e.progress.examples_per_second
+    return rate(speed) if e.state == "running" and speed else ""
 
 
 def _line(study: Study, entries: list[Entry]) -> str:

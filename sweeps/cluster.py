@@ -314,16 +314,20 @@ def _left_behind(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def quiet(log: Path) -> Iterator[TextIO]:
+def quiet(log: Path, *, errors: bool = False) -> Iterator[TextIO]:
     """Sends what this process and its children print to `log`; yields the real standard output.
 
-    At the level of file descriptors, because part of what Ray prints comes from C++.
+    With `errors` the real standard error, for standard output may hold what a program reads. At
+    the level of file descriptors, because part of what Ray prints comes from C++.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     words = _last_words(saved[1], log)
-    with log.open("ab") as file, os.fdopen(os.dup(1), "w", encoding="utf-8") as real:
+    with (
+        log.open("ab") as file,
+        os.fdopen(os.dup(2 if errors else 1), "w", encoding="utf-8") as real,
+    ):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:

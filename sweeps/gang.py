@@ -13,6 +13,7 @@ is sent to a working directory that goes with the cluster.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -161,6 +162,8 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     import jax
     import ray.train
 
+    # Ray Train lets everything through that is worth knowing, and Orbax tells forty lines a save.
+    logging.getLogger("absl").setLevel(logging.WARNING)
     task, watched = Task(**config["task"]), Watched(**config["watched"])
     folder = place(task.folder)
     noticed = False

@@ -79,7 +79,8 @@ class Sweep:
         local = slots(parallel) if address is None else parallel
         self.pool = Pool(local=local, caps=caps, at_once=at_once)
         died: str | None = None
-        with temporary() as temp, quiet(temp / "driver.log") as terminal:
+        errors = self.report.errors
+        with temporary() as temp, quiet(temp / "driver.log", errors=errors) as terminal:
             self.report.open(terminal)
             try:
                 for _ in range(RESTARTS + 1):

@@ -52,9 +52,10 @@ class Report(Protocol):
     """Where a sweep's words go. `every` is how often, in seconds, it wants `progress`."""
 
     every: float
+    errors: bool  # whether it speaks on standard error
 
     def open(self, terminal: TextIO) -> None:
-        """From here on standard output is elsewhere, and `terminal` is where it was."""
+        """From here on standard output and error are elsewhere; `terminal` is where its was."""
 
     def line(self, text: str) -> None: ...
 
@@ -67,6 +68,7 @@ class Silent:
     """Says nothing: for callers that look at the result."""
 
     every = 1.0
+    errors = False
 
     def open(self, terminal: TextIO) -> None: ...
 
@@ -84,6 +86,7 @@ class Lines:
 
     def __init__(self, out: TextIO):
         self._home = self._out = out
+        self.errors = out is sys.stderr
         self._last = time.monotonic()
 
     def open(self, terminal: TextIO) -> None:
@@ -114,6 +117,7 @@ class Live:
 
     def __init__(self, out: TextIO):
         self._home = out
+        self.errors = out is sys.stderr
         self._live: Any = None
         self._start(out)
 
