@@ -10,6 +10,7 @@ from study import checkpoint
 from study.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage, ZeroShot
 from study.durations import Budget
 from study.places import is_bucket, place
+from study.throughput import CLOCKED
 from sweeps import ledger
 from sweeps.grid import Study
 from sweeps.lease import LEASE, Lease
@@ -26,7 +27,7 @@ CELL = Cell(
     evals=(ZeroShot(split="val_font"),),
 )
 STUDY = Study(name="s", question="?", cells=(CELL,))
-TIMES = ["time", "content", "train/examples_per_s"]
+TIMES = ["time", "content", *CLOCKED]
 
 
 @pytest.fixture
