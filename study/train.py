@@ -29,6 +29,7 @@ from study.durations import every
 from study.evals import Evaluator
 from study.feed import REPLACED, Feed
 from study.interop.start import start_from
+from study.microbatch import memory
 from study.programs import compiled, initial, noise
 from study.provenance import code_version, versions
 from study.records import Record, Seen
@@ -36,6 +37,7 @@ from study.sharding import check, laid_out, mesh_over, put, whole_here
 from study.step import Metrics, State
 from study.throughput import Meter
 from study.tracker import WandbMirror
+from study.watermark import Watermark
 
 
 class Stopped(Exception):
@@ -93,6 +95,7 @@ class _Run:
         self.meter: Meter | None = None
         self.microbatch: int | None = None
         self.mirror: WandbMirror | None = None
+        self.memory: dict[str, Any] | None = None
         with self._timed("open"):
             self._open(study)
 
@@ -150,6 +153,7 @@ class _Run:
             if loop is None:
                 with self._timed("compile"):
                     loop = self._compile()
+                watermark = Watermark(self.state)
                 self.meter.start()
             self.state, metrics = loop(self.state, batch, np.int32(length))
             self.meter.handed_over(metrics)
@@ -159,6 +163,8 @@ class _Run:
                 continue
             jax.block_until_ready(self.state)
             self.meter.stop()
+            if self.memory is None:  # before an evaluation adds to it
+                self.memory = watermark.read()._asdict() | {"compiled_bytes": memory(loop)}
             if self.step in log_at or stopping:
                 if not self._log(metrics, self.meter.row(self.step - logged)):
                     return self._finish("diverged")
@@ -244,7 +250,9 @@ class _Run:
         seen = self._seen(self.step)
         if not self.primary:
             return {"status": status, "step": seen.step}
-        return self.record.finish(seen, status=status, summary=self.summary, seconds=seconds)
+        return self.record.finish(
+            seen, status=status, summary=self.summary, seconds=seconds, memory=self.memory
+        )
 
     def _row(self, values: dict[str, Any]) -> None:
         # NaN is no JSON, and a diverged cell must stay readable by everything.
