@@ -16,24 +16,10 @@ font by `study run demo-lr`; what it gave is in sweeps/grids/demo_lr.py.
 
 from __future__ import annotations
 
-from study.cell import (
-    Adam,
-    CachedImage,
-    Cell,
-    Data,
-    Eval,
-    FixedLoss,
-    Loss,
-    Model,
-    Retrieval,
-    Sigmoid,
-    Softmax,
-    TextAverage,
-    ViT,
-    ZeroShot,
-)
-from study.durations import Budget
+from study.cell import Cell, Eval, Loss, Model, Sigmoid
 from study.pairs import Negatives
+from sweeps import glyphs
+from sweeps.glyphs import LOSSES, SIGLIP, SIGLIT
 from sweeps.grid import Study
 
 BATCH_SIZES = (16, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -48,20 +34,7 @@ SCRATCH_BATCH_SIZES = (32, 256)
 SCRATCH_EXAMPLES = 100_000
 SCRATCH_RATE = 8e-3
 
-SIGLIT = Model(
-    image=CachedImage(embeddings="hog-lda-96", dim=96), text=TextAverage(width=96), embed_dim=96
-)
-SIGLIP = Model(
-    image=ViT(variant="mu/8", image_size=24, pool="gap"), text=TextAverage(width=64), embed_dim=64
-)
-
-EVALS: tuple[Eval, ...] = (
-    ZeroShot(split="val_font"),
-    ZeroShot(split="test_font"),
-    ZeroShot(split="test_chars"),
-    Retrieval(split="test_font"),
-    FixedLoss(split="val_font", every_percent=25),
-)
+EVALS = glyphs.evals(fixed_loss_every_percent=25)
 
 
 def cell(
@@ -74,21 +47,14 @@ def cell(
     rate: float = RATE,
     evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
-    """A cell of this study: everything that they share is said here once."""
-    return Cell(
-        model=model,
-        data=Data(dataset="glyphs", text_length=16),
-        loss=loss,
-        optimizer=Adam(
-            learning_rate=rate * (batch_size / 256) ** 0.5,
-            b2=0.95,
-            weight_decay=1e-4,
-            warmup_percent=5,
-            clip_norm=1.0,
-        ),
-        budget=Budget(examples=examples),
+    """A cell of this study; what it shares with all on glyphs is in `sweeps.glyphs`."""
+    return glyphs.cell(
         batch_size=batch_size,
+        loss=loss,
         seed=seed,
+        examples=examples,
+        model=model,
+        factor=rate,
         evals=evals,
     )
 
@@ -98,7 +64,7 @@ def siglit() -> list[Cell]:
         cell(batch_size=batch_size, loss=loss, seed=seed)
         for seed in SEEDS
         for batch_size in BATCH_SIZES
-        for loss in (Sigmoid(), Softmax())
+        for loss in LOSSES
     ]
 
 
@@ -127,7 +93,7 @@ def from_scratch() -> list[Cell]:
         )
         for seed in SEEDS
         for batch_size in SCRATCH_BATCH_SIZES
-        for loss in (Sigmoid(), Softmax())
+        for loss in LOSSES
     ]
 
 
