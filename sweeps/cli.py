@@ -271,3 +271,7 @@ def _explain(error: Exception) -> int:
 
 def _one_line(text: str) -> str:
     return "; ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(".")
+
+
+if __name__ == "__main__":
+    main()

@@ -132,14 +132,13 @@ def run(
 
 
 def prepare(study: Study, report: Report) -> None:
-    """Makes the study's data set if it is not there; says so if that takes more than a moment."""
+    """Makes what is missing of the study's data; says so if that takes more than a moment."""
     if study.prepare is None:
         return
     make = load(study.prepare) if isinstance(study.prepare, str) else study.prepare
     data_root = Path(study.data_root).absolute()
-    slow = threading.Timer(
-        1.0, report.line, [f"making the data set of {study.name} under {data_root} (once)"]
-    )
+    said = f"preparing the data of {study.name} under {data_root} (what is missing is made once)"
+    slow = threading.Timer(1.0, report.line, [said])
     slow.start()
     try:
         takes = inspect.signature(make).parameters
