@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
@@ -170,3 +171,24 @@ def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(aot, "lines", lines)
     with pytest.raises(aot.AotError, match="libtpu is not installed"):
         find(None, tmp_path)
+
+
+def plan_that_compiles() -> str:
+    """A script: reads what a process says whose compiler never comes back."""
+    compiling = (
+        "import time; from study import fit; fit.compiled = lambda *_: time.sleep(600); fit.main()"
+    )
+    request = json.dumps({"shape": shape().to_dict(), "settings": [vars(Setting())]})
+    return (
+        "from study import aot; aot.missing = lambda: None\n"
+        f"for line in aot.lines(['-c', {compiling!r}], stdin={request!r}): print(line, flush=True)"
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_compiler_outlives_the_plan_that_started_it(start, session, wait_for, how):
+    process = start("-c", plan_that_compiles())
+    assert "trying" in process.stdout.readline()
+    assert len(session(process.pid)) == 2
+    process.send_signal(how)
+    wait_for(lambda: session(process.pid) == [])
