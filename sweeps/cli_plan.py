@@ -53,7 +53,7 @@ def plan(
     """What a study would take: fit, memory, FLOPs, days and cost of every cell, and no TPU needed.
 
     The very step that `train` runs is compiled for the slice. Exit codes: 0 all cells fit, 1 one
-    does not, 2 bad input.
+    does not or its compiler broke off, 2 bad input.
     """
     from sweeps import plan_report
 

@@ -9,6 +9,7 @@ import pytest
 
 from study import aot
 from study.cell import Cell, CellError, Model, TextTransformer, ViT
+from study.durations import Budget
 from study.fit import Answer, Setting, Shape, canonical
 from study.hardware import slice_of
 from sweeps import search
@@ -24,7 +25,7 @@ SIGLIP = Model(
 
 
 def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> Shape:
-    cell = Cell(model=SIGLIP, batch_size=batch_size)
+    cell = Cell(model=SIGLIP, batch_size=batch_size, budget=Budget(steps=100))
     return Shape(
         cell=canonical(cell, 8192),
         vocabulary=32_000,
@@ -105,11 +106,22 @@ def test_a_torn_answer_is_made_again(tmp_path):
     assert again.asked
 
 
-def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path):
+@pytest.mark.parametrize("batch_size", [64, 16384, 1 << 26])
+def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path, batch_size):
+    """Not even where the formula puts every way at many times the memory there is."""
     compiler = Compiler(lambda way: False)
-    found = find(compiler, tmp_path)
+    found = find(compiler, tmp_path, batch_size=batch_size)
     assert not found.answer.fits
-    assert compiler.asked[-1] == settings(shape())[-1] == found.setting
+    smallest = Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert compiler.asked[-1] == settings(shape(batch_size))[-1] == found.setting == smallest
+
+
+def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
+    find(Compiler(lambda way: False), tmp_path)
+    ways = settings(shape())
+    assert search.known(shape(), ways, tmp_path) is not None
+    (tmp_path / f"{shape().key(ways[-1])}.json").unlink()
+    assert search.known(shape(), ways, tmp_path) is None
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
