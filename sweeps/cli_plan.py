@@ -31,7 +31,10 @@ def plan(
     calibrate: Annotated[
         str | None,
         typer.Option(
-            "--calibrate", metavar="DIR", help="Records whose speed replaces the assumed one."
+            "--calibrate",
+            metavar="DIR",
+            help="Records whose speed replaces the assumed one; --out then also draws predicted "
+            "against measured.",
         ),
     ] = None,
     write: Annotated[

@@ -161,7 +161,7 @@ def _about(study: Study, found: Sequence[Planned]) -> dict[str, Any]:
                 for c in label.cells
             ],
         }
-        for label in getattr(study, "matched", ())
+        for label in study.matched
     ]
     mfu = {i.machine.chip.name: roofline.MFU[i.machine.chip.name] for i in found}
     return {"matched": labels, "assumed_mfu": mfu}
@@ -181,14 +181,16 @@ def _notes(found: Sequence[Planned], formula: bool, measured: bool) -> list[str]
         if item.fits is False or item.broke_off:
             verdict = "may not fit" if item.broke_off else "does not fit"
             lines.append(f"{item.cell.id}: {verdict} {item.machine.name}: {item.said}")
-    if assumed := _assumed(found):
+    if (assumed := _assumed(found)) and measured:
+        lines.append(f"{assumed} The records that --calibrate names are of other chips")
+    elif assumed:
         lines.append(f"{assumed} --calibrate RECORDS replaces it")
     elif measured:
         lines.append("times rest on the records that --calibrate named")
-    guessed = [item for item in found if item.fits is None and not item.broke_off]
+    guessed = [item.machine for item in found if item.fits is None and not item.broke_off]
     if guessed and (reason := aot.missing()) is not None:
         lines.append(f"memory is by formula: {reason}")
-    elif guessed and formula:
+    elif any(machine.topology for machine in guessed) and formula:
         lines.append("memory is by formula; without --formula the steps are compiled")
     elif guessed:
         lines.append("memory is by formula for what is no TPU; --slice v4-8 compiles the steps")

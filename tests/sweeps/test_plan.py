@@ -237,6 +237,16 @@ def test_measured_speed_replaces_the_assumed_share(tmp_path):
     (row,) = predicted(found)
     assert row["measured_examples_per_s"] == 4096
     assert row["predicted_examples_per_s"] > 0
+    assert "calibrated_examples_per_s" not in row  # for there is no other
+
+
+def test_a_measured_cell_is_predicted_by_the_others_alone(tmp_path):
+    """Two of one speed and one that is twice as fast: each by the median of the other two."""
+    for seed, rate in enumerate((4096.0, 4096.0, 8192.0)):
+        record(tmp_path, cell(seed=seed), [10.0, rate])
+    rows = predicted(calibration(tmp_path))
+    by_measured = {r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in rows}
+    assert by_measured == {4096.0: pytest.approx(6144.0), 8192.0: pytest.approx(4096.0)}
 
 
 def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
