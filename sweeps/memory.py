@@ -12,12 +12,8 @@ from study.hardware import Slice
 from study.model import Variant
 from study.parameters import count
 
-# Bytes of optimizer state per parameter: two float32 moments, one, or one in bfloat16 beside
-# factors that are small.
-_MOMENTS = {Adam: 8, Lion: 4}
-_ADAFACTOR = 2
-# What the compiler needed of a block of SigLiT's B text tower at 16 tokens, over what `_kept` counts
-# within it: intermediates of gelu and softmax in float32, and axes padded to the chip's lanes.
+# What the compiler needed within a block of SigLiT's B text tower at 16 tokens, over what `_kept`
+# counts there: intermediates of gelu and softmax in float32, and axes padded to the chip's lanes.
 _PADDED = 3
 # Arrays of a device's embeddings held at once: both sides, their gradients, and the texts and
 # gradients under way round the ring.
@@ -30,9 +26,15 @@ def step_bytes(cell: Cell, machine: Slice, setting: Setting, vocabulary: int) ->
     size = rows if setting.microbatch is None else min(setting.microbatch, rows)
     parameters = count(cell, vocabulary)
     cut = 1 if setting.fsdp_mib is None else machine.devices // machine.slices
-    state = parameters * (8 + _MOMENTS.get(type(cell.optimizer), _ADAFACTOR)) // cut
+    state = parameters * (8 + moment_bytes(cell)) // cut
     embeddings = _EMBEDDINGS * rows * cell.model.embed_dim * 4
     return state + embeddings + 2 * rows * batch_bytes(cell) + size * activations(cell, setting)
+
+
+def moment_bytes(cell: Cell) -> int:
+    """Of optimizer state per parameter: two float32 moments, one, or one in bfloat16 beside
+    factors that are small."""
+    return {Adam: 8, Lion: 4}.get(type(cell.optimizer), 2)
 
 
 def batch_bytes(cell: Cell) -> int:
