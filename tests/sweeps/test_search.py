@@ -116,6 +116,13 @@ def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path
     assert compiler.asked[-1] == settings(shape(batch_size))[-1] == found.setting == smallest
 
 
+def test_a_slice_without_hope_costs_one_compile(tmp_path):
+    """Where the formula puts every way far above the memory, only the smallest is asked after."""
+    compiler = Compiler(lambda way: False)
+    find(compiler, tmp_path, batch_size=1 << 26)
+    assert len(compiler.asked) == 1
+
+
 def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
     find(Compiler(lambda way: False), tmp_path)
     ways = settings(shape())
