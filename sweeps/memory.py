@@ -1,7 +1,7 @@
 """Memory of a step by formula: where to begin a search, and all there is without a compiler.
 
 Nothing is said not to fit by these numbers alone. They were 1.0 to 1.4 times what the compiler
-said of six steps of Tables 1 and 8 on v4, whole batches, rematerialised ones and microbatches.
+said of ten steps of Tables 1 and 8 on v4, whole batches, rematerialised ones and microbatches.
 """
 
 from __future__ import annotations
