@@ -16,9 +16,11 @@ from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _CHIPS = re.compile(r"TPUv4 chips=(\d+);days=(\d+)")
+_LINE: Any = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
 def write(
@@ -48,7 +50,8 @@ def write_measured(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str
     """`<out>/<name>-measured.csv`, `.png` and `.pdf`: predicted against measured examples/s.
 
     Args:
-      rows: id, chip, chips, batch_size, loss, predicted_examples_per_s, measured_examples_per_s.
+      rows: id, chip, chips, batch_size, loss, predicted_examples_per_s, measured_examples_per_s,
+        and, where other cells on that chip were measured, calibrated_examples_per_s by them.
     """
     import pandas as pd
 
@@ -94,50 +97,32 @@ def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
 
 def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
     """Peak memory per chip and days of each cell over its batch size."""
-    fits = frame["fits"].map({True: "fits", False: "does not fit"}).fillna("by formula")
-    there = frame["hbm_there_gib"].max()
     machines = ", ".join(sorted(frame["slice"].unique(), key=lambda s: (len(s), s)))
-    notes = [
-        f"Machines: {machines}. {(fits == 'fits').sum()} of {len(frame)} cells fit by the "
-        "compiler's word; crosses do not, hollow ones are by formula.",
-        assumed,
-    ]
+    examples = sorted(frame["steps"] * frame["batch_size"])
+    budgets = list(dict.fromkeys(style.count(n) for n in examples))
+    shown = 1 < len(budgets) <= 6
     fig, (memory, days) = style.figure(
         heights=(1.5, 1.7),
         title=f"{name}: what each cell takes",
-        notes=[note for note in notes if note],
+        notes=[
+            f"Machines: {machines}. {_judged(frame)}",
+            *([f"Budgets: {', '.join(budgets)} examples."] if shown else []),
+            *([assumed] if assumed else []),
+        ],
         footer=f"{len(frame)} cells",
     )
     handles = []
-    for loss in ("sigmoid", "softmax"):
+    for loss, aside in (("sigmoid", 0.94), ("softmax", 1.06)):  # so that neither hides the other
         part = frame[frame["loss"] == loss]
         if part.empty:
             continue
-        look = style.LOOKS[loss]
         for axes, column in ((memory, "hbm_gib"), (days, "days")):
-            for verdict, marker, face in (
-                ("fits", look.marker, look.colour),
-                ("by formula", look.marker, "none"),
-                ("does not fit", "x", look.colour),
-            ):
-                some = part[fits[part.index] == verdict]
-                # Side by side, so that neither loss hides the other.
-                x = some["batch_size"] * (0.94 if loss == "sigmoid" else 1.06)
-                axes.scatter(
-                    x, some[column], s=12, marker=marker, facecolors=face, edgecolors=look.colour
-                ) if marker != "x" else axes.scatter(
-                    x, some[column], s=14, marker="x", c=look.colour
-                )
-        handles.append(memory.scatter([], [], s=12, marker=look.marker, c=look.colour, label=loss))
-    memory.axhline(there, color="#777777", linewidth=0.8, linestyle=(0, (4, 2)))
-    memory.annotate(
-        f"{there:g} GiB there", (0.01, there), xycoords=("axes fraction", "data"),
-        fontsize=style.SMALL, color="#555555", va="bottom",
-    )  # fmt: skip
-    memory.set_ylabel("peak HBM (GiB)")
-    memory.set_ylim(0, max(there * 1.2, frame["hbm_gib"].max() * 1.05))
+            _points(axes, aside * part["batch_size"], part, column, style.LOOKS[loss])
+        handles += _dots(memory, [], [], style.LOOKS[loss], label=loss)
+    _there(memory, frame)
     days.set_ylabel("days")
     days.set_yscale("log")
+    days.yaxis.set_major_formatter("{x:g}")
     for axes in (memory, days):
         style.batch_axis(axes, sorted(frame["batch_size"].unique()))
     memory.set_xlabel("")
@@ -146,66 +131,112 @@ def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
 
 
 def draw_days(frame: pd.DataFrame, assumed: str = "") -> Figure:
-    """Table 1: our estimate of the days beside the paper's."""
+    """Table 1: peak memory per chip, and our estimate of the days beside the paper's."""
     labels = [
         f"{row.slice}\nB={style.short(int(row.batch_size))}"
         for row in frame.itertuples(index=False)
     ]
-    notes = ["Paper: whole days as printed in Table 1, evaluations and pauses included."]
+    notes = [_judged(frame), "Paper: whole days as printed, evaluations and pauses included."]
     if "paper_mfu" in frame:
         low, high = frame["paper_mfu"].min(), frame["paper_mfu"].max()
         notes.append(f"Its days come to {low:.0%} to {high:.0%} of the chips' bfloat16 peak.")
-    fig, (axes,) = style.figure(
-        heights=(1.8,),
-        title="Table 1: estimated days beside the paper's",
+    fig, (memory, days) = style.figure(
+        heights=(1.3, 1.7),
+        title="Table 1: memory, and estimated days beside the paper's",
         notes=[*notes, *([assumed] if assumed else [])],
         footer=f"{len(frame)} cells",
     )
-    place = range(len(frame))
     ours, paper = style.LOOKS["sigmoid"], style.LOOKS["softmax"]
-    axes.scatter(place, frame["days"], marker="o", s=22, c=ours.colour, label="estimate")
-    axes.scatter(
-        place, frame["paper_days"], marker="s", s=22, facecolors="none",
-        edgecolors=paper.colour, label="paper",
-    )  # fmt: skip
-    axes.set_xticks(list(place), labels, fontsize=style.SMALL)
-    axes.set_ylabel("days")
-    axes.set_ylim(0, 1.15 * max(frame["days"].max(), frame["paper_days"].max()))
-    style.legend(axes)
+    place = frame.index.to_series()
+    _points(memory, place, frame, "hbm_gib", ours)
+    _there(memory, frame)
+    _dots(days, place, frame["days"], ours, label="estimate")
+    _dots(days, place, frame["paper_days"], paper, hollow=True, markersize=6, label="paper")
+    for axes in (memory, days):
+        axes.set_xticks(place, labels, fontsize=style.SMALL)
+        axes.set_xlim(-0.5, len(frame) - 0.5)
+    days.set_ylabel("days")
+    days.set_ylim(0, 1.15 * max(frame["days"].max(), frame["paper_days"].max()))
+    style.legend(days)
     return fig
 
 
 def draw_measured(frame: pd.DataFrame) -> Figure:
     """Predicted over measured examples per second of each cell that has a record."""
-    ratio = frame["predicted_examples_per_s"] / frame["measured_examples_per_s"]
     chips = ", ".join(sorted({f"{row.chips} x {row.chip}" for row in frame.itertuples()}))
+    measured = frame["measured_examples_per_s"]
+    ways = {"assumed": frame["predicted_examples_per_s"]}
+    if "calibrated_examples_per_s" in frame:
+        ways["calibrated"] = frame["calibrated_examples_per_s"]
+    told = ", ".join(f"{(of / measured).median():.2g} ({way})" for way, of in ways.items())
     fig, (axes,) = style.figure(
-        heights=(1.9,),
+        heights=(2.2,),
         title="Speed: predicted against measured",
         notes=[
-            f"On {chips}. The prediction assumes a share of the peak; the median of predicted "
-            f"over measured is {ratio.median():.2f}, and --calibrate replaces the assumption."
+            f"On {chips}. Hollow: by the assumed share of the peak; filled: by the median share "
+            f"that the other cells reached. Median of predicted over measured: {told}."
         ],
         footer=f"{len(frame)} cells",
     )
     handles = []
     for loss in ("sigmoid", "softmax"):
-        part, look = frame[frame["loss"] == loss], style.LOOKS[loss]
-        if not part.empty:
-            handles.append(
-                axes.scatter(
-                    part["measured_examples_per_s"], part["predicted_examples_per_s"], s=14,
-                    marker=look.marker, c=look.colour, label=loss,
-                )
-            )  # fmt: skip
-    ends = [
-        frame[["predicted_examples_per_s", "measured_examples_per_s"]].min().min() * 0.8,
-        frame[["predicted_examples_per_s", "measured_examples_per_s"]].max().max() * 1.25,
-    ]
-    axes.plot(ends, ends, color="#777777", linewidth=0.8, linestyle=(0, (4, 2)))
+        part, look = frame["loss"] == loss, style.LOOKS[loss]
+        if part.any():
+            for way, of in ways.items():
+                _dots(axes, measured[part], of[part], look, hollow=way == "assumed")
+            handles += _dots(axes, [], [], look, label=loss)
+    least = min(measured.min(), *(of.min() for of in ways.values())) * 0.8
+    most = max(measured.max(), *(of.max() for of in ways.values())) * 1.25
+    axes.plot([least, most], [least, most], **_LINE)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("measured examples/s")
     axes.set_ylabel("predicted examples/s")
     style.legend(axes, handles)
     return fig
+
+
+def _judged(frame: pd.DataFrame) -> str:
+    fits = _verdicts(frame) == "fits"
+    return (
+        f"{fits.sum()} of {len(frame)} cells fit by the compiler's word; crosses do not, and of "
+        "hollow ones it has said nothing."
+    )
+
+
+def _verdicts(frame: pd.DataFrame) -> pd.Series[str]:
+    return frame["fits"].map({True: "fits", False: "does not fit"}).fillna("unknown")
+
+
+def _points(axes: Axes, x: Any, frame: pd.DataFrame, column: str, look: style.Look) -> None:
+    """A point for each cell: filled if it fits, a cross if it does not, hollow if nobody knows."""
+    looks: dict[str, Any] = {
+        "fits": {},
+        "does not fit": {"marker": "x"},
+        "unknown": {"hollow": True},
+    }
+    for verdict, drawn in looks.items():
+        some = _verdicts(frame) == verdict
+        _dots(axes, x[some], frame[column][some], look, **drawn)
+
+
+def _dots(
+    axes: Axes, x: Any, y: Any, look: style.Look, *, hollow: bool = False, **more: Any
+) -> list[Any]:
+    drawn: dict[str, Any] = {
+        **{"linestyle": "none", "color": look.colour, "marker": look.marker, "markersize": 3.5},
+        **({"markerfacecolor": "none"} if hollow else {}),
+    }
+    return axes.plot(x, y, **drawn | more)
+
+
+def _there(axes: Axes, frame: pd.DataFrame) -> None:
+    """The memory that there is of each kind of chip, and the axis."""
+    for gib in sorted(frame["hbm_there_gib"].unique()):
+        axes.axhline(gib, **_LINE)
+        axes.annotate(
+            f"{gib:g} GiB there", (0.01, gib), xycoords=("axes fraction", "data"),
+            fontsize=style.SMALL, color="#555555", va="bottom",
+        )  # fmt: skip
+    axes.set_ylabel("peak HBM (GiB)")
+    axes.set_ylim(0, max(frame["hbm_there_gib"].max() * 1.2, frame["hbm_gib"].max() * 1.05))

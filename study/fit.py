@@ -12,15 +12,16 @@ Nothing here imports jax until a program is compiled, so asking for what is cach
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import json
 import re
+import signal
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from study.cell import Cell, Data, Execution, Sigmoid, from_dict, to_dict
@@ -28,10 +29,10 @@ from study.durations import Budget
 from study.hardware import GIB, slice_of
 from study.pairs import Negatives
 from study.recipe import Part
+from study.sources import sources
 
-# What a step is made of: the files whose change makes a cached answer worthless.
-_SOURCES = ("step", "programs", "sharding", "microbatch", "optimizer", "hardware", "fit")
-_FOLDERS = ("losses", "towers")
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +142,13 @@ def canonical(cell: Cell, chunk_examples: int) -> Cell:
 
 @functools.cache
 def made_by() -> str:
-    """The versions and the code that an answer depends on, as a hash."""
-    here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in _SOURCES]
-    files += [path for folder in _FOLDERS for path in sorted((here / folder).glob("*.py"))]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file()))
-    for package in ("jax", "jaxlib", "libtpu", "flax", "optax"):
+    """The code and the versions that an answer depends on, as a hash.
+
+    The code is this file and all that it imports, down to the step; not what feeds a run, keeps
+    its records or draws them, so that an edit there leaves answers as good as they were.
+    """
+    digest = hashlib.sha256("".join(sources("study.fit").values()).encode())
+    for package in _PACKAGES:
         digest.update(f"{package} {_version(package)} ".encode())
     return digest.hexdigest()
 
@@ -161,7 +163,14 @@ def _version(package: str) -> str:
 # --- in the child ---------------------------------------------------------------------------------
 
 
+def end_with_parent() -> None:
+    """Has the kernel end this process with the one that started it, however that ends: the
+    compiler, once it is busy, looks up from its work for no other sign. Linux, as libtpu is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
+    end_with_parent()
     request = json.loads(sys.stdin.read())
     shape = Shape(
         **{

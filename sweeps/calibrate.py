@@ -82,19 +82,21 @@ def calibration(records: str | Path) -> Calibration:
 
 
 def predicted(found: Calibration) -> list[dict[str, Any]]:
-    """Each measured cell beside what would have been predicted without measuring.
+    """Each measured cell beside what would have been predicted without it: by the assumed share
+    of the peak, and by what the other cells on its chip reached (left out where there is none).
 
     The way in which a cell was run is not in its record, so it is taken to have computed nothing
     twice.
     """
     rows = []
     for m in found.measured:
-        name = m.chip if m.chips == 1 else f"{m.chip}x{m.chips}"
-        machine = _machine(m, name)
-        channels = _channels(m.cell)
+        machine, channels = _machine(m), _channels(m.cell)
         flops = step_flops(m.cell, channels=channels)
         # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
         time = step_time(m.cell, flops, machine, Setting(), count(m.cell, 2000, channels=channels))
+        others = Calibration(measured=tuple(o for o in found.measured if o is not m))
+        seconds = others.seconds(m.cell, flops, machine)
+        more = {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}
         rows.append(
             {
                 "id": m.cell.id,
@@ -102,18 +104,23 @@ def predicted(found: Calibration) -> list[dict[str, Any]]:
                 "chips": m.chips,
                 "batch_size": m.cell.batch_size,
                 "loss": m.cell.loss.kind,
-                "predicted_examples_per_s": float(f"{m.cell.batch_size / time.total:.5g}"),
+                "predicted_examples_per_s": _rate(m.cell, time.total),
                 "measured_examples_per_s": float(f"{m.examples_per_s:.5g}"),
                 "measured_mfu": float(f"{m.mfu:.4g}"),
+                **more,
             }
         )
     return rows
 
 
-def _machine(m: Measured, name: str) -> Slice:
+def _rate(cell: Cell, step_seconds: float) -> float:
+    return float(f"{cell.batch_size / step_seconds:.5g}")
+
+
+def _machine(m: Measured) -> Slice:
     if m.chip in TOPOLOGIES:
         return next(s for s in slices_of(m.chip) if s.chips >= m.chips)
-    return slice_of(name)
+    return slice_of(m.chip if m.chips == 1 else f"{m.chip}x{m.chips}")
 
 
 def _channels(cell: Cell) -> int:
@@ -123,9 +130,8 @@ def _channels(cell: Cell) -> int:
 def _measured(root: Path) -> Iterator[Measured]:
     for path in sorted(root.rglob("cell.json")):
         about = read_json(path)
-        if about is None or (found := _of(about, path.parent)) is None:
-            continue
-        yield found
+        if about is not None and (found := _of(about, path.parent)) is not None:
+            yield found
 
 
 def _of(about: dict[str, Any], folder: Path) -> Measured | None:

@@ -31,7 +31,10 @@ def plan(
     calibrate: Annotated[
         str | None,
         typer.Option(
-            "--calibrate", metavar="DIR", help="Records whose speed replaces the assumed one."
+            "--calibrate",
+            metavar="DIR",
+            help="Records whose speed replaces the assumed one; --out then also draws predicted "
+            "against measured.",
         ),
     ] = None,
     write: Annotated[
@@ -53,7 +56,7 @@ def plan(
     """What a study would take: fit, memory, FLOPs, days and cost of every cell, and no TPU needed.
 
     The very step that `train` runs is compiled for the slice. Exit codes: 0 all cells fit, 1 one
-    does not, 2 bad input.
+    does not or its compiler broke off, 2 bad input.
     """
     from sweeps import plan_report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,14 @@ class Planned:
     """One cell on one kind of machine.
 
     Attributes:
-      machine: the slice; None where no slice of the generation is left to try.
-      fits: the compiler's word; None where nothing was compiled.
+      machine: the slice.
+      fits: the compiler's word; None where it gave none, as nothing was compiled or it broke off.
       said: the verdict in one line.
       setting: how it would run.
-      hbm_bytes: at the peak, per device: the compiler's, or by formula where `fits` is None.
+      hbm_bytes: at the peak, per device: the compiler's, or by formula where nothing was compiled.
       flops: of one step over all devices.
       step_seconds: of one step; `time` has its parts unless it was measured.
+      broke_off: whether the compiler failed over the last way that was tried.
     """
 
     cell: Cell
@@ -50,10 +52,11 @@ class Planned:
     flops: Flops
     step_seconds: float
     time: StepTime | None
+    broke_off: bool = False
 
     @property
     def roomy(self) -> bool:
-        """Whether it fits, by the compiler's word or else by formula."""
+        """Whether it fits, by the compiler's word or, where nothing was compiled, by formula."""
         there = self.machine.chip.usable_bytes
         return self.hbm_bytes <= there if self.fits is None else self.fits
 
@@ -121,21 +124,29 @@ def plan(
       HardwareError: no such slice.
       StudyError: a vocabulary that nobody knows.
     """
-    formula = formula or aot.missing() is not None
     sized = [(cell, *sizes(cell, study.execution_of(cell))) for cell in study.cells]
+    on = functools.partial(
+        _on,
+        study,
+        calibration=calibration,
+        cache=cache,
+        parallel=parallel,
+        formula=formula or aot.missing() is not None,
+        progress=progress,
+    )
     if slice_name in TOPOLOGIES:
-        return _smallest(study, sized, slice_name, calibration, cache, parallel, formula, progress)
-    machines = [machine(study.execution_of(cell), slice_name) for cell in study.cells]
-    return _on(study, sized, machines, calibration, cache, parallel, formula, progress)
+        return _smallest(sized, slice_name, on)
+    return on([(item, machine(study.execution_of(item[0]), slice_name)) for item in sized])
 
 
 Sized = tuple[Cell, int, tuple[int, ...]]
+Placed = tuple[Sized, Slice]
 
 
 def _on(
     study: Study,
-    sized: Sequence[Sized],
-    machines: Sequence[Slice],
+    placed: Sequence[Placed],
+    *,
     calibration: Calibration | None,
     cache: Path,
     parallel: int,
@@ -143,14 +154,16 @@ def _on(
     progress: Callable[[str, int, int], None],
 ) -> list[Planned]:
     """Each cell on its machine; cells with the same program are compiled once."""
-    for (cell, *_), where in zip(sized, machines, strict=True):
+    for (cell, *_), where in placed:
         check(cell, where)
-    shapes = [_shape(study, item, machine) for item, machine in zip(sized, machines, strict=True)]
-    asked = [_asked(study.execution_of(cell)) for cell, *_ in sized]
+    wanted = [
+        (_shape(study, item, where), _asked(study.execution_of(item[0]))) for item, where in placed
+    ]
+    keys = [(shape.key(Setting()), first) for shape, first in wanted]
     tasks = {
-        (shape.key(Setting()), first): (shape, first)
-        for shape, first, machine in zip(shapes, asked, machines, strict=True)
-        if machine.topology
+        key: want
+        for key, want, (_, where) in zip(keys, wanted, placed, strict=True)
+        if where.topology
     }
     found = search_all(
         list(tasks.values()),
@@ -161,40 +174,24 @@ def _on(
     )
     answers = dict(zip(tasks, found, strict=True))
     out = []
-    for (cell, vocabulary, _), shape, first, where in zip(
-        sized, shapes, asked, machines, strict=True
-    ):
-        answer = answers.get((shape.key(Setting()), first)) if tasks else None
+    for key, (shape, first), ((cell, *_), where) in zip(keys, wanted, placed, strict=True):
+        answer = answers.get(key)
         if isinstance(answer, Exception):
             raise answer
-        out.append(planned(cell, where, vocabulary, answer, calibration, shape=shape))
+        out.append(planned(cell, where, shape, first, answer, calibration))
     return out
 
 
 def _smallest(
-    study: Study,
-    sized: Sequence[Sized],
-    generation: str,
-    calibration: Calibration | None,
-    cache: Path,
-    parallel: int,
-    formula: bool,
-    progress: Callable[[str, int, int], None],
+    sized: Sequence[Sized], generation: str, on: Callable[[Sequence[Placed]], list[Planned]]
 ) -> list[Planned]:
     """Each cell on the smallest slice that fits; where none does, on the largest that was tried."""
     done: dict[str, Planned] = {}
+    left = list(sized)
     for where in slices_of(generation):
-        left = [
-            item
-            for item in sized
-            if item[0].batch_size % where.devices == 0
-            and not (item[0].id in done and done[item[0].id].roomy)
-        ]
-        if not left:
-            continue
-        machines = [where] * len(left)
-        for item in _on(study, left, machines, calibration, cache, parallel, formula, progress):
-            done[item.cell.id] = item
+        here = [(item, where) for item in left if item[0].batch_size % where.devices == 0]
+        done |= {item.cell.id: item for item in on(here)} if here else {}
+        left = [item for item in left if (at := done.get(item[0].id)) is None or not at.roomy]
     absent = [cell for cell, *_ in sized if cell.id not in done]
     if absent:
         raise StudyError(
@@ -207,28 +204,33 @@ def _smallest(
 def planned(
     cell: Cell,
     where: Slice,
-    vocabulary: int,
+    shape: Shape,
+    first: Setting | None,
     found: Found | None,
     calibration: Calibration | None,
-    *,
-    shape: Shape,
 ) -> Planned:
-    """The numbers of one cell, given how it fits (None: nothing was compiled)."""
+    """The numbers of one cell.
+
+    first: how the study itself would run it.
+    found: how it fits; None where nothing was compiled.
+    """
     if found is not None:
-        way, fits, said = found.setting, found.answer.fits, found.answer.said
-        hbm = found.answer.needed_bytes
+        way, hbm, said = found.setting, found.answer.needed_bytes, found.answer.said
+        broke_off = bool(found.answer.aborted)
+        fits = None if broke_off else found.answer.fits
     else:
-        way, fits = _by_formula(shape, where), None
-        hbm = step_bytes(cell, where, way, vocabulary)
-        said = "by formula"
+        way, fits, said, broke_off = _by_formula(shape, first, where), None, "by formula", False
+        hbm = step_bytes(cell, where, way, shape.vocabulary)
     channels = 3 if isinstance(cell.model.image, CachedImage) else shape.image_shape[2]
-    parameters = count(cell, vocabulary, channels=channels)
+    parameters = count(cell, shape.vocabulary, channels=channels)
     flops = step_flops(
         cell, channels=channels, microbatched=way.microbatch is not None, remat=way.remat
     )
-    time = step_time(cell, flops, where, way, parameters)
-    seconds = time.total
-    measured = calibration.seconds(cell, flops, where) if calibration else None
+    time: StepTime | None = None
+    seconds = calibration.seconds(cell, flops, where) if calibration else None
+    if seconds is None:
+        time = step_time(cell, flops, where, way, parameters)
+        seconds = time.total
     return Planned(
         cell=cell,
         machine=where,
@@ -238,14 +240,15 @@ def planned(
         hbm_bytes=hbm,
         parameters=parameters,
         flops=flops,
-        step_seconds=seconds if measured is None else measured,
-        time=time if measured is None else None,
+        step_seconds=seconds,
+        time=time,
+        broke_off=broke_off,
     )
 
 
-def _by_formula(shape: Shape, where: Slice) -> Setting:
+def _by_formula(shape: Shape, first: Setting | None, where: Slice) -> Setting:
     """The cheapest way that has room by formula, or the one that takes the least."""
-    ways = settings(shape)
+    ways = settings(shape, first)
     usable = where.chip.usable_bytes
     for way in ways:
         if step_bytes(shape.cell, where, way, shape.vocabulary) <= usable:
@@ -268,9 +271,7 @@ def _shape(study: Study, item: Sized, where: Slice) -> Shape:
 def _asked(execution: Execution) -> Setting | None:
     """The way that a study itself gives its cells, if it gives one."""
     size = execution.microbatch if isinstance(execution.microbatch, int) else None
-    asked = Setting(
-        microbatch=size, remat=execution.remat, fsdp_mib=getattr(execution, "fsdp_mib", None)
-    )
+    asked = Setting(microbatch=size, remat=execution.remat, fsdp_mib=execution.fsdp_mib)
     return None if asked == Setting() else asked
 
 
@@ -324,7 +325,7 @@ def execution_file(rows: Sequence[Planned]) -> dict[str, Any]:
     return {
         item.cell.id: {"slice": item.machine.name, **vars(item.setting)}
         for item in rows
-        if item.fits is not False
+        if item.fits is not False and not item.broke_off
     }
 
 

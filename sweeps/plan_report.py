@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from study import aot
+from study.hardware import GIB
 from study.records import write_json
 from sweeps import roofline
 from sweeps.calibrate import Calibration, calibration, predicted
@@ -18,8 +19,6 @@ from sweeps.plan import Planned, apply, execution_file, plan
 from sweeps.report import Steps, duration
 from sweeps.search import folder
 from sweeps.table import table
-
-GIB = 2**30
 
 
 def run(
@@ -34,7 +33,8 @@ def run(
     formula: bool,
     as_json: bool,
 ) -> int:
-    """Plans the study; returns the exit code: 0 if every cell fits or may, 1 if one does not."""
+    """Plans the study; returns the exit code: 0 if every cell fits or may, 1 if one does not or
+    its compiler broke off."""
     measured = None if records is None else calibration(records)
     with Steps(sys.stderr) as steps:
         found = plan(
@@ -64,7 +64,7 @@ def run(
             print(f"written: {write}; to use it: study run {study.name} --execution {write}")
         for file in files:
             print(file)
-    return 1 if any(item.fits is False for item in found) else 0
+    return 1 if any(item.fits is False or item.broke_off for item in found) else 0
 
 
 def _drawn(
@@ -161,7 +161,7 @@ def _about(study: Study, found: Sequence[Planned]) -> dict[str, Any]:
                 for c in label.cells
             ],
         }
-        for label in getattr(study, "matched", ())
+        for label in study.matched
     ]
     mfu = {i.machine.chip.name: roofline.MFU[i.machine.chip.name] for i in found}
     return {"matched": labels, "assumed_mfu": mfu}
@@ -176,19 +176,21 @@ def _assumed(found: Sequence[Planned]) -> str:
 
 def _notes(found: Sequence[Planned], formula: bool, measured: bool) -> list[str]:
     """What the numbers rest on, one line each."""
-    lines = [
-        f"{item.cell.id}: does not fit {item.machine.name}: {item.said}"
-        for item in found
-        if item.fits is False
-    ]
-    if assumed := _assumed(found):
+    lines = []
+    for item in found:
+        if item.fits is False or item.broke_off:
+            verdict = "may not fit" if item.broke_off else "does not fit"
+            lines.append(f"{item.cell.id}: {verdict} {item.machine.name}: {item.said}")
+    if (assumed := _assumed(found)) and measured:
+        lines.append(f"{assumed} The records that --calibrate names are of other chips")
+    elif assumed:
         lines.append(f"{assumed} --calibrate RECORDS replaces it")
     elif measured:
         lines.append("times rest on the records that --calibrate named")
-    guessed = [item for item in found if item.fits is None]
+    guessed = [item.machine for item in found if item.fits is None and not item.broke_off]
     if guessed and (reason := aot.missing()) is not None:
         lines.append(f"memory is by formula: {reason}")
-    elif guessed and formula:
+    elif any(machine.topology for machine in guessed) and formula:
         lines.append("memory is by formula; without --formula the steps are compiled")
     elif guessed:
         lines.append("memory is by formula for what is no TPU; --slice v4-8 compiles the steps")

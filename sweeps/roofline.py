@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.cell import Adam, Cell, Lion
+from study.cell import Cell
 from study.fit import Setting
 from study.flops import Flops
 from study.hardware import Slice
+from sweeps.memory import moment_bytes
 
 # Assumed shares of the peak, measured by nobody here. Chips whose peak grew faster than their
 # memory's rate are given less.
@@ -71,7 +72,6 @@ def step_time(
     gathers = 0.0
     if setting.fsdp_mib is not None:
         gathers = moved * passes * (3 if setting.microbatch else 2) / (2 * chip.link_rate)
-    moments = {Adam: 8, Lion: 4}.get(type(cell.optimizer), 2)
     held = parameters // (1 if setting.fsdp_mib is None else devices // machine.slices)
     hbm_rate = chip.hbm_rate / chip.devices
     return StepTime(
@@ -80,7 +80,7 @@ def step_time(
         loss_bound=bound,
         gradients=_summed(machine, moved),
         gathers=gathers,
-        optimizer=held * (12 + 2 * moments) / hbm_rate,
+        optimizer=held * (12 + 2 * moment_bytes(cell)) / hbm_rate,
     )
 
 

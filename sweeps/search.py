@@ -29,9 +29,10 @@ _FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 # Of the memory that there is, what the activations of a microbatch may take; larger ones would
 # cost the same operations.
 _SHARE = 0.5
-# Ways that the formula, which is generous, puts at more than this are not tried while others are
-# left: near its limit the compiler takes minutes over a program.
-_HOPE = 1.2
+# Ways that the formula, which is generous, puts at more than this many times the memory are passed
+# over: whole batches early, for near its limit the compiler takes minutes over a program and
+# microbatches cost little more; microbatches late, for after them comes the slowest way alone.
+_HOPE, _LAST_HOPE = 1.2, 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +62,19 @@ def settings(shape: Shape, first: Setting | None = None) -> list[Setting]:
     cell, machine = shape.cell, slice_of(shape.slice)
     usable, rows = machine.chip.usable_bytes, -(-cell.batch_size // machine.devices)
 
-    def about(setting: Setting) -> float:
-        return step_bytes(cell, machine, setting, shape.vocabulary) / usable
+    def hopeful(ways: list[Setting], hope: float) -> list[Setting]:
+        there = hope * usable
+        return [w for w in ways if step_bytes(cell, machine, w, shape.vocabulary) <= there]
 
     ways = [first] if first is not None else []
-    ways += [way for way in (Setting(), Setting(remat=True)) if about(way) <= _HOPE]
+    ways += hopeful([Setting(), Setting(remat=True)], _HOPE)
     fill = max(1, int(_SHARE * usable / max(1, activations(cell, Setting()))))
     size = 1 << min(fill, rows).bit_length() - 1
     sizes = [m for m in (size, size // 4, size // 16) if m]
-    ways += [Setting(microbatch=m) for m in sizes]
+    ways += hopeful([Setting(microbatch=m) for m in sizes], _LAST_HOPE)
     cut = machine.devices // machine.slices > 1
     if cut:
-        ways += [Setting(microbatch=m, fsdp_mib=FSDP_MIB) for m in sizes[:2]]
+        ways += hopeful([Setting(microbatch=m, fsdp_mib=FSDP_MIB) for m in sizes[:2]], _LAST_HOPE)
     ways.append(Setting(microbatch=1, remat=True, fsdp_mib=FSDP_MIB if cut else None))
     return list(dict.fromkeys(ways))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from unittest import mock
 from study import aot
 from study.cell import Adafactor, Cell, Loss, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.durations import Budget
-from study.fit import Setting, Shape, canonical, compiled
+from study.fit import Setting, Shape, canonical, compiled, end_with_parent
 from study.hardware import GIB
 
 SLICE, VOCABULARY, CHUNK = "v4-8", 32_000, 8192
@@ -96,8 +97,7 @@ def rows() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     if sys.argv[1:] == ["child"]:
-        import json
-
+        end_with_parent()
         for row in rows():
             print(json.dumps(row), flush=True)
         return

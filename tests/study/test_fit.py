@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
+import study.sources
 from study import aot, fit
 from study.cell import (
     Adafactor,
+    CachedImage,
     Cell,
     Corruption,
     Data,
     Execution,
+    Model,
     Part,
     Sigmoid,
     Softmax,
+    TextAverage,
+    TextTransformer,
     ZeroShot,
     replace,
 )
@@ -24,6 +31,7 @@ from study.durations import Budget
 from study.fit import Setting, Shape, canonical, needed_in
 from study.hardware import GIB
 from study.pairs import Negatives
+from study.sources import sources
 
 CELL = Cell(batch_size=64, optimizer=Adafactor(warmup_percent=5), budget=Budget(examples=1_000_000))
 
@@ -77,6 +85,44 @@ def test_slices_settings_and_versions_are_told_apart(monkeypatch):
     assert shape(CELL).key(Setting()) not in keys
 
 
+def test_an_answer_is_hashed_with_every_module_that_a_step_is_made_by_and_no_other():
+    """A process that makes a step imports nothing of ours that is not hashed."""
+    script = """
+import sys
+from study import aot, fit
+from study.cell import Cell, Execution
+from study.programs import program
+from study.sharding import mesh_over
+import jax
+execution = Execution(microbatch=2, remat=True, fsdp_mib=0.01)
+made = program(Cell(batch_size=4), execution, 50, (24, 24, 3), mesh_over(jax.devices()[:2]))
+jax.eval_shape(made.loop, *made.arguments)
+print(*(name for name in sys.modules if name.partition(".")[0] == "study"))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    imported, hashed = set(ran.stdout.split()), set(sources("study.fit"))
+    assert imported <= hashed
+    assert {"study.programs", "study.step", "study.losses.ring"} <= imported
+    assert not hashed & {"study.train", "study.rows", "study.records", "study.data"}
+
+
+def test_comments_and_docstrings_leave_an_answer_as_it_was(tmp_path, monkeypatch):
+    package = tmp_path / "study"
+    package.mkdir()
+    monkeypatch.setattr(study.sources, "_ROOT", tmp_path)
+
+    def hashed(text: str) -> dict[str, str]:
+        (package / "fit.py").write_text(text)
+        return sources("study.fit")
+
+    before = hashed('"""A."""\ndef f():\n    """B."""\n    import study.rows\n')
+    assert hashed("def f():\n    # B\n    import study.rows\n") == before
+    assert hashed("def f():\n    import study.cell\n") != before
+    (package / "rows.py").write_text("")
+    assert list(hashed("import study.rows")) == ["study.fit", "study.rows"]
+
+
 def test_a_setting_is_part_of_an_execution():
     way = Setting(microbatch=8, remat=True, fsdp_mib=1.0)
     run = way.of(Execution(slice="v4-8", eval_batch_size=7))
@@ -100,14 +146,27 @@ def test_words_that_say_no_number_still_mean_too_much():
     assert needed_in("RESOURCE_EXHAUSTED", 30 * GIB) == 30 * GIB + 1
 
 
+# Small, for a compiler takes longer over blocks than over all that the property speaks of.
+SIGLIT = dataclasses.replace(
+    CELL,
+    model=Model(
+        image=CachedImage(embeddings="e", dim=64),
+        text=TextTransformer(depth=1),
+        embed_dim=64,
+    ),
+)
+AVERAGE = replace(SIGLIT, "model.text", TextAverage(width=64))
+
+
 @pytest.mark.slow
 def test_the_step_of_a_cell_compiles_for_a_slice_and_for_two_of_them(compiled_for_tpu):
-    """The loop that `train` runs, with parameters whole and cut; one is a search that ends."""
+    """The loop that `train` runs, with parameters cut; the first way that fits ends a search."""
     del compiled_for_tpu  # only to be skipped where libtpu cannot be
     ways = [Setting(microbatch=4, fsdp_mib=0.001), Setting()]
     answers = {}
-    for name in ("v4-8", "v6e-4x2"):
-        request = {"shape": shape(CELL, name).to_dict(), "settings": [vars(w) for w in ways]}
+    for name, cell in {"v4-8": SIGLIT, "v6e-4x2": AVERAGE}.items():
+        small = dataclasses.replace(shape(cell, name), image_shape=(64,))
+        request = {"shape": small.to_dict(), "settings": [vars(w) for w in ways]}
         said = list(aot.lines(["-m", "study.fit"], stdin=json.dumps(request)))
         assert [sorted(line) for line in said] == [["trying"], ["answer", "setting"]]
         answers[name] = fit.Answer(**said[1]["answer"])

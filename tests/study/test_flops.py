@@ -93,6 +93,13 @@ def test_towers_cost_what_the_compiler_counts_of_the_unrolled_model(unrolled, ch
     assert step_flops(chosen).executed == pytest.approx(compiled_flops(chosen), rel=0.02)
 
 
+@pytest.mark.slow
+def test_blocks_computed_again_cost_what_the_compiler_counts_of_the_unrolled_model(unrolled):
+    counted = step_flops(cell(), remat=True)
+    assert counted.recompute > 0.1 * counted.executed
+    assert counted.executed == pytest.approx(compiled_flops(cell(), remat=True), rel=0.02)
+
+
 AVERAGE = Model(
     image=CachedImage(embeddings="e", dim=512), text=TextAverage(width=512), embed_dim=512
 )

@@ -22,9 +22,10 @@ from study.durations import Budget
 from study.fit import Answer, Setting
 from study.flops import step_flops
 from study.hardware import slice_of
-from sweeps import search
+from sweeps import plan_report, search
 from sweeps.calibrate import calibration, predicted
 from sweeps.grid import Study, StudyError
+from sweeps.matched import Matched
 from sweeps.plan import apply, execution_file, plan, sizes
 from sweeps.roofline import MFU, step_time
 
@@ -83,6 +84,53 @@ def test_a_generation_means_its_smallest_slice_that_fits(compiler, tmp_path):
     found = plan(study(small, large), slice_name="v4", cache=tmp_path)
     assert [item.machine.name for item in found] == ["v4-8", "v4-32"]
     assert all(item.fits for item in found)
+
+
+def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
+    """However large it is: only a compiler's refusal of the smallest way is a no."""
+    huge = cell(1 << 28, examples=1 << 30)
+    (item,) = plan(study(huge), cache=tmp_path, formula=True)
+    assert item.hbm_bytes > USABLE
+    assert item.fits is None
+    asked = []
+
+    def refusing(shape, ways):
+        for way in ways:
+            asked.append(way)
+            yield way, Answer(fits=False, needed_bytes=USABLE + 1, usable_bytes=USABLE)
+
+    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(search, "compiled", refusing)
+    (item,) = plan(study(huge), cache=tmp_path)
+    assert item.fits is False
+    assert item.setting == asked[-1] == Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+
+
+def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_path, capsys):
+    """The cell goes to a larger slice; without one the plan fails and writes none."""
+
+    def breaking(shape, ways):
+        if slice_of(shape.slice).chips >= 16:
+            yield ways[0], Answer(fits=True, needed_bytes=1, usable_bytes=USABLE)
+            return
+        yield (
+            ways[0],
+            Answer(fits=False, needed_bytes=USABLE + 1, usable_bytes=USABLE, aborted="x < y"),
+        )
+
+    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(search, "compiled", breaking)
+    monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
+    (item,) = plan(study(cell()), cache=tmp_path)
+    assert (item.fits, item.roomy) == (None, False)
+    assert execution_file([item]) == {}
+    (item,) = plan(study(cell()), slice_name="v4", cache=tmp_path)
+    assert (item.fits, item.machine.name) == (True, "v4-32")
+    assert report() == 1
+    said = capsys.readouterr().out
+    assert "may not fit v4-8: the compiler broke off: x < y" in said
+    assert "0 do not fit" in said
+    assert "by formula" not in said
 
 
 def test_days_and_cost_follow_from_steps_and_chips(compiler, tmp_path):
@@ -189,6 +237,16 @@ def test_measured_speed_replaces_the_assumed_share(tmp_path):
     (row,) = predicted(found)
     assert row["measured_examples_per_s"] == 4096
     assert row["predicted_examples_per_s"] > 0
+    assert "calibrated_examples_per_s" not in row  # for there is no other
+
+
+def test_a_measured_cell_is_predicted_by_the_others_alone(tmp_path):
+    """Two of one speed and one that is twice as fast: each by the median of the other two."""
+    for seed, rate in enumerate((4096.0, 4096.0, 8192.0)):
+        record(tmp_path, cell(seed=seed), [10.0, rate])
+    rows = predicted(calibration(tmp_path))
+    by_measured = {r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in rows}
+    assert by_measured == {4096.0: pytest.approx(6144.0), 8192.0: pytest.approx(4096.0)}
 
 
 def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
@@ -198,10 +256,16 @@ def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
             calibration(folder)
 
 
-def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys):
-    from sweeps import plan_report
-    from sweeps.matched import Matched
+def report(of: Study | None = None, **more) -> int:
+    """`study plan`'s body, with its options at their defaults."""
+    options = {
+        **{"slice_name": None, "price": None, "records": None, "write": None, "out": None},
+        **{"parallel": 1, "formula": False, "as_json": False},
+    }
+    return plan_report.run(of or study(cell()), **options | more)
 
+
+def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
     pair = cell(4096), cell(8192, loss=Sigmoid(b_init=None))
     labelled = Study(
@@ -211,19 +275,9 @@ def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys)
         execution=Execution(slice="v4-8"),
         matched=(Matched(by="examples", cells=pair),),
     )
-    code = plan_report.run(
-        labelled,
-        slice_name=None,
-        price=1.0,
-        records=None,
-        write=str(tmp_path / "e.json"),
-        out=str(tmp_path / "out"),
-        parallel=1,
-        formula=True,
-        as_json=True,
-    )
+    files = {"write": str(tmp_path / "e.json"), "out": str(tmp_path / "out")}
+    assert report(labelled, price=1.0, formula=True, as_json=True, **files) == 0
     said = json.loads(capsys.readouterr().out)
-    assert code == 0
     assert [c["id"] for c in said["matched"][0]["cells"]] == [c.id for c in pair]
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".pdf"}
     run = plan_report.executed(labelled, str(tmp_path / "e.json"))

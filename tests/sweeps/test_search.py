@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
 from study import aot
 from study.cell import Cell, CellError, Model, TextTransformer, ViT
+from study.durations import Budget
 from study.fit import Answer, Setting, Shape, canonical
 from study.hardware import slice_of
 from sweeps import search
@@ -23,7 +25,7 @@ SIGLIP = Model(
 
 
 def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> Shape:
-    cell = Cell(model=SIGLIP, batch_size=batch_size)
+    cell = Cell(model=SIGLIP, batch_size=batch_size, budget=Budget(steps=100))
     return Shape(
         cell=canonical(cell, 8192),
         vocabulary=32_000,
@@ -104,11 +106,29 @@ def test_a_torn_answer_is_made_again(tmp_path):
     assert again.asked
 
 
-def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path):
+@pytest.mark.parametrize("batch_size", [64, 16384, 1 << 26])
+def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path, batch_size):
+    """Not even where the formula puts every way at many times the memory there is."""
     compiler = Compiler(lambda way: False)
-    found = find(compiler, tmp_path)
+    found = find(compiler, tmp_path, batch_size=batch_size)
     assert not found.answer.fits
-    assert compiler.asked[-1] == settings(shape())[-1] == found.setting
+    smallest = Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert compiler.asked[-1] == settings(shape(batch_size))[-1] == found.setting == smallest
+
+
+def test_a_slice_without_hope_costs_one_compile(tmp_path):
+    """Where the formula puts every way far above the memory, only the smallest is asked after."""
+    compiler = Compiler(lambda way: False)
+    find(compiler, tmp_path, batch_size=1 << 26)
+    assert len(compiler.asked) == 1
+
+
+def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
+    find(Compiler(lambda way: False), tmp_path)
+    ways = settings(shape())
+    assert search.known(shape(), ways, tmp_path) is not None
+    (tmp_path / f"{shape().key(ways[-1])}.json").unlink()
+    assert search.known(shape(), ways, tmp_path) is None
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
@@ -170,3 +190,24 @@ def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(aot, "lines", lines)
     with pytest.raises(aot.AotError, match="libtpu is not installed"):
         find(None, tmp_path)
+
+
+def plan_that_compiles() -> str:
+    """A script: reads what a process says whose compiler never comes back."""
+    compiling = (
+        "import time; from study import fit; fit.compiled = lambda *_: time.sleep(600); fit.main()"
+    )
+    request = json.dumps({"shape": shape().to_dict(), "settings": [vars(Setting())]})
+    return (
+        "from study import aot; aot.missing = lambda: None\n"
+        f"for line in aot.lines(['-c', {compiling!r}], stdin={request!r}): print(line, flush=True)"
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_compiler_outlives_the_plan_that_started_it(start, session, wait_for, how):
+    process = start("-c", plan_that_compiles())
+    assert "trying" in process.stdout.readline()
+    assert len(session(process.pid)) == 2
+    process.send_signal(how)
+    wait_for(lambda: session(process.pid) == [])
