@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from study.cell import Budget, Cell, Execution
+from study.cell import Budget, Cell, Data, Execution
 from study.hardware import slice_of
-from sweeps import ledger
+from sweeps import estimate, ledger
 from sweeps.doctor_cluster import placements
-from sweeps.grid import Study, StudyError
+from sweeps.grid import Study, StudyError, find
 from sweeps.placing import caps, kinds
 from sweeps.pool import LOCAL, Pool, census, kind_of, steady
 from sweeps.queue import Queue, admitted, in_order, priorities
+from sweeps.select import select
 from sweeps.simulate import _nodes, simulate
 
 
@@ -121,6 +124,31 @@ def test_a_simulated_study_takes_as_long_as_its_slices_allow(tmp_path):
     assert simulate(pair, ledger.read(pair, tmp_path), seconds, {"v4-16": 2}).makespan == 4.0
     with pytest.raises(StudyError, match="no v4-8"):
         simulate(of, ledger.read(of, tmp_path), seconds, {"v4-16": 2})
+
+
+def test_the_longest_cells_come_first_by_time_on_slices_of_all_seeds(tmp_path):
+    twice = select(find("table-8"), settings=['execution.slice="v4-32"'])
+    slow = min(twice.cells, key=lambda c: (-c.examples, c.batch_size))  # fewest FLOPs, most steps
+    cells = tuple(dataclasses.replace(c, seed=seed) for seed in (0, 1) for c in twice.cells)
+    both = dataclasses.replace(twice, cells=cells)
+    took = estimate.seconds(both, {c.id for c in cells})
+    order = [took[e.cell.id] for e in in_order(ledger.read(both, tmp_path), priorities(both))]
+    assert order == sorted(order, reverse=True)
+    assert order[2] == took[slow.id]  # after the largest batch of each seed
+    for count in (8, 16, 32):
+        found = simulate(both, ledger.read(both, tmp_path), took, {"v4-32": count})
+        assert found.makespan <= 1.02 * found.bound
+
+
+def test_without_a_word_on_one_cell_the_order_is_by_operations(tmp_path):
+    odd = study(["v4-16", "v4-16"])
+    unknown = dataclasses.replace(odd.cells[0], data=Data(dataset="absent", tokenizer="who"))
+    mixed = dataclasses.replace(
+        odd, cells=(*odd.cells, unknown), execution=lambda cell: Execution(slice="v4-16")
+    )
+    assert {rank.seconds for rank in priorities(mixed).values()} == {0.0}
+    order = in_order(ledger.read(mixed, tmp_path), priorities(mixed), kinds(mixed))
+    assert order[0].cell.steps == 11
 
 
 def test_hosts_of_the_table_are_those_of_the_simulation():
