@@ -71,6 +71,14 @@ def processes(leader: int, name: str) -> list[int]:
     return [pid for pid in members(leader) if _goes_by(pid, name)]
 
 
+def has_word(pid: int, word: str) -> bool:
+    """Whether `word` is an argument of a process."""
+    try:
+        return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def _session(pid: int) -> int | None:
     """The session of a process; None of one that is dead."""
     try:
