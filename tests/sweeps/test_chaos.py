@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -94,7 +95,11 @@ def test_hosts_that_are_killed_are_those_of_slices(tmp_path):
         (head,) = (pid for pid in before if has_word(pid, "--head"))
         ground = chaos._Ground(slices=(up.pid, sessions))
         rng = random.Random(0)
-        assert [ground.kill("host", -1, sessions, rng) for _ in range(3)] == [True, True, False]
+        for left in (2, 1):
+            assert ground.kill("host", -1, sessions, rng)
+            while len(processes(up.pid, "raylet")) > left:  # dying takes a moment
+                time.sleep(0.01)
+        assert not ground.kill("host", -1, sessions, rng)
         assert processes(up.pid, "raylet") == [head]
         assert up.poll() is None
 
