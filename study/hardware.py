@@ -3,7 +3,7 @@
     slice_of("v4-32")     16 v4 chips as 2x2x4 on 4 hosts
     slice_of("v6e-16x2")  two slices of 16 v6e chips, joined by the data-centre network
     slice_of("gpu:h100")  one GPU; "gpu:h100x8" is a host of eight
-    slice_of("cpu")       this machine
+    slice_of("cpu")       this machine; "cpux2" is two hosts of a cluster
 
 Names are Cloud TPU's, which count TensorCores where a chip has two (v4, v5p, 7x): v4-32 is 16
 chips. Ray and libtpu name the same things in other ways; all of those ways are properties here.
@@ -215,7 +215,7 @@ _CLOUD = {"v5e": "v5litepod", "7x": "tpu7x"}
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A machine of one kind of chip: `slices` equal slices, or GPUs, or this CPU.
+    """A machine of one kind of chip: `slices` equal slices, or GPUs, or hosts of CPUs.
 
     Attributes:
       pod: the name without the number of slices ("v4-32").
@@ -321,8 +321,8 @@ def slice_of(name: str) -> Slice:
     Raises:
       HardwareError: there is none.
     """
-    if name == "cpu":
-        return Slice(pod="cpu", chip=this_cpu(), chips_per_slice=1)
+    if found := re.fullmatch(r"cpu(?:x([1-9]\d*))?", name):
+        return Slice(pod="cpu", chip=this_cpu(), slices=int(found[1] or 1), chips_per_slice=1)
     if found := re.fullmatch(r"(gpu:\w+?)(?:x([1-9]\d*))?", name):
         chip = next((c for c in CHIPS if c.name == found[1]), None)
         if chip is not None:
@@ -394,4 +394,5 @@ def _nearest(name: str) -> list[str]:
 def _all() -> str:
     tpus = [f"{g}-{'/'.join(map(str, sizes))}" for g, sizes in TOPOLOGIES.items()]
     gpus = [chip.name for chip in CHIPS if chip.kind == "gpu"]
-    return f"{', '.join([*tpus, *gpus])}, cpu; several slices as in v4-32x2, GPUs as in gpu:h100x8"
+    several = "several slices as in v4-32x2, GPUs as in gpu:h100x8, hosts of CPUs as in cpux2"
+    return f"{', '.join([*tpus, *gpus])}, cpu; {several}"

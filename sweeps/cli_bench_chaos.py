@@ -22,6 +22,14 @@ def chaos(
         int | None,
         typer.Option("--parallel", min=1, help="Cells at a time.  [default: cores]"),
     ] = None,
+    slice_name: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="TYPE",
+            help="Run on a fake slice, such as v4-16, whose hosts are killed.",
+        ),
+    ] = None,
     root: Annotated[
         str | None,
         typer.Option(
@@ -34,7 +42,7 @@ def chaos(
         bool, typer.Option("--json", help="For programs: JSON on standard output.")
     ] = False,
 ) -> int:
-    """Runs a small study while its workers, Ray and the driver are killed, then in peace.
+    """Runs a small study while its workers, hosts, Ray and the driver are killed, then in peace.
 
     Whenever it was killed, the same command is started again. At the end both have to have the
     same parameters bit for bit and the same rows, none lost and none double. Exit codes: 0 they
@@ -56,6 +64,7 @@ def chaos(
                 minutes=minutes,
                 seed=seed,
                 parallel=parallel or cores(),
+                slice_name=slice_name,
                 say=lambda text: print(text, file=out, flush=True),
             )
     finally:

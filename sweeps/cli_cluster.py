@@ -25,14 +25,17 @@ def fake(
     slices: Annotated[
         list[str] | None,
         typer.Option(
-            "--slice", metavar="TYPE", help="A whole slice, such as v4-16. May be repeated."
+            "--slice",
+            metavar="TYPE",
+            help="A whole slice, such as v4-16, or cpu, a host without. May be repeated.",
         ),
     ] = None,
 ) -> int:
     """Starts TPU slices that are not there, on this machine, until Ctrl-C.
 
     Every host is a Ray node whose JAX finds CPU devices, so a study of several hosts and several
-    kinds of slices runs on a laptop as it would on TPUs, only slower.
+    kinds of slices runs on a laptop as it would on TPUs, only slower. A slice that loses a host
+    (kill one of its raylets) is replaced.
     """
     from sweeps.cluster import quiet, temporary
     from sweeps.fake_slices import fake_slices
@@ -53,6 +56,8 @@ def fake(
                 )
                 while not stop.asked:
                     time.sleep(0.5)
+                    for lost, new in up.replace():
+                        print(f"{lost} has lost a host; {new} is up", file=terminal, flush=True)
         except KeyboardInterrupt:
             pass
     return INTERRUPTED

@@ -10,7 +10,7 @@ from study.hardware import HardwareError, slice_of
 from sweeps.check import Check
 from sweeps.grid import Study, StudyError, some
 from sweeps.placing import kinds
-from sweeps.pool import LOCAL, census, steady
+from sweeps.pool import LOCAL, census, cpu_hosts, steady
 
 
 def cluster_checks(study: Study | None, address: str | None) -> Iterator[Check]:
@@ -80,13 +80,16 @@ def placements(
         yield Check(
             verdict="fail",
             name=kind,
-            text=f"{_why_not(kind, kinds_here, alive)}: {len(ids)} cells cannot be placed "
-            f"({some(ids, 2)})",
+            text=f"{_why_not(kind, kinds_here, alive)}: {len(ids)} cells will wait for one "
+            f"({some(ids, 2)}); `study run` asks for it, which helps where the cluster scales by "
+            "itself",
         )
 
 
 def _why_not(kind: str, here: set[str], nodes: list[Any]) -> str:
     wanted = slice_of(kind)
+    if wanted.chip.kind == "cpu":
+        return f"of {wanted.hosts} hosts of CPUs only {len(cpu_hosts(nodes))} are up"
     hosts = Counter(
         (node.get("Labels") or {}).get("ray.io/tpu-slice-name")
         for node in nodes

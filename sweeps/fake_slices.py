@@ -54,6 +54,7 @@ class FakeSlices:
         with _current_cluster_kept():
             self._cluster.add_node(
                 num_cpus=cpus,
+                env_vars=_environment(devices=1),
                 object_store_memory=_STORE,
                 temp_dir=str(temp),
                 node_ip_address="127.0.0.1",
@@ -67,8 +68,10 @@ class FakeSlices:
     def add(self, kind: str) -> FakeSlice:
         """Starts all hosts of one more slice of `kind`."""
         wanted = slice_of(kind)
-        if wanted.chip.kind != "tpu" or wanted.slices != 1:
-            raise StudyError(f"--slice {kind}: give one TPU slice, such as v4-16, once for each")
+        if wanted.chip.kind == "gpu" or wanted.slices != 1:
+            raise StudyError(
+                f"--slice {kind}: give one TPU slice, such as v4-16, or cpu, once for each"
+            )
         made = FakeSlice(name=f"{wanted.pod}-{self._count}", kind=wanted)
         self._count += 1
         for rank in range(wanted.hosts):
@@ -76,12 +79,19 @@ class FakeSlices:
         self.slices[made.name] = made
         return made
 
-    def lose(self, name: str, *, host: int = 0) -> None:
-        """Kills a host without a word, as when a machine loses power; the others go with it."""
-        gone = self.slices.pop(name)
-        for node in [gone.hosts[host], *(n for n in gone.hosts if n is not gone.hosts[host])]:
+    def lose(self, name: str) -> None:
+        """Kills all hosts of a slice without a word, as when machines lose power."""
+        for node in self.slices.pop(name).hosts:
             with contextlib.suppress(AssertionError):  # its workers die a moment later
                 self._cluster.remove_node(node, allow_graceful=False)
+
+    def replace(self) -> Iterator[tuple[str, str]]:
+        """Puts a new slice in the place of each that has lost a host, as whoever rents them out
+        does; yields the names of both."""
+        for name, old in list(self.slices.items()):
+            if any(host.dead_processes() for host in old.hosts):
+                self.lose(name)
+                yield name, self.add(old.kind.pod).name
 
     def notice(self, name: str, *, seconds: float = DRAIN) -> None:
         """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
@@ -99,6 +109,22 @@ class FakeSlices:
                 int((time.time() + seconds) * 1000),
             )
 
+    def asked(self) -> list[str]:
+        """The kinds of slices that somebody waits for, once each, as an autoscaler is told."""
+        from ray import _raylet
+        from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+        raylet: Any = _raylet
+        state: Any = get_cluster_resource_state(raylet.GcsClient(address=self.address))
+        heads = {
+            name
+            for gang in state.pending_gang_resource_requests
+            for request in gang.requests
+            for name in request.resources_bundle
+            if name.startswith("TPU-") and name.endswith("-head")
+        }
+        return sorted(slice_of(head[len("TPU-") : -len("-head")]).pod for head in heads)
+
     def close(self) -> None:
         for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
             with contextlib.suppress(Exception):
@@ -111,7 +137,7 @@ def fake_slices(kinds: Sequence[str], temp: Path, *, cpus: int = 2) -> Iterator[
 
     Raises:
       HardwareError: there is no such slice.
-      StudyError: it is no TPU slice.
+      StudyError: it is neither a TPU slice nor a host of CPUs.
     """
     for kind in kinds:
         slice_of(kind)
@@ -144,14 +170,18 @@ def _current_cluster_kept() -> Iterator[None]:
 def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
     """What Ray is to know of one host, as it finds it on a real one."""
     chips = kind.chips_per_host
-    resources = {"TPU": chips, name: 1, f"accelerator_type:{kind.accelerator_type}": 1}
-    if rank == 0:
-        resources[f"TPU-{kind.pod_type}-head"] = 1
-    devices = chips * kind.chip.devices
-    return {
+    environment = _environment(devices=chips * kind.chip.devices)
+    found = {
         "num_cpus": 1,
         "node_ip_address": "127.0.0.1",
         "object_store_memory": _STORE,
+    }
+    if kind.chip.kind == "cpu":
+        return found | {"env_vars": environment}
+    resources = {"TPU": chips, name: 1, f"accelerator_type:{kind.accelerator_type}": 1}
+    if rank == 0:
+        resources[f"TPU-{kind.pod_type}-head"] = 1
+    return found | {
         "resources": resources,
         "labels": {
             "ray.io/tpu-slice-name": name,
@@ -159,14 +189,21 @@ def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
             "ray.io/tpu-topology": kind.topology,
             "ray.io/tpu-pod-type": kind.pod_type,
         },
-        "env_vars": {
+        "env_vars": environment
+        | {
             "TPU_NAME": name,
             "TPU_WORKER_ID": str(rank),
             "TPU_ACCELERATOR_TYPE": kind.pod_type,
             "TPU_TOPOLOGY": kind.topology,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_cpu_multi_thread_eigen=false",
-            "OMP_NUM_THREADS": "1",
         },
+    }
+
+
+def _environment(*, devices: int) -> dict[str, str]:
+    """What JAX is to find on a host."""
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_cpu_multi_thread_eigen=false",
+        "OMP_NUM_THREADS": "1",
     }

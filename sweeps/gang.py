@@ -25,6 +25,7 @@ from typing import Any, cast
 from study.cell import Execution, from_dict
 from study.hardware import Slice, slice_of
 from study.places import is_bucket, place
+from sweeps.pool import cores, cpu_hosts
 from sweeps.watch import Watched, watch
 from sweeps.worker import Outcome, Task, ended, load, note, outcome_of, take
 
@@ -68,6 +69,7 @@ def run_gang(task: Task, environment: dict[str, str]) -> Outcome:
 
 def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     os.environ.update(_QUICK)
+    import ray
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError
     from ray.train.v2.jax import JaxTrainer
@@ -79,16 +81,18 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     scratch = Path(tempfile.mkdtemp(prefix="study-gang-"))
     # Ray Train leaves files of its own beside the records; it insists that all hosts see them.
     storage = place(task.folder).parent / ".ray"
+    if wanted.chip.kind == "cpu":
+        environment = environment | {"JAX_PLATFORMS": "cpu"}
     trainer = JaxTrainer(
         work,
         train_loop_config={"task": asdict(task), "watched": asdict(watched)},
         jax_config=SliceBackend(
-            use_tpu=wanted.chip.kind != "gpu",  # on CPU hosts JAX_PLATFORMS says otherwise
+            use_tpu=wanted.chip.kind != "gpu",  # what it means on CPU hosts is to join them
             use_gpu=wanted.chip.kind == "gpu",
             logs=task.folder,
             nodes=str(scratch / "nodes.json"),
         ),
-        scaling_config=scaling(wanted),
+        scaling_config=scaling(wanted, cpu_hosts(ray.nodes())),
         run_config=RunConfig(
             name=place(task.folder).name,
             storage_path=str(storage),
@@ -116,8 +120,11 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
             shutil.rmtree(storage / place(task.folder).name, ignore_errors=True)
 
 
-def scaling(wanted: Slice) -> Any:
-    """How many workers, on what: one for each host, so that a host's chips are in one process."""
+def scaling(wanted: Slice, cpus: list[Any]) -> Any:
+    """How many workers, on what: one for each host, so that a host's chips are in one process.
+
+    cpus: the nodes that cells for hosts of CPUs may use, for others have cores too.
+    """
     from ray.train.v2.api.config import ScalingConfig
 
     if wanted.chip.kind == "tpu":
@@ -143,8 +150,12 @@ def scaling(wanted: Slice) -> Any:
             accelerator_type=wanted.accelerator_type,
             resources_per_worker={"GPU": wanted.chips_per_host},
         )
+    ids = ",".join(node["NodeID"] for node in cpus)  # with a space between two none is found
     return ScalingConfig(
-        num_workers=wanted.hosts, resources_per_worker={"CPU": 1}, placement_strategy="SPREAD"
+        num_workers=wanted.hosts,
+        resources_per_worker={"CPU": cores(cpus)},
+        placement_strategy="STRICT_SPREAD",
+        label_selector={"ray.io/node-id": f"in({ids})"},
     )
 
 

@@ -13,6 +13,7 @@ from study.cell import to_dict
 from study.places import removed
 from study.records import RecordError, write_failure
 from sweeps import ledger
+from sweeps.asking import Asking, short
 from sweeps.cluster import Cluster, cluster, gang_environment, quiet, slots, temporary
 from sweeps.gang import run_gang
 from sweeps.grid import Study, StudyError, one_line
@@ -67,6 +68,7 @@ class Sweep:
         self._held: set[str] = set()
         self._said: set[str] = set()
         self._looked = float("-inf")
+        self._asking = Asking()
 
     @property
     def parallel(self) -> int:
@@ -107,6 +109,7 @@ class Sweep:
             self.queue.give_back(job, 0.0)
         self.in_flight.clear()
         self.pool.running.clear()
+        self._asking.forget()
         return died
 
     def with_driver(self, up: Cluster) -> str | None:
@@ -156,6 +159,8 @@ class Sweep:
         if waiting:
             self.pool.look(waiting | set(self.pool.running), *up.machines())
             self.say_what_is_missing(waiting)
+        if set(self.kinds.values()) != {LOCAL}:
+            self._asking.want(short(self.queue, self.pool))
         for parked in (self.failed, self.cancelled):
             for job in list(parked):
                 self.look(job)
@@ -171,7 +176,10 @@ class Sweep:
             elif kind not in self._said:
                 self._said.add(kind)
                 count = sum(job.kind == kind for job in self.queue)
-                self.report.line(f"the cluster has no whole {kind}: {count} cells wait for one")
+                self.report.line(
+                    f"the cluster has no whole {kind}: {count} cells wait for one, which is asked "
+                    "for in case the cluster scales by itself"
+                )
 
     def submit(self, up: Cluster, driver: Path) -> None:
         """Starts what there is room for."""
@@ -283,6 +291,9 @@ class Sweep:
         self.failed.append(job)
         self.report.line(f"{job.entry.cell.id} failed: {error}")
 
+    def waits_for(self, job: Job) -> str:
+        return job.kind if self.pool.whole(job.kind) else f"{job.kind} (none is up)"
+
     def show(self) -> None:
         jobs = list(self.in_flight.values())
         for job in jobs:
@@ -294,7 +305,7 @@ class Sweep:
                 cells=self.cells,
                 over=self.over,
                 failed=len(self.failed),
-                waiting=Counter(job.kind for job in self.queue if job.kind != LOCAL),
+                waiting=Counter(self.waits_for(j) for j in self.queue if j.kind != LOCAL),
                 examples=sum(self.seen.values()),
                 target=self.target,
                 running=[

@@ -21,9 +21,8 @@ Node = Mapping[str, Any]  # as `ray.nodes()` shows one
 
 def kind_of(execution_slice: str | None) -> str:
     """The kind of machine of a cell, from its `Execution.slice`, in the one spelling we use."""
-    if execution_slice in (None, "cpu"):
-        return LOCAL
-    return _slice(str(execution_slice)).name
+    name = LOCAL if execution_slice is None else _slice(execution_slice).name
+    return LOCAL if name == "cpu" else name
 
 
 def pod_of(kind: str) -> str:
@@ -60,8 +59,8 @@ def census(
     if wanted.chip.kind == "gpu":
         return _gpus(wanted, here, available)
     if wanted.chip.kind == "cpu":
-        hosts = [n for n in here if n["Resources"].get("CPU") and not _labels(n)]
-        idle = sum(_free(n, "CPU", available) >= 1 for n in hosts)
+        hosts = cpu_hosts(here)
+        idle = sum(_free(n, "CPU", available) >= cores(hosts) for n in hosts)
         return Census(whole=len(hosts) // wanted.hosts, idle=idle // wanted.hosts)
     found = defaultdict(list)
     for node in here:
@@ -106,13 +105,18 @@ class Pool:
         """How many cells of the kind the cluster could run at once."""
         return self.caps[LOCAL] if kind == LOCAL else self._found.get(kind, Census()).whole
 
-    def room(self, kind: str) -> int:
-        """How many more cells of the kind may start now."""
+    def allowed(self, kind: str) -> int:
+        """How many more cells of the kind may start, if there are machines for them."""
         room = self.caps.get(kind, 10**6) - self.running[kind]
         if self.at_once is not None:
             room = min(room, self.at_once - self.running.total())
+        return max(0, room)
+
+    def room(self, kind: str) -> int:
+        """How many more cells of the kind may start now."""
+        room = self.allowed(kind)
         if kind == LOCAL:
-            return max(0, room)
+            return room
         found, each = self._found.get(kind, Census()), _units(kind)
         taken = sum(n * _units(k) for k, n in self.running.items() if pod_of(k) == pod_of(kind))
         ours = (found.whole * each - taken) // each
@@ -129,6 +133,17 @@ def steady(nodes: Iterable[Node]) -> list[str]:
         and not n["Resources"].get("GPU")
         and (n.get("Labels") or {}).get("ray.io/market-type") != "spot"
     ]
+
+
+def cpu_hosts(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes that are up and have cores and no accelerators."""
+    here = [n for n in nodes if n["Alive"] and n["Resources"].get("CPU")]
+    return [n for n in here if not _labels(n) and not n["Resources"].get("GPU")]
+
+
+def cores(hosts: Iterable[Node]) -> float:
+    """What a cell takes of each of `hosts`: all cores, where they are alike."""
+    return min((n["Resources"]["CPU"] for n in hosts), default=1.0)
 
 
 def _units(kind: str) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from study.flops import step_flops
 from sweeps import ledger
 from sweeps.grid import Study
 from sweeps.ledger import Entry
-from sweeps.pool import LOCAL, Pool, pod_of
+from sweeps.pool import LOCAL, Pool, kind_of, pod_of
 
 TRIES = 3  # of a cell that raises
 CRASHES = 5  # of a worker, in a row, in which its cell got no further
@@ -45,15 +46,39 @@ class Job:
     began: float = 0.0
 
 
-def priorities(study: Study, first: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
-    """What puts a cell before others, by its id: `first`, in this order, then its `priority`."""
+class Rank(NamedTuple):
+    """What puts a cell before others.
+
+    Attributes:
+      place: among those that are to be first, below 0; else 0.
+      priority: the highest first.
+      seconds: that it takes on its slice; 0 where nobody can tell.
+    """
+
+    place: int = 0
+    priority: int = 0
+    seconds: float = 0.0
+
+
+def priorities(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
+    """By the id of a cell: `first`, in this order, then its `priority`, then how long it takes."""
     place = {cell_id: i - len(first) for i, cell_id in enumerate(first)}
-    return {c.id: (place.get(c.id, 0), -study.execution_of(c).priority) for c in study.cells}
+    executions = {c.id: study.execution_of(c) for c in study.cells}
+    on_slices = {id for id, execution in executions.items() if kind_of(execution.slice) != LOCAL}
+    seconds: Mapping[str, float] = {}
+    if on_slices:
+        from sweeps import estimate  # half a second, which a local sweep need not wait for
+
+        seconds = estimate.seconds(study, on_slices)
+    return {
+        id: Rank(place.get(id, 0), execution.priority, seconds.get(id, 0.0))
+        for id, execution in executions.items()
+    }
 
 
 def in_order(
     entries: Sequence[Entry],
-    ahead: Mapping[str, tuple[int, int]] | None = None,
+    ahead: Mapping[str, Rank] | None = None,
     kinds: Mapping[str, str] | None = None,
 ) -> list[Entry]:
     """The entries that are to run, in the order in which their cells start.
@@ -64,11 +89,13 @@ def in_order(
     """
     ahead, kinds = ahead or {}, kinds or {}
 
-    def key(e: Entry) -> tuple[tuple[int, int], int, float]:
+    def key(e: Entry) -> tuple[int, int, float, int, float]:
+        rank = ahead.get(e.cell.id, Rank())
         local = kinds.get(e.cell.id, LOCAL) == LOCAL
+        left = 1 - e.progress.examples_seen / e.cell.examples
         # On a slice a step is arithmetic; here it has a price of its own.
         cost = ledger.cost(e.cell) if local else e.cell.steps * step_flops(e.cell).model
-        return ahead.get(e.cell.id, (0, 0)), e.cell.seed, -cost
+        return rank.place, -rank.priority, -rank.seconds * left, e.cell.seed, -cost * left
 
     return sorted((e for e in entries if e.to_run), key=key)
 
@@ -76,10 +103,11 @@ def in_order(
 class Queue:
     """Cells in the order in which they start, less those that wait out a back-off.
 
-    What has a priority comes first. Then all cells of the first seed come before those of the
-    next, so that what one cell compiled is in the cache when its twin starts, and a sweep that is
-    stopped half-way has whole seeds. Within a seed the longest come first, so that all machines
-    end together. Whether there is a machine for a cell is the pool's to say.
+    What has a priority comes first. Of cells on slices then those that have the longest to go, so
+    that all slices end together: a cell there may take days. Of local cells all of the first seed
+    come before those of the next, so that what one cell compiled is in the cache when its twin
+    starts, and a sweep that is stopped half-way has whole seeds; within a seed the longest come
+    first. Whether there is a machine for a cell is the pool's to say.
 
     Arguments:
       backoff: seconds before the first new try; doubles with each, up to `LONGEST`.
@@ -92,7 +120,7 @@ class Queue:
         entries: Sequence[Entry],
         *,
         backoff: float,
-        ahead: Mapping[str, tuple[int, int]] | None = None,
+        ahead: Mapping[str, Rank] | None = None,
         kinds: Mapping[str, str] | None = None,
     ):
         self.backoff = backoff

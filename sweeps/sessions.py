@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+DYING = 10.0  # seconds that the last processes get to be gone, once they were killed
+
 
 class Sessions:
     """Within a `with`: sessions that were started here; nothing of them is left after it."""
@@ -49,7 +51,7 @@ class Sessions:
             left = [member for pid in gone for member in members(pid)]
             if not left or time.monotonic() > until:
                 return left
-            time.sleep(0.2)
+            time.sleep(0.05)
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +60,7 @@ class Sessions:
         for pid, leader in self._leaders.items():
             self.kill(pid, members(pid))
             leader.wait()
+        self.outlived(DYING)
 
 
 def members(leader: int) -> list[int]:
@@ -69,6 +72,14 @@ def members(leader: int) -> list[int]:
 def processes(leader: int, name: str) -> list[int]:
     """Those that go by a name that begins so, or whose program has this name."""
     return [pid for pid in members(leader) if _goes_by(pid, name)]
+
+
+def has_word(pid: int, word: str) -> bool:
+    """Whether `word` is an argument of a process."""
+    try:
+        return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _session(pid: int) -> int | None:

@@ -1,7 +1,8 @@
 """A cluster of fake slices in a process of its own: fake_cluster.py KIND...
 
-Says its address, then does what lines on standard input say: "add KIND", "lose NAME",
-"notice NAME SECONDS". Answers each with a line.
+Says its address, then does what lines on standard input say: "add KIND", "kill NAME" (its last
+host only), "replace" (slices that have lost a host), "notice NAME SECONDS", "asked". Answers each
+with a line.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ if __name__ == "__main__":
             match line.split():
                 case ["add", kind]:
                     print(up.add(kind).name, file=out, flush=True)
-                case ["lose", name]:
-                    up.lose(name)
-                    print("lost", file=out, flush=True)
+                case ["kill", name]:
+                    (raylet,) = up.slices[name].hosts[-1].all_processes["raylet"]
+                    raylet.process.kill()
+                    print("killed", file=out, flush=True)
+                case ["replace"]:
+                    print(*(new for _, new in up.replace()), file=out, flush=True)
+                case ["asked"]:
+                    print(*up.asked(), ".", file=out, flush=True)
                 case ["notice", name, seconds]:
                     up.notice(name, seconds=float(seconds))
                     print("told", file=out, flush=True)

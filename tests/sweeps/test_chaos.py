@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from sweeps import chaos
 from sweeps.chaos_compare import of_arrays, of_rows
 from sweeps.grid import StudyError
-from sweeps.sessions import Sessions, members, processes
+from sweeps.sessions import Sessions, has_word, members, processes
 
 KEY = "train/loss"
 
@@ -78,6 +80,28 @@ def test_only_processes_of_the_own_session_are_killed(tmp_path):
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def test_hosts_that_are_killed_are_those_of_slices(tmp_path):
+    here = ("import subprocess, sys, time\n"
+            "for more in ([], ['--head'], []):\n"
+            "    subprocess.Popen(['raylet', '-c', 'import time; time.sleep(60)', *more],"
+            " executable=sys.executable)\n"
+            "time.sleep(60)")  # fmt: skip
+    with Sessions() as sessions:
+        up = sessions.start([sys.executable, "-c", here], tmp_path / "log")
+        while len(before := processes(up.pid, "raylet")) < 3:
+            assert up.poll() is None
+        (head,) = (pid for pid in before if has_word(pid, "--head"))
+        ground = chaos._Ground(slices=(up.pid, sessions))
+        rng = random.Random(0)
+        for left in (2, 1):
+            assert ground.kill("host", -1, sessions, rng)
+            while len(processes(up.pid, "raylet")) > left:  # dying takes a moment
+                time.sleep(0.01)
+        assert not ground.kill("host", -1, sessions, rng)
+        assert processes(up.pid, "raylet") == [head]
+        assert up.poll() is None
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):

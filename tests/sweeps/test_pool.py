@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from study.cell import Budget, Cell, Execution
-from study.hardware import slice_of
-from sweeps import ledger
+from study.cell import Budget, Cell, Data, Execution
+from study.hardware import HardwareError, slice_of
+from sweeps import estimate, ledger
+from sweeps.asking import bundles, short
 from sweeps.doctor_cluster import placements
-from sweeps.grid import Study, StudyError
+from sweeps.grid import Study, StudyError, find
 from sweeps.placing import caps, kinds
 from sweeps.pool import LOCAL, Pool, census, kind_of, steady
 from sweeps.queue import Queue, admitted, in_order, priorities
+from sweeps.select import select
 from sweeps.simulate import _nodes, simulate
 
 
@@ -47,6 +51,37 @@ def test_gpus_count_by_the_host():
     assert vars(census("gpu:h100", nodes, taken)) == {"whole": 16, "idle": 11}
     assert vars(census("gpu:h100x8", nodes, taken)) == {"whole": 2, "idle": 1}
     assert census("gpu:h200", nodes, {}).whole == 0
+
+
+def test_hosts_of_cpus_are_those_without_accelerators_and_are_taken_whole():
+    host = {"Alive": True, "Resources": {"CPU": 4.0}, "Labels": {}}
+    nodes = [host | {"NodeID": str(i)} for i in range(4)]
+    others = [
+        *_nodes("v4-16", 1),
+        {"NodeID": "g", "Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"NodeID": "head", "Alive": True, "Resources": {}, "Labels": {}},
+    ]
+    assert vars(census("cpux2", nodes + others, {})) == {"whole": 2, "idle": 2}
+    assert vars(census("cpux2", nodes, {"0": {"CPU": 3.0}})) == {"whole": 2, "idle": 1}
+    assert census("cpux5", nodes + others, {}).whole == 0
+    assert (kind_of("cpux2"), kind_of("cpux1"), kind_of("cpu")) == ("cpux2", LOCAL, LOCAL)
+    with pytest.raises(HardwareError, match="hosts of CPUs as in cpux2"):
+        kind_of("cpu:2")
+
+
+def test_machines_are_asked_for_where_a_cell_waits_and_as_many_as_may_be_used(tmp_path):
+    of = study(["v4-16", "v4-16", "v4-16x2", "v4-8", "gpu:h100", None])
+    pool = Pool(local=1, caps={"v4-8": 1})
+    waiting = queue(of, tmp_path)
+    pool.look(set(kinds(of).values()), _nodes("v4-16", 1), {})
+    assert short(waiting, pool) == {"v4-16": 1, "v4-16x2": 1, "v4-8": 1, "gpu:h100": 1}
+    pool.running["v4-16"] = pool.running["v4-8"] = 1
+    assert short(waiting, pool) == {"v4-16": 2, "v4-16x2": 1, "gpu:h100": 1}
+    gpu = {"NodeID": "g", "Alive": True, "Resources": {"GPU": 1.0, "accelerator_type:H100": 1.0}}
+    pool.look(set(kinds(of).values()), [gpu], {"g": {}})
+    assert "gpu:h100" not in short(waiting, pool)  # it is taken, and whoever has it is waited for
+    assert bundles("v5e-16x2") == [{"TPU-v5litepod-16-head": 1.0}] * 2
+    assert bundles("cpux2") == [{"CPU": 1.0}] * 2
 
 
 def test_room_counts_our_own_cells_before_ray_shows_them():
@@ -99,10 +134,12 @@ def test_max_parallel_is_by_kind_or_of_all():
 
 
 def test_a_doctor_says_which_cells_find_no_slice_and_why():
-    wanted = {"a": "v4-16", "b": "v4-8", "c": "v4-16x2", "d": "v6e-16", "e": LOCAL}
+    wanted = {"a": "v4-16", "b": "v4-8", "c": "v4-16x2", "d": "v6e-16", "e": LOCAL, "f": "cpux2"}
     nodes = _nodes("v4-16", 1) + _nodes("v4-8", 1)[:1]
     said = {c.name: c.text for c in placements(wanted, nodes, {}, ()) if c.verdict == "fail"}
-    assert sorted(said) == ["v4-16x2", "v6e-16"]
+    assert sorted(said) == ["cpux2", "v4-16x2", "v6e-16"]
+    assert "of 2 hosts of CPUs only 0" in said["cpux2"]
+    assert "1 cells will wait for one (d)" in said["v6e-16"]
     assert "1 of the 2 slices" in said["v4-16x2"]
     assert "it has v4-16, v4-8" in said["v6e-16"]
     broken = {c.name: c.text for c in placements(wanted, nodes[1:], {}, ()) if c.verdict == "fail"}
@@ -121,6 +158,31 @@ def test_a_simulated_study_takes_as_long_as_its_slices_allow(tmp_path):
     assert simulate(pair, ledger.read(pair, tmp_path), seconds, {"v4-16": 2}).makespan == 4.0
     with pytest.raises(StudyError, match="no v4-8"):
         simulate(of, ledger.read(of, tmp_path), seconds, {"v4-16": 2})
+
+
+def test_the_longest_cells_come_first_by_time_on_slices_of_all_seeds(tmp_path):
+    twice = select(find("table-8"), settings=['execution.slice="v4-32"'])
+    slow = min(twice.cells, key=lambda c: (-c.examples, c.batch_size))  # fewest FLOPs, most steps
+    cells = tuple(dataclasses.replace(c, seed=seed) for seed in (0, 1) for c in twice.cells)
+    both = dataclasses.replace(twice, cells=cells)
+    took = estimate.seconds(both, {c.id for c in cells})
+    order = [took[e.cell.id] for e in in_order(ledger.read(both, tmp_path), priorities(both))]
+    assert order == sorted(order, reverse=True)
+    assert order[2] == took[slow.id]  # after the largest batch of each seed
+    for count in (8, 16, 32):
+        found = simulate(both, ledger.read(both, tmp_path), took, {"v4-32": count})
+        assert found.makespan <= 1.02 * found.bound
+
+
+def test_without_a_word_on_one_cell_the_order_is_by_operations(tmp_path):
+    odd = study(["v4-16", "v4-16"])
+    unknown = dataclasses.replace(odd.cells[0], data=Data(dataset="absent", tokenizer="who"))
+    mixed = dataclasses.replace(
+        odd, cells=(*odd.cells, unknown), execution=lambda cell: Execution(slice="v4-16")
+    )
+    assert {rank.seconds for rank in priorities(mixed).values()} == {0.0}
+    order = in_order(ledger.read(mixed, tmp_path), priorities(mixed), kinds(mixed))
+    assert order[0].cell.steps == 11
 
 
 def test_hosts_of_the_table_are_those_of_the_simulation():

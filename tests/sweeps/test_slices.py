@@ -1,30 +1,59 @@
-"""Cells on slices: each on its own kind, whatever is taken away, and never twice."""
+"""Cells on slices: each on its own kind, whatever is taken away, and never twice.
+
+The slices, and the study of real cells on two hosts, are those of the README.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from analysis.lines import read_text
+from study.cell import Execution
+from study.throughput import CLOCKED
+from study.train import train
+from sweeps import bench_cells
+from sweeps.chaos_compare import of_rows
+from sweeps.select import select
+
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 DRIVER = str(HERE / "fake_driver.py")
 SLOW = {"FAKE_CELL_SECONDS": "0.5"}
+# A server of wandb's that nobody listens at, and a key for it.
+NO_WANDB = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0"}
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-class Slices:
-    """A cluster of fake slices that a test takes things away from."""
+def readme(verb: str) -> list[str]:
+    """The words after `study` of the README's command for fake slices that begins with `verb`."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", "")
+    (block,) = (b for b in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "cluster fake" in b)
+    (line,) = (x for x in block.splitlines() if x.startswith(f"study {verb}"))
+    return shlex.split(line, comments=True)[1:]
 
-    def __init__(self, process: subprocess.Popen[str]):
-        self.process = process
+
+class Slices:
+    """A cluster of fake slices that a test takes things away from.
+
+    folder: where files tell fake cells what to do.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path):
+        self.process, self.folder = process, folder
         self.address = self._line()
 
     def __call__(self, *words: str) -> str:
@@ -42,13 +71,15 @@ class Slices:
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory) -> Iterator[Slices]:
-    """One v4-16, of two hosts, and one v4-8."""
+    """The README's, a v4-16 of two hosts and a v4-8, and one more host of CPUs beside the head."""
+    kinds = [word for word in readme("cluster fake") if word[0] == "v"]
+    assert kinds == ["v4-16", "v4-8"]
     folder = tmp_path_factory.mktemp("cell")
     path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     # Workers find fake cells as their raylets do.
-    env = {**os.environ, "PYTHONPATH": path, "FAKE_CELL": str(folder), **SLOW}
+    env = {**os.environ, "PYTHONPATH": path, "FAKE_CELL": str(folder), **SLOW, **NO_WANDB}
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "fake_cluster.py"), "v4-16", "v4-8"],
+        [sys.executable, str(HERE / "fake_cluster.py"), *kinds, "cpu"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,8 +87,7 @@ def slices(tmp_path_factory) -> Iterator[Slices]:
         start_new_session=True,
     )
     try:
-        up = Slices(process)
-        yield up
+        yield Slices(process, folder)
     finally:
         process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -121,29 +151,98 @@ def kept_steps(root: Path, seed: int) -> list[int]:
 def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
     slices, start, wait_for, tmp_path, expected
 ):
-    root = tmp_path / "runs"
-    cells = ["0@v4-16", "1@v4-16", "2@v4-8"]
-    process = start(DRIVER, str(root), *cells, ADDRESS=slices.address, **SLOW)
+    """Meanwhile the disk of another study's records on another slice is full."""
+    root, other = tmp_path / "runs", tmp_path / "other"
+    cells = ["0@v4-16", "1@v4-16", "3@cpux2"]
+    (slices.folder / "2.full").write_text("1")
+    full = start(DRIVER, str(other), "2@v4-8", ADDRESS=slices.address)
+    process = start(DRIVER, str(root), *cells, ADDRESS=slices.address)
     wait_for(lambda: len(rows(root, 0)) >= 7 or len(rows(root, 1)) >= 7, 400)
     hit = 0 if rows(root, 0) else 1
-    slices("lose", "v4-16-0")  # both hosts, and not a word before
-    first = slices("add", "v4-16")
+    slices("kill", "v4-16-0")  # one of its hosts, and not a word before
+    wait_for(lambda: "v4-16" in slices("asked"))  # as an autoscaler would be told
+    first = slices("replace")
+    said, _ = full.communicate(timeout=400)
+    assert full.returncode == 1, said
+    assert "RecordError: cannot write there" in said
+    assert not list(other.glob("fake/*/FAILED.json"))  # the disk's fault, not the cell's
+    again = start(DRIVER, str(other), "2@v4-8", ADDRESS=slices.address)
     wait_for(lambda: sum(row["attempt"] == 2 for row in rows(root, hit)) >= 3, 300)
     slices("notice", first, "60")
     second = slices("add", "v4-16")
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    assert done(root) == {seed: expected(seed) for seed in range(3)}
-    where = {seed: [row["slice"] for row in rows(root, seed, "start")] for seed in range(3)}
+    assert done(root) == {seed: expected(seed) for seed in (0, 1, 3)}
+    where = {seed: [row["slice"] for row in rows(root, seed, "start")] for seed in (0, 1)}
     assert where[hit] == ["v4-16-0", first, second]
     assert where[1 - hit][0] in (first, second)  # whichever of the two asked first
-    assert where[2] == ["v4-8-1"]
     assert said.count("was taken away") == 2, said
+    assert not [noise for noise in ("raylet", "\x1b", "Warning") if noise in said], said
     before = [row["time"] for row in rows(root, hit) if row["attempt"] == 1]
-    assert rows(root, 2)[0]["time"] < before[-1] < rows(root, 1 - hit)[0]["time"]  # one waited
+    assert before[-1] < rows(root, 1 - hit)[0]["time"]  # one waited
     told = rows(root, hit, "start")[2]["step"]  # nothing that was trained before the notice is lost
     assert told == max(r["step"] for r in rows(root, hit) if r["attempt"] == 2)
-    for seed in range(3):
-        assert kept_steps(root, seed) == list(range(1, 21))
-    assert not list(root.glob("fake/*/FAILED.json"))
-    assert not list(root.glob("fake/*/lease.json"))
+    assert again.wait(200) == 0
+    assert done(other) == {2: expected(2)}
+    assert [row["slice"] for row in rows(other, 2, "start")] == ["v4-8-1", "v4-8-1"]
+    for seed, where_to in ((0, root), (1, root), (2, other), (3, root)):
+        assert kept_steps(where_to, seed) == list(range(1, 21))
+    for folder in root.glob("fake/*-s[013]-*"):
+        assert len(list((folder / "logs").iterdir())) == 2, folder  # a process on each host
+    assert not list(tmp_path.glob("*/fake/*/FAILED.json"))
+    assert not list(tmp_path.glob("*/fake/*/lease.json"))
+
+
+def final(folder: Path) -> dict[str, float]:
+    summary = json.loads((folder / "DONE.json").read_text())["summary"]
+    return {key: value for key, value in summary.items() if key not in CLOCKED}
+
+
+def starts(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in read_text(folder).splitlines()]
+    return [row for row in rows if row.get("event") == "start"]
+
+
+@pytest.mark.timeout(1200)
+def test_the_readmes_cells_on_two_hosts_outlive_their_driver_and_equal_one_process(
+    slices, start, session, wait_for, tmp_path
+):
+    """wandb is down all the while."""
+    (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
+    words = [slices.address if word == "ADDRESS" else word for word in readme("run")]
+    command = ("-c", "from sweeps.cli import main; main()", *words)
+    online = NO_WANDB | {"WANDB_MODE": "online"}
+    records = tmp_path / "runs" / "bench"
+
+    def trained() -> int:
+        paths = records.glob("*/metrics.jsonl")
+        return sum(path.read_text().count('"train/loss"') for path in paths)
+
+    killed = start(*command, **online)
+    wait_for(lambda: trained() >= 15, 400)
+    killed.kill()
+    assert not list(records.glob("*/DONE.json"))
+    again = start(*command, **online)
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, said
+    assert "2 done" in said, said
+    wait_for(lambda: session(killed.pid) == [])
+
+    set_to = [b for a, b in itertools.pairwise(words) if a == "--set" and "slice" not in b]
+    study = select(bench_cells.study(), only=["seed=0", "batch_size=256"], settings=set_to)
+    hit = max(study.cells, key=lambda cell: len(starts(records / cell.id)))  # was under way
+    assert len(starts(records / hit.id)) > 1
+    assert starts(records / hit.id)[0]["step"] == 0
+    alone, here = tmp_path / "alone" / hit.id, records / hit.id
+    train(hit, Execution(data_root=str(tmp_path / "data"), wandb=False), folder=alone, study="")
+    lines = of_rows(read_text(alone), read_text(here))
+    assert not [line for line in lines if "lost" in line or "twice" in line], lines
+    one, two = final(alone), final(here)
+    assert one.keys() == two.keys()
+    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=2e-3)
+    for cell in study.cells:
+        logs = "".join(p.read_text() for p in (records / cell.id / "logs").iterdir())
+        assert "wandb: 127.0.0.1 does not answer" in logs
+        assert not re.search("[Cc]heckpoint", logs), logs  # Orbax's forty lines for each
+        about = json.loads((records / cell.id / "cell.json").read_text())
+        assert about["devices"] == {"kind": "cpu", "count": 8, "processes": 2}
