@@ -123,6 +123,8 @@ def unlisted(table: tables.Table, inputs: Inputs) -> str | None:
 def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
     if not len(inputs.cells):
         return "the paper prints no numbers for it"
+    if why := table.attrs.get("why"):
+        return str(why)
     if not missing:
         return "no cell of the study belongs to it"
     metric = table.attrs.get("metric", inputs.quality)

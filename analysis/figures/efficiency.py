@@ -1,8 +1,8 @@
 """What a run costs by batch size: throughput, use of the hardware, and waiting for data.
 
 Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`). Throughput is the median over
-the logged lines of a cell; what records do not hold is not drawn. `study plan` draws what it
-predicted of memory and speed.
+the logged lines of a cell; what records do not hold is not drawn. Memory has a figure of its own,
+`memory`; `study plan` draws what it predicted of speed.
 """
 
 from __future__ import annotations
