@@ -32,7 +32,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     used = []
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         if panel.done.empty:
             continue
         done = panel.done.assign(series=panel.done["loss.kind"], x=panel.done["batch_size"])

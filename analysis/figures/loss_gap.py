@@ -29,7 +29,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     used = []
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         found = [
             row for key in _metrics(panel.done, inputs) for row in _gaps(panel.done, key, name)
         ]

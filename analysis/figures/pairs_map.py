@@ -17,7 +17,7 @@ from matplotlib.tri import Triangulation
 from analysis import panels, style
 from analysis.figures import points
 from analysis.figures.inputs import Inputs
-from analysis.figures.quality import label, missing_note
+from analysis.figures.quality import between, label, missing_note
 from analysis.panels import Panel
 from analysis.varying import keys, most, same_fields, with_fields
 
@@ -107,17 +107,10 @@ def _equal_pairs(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
         axes.plot(ends, pairs / ends, color="#bbbbbb", linewidth=0.6, linestyle=":", zorder=1)
 
 
-def _between(seeds: pd.Series) -> str:
-    least, most_of = int(seeds.min()), int(seeds.max())
-    if least == most_of:
-        return f"{least} seed{'s' if least > 1 else ''}"
-    return f"{least} to {most_of} seeds"
-
-
 def _notes(df: pd.DataFrame) -> list[str]:
     seeds = df[df["what"] == "seed"].groupby(["series", "x"]).size()
     lines = [
-        f"Numbers: means over {_between(seeds)}. Full lines: equal quality, "
+        f"Numbers: means over {between(seeds)}. Full lines: equal quality, "
         "between the points along straight lines in logarithms. Dotted: equal pairs per step, each "
         "four times the one below. All cells see the same number of examples. A small group also "
         "changes the prior odds of a pair, and with them what b = -10 means."

@@ -37,7 +37,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     used, missing = [], []
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         done = points.measured(panel.done, inputs.quality)
         fitted = [row for loss in LOSSES for row in _fits(inputs, done, loss, name)]
         if fitted:

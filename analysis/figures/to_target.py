@@ -33,7 +33,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     "critical" its result: x is B_crit with `low` and `high`, id says it in words.
     """
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         metric = _fixed_loss(panel.done)
         if metric is None:
             continue
