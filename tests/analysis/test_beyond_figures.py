@@ -160,6 +160,16 @@ def test_a_best_rate_on_the_edge_is_flagged(inputs):
     assert (best.loc[512, "what"], best.loc[512, "value"]) == ("edge", 1e-2)
 
 
+def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
+    cells = inputs.cells
+    several = cells["loss.pairs.kind"].eq("all") & cells["batch_size"].isin((128, 512))
+    other = cells["optimizer.learning_rate"] != 1e-3
+    waiting = cells.assign(status=cells["status"].mask(several & other, "not started"))
+    table = BEYOND["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
+    assert not len(table) and "two learning rates" in table.attrs["why"]
+    assert len(table.attrs["missing"]) == 4
+
+
 def test_one_slow_stretch_does_not_set_the_throughput(inputs):
     table = BEYOND["efficiency"].data(inputs)
     speed = table[table["panel"].str.startswith("throughput")]
