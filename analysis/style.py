@@ -21,7 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import text_to_path
 
 WIDTH, DPI = 3.5, 200  # inches: one column
 BODY, SMALL = 7.5, 6.0  # points
@@ -115,7 +117,7 @@ def figure(
       columns: panels side by side in each row, where not one; they are returned row by row.
     """
     head = textwrap.wrap(title, 58)
-    foot = [line for note in notes for line in textwrap.wrap(note, COLUMNS)]
+    foot = [line for note in notes for line in _lines(note)]
     above, below = (len(head) * BODY * 1.3 / 72 + 0.06), (len(foot) + 1) * LINE + 0.08
     total = above + sum(heights) + below
     fig = Figure(figsize=(WIDTH, total), dpi=DPI, layout="constrained")
@@ -138,6 +140,18 @@ def figure(
     )
     fig.text(0.985, 0.03 / total, footer, fontsize=SMALL - 0.5, color="#777777", ha="right")
     return fig, axes
+
+
+def _lines(note: str) -> list[str]:
+    """A note in lines of small text that end inside the figure; digits are wider than letters."""
+    font, columns = FontProperties(family=RC["font.family"], size=SMALL), COLUMNS
+    while True:
+        found = textwrap.wrap(note, columns)
+        points = [text_to_path.get_text_width_height_descent(x, font, False)[0] for x in found]
+        # Pixels take a little more than outlines, which are what is measured.
+        if max(points, default=0) <= 0.93 * WIDTH * 72 or columns < 40:
+            return found
+        columns -= 2
 
 
 def key(axes: Axes, handles: Sequence[Any], columns: int) -> None:

@@ -113,4 +113,5 @@ def _notes(df: pd.DataFrame) -> list[str]:
     if not df["low"].notna().any():
         lines = ["Pairs share a seed, and so their examples. One seed, so no interval."]
     lines += [f"{df.attrs['title']}."] if df.attrs.get("title") else []
-    return [*lines, *df.attrs.get("notes", ()), *missing_note(df.attrs.get("missing", []))]
+    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    return [*lines, *missing_note(df.attrs.get("missing", []))]

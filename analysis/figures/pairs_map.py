@@ -69,7 +69,8 @@ def draw(df: pd.DataFrame) -> Figure:
         shown = axes.scatter(x, y, c=value, cmap="cividis", s=60, zorder=3, edgecolors="white")
         for at_x, at_y, quality in zip(x, y, value, strict=True):
             axes.annotate(f"{quality:.1f}", (at_x, at_y), fontsize=style.SMALL, zorder=4,
-                          xytext=(0, 6), textcoords="offset points", ha="center")  # fmt: skip
+                          xytext=(0, 6), textcoords="offset points", ha="center",
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
         _equal_pairs(axes, x, y)
         for axis, levels in ((axes.xaxis, x), (axes.yaxis, y)):
             ticks = sorted(set(levels))

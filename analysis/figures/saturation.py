@@ -178,7 +178,8 @@ def _notes(df: pd.DataFrame) -> list[str]:
     ]
     if title := df.attrs.get("title"):
         lines.append(f"{title}.")
-    return [*lines, *df.attrs.get("notes", ()), *missing_note(df.attrs.get("missing", []))]
+    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    return [*lines, *missing_note(df.attrs.get("missing", []))]
 
 
 def _title(used: Sequence[panels.Panel]) -> str:
