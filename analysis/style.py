@@ -231,8 +231,8 @@ def settle(fig: Figure) -> None:
         engine.execute(fig)
         fig.set_layout_engine("none")
         for axes in fig.axes:
-            bounds = axes.get_position(original=True).bounds
-            axes.set_position([round(bound, 4) for bound in bounds])
+            left, bottom, width, height = axes.get_position(original=True).bounds
+            axes.set_position((round(left, 4), round(bottom, 4), round(width, 4), round(height, 4)))
 
 
 def save(fig: Figure, stem: Path) -> tuple[Path, Path]:

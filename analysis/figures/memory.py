@@ -83,12 +83,15 @@ def draw(df: pd.DataFrame) -> Figure:
             ["batch_size", "predicted_by", "measured_by"]
         ):
             colour = looks[int(size)].colour
-            face = colour if measured == "device" else "none"
             axes.plot(
                 mine["predicted_bytes"].astype(float),
                 mine["measured_bytes"].astype(float),
-                **{"linestyle": "", "marker": MARKERS[predicted], "markersize": 4.5},
-                **{"markeredgecolor": colour, "markerfacecolor": face, "markeredgewidth": 0.9},
+                linestyle="",
+                marker=MARKERS[predicted],
+                markersize=4.5,
+                markeredgecolor=colour,
+                markerfacecolor=colour if measured == "device" else "none",
+                markeredgewidth=0.9,
             )
         _scales(axes, df[["predicted_bytes", "measured_bytes"]].to_numpy(float))
         style.key(head, _handles(df, looks), 4)
