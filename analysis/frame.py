@@ -39,6 +39,7 @@ COLUMNS = (
     *("examples_seen", "pairs_seen", "attempts", "seconds", "parameters", "dataset_fingerprint"),
     *("code", "error", "dropped_lines", "superseded_rows", "content"),
 )
+MEMORY = ("memory.peak_bytes", "memory.source", "memory.compiled_bytes")
 
 Root = str | os.PathLike[str]
 Studies = str | Sequence[str] | None  # one, several, or all that there are
@@ -102,7 +103,10 @@ def cells(
     """Every cell of studies, one row each, whatever became of it.
 
     Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, `versions.*`
-    and `devices.*` of what trained it, and for cells that ended the last value of every metric.
+    and `devices.*` of what trained it, and for cells that ended the last value of every metric
+    and `MEMORY`, in bytes per device: the measured peak, whose it is ("device": the allocator's, of
+    the fullest device; "process": by how much the resident memory of this process grew), and what
+    XLA's memory analysis says of the compiled step. Records of older versions hold no memory.
     pairs_seen holds exact Python integers.
 
     Args:
@@ -207,6 +211,7 @@ def _cell(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dict[str, 
         **{f"seconds.{k}": v for k, v in seconds.items() if k != "total"},
         **_flatten(about.get("cell") or {}),
         **_flatten({key: about.get(key) or {} for key in ("versions", "devices")}),
+        **_flatten({"memory": (done or {}).get("memory") or {}}),
         **((done or {}).get("summary") or {}),
     }
 

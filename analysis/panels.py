@@ -7,7 +7,7 @@ named in `Panel.notes`: cells that differ in more than the panel's axes are neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frame import COLUMNS, FIELDS
+from analysis.varying import keys, most, values
 
 TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
 
@@ -54,11 +55,11 @@ class Panel:
         undone = self.cells[self.cells["status"] != "done"]
         named = [
             f"{name} ({status}{f': {error}' if error else ''})"
-            for name, status, error in _keys(undone, ("id", "status", "error"))
+            for name, status, error in keys(undone, ("id", "status", "error"))
         ]
         if self.cells.attrs.get("planned"):
             return named
-        have = set(_keys(self.cells, (*self.axes, "seed")))
+        have = set(keys(self.cells, (*self.axes, "seed")))
         wanted = product(self.points, _levels(self.cells["seed"]))
         holes = [(point, seed) for point, seed in wanted if (*point, seed) not in have]
         return named + [f"no record of {_label(point)} seed {seed}" for point, seed in holes]
@@ -103,9 +104,9 @@ def compositions(cells: pd.DataFrame) -> Panel:
     fields = [f for f in _fields(sigmoid) if f not in ("loss.pairs.kind", *AXES_PAIRS)]
     chosen = _most(masked, [*fields, "batch_size"], AXES_PAIRS)
     same = [*(f for f in fields if not f.startswith("loss.pairs.")), "batch_size"]
-    key = _keys(chosen, same)[0]
+    wanted = keys(chosen, same)[0]
     unmasked = sigmoid[sigmoid["loss.pairs.kind"] == "all"]
-    unmasked = unmasked[[k == key for k in _keys(unmasked, same)]]
+    unmasked = unmasked[[key == wanted for key in keys(unmasked, same)]]
     unmasked = unmasked.assign(**dict(zip(AXES_PAIRS, UNMASKED, strict=True)))
     if unmasked.empty:
         unmasked = unmasked.reindex(columns=chosen.columns).astype(chosen.dtypes.to_dict())
@@ -124,9 +125,8 @@ def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
     cells = cells[own & (number(cells, "budget.pairs") > 0)]
     passed = ("budget.", "loss.pairs.per_positive")
     fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
-    keys = _keys(cells, fields) if len(cells) and len(hard) else []
-    alike = _keys(hard, fields)[:1] if keys else []
-    chosen = cells[[key in alike for key in keys]] if keys else cells[:0]
+    alike = keys(hard, fields)[:1] if len(cells) else []
+    chosen = cells[[key in alike for key in keys(cells, fields)]] if alike else cells[:0]
     chosen = _most(chosen, ["budget.pairs"], AXES_PAIRS) if len(chosen) else chosen
     return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
 
@@ -148,9 +148,9 @@ def title(panel: Panel) -> str:
 
 def _budget(cells: pd.DataFrame) -> str:
     for unit in ("examples", "pairs", "steps"):
-        values = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
-        if values:
-            return f"{int(values[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
+        found = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
+        if found:
+            return f"{int(found[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
     return "budget unknown"
 
 
@@ -158,7 +158,7 @@ def _rates(cells: pd.DataFrame) -> str:
     column = "optimizer.learning_rate"
     by_rate = {rate: _levels(group["batch_size"]) for rate, group in cells.groupby(column)}
     varied = [f for f in _fields(cells) if f.startswith("optimizer.") and f != column]
-    varied = [f.removeprefix("optimizer.") for f in varied if len(set(_keys(cells, [f]))) > 1]
+    varied = [f.removeprefix("optimizer.") for f in varied if len({*values(cells[f])}) > 1]
     also = f", and {', '.join(varied)} with it" if varied else ""
     if len(by_rate) == 1:
         return f"learning rate {next(iter(by_rate)):.3g} throughout{also}"
@@ -175,8 +175,12 @@ def _ready(cells: pd.DataFrame) -> pd.DataFrame:
     if cells.empty:
         cells = cells.reindex(columns=list(dict.fromkeys([*COLUMNS, *cells])))
     cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
-    cells = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
-    cells = cells.astype({"batch_size": "int64", "seed": "int64"})
+    known = cells["loss.kind"].notna() & cells["batch_size"].notna()
+    cells = cells if known.all() else cells[known]
+    wrong = {name: "int64" for name in ("batch_size", "seed") if cells[name].dtype != "int64"}
+    cells = cells.astype(wrong) if wrong else cells
+    if cells["dataset_fingerprint"].notna().all():
+        return cells
     # A cell that never began does not know its data set's fingerprint: it is that of the others.
     prints = cells.groupby("data.dataset")["dataset_fingerprint"].transform(
         lambda column: column.mode().iloc[0] if column.notna().any() else None
@@ -188,36 +192,13 @@ def _fields(cells: pd.DataFrame) -> list[str]:
     return [c for c in cells.columns if c.startswith(FIELDS)] + ["dataset_fingerprint"]
 
 
-def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    listed = []
-    for column in columns:
-        values, unknown = cells[column].tolist(), cells[column].isna().tolist()
-        listed.append([None if u else v for v, u in zip(values, unknown, strict=True)])
-    return list(zip(*listed, strict=True)) if listed else [()] * len(cells)
-
-
 def _levels(column: pd.Series) -> list[Any]:
     return sorted(column.dropna().unique().tolist())
 
 
 def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
     """The cells equal in `fields` that fill most points of the axes with finished cells."""
-    if cells.empty:
-        return cells
-    keys, points = _keys(cells, fields), _keys(cells, axes)
-    done = (cells["status"] == "done").tolist()
-    examples = cells["examples"].fillna(0).tolist()
-    same: dict[tuple[Any, ...], list[int]] = {}
-    for i, key in enumerate(keys):
-        same.setdefault(key, []).append(i)
-
-    def score(key: tuple[Any, ...]) -> tuple[int, ...]:
-        finished = {points[i] for i in same[key] if done[i]}
-        every = {points[i] for i in same[key]}
-        return len(finished), len(every), len(same[key]), int(max(examples[i] for i in same[key]))
-
-    best = max(sorted(same, key=repr), key=score)  # sorted: the same of equals every time
-    return cells[[key == best for key in keys]]
+    return most(cells, keys(cells, fields), axes) if len(cells) else cells
 
 
 def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
@@ -229,7 +210,7 @@ def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     """
     if cells.empty:
         return cells
-    recipe = pd.Series(_keys(cells, fields), index=cells.index)
+    recipe = pd.Series(keys(cells, fields), index=cells.index)
     fixed = _most(cells, fields, AXES_BATCH)
     constant = recipe.loc[fixed.index[0]]
     by_rule: dict[int, Any] = {}
@@ -240,7 +221,7 @@ def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
         by_rule[size] = others[0] if others else constant
     follows = [by_rule[size] == key for size, key in zip(cells["batch_size"], recipe, strict=True)]
     ruled = cells[follows]
-    covered = [len(set(_keys(part, AXES_BATCH))) for part in (ruled, fixed)]
+    covered = [len(set(keys(part, AXES_BATCH))) for part in (ruled, fixed)]
     return ruled if covered[0] >= covered[1] else fixed
 
 
@@ -255,7 +236,7 @@ def _panel(
     notes: tuple[str, ...] = ()
     if len(left):
         fields = [f for f in _fields(pool) if f not in axes]
-        other = [f for f in fields if not set(_keys(left, [f])) <= set(_keys(chosen, [f]))]
+        other = [f for f in fields if not {*values(left[f])} <= {*values(chosen[f])}]
         count = f"{len(left)} cell{'s' if len(left) > 1 else ''}"
         notes = (f"{count} of other configurations left out (other {', '.join(other)})",)
     chosen.attrs = dict(pool.attrs)
@@ -329,9 +310,8 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
     }
 
 
-def longest(cells: pd.DataFrame, *, image: str) -> Panel:
-    """Of `by_budget` the longest with two batch sizes; else what `batch_sizes` takes."""
-    found = by_budget(cells, image=image)
+def longest(cells: pd.DataFrame, found: Mapping[int, Panel], *, image: str) -> Panel:
+    """Of what `by_budget` found the longest with two batch sizes; else what `batch_sizes` takes."""
     several = [b for b, panel in found.items() if panel.cells["batch_size"].nunique() > 1]
     if several:
         return found[max(several)]
@@ -348,9 +328,9 @@ def most_repeated(panel: Panel) -> Panel:
     """At each point of the axes the one setting that most seeds have."""
     if panel.cells.empty:
         return panel
-    keys = pd.Series(_keys(panel.cells, panel.axes), index=panel.cells.index)
+    points = pd.Series(keys(panel.cells, panel.axes), index=panel.cells.index)
     fields = [f for f in _fields(panel.cells) if f not in panel.axes]
-    parts = [_most(panel.cells[keys == key], fields, ("seed",)) for key in dict.fromkeys(keys)]
+    parts = [_most(panel.cells[points == at], fields, ("seed",)) for at in dict.fromkeys(points)]
     cells = pd.concat(parts)
     cells.attrs = dict(panel.cells.attrs)
     return Panel(cells=cells, axes=panel.axes, notes=panel.notes)
@@ -363,5 +343,5 @@ def with_fields(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def number(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
     """A numeric field; `otherwise` where a cell does not have it."""
-    values = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
-    return pd.to_numeric(values, errors="coerce").fillna(otherwise)
+    found = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
+    return pd.to_numeric(found, errors="coerce").fillna(otherwise)

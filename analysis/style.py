@@ -19,9 +19,13 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import text_to_path
 
-WIDTH = 3.5  # inches: one column
+WIDTH, DPI = 3.5, 200  # inches: one column
 BODY, SMALL = 7.5, 6.0  # points
 LINE = SMALL * 1.22 / 72  # inches per line of small text
 COLUMNS = 76  # characters of small text in one column
@@ -50,7 +54,7 @@ RC: dict[str, Any] = {
     "xtick.minor.visible": False,
     "pdf.fonttype": 42,
     "svg.hashsalt": "study",
-    "savefig.dpi": 200,
+    "savefig.dpi": DPI,
     "figure.facecolor": "white",
 }
 
@@ -113,10 +117,10 @@ def figure(
       columns: panels side by side in each row, where not one; they are returned row by row.
     """
     head = textwrap.wrap(title, 58)
-    foot = [line for note in notes for line in textwrap.wrap(note, COLUMNS)]
+    foot = [line for note in notes for line in _lines(note)]
     above, below = (len(head) * BODY * 1.3 / 72 + 0.06), (len(foot) + 1) * LINE + 0.08
     total = above + sum(heights) + below
-    fig = Figure(figsize=(WIDTH, total), layout="constrained")
+    fig = Figure(figsize=(WIDTH, total), dpi=DPI, layout="constrained")
     FigureCanvasAgg(fig)
     engine: Any = fig.get_layout_engine()
     engine.set(rect=(0, below / total, 1, sum(heights) / total), h_pad=0.05, w_pad=0.04)
@@ -136,6 +140,18 @@ def figure(
     )
     fig.text(0.985, 0.03 / total, footer, fontsize=SMALL - 0.5, color="#777777", ha="right")
     return fig, axes
+
+
+def _lines(note: str) -> list[str]:
+    """A note in lines of small text that end inside the figure; digits are wider than letters."""
+    font, columns = FontProperties(family=RC["font.family"], size=SMALL), COLUMNS
+    while True:
+        found = textwrap.wrap(note, columns)
+        points = [text_to_path.get_text_width_height_descent(x, font, False)[0] for x in found]
+        # Pixels take a little more than outlines, which are what is measured.
+        if max(points, default=0) <= 0.93 * WIDTH * 72 or columns < 40:
+            return found
+        columns -= 2
 
 
 def key(axes: Axes, handles: Sequence[Any], columns: int) -> None:
@@ -204,10 +220,29 @@ def examples_axis(axes: Axes, counts: Sequence[float], *, log: bool = True) -> N
         axes.set_xlim(counts[0] / 2, counts[0] * 2)
 
 
+def settle(fig: Figure) -> None:
+    """Lays the panels out, once for every format that the figure is saved in.
+
+    The solver's answer differs in its last digits from run to run, which would show in the pixels:
+    places are rounded to a ten-thousandth of the figure.
+    """
+    engine = fig.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.execute(fig)
+        fig.set_layout_engine("none")
+        for axes in fig.axes:
+            left, bottom, width, height = axes.get_position(original=True).bounds
+            axes.set_position((round(left, 4), round(bottom, 4), round(width, 4), round(height, 4)))
+
+
 def save(fig: Figure, stem: Path) -> tuple[Path, Path]:
     """`<stem>.png` and `<stem>.pdf`, the same bytes for the same figure."""
     png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
     with context():
-        fig.savefig(png, metadata={"Software": None})
-        fig.savefig(pdf, metadata={"CreationDate": None, "ModDate": None, "Producer": None})
+        settle(fig)
+        # `savefig` would draw each a second time, to measure what has been laid out already.
+        FigureCanvasAgg(fig).print_png(png, metadata={"Software": None})
+        undated = {"CreationDate": None, "ModDate": None, "Producer": None}
+        FigureCanvasPdf(fig).print_pdf(pdf, metadata=undated)
+        fig.set_dpi(DPI)
     return png, pdf

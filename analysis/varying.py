@@ -47,10 +47,19 @@ def same_fields(
     ]
 
 
+def values(column: pd.Series) -> list[Any]:
+    """The values of a column; what is missing is None."""
+    missing = column.isna()
+    if not missing.any():
+        return column.tolist()
+    return [None if gone else value for value, gone in zip(column, missing, strict=True)]
+
+
 def keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """The values of these columns, one tuple per cell; what is missing is None."""
-    table = cells[list(columns)].astype(object)
-    return list(table.where(table.notna(), None).itertuples(index=False, name=None))
+    if not columns:
+        return [()] * len(cells)
+    return list(zip(*(values(cells[column]) for column in columns), strict=True))
 
 
 def most(cells: pd.DataFrame, configurations: Sequence[Any], axes: Sequence[str]) -> pd.DataFrame:
@@ -70,7 +79,10 @@ def most(cells: pd.DataFrame, configurations: Sequence[Any], axes: Sequence[str]
         every = {points[row] for row in mine}
         return (len(finished), len(every), len(mine), max(lengths[row] for row in mine))
 
-    best = max(sorted(members, key=repr), key=score)  # sorted: the same of equals every time
+    scores = {name: score(name) for name in members}
+    highest = max(scores.values())
+    # Of equals the same every time.
+    best = min((name for name, own in scores.items() if own == highest), key=repr)
     return cells.iloc[members[best]]
 
 

@@ -1,11 +1,8 @@
-"""Runs from a wandb server, through `wandb.Api`.
+"""Runs from a wandb server, through `wandb.Api`: what is asked for, and how patiently.
 
-`scan_history` gives every row; with `keys` it would leave out the rows that lack one of them, so a
-group of keys is complete only if its keys were logged together in every row of every attempt, which
-nobody can know from outside (an evaluation or a newer version adds some). One scan of all keys is
-complete by itself, and one request per thousand rows. The server limits how often it may be asked:
-429, 5xx and broken connections are met with patience that grows, with jitter. A scan that breaks
-off goes on after its last row, and runs that were fetched whole are not fetched again.
+The server limits how often it may be asked: 429, 5xx and broken connections are met with patience
+that grows, with jitter. A scan that breaks off goes on after its last row, and runs that were
+fetched whole are not fetched again. Which scans a run takes is in `analysis.wandb_history`.
 """
 
 from __future__ import annotations
@@ -21,12 +18,12 @@ from typing import Any, TypeVar
 from analysis.errors import AnalysisError
 from analysis.places import content
 from analysis.record import parse
+from analysis.wandb_history import rows
 from analysis.wandb_runs import Run, write_record
 
 OVER = {"finished": "finished", "failed": "failed", "crashed": "failed", "killed": "failed"}
 MARK = ".pulled.json"  # of a run that was fetched whole
 TRIES, FIRST_WAIT, LONGEST_WAIT = 8, 1.0, 60.0  # seconds
-PAGE = 1000
 
 Got = TypeVar("Got")
 
@@ -100,7 +97,7 @@ def fetch(
             kept.append(run.id)
             continue
         mark.unlink(missing_ok=True)
-        history = _history(run, patient)
+        history = rows(run, patient)
         state = OVER.get(run.state, "running")
         config = dict(run.config)
         write_record(
@@ -141,19 +138,6 @@ class Patient:
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2**failures)
                 self._sleep(wait * (0.5 + self._random.random()))
         raise AnalysisError(f"wandb: {why} {TRIES} times; run the same again later, it goes on")
-
-
-def _history(run: Any, patient: Patient) -> list[dict[str, Any]]:
-    """All rows of a run, in order."""
-    rows: list[dict[str, Any]] = []
-
-    def go_on() -> None:
-        start = rows[-1]["_step"] + 1 if rows else 0
-        # one by one: what came before it broke off counts
-        rows.extend(dict(row) for row in run.scan_history(page_size=PAGE, min_step=start))
-
-    patient(go_on)
-    return rows
 
 
 def _passing(error: BaseException) -> str | None:

@@ -47,7 +47,13 @@ def verdicts(
     Raises:
       AnalysisError: no such root or study.
     """
-    return judge(frame.cells(root, study), metric=metric, read_rows=lambda: frame.rows(root, study))
+    cells = frame.cells(root, study, planned=planned, records=records)
+
+    def read_rows() -> pd.DataFrame:
+        rows = frame.rows(root, records or study)
+        return rows[rows["id"].isin(cells["id"])]
+
+    return judge(cells, metric=metric, read_rows=read_rows)
 
 
 def judge(

@@ -7,8 +7,9 @@
 A figure is a module with two functions and one line in `OWN` below:
 
 - `data(inputs: Inputs) -> DataFrame`, long, one row per mark; empty when no cell belongs to the
-  figure. `attrs` has "missing" (list of str), and may have "title", "notes", "metric" and
-  "provenance". Rows of the paper's own numbers have "paper" in a column `source`.
+  figure. `attrs` has "missing" (list of str), and may have "title", "notes", "metric",
+  "provenance" and, of a table without rows, "why". Rows of the paper's own numbers have "paper" in
+  a column `source`.
 - `draw(table) -> Figure`, from the columns alone: a table read back from its CSV draws too.
 """
 

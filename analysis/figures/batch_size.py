@@ -12,7 +12,7 @@ from analysis.figures.inputs import Inputs
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The SigLiT panel of a study, see `quality.data`."""
-    return quality.data(inputs.cells, image="cached", metric=inputs.quality_of(inputs.cells))
+    return quality.data(inputs, image="cached")
 
 
 def draw(df: pd.DataFrame) -> Figure:

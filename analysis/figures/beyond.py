@@ -9,6 +9,7 @@ from analysis.figures import (
     efficiency,
     gradient_noise,
     loss_gap,
+    memory,
     pairs_map,
     rate_by_batch,
     saturation,
@@ -25,4 +26,5 @@ BEYOND: Mapping[str, Any] = {
     "trajectories": trajectories,
     "gradient_noise": gradient_noise,
     "efficiency": efficiency,
+    "memory": memory,
 }

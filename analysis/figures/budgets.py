@@ -22,7 +22,7 @@ def table(inputs: Inputs, *, name: str, image: str, title: str) -> Table:
     Args:
       image: `model.image.kind`, see `panels.by_budget`.
     """
-    found = panels.by_budget(inputs.cells, image=image)
+    found = inputs.chosen(panels.by_budget, image=image)
     entries = [*_printed(name)]
     theirs = {_budget(entry.column) for entry in entries}
     # One batch size alone at a budget that the paper does not have belongs to another question.

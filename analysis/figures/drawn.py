@@ -123,11 +123,15 @@ def unlisted(table: tables.Table, inputs: Inputs) -> str | None:
 def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
     if not len(inputs.cells):
         return "the paper prints no numbers for it"
+    if why := table.attrs.get("why"):
+        return str(why)
     if not missing:
         return "no cell of the study belongs to it"
     metric = table.attrs.get("metric", inputs.quality)
+    others = _qualities(inputs.cells)
+    if metric in others:  # other cells of the study did
+        return "none of its cells has ended"
     reason = f"none of its cells has ended with {metric}"
-    others = [key for key in _qualities(inputs.cells) if key != metric]
     if len(others) > 6:
         others = [*others[:6], f"and {len(others) - 6} more"]
     return f"{reason}; metrics that they have: {', '.join(others)}" if others else reason

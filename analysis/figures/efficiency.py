@@ -1,8 +1,8 @@
 """What a run costs by batch size: throughput, use of the hardware, and waiting for data.
 
 Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`). Throughput is the median over
-the logged lines of a cell; what records do not hold is not drawn. `study plan` draws what it
-predicted of memory and speed.
+the logged lines of a cell; what records do not hold is not drawn. Memory has a figure of its own,
+`memory`; `study plan` draws what it predicted of speed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     used = []
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         if panel.done.empty:
             continue
         done = panel.done.assign(series=panel.done["loss.kind"], x=panel.done["batch_size"])

@@ -42,7 +42,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     """The points of the three panels, see `points`."""
     rows: list[dict[str, Any]] = []
     used, missing, titles = [], [], []
-    for name, panel in panels_of(inputs.cells).items():
+    for name, panel in panels_of(inputs).items():
         metric = retrieval(panel.cells) if name == "right" else inputs.quality_of(panel.cells)
         done = panel.done
         rows += points.ours(
@@ -66,13 +66,13 @@ def draw(df: pd.DataFrame) -> Figure:
     return beside.draw(df, SPECS, looks, title="Fig. 2: the effect of the batch size")
 
 
-def panels_of(cells: pd.DataFrame) -> dict[str, panels.Panel]:
+def panels_of(inputs: Inputs) -> dict[str, panels.Panel]:
     """The cells of the three panels."""
-    cells = panels.plain(cells)
+    images = {"left": "cached", "middle": "vit"}
+    budgets = {name: inputs.chosen(panels.by_budget, image=i) for name, i in images.items()}
     return {
-        "left": panels.longest(cells, image="cached"),
-        "middle": panels.longest(cells, image="vit"),
-        "right": by_language(cells),
+        **{n: panels.longest(inputs.cells, budgets[n], image=i) for n, i in images.items()},
+        "right": inputs.chosen(by_language),
     }
 
 

@@ -28,7 +28,7 @@ LOOKS = {
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The points, see `points`; x is examples seen."""
-    found = panels.by_budget(inputs.cells, image="cached")
+    found = inputs.chosen(panels.by_budget, image="cached")
     rows: list[dict[str, Any]] = []
     notes, missing, used = [], [], []
     sizes = _sizes(found)

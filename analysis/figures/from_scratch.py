@@ -12,7 +12,7 @@ from analysis.figures.inputs import Inputs
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The SigLIP panel of a study, see `quality.data`."""
-    return quality.data(inputs.cells, image="vit", metric=inputs.quality_of(inputs.cells))
+    return quality.data(inputs, image="vit")
 
 
 def draw(df: pd.DataFrame) -> Figure:

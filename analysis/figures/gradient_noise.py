@@ -30,7 +30,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     if not {NOISE, SIGNAL} <= set(inputs.cells):
         return points.frame([])
     for image in ("cached", "vit"):
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         done = panel.done[panel.done["loss.kind"] == "sigmoid"]
         if len(done) and {NOISE, SIGNAL} <= set(inputs.rows):
             rows = inputs.rows

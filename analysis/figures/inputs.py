@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ import pandas as pd
 from analysis import frame, paper
 from analysis.errors import AnalysisError
 from analysis.panels import TOP1
+
+Chosen = TypeVar("Chosen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Inputs:
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
     metric: str | None = None
     read_items: Callable[[str, str], np.ndarray | None] = lambda cell, metric: None
+    _chosen: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def quality(self) -> str:
@@ -42,6 +45,17 @@ class Inputs:
         it; else the built-in studies' own."""
         known = (key for key in cells if cells[key].notna().any())
         return self.metric or paper.measured_on(known, benchmark) or TOP1
+
+    def chosen(self, choose: Callable[..., Chosen], **how: Hashable) -> Chosen:
+        """What a function of `panels` chooses of these cells, chosen once for all figures.
+
+        >>> inputs.chosen(panels.batch_sizes, image="cached")
+        """
+        key = (choose, *sorted(how.items()))
+        if key not in self._chosen:
+            self._chosen[key] = choose(self.cells, **how)
+        found: Chosen = self._chosen[key]
+        return found
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:

@@ -29,7 +29,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     used = []
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         found = [
             row for key in _metrics(panel.done, inputs) for row in _gaps(panel.done, key, name)
         ]
@@ -113,4 +113,5 @@ def _notes(df: pd.DataFrame) -> list[str]:
     if not df["low"].notna().any():
         lines = ["Pairs share a seed, and so their examples. One seed, so no interval."]
     lines += [f"{df.attrs['title']}."] if df.attrs.get("title") else []
-    return [*lines, *df.attrs.get("notes", ()), *missing_note(df.attrs.get("missing", []))]
+    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    return [*lines, *missing_note(df.attrs.get("missing", []))]

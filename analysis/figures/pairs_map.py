@@ -17,7 +17,7 @@ from matplotlib.tri import Triangulation
 from analysis import panels, style
 from analysis.figures import points
 from analysis.figures.inputs import Inputs
-from analysis.figures.quality import label, missing_note
+from analysis.figures.quality import between, label, missing_note
 from analysis.panels import Panel
 from analysis.varying import keys, most, same_fields, with_fields
 
@@ -69,7 +69,8 @@ def draw(df: pd.DataFrame) -> Figure:
         shown = axes.scatter(x, y, c=value, cmap="cividis", s=60, zorder=3, edgecolors="white")
         for at_x, at_y, quality in zip(x, y, value, strict=True):
             axes.annotate(f"{quality:.1f}", (at_x, at_y), fontsize=style.SMALL, zorder=4,
-                          xytext=(0, 6), textcoords="offset points", ha="center")  # fmt: skip
+                          xytext=(0, 6), textcoords="offset points", ha="center",
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
         _equal_pairs(axes, x, y)
         for axis, levels in ((axes.xaxis, x), (axes.yaxis, y)):
             ticks = sorted(set(levels))
@@ -107,17 +108,10 @@ def _equal_pairs(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
         axes.plot(ends, pairs / ends, color="#bbbbbb", linewidth=0.6, linestyle=":", zorder=1)
 
 
-def _between(seeds: pd.Series) -> str:
-    least, most_of = int(seeds.min()), int(seeds.max())
-    if least == most_of:
-        return f"{least} seed{'s' if least > 1 else ''}"
-    return f"{least} to {most_of} seeds"
-
-
 def _notes(df: pd.DataFrame) -> list[str]:
     seeds = df[df["what"] == "seed"].groupby(["series", "x"]).size()
     lines = [
-        f"Numbers: means over {_between(seeds)}. Full lines: equal quality, "
+        f"Numbers: means over {between(seeds)}. Full lines: equal quality, "
         "between the points along straight lines in logarithms. Dotted: equal pairs per step, each "
         "four times the one below. All cells see the same number of examples. A small group also "
         "changes the prior odds of a pair, and with them what b = -10 means."

@@ -25,12 +25,7 @@ def ours(cells: pd.DataFrame, panel: str, metric: str) -> list[dict[str, Any]]:
     """
     known = measured(cells, metric)
     common = {"panel": panel, "source": "ours", "metric": metric}
-    rows = [
-        common
-        | {"series": row["series"], "what": "seed", "x": row["x"], "value": row[metric]}
-        | {"seed": row["seed"], "id": row["id"]}
-        for _, row in known.iterrows()
-    ]
+    rows = _seeds(known, common)
     means = pooled_means(by_group(known, ["series", "x"], metric))
     for series, x in sorted(means.means):
         value, low, high = means.mean((series, x))
@@ -56,12 +51,7 @@ def curves(
     table = table.merge(cells[["id", "series", "seed"]], on="id")
     table = table[np.isfinite(table[metric].astype(float))].rename(columns={"examples_seen": "x"})
     common = {"panel": panel, "source": "ours", "metric": metric}
-    found = [
-        common
-        | {"series": row["series"], "what": "seed", "x": row["x"], "value": row[metric]}
-        | {"seed": row["seed"], "id": row["id"]}
-        for _, row in table.iterrows()
-    ]
+    found = _seeds(table, common)
     for series, group in table.groupby("series", sort=False):
         at = group.groupby("x")[metric].agg(["mean", "count"])
         at = at[at["count"] == group["id"].nunique()]
@@ -70,6 +60,15 @@ def curves(
             for x, value, n in at.itertuples(name=None)
         ]
     return found
+
+
+def _seeds(table: pd.DataFrame, common: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        common
+        | {"series": row["series"], "what": "seed", "x": row["x"], "value": row[common["metric"]]}
+        | {"seed": row["seed"], "id": row["id"]}
+        for _, row in table.iterrows()
+    ]
 
 
 def printed(

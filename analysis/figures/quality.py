@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from analysis import panels, paper, style
 from analysis.errors import AnalysisError
 from analysis.figures import marks
+from analysis.figures.inputs import Inputs
 from analysis.intervals import ASSUMPTION, by_group, paired_differences, pooled_means
 from analysis.panels import TOP1
 
@@ -18,7 +19,7 @@ LOSSES = ("sigmoid", "softmax")
 COLUMNS = ("panel", "series", "what", "batch_size", "seed", "value", "low", "high", "n", "id")
 
 
-def data(cells: pd.DataFrame, *, image: str, metric: str = TOP1) -> pd.DataFrame:
+def data(inputs: Inputs, *, image: str) -> pd.DataFrame:
     """The points of a batch-size figure, long: one row per dot, mean or difference.
 
     Columns: panel ("ours", "difference", "paper"), series, what ("seed", "mean"), batch_size,
@@ -27,9 +28,9 @@ def data(cells: pd.DataFrame, *, image: str, metric: str = TOP1) -> pd.DataFrame
 
     Args:
       image: "cached" (SigLiT) or "vit" (both towers from scratch), see `panels.batch_sizes`.
-      metric: the column of quality, larger is better.
     """
-    panel = panels.batch_sizes(cells, image=image)
+    panel = inputs.chosen(panels.batch_sizes, image=image)
+    metric = inputs.quality_of(inputs.cells)
     done = _measured(panel.done, metric)
     rows = [*_ours(done, metric), *_difference(done, metric)]
     missing = panel.missing()
@@ -99,6 +100,14 @@ def notes(df: pd.DataFrame) -> list[str]:
         intervals = f"Dots: {many}, so no interval can be given."
     lines = [intervals, *(f"{note}." for note in df.attrs.get("notes", ()))]
     return lines + missing_note(df.attrs.get("missing", ()))
+
+
+def between(seeds: pd.Series) -> str:
+    """How many seeds there are at each point, from their numbers."""
+    least, most = int(seeds.min()), int(seeds.max())
+    if least == most:
+        return f"{least} seed{'s' if least > 1 else ''}"
+    return f"{least} to {most} seeds"
 
 
 def missing_note(missing: list[str], most: int = 4) -> list[str]:

@@ -38,14 +38,17 @@ def data(inputs: Inputs) -> pd.DataFrame:
         return points.frame([])
     done = panel.done.assign(series=panel.done["batch_size"], x=panel.done[RATE])
     rows = points.ours(done, "response", inputs.quality)
-    rows += _best([row for row in rows if row["what"] == "mean"])
+    best = _best([row for row in rows if row["what"] == "mean"])
     kind = chosen["loss.kind"].iloc[0]
-    return points.frame(
-        rows,
+    table = points.frame(
+        [*rows, *best] if best else [],
         panels=[panel],
         missing=points.unmeasured(panel, inputs.quality),
         title=f"{kind}; {panels.title(panel).partition('; learning rate')[0]}",
     )
+    if not best:
+        table.attrs["why"] = "no batch size has cells that ended at two learning rates"
+    return table
 
 
 def draw(df: pd.DataFrame) -> Figure:

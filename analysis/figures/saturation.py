@@ -37,7 +37,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     used, missing = [], []
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         done = points.measured(panel.done, inputs.quality)
         fitted = [row for loss in LOSSES for row in _fits(inputs, done, loss, name)]
         if fitted:
@@ -178,7 +178,8 @@ def _notes(df: pd.DataFrame) -> list[str]:
     ]
     if title := df.attrs.get("title"):
         lines.append(f"{title}.")
-    return [*lines, *df.attrs.get("notes", ()), *missing_note(df.attrs.get("missing", []))]
+    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    return [*lines, *missing_note(df.attrs.get("missing", []))]
 
 
 def _title(used: Sequence[panels.Panel]) -> str:

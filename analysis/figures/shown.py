@@ -32,5 +32,6 @@ def pixels(fig: Figure, *, dpi: int = DPI) -> bytes:
     """A drawn figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     with style.context():
+        style.settle(fig)
         fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

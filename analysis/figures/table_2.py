@@ -28,7 +28,7 @@ def table(inputs: Inputs) -> Table:
         )
         for _, row in printed.iterrows()
     ]
-    panel = fig_2.by_language(inputs.cells)
+    panel = inputs.chosen(fig_2.by_language)
     done = panel.done
     metrics = {(IMAGENET,): inputs.quality_of(done)}
     recall = fig_8.languages(done, "text_to_image")

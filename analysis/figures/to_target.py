@@ -33,7 +33,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     "critical" its result: x is B_crit with `low` and `high`, id says it in words.
     """
     for image, name in IMAGES.items():
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         metric = _fixed_loss(panel.done)
         if metric is None:
             continue
@@ -180,12 +180,13 @@ def _linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
     if len(means):
         first = means.loc[means["x"].astype(float).idxmin()]
         ends = np.array([first["x"], max(_sizes(df))], float)
-        steps = first["value"] * first["x"] / ends
-        axes.plot(ends, steps, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-        middle = len(means) // 2
-        at = (float(means["x"].iloc[middle]), float(means["value"].iloc[middle]))
-        axes.annotate("perfect scaling", at, fontsize=style.SMALL, color="#777777", ha="right",
-                      va="top", xytext=(-2, -6), textcoords="offset points")  # fmt: skip
+        if ends[0] == ends[1]:
+            return
+        work = first["value"] * first["x"]
+        axes.plot(ends, work / ends, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+        x = float(ends[0] ** 0.25 * ends[1] ** 0.75)  # where few marks are
+        axes.annotate("perfect scaling", (x, work / x), fontsize=style.SMALL, color="#777777",
+                      xytext=(2, 2), textcoords="offset points")  # fmt: skip
 
 
 def _pareto(axes: Axes, df: pd.DataFrame) -> None:
@@ -214,12 +215,17 @@ def _pareto(axes: Axes, df: pd.DataFrame) -> None:
 def _notes(df: pd.DataFrame) -> list[str]:
     late = df[(df["what"] == "censored") & (df["panel"] == "examples")]
     lines = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
+    if len(late):
+        lines.append(
+            f"Hollow triangles: {len(late)} cells that did not reach it, drawn at their end: a "
+            "lower bound; their batch sizes are in no fit."
+        )
     lines.append(
-        f"Hollow triangles: {len(late)} cells that did not reach it, drawn at their end: a lower "
-        "bound; their batch sizes are in no fit. Values along a run depend on its schedule: a run "
-        "made to end there would get there sooner. Lines: steps and examples on a hyperbola, "
-        "E = E_min + S_min B, B_crit = E_min / S_min."
+        "Values along a run depend on its schedule: a run made to end there would get there "
+        "sooner. Lines: steps and examples on a hyperbola, E = E_min + S_min B, "
+        "B_crit = E_min / S_min."
     )
     found = df[df["what"] == "critical"]
     lines += [f"{row['series']}: {row['id']}." for _, row in found.iterrows()]
-    return [*lines, *df.attrs.get("notes", ()), *missing_note(df.attrs.get("missing", []))]
+    lines += [f"{note}." for note in df.attrs.get("notes", ())]
+    return [*lines, *missing_note(df.attrs.get("missing", []))]

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis import panels, style
 from analysis.figures import marks, points
 from analysis.figures.inputs import Inputs
-from analysis.figures.quality import missing_note
+from analysis.figures.quality import between, missing_note
 from analysis.figures.rate_by_batch import style_of
 
 QUANTITIES = {
@@ -34,7 +35,7 @@ LOGARITHMIC = ("train/t", "train/grad_norm", "train/update_norm")
 def data(inputs: Inputs) -> pd.DataFrame:
     """Panel is the quantity, series the batch size, x the examples seen; see `points.curves`."""
     for image in ("cached", "vit"):
-        panel = panels.batch_sizes(inputs.cells, image=image)
+        panel = inputs.chosen(panels.batch_sizes, image=image)
         done = panel.done[panel.done["loss.kind"] == "sigmoid"]
         if len(done):
             done = done.assign(series=done["batch_size"])
@@ -48,10 +49,10 @@ def draw(df: pd.DataFrame) -> Figure:
     names = [name for name in QUANTITIES if (df["panel"] == name).any()]
     sizes = sorted({int(size) for size in df["series"]})
     looks = dict(zip(sizes, style_of(sizes), strict=True))
-    pairs = -(-len(names) // 2)
+    pairs, across = -(-len(names) // 2), 5
     with style.context():
         fig, axes = style.figure(
-            heights=[0.18 * -(-len(sizes) // 6), *[1.15] * pairs],
+            heights=[0.18 * -(-len(sizes) // across), *[1.15] * pairs],
             columns=[1, *[2] * pairs],
             title="What training does at each batch size (sigmoid)",
             notes=_notes(df),
@@ -66,7 +67,7 @@ def draw(df: pd.DataFrame) -> Figure:
             )
             for size in sizes
         ]
-        style.key(axes[0], handles, columns=6)
+        style.key(axes[0], handles, columns=across)
         for one, name in zip(axes[1:], names, strict=False):
             for (size, what, _), line in lines(df[df["panel"] == name]):
                 thin: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.4} if what == "seed" else {}
@@ -77,7 +78,7 @@ def draw(df: pd.DataFrame) -> Figure:
                 # The first and last updates of a schedule are as good as none.
                 one.set_ylim(max(known.min(), known.max() / 1e3) / 1.1, known.max() * 1.1)
                 marks.plain_log(one)
-            one.xaxis.set_major_locator(_few())
+            one.xaxis.set_major_locator(MaxNLocator(3))
             one.xaxis.set_major_formatter(lambda x, _: style.count(x))
         for one in axes[1 + len(names) :]:
             one.set_axis_off()
@@ -92,20 +93,12 @@ def lines(df: pd.DataFrame) -> Any:
     return ((key, line) for key, line in keyed.groupby(["series", "what", "id"]))
 
 
-def _few() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(3)
-
-
 def _notes(df: pd.DataFrame) -> list[str]:
-    cells = (
-        df.loc[df["what"] == "seed", ["series", "id"]].drop_duplicates().groupby("series").size()
-    )
-    seeds = f"{cells.min()} to {cells.max()}" if cells.min() != cells.max() else f"{cells.min()}"
+    cells = df.loc[df["what"] == "seed", ["series", "id"]].drop_duplicates()
+    seeds = between(cells.groupby("series").size())
     said = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
     said.append(
-        f"{seeds} seeds of each batch size: thin lines; full: their mean. Of the last step of each "
+        f"{seeds} of each batch size: thin lines; full: their mean. Of the last step of each "
         "logged stretch. The mean logit of negatives is over all of them."
     )
     ends = df[(df["what"] == "seed") & (df["panel"] == "train/b")]

@@ -90,6 +90,7 @@ def _data_uri(fig: Figure) -> str:
 def _saved(fig: Figure, kind: str, **more: Any) -> bytes:
     buffer = io.BytesIO()
     with style.context():
+        style.settle(fig)
         fig.savefig(buffer, format=kind, **more)
     return buffer.getvalue()
 

@@ -62,23 +62,28 @@ class Writer:
     def folder(self, cell):
         return self.root / self.study / cell.id
 
-    def begin(self, cell, step=0):
+    def begin(self, cell, step=0, **more):
         record = Record(self.folder(cell))
-        record.begin(about(cell), seen=seen(cell, step))
+        record.begin(about(cell) | more, seen=seen(cell, step))
         return record
 
-    def done(self, cell, top1=None, status="done", **summary):
-        """A finished cell whose last metrics are `summary` (underscores stand for "train/")."""
+    def done(self, cell, top1=None, status="done", memory=None, devices=None, **summary):
+        """A finished cell whose last metrics are `summary`, each under "train/".
+
+        memory: as DONE.json holds it; None is a record of before it did.
+        """
         metrics = {f"train/{name}": value for name, value in summary.items()}
         if top1 is not None:
             metrics[TOP1] = float(top1)
-        record = self.begin(cell)
+        record = self.begin(cell, devices=devices or {})
         record.row(seen(cell, cell.steps), **metrics)
+        more = {} if memory is None else {"memory": memory}
         record.finish(
             seen(cell, cell.steps),
             status=status,
             summary=metrics,
             seconds={"total": 2.0, "train": 1.5},
+            **more,
         )
         return cell
 

@@ -35,6 +35,9 @@ def row(size, loss, seed, value, **more):
         "dataset_fingerprint": "f",
         "content": f"{size}{loss}{seed}{more}",
         "optimizer.learning_rate": 1e-3,
+        "memory.peak_bytes": 2**20 * size,
+        "memory.source": "device",
+        "memory.compiled_bytes": 2**20 * size // 2,
         TOP1: value,
         **loss,
         **more,
@@ -155,6 +158,16 @@ def test_a_best_rate_on_the_edge_is_flagged(inputs):
     best = table[table["panel"] == "best"].set_index("x")
     assert (best.loc[128, "what"], best.loc[128, "value"]) == ("inside", 1e-3)
     assert (best.loc[512, "what"], best.loc[512, "value"]) == ("edge", 1e-2)
+
+
+def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
+    cells = inputs.cells
+    several = cells["loss.pairs.kind"].eq("all") & cells["batch_size"].isin((128, 512))
+    other = cells["optimizer.learning_rate"] != 1e-3
+    waiting = cells.assign(status=cells["status"].mask(several & other, "not started"))
+    table = BEYOND["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
+    assert not len(table) and "two learning rates" in table.attrs["why"]
+    assert len(table.attrs["missing"]) == 4
 
 
 def test_one_slow_stretch_does_not_set_the_throughput(inputs):

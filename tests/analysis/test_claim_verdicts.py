@@ -199,6 +199,16 @@ def test_the_table_fits_a_terminal_and_json_has_no_nan(writer):
     assert [value["name"] for value in values] == [claim.name for claim in CLAIMS]
 
 
+def test_a_study_that_shares_its_records_is_judged_on_its_own_cells(writer):
+    writer.batch_panel(RISING_THEN_FALLING, FLAT)
+    every = cells(writer.root, writer.study)
+    own = every[every["batch_size"] <= every["batch_size"].median()]
+    plans = [{"id": name} for name in own["id"]]
+    found = verdicts(writer.root, "mine", planned=plans, records=writer.study)
+    assert to_json(found) == to_json(judge(own.reset_index(drop=True)))
+    assert to_json(found) != to_json(judge(every))
+
+
 def test_a_missing_study_is_one_line(writer):
     with pytest.raises(AnalysisError, match="no study 'nope'"):
         verdicts(writer.root, "nope")

@@ -45,7 +45,7 @@ def test_the_intervals_of_the_saturation_batch_hold_it():
     """A 95 % interval holds the truth in at least 90 % of 200 simulated studies."""
     rng, held = np.random.default_rng(0), 0
     for _ in range(200):
-        data = draws(noisy(POWER, sd=0.1, seeds=2, rng=rng), number=200)
+        data = draws(noisy(POWER, sd=0.1, seeds=2, rng=rng), number=100)
         found = saturation(data, "power", tolerance=TOLERANCE)
         held += found.low <= TRUE <= found.high
     assert held >= 180

@@ -1,5 +1,7 @@
 """Runs from a server that limits the rate, breaks off, and has runs that are none of ours."""
 
+from collections import Counter
+
 import pandas as pd
 import pytest
 
@@ -31,21 +33,34 @@ class Wrapped(Exception):
 
 
 class FakeRun:
-    """`scan_history` as wandb has it: complete rows from `min_step`; fails as told."""
+    """`scan_history` as wandb has it: rows from `min_step` with all of `keys`; fails as told.
+
+    Its `history_keys` tell how often each key was logged, as a server does; see `untold`.
+    """
 
     def __init__(self, run_id, group, config, history, state="finished"):
         self.id, self.group, self.config, self.state = run_id, group, config, state
         self.history, self.fails, self.scans = history, [], 0
         self.lastHistoryStep = len(history) - 1
+        self.groups = []  # of keys, in the order that they were asked for
+        counts = Counter(key for row in history for key in row)
+        kinds = {key: {"typeCounts": [{"type": "number", "count": n}]} for key, n in counts.items()}
+        self.history_keys = {"keys": kinds, "lastStep": self.lastHistoryStep}
+
+    def untold(self):
+        """As of a server that keeps no counts."""
+        del self.history_keys
+        return self
 
     def scan_history(self, keys=None, page_size=1000, min_step=0, max_step=None):
         self.scans += 1
+        self.groups.append(keys and {key for key in keys if "/" in key})
         for row in self.history:
             if row["_step"] < min_step or (keys and not set(keys) <= set(row)):
                 continue
             if self.fails and row["_step"] >= self.fails[0][0]:
                 raise self.fails.pop(0)[1]
-            yield dict(row)
+            yield {key: row[key] for key in keys or row}
 
 
 class FakeApi:
@@ -96,10 +111,60 @@ def test_what_is_fetched_equals_the_record(writer, fetch, tmp_path, waits):
     api = FakeApi(make_run(writer, cell), FakeRun("other", "s", {"lr": 1}, []))
     done = fetch(api)
     assert (done.new, done.skipped) == ((cell.id,), ("other",))
-    ours, theirs = (rows(root).drop(columns="time") for root in (writer.root, tmp_path / "pulled"))
-    pd.testing.assert_frame_equal(ours[sorted(ours)], theirs[sorted(theirs)])
+    same_rows(writer.root, tmp_path / "pulled")
     assert cells(tmp_path / "pulled")["status"].tolist() == ["done"]
     assert waits == []
+
+
+def same_rows(ours, theirs):
+    ours, theirs = (rows(root).drop(columns="time") for root in (ours, theirs))
+    pd.testing.assert_frame_equal(ours[sorted(ours)], theirs[sorted(theirs)])
+
+
+def test_a_group_of_keys_is_a_scan_and_its_rows_are_merged_by_step(writer, fetch, tmp_path):
+    run = make_run(writer, writer.cell(16))
+    fetch(FakeApi(run))
+    assert run.groups == [{"train/loss", "train/t"}, {TOP1}]
+    same_rows(writer.root, tmp_path / "pulled")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_rows_that_lack_keys_of_their_group_are_not_lost(writer, fetch, tmp_path, told):
+    """Two metrics of one beginning, each logged as often as the other and seldom together; the
+    first has a line of its own, and one is in a line with what is evaluated."""
+    cell = writer.cell(16)
+    record, history = writer.begin(cell), []
+    lines = [{"train/a": 1.0}, {"train/b": 2.0}, {"train/a": 3.0, "train/b": 4.0}, {TOP1: 5.0}]
+    lines += [{"train/a": 6.0, TOP1: 7.0}, {"train/b": 8.0, "train/late": 9.0}]
+    for step, values in enumerate(lines, start=1):
+        record.row(writer.seen(cell, step), **values)
+        counts = {"global_step": step, "examples_seen": step * cell.batch_size, "attempt": 1}
+        row = {**counts, "pairs_seen": float(step * cell.pairs_per_step), **values}
+        history.append({**row, "_step": len(history), "_timestamp": 1e9 + step})
+    record.close()
+    run = FakeRun(cell.id, writer.study, writer.about(cell), history)
+    fetch(FakeApi(run if told else run.untold()))
+    assert (None in run.groups) and (run.scans == 1) == (not told)
+    same_rows(writer.root, tmp_path / "pulled")
+
+
+def test_a_limit_in_the_middle_of_a_groups_scan_costs_that_scans_rest(writer, fetch, tmp_path):
+    run = make_run(writer, writer.cell(16))
+    run.fails = [(20, Refused(429)), (30, Refused(429))]
+    fetch(FakeApi(run))
+    train, evaluated = {"train/loss", "train/t"}, {TOP1}
+    assert run.groups in ([train] * 3 + [evaluated], [train] * 2 + [evaluated] * 2)
+    same_rows(writer.root, tmp_path / "pulled")
+
+
+def test_a_pull_that_gave_up_in_mid_scan_goes_on_when_it_is_run_again(writer, fetch, tmp_path):
+    runs = [make_run(writer, writer.cell(16, seed=seed)) for seed in range(2)]
+    runs[1].fails = [(20, Refused(429))] * 8
+    with pytest.raises(AnalysisError, match="run the same again later"):
+        fetch(FakeApi(*runs))
+    done = fetch(FakeApi(*runs))
+    assert (done.kept, done.new) == ((runs[0].id,), (runs[1].id,))
+    same_rows(writer.root, tmp_path / "pulled")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +227,7 @@ def test_a_run_that_goes_on_is_refused_unless_asked(writer, fetch, tmp_path):
     assert cells(tmp_path / "pulled")["status"].tolist() == ["running-or-interrupted"]
     scans = run.scans
     fetch(FakeApi(run), unfinished=True)
-    assert run.scans == scans + 1
+    assert run.scans == 2 * scans
     run.state = "crashed"
     fetch(FakeApi(run))
     assert cells(tmp_path / "pulled")["status"].tolist() == ["failed"]
