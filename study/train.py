@@ -158,7 +158,7 @@ class _Run:
             self.state, metrics = loop(self.state, batch, np.int32(length))
             self.meter.handed_over(metrics)
             self.step += length
-            stopping = _agreed(should_stop)
+            stopping = _agreed(should_stop, after=self.state)
             if self.step not in due and not stopping:
                 continue
             jax.block_until_ready(self.state)
@@ -310,9 +310,14 @@ class _Run:
             self.seconds[what] += time.perf_counter() - start
 
 
-def _agreed(should_stop: Callable[[], bool]) -> bool:
-    """Whether any process was asked to stop; all get the same answer at the same step."""
+def _agreed(should_stop: Callable[[], bool], *, after: State) -> bool:
+    """Whether any process was asked to stop; all get the same answer at the same step.
+
+    after: what the devices are at. CPUs run two programs at once, and then what one of them sends
+      arrives in the other; the answer cannot come before on other devices anyhow.
+    """
     mine = should_stop()
     if jax.process_count() == 1:
         return mine
+    jax.block_until_ready(after)
     return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))

@@ -26,6 +26,14 @@ def sweep(
         int,
         typer.Option("--cells", min=0, max=40, help="Cells that are trained here; 0 for none."),
     ] = 40,
+    examples: Annotated[
+        int,
+        typer.Option(
+            "--examples",
+            min=2048,
+            help="Of each cell. The fewer, the more the start of Ray weighs.",
+        ),
+    ] = 1_000_000,
     parallel: Annotated[
         int | None,
         typer.Option("--parallel", min=1, help="Cells at a time.  [default: cores]"),
@@ -37,21 +45,24 @@ def sweep(
     """Small cells trained here, and a study on a pool of slices simulated, against the least time.
 
     Here: the wall time of forty cells against the sum of their training times over the cores,
-    warm, which means that their programs have been compiled; Ray's start counts. Simulated: the
+    warm, which means that their programs have been compiled; Ray's start and end count, about
+    9 s, and 0.3 s a cell, so short cells (--examples 150000) look worse. Simulated: the
     queue and the admission are those of `study run`; how long a step takes is `study plan`'s
     word, by formula, and every cell takes two minutes more to start.
     """
     values = {"simulated": simulated(name, pool or ["v4-32=8"], as_json=as_json)}
     if cells:
-        values["here"] = here(cells, parallel, as_json=as_json)
+        values["here"] = here(cells, examples, parallel, as_json=as_json)
     if as_json:
         print(json.dumps(values, indent=1))
     return 0
 
 
-def here(cells: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
+def here(cells: int, examples: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
     """Trains so many cells; prints what the runner added unless that is for a program."""
+    from study.cell import replace
     from study.data.parallel import cores
+    from study.durations import Budget
     from sweeps.bench_cells import study
     from sweeps.overhead import overhead
     from sweeps.report import duration, report_on
@@ -59,16 +70,19 @@ def here(cells: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
     report = report_on(sys.stderr if as_json else sys.stdout)
     with TemporaryDirectory(prefix="study-bench-") as folder:
         whole = study()
-        part = dataclasses.replace(whole, cells=whole.cells[:cells])
-        done = overhead(part, Path(folder), parallel=parallel or cores(), report=report)
+        length = Budget(examples=examples)
+        part = tuple(replace(cell, "budget", length) for cell in whole.cells[:cells])
+        timed = dataclasses.replace(whole, cells=part)
+        done = overhead(timed, Path(folder), parallel=parallel or cores(), report=report)
     if not as_json:
         spent = ", ".join(f"{what} {s:.1f} s" for what, s in done.spent.items())
         print(
-            f"{done.cells} cells on {done.parallel} cores, warm: {duration(done.seconds)}; "
-            f"training alone {duration(done.train_seconds / done.parallel)} a core; ratio "
-            f"{done.ratio:.3f} (all cells together: training {done.train_seconds:.1f} s, {spent})"
+            f"{done.cells} cells of {examples:,} examples on {done.parallel} cores, warm: "
+            f"{duration(done.seconds)}; training alone "
+            f"{duration(done.train_seconds / done.parallel)} a core; ratio {done.ratio:.3f} "
+            f"(all cells together: training {done.train_seconds:.1f} s, {spent})"
         )
-    return dataclasses.asdict(done) | {"ratio": done.ratio}
+    return dataclasses.asdict(done) | {"examples": examples, "ratio": done.ratio}
 
 
 def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:
