@@ -7,6 +7,7 @@ the folder FAKE_CELL (an environment variable): `<seed>.raise` counts down the t
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -41,7 +42,7 @@ def _among_processes():
 
     from study.train import _agreed
 
-    return jax.process_index() == 0, _agreed
+    return jax.process_index() == 0, functools.partial(_agreed, after=None)
 
 
 def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> dict:

@@ -27,7 +27,7 @@ CELL = Cell(
     evals=(ZeroShot(split="val_font"),),
 )
 STUDY = Study(name="s", question="?", cells=(CELL,))
-TIMES = ["time", "content", *CLOCKED]
+MEASURED = ["time", "content", "memory.peak_bytes", *CLOCKED]
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def checkpoints_in_a_folder(monkeypatch, tmp_path):
     )
 
 
-def without_times(frame):
-    return frame.drop(columns=[c for c in frame if c in TIMES or c.startswith("seconds")])
+def without_measured(frame):
+    return frame.drop(columns=[c for c in frame if c in MEASURED or c.startswith("seconds")])
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_a_cell_in_a_bucket_ends_as_one_in_a_folder(
             assert outcome.end == end, outcome.error
             assert ledger.read(STUDY, root)[0].state == ("done" if end == "done" else "interrupted")
     for read in (cells, rows):
-        pd.testing.assert_frame_equal(*(without_times(read(root, "s")) for root in roots))
+        pd.testing.assert_frame_equal(*(without_measured(read(root, "s")) for root in roots))
     (one, other) = (items(root, "s", CELL.id) for root in roots)
     assert one.keys() == other.keys() == {"eval/zero_shot/val_font/top1"}
     assert all((one[key] == other[key]).all() for key in one)

@@ -100,10 +100,12 @@ def test_runs_of_a_server_are_pulled_and_a_pull_that_broke_off_goes_on(
     code, _, err = study("pull", "--from", "wandb:lab/project")
     assert code == 2
     assert "wandb: Refused 403" in err
+    before = [run.scans for run in runs]
     code, out, _ = study("pull", "--from", "wandb:lab/project", "--json")
     assert code == 0
     told = json.loads(out)
-    assert [run.scans for run in runs] == [1, 2]
+    assert runs[0].scans == before[0] > 0  # it was there already
+    assert runs[1].scans > before[1]
     assert [cell["status"] for cell in told["cells"]] == ["done", "done"]
     assert told["notes"] == ["1 run was fetched before", "1 run is of no cell of a study; left out"]
     assert told["versions"].keys() == {"pyarrow", "wandb"}
