@@ -200,7 +200,7 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
 
     from study import aot
     from study.programs import program
-    from study.sharding import mesh_over
+    from study.sharding import bytes_per_device, mesh_over
 
     mesh = mesh_over(aot.devices(shape.slice))
     execution = Execution(slice=shape.slice, chunk_examples=shape.chunk_examples)
@@ -213,7 +213,7 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
         mesh,
         image_dtype=np.dtype(shape.image_dtype),
     )
-    state, batch = (_bytes_per_device(tree) for tree in made.arguments[:2])
+    state, batch = (bytes_per_device(tree) for tree in made.arguments[:2])
     usable = slice_of(shape.slice).chip.usable_bytes
 
     def answer(needed: int) -> Answer:
@@ -247,17 +247,6 @@ def needed_in(said: str, usable: int) -> int:
         if found := re.search(pattern, said):
             return max(int(float(found[1]) * unit[found[2]]), usable + 1)
     return usable + 1
-
-
-def _bytes_per_device(tree: Any) -> int:
-    import math
-
-    import jax
-
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,6 +104,14 @@ def put(tree: Any, shardings: Any) -> Any:
         return jax.make_array_from_callback(a.shape, where, lambda index: a[index])
 
     return jax.tree.map(one, tree, shardings)
+
+
+def bytes_per_device(tree: Any) -> int:
+    """What each device holds of a tree of arrays, or of shapes with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def whole_here(tree: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+
+from study.sharding import bytes_per_device
 
 _SELF = Path("/proc/self")
 
@@ -32,7 +33,7 @@ class Watermark:
 
     def __init__(self, state: Any):
         self._known = [_allocated(device) for device in jax.local_devices()]
-        self._state_bytes = _on_one_device(state)
+        self._state_bytes = bytes_per_device(state)
         self._before = None if all(self._known) else _restarted()
 
     def read(self) -> Peak:
@@ -55,13 +56,6 @@ class Watermark:
 def _allocated(device: jax.Device) -> int:
     """The highest that the allocator of `device` has been, or 0 where it does not say."""
     return int((device.memory_stats() or {}).get("peak_bytes_in_use", 0))
-
-
-def _on_one_device(tree: Any) -> int:
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 def _restarted() -> int | None:
