@@ -28,6 +28,7 @@ AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
+SEARCH = 3  # settings of one seed at one point: more than a fixed one and a rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,18 +157,29 @@ def _budget(cells: pd.DataFrame) -> str:
 
 def _rates(cells: pd.DataFrame) -> str:
     column = "optimizer.learning_rate"
-    by_rate = {rate: _levels(group["batch_size"]) for rate, group in cells.groupby(column)}
     varied = [f for f in _fields(cells) if f.startswith("optimizer.") and f != column]
     varied = [f.removeprefix("optimizer.") for f in varied if len({*values(cells[f])}) > 1]
     also = f", and {', '.join(varied)} with it" if varied else ""
+    said = {str(loss): _rate_rule(same, column) for loss, same in cells.groupby("loss.kind")}
+    if len({*said.values()}) == 1:
+        return f"learning rate {next(iter(said.values()))}{also}"
+    return f"learning rate of {'; of '.join(f'{loss} {rule}' for loss, rule in said.items())}{also}"
+
+
+def _rate_rule(cells: pd.DataFrame, column: str) -> str:
+    """How the learning rate follows the batch size, where that is one of the usual rules."""
+    by_rate = {rate: _levels(group["batch_size"]) for rate, group in cells.groupby(column)}
     if len(by_rate) == 1:
-        return f"learning rate {next(iter(by_rate)):.3g} throughout{also}"
-    roots = cells[column] / np.sqrt(cells["batch_size"].astype(float) / 256)
-    if np.allclose(roots, roots.iloc[0], rtol=1e-6):
-        return f"learning rate {roots.iloc[0]:.3g} · sqrt(B / 256){also}"
+        return f"{next(iter(by_rate)):.3g} throughout"
+    sizes = cells["batch_size"].astype(float)
+    for last in reversed(_levels(cells["batch_size"])[1:]):
+        roots = cells[column] / np.sqrt(np.minimum(sizes, last) / 256)
+        if np.allclose(roots, roots.iloc[0], rtol=1e-6):
+            size = "B" if last == sizes.max() else f"min(B, {last})"
+            return f"{roots.iloc[0]:.3g} · sqrt({size} / 256)"
     at = sorted(by_rate.items(), key=lambda item: item[1])
     parts = [f"{rate:.3g} at B = {', '.join(str(b) for b in sizes)}" for rate, sizes in at]
-    return f"learning rate by batch size: {'; '.join(parts)}{also}"
+    return f"by batch size: {'; '.join(parts)}"
 
 
 def _ready(cells: pd.DataFrame) -> pd.DataFrame:
@@ -202,24 +214,30 @@ def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd
 
 
 def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """One optimizer setting per batch size: by a rule where there is one, else the same for all.
+    """One optimizer setting per batch size and loss: by a rule, else the same for all.
 
     A study that holds a fixed setting and a rule side by side may share cells between them. The
-    rule is what is left at each batch size once the fixed setting is taken out where it is not
-    the only one.
+    rule is what is left at each point once the fixed setting is taken out where it is not the
+    only one. A seed that tries several settings at one point is one of a search for the best, and
+    left out where there are others.
     """
     if cells.empty:
         return cells
     recipe = pd.Series(keys(cells, fields), index=cells.index)
+    point = pd.Series(keys(cells, AXES_BATCH), index=cells.index)
+    tried = recipe.groupby([cells["seed"], point]).nunique().groupby(level=0).max()
+    searching = cells["seed"].isin(tried.index[tried >= SEARCH])
+    if not searching.all():
+        cells, recipe, point = cells[~searching], recipe[~searching], point[~searching]
     fixed = _most(cells, fields, AXES_BATCH)
     constant = recipe.loc[fixed.index[0]]
-    by_rule: dict[int, Any] = {}
-    for size, group in recipe.groupby(cells["batch_size"]):
+    by_rule: dict[Any, Any] = {}
+    for where, group in recipe.groupby(point):
         others = [key for key in dict.fromkeys(group) if key != constant]
         if len(others) > 1:
             return fixed
-        by_rule[size] = others[0] if others else constant
-    follows = [by_rule[size] == key for size, key in zip(cells["batch_size"], recipe, strict=True)]
+        by_rule[where] = others[0] if others else constant
+    follows = [by_rule[where] == key for where, key in zip(point, recipe, strict=True)]
     ruled = cells[follows]
     covered = [len(set(keys(part, AXES_BATCH))) for part in (ruled, fixed)]
     return ruled if covered[0] >= covered[1] else fixed

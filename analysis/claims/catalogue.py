@@ -1,20 +1,31 @@
-"""Every claim of the paper that is tested: the sentence, the cells it needs, the test."""
+"""Every claim that is tested: the sentence, the cells it needs, the test.
+
+They are the paper's, and a few of our own (section "ours") on what the paper does not vary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from analysis.claims import batch, composition, corruption, languages, matched_pairs, recipe
+from analysis.claims import (
+    batch,
+    composition,
+    corruption,
+    languages,
+    matched_pairs,
+    pairs_map,
+    recipe,
+)
 from analysis.claims.duration import long_training_for_large
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import Finding
-from analysis.claims.initial import default_is_best
+from analysis.claims.initial import default_is_best, prior_is_no_worse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One sentence of the paper, in our words, and the test that decides it.
+    """One sentence, the paper's in our words or our own, and the test that decides it.
 
     needs: the cells it is about, by their fields.
     """
@@ -208,4 +219,35 @@ CORRUPTION = tuple(
     )
     for kind in corruption.KINDS
 )
-CLAIMS = (*BATCH, *COMPOSITION, *RECIPE, *CORRUPTION)
+MAP = "sigmoid with loss.pairs.kind=groups of several sizes at several batch_size"
+OURS = (
+    Claim(
+        name="pairs per example help",
+        sentence="At equal examples per step, quality rises with the pairs that an example meets.",
+        section="ours",
+        needs=MAP,
+        test=pairs_map.pairs_help,
+    ),
+    Claim(
+        name="examples per step help",
+        sentence="At equal pairs per example and equal examples in all, larger steps are better.",
+        section="ours",
+        needs=MAP,
+        test=pairs_map.examples_help,
+    ),
+    Claim(
+        name="pairs matter more than examples",
+        sentence="A doubling of pairs per example gains more than one of examples per step.",
+        section="ours",
+        needs=MAP,
+        test=pairs_map.pairs_more_than_examples,
+    ),
+    Claim(
+        name="prior odds start as well",
+        sentence="At every batch size the prior log odds are as good a start of the bias as -10.",
+        section="ours",
+        needs="sigmoid with all pairs from loss.b_init=prior and -10, equal in the rest",
+        test=prior_is_no_worse,
+    ),
+)
+CLAIMS = (*BATCH, *COMPOSITION, *RECIPE, *CORRUPTION, *OURS)

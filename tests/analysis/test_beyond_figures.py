@@ -149,6 +149,7 @@ def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
 def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
     table = BEYOND["pairs_map"].data(inputs)
     means = table[table["what"] == "mean"].set_index(["x", "series"])["value"]
+    assert set(table["panel"]) == {"b starts at its default"}
     assert set(means.index) == {(128, 8), (128, 32), (128, 128), (512, 8), (512, 32), (512, 512)}
     assert means[(128, 32)] == pytest.approx(25.0)
 

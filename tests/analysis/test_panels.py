@@ -1,10 +1,12 @@
 """Panels: cells are chosen by their fields, and different configurations are never mixed."""
 
+import dataclasses
+
 import pytest
 
 from analysis.frame import cells
 from analysis.panels import batch_sizes, compositions, title
-from study.cell import Adam, Model, Sigmoid, TextTransformer, ViT
+from study.cell import Adam, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.durations import Budget
 
 FLAT = {16: 30.0, 64: 35.0, 256: 40.0}
@@ -132,3 +134,29 @@ def test_a_square_root_rule_is_named_as_one(writer):
         rate = 1e-2 * (size / 256) ** 0.5
         writer.batch_panel({size: 30.0}, {size: 30.0}, optimizer=Adam(learning_rate=rate))
     assert "learning rate 0.01 · sqrt(B / 256)" in title(panel(writer))
+
+
+def test_the_seed_of_a_search_for_the_rate_leaves_the_rule_whole(writer):
+    rule = {size: 1e-2 * (min(size, 256) / 256) ** 0.5 for size in (16, 64, 256, 1024)}
+    searched = (2.5e-3, 5e-3, 1e-2, 2e-2)
+    for size, own in rule.items():
+        for seed, tried in ((0, (own,)), (1, (own,)), (100, {own, *searched})):
+            for rate in tried:
+                for loss in (Sigmoid(), Softmax()):
+                    same = Adam(learning_rate=rate)
+                    writer.done(writer.cell(size, seed=seed, loss=loss, optimizer=same), 30.0)
+    chosen = panel(writer)
+    assert rates(chosen.cells) == rule
+    assert set(chosen.cells["seed"]) == {0, 1}
+    assert "learning rate 0.01 · sqrt(min(B, 256) / 256)" in title(chosen)
+
+
+def test_each_loss_may_have_its_own_rate(writer):
+    rate = {"sigmoid": 1e-2, "softmax": 5e-3}
+    for size in (16, 64):
+        for cell in (writer.cell(size), writer.cell(size, loss=Softmax())):
+            own = Adam(learning_rate=rate[cell.loss.kind])
+            writer.done(dataclasses.replace(cell, optimizer=own), 30.0)
+    chosen = panel(writer)
+    assert len(chosen.cells) == 4
+    assert "of sigmoid 0.01 throughout; of softmax 0.005 throughout" in title(chosen)
