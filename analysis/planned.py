@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.errors import AnalysisError
+from analysis.figures import marks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,17 +113,16 @@ def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
         footer=f"{len(frame)} cells",
     )
     handles = []
-    for loss, aside in (("sigmoid", 0.94), ("softmax", 1.06)):  # so that neither hides the other
+    there = [loss for loss in ("sigmoid", "softmax") if (frame["loss"] == loss).any()]
+    # Side by side, so that neither hides the other.
+    for loss, aside in zip(there, (0.94, 1.06) if len(there) == 2 else (1.0,), strict=True):
         part = frame[frame["loss"] == loss]
-        if part.empty:
-            continue
         for axes, column in ((memory, "hbm_gib"), (days, "days")):
             _points(axes, aside * part["batch_size"], part, column, style.LOOKS[loss])
         handles += _dots(memory, [], [], style.LOOKS[loss], label=loss)
     _there(memory, frame)
     days.set_ylabel("days")
-    days.set_yscale("log")
-    days.yaxis.set_major_formatter("{x:g}")
+    marks.plain_log(days)
     for axes in (memory, days):
         style.batch_axis(axes, sorted(frame["batch_size"].unique()))
     memory.set_xlabel("")

@@ -171,12 +171,23 @@ def report(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Of --watch; 0 is any free one.")
     ] = 8765,
+    finding: Annotated[
+        str | None,
+        typer.Option(
+            "--finding",
+            metavar="FILE",
+            help="Prose to open with, each sentence with the claims that it rests on.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """One HTML file: question, verdicts, figures, tables, provenance. It loads nothing."""
+    """One HTML file: question, verdicts, figures, tables, provenance. It loads nothing.
+
+    Exit codes: 0 written, 1 written, but a sentence of the finding no longer holds, 2 bad input.
+    """
     from sweeps import cli_report
 
-    of = cli_report.stated(name, *_recorded(name, _root(root)))
+    of = cli_report.stated(name, *_recorded(name, _root(root)), finding)
     if watch:
         return cli_report.watch(of, _root(root), metric=metric, port=port)
     return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import Inputs
 from analysis.figures.quality import label
 from analysis.frame import NOT_STARTED, STATUSES
+from analysis.report import prose
 from analysis.report.pictures import pictures
 from analysis.report.provenance import provenance
 from analysis.report.stated import Stated
@@ -59,6 +61,7 @@ def html(
     listed = papers_tables(written, inputs) if len(cells) else []
     return _template().render(
         stated=stated,
+        finding=prose.held_against(stated.finding, verdicts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=SCRIPT,
         script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
@@ -94,6 +97,7 @@ def _template() -> Any:
     )
     environment.filters["interval"] = _interval
     environment.filters["number"] = number
+    environment.filters["anchor"] = _anchor
     return environment.get_template("page.html")
 
 
@@ -102,6 +106,11 @@ def _states(cells: pd.DataFrame) -> list[tuple[str, str, int]]:
     counts: Counter[str] = Counter(cells["status"]) if len(cells) else Counter()
     known = [s for s in STATUSES if s in counts] + sorted({*counts} - {*STATUSES})
     return [(state.replace(" ", "-"), SAID.get(state, state), counts[state]) for state in known]
+
+
+def _anchor(claim: str) -> str:
+    """An id for the element that shows this claim."""
+    return "claim-" + re.sub(r"[^a-z0-9]+", "-", claim.lower()).strip("-")
 
 
 def _interval(verdict: Verdict) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from analysis.report.prose import Block
 
 
 class Assumption(NamedTuple):
@@ -27,6 +30,7 @@ class Stated:
       commands: what to type to get these records and this page, in order.
       planned: what the grid lists, see `frame.cells`; None where there is no grid.
       records: the folder of the records, if not of the study's name.
+      finding: what was written about it, see `analysis.report.prose`.
     """
 
     study: str
@@ -36,6 +40,7 @@ class Stated:
     commands: tuple[str, ...] = ()
     planned: tuple[Mapping[str, Any], ...] | None = None
     records: str | None = None
+    finding: tuple[Block, ...] = ()
 
     @property
     def folder(self) -> str:

@@ -12,9 +12,10 @@ import pytest
 
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, fig_6
-from analysis.report import Assumption, Live, Stated, html, read, write
+from analysis.report import Assumption, Live, Stated, html, prose, read, write
 from analysis.report.page import SCRIPT
 from analysis.report.pictures import alt
+from sweeps import cli_report
 
 QUALITY = {16: 34.0, 64: 40.0, 256: 44.0}
 LOWER = {16: 30.0, 64: 38.0, 256: 44.0}
@@ -225,3 +226,41 @@ def test_no_such_study_and_no_such_place_are_one_line(writer, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AnalysisError, match=r"cannot write .*; choose another --out"):
         write(tmp_path / "file" / "x.html", writer.root, Stated(study=writer.study))
+
+
+LEADS = "Sigmoid leads when batches are small. [sigmoid ahead at small batch: {}]"
+
+
+def test_a_finding_shows_the_verdict_under_each_sentence(full):
+    of = prose.parse(f"## Batch\n\n> Two {EVIL} seeds.\n\n{LEADS.format('reproduced')}")
+    said = Page(page(full, figures={}, finding=of))
+    assert f"Two {EVIL} seeds." in said.text
+    assert "Sigmoid leads when batches are small. reproduced" in said.text
+    links = [a["href"] for a in said.all("a") if "tag" in a.get("class", "")]
+    assert links == ["#claim-sigmoid-ahead-at-small-batch"]
+    assert "claim-sigmoid-ahead-at-small-batch" in {a.get("id") for a in said.all("article")}
+
+
+def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_path):
+    of = Stated(study=full.study, finding=prose.parse(LEADS.format("contradicted")))
+    assert (
+        "was contradicted, now reproduced" in Page(page(full, figures={}, finding=of.finding)).text
+    )
+    code = cli_report.report(
+        of, str(full.root), str(tmp_path / "x.html"), metric=None, as_json=False
+    )
+    assert code == 1
+    assert "for contradicted; on these records it is reproduced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Sigmoid is best.", "rests on no claim"),
+        (f"{LEADS.format('reproduced')} And so on.", "'And so on.' rests on no claim"),
+        ("Sigmoid is best. [sigmoid is best: reproduced]", "no claim is named 'sigmoid is best'"),
+    ],
+)
+def test_every_sentence_of_a_finding_rests_on_a_claim(text, says):
+    with pytest.raises(AnalysisError, match=says):
+        prose.parse(text)

@@ -1,0 +1,135 @@
+"""A study's written finding: prose of which every sentence rests on verdicts.
+
+A text file of paragraphs and `## headings`, blank lines between them. Behind each sentence stand
+the claims that it rests on, and what it takes their verdicts for:
+
+    Sigmoid leads at small batches. [sigmoid ahead at small batch: reproduced]
+
+Several are parted by semicolons. A paragraph of lines that begin with `>` says what was done, and
+rests on none. Where records have changed, what the text takes for granted may no longer be so:
+the page says it at the sentence, and `stale` in a line each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from analysis.claims import CLAIMS, Verdict
+from analysis.errors import AnalysisError
+
+_RESTS_ON = re.compile(r"\[([^\[\]]*)\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """A claim that a sentence rests on, by name, what the sentence takes its verdict for, and,
+    once it is held against records, the verdict."""
+
+    claim: str
+    said: str
+    found: Verdict | None = None
+
+    @property
+    def stale(self) -> bool:
+        return self.found is not None and self.found.verdict != self.said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    text: str
+    rests: tuple[Rest, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A heading, a paragraph, or a note that rests on no claim."""
+
+    kind: Literal["heading", "paragraph", "note"]
+    sentences: tuple[Sentence, ...]
+
+
+def read(path: str | Path) -> tuple[Block, ...]:
+    """The finding in a file.
+
+    Raises:
+      AnalysisError: no such file, a sentence without a claim, or a claim that there is not.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise AnalysisError(f"cannot read {path}: {error.strerror or error}") from error
+    return parse(text, source=str(path))
+
+
+def parse(text: str, *, source: str = "finding") -> tuple[Block, ...]:
+    """As `read`, of text; `source` is named in errors."""
+    blocks = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        lines = [line.strip() for line in paragraph.splitlines()]
+        whole = " ".join(lines)
+        if whole.startswith("## "):
+            blocks.append(Block(kind="heading", sentences=(Sentence(text=whole[3:]),)))
+        elif all(line.startswith(">") for line in lines):
+            note = " ".join(line.removeprefix(">").strip() for line in lines)
+            blocks.append(Block(kind="note", sentences=(Sentence(text=note),)))
+        else:
+            blocks.append(Block(kind="paragraph", sentences=_sentences(whole, source)))
+    return tuple(blocks)
+
+
+def held_against(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
+    """The same blocks, each claim with its verdict."""
+    by_name = {one.name: one for one in verdicts}
+    return tuple(
+        Block(
+            kind=block.kind,
+            sentences=tuple(
+                Sentence(
+                    text=sentence.text,
+                    rests=tuple(
+                        Rest(claim=rest.claim, said=rest.said, found=by_name.get(rest.claim))
+                        for rest in sentence.rests
+                    ),
+                )
+                for sentence in block.sentences
+            ),
+        )
+        for block in blocks
+    )
+
+
+def stale(blocks: Sequence[Block]) -> list[str]:
+    """A line for each claim whose verdict is no longer what the text takes it for."""
+    rests = [rest for block in blocks for one in block.sentences for rest in one.rests]
+    return list(
+        dict.fromkeys(
+            f"the finding takes {rest.claim!r} for {rest.said}; "
+            f"on these records it is {rest.found.verdict}"
+            for rest in rests
+            if rest.stale and rest.found
+        )
+    )
+
+
+def _sentences(text: str, source: str) -> tuple[Sentence, ...]:
+    *parts, last = _RESTS_ON.split(text)
+    if last.strip():
+        raise AnalysisError(
+            f"{source}: {last.strip()[:60]!r} rests on no claim; end it with [claim: verdict], or "
+            "begin the paragraph's lines with >"
+        )
+    return tuple(
+        Sentence(text=words.strip(), rests=tuple(_rest(one, source) for one in claims.split(";")))
+        for words, claims in zip(parts[::2], parts[1::2], strict=True)
+    )
+
+
+def _rest(text: str, source: str) -> Rest:
+    claim, _, said = (part.strip() for part in text.rpartition(":"))
+    if claim not in {one.name for one in CLAIMS}:
+        raise AnalysisError(f"{source}: no claim is named {claim!r}; `study claims` lists them")
+    return Rest(claim=claim, said=said)
