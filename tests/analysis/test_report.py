@@ -6,9 +6,13 @@ import base64
 import itertools
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, fig_6
@@ -264,3 +268,22 @@ def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_pat
 def test_every_sentence_of_a_finding_rests_on_a_claim(text, says):
     with pytest.raises(AnalysisError, match=says):
         prose.parse(text)
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [500, 1200])  # headless Chromium's windows start at 500 pixels
+def test_chromium_draws_it_within_the_window(text, tmp_path, width):
+    (tmp_path / "report.html").write_text(text)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
+               f"--window-size={width},2400", f"--screenshot={tmp_path / 'page.png'}",
+               (tmp_path / "report.html").as_uri()]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    picture = np.asarray(Image.open(tmp_path / "page.png").convert("L"), dtype=int)
+    assert picture.shape == (2400, width)
+    assert (np.ptp(picture[:, 16:-16], axis=1) > 100).mean() > 0.3  # ink in many rows
+    assert np.ptp(picture[:, -10:]) < 12  # nothing runs out of the page on the right
