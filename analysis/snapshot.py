@@ -25,7 +25,7 @@ from typing import Any
 from analysis.errors import AnalysisError
 from analysis.lines import COUNTS, Lines
 from analysis.places import content, each
-from analysis.record import ITEMS, MANIFEST, WHOLE, CellRecord, RecordRoot, parse
+from analysis.record import ITEMS, MANIFEST, WHOLE, CellRecord, RecordRoot, opened, parse
 
 FORMAT = "batch-size-study snapshot 1"
 ROWS = "rows.parquet"
@@ -90,8 +90,54 @@ class Snapshot:
         return text
 
 
+def at(where: str) -> Snapshot:
+    """The snapshot in a folder or bucket.
+
+    Raises:
+      AnalysisError: there is none, or it was changed.
+    """
+    found = opened(where)
+    if not isinstance(found, Snapshot):
+        raise AnalysisError(f"{where} is no snapshot: it has no {MANIFEST}")
+    return found
+
+
+class Joined:
+    """Records, and of an earlier snapshot the cells that they have not brought to their end.
+
+    Answers what `RecordRoot` answers. So a study is carried on where its records are gone.
+    """
+
+    def __init__(self, records: RecordRoot | Snapshot, earlier: Snapshot):
+        self.root = records.root
+        self._sources = (records, earlier)
+        self._known: dict[str, dict[str, tuple[CellRecord, RecordRoot | Snapshot]]] = {}
+
+    def studies(self) -> list[str]:
+        return sorted({study for source in self._sources for study in source.studies()})
+
+    def cells(self, study: str) -> list[str]:
+        return sorted(self._chosen(study))
+
+    def records(self, study: str) -> list[CellRecord]:
+        return [record for _, (record, _) in sorted(self._chosen(study).items())]
+
+    def items(self, study: str, cell: str) -> dict[str, bytes]:
+        _, source = self._chosen(study)[cell]
+        return source.items(study, cell)
+
+    def _chosen(self, study: str) -> dict[str, tuple[CellRecord, RecordRoot | Snapshot]]:
+        if study not in self._known:
+            found = self._known[study] = {}
+            for source in self._sources:
+                for record in source.records(study) if study in source.studies() else ():
+                    if record.id not in found or found[record.id][0].done is None:
+                        found[record.id] = (record, source)
+        return self._known[study]
+
+
 def write(
-    source: RecordRoot | Snapshot,
+    source: RecordRoot | Snapshot | Joined,
     out: Path,
     *,
     studies: Sequence[str] | None = None,

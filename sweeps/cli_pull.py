@@ -38,6 +38,14 @@ def pull(
         str | None,
         typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep",
+            metavar="SNAPSHOT",
+            help="Takes over the cells of an earlier snapshot that are not done in --from.",
+        ),
+    ] = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
     ] = False,
@@ -62,29 +70,36 @@ def pull(
     """
     if verify is not None:
         return check_snapshot(verify, as_json=as_json)
-    return make(studies or [], source, out, unfinished=unfinished, check=check, as_json=as_json)
+    return make(
+        studies or [], source, out, keep, unfinished=unfinished, check=check, as_json=as_json
+    )
 
 
 def make(
     studies: Sequence[str],
     source: str,
     out: str | None,
+    keep: str | None = None,
     *,
     unfinished: bool,
     check: bool,
     as_json: bool,
 ) -> int:
-    """Makes the snapshot `out` of `studies` (none: all) in `source`; returns the exit code."""
+    """Makes the snapshot `out` of `studies` (none: all) in `source`, and of the cells in the
+    snapshot `keep` that are not done there; returns the exit code."""
     where = Path(out or f"snapshots/{studies[0] if len(studies) == 1 else 'all'}")
     if "://" in str(out):
         raise AnalysisError(f"--out {out}: give a folder; a snapshot can be copied to a bucket")
     tell = _progress()
     notes: list[str] = []
-    records: RecordRoot | snapshot.Snapshot
+    earlier = snapshot.at(keep) if keep else None
+    records: RecordRoot | snapshot.Snapshot | snapshot.Joined
     if source.startswith((FILES, SERVER)):
         records, kind, notes = _from_wandb(studies, source, where, unfinished, check, tell)
     else:
         records, kind = opened(source), "records"
+    if earlier:
+        records = snapshot.Joined(records, earlier)
     more = {} if kind == "records" else _wandb_version()
     try:
         made = snapshot.write(
@@ -113,9 +128,7 @@ def make(
 
 def check_snapshot(where: str, *, as_json: bool) -> int:
     """Checks every file of a snapshot; returns the exit code."""
-    found = opened(where)
-    if not isinstance(found, snapshot.Snapshot):
-        raise AnalysisError(f"{where} is no snapshot: it has no manifest.json")
+    found = snapshot.at(where)
     files = found.verify()
     told = {k: found.manifest[k] for k in ("records", "sha256")}
     if as_json:

@@ -71,6 +71,21 @@ def run(
     return result.exit_code
 
 
+def without_done(study: Study, snapshot: str) -> Study | None:
+    """The study without the cells that are done in a snapshot; None where no cell is left.
+
+    Raises:
+      AnalysisError: it is none, or was changed.
+    """
+    from analysis.snapshot import at
+
+    known = at(snapshot)
+    there = known.records(study.records) if study.records in known.studies() else []
+    done = {record.id for record in there if record.done}
+    left = tuple(cell for cell in study.cells if cell.id not in done)
+    return dataclasses.replace(study, cells=left) if left else None
+
+
 def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
     machines = kinds(study)

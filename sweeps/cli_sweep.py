@@ -55,6 +55,14 @@ def run(
     ] = None,
     only: Only = None,
     settings: Set = None,
+    done_in: Annotated[
+        str | None,
+        typer.Option(
+            "--done-in",
+            metavar="SNAPSHOT",
+            help="Leaves out the cells that are done in this snapshot; `pull --keep` joins both.",
+        ),
+    ] = None,
     address: Address = None,
     execution: ExecutionFile = None,
     dry_run: Annotated[
@@ -70,6 +78,12 @@ def run(
     from sweeps import cli_run
 
     study = study_of(name, data, settings, only, execution)
+    if done_in:
+        left = cli_run.without_done(study, done_in)
+        if left is None:
+            print(f"{study.name}: all {len(study.cells)} cells are done in {done_in}")
+            return 0
+        study = left
     if dry_run:
         return cli_run.dry_run(study, root_of(root), first=first or [], as_json=as_json)
     return cli_run.run(

@@ -93,6 +93,24 @@ def test_the_same_records_give_the_same_bytes(writer, tmp_path):
     assert str(tmp_path).encode() not in manifests[0]
 
 
+def test_an_earlier_snapshot_gives_the_cells_that_are_not_done_since(writer, tmp_path):
+    written = [writer.cell(size) for size in (16, 64, 256, 1024)]
+    for cell, value in zip(written[:3], (10.0, 20.0, 30.0), strict=True):
+        writer.done(cell, value)
+    earlier = snapshot.write(RecordRoot(writer.root), tmp_path / "earlier")
+    later = type(writer)(tmp_path / "later")
+    later.done(written[0], 11.0)
+    later.failed(written[1])
+    later.done(written[3], 40.0)
+    joined = snapshot.Joined(RecordRoot(later.root), snapshot.at(str(tmp_path / "earlier")))
+    made = snapshot.write(joined, tmp_path / "joined")
+    table = cells(tmp_path / "joined").set_index("batch_size")[TOP1]
+    assert table.to_dict() == {16: 11.0, 64: 20.0, 256: 30.0, 1024: 40.0}
+    own = {name: cell["content"] for name, cell in earlier["studies"]["synthetic"].items()}
+    kept = {name: cell["content"] for name, cell in made["studies"]["synthetic"].items()}
+    assert [kept[cell.id] == own.get(cell.id) for cell in written] == [False, True, True, False]
+
+
 def test_records_in_a_bucket_read_as_those_in_a_folder(writer, tmp_path):
     cell = writer.cell(16)
     Strict.clear()

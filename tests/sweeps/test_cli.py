@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,21 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(study):
     told = json.loads(study("run", "own.py", "--dry-run", "--json")[1])
     assert [cell["id"] for cell in told["to_run"]] == [cell.id for cell in CELLS[1:]]
     assert sorted(Path().rglob("*")) == before
+
+
+def test_cells_that_are_done_in_a_snapshot_are_left_out(study):
+    assert study("run", "own.py", "--dry-run", "--done-in", "snap")[0] == 2
+    end(CELLS[0])
+    assert study("pull", "own", "--out", "snap")[0] == 0
+    shutil.rmtree("runs")
+    code, out, _ = study("run", "own.py", "--dry-run", "--done-in", "snap")
+    assert (code, "2 cells to run, 0 over" in out) == (0, True)
+    for cell in CELLS[1:]:
+        end(cell)
+    assert study("pull", "own", "--keep", "snap", "--out", "snap")[0] == 0
+    shutil.rmtree("runs")
+    code, out, _ = study("run", "own.py", "--done-in", "snap")
+    assert (code, out) == (0, "own: all 3 cells are done in snap\n")
 
 
 def test_a_run_of_a_study_that_is_over_imports_neither_ray_nor_jax(study, tmp_path):
