@@ -282,15 +282,16 @@ def select(
 
     Args:
       free: fields, or how they begin, that may differ too.
-      by_loss: each loss has settings of its own, so each is chosen apart.
+      by_loss: each loss has settings and a recipe of its own, so each is chosen apart.
     """
     cells = _ready(cells)
     cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
-    passed = (*axes, *free, *(("loss.",) if by_loss else ()))
+    apart = ("loss.", "optimizer.") if by_loss else ()
+    passed = (*axes, *free, *apart)
     fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
     chosen = _most(cells, fields, axes)
     if by_loss and len(chosen):
-        own = [f for f in _fields(cells) if f.startswith("loss.") and f not in axes]
+        own = [f for f in _fields(cells) if f.startswith(apart) and f not in axes]
         chosen = pd.concat([_most(g, own, axes) for _, g in chosen.groupby("loss.kind")])
     chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
     chosen.attrs = dict(cells.attrs)

@@ -76,13 +76,14 @@ def _leads(evidence: Evidence, kind: str) -> PooledMeans:
     pool = cells[wanted & pairs].assign(p=p[wanted & pairs])
     if not (pool["p"] > 0).any():
         return pooled_means({})
-    chosen = varying(pool, ("p", "loss.kind"), ignoring=("data.corrupt.", "loss."))
+    own = ("loss.", "optimizer.")  # each loss has settings and a recipe of its own
+    chosen = varying(pool, ("p", "loss.kind"), ignoring=("data.corrupt.", *own))
     corrupted = chosen[chosen["p"] > 0]
     if corrupted.empty:
         return pooled_means({})
-    losses = [name for name in same_fields(chosen, ()) if name.startswith("loss.")]
+    settings = [name for name in same_fields(chosen, ()) if name.startswith(own)]
     chosen = pd.concat(
-        most(same, keys(same, losses), ("p",)) for _, same in chosen.groupby("loss.kind")
+        most(same, keys(same, settings), ("p",)) for _, same in chosen.groupby("loss.kind")
     )
     done = chosen[(chosen["status"] == "done")]
     if evidence.metric not in done:

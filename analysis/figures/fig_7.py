@@ -27,6 +27,7 @@ PANELS = {
     "Image & Text": ("image", "text"),
     "Image, Text & Batch": ("image", "text", "alignment"),
 }
+REDRAW, ANEW, LOSSES = "data.corrupt.redraw", ", drawn anew", ("sigmoid", "softmax")
 SAYS = "the paper prints no numbers; it says that sigmoid stays above softmax, increasingly with p"
 
 
@@ -41,14 +42,14 @@ def data(inputs: Inputs) -> pd.DataFrame:
     panel = panels.select(cells, ("loss.kind", *FIELDS), free=("data.corrupt.",), by_loss=True)
     if not (panel.cells[list(FIELDS)] > 0).any(axis=None):
         return points.frame([])
-    done = panel.done
+    done = _by_redraw(panel.done)
     metric = inputs.quality_of(done)
     rows: list[dict[str, Any]] = []
     for name, parts in PANELS.items():
         mine = done[[_belongs(row, parts) for _, row in done[list(FIELDS)].iterrows()]]
         p = mine[list(FIELDS)].max(axis=1)
         if (p > 0).any():
-            rows += points.ours(mine.assign(series=mine["loss.kind"], x=p), name, metric)
+            rows += points.ours(mine.assign(x=p), name, metric)
     return points.frame(
         rows,
         panels=[panel],
@@ -63,9 +64,23 @@ def draw(df: pd.DataFrame) -> Figure:
         Spec(name=name, title=name, label="ImageNet\n0-shot (%)", axis=_axis, height=1.15)
         for name in PANELS
     ]
-    looks = {name: style.LOOKS[name] for name in ("sigmoid", "softmax")}
+    looks = {name: style.LOOKS[name] for name in LOSSES}
+    for name in LOSSES:
+        looks[f"{name}{ANEW}"] = style.LOOKS[f"{name}, small batch"]
     title = "Fig. 7: robustness to corrupted training data"
     return beside.draw(df, specs, looks, title=title)
+
+
+def _by_redraw(done: pd.DataFrame) -> pd.DataFrame:
+    """With the series of each cell: its loss, and apart those whose corruption is drawn anew at
+    each visit, where a study has both kinds. Clean cells belong to both."""
+    corrupted = (done[list(FIELDS)] > 0).any(axis=1)
+    anew = panels.number(done, REDRAW) > 0
+    plain = done.assign(series=done["loss.kind"])
+    if (anew & corrupted).any() and (~anew & corrupted).any():
+        fixed, drawn = plain[~anew | ~corrupted], plain[anew | ~corrupted]
+        return pd.concat([fixed, drawn.assign(series=drawn["series"] + ANEW)])
+    return plain
 
 
 def _belongs(row: pd.Series, parts: Sequence[str]) -> bool:

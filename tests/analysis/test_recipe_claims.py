@@ -9,6 +9,8 @@ import pytest
 from analysis.claims import CLAIMS, Evidence, judge
 from analysis.claims.corruption import KINDS, PARTS
 from analysis.claims.recipe import roughness
+from analysis.figures import fig_7
+from analysis.figures.inputs import Inputs
 from analysis.frame import COLUMNS
 from analysis.panels import TOP1
 
@@ -298,3 +300,18 @@ def test_a_start_within_the_tolerance_is_as_good(lag, expected):
     found = verdict("prior odds start as well", frame(grid(0.0, 0.0, prior=lag)))
     assert found.verdict == expected
     assert found.estimate == pytest.approx(lag, abs=0.3)
+
+
+def test_fixed_and_redrawn_corruption_are_drawn_apart():
+    rate = {"sigmoid": 1e-3, "softmax": 2e-3}
+    fixed = corrupted("image", {0.0: 1.0, 0.4: 4.0})
+    rows = [*fixed, *corrupted("image", {0.4: -1.0}, redraw=True)]
+    cells = frame([row | {"optimizer.learning_rate": rate[row["loss.kind"]]} for row in rows])
+    points = fig_7.data(Inputs(cells=cells))
+    means = points[points["what"] == "mean"].set_index(["series", "x"])["value"]
+    names = ("sigmoid", "softmax", "sigmoid, drawn anew", "softmax, drawn anew")
+    assert set(means.index) == {(name, p) for name in names for p in (0.0, 0.4)}
+    gaps = [means[(names[i], 0.4)] - means[(names[i + 1], 0.4)] for i in (0, 2)]
+    assert gaps == pytest.approx([4.0, -1.0], abs=0.3)
+    assert means[(names[0], 0.0)] == means[(names[2], 0.0)]
+    assert verdict("corrupted image", cells).verdict == "contradicted"
