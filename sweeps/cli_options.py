@@ -30,7 +30,8 @@ Only = Annotated[
         "--only",
         metavar="PATTERN",
         help="Only cells whose id begins with or matches PATTERN, such as 'b512*', or whose field "
-        "has a value, such as batch_size=512 or loss.kind=sigmoid. May be repeated.",
+        "has one of some values, such as batch_size=256,512 (or !=). Repeated: ids that match any, "
+        "fields that match all.",
     ),
 ]
 Set = Annotated[

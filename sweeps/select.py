@@ -21,7 +21,7 @@ def select(study: Study, *, settings: Sequence[str] = (), only: Sequence[str] = 
       settings: "optimizer.b2=0.999"; the value is JSON, or else a string. A field that begins
         with "execution." sets how cells run.
       only: "b512*" (the beginning of an id, or a glob; several are alternatives) or
-        "batch_size=256,512" (a field and its values; several must all hold).
+        "batch_size=256,512" (a field and its values; "!=" for all others; several must all hold).
 
     Raises:
       StudyError: no such field, or nothing is left.
@@ -72,6 +72,7 @@ def matching(study: Study, patterns: Sequence[str]) -> list[str]:
 
 def _filter(study: Study, cells: list[Cell], pattern: str) -> list[Cell]:
     path, _, text = pattern.partition("=")
+    path, other = path.removesuffix("!"), path.endswith("!")
     wanted = [_value(part) for part in text.split(",")]
     kept, seen = [], []
     for cell in cells:
@@ -83,7 +84,7 @@ def _filter(study: Study, cells: list[Cell], pattern: str) -> list[Cell]:
         else:
             if not isinstance(node, dict | list):
                 seen.append(node)
-            if node in wanted or str(node) in text.split(","):
+            if (node in wanted or str(node) in text.split(",")) != other:
                 kept.append(cell)
     if not seen:
         raise StudyError(

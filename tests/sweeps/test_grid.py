@@ -146,6 +146,7 @@ def test_a_wrong_set_is_one_line(setting):
         (["*softmax*"], 6),
         (["batch_size=512"], 4),
         (["batch_size=16,512"], 8),
+        (["batch_size!=16,512"], 4),
         (["batch_size=512", "loss.kind=sigmoid"], 2),
         (["batch_size=512", "*-s1-*"], 2),
         (["loss.b_init=-10"], 6),
