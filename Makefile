@@ -16,7 +16,7 @@ demo: $(READY)
 # Our own study: about three hours on two cores. What it finds is kept in results/glyphs.
 study: $(READY)
 	$(BIN)/study run glyphs
-	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot
+	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --pack --items eval/zero_shot/test_font/top1
 	$(MAKE) glyphs
 
 # All that results/glyphs holds beside its snapshot, from that snapshot alone.

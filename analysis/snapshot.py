@@ -6,6 +6,8 @@
       <study>/<cell id>/rows.parquet    its measurements, attempts stitched, typed
       <study>/<cell id>/items/          which evaluated examples were right
 
+Packed, many cells share a few files, see `analysis.packs`: for keeping in a repository.
+
 The same records give the same bytes, with the same version of pyarrow. `sha256` in the manifest
 is over all the rest of it; `records` is over what was recorded alone, and its first ten digits are
 what a figure shows in its corner, whether drawn from the records or from the snapshot. Every
@@ -15,21 +17,22 @@ file is checked as it is read. Checkpoints and wandb's files are no part of a sn
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis import packs
 from analysis.errors import AnalysisError
-from analysis.lines import COUNTS, Lines
+from analysis.lines import Lines
+from analysis.parquet import from_parquet, to_parquet
 from analysis.places import content, each
 from analysis.record import ITEMS, MANIFEST, WHOLE, CellRecord, RecordRoot, opened, parse
 
 FORMAT = "batch-size-study snapshot 1"
+PACKED = f"{FORMAT}, packed"
 ROWS = "rows.parquet"
-_AS_JSON = {b"study": b"json"}  # marks a column of mixed types, each value as JSON
 
 
 class Snapshot:
@@ -42,7 +45,9 @@ class Snapshot:
     def __init__(self, root: Path, manifest: bytes):
         self.root = root
         self.manifest = parse(manifest) or {}
-        if self.manifest.get("format") != FORMAT:
+        self.packed = self.manifest.get("format") == PACKED
+        self._packs: dict[tuple[str, int], packs.Pack] = {}
+        if not self.packed and self.manifest.get("format") != FORMAT:
             raise AnalysisError(f"{root}: its {MANIFEST} is of no snapshot that this version reads")
         if _whole(self.manifest) != self.manifest.get("sha256"):
             raise AnalysisError(f"{root}: {MANIFEST} was changed; pull the snapshot anew")
@@ -57,6 +62,8 @@ class Snapshot:
         return each(self.root, lambda cell: self._record(study, cell), self.cells(study))
 
     def items(self, study: str, cell: str) -> dict[str, bytes]:
+        if self.packed:
+            return dict(self._pack(study, cell)[cell].items)
         under = f"{study}/{cell}/{ITEMS}/"
         return {
             path.removeprefix(under): self._file(path)
@@ -71,16 +78,26 @@ class Snapshot:
 
     def _record(self, study: str, cell: str) -> CellRecord:
         known = self.manifest["studies"][study][cell]
-        under = f"{study}/{cell}"
-        files = {
-            name: self._file(f"{under}/{name}")
-            if f"{under}/{name}" in self.manifest["files"]
-            else b""
-            for name in WHOLE
-        }
-        rows = _from_parquet(self._file(f"{under}/{ROWS}"))
+        if self.packed:
+            files, rows, _ = self._pack(study, cell)[cell]
+        else:
+            under = f"{study}/{cell}"
+            files = {
+                name: self._file(f"{under}/{name}")
+                if f"{under}/{name}" in self.manifest["files"]
+                else b""
+                for name in WHOLE
+            }
+            rows = from_parquet(self._file(f"{under}/{ROWS}"))
         lines = Lines(rows, known["attempts"], known["superseded_rows"], known["dropped_lines"])
         return CellRecord(id=cell, files=files, lines=lines, digest=known["content"])
+
+    def _pack(self, study: str, cell: str) -> packs.Pack:
+        key = study, self.manifest["studies"][study][cell]["pack"]
+        if key not in self._packs:
+            names = packs.names(*key)
+            self._packs[key] = packs.unpacked(*(self._file(name) for name in names))
+        return self._packs[key]
 
     def _file(self, path: str) -> bytes:
         text = content(self.root.joinpath(*path.split("/")))
@@ -144,6 +161,8 @@ def write(
     kind: str = "records",
     versions: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda cell: None,
+    packed: bool = False,
+    items: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Writes a snapshot to the folder `out`, whole or not at all; returns its manifest.
 
@@ -152,6 +171,8 @@ def write(
       kind: where the records came from, for the manifest: "records", "wandb-offline", "wandb".
       versions: of what else made it.
       progress: told the id of each cell that is done.
+      packed: few files instead of several for each cell.
+      items: metrics of which to keep the evaluated examples; None for all.
 
     Raises:
       AnalysisError: `out` holds something else, or cannot be written.
@@ -173,20 +194,24 @@ def write(
         told: dict[str, dict[str, Any]] = {}
         for study in studies or known:
             told[study] = {}
-            for record in source.records(study):
-                items = source.items(study, record.id)
-                for path, text in _files(study, record, items):
-                    place = part.joinpath(*path.split("/"))
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(text)
-                    files[path] = {
-                        "sha256": hashlib.sha256(text).hexdigest(),
-                        "bytes": len(text),
-                    }
-                told[study][record.id] = _about(record)
-                progress(record.id)
+
+            def taken(study: str = study) -> Iterable[packs.Taken]:
+                for record in source.records(study):
+                    kept = _of_metrics(source.items(study, record.id), items)
+                    about = _about(record)
+                    if packed:
+                        about["pack"] = len(told[study]) // packs.CELLS
+                    told[study][record.id] = about
+                    yield packs.Taken(record, kept)
+                    progress(record.id)
+
+            for path, text in packs.packed(study, taken()) if packed else _apart(study, taken()):
+                place = part.joinpath(*path.split("/"))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(text)
+                files[path] = {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)}
         manifest = {
-            "format": FORMAT,
+            "format": PACKED if packed else FORMAT,
             "from": kind,
             "records": _of_contents(told),
             "studies": told,
@@ -208,16 +233,24 @@ def _is_ours(folder: Path) -> bool:
     return str((parse(content(folder / MANIFEST)) or {}).get("format")).startswith(FORMAT[:-1])
 
 
-def _files(
-    study: str, record: CellRecord, items: Mapping[str, bytes]
-) -> Iterable[tuple[str, bytes]]:
-    under = f"{study}/{record.id}"
-    for name in WHOLE:
-        if record.files[name]:
-            yield f"{under}/{name}", record.files[name]
-    yield f"{under}/{ROWS}", _to_parquet(record.lines.rows)
-    for name, text in items.items():
-        yield f"{under}/{ITEMS}/{name}", text
+def _apart(study: str, taken: Iterable[packs.Taken]) -> Iterable[tuple[str, bytes]]:
+    """Paths and bytes, each cell in a folder of its own."""
+    for record, items in taken:
+        under = f"{study}/{record.id}"
+        for name in WHOLE:
+            if record.files[name]:
+                yield f"{under}/{name}", record.files[name]
+        yield f"{under}/{ROWS}", to_parquet(record.lines.rows)
+        for name, text in items.items():
+            yield f"{under}/{ITEMS}/{name}", text
+
+
+def _of_metrics(items: Mapping[str, bytes], metrics: Sequence[str] | None) -> dict[str, bytes]:
+    """The files of these metrics, as `analysis.frame.items` names them."""
+    if metrics is None:
+        return dict(items)
+    kept = {metric.replace("/", ".") for metric in metrics}
+    return {name: text for name, text in items.items() if name.rpartition(".")[0] in kept}
 
 
 def _about(record: CellRecord) -> dict[str, Any]:
@@ -251,54 +284,3 @@ def _versions(more: Mapping[str, str]) -> dict[str, str]:
     import pyarrow as pa
 
     return {"pyarrow": pa.__version__, **more}
-
-
-def _to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows, one column per key in the order of their first use."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = dict.fromkeys((*COUNTS, *(key for row in rows for key in row)))
-    fields, arrays = [], []
-    for name in names:
-        field, values = _typed(name, [row.get(name) for row in rows])
-        fields.append(field)
-        arrays.append(pa.array(values, type=field.type, from_pandas=False))
-    file = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), file, compression="zstd")
-    return file.getvalue()
-
-
-def _from_parquet(text: bytes) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(io.BytesIO(text))
-    columns: dict[str, list[Any]] = {}
-    for field in table.schema:
-        values = table[field.name].to_pylist()
-        if field.metadata and b"study" in field.metadata:
-            values = [None if v is None else json.loads(v) for v in values]
-        elif field.name == "pairs_seen":
-            values = [int(v) for v in values]
-        columns[field.name] = values
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _typed(name: str, values: list[Any]) -> tuple[Any, list[Any]]:
-    """The type of a column that holds every value exactly, and the values in it."""
-    import pyarrow as pa
-
-    if name == "pairs_seen":  # beyond 64 bits: a step of 2**32 examples has 2**64 pairs
-        return pa.field(name, pa.decimal256(76)), values
-    kinds = {type(v) for v in values if v is not None}
-    if "/" in name:  # a metric: what is no number is none, as `analysis.frame` has it
-        numbers = [float(v) if type(v) in (int, float) else None for v in values]
-        return pa.field(name, pa.float64()), numbers
-    if name in COUNTS or (kinds == {int} and all(v is None or abs(v) < 2**63 for v in values)):
-        return pa.field(name, pa.int64()), values
-    if kinds == {float}:
-        return pa.field(name, pa.float64()), values
-    if kinds == {str}:
-        return pa.field(name, pa.string()), values
-    mixed = [None if v is None else json.dumps(v) for v in values]
-    return pa.field(name, pa.string(), metadata=_AS_JSON), mixed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +46,18 @@ def pull(
             help="Takes over the cells of an earlier snapshot that are not done in --from.",
         ),
     ] = None,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Few files in all, for a repository.")
+    ] = False,
+    items: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--items",
+            metavar="METRIC",
+            help="Keeps the evaluated examples of this metric only. May be repeated.  "
+            "[default: of all]",
+        ),
+    ] = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
     ] = False,
@@ -71,7 +83,14 @@ def pull(
     if verify is not None:
         return check_snapshot(verify, as_json=as_json)
     return make(
-        studies or [], source, out, keep, unfinished=unfinished, check=check, as_json=as_json
+        studies or [],
+        source,
+        out,
+        keep,
+        how={"packed": pack, "items": items or None},
+        unfinished=unfinished,
+        check=check,
+        as_json=as_json,
     )
 
 
@@ -81,12 +100,17 @@ def make(
     out: str | None,
     keep: str | None = None,
     *,
+    how: Mapping[str, Any] | None = None,
     unfinished: bool,
     check: bool,
     as_json: bool,
 ) -> int:
     """Makes the snapshot `out` of `studies` (none: all) in `source`, and of the cells in the
-    snapshot `keep` that are not done there; returns the exit code."""
+    snapshot `keep` that are not done there; returns the exit code.
+
+    Args:
+      how: `packed` and `items` of `snapshot.write`.
+    """
     where = Path(out or f"snapshots/{studies[0] if len(studies) == 1 else 'all'}")
     if "://" in str(out):
         raise AnalysisError(f"--out {out}: give a folder; a snapshot can be copied to a bucket")
@@ -103,7 +127,13 @@ def make(
     more = {} if kind == "records" else _wandb_version()
     try:
         made = snapshot.write(
-            records, where, studies=studies or None, kind=kind, versions=more, progress=tell
+            records,
+            where,
+            studies=studies or None,
+            kind=kind,
+            versions=more,
+            progress=tell,
+            **(how or {}),
         )
     finally:
         tell("")

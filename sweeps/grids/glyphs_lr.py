@@ -14,7 +14,7 @@ from sweeps.grid import Study
 BATCH_SIZES = (16, 64, 256, 1024, 4096)
 FACTORS = (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)
 SCRATCH_BATCH_SIZES = (64, 1024)
-SCRATCH_FACTORS = (4e-3, 8e-3, 1.6e-2)
+SCRATCH_FACTORS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
 def study() -> Study:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import snapshot, style
+from analysis import packs, snapshot, style
 from analysis.errors import AnalysisError
 from analysis.frame import cells, items, rows, steps, studies
 from analysis.record import MANIFEST, RecordRoot, opened
@@ -60,12 +60,16 @@ def same(one, other):
     assert one.attrs == other.attrs
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_frames_of_a_snapshot_equal_those_of_its_records(writer, tmp_path, seed):
+def test_frames_of_a_snapshot_equal_those_of_its_records(
+    writer, tmp_path, seed, packed, monkeypatch
+):
+    monkeypatch.setattr(packs, "CELLS", 4)
     rng = random.Random(seed)
     random_study(writer, rng, (16, 32, 64, 128, 256, 512))
     type(writer)(writer.root, "another")  # a study without a cell
-    made = snapshot.write(RecordRoot(writer.root), tmp_path / "snap")
+    made = snapshot.write(RecordRoot(writer.root), tmp_path / "snap", packed=packed)
     assert studies(tmp_path / "snap") == studies(writer.root) == ["another", "synthetic"]
     for study in ("synthetic", ["another", "synthetic"], None):
         for read in (cells, rows):
@@ -82,15 +86,30 @@ def test_frames_of_a_snapshot_equal_those_of_its_records(writer, tmp_path, seed)
             np.testing.assert_array_equal(hits, theirs[key])
 
 
-def test_the_same_records_give_the_same_bytes(writer, tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_same_records_give_the_same_bytes(writer, tmp_path, packed):
     random_study(writer, random.Random(1), (16, 32, 64))
-    one = snapshot.write(RecordRoot(writer.root), tmp_path / "one")
-    two = snapshot.write(RecordRoot(writer.root), tmp_path / "two")
-    again = snapshot.write(opened(tmp_path / "one"), tmp_path / "three")  # a copy of a snapshot
+    how = {"packed": packed}
+    one = snapshot.write(RecordRoot(writer.root), tmp_path / "one", **how)
+    two = snapshot.write(RecordRoot(writer.root), tmp_path / "two", **how)
+    # A copy of a snapshot.
+    again = snapshot.write(opened(tmp_path / "one"), tmp_path / "three", **how)
     assert one == two == again
     manifests = [(tmp_path / name / MANIFEST).read_bytes() for name in ("one", "two", "three")]
     assert len(set(manifests)) == 1
     assert str(tmp_path).encode() not in manifests[0]
+
+
+def test_only_the_items_that_are_asked_for_are_kept(writer, tmp_path):
+    cell = writer.cell(16)
+    record = writer.begin(cell)
+    record.items({TOP1: np.arange(9) % 2 == 0, "eval/other/top1": np.arange(9) > 2})
+    record.close()
+    writer.done(cell, 10.0)
+    for packed in (False, True):
+        out = tmp_path / f"snap-{packed}"
+        snapshot.write(RecordRoot(writer.root), out, packed=packed, items=[TOP1])
+        assert list(items(out, "synthetic", cell.id)) == [TOP1]
 
 
 def test_an_earlier_snapshot_gives_the_cells_that_are_not_done_since(writer, tmp_path):
