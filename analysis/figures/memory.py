@@ -27,7 +27,7 @@ MARKERS = {"record": "o", "plan": "D"}
 SAID = {
     "device": "filled: the allocator's peak on the fullest device",
     "process": "hollow: by how much the resident memory of the process grew, which counts the "
-    "compiler, the data and all else that it held",
+    "compiler, the data and all else that it held, and not what earlier cells had left free",
 }
 
 

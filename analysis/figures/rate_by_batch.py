@@ -111,8 +111,8 @@ def _optimum(axes: Axes, df: pd.DataFrame) -> None:
     middle = float(np.exp(np.log(df["value"].astype(float)).mean()))
     root = middle * np.sqrt(sizes / np.exp(np.log(sizes).mean()))
     axes.plot(sizes, root, color="#999999", linestyle=":", linewidth=0.9)
-    axes.annotate("slope of sqrt(B)", (sizes[-1], root[-1]), fontsize=style.SMALL, ha="right",
-                  color="#777777", xytext=(0, -9), textcoords="offset points")  # fmt: skip
+    axes.text(0.98, 0.06, "dotted: slope of sqrt(B)", fontsize=style.SMALL, ha="right",
+              color="#777777", transform=axes.transAxes)  # fmt: skip
     axes.margins(y=0.25)
     marks.plain_log(axes)
     axes.set_ylabel("best rate tried")

@@ -217,8 +217,8 @@ def _notes(df: pd.DataFrame) -> list[str]:
     lines = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
     if len(late):
         lines.append(
-            f"Hollow triangles: {len(late)} cells that did not reach it, drawn at their end: a "
-            "lower bound; their batch sizes are in no fit."
+            f"Hollow triangles: {len(late)} cell{'s' if len(late) > 1 else ''} that did not reach "
+            "it, drawn at the end of the run: a lower bound; their batch sizes are in no fit."
         )
     lines.append(
         "Values along a run depend on its schedule: a run made to end there would get there "
