@@ -11,7 +11,8 @@ from sweeps.grid import Study, find, union
 
 STUDIES = (
     *("glyphs-lr", "glyphs-batch-size", "glyphs-scratch", "glyphs-composition", "glyphs-bias"),
-    *("glyphs-beta2", "glyphs-noise", "glyphs-pretrained", "glyphs-examples-vs-pairs"),
+    *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-pretrained"),
+    "glyphs-examples-vs-pairs",
 )
 
 
@@ -23,5 +24,5 @@ def study() -> Study:
         cells=union(parts),
         paper="Fig. 2 to 7, Tables 4, 5, 8",
         assumptions=tuple(dict.fromkeys(one for part in parts for one in part.assumptions)),
-        prepare="sweeps.pretrained:prepare",
+        prepare="sweeps.glyphs_data:everything",
     )

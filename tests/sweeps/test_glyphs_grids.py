@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 
 import pytest
@@ -22,8 +23,6 @@ def studies():
 
 
 def without_seed(cell: Cell) -> Cell:
-    import dataclasses
-
     return dataclasses.replace(cell, seed=0)
 
 
@@ -65,7 +64,7 @@ def test_batch_size_crosses_losses_and_budgets_and_both_losses_see_the_same(stud
 
 def test_the_rate_follows_one_rule_for_each_loss_in_every_study_but_those_that_vary_it(studies):
     for name, study in studies.items():
-        if name in ("glyphs-lr", "glyphs-beta2"):
+        if name in ("glyphs-lr", "glyphs-beta2", "glyphs-noise-causes"):
             continue
         for cell in study.cells:
             frozen = isinstance(cell.model.image, CachedImage)
@@ -109,6 +108,23 @@ def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studi
     assert shares[True] == shares[False] and len(shares[True]) == 10
     kinds = {tuple(bool(share) for share in one) for one in shares[True]}
     assert len(kinds) == 5
+
+
+def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone(studies):
+    ids = {c.id for c in studies["glyphs-noise"].cells}
+    rates = Counter()
+    for cell in studies["glyphs-noise-causes"].cells:
+        times = cell.optimizer.learning_rate / glyphs.rate(
+            cell.batch_size, glyphs.RATES[cell.loss.kind]
+        )
+        data = dataclasses.replace(cell.data, dataset="glyphs")
+        same = glyphs.cell(batch_size=cell.batch_size, loss=cell.loss, seed=cell.seed, data=data)
+        assert same.id in ids
+        assert times == 1 or cell.data.dataset == "glyphs"
+        rates[cell.data.dataset, round(times, 6), cell.loss.kind, cell.data.corrupt.redraw] += 1
+    assert all(n == rates[(*key[:2], "softmax", key[3])] for key, n in rates.items())
+    assert {times for _, times, _, _ in rates} == {0.5, 1.0, 2.0}
+    assert {dataset for dataset, _, _, _ in rates} == {"glyphs", "glyphs-1view"}
 
 
 def test_the_map_crosses_batch_and_group_from_both_starts(studies):

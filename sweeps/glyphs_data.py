@@ -1,0 +1,33 @@
+"""The data that studies on glyphs read beside the data set itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from study.data.parallel import Progress, quiet
+
+ONE_VIEW = "glyphs-1view"  # each character in each font drawn once, and not in four ways
+
+
+def one_view(data_root: str | Path, progress: Progress = quiet) -> None:
+    """The glyphs, and beside them the data set with a quarter of their examples.
+
+    Raises:
+      DataError: a disk that is full or read-only.
+    """
+    from study.data.glyphs import make, prepare
+
+    prepare(data_root, progress)
+    make(Path(data_root) / ONE_VIEW, views=1, progress=progress)
+
+
+def everything(data_root: str | Path, progress: Progress = quiet) -> None:
+    """All that any of the glyph studies reads.
+
+    Raises:
+      DataError: a disk that is full or read-only.
+    """
+    from sweeps.pretrained import prepare
+
+    one_view(data_root, progress)
+    prepare(data_root, progress)
