@@ -37,6 +37,7 @@ FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
 COLUMNS = (
     *("study", "id", "status", "batch_size", "seed", "steps", "examples", "pairs_per_step", "step"),
     *("examples_seen", "pairs_seen", "attempts", "seconds", "parameters", "dataset_fingerprint"),
+    "dataset_examples",
     *("code", "error", "dropped_lines", "superseded_rows", "content"),
 )
 MEMORY = ("memory.peak_bytes", "memory.source", "memory.compiled_bytes")
@@ -200,7 +201,7 @@ def _cell(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dict[str, 
         "id": record.id,
         "status": record.status,
         **{k: about.get(k) for k in ("steps", "examples", "pairs_per_step", "parameters")},
-        **{k: about.get(k) for k in ("dataset_fingerprint", "code")},
+        **{k: about.get(k) for k in ("dataset_fingerprint", "dataset_examples", "code")},
         **{k: last.get(k, 0) for k in ("step", "examples_seen", "pairs_seen")},
         "attempts": max(lines.attempts, last.get("attempt", 0)),
         "seconds": seconds.get("total"),

@@ -294,6 +294,7 @@ class _Run:
                 "processes": jax.process_count(),
             },
             "dataset_fingerprint": self.dataset.fingerprint,
+            "dataset_examples": self.dataset.split(cell.data.split).examples,
             **({} if self.start is None else {"start": self.start}),
             "parameters": sum(a.size for a in jax.tree.leaves(self.state.params)),
             "steps": cell.steps,

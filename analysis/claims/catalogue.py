@@ -249,5 +249,19 @@ OURS = (
         needs="sigmoid with all pairs from loss.b_init=prior and -10, equal in the rest",
         test=prior_is_no_worse,
     ),
+    Claim(
+        name="corrupted: at the best rate too",
+        sentence="With the best rate for each loss and corruption, sigmoid's lead grows with it.",
+        section="ours",
+        needs="both losses at several optimizer.learning_rate with and without data.corrupt",
+        test=corruption.tuned_is_more_robust,
+    ),
+    Claim(
+        name="corrupted: distinct examples help",
+        sentence="With more distinct examples, corruption moves the lead further to sigmoid.",
+        section="ours",
+        needs="both losses with and without data.corrupt on two data.dataset, equal in the rest",
+        test=corruption.more_examples_help,
+    ),
 )
 CLAIMS = (*BATCH, *COMPOSITION, *RECIPE, *CORRUPTION, *OURS)
