@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CHIPS = re.compile(r"TPUv4 chips=(\d+);days=(\d+)")
+_KEPT = re.compile(r"([a-z]+)([0-9.]+)")
 _LINE: Any = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
@@ -97,7 +98,8 @@ def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
-    """Peak memory per chip and days of each cell over its batch size."""
+    """Peak memory per chip and days of each cell over its batch size, or, where all have one batch
+    size, over the pairs that they keep."""
     machines = ", ".join(sorted(frame["slice"].unique(), key=lambda s: (len(s), s)))
     examples = sorted(frame["steps"] * frame["batch_size"])
     budgets = list(dict.fromkeys(style.count(n) for n in examples))
@@ -112,22 +114,39 @@ def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
         ],
         footer=f"{len(frame)} cells",
     )
+    sizes = sorted(frame["batch_size"].unique())
+    kept = list(dict.fromkeys(frame["pairs"])) if len(sizes) == 1 else []
+    at = frame["batch_size"].astype(float)
+    if len(kept) > 1:
+        at = frame["pairs"].map(kept.index).astype(float)
     handles = []
     there = [loss for loss in ("sigmoid", "softmax") if (frame["loss"] == loss).any()]
     # Side by side, so that neither hides the other.
     for loss, aside in zip(there, (0.94, 1.06) if len(there) == 2 else (1.0,), strict=True):
         part = frame[frame["loss"] == loss]
         for axes, column in ((memory, "hbm_gib"), (days, "days")):
-            _points(axes, aside * part["batch_size"], part, column, style.LOOKS[loss])
+            _points(axes, aside * at[part.index], part, column, style.LOOKS[loss])
         handles += _dots(memory, [], [], style.LOOKS[loss], label=loss)
     _there(memory, frame)
     days.set_ylabel("days")
     marks.plain_log(days)
     for axes in (memory, days):
-        style.batch_axis(axes, sorted(frame["batch_size"].unique()))
+        if len(kept) > 1:
+            axes.set_xticks(range(len(kept)), [_kept(one) for one in kept], rotation=90)
+        else:
+            style.batch_axis(axes, sizes)
+    if len(kept) > 1:
+        days.set_xlabel(f"negatives for each positive, B = {style.short(int(sizes[0]))}")
+        memory.tick_params(labelbottom=False)
     memory.set_xlabel("")
     style.legend(memory, handles)
     return fig
+
+
+def _kept(pairs: str) -> str:
+    """ "hard1638.3" as "hard 1,638"."""
+    found = _KEPT.fullmatch(pairs)
+    return f"{found[1]} {float(found[2]):,.4g}" if found else pairs
 
 
 def draw_days(frame: pd.DataFrame, assumed: str = "") -> Figure:
