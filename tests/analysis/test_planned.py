@@ -17,6 +17,7 @@ def rows(chips=CHIPS):
             "id": f"b{k}",
             "batch_size": 16384,
             "loss": ("sigmoid", "softmax")[k % 2],
+            "pairs": ("all", "hard1638.3")[k // 3],
             "steps": 10**6,
             "slice": f"v4-{2 * n}",
             "chips": n,
@@ -30,6 +31,15 @@ def rows(chips=CHIPS):
         }
         for k, n in enumerate(chips)
     ]
+
+
+def test_a_plan_of_one_batch_size_is_drawn_over_the_pairs_that_are_kept():
+    fig = planned.draw(pd.DataFrame(rows()), "s")
+    days = next(axes for axes in fig.axes if axes.get_ylabel() == "days")
+    assert [text.get_text() for text in days.get_xticklabels()] == ["all", "hard 1,638"]
+    assert "B = 16k" in days.get_xlabel()
+    several = pd.DataFrame(rows()).assign(batch_size=[2**k for k in range(9, 14)])
+    assert "batch size" in planned.draw(several, "s").axes[-1].get_xlabel()
 
 
 def test_a_plan_drawn_twice_is_the_same_bytes(tmp_path):
