@@ -218,14 +218,14 @@ def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
 
     A study that holds a fixed setting and a rule side by side may share cells between them. The
     rule is what is left at each point once the fixed setting is taken out where it is not the
-    only one. A seed that tries several settings at one point is one of a search for the best, and
-    left out where there are others.
+    only one. A seed that tries several settings at most of its points is one of a search for the
+    best, and left out where there are others.
     """
     if cells.empty:
         return cells
     recipe = pd.Series(keys(cells, fields), index=cells.index)
     point = pd.Series(keys(cells, AXES_BATCH), index=cells.index)
-    tried = recipe.groupby([cells["seed"], point]).nunique().groupby(level=0).max()
+    tried = recipe.groupby([cells["seed"], point]).nunique().groupby(level=0).median()
     searching = cells["seed"].isin(tried.index[tried >= SEARCH])
     if not searching.all():
         cells, recipe, point = cells[~searching], recipe[~searching], point[~searching]
@@ -274,7 +274,11 @@ CORRUPTIONS = ("image", "text", "alignment")
 
 
 def select(
-    cells: pd.DataFrame, axes: Sequence[str], *, free: Sequence[str] = (), by_loss: bool = False
+    cells: pd.DataFrame,
+    axes: Sequence[str],
+    *,
+    free: Sequence[str] = (),
+    by_loss: tuple[str, ...] = (),
 ) -> Panel:
     """Of these cells those that differ in the axes and the seed only, as many as there are.
 
@@ -282,16 +286,16 @@ def select(
 
     Args:
       free: fields, or how they begin, that may differ too.
-      by_loss: each loss has settings and a recipe of its own, so each is chosen apart.
+      by_loss: fields, or how they begin, of which each loss has its own, so that each is chosen
+        apart.
     """
     cells = _ready(cells)
     cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
-    apart = ("loss.", "optimizer.") if by_loss else ()
-    passed = (*axes, *free, *apart)
+    passed = (*axes, *free, *by_loss)
     fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
     chosen = _most(cells, fields, axes)
     if by_loss and len(chosen):
-        own = [f for f in _fields(cells) if f.startswith(apart) and f not in axes]
+        own = [f for f in _fields(cells) if f.startswith(by_loss) and f not in axes]
         chosen = pd.concat([_most(g, own, axes) for _, g in chosen.groupby("loss.kind")])
     chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
     chosen.attrs = dict(cells.attrs)
@@ -364,3 +368,26 @@ def number(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Se
     """A numeric field; `otherwise` where a cell does not have it."""
     found = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
     return pd.to_numeric(found, errors="coerce").fillna(otherwise)
+
+
+APART = 32  # 262k over 8k, the two batch sizes of the paper's Fig. 3
+
+
+def small_and_large(by_budget: Sequence[set[int]]) -> tuple[int, int] | None:
+    """Two batch sizes to compare over budgets, neither picked by its result.
+
+    Large is the largest that all budgets have; small the one of those nearest to a 32nd of it.
+    None where they do not share two.
+
+    Args:
+      by_budget: the batch sizes that each budget has.
+    """
+    shared = sorted(set.intersection(*by_budget)) if by_budget else []
+    if len(shared) < 2:
+        return None
+    *smaller, large = shared
+
+    def octaves(size: int) -> float:
+        return max(large / size, APART) / min(large / size, APART)
+
+    return min(smaller, key=lambda size: (octaves(size), size)), large

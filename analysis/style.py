@@ -183,13 +183,26 @@ def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
 def narrow_batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
     """As `batch_axis`, in half a column: the ticks that are far enough apart."""
     batch_axis(axes, sizes)
-    gap = max(math.log2(max(sizes) / min(sizes)) / 4.5, 1e-9)
-    ticks: list[int] = []
-    for size in sorted(sizes):
-        if not ticks or math.log2(size / ticks[-1]) >= gap:
-            ticks.append(size)
-    axes.set_xticks(ticks, [short(b) for b in ticks])
+    ticks = _apart(sizes)
+    axes.set_xticks(ticks, [short(int(b)) for b in ticks])
     axes.set_xlabel("batch size")
+
+
+def narrow_examples_axis(axes: Axes, counts: Sequence[float]) -> None:
+    """As `examples_axis`, in half a column."""
+    examples_axis(axes, counts)
+    ticks = _apart(counts)
+    axes.set_xticks(ticks, [count(c) for c in ticks])
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Those of the values that leave room for a label between them on a logarithmic axis."""
+    gap = max(math.log2(max(values) / min(values)) / 4.5, 1e-9)
+    ticks: list[float] = []
+    for value in sorted(values):
+        if not ticks or math.log2(value / ticks[-1]) >= gap:
+            ticks.append(value)
+    return ticks
 
 
 def short(number: int) -> str:

@@ -8,14 +8,11 @@ from analysis.claims.finding import POINTS, Finding, all_positive, found, no_dat
 from analysis.intervals import by_group, pooled_means
 from analysis.varying import with_fields
 
-APART = 32  # 262k over 8k, the two batch sizes of Fig. 3
-
 
 def long_training_for_large(evidence: Evidence) -> Finding:
     """A small batch wins at the shortest budget, a large one at the longest (sigmoid, SigLiT).
 
-    Large is the largest batch of all budgets; small the one nearest to a 32nd of it, as 8k is of
-    the paper's 262k. Neither is picked by its result.
+    Which is which: see `panels.small_and_large`.
     """
     cells = with_fields(evidence.cells, ["budget.examples", "model.image.kind"])
     groups: dict[tuple[int, int], list[float]] = {}
@@ -26,11 +23,10 @@ def long_training_for_large(evidence: Evidence) -> Finding:
             groups[(int(budget), int(size))] = values
     budgets = sorted({budget for budget, _ in groups})
     sizes = [{size for b, size in groups if b == budget} for budget in budgets]
-    shared = sorted(set.intersection(*sizes)) if sizes else []
-    if len(budgets) < 2 or len(shared) < 2:
+    pair = panels.small_and_large(sizes)
+    if len(budgets) < 2 or pair is None:
         return no_data("Needs two batch sizes, each at two budgets of examples.")
-    large = shared[-1]
-    small = min(shared[:-1], key=lambda size: (abs(_octaves(large / size, APART)), size))
+    small, large = pair
     means = pooled_means(groups, rounding=evidence.rounding)
     short, long = budgets[0], budgets[-1]
     behind = means.contrast({(short, small): 1.0, (short, large): -1.0})
@@ -48,7 +44,3 @@ def long_training_for_large(evidence: Evidence) -> Finding:
         means=means,
         conditions=(behind, ahead),
     )
-
-
-def _octaves(ratio: float, wanted: float) -> float:
-    return max(ratio, wanted) / min(ratio, wanted) - 1

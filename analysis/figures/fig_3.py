@@ -2,7 +2,7 @@
 
 Cells, by their fields: those of Fig. 2 left (`model.image.kind` = cached, sigmoid with all pairs
 and softmax, clean data) at every `budget.examples`, of two batch sizes: 8192 and 262144 as in the
-paper where both are there, else the smallest and the largest that more than one budget has.
+paper where both are there, else as `panels.small_and_large` has it.
 """
 
 from __future__ import annotations
@@ -81,11 +81,10 @@ def draw(df: pd.DataFrame) -> Figure:
 
 def _sizes(found: dict[int, panels.Panel]) -> tuple[int, ...]:
     """The two batch sizes that are drawn; none where no two have two budgets."""
-    sizes = [size for panel in found.values() for size in panel.cells["batch_size"].unique()]
-    several = sorted({int(size) for size in sizes if sizes.count(size) > 1})
-    if set(SIZES) <= set(several):
+    sizes = [{int(size) for size in panel.cells["batch_size"]} for panel in found.values()]
+    if sum(set(SIZES) <= own for own in sizes) > 1:
         return SIZES
-    return (several[0], several[-1]) if len(several) > 1 else ()
+    return (panels.small_and_large(sizes) or ()) if len(sizes) > 1 else ()
 
 
 def _has(cells: pd.DataFrame, size: int, loss: str) -> bool:

@@ -39,7 +39,9 @@ def data(inputs: Inputs) -> pd.DataFrame:
     cells = cells.assign(**{f: panels.number(cells, f) for f in FIELDS})
     pairs = cells["loss.pairs.kind"] if "loss.pairs.kind" in cells else cells["loss.kind"]
     cells = cells[(cells["loss.kind"] == "softmax") | (pairs == "all")]
-    panel = panels.select(cells, ("loss.kind", *FIELDS), free=("data.corrupt.",), by_loss=True)
+    panel = panels.select(
+        cells, ("loss.kind", *FIELDS), free=("data.corrupt.",), by_loss=("loss.", "optimizer.")
+    )
     if not (panel.cells[list(FIELDS)] > 0).any(axis=None):
         return points.frame([])
     done = _by_redraw(panel.done)

@@ -36,7 +36,7 @@ def table(inputs: Inputs) -> Table:
     cells = panels.plain(panels.with_fields(inputs.cells, AXES))
     own = (cells["loss.kind"] == "softmax") | (cells["loss.pairs.kind"] == "all")
     own &= (cells["model.image.kind"] == "vit") & ~panels.multilingual(cells)
-    panel = panels.select(cells[own], AXES, free=("optimizer.",), by_loss=True)
+    panel = panels.select(cells[own], AXES, free=("optimizer.",), by_loss=("loss.",))
     panel = panels.most_repeated(panel)
     used = len(panel.cells.drop_duplicates(list(AXES[1:]))) > 1
     metric = inputs.quality_of(panel.cells)
