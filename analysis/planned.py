@@ -44,7 +44,7 @@ def write(
         frame = beside_the_paper(frame)
     csv = _csv(frame, Path(out), name)
     with style.context():
-        fig = draw_days(frame, assumed) if name == "table-1" else draw(frame, name, assumed)
+        fig = draw_days(frame, assumed) if name == "table-1" else _draw(frame, name, assumed)
     return [csv, *style.save(fig, csv.with_suffix(""))]
 
 
@@ -100,6 +100,11 @@ def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
 def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
     """Peak memory per chip and days of each cell over its batch size, or, where all have one batch
     size, over the pairs that they keep."""
+    with style.context():
+        return _draw(frame, name, assumed)
+
+
+def _draw(frame: pd.DataFrame, name: str, assumed: str) -> Figure:
     machines = ", ".join(sorted(frame["slice"].unique(), key=lambda s: (len(s), s)))
     examples = sorted(frame["steps"] * frame["batch_size"])
     budgets = list(dict.fromkeys(style.count(n) for n in examples))
