@@ -191,6 +191,14 @@ def _linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
 
 def _pareto(axes: Axes, df: pd.DataFrame) -> None:
     """Steps against examples, a point for each batch size; the hyperbola is the fit."""
+    axes.set_xlabel("examples to target")
+    axes.set_ylabel("steps to target")
+    if not (df["what"] == "mean").any():
+        axes.text(0.5, 0.5, "at no batch size did every seed reach it", ha="center",
+                  transform=axes.transAxes)  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
     for loss in LOSSES:
         look = style.LOOKS[loss]
         for what, line in (("mean", {"linestyle": "", "marker": look.marker}), ("fit", {})):
@@ -208,8 +216,6 @@ def _pareto(axes: Axes, df: pd.DataFrame) -> None:
                                   xytext=(3, 3), textcoords="offset points")  # fmt: skip
     marks.plain_log(axes, "x")
     marks.plain_log(axes)
-    axes.set_xlabel("examples to target")
-    axes.set_ylabel("steps to target")
 
 
 def _notes(df: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import style
 from analysis.figures.beyond import BEYOND
 from analysis.figures.inputs import Inputs
 from analysis.frame import COLUMNS
@@ -144,6 +145,16 @@ def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
     steps = table[(table["panel"] == "steps") & (table["what"] == "mean")]
     examples = part[part["what"] == "mean"]
     assert (steps["value"] * steps["x"]).to_numpy() == pytest.approx(examples["value"].to_numpy())
+
+
+def test_a_target_that_no_batch_size_reached_with_all_its_seeds_is_drawn_without_a_mean(
+    inputs, tmp_path
+):
+    table = BEYOND["to_target"].data(inputs)
+    sizes = table["x"][table["what"] == "censored"]
+    late = table[table["what"].isin(["seed", "censored"]) & table["x"].isin(sizes)]
+    assert len(late)
+    style.save(BEYOND["to_target"].draw(late), tmp_path / "late")
 
 
 def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
