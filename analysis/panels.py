@@ -28,6 +28,7 @@ AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
+NEAR = 0.05  # totals within it count as the same: the last partial step is not taken
 SEARCH = 3  # settings of one seed at one point: more than a fixed one and a rule
 
 
@@ -116,20 +117,27 @@ def compositions(cells: pd.DataFrame) -> Panel:
 
 
 def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
-    """Of all cells those that keep hard negatives as `panel` does, but for a budget of pairs.
+    """Of all cells those that keep hard negatives as `panel` does, but train until they have met
+    as many pairs as its unmasked cells, whatever unit their budget is given in.
 
     They stand at the same ratios, with `MATCHED` for what is kept; empty where there are none.
     """
     cells = _ready(cells)
     hard = panel.cells[panel.cells["loss.pairs.keep"] == "hard"]
+    unmasked = panel.cells[panel.cells["loss.pairs.keep"] == UNMASKED[0]]
+    wanted = _all_pairs(unmasked).max()
     own = (cells["loss.pairs.keep"] == "hard") & ~cells["id"].isin(panel.cells["id"])
-    cells = cells[own & (number(cells, "budget.pairs") > 0)]
+    cells = cells[own & ((_all_pairs(cells) / wanted - 1).abs() <= NEAR)]
     passed = ("budget.", "loss.pairs.per_positive")
     fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
     alike = keys(hard, fields)[:1] if len(cells) else []
     chosen = cells[[key in alike for key in keys(cells, fields)]] if alike else cells[:0]
-    chosen = _most(chosen, ["budget.pairs"], AXES_PAIRS) if len(chosen) else chosen
     return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
+
+
+def _all_pairs(cells: pd.DataFrame) -> pd.Series:
+    """Pairs that a cell meets in all its steps."""
+    return number(cells, "steps") * number(cells, "pairs_per_step")
 
 
 def title(panel: Panel) -> str:

@@ -15,9 +15,9 @@ import pandas as pd
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, Finding, found, no_data, side
 from analysis.intervals import pooled_means
+from analysis.panels import NEAR
 from analysis.varying import keys, same_fields, with_fields
 
-NEAR = 0.05  # totals within it count as the same: the last partial step is not taken
 Same = Literal["pairs_seen", "examples_seen"]
 WHAT = {"pairs_seen": "pairs", "examples_seen": "examples"}
 

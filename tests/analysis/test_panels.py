@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from analysis.frame import cells
-from analysis.panels import batch_sizes, compositions, title
+from analysis.panels import batch_sizes, compositions, matched_pairs, title
 from study.cell import Adam, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.durations import Budget
 
@@ -160,3 +160,19 @@ def test_each_loss_may_have_its_own_rate(writer):
     chosen = panel(writer)
     assert len(chosen.cells) == 4
     assert "of sigmoid 0.01 throughout; of softmax 0.005 throughout" in title(chosen)
+
+
+@pytest.mark.parametrize("unit", ["examples", "pairs"])
+def test_matched_pairs_are_found_by_the_pairs_that_they_meet(writer, unit):
+    base = writer.cell(512, budget=Budget(examples=512 * 40))
+    hard = writer.cell(512, keep="hard", ratio=127.0, budget=base.budget)
+    longer = dataclasses.replace(hard, budget=Budget(examples=512 * 160))
+    if unit == "pairs":
+        longer = dataclasses.replace(hard, budget=Budget(pairs=base.pairs_per_step * base.steps))
+    assert longer.steps == 160
+    other = dataclasses.replace(hard, budget=Budget(examples=512 * 80))
+    fewer = writer.cell(512, keep="hard", ratio=31.0, budget=base.budget)
+    for cell in (base, hard, fewer, longer, other):
+        writer.done(cell, 30.0)
+    table = cells(writer.root, writer.study)
+    assert matched_pairs(table, compositions(table)).cells["id"].tolist() == [longer.id]
