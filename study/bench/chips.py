@@ -1,4 +1,4 @@
-"""What four v4 chips hold (paper Sec. 4.4): the Base model's step with our losses and with naive.
+"""What four v4 chips hold (paper Sec. 4.2): the Base model's step with our losses and with naive.
 
     python -m study.bench.chips > four-chips.csv
 
