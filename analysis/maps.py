@@ -36,8 +36,9 @@ def by_start(cells: pd.DataFrame) -> dict[Any, Panel]:
         wanted = set(keys(mine, same))
         own = whole[[key in wanted for key in keys(whole, same)]]
         both = pd.concat([mine, own.assign(**{GROUP: own["batch_size"]})])
+        both = both.astype({GROUP: "int64"}).copy()  # in one piece: it gets more columns
         both.attrs = dict(cells.attrs)
-        maps[start] = Panel(cells=both.astype({GROUP: "int64"}), axes=AXES)
+        maps[start] = Panel(cells=both, axes=AXES)
     return maps
 
 
