@@ -227,7 +227,8 @@ def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     A study that holds a fixed setting and a rule side by side may share cells between them. The
     rule is what is left at each point once the fixed setting is taken out where it is not the
     only one. A seed that tries several settings at most of its points is one of a search for the
-    best, and left out where there are others.
+    best, and left out where there are others. Where several are left all the same, the one whose
+    rate lies nearest to those of the other batch sizes is the rule's.
     """
     if cells.empty:
         return cells
@@ -239,12 +240,23 @@ def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
         cells, recipe, point = cells[~searching], recipe[~searching], point[~searching]
     fixed = _most(cells, fields, AXES_BATCH)
     constant = recipe.loc[fixed.index[0]]
-    by_rule: dict[Any, Any] = {}
+    by_rule: dict[tuple[int, str], Any] = {}
+    several: dict[tuple[int, str], list[Any]] = {}
     for where, group in recipe.groupby(point):
         others = [key for key in dict.fromkeys(group) if key != constant]
         if len(others) > 1:
+            several[where] = list(dict.fromkeys(group))
+        else:
+            by_rule[where] = others[0] if others else constant
+    rate = fields.index("optimizer.learning_rate")
+    for (size, loss), tried_here in several.items():
+        known = sorted((b, key[rate]) for (b, kind), key in by_rule.items() if kind == loss)
+        if not known:
             return fixed
-        by_rule[where] = others[0] if others else constant
+        wanted = np.interp(np.log(size), *np.log(np.array(known, float).T))
+        nearest = min(tried_here, key=lambda key: (abs(np.log(key[rate]) - wanted), repr(key)))
+        several[size, loss] = [nearest]
+    by_rule |= {where: nearest for where, (nearest,) in several.items()}
     follows = [by_rule[where] == key for where, key in zip(point, recipe, strict=True)]
     ruled = cells[follows]
     covered = [len(set(keys(part, AXES_BATCH))) for part in (ruled, fixed)]

@@ -176,3 +176,14 @@ def test_matched_pairs_are_found_by_the_pairs_that_they_meet(writer, unit):
         writer.done(cell, 30.0)
     table = cells(writer.root, writer.study)
     assert matched_pairs(table, compositions(table)).cells["id"].tolist() == [longer.id]
+
+
+def test_rates_that_one_batch_size_was_tried_with_leave_the_rule_whole(writer):
+    rule = {size: 1e-2 * (size / 256) ** 0.5 for size in (16, 64, 256, 1024)}
+    for size, own in rule.items():
+        for rate in (own, *((0.5 * own, 2 * own) if size == 256 else ())):
+            for seed in (0, 1):
+                for loss in (Sigmoid(), Softmax()):
+                    same = Adam(learning_rate=rate)
+                    writer.done(writer.cell(size, seed=seed, loss=loss, optimizer=same), 30.0)
+    assert rates(panel(writer).cells) == rule
