@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from analysis import starts
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, TOLERANCE, Finding, all_positive, found, no_data
 from analysis.intervals import pooled_means
-from analysis.varying import grouped, matched, varying, with_fields
+from analysis.starts import AXES
+from analysis.varying import grouped, matched, with_fields
 
-AXES = ("loss.b_init", "loss.t_init")
 DEFAULT = (-10.0, 10.0)
-Start = tuple[Any, ...]
 
 
 def default_is_best(evidence: Evidence) -> Finding:
     """b = -10 with t = 10 beats every other start, at every batch size, by intervals that hold at
     once. The prior odds, which the paper did not try, are another claim."""
-    cells = with_fields(evidence.cells, [*AXES, "loss.pairs.kind"])
-    numbers = cells["loss.b_init"].map(str) != "prior"
-    pool = cells[(cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all") & numbers]
-    groups: dict[tuple[int, Start], list[float]] = {}
-    for size, same in pool.groupby("batch_size"):
-        chosen = varying(same, AXES)
-        found_here = grouped(chosen[chosen["status"] == "done"], AXES, evidence.metric)
-        if DEFAULT in found_here and len(found_here) > 1:
-            groups |= {(int(size), start): values for start, values in found_here.items()}
+    done = starts.by_size(evidence.cells).done
+    done = done[done["loss.b_init"].map(str) != "prior"]
+    tried = grouped(done, ("batch_size", *AXES), evidence.metric)
+    sizes = [
+        size for size, *start in tried if tuple(start) != DEFAULT and (size, *DEFAULT) in tried
+    ]
+    groups = {(k[0], k[1:]): values for k, values in tried.items() if k[0] in sizes}
     others = [(size, start) for size, start in groups if start != DEFAULT]
     if not others:
         return no_data(
@@ -41,16 +37,15 @@ def default_is_best(evidence: Evidence) -> Finding:
     }
     verdict, binding = all_positive(*leads.values())
     size, nearest = min(others, key=lambda other: leads[other].estimate)
-    sizes = sorted({size for size, _ in others})
     ahead = sum(lead.estimate > 0 for lead in leads.values())
     return found(
         verdict,
         binding,
         unit=POINTS,
         cells=sum(means.counts.values()),
-        sentence=f"At B = {', '.join(map(str, sizes))} b = -10, t' = log 10 is ahead of {ahead} of "
-        f"{len(leads)} other starts; it does least against {_name(nearest)} at B = {size}, "
-        f"{binding.estimate:+.2f} points",
+        sentence=f"At B = {', '.join(map(str, sorted(set(sizes))))} b = -10, t' = log 10 is ahead "
+        f"of {ahead} of {len(leads)} other starts; it does least against {starts.name(nearest)} at "
+        f"B = {size}, {binding.estimate:+.2f} points",
         means=means,
         conditions=list(leads.values()),
     )
@@ -84,9 +79,3 @@ def prior_is_no_worse(evidence: Evidence) -> Finding:
         means=means,
         conditions=[lead.above(-TOLERANCE) for lead in leads],
     )
-
-
-def _name(start: Start) -> str:
-    bias, temperature = start
-    said = "no bias" if bias is None else f"b = {bias:g}"
-    return f"{said}, t' = log {temperature:g}"

@@ -13,6 +13,7 @@ from analysis.figures import (
     pairs_map,
     rate_by_batch,
     saturation,
+    starts,
     to_target,
     trajectories,
 )
@@ -23,6 +24,7 @@ BEYOND: Mapping[str, Any] = {
     "to_target": to_target,
     "pairs_map": pairs_map,
     "rate_by_batch": rate_by_batch,
+    "starts": starts,
     "trajectories": trajectories,
     "gradient_noise": gradient_noise,
     "efficiency": efficiency,

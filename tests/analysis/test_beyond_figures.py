@@ -85,6 +85,11 @@ def inputs():
         for size in (128, 512)
         for rate, value in ((1e-4, 10.0), (1e-2, 20.0 if size == 128 else 50.0))
     ]
+    cells += [
+        row(size, SIGMOID, 1, 10.0 + t, **{"loss.b_init": b, "loss.t_init": t, "loss.eps": 0})
+        for size in (128, 512)
+        for b, t in ((-10.0, 10.0), (-10.0, 1.0), (None, 10.0), ("prior", 10.0))
+    ]
     cells = [{"id": f"cell-{i}", **cell} for i, cell in enumerate(cells)]
     lines = pd.DataFrame([x for c in cells for x in logged(c["id"], c["batch_size"], rng)])
     table = pd.DataFrame(cells).merge(lines.groupby("id").last(), on="id", suffixes=("", "_line"))
@@ -163,6 +168,16 @@ def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
     assert set(table["panel"]) == {"b starts at its default"}
     assert set(means.index) == {(128, 8), (128, 32), (128, 128), (512, 8), (512, 32), (512, 512)}
     assert means[(128, 32)] == pytest.approx(25.0)
+
+
+def test_starts_are_named_and_stand_at_each_batch_size(inputs):
+    table = BEYOND["starts"].data(inputs)
+    means = table[table["what"] == "mean"].set_index(["series", "x"])["value"]
+    names = ("b = -10, t' = log 10", "b = -10, t' = log 1", "no bias, t' = log 10")
+    assert set(means.index) == {
+        (name, size) for name in (*names, "b = log odds, t' = log 10") for size in (128, 512)
+    }
+    assert means["b = -10, t' = log 1", 128] == 11.0
 
 
 def test_a_best_rate_on_the_edge_is_flagged(inputs):
