@@ -21,11 +21,17 @@ def by_size(cells: pd.DataFrame) -> Panel:
     """The cells of every batch size with several starts; empty where there is none."""
     cells = with_fields(cells, [*AXES, "loss.pairs.kind"])
     pool = cells[(cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")]
-    parts = [varying(same, AXES) for _, same in pool.groupby("batch_size")]
-    several = [part for part in parts if len(set(keys(part, AXES))) > 1]
+    parts = [_several(varying(same, AXES)) for _, same in pool.groupby("batch_size")]
+    several = [part for part in parts if len(part)]
     found = pd.concat(several).copy() if several else pool.iloc[:0]
     found.attrs = dict(cells.attrs)
     return Panel(cells=found, axes=("batch_size", *AXES))
+
+
+def _several(cells: pd.DataFrame) -> pd.DataFrame:
+    """The seeds that several starts were tried with."""
+    tried = pd.Series(keys(cells, AXES), index=cells.index).groupby(cells["seed"]).nunique()
+    return cells[cells["seed"].isin(tried.index[tried > 1])]
 
 
 def name(start: Start) -> str:

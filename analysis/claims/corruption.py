@@ -93,6 +93,7 @@ def _leads(evidence: Evidence, kind: str) -> PooledMeans:
     done = chosen[(chosen["status"] == "done")]
     if evidence.metric not in done:
         return pooled_means({})
+    done = done[done["seed"].isin(corrupted["seed"])]
     redraws = corrupted["data.corrupt.redraw"].fillna(False).astype(bool)
     groups: dict[Any, list[float]] = {}
     for redraw in sorted(set(redraws)):

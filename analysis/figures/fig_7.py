@@ -44,7 +44,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
     if not (panel.cells[list(FIELDS)] > 0).any(axis=None):
         return points.frame([])
-    done = _by_redraw(panel.done)
+    done = _by_redraw(_corrupted_seeds(panel.done))
     metric = inputs.quality_of(done)
     rows: list[dict[str, Any]] = []
     for name, parts in PANELS.items():
@@ -70,7 +70,13 @@ def draw(df: pd.DataFrame) -> Figure:
     for name in LOSSES:
         looks[f"{name}{ANEW}"] = style.LOOKS[f"{name}, small batch"]
     title = "Fig. 7: robustness to corrupted training data"
-    return beside.draw(df, specs, looks, title=title)
+    return beside.draw(df, specs, looks, title=title, legend_columns=2)
+
+
+def _corrupted_seeds(done: pd.DataFrame) -> pd.DataFrame:
+    """The seeds that data were corrupted for: other clean cells have nothing to stand beside."""
+    corrupted = (done[list(FIELDS)] > 0).any(axis=1)
+    return done[done["seed"].isin(done.loc[corrupted, "seed"])]
 
 
 def _by_redraw(done: pd.DataFrame) -> pd.DataFrame:

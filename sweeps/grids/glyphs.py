@@ -7,12 +7,19 @@ two grids are trained once.
 from __future__ import annotations
 
 from sweeps import glyphs
-from sweeps.grid import Study, find, union
+from sweeps.grid import Assumption, Study, find, union
 
 STUDIES = (
     *("glyphs-lr", "glyphs-batch-size", "glyphs-scratch", "glyphs-composition", "glyphs-bias"),
     *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-pretrained"),
     "glyphs-examples-vs-pairs",
+)
+
+
+LANGUAGES = Assumption(
+    "languages",
+    "English alone",
+    "Unicode names characters in English only, and no dependency ships names in other languages.",
 )
 
 
@@ -23,6 +30,6 @@ def study() -> Study:
         question="What of the paper holds on glyphs, on two cores?",
         cells=union(parts),
         paper="Fig. 2 to 7, Tables 4, 5, 8",
-        assumptions=tuple(dict.fromkeys(one for part in parts for one in part.assumptions)),
+        assumptions=(*dict.fromkeys(one for part in parts for one in part.assumptions), LANGUAGES),
         prepare="sweeps.glyphs_data:everything",
     )
