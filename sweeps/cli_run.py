@@ -189,7 +189,7 @@ class _Watched:
                     cells=1,
                     over=0,
                     failed=0,
-                    examples=seen.examples_seen,
+                    done=seen.examples_seen,
                     target=self.cell.examples,
                     running=[
                         Running(

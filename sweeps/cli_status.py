@@ -55,7 +55,7 @@ def _rate(e: Entry) -> str:
 
 def _line(study: Study, entries: list[Entry]) -> str:
     states = ", ".join(f"{n} {state}" for state, n in ledger.count(entries).items())
-    left = ledger.seconds_left(entries)
+    left = ledger.seconds_left(study, entries)
     return f"{study.name}: {len(entries)} cells: {states}" + (
         f"; {duration(left)} left at this pace" if left is not None else ""
     )
@@ -65,7 +65,7 @@ def _json(study: Study, entries: list[Entry]) -> dict[str, Any]:
     return {
         "study": study.name,
         "states": ledger.count(entries),
-        "seconds_left": ledger.seconds_left(entries),
+        "seconds_left": ledger.seconds_left(study, entries),
         "cells": [
             {
                 "id": e.cell.id,

@@ -62,7 +62,8 @@ class Sweep:
         )
         self.cancelled = [Job(entry=e) for e in entries if e.state == "cancelled"]
         self.in_flight: dict[Any, Job] = {}
-        self.target = sum(e.cell.examples for e in entries)
+        self.weight = {e.cell.id: ledger.work(study, e.cell) / e.cell.examples for e in entries}
+        self.target = sum(e.cell.examples * self.weight[e.cell.id] for e in entries)
         self.seen = {e.cell.id: e.progress.examples_seen for e in entries}
         self.data_root = str(Path(study.data_root).absolute())
         self._held: set[str] = set()
@@ -306,7 +307,7 @@ class Sweep:
                 over=self.over,
                 failed=len(self.failed),
                 waiting=Counter(self.waits_for(j) for j in self.queue if j.kind != LOCAL),
-                examples=sum(self.seen.values()),
+                done=sum(seen * self.weight[cell] for cell, seen in self.seen.items()),
                 target=self.target,
                 running=[
                     Running(
@@ -314,6 +315,7 @@ class Sweep:
                         seconds=now - job.began,
                         attempt=job.entry.progress.attempts,
                         kind=job.kind,
+                        weight=self.weight[job.entry.cell.id],
                     )
                     for job in jobs
                 ],

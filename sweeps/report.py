@@ -16,25 +16,28 @@ QUIET_SECONDS = 10.0  # off a terminal, the longest time without a line
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what."""
+    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what, and
+    what one of its examples weighs beside those of other cells."""
 
     entry: Entry
     seconds: float
     attempt: int
     kind: str = LOCAL
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """How far a sweep is. `examples` count the cells that are over and the part of the others;
-    `waiting` cells for a machine, by its kind."""
+    """How far a sweep is. `done` of `target` is work: examples, each with the weight of its cell,
+    of the cells that are over and the part of the others; `waiting` cells for a machine, by its
+    kind."""
 
     study: str
     cells: int
     over: int
     failed: int
-    examples: int
-    target: int
+    done: float
+    target: float
     running: Sequence[Running]
     waiting: Mapping[str, int] = field(default_factory=dict)
 
@@ -45,7 +48,8 @@ class Now:
 
     @property
     def seconds_left(self) -> float | None:
-        return (self.target - self.examples) / self.rate if self.rate else None
+        pace = sum(r.weight * (r.entry.progress.examples_per_second or 0.0) for r in self.running)
+        return (self.target - self.done) / pace if pace else None
 
 
 class Report(Protocol):
@@ -202,7 +206,7 @@ def _table(now: Now) -> Any:
     failed = f", {now.failed} failed" if now.failed else ""
     row(
         f"{now.study}: {now.over}/{now.cells} cells{failed}",
-        now.examples / now.target,
+        now.done / now.target,
         rate(now.rate) if now.rate else "",
         _left(now.seconds_left).strip(" ,"),
         "",

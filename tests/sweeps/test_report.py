@@ -27,7 +27,7 @@ def entry(**done) -> Entry:
 
 def now() -> Now:
     running = [Running(entry=entry(), seconds=1.0, attempt=2)]
-    return Now(study="s", cells=4, over=1, failed=1, examples=2000, target=6000, running=running)
+    return Now(study="s", cells=4, over=1, failed=1, done=2000, target=6000, running=running)
 
 
 class Terminal(io.StringIO):
