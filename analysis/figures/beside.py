@@ -147,7 +147,8 @@ def _panel(
     if spec.log:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        few = MaxNLocator(4) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0))
+        subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
+        few = MaxNLocator(4) if high < 10 * low else LogLocator(subs=subs)
         axes.yaxis.set_major_locator(few)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
