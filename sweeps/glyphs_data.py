@@ -6,6 +6,7 @@ from pathlib import Path
 
 from study.data.parallel import Progress, quiet
 
+NARROW = 16
 ONE_VIEW = "glyphs-1view"  # each character in each font drawn once, and not in four ways
 
 
@@ -19,6 +20,18 @@ def one_view(data_root: str | Path, progress: Progress = quiet) -> None:
 
     prepare(data_root, progress)
     make(Path(data_root) / ONE_VIEW, views=1, progress=progress)
+
+
+def narrow(data_root: str | Path, progress: Progress = quiet) -> None:
+    """The glyphs, and embeddings of NARROW dimensions beside the usual ones.
+
+    Raises:
+      DataError: a disk that is full or read-only.
+    """
+    from study.data import descriptor
+    from study.data.glyphs import prepare
+
+    descriptor.embed(prepare(data_root, progress), dim=NARROW, progress=progress)
 
 
 def everything(data_root: str | Path, progress: Progress = quiet) -> None:

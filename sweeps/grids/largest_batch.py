@@ -1,0 +1,37 @@
+"""study run largest-batch
+
+The paper's headline batch on one machine: SigLiT on glyphs at B = 1,048,576, all pairs of each
+step, in bounded memory. A step meets 1.1e12 pairs: most of an hour on two cores, whatever the
+towers are, so the embeddings are narrow and there are two steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from study.cell import CachedImage
+from sweeps import glyphs
+from sweeps.glyphs_data import NARROW
+from sweeps.grid import Assumption, Study
+
+BATCH_SIZE, STEPS = 2**20, 2
+MODEL = dataclasses.replace(
+    glyphs.SIGLIT,
+    image=CachedImage(embeddings=f"hog-lda-{NARROW}", dim=NARROW),
+    embed_dim=NARROW,
+)
+
+
+def study() -> Study:
+    whole = glyphs.study(
+        name="largest-batch",
+        question="Does a batch of a million train on two cores, and in how much memory?",
+        cells=[glyphs.cell(batch_size=BATCH_SIZE, examples=STEPS * BATCH_SIZE, model=MODEL)],
+        paper="Fig. 2 left",
+        prepare="sweeps.glyphs_data:narrow",
+        assumptions=(
+            Assumption("width", str(NARROW), "The products of a tile take most of the time at 96."),
+            Assumption("steps", "2", "It is the memory and the time of a step that are asked for."),
+        ),
+    )
+    return dataclasses.replace(whole, records="", seconds=None)
