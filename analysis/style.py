@@ -181,28 +181,23 @@ def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def narrow_batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
-    """As `batch_axis`, in half a column: the ticks that are far enough apart."""
+    """As `batch_axis`, in half a column."""
     batch_axis(axes, sizes)
-    ticks = _apart(sizes)
-    axes.set_xticks(ticks, [short(int(b)) for b in ticks])
+    thin(axes)
     axes.set_xlabel("batch size")
 
 
-def narrow_examples_axis(axes: Axes, counts: Sequence[float]) -> None:
-    """As `examples_axis`, in half a column."""
-    examples_axis(axes, counts)
-    ticks = _apart(counts)
-    axes.set_xticks(ticks, [count(c) for c in ticks])
-
-
-def _apart(values: Sequence[float]) -> list[float]:
-    """Those of the values that leave room for a label between them on a logarithmic axis."""
-    gap = max(math.log2(max(values) / min(values)) / 4.5, 1e-9)
-    ticks: list[float] = []
-    for value in sorted(values):
-        if not ticks or math.log2(value / ticks[-1]) >= gap:
-            ticks.append(value)
-    return ticks
+def thin(axes: Axes) -> None:
+    """Leaves the ticks of a logarithmic x axis that have room for a label in half a column."""
+    low, high = axes.get_xlim()
+    gap = max(math.log2(high / low) / 5, 1e-9)
+    labels = [text.get_text() for text in axes.get_xticklabels()]
+    kept: dict[float, str] = {}
+    for tick, label in sorted(zip(axes.get_xticks(), labels, strict=True)):
+        inside = low <= tick <= high
+        if inside and (not kept or math.log2(tick / list(kept)[-1]) >= gap):
+            kept[tick] = label
+    axes.set_xticks(list(kept), list(kept.values()))
 
 
 def short(number: int) -> str:

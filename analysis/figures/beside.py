@@ -21,11 +21,6 @@ from analysis.figures import marks, quality
 from analysis.intervals import ASSUMPTION
 from analysis.style import Look
 
-NARROW: Mapping[Any, Any] = {  # axes with fewer ticks where two panels share a line
-    style.batch_axis: style.narrow_batch_axis,
-    style.examples_axis: style.narrow_examples_axis,
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -152,8 +147,11 @@ def _panel(
         axes.yaxis.set_major_locator(few)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    axis = spec.axis if alone else NARROW.get(spec.axis, spec.axis)
+    narrow = not alone and spec.axis is style.batch_axis
+    axis = style.narrow_batch_axis if narrow else spec.axis
     axis(axes, sorted(df["x"].unique()))
+    if not alone and axes.get_xscale() == "log":
+        style.thin(axes)
     # Panels side by side have room for one line above each.
     title = spec.title if alone else {"ours": "ours", "paper": "the paper's"}["".join(source)]
     if not alone and source == {"ours"}:

@@ -33,7 +33,12 @@ NOTE = (
 )
 SPECS = [
     Spec(name="zero_shot", title="0-shot", label="ImageNet\n0-shot (%)", says=SAYS),
-    Spec(name="few_shot", title="10-shot", label="ImageNet\n10-shot (%)", says="paper: no numbers"),
+    Spec(
+        name="few_shot",
+        title="few-shot (the paper: 10-shot)",
+        label="ImageNet\n10-shot (%)",
+        says="paper: no numbers",
+    ),
 ]
 
 
