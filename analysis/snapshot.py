@@ -192,12 +192,15 @@ def write(
         part.mkdir(parents=True)
         files: dict[str, Any] = {}
         told: dict[str, dict[str, Any]] = {}
+        there: set[str] = set()
         for study in studies or known:
             told[study] = {}
 
             def taken(study: str = study) -> Iterable[packs.Taken]:
                 for record in source.records(study):
-                    kept = _of_metrics(source.items(study, record.id), items)
+                    every = source.items(study, record.id)
+                    there.update(name.rpartition(".")[0] for name in every)
+                    kept = _of_metrics(every, items)
                     about = _about(record)
                     if packed:
                         about["pack"] = len(told[study]) // packs.CELLS
@@ -210,6 +213,11 @@ def write(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(text)
                 files[path] = {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)}
+        if lacking := [one for one in items or () if one.replace("/", ".") not in there]:
+            raise AnalysisError(
+                f"no cell holds the evaluated examples of {', '.join(lacking)}; there are those of "
+                + (", ".join(sorted(name.replace(".", "/") for name in there)) or "nothing")
+            )
         manifest = {
             "format": PACKED if packed else FORMAT,
             "from": kind,

@@ -110,6 +110,9 @@ def test_only_the_items_that_are_asked_for_are_kept(writer, tmp_path):
         out = tmp_path / f"snap-{packed}"
         snapshot.write(RecordRoot(writer.root), out, packed=packed, items=[TOP1])
         assert list(items(out, "synthetic", cell.id)) == [TOP1]
+    with pytest.raises(AnalysisError, match=r"examples of eval/x; there are those of eval/other"):
+        snapshot.write(RecordRoot(writer.root), tmp_path / "none", items=["eval/x"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_earlier_snapshot_gives_the_cells_that_are_not_done_since(writer, tmp_path):
