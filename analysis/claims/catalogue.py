@@ -17,7 +17,7 @@ from analysis.claims import (
     pairs_map,
     recipe,
 )
-from analysis.claims.duration import long_training_for_large
+from analysis.claims.duration import best_batch_grows, long_training_for_large
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import Finding
 from analysis.claims.initial import default_is_best, prior_is_no_worse
@@ -221,6 +221,14 @@ CORRUPTION = tuple(
 )
 MAP = "sigmoid with loss.pairs.kind=groups of several sizes at several batch_size"
 OURS = (
+    Claim(
+        name="best batch grows with the budget",
+        sentence="Some batch is behind a smaller one when training is short, ahead when long.",
+        section="ours",
+        needs="sigmoid at two batch sizes, each at a short and a long budget.examples, "
+        "model.image.kind=cached",
+        test=best_batch_grows,
+    ),
     Claim(
         name="pairs per example help",
         sentence="At equal examples per step, quality rises with the pairs that an example meets.",

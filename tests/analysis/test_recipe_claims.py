@@ -73,6 +73,29 @@ def test_a_large_batch_that_wins_only_when_trained_long():
     assert verdict(LONG, frame(budgets(1.0, 2.0))).verdict == "contradicted"
 
 
+@pytest.mark.parametrize(
+    ("short", "long", "expected"),
+    [
+        # The largest has too few steps even in the long run; the middle one crosses.
+        ({128: 40.0, 512: 30.0, 4096: 10.0}, {128: 60.0, 512: 63.0, 4096: 50.0}, "reproduced"),
+        ({128: 40.0, 512: 30.0, 4096: 10.0}, {128: 60.0, 512: 55.0, 4096: 50.0}, "contradicted"),
+        ({128: 40.0, 512: 39.95, 4096: 39.9}, {128: 60.0, 512: 60.05, 4096: 60.1}, "undecided"),
+    ],
+)
+def test_the_best_batch_may_grow_though_the_largest_never_pays(short, long, expected):
+    rows = [
+        {"batch_size": size, "budget.examples": n, "examples": n, "quality": quality}
+        for n, qualities in ((1e5, short), (1e7, long))
+        for size, quality in qualities.items()
+    ]
+    found = verdict("best batch grows with the budget", frame(rows))
+    assert found.verdict == expected
+    if expected == "reproduced":
+        assert "the clearest is B = 512" in found.sentence
+        assert found.estimate == pytest.approx(3.0, abs=0.3)
+        assert verdict(LONG, frame(rows)).verdict == "contradicted"
+
+
 def test_one_budget_is_no_data():
     found = verdict(LONG, frame(budgets(-8.0, 2.0)[:3]))
     assert found.verdict == "no data"
