@@ -25,7 +25,7 @@ def test_what_the_paper_prints_bears_its_claims_out(found):
     assert [name for name, kind in judged.items() if kind == "undecided"] == [
         "too large a batch hurts"
     ]
-    assert len(judged) == 12
+    assert len(judged) == 13
 
 
 def test_estimates_are_those_of_the_tables(found):
