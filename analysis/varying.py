@@ -16,7 +16,8 @@ def with_fields(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     wanted = ("batch_size", "seed", "status", "loss.kind", *fields)
     cells = cells.assign(**{name: None for name in wanted if name not in cells})
     known = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
-    return known.astype({"batch_size": "int64", "seed": "int64"})
+    # In one piece, for those who give it more columns.
+    return known.astype({"batch_size": "int64", "seed": "int64"}).copy()
 
 
 def varying(

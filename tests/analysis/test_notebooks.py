@@ -48,9 +48,13 @@ def named(path):
 
 
 def test_there_are_some():
-    assert {"read_a_study", "paper_figures", "plan_a_tpu_sweep", "examples_against_pairs"} <= {
-        path.stem for path in NOTEBOOKS
-    }
+    assert {
+        "read_a_study",
+        "paper_figures",
+        "plan_a_tpu_sweep",
+        "examples_against_pairs",
+        "what_holds_on_glyphs",
+    } <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)

@@ -1,0 +1,72 @@
+"""Our own study as published: what results/glyphs holds is what its snapshot gives."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.claims import to_json, verdicts
+from analysis.figures import FIGURES, TABLES
+from analysis.figures.inputs import of_study
+from analysis.report import prose
+from analysis.snapshot import at
+from sweeps import cli
+
+GLYPHS = Path(__file__).parents[2] / "results" / "glyphs"
+SNAPSHOT, FIGURES_THERE = GLYPHS / "snapshot", GLYPHS / "figures"
+MOST_BYTES = 2**20  # of a file that is no figure
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return of_study(SNAPSHOT, "glyphs", **planned())
+
+
+@pytest.fixture(scope="module")
+def found():
+    return verdicts(SNAPSHOT, "glyphs", **planned())
+
+
+def planned():
+    """What the grid lists, as the command line gives it."""
+    return cli._recorded("glyphs", str(SNAPSHOT))[1]
+
+
+def test_the_snapshot_is_whole_and_small():
+    snapshot = at(str(SNAPSHOT))
+    assert snapshot.verify() == len(snapshot.manifest["files"])
+    assert all(file["bytes"] < MOST_BYTES for file in snapshot.manifest["files"].values())
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES_THERE.glob("*.csv")), ids=lambda path: path.stem)
+def test_each_figures_numbers_come_from_the_snapshot(inputs, path):
+    name = path.stem.removeprefix("glyphs-")
+    if name in TABLES:
+        table = tables.frame(TABLES[name].table(inputs))
+    else:
+        table = FIGURES[name].data(inputs)
+    made = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    pd.testing.assert_frame_equal(made, pd.read_csv(path), rtol=1e-6, atol=1e-9)
+
+
+def test_the_verdicts_come_from_the_snapshot(found):
+    kept = json.loads((GLYPHS / "claims.json").read_text())
+    for mine, theirs in zip(json.loads(to_json(found)), kept, strict=True):
+        assert (mine["name"], mine["verdict"]) == (theirs["name"], theirs["verdict"])
+        if mine["estimate"] is None:
+            assert theirs["estimate"] is None
+        else:
+            assert mine["estimate"] == pytest.approx(theirs["estimate"], rel=1e-6)
+
+
+def test_the_finding_says_what_the_verdicts_say(found):
+    blocks = prose.held_against(prose.read(GLYPHS / "finding.md"), found)
+    assert prose.stale(blocks) == []
+    rests = [rest for block in blocks for one in block.sentences for rest in one.rests]
+    judged = {one.name for one in found if one.verdict != "no data"}
+    assert {rest.claim for rest in rests} == judged  # none is passed over
