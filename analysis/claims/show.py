@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from analysis.claims.finding import Kind, number
 
 KINDS: tuple[Kind, ...] = ("reproduced", "contradicted", "undecided", "no data")
+OURS = "ours"  # the section of claims that are not the paper's
 WIDTH = 110  # characters of the table
 
 
@@ -46,10 +48,9 @@ def format_verdicts(found: Iterable[Verdict]) -> str:
         return text + "".join(i.rjust(w) for i, w in zip(right, widths[3:], strict=True))
 
     lines = [row(head), "-" * sum(widths)]
-    total = dict.fromkeys(KINDS, 0)
+    found = list(found)
     lacking = []
     for one in found:
-        total[one.verdict] += 1
         if one.verdict == "no data":
             lacking.append(one)
             continue
@@ -62,8 +63,20 @@ def format_verdicts(found: Iterable[Verdict]) -> str:
     for one in lacking:
         lines.append(row([one.name, one.section, one.verdict, *[""] * 4]).rstrip())
         lines += _wrapped(f"{one.sentence} {one.decide.capitalize()}.")
-    lines += ["", ", ".join(f"{count} {kind}" for kind, count in total.items() if count)]
+    paper = _total(one for one in found if one.section != OURS)
+    ours = _total(one for one in found if one.section == OURS)
+    lines += ["", "; ours: ".join(part for part in (paper, ours) if part)]
     return "\n".join(lines)
+
+
+def counted(verdicts: Iterable[Verdict]) -> list[tuple[Kind, int]]:
+    """How many there are of each kind, those that there are."""
+    counts = Counter(one.verdict for one in verdicts)
+    return [(kind, counts[kind]) for kind in KINDS if counts[kind]]
+
+
+def _total(verdicts: Iterable[Verdict]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counted(verdicts))
 
 
 def _wrapped(text: str) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.claims import Verdict, judge
 from analysis.claims.finding import number
-from analysis.claims.show import KINDS
+from analysis.claims.show import OURS, counted
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import Inputs
 from analysis.figures.quality import label
@@ -70,7 +70,8 @@ def html(
         states=_states(cells),
         finished=int((cells["status"] == "done").sum()) if len(cells) else 0,
         total=len(cells),
-        kinds=[(kind, n) for kind in KINDS if (n := sum(v.verdict == kind for v in verdicts))],
+        kinds=counted(v for v in verdicts if v.section != OURS),
+        kinds_of_ours=counted(v for v in verdicts if v.section == OURS and v.verdict != "no data"),
         verdicts=[v for v in verdicts if v.verdict != "no data"],
         untested=[v for v in verdicts if v.verdict == "no data"],
         pictures=[p for p in drawn if not p.skipped],
