@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.lines import read_lines, read_text
+from analysis.lines import Lines, read_lines, read_text
+from analysis.record import MANIFEST
 from study.cell import Cell, CellError, from_dict
 from study.fit import Setting
 from study.flops import Flops, step_flops
@@ -66,7 +67,7 @@ class Calibration:
 
 
 def calibration(records: str | Path) -> Calibration:
-    """From all records below a folder.
+    """From all records below a folder, or from a snapshot of them.
 
     Raises:
       StudyError: there is none that says how fast it was, on hardware that the table knows.
@@ -128,22 +129,31 @@ def _channels(cell: Cell) -> int:
 
 
 def _measured(root: Path) -> Iterator[Measured]:
+    if (root / MANIFEST).exists():
+        from analysis.snapshot import at
+
+        snapshot = at(str(root))
+        for study in snapshot.studies():
+            for record in snapshot.records(study):
+                if record.about is not None:
+                    yield from _of(record.about, record.lines)
+        return
     for path in sorted(root.rglob("cell.json")):
-        about = read_json(path)
-        if about is not None and (found := _of(about, path.parent)) is not None:
-            yield found
+        if (about := read_json(path)) is not None:
+            yield from _of(about, read_lines(read_text(path.parent)))
 
 
-def _of(about: dict[str, Any], folder: Path) -> Measured | None:
+def _of(about: dict[str, Any], lines: Lines) -> Iterator[Measured]:
+    """The record as a measurement, where it is one."""
     try:
         cell = from_dict(about["cell"])
         devices = about["devices"]
     except (KeyError, CellError):
-        return None
+        return
     chip = chip_of(str(devices.get("kind")))
-    rates = [row[RATE] for row in read_lines(read_text(folder)).rows if row.get(RATE)]
+    rates = [row[RATE] for row in lines.rows if row.get(RATE)]
     if chip is None or not rates:
-        return None
+        return
     # The first line of a run still carries what starts with it.
     rate = statistics.median(rates[1:] or rates)
     chips = max(1, int(devices.get("count", 1)) // chip.devices)
@@ -151,4 +161,4 @@ def _of(about: dict[str, Any], folder: Path) -> Measured | None:
         chips = 1  # its devices are shares of one machine
     per_example = step_flops(cell, channels=_channels(cell)).model / cell.batch_size
     mfu = per_example * rate / (chips * chip.peak_flops)
-    return Measured(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)
+    yield Measured(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)

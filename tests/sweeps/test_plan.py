@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from analysis import snapshot
+from analysis.record import RecordRoot
 from study import aot
 from study.cell import (
     Adam,
@@ -247,6 +249,13 @@ def test_a_measured_cell_is_predicted_by_the_others_alone(tmp_path):
     rows = predicted(calibration(tmp_path))
     by_measured = {r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in rows}
     assert by_measured == {4096.0: pytest.approx(6144.0), 8192.0: pytest.approx(4096.0)}
+
+
+def test_a_snapshot_tells_the_speed_that_its_records_tell(tmp_path):
+    for seed, rate in enumerate((4096.0, 8192.0)):
+        record(tmp_path / "runs", cell(seed=seed), [10.0, rate])
+    snapshot.write(RecordRoot(tmp_path / "runs"), tmp_path / "snap", packed=True)
+    assert calibration(tmp_path / "snap") == calibration(tmp_path / "runs")
 
 
 def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
