@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import recipes
 from analysis.frame import COLUMNS, FIELDS
 from analysis.varying import keys, most, values
 
@@ -29,7 +30,6 @@ AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
 NEAR = 0.05  # totals within it count as the same: the last partial step is not taken
-SEARCH = 3  # settings of one seed at one point: more than a fixed one and a rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
     loss = [f for f in fields if f.startswith("loss.")]
     kinds = [_most(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]
     chosen = pd.concat(kinds) if kinds else chosen
-    chosen = _one_recipe(chosen, [f for f in fields if f.startswith("optimizer.")])
+    chosen = recipes.one(chosen, [f for f in fields if f.startswith("optimizer.")], AXES_BATCH)
     # A batch size with sigmoid alone, where others were masked, is the reference of those.
     masked = cells[cells["loss.pairs.kind"] == "negatives"]["batch_size"]
     alone = {*masked} - {*chosen[chosen["loss.kind"] == "softmax"]["batch_size"]}
@@ -151,7 +151,12 @@ def title(panel: Panel) -> str:
     towers = [image.get(str(first["model.image.kind"]), str(first["model.image.kind"]))]
     towers.append(text.get(str(first["model.text.kind"]), str(first["model.text.kind"])))
     return "; ".join(
-        [str(first["data.dataset"]), *towers, _budget(panel.cells), _rates(panel.cells)]
+        [
+            str(first["data.dataset"]),
+            *towers,
+            _budget(panel.cells),
+            recipes.said(panel.cells, _fields(panel.cells)),
+        ]
     )
 
 
@@ -161,33 +166,6 @@ def _budget(cells: pd.DataFrame) -> str:
         if found:
             return f"{int(found[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
     return "budget unknown"
-
-
-def _rates(cells: pd.DataFrame) -> str:
-    column = "optimizer.learning_rate"
-    varied = [f for f in _fields(cells) if f.startswith("optimizer.") and f != column]
-    varied = [f.removeprefix("optimizer.") for f in varied if len({*values(cells[f])}) > 1]
-    also = f", and {', '.join(varied)} with it" if varied else ""
-    said = {str(loss): _rate_rule(same, column) for loss, same in cells.groupby("loss.kind")}
-    if len({*said.values()}) == 1:
-        return f"learning rate {next(iter(said.values()))}{also}"
-    return f"learning rate of {'; of '.join(f'{loss} {rule}' for loss, rule in said.items())}{also}"
-
-
-def _rate_rule(cells: pd.DataFrame, column: str) -> str:
-    """How the learning rate follows the batch size, where that is one of the usual rules."""
-    by_rate = {rate: _levels(group["batch_size"]) for rate, group in cells.groupby(column)}
-    if len(by_rate) == 1:
-        return f"{next(iter(by_rate)):.3g} throughout"
-    sizes = cells["batch_size"].astype(float)
-    for last in reversed(_levels(cells["batch_size"])[1:]):
-        roots = cells[column] / np.sqrt(np.minimum(sizes, last) / 256)
-        if np.allclose(roots, roots.iloc[0], rtol=1e-6):
-            size = "B" if last == sizes.max() else f"min(B, {last})"
-            return f"{roots.iloc[0]:.3g} · sqrt({size} / 256)"
-    at = sorted(by_rate.items(), key=lambda item: item[1])
-    parts = [f"{rate:.3g} at B = {', '.join(str(b) for b in sizes)}" for rate, sizes in at]
-    return f"by batch size: {'; '.join(parts)}"
 
 
 def _ready(cells: pd.DataFrame) -> pd.DataFrame:
@@ -219,48 +197,6 @@ def _levels(column: pd.Series) -> list[Any]:
 def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
     """The cells equal in `fields` that fill most points of the axes with finished cells."""
     return most(cells, keys(cells, fields), axes) if len(cells) else cells
-
-
-def _one_recipe(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """One optimizer setting per batch size and loss: by a rule, else the same for all.
-
-    A study that holds a fixed setting and a rule side by side may share cells between them. The
-    rule is what is left at each point once the fixed setting is taken out where it is not the
-    only one. A seed that tries several settings at most of its points is one of a search for the
-    best, and left out where there are others. Where several are left all the same, the one whose
-    rate lies nearest to those of the other batch sizes is the rule's.
-    """
-    if cells.empty:
-        return cells
-    recipe = pd.Series(keys(cells, fields), index=cells.index)
-    point = pd.Series(keys(cells, AXES_BATCH), index=cells.index)
-    tried = recipe.groupby([cells["seed"], point]).nunique().groupby(level=0).median()
-    searching = cells["seed"].isin(tried.index[tried >= SEARCH])
-    if not searching.all():
-        cells, recipe, point = cells[~searching], recipe[~searching], point[~searching]
-    fixed = _most(cells, fields, AXES_BATCH)
-    constant = recipe.loc[fixed.index[0]]
-    by_rule: dict[tuple[int, str], Any] = {}
-    several: dict[tuple[int, str], list[Any]] = {}
-    for where, group in recipe.groupby(point):
-        others = [key for key in dict.fromkeys(group) if key != constant]
-        if len(others) > 1:
-            several[where] = list(dict.fromkeys(group))
-        else:
-            by_rule[where] = others[0] if others else constant
-    rate = fields.index("optimizer.learning_rate")
-    for (size, loss), tried_here in several.items():
-        known = sorted((b, key[rate]) for (b, kind), key in by_rule.items() if kind == loss)
-        if not known:
-            return fixed
-        wanted = np.interp(np.log(size), *np.log(np.array(known, float).T))
-        nearest = min(tried_here, key=lambda key: (abs(np.log(key[rate]) - wanted), repr(key)))
-        several[size, loss] = [nearest]
-    by_rule |= {where: nearest for where, (nearest,) in several.items()}
-    follows = [by_rule[where] == key for where, key in zip(point, recipe, strict=True)]
-    ruled = cells[follows]
-    covered = [len(set(keys(part, AXES_BATCH))) for part in (ruled, fixed)]
-    return ruled if covered[0] >= covered[1] else fixed
 
 
 def _panel(

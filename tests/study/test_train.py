@@ -341,9 +341,7 @@ def test_what_is_recorded(tmp_path, small_glyphs, one_device):
     about = json.loads((tmp_path / "cell.json").read_text())
     assert about["id"] == CELL.id
     assert about["dataset_fingerprint"]
-    assert (
-        about["dataset_examples"] == Dataset.open(small_glyphs / "glyphs").split("train").examples
-    )
+    assert about["dataset_examples"] == Dataset.open(small_glyphs).split("train").examples
     assert about["versions"]["jax"] == jax.__version__
     assert about["parameters"] > 1000
     names = {"loss", "t", "b", "lr", "grad_norm", "update_norm", "param_norm", "examples_per_s"}
