@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/study figures demo
 	$(BIN)/study claims demo
 
-# Our own study: about three hours on two cores. What it finds is kept in results/glyphs.
+# Our own study: two to three hours on two cores. What it finds is kept in results/glyphs.
 study: $(READY)
 	$(BIN)/study run glyphs
 	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --pack --items eval/zero_shot/test_font/top1

@@ -181,9 +181,8 @@ def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def narrow_batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
-    """As `batch_axis`, in half a column."""
+    """As `batch_axis`, with a name for half a column; `thin` its ticks as well."""
     batch_axis(axes, sizes)
-    thin(axes)
     axes.set_xlabel("batch size")
 
 
