@@ -91,8 +91,10 @@ def _shown(found: list[Any]) -> str:
 
 def _whole(benches: Any, batch_size: int, dim: int, cores: int, quiet: bool) -> Any:
     """One whole value-and-gradient, with what it will take said before and a bar meanwhile."""
+    from study.bench import contenders
+
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[-cores:]))
-    os.environ |= benches.device_per_core(cores)  # before JAX is imported
+    os.environ |= contenders.device_per_core(cores)  # before JAX is imported
     trial = benches.whole(min(batch_size, 16_384), dim)
     estimate = trial.seconds * (batch_size / trial.batch_size) ** 2
     print(
