@@ -212,6 +212,8 @@ class Execution:
       metrics measures the noise of the gradient with (`study.gradient_noise`); they lie on the
       devices together. None measures none.
     decode_threads: that read images; None is one for each core.
+    cores: that a local cell takes, each as a device, or all where there are fewer. More than one is
+      for a cell that runs alone: a sweep of several is faster with one each.
     priority: cells with a higher one start before others that want the same kind of machine.
     """
 
@@ -230,6 +232,7 @@ class Execution:
     remat: bool = False
     fsdp_mib: Annotated[float, Field(ge=0)] | None = None
     decode_threads: Positive | None = None
+    cores: Positive = 1
     priority: int = 0
 
 

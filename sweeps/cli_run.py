@@ -129,7 +129,8 @@ def train(study: Study, cell: Cell, root: str) -> int:
     if entry.over:
         print(f"{cell.id} is {entry.state}  {headline(entry)}".rstrip())
         return 0
-    os.environ.update(environment())  # before JAX is imported
+    wanted = min(study.execution_of(cell).cores, cores())
+    os.environ.update(environment(cores=wanted))  # before JAX is imported
     # `keep_programs` says it once, JAX for every program and beside the progress
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     with Stop() as stop:

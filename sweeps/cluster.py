@@ -31,6 +31,15 @@ _PREFIX = "study-"
 _LEAST_DISK = 200 * 2**20  # bytes that a session writes at most in logs and sockets, generously
 _STORE = 80 * 2**20  # the least that Ray takes; a sweep passes a few kilobytes through it
 
+# XLA ends a process of which one device waits 40 s for another. With large batches two of them,
+# one slowed by other work, are further apart than that between two exchanges.
+_DEVICES = (
+    "--xla_force_host_platform_device_count={} "
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=86400 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=86400 "
+    "--xla_cpu_collective_timeout_seconds=86400"
+)
+
 
 def platforms(environ: Mapping[str, str] = os.environ) -> str | None:
     """What JAX is to run on, or None where it should look itself.
@@ -42,18 +51,22 @@ def platforms(environ: Mapping[str, str] = os.environ) -> str | None:
     return asked or (None if gpus(environ) or has_tpu() else "cpu")
 
 
-def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def environment(environ: Mapping[str, str] = os.environ, *, cores: int = 1) -> dict[str, str]:
     """What a process that trains a cell finds in its environment, set before it imports JAX.
 
-    One thread a cell: a sweep keeps the cores busy with cells, and the order of sums, and so the
-    last bit of a result, does not depend on how many cores there are.
+    One thread a cell, or a device: a sweep keeps the cores busy with cells, and the order of sums,
+    and so the last bit of a result, does not depend on how many cores there are.
+
+    cores: of the CPU, each of them a device.
     """
     flags = environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         flags = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    if cores > 1:
+        flags = f"{flags} {_DEVICES.format(cores)}"
     settings = {
         "XLA_FLAGS": flags,
-        "NPROC": "1",  # the size of XLA's thread pool; the flag alone leaves it at all cores
+        "NPROC": str(cores),  # of XLA's thread pool; the flag alone leaves it at all cores
         "OMP_NUM_THREADS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(compiled.folder(environ)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -145,7 +158,7 @@ def cluster(*, parallel: int, address: str | None, temp: Path) -> Iterator[Clust
     """Ray, up; and down again however the block is left.
 
     Arguments:
-      parallel: CPUs of the cluster, one a cell.
+      parallel: CPUs of the cluster, one a cell or more.
       address: of a cluster to join; None starts one of our own, whatever else runs here.
       temp: from `temporary`.
 

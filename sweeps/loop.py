@@ -14,7 +14,7 @@ from study.places import removed
 from study.records import RecordError, write_failure
 from sweeps import ledger
 from sweeps.asking import Asking, short
-from sweeps.cluster import Cluster, cluster, gang_environment, quiet, slots, temporary
+from sweeps.cluster import Cluster, cluster, environment, gang_environment, quiet, slots, temporary
 from sweeps.gang import run_gang
 from sweeps.grid import Study, StudyError, one_line
 from sweeps.lease import LEASE, Lease
@@ -204,6 +204,7 @@ class Sweep:
 
     def start(self, up: Cluster, job: Job, driver: Path) -> Any:
         execution = vars(self.study.execution_of(job.entry.cell))
+        cores = min(execution["cores"], self.parallel)
         local = job.kind == LOCAL
         task = Task(
             cell=to_dict(job.entry.cell),
@@ -216,7 +217,9 @@ class Sweep:
         )
         if local:
             env = {} if up.environment is None else {"env_vars": up.environment}
-            options = {"num_cpus": 1, "max_retries": 0, "num_gpus": up.gpus_per_cell}
+            if cores > 1:
+                env = {"env_vars": (up.environment or {}) | environment(cores=cores)}
+            options = {"num_cpus": cores, "max_retries": 0, "num_gpus": up.gpus_per_cell}
             return up.ray.remote(**options, runtime_env=env)(run_cell).remote(task)
         where = up.steady(steady(up.ray.nodes()))
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": where}

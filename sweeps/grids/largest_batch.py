@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.cell import Adam, CachedImage
+from study.cell import Adam, CachedImage, Execution
 from sweeps import glyphs
 from sweeps.glyphs_data import NARROW
 from sweeps.grid import Assumption, Study
@@ -44,4 +44,4 @@ def study() -> Study:
             Assumption("optimizer", "Adam, b2 = 0.95, clipped at 1, no warm-up", "Three steps."),
         ),
     )
-    return dataclasses.replace(whole, records="", seconds=None)
+    return dataclasses.replace(whole, execution=Execution(cores=2), records="", seconds=None)
