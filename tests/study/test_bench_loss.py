@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +64,21 @@ def test_a_contender_that_is_not_there_says_so():
     assert len(found["matmuls"].ratios) == 2
     for name in ("open_clip_sigmoid", "open_clip_softmax"):
         assert found[name].skipped is None or "not installed" in found[name].skipped
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_from_a_size_on_one_whole_batch_is_done_by_the_command(more):
+    """In a process of its own: it sets what JAX is to find."""
+    command = (
+        "from sweeps import cli, cli_bench_loss as bench\nbench.WHOLE_FROM = 256\ncli.main()",
+        *("bench", "loss", "--batch-size", "300", "--dim", "8", "--cores", "1", *more),
+    )
+    done = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("B = 300, D = 8: 9e+04 pairs")
+    expected = loss.whole(300, 8)
+    said = json.loads(done.stdout)[0]["loss"] if more else done.stdout.split()[1].rstrip(",")
+    assert float(said) == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_what_does_not_fit_is_left_out():

@@ -61,8 +61,8 @@ def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> di
 
     if primary:
         slice_name = os.environ.get("TPU_NAME")
-        omp = os.environ.get("OMP_NUM_THREADS")
-        record.begin(about, seen=seen(), pid=os.getpid(), omp=omp, slice=slice_name)
+        threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "NPROC")}
+        record.begin(about, seen=seen(), pid=os.getpid(), slice=slice_name, **threads)
     if _counts_down(cell.seed, "raise"):
         raise ZeroDivisionError("told to\nraise")
     if _counts_down(cell.seed, "bad"):

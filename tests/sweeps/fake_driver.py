@@ -1,6 +1,7 @@
 """Runs a study of fake cells: fake_driver.py ROOT SEED... Writes the result to ROOT/result.json.
 
 A seed may name a machine, as in 3@v4-16; the environment variable ADDRESS then names a cluster.
+Or it may name how many cores it takes, as in 3@2.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ STEPS = 20
 
 def study(seeds: list[int | str]) -> Study:
     budget = Budget(steps=STEPS)
-    machines = {int(seed): kind for seed, _, kind in (str(s).partition("@") for s in seeds)}
-    cells = tuple(Cell(batch_size=16, seed=seed, budget=budget) for seed in machines)
+    wants = {int(seed): what for seed, _, what in (str(s).partition("@") for s in seeds)}
+    cells = tuple(Cell(batch_size=16, seed=seed, budget=budget) for seed in wants)
+
+    def execution(cell: Cell) -> Execution:
+        what = wants[cell.seed]
+        return Execution(cores=int(what)) if what.isdigit() else Execution(slice=what or None)
+
     return Study(
         name="fake",
         question="Does it survive?",
         cells=cells,
-        execution=lambda cell: Execution(slice=machines[cell.seed] or None),
+        execution=execution,
     )
 
 

@@ -35,6 +35,17 @@ def test_a_cell_gets_one_thread_and_a_cache():
     assert found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
 
+def test_a_cell_gets_a_device_for_each_core_it_asks_for():
+    one, three = cluster.environment({}), cluster.environment({}, cores=3)
+    assert three["NPROC"] == "3"
+    assert "device_count" not in one["XLA_FLAGS"]
+    command = "import jax; print(jax.device_count())"  # an unknown flag ends the process
+    said = subprocess.run(
+        [sys.executable, "-c", command], env={**os.environ, **three}, capture_output=True, text=True
+    )
+    assert said.stdout == "3\n", said
+
+
 def test_what_the_user_set_is_kept_but_a_key_is_not_passed_on():
     mine = {
         "XLA_FLAGS": "--xla_a=1",

@@ -91,7 +91,7 @@ def test_cells_that_fail_crash_diverge_or_are_bad_do_not_stop_the_others(
     starts = lines(root, "start")
     assert len([row for row in starts if row["pid"]]) == 1 + 2 + 3 + 2 + 1 + 1
     assert len({row["pid"] for row in starts}) <= 3  # two warm workers, one more for the killed
-    assert {row["omp"] for row in starts} == {"1"}
+    assert {row["OMP_NUM_THREADS"] for row in starts} == {"1"}
     assert not [noise for noise in ("raylet", "\x1b", "Warning") if noise in said], said
     assert session(process.pid) == []
     assert not list(root.glob("fake/*/lease.json"))
@@ -104,6 +104,22 @@ def test_cells_that_fail_crash_diverge_or_are_bad_do_not_stop_the_others(
     assert result["states"] == {"done": 3, "diverged": 1}
     assert result["ran"] == []
     assert result["ray"] is False
+
+
+def test_a_cell_has_as_many_cores_as_it_asks_for_to_itself(start, tmp_path):
+    root = tmp_path / "runs"
+    process = start(DRIVER, str(root), "0", "1@2", "2@9")  # of two cores
+    said = finish(process)
+    assert process.returncode == 0, said
+    threads, when = {}, {}
+    for seed in range(3):
+        (path,) = root.glob(f"fake/*-s{seed}-*/metrics.jsonl")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        threads[seed] = rows[0]["NPROC"]
+        when[seed] = (rows[0]["time"], rows[-1]["time"])
+    assert threads == {0: "1", 1: "2", 2: "2"}
+    first, second, third = sorted(when.values())
+    assert first[1] <= second[0] and second[1] <= third[0]
 
 
 def test_a_killed_driver_leaves_no_process_and_the_next_goes_on(
