@@ -22,6 +22,7 @@ if __name__ == "__main__":
                 case ["kill", name]:
                     (raylet,) = up.slices[name].hosts[-1].all_processes["raylet"]
                     raylet.process.kill()
+                    raylet.process.wait()  # a busy machine takes a while, and "replace" looks
                     print("killed", file=out, flush=True)
                 case ["replace"]:
                     print(*(new for _, new in up.replace()), file=out, flush=True)
