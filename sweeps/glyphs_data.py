@@ -40,7 +40,9 @@ def everything(data_root: str | Path, progress: Progress = quiet) -> None:
     Raises:
       DataError: a disk that is full or read-only.
     """
+    from study.data import scenes
     from sweeps.pretrained import prepare
 
     one_view(data_root, progress)
+    scenes.prepare(data_root, progress)
     prepare(data_root, progress)

@@ -271,5 +271,12 @@ OURS = (
         needs="both losses with and without data.corrupt on two data.dataset, equal in the rest",
         test=corruption.more_examples_help,
     ),
+    Claim(
+        name="corrupted: on scenes of two",
+        sentence="Where examples are scenes of two glyphs, sigmoid's lead grows with corruption.",
+        section="ours",
+        needs=f"both losses with and without data.corrupt, data.dataset={corruption.SCENES}",
+        test=corruption.holds_on_scenes,
+    ),
 )
 CLAIMS = (*BATCH, *COMPOSITION, *RECIPE, *CORRUPTION, *OURS)

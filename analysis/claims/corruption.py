@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, side
-from analysis.intervals import PooledMeans, pooled_means
+from analysis.intervals import Interval, PooledMeans, pooled_means
 from analysis.varying import keys, most, same_fields, varying, with_fields
 
 PARTS = ("data.corrupt.image", "data.corrupt.text", "data.corrupt.alignment")
@@ -26,6 +26,9 @@ SET = ("data.dataset", "dataset_examples")
 LOSSES = ("sigmoid", "softmax")
 NEEDS_RATES = "Needs both losses at several learning rates, with and without corrupted data."
 NEEDS_SETS = "Needs both losses, with and without corrupted data, on two data sets."
+SCENES = "glyph-scenes"  # whose examples have no classes
+RETRIEVAL = "eval/retrieval/test_font/image_to_text_r1"
+NEEDS_SCENES = f"Needs both losses on {SCENES}, with and without corrupted data."
 Group = tuple[bool, float]  # drawn anew at each visit, and the probability
 
 
@@ -72,6 +75,10 @@ def _test(evidence: Evidence, kind: str) -> Finding:
 def _leads(evidence: Evidence, kind: str) -> PooledMeans:
     """Sigmoid minus softmax, paired by seed, by (redraw, p)."""
     cells = with_fields(evidence.cells, [*PARTS, "data.corrupt.redraw", "loss.pairs.kind"])
+    if evidence.metric not in cells:
+        return pooled_means({})
+    # Scenes lack it, and are judged elsewhere.
+    cells = cells[cells.groupby("data.dataset")[evidence.metric].transform("count") > 0]
     cells = cells.assign(**{part: cells[part].astype(float).fillna(0.0) for part in PARTS})
     p = cells[list(PARTS)].max(axis=1)
     wanted = pd.Series(True, index=cells.index)
@@ -90,9 +97,7 @@ def _leads(evidence: Evidence, kind: str) -> PooledMeans:
     chosen = pd.concat(
         most(same, keys(same, settings), ("p",)) for _, same in chosen.groupby("loss.kind")
     )
-    done = chosen[(chosen["status"] == "done")]
-    if evidence.metric not in done:
-        return pooled_means({})
+    done = chosen[chosen["status"] == "done"]
     done = done[done["seed"].isin(corrupted["seed"])]
     redraws = corrupted["data.corrupt.redraw"].fillna(False).astype(bool)
     groups: dict[Any, list[float]] = {}
@@ -115,10 +120,7 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
     The rate is chosen by accuracy on the validation font where that was measured, so that the
     choice does not flatter the quality. Needs two rates at least, all else equal.
     """
-    cells = _with_p(evidence.cells)
-    cells = cells[(cells["status"] == "done") & cells["p"].notna()]
-    if evidence.metric not in cells:
-        return no_data(NEEDS_RATES)
+    cells = _measured(evidence, evidence.metric)
     judge = VALIDATION if VALIDATION in cells else evidence.metric
     tried = cells.groupby(["what", "redraw", "p", "loss.kind"])[RATE].transform("nunique") >= 2
     leads: dict[Any, list[float]] = {}
@@ -142,6 +144,30 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
     }
     if not changes:
         return no_data(NEEDS_RATES)
+    return _all_grow(changes, means, "At the best rate for each, sigmoid's lead")
+
+
+def holds_on_scenes(evidence: Evidence) -> Finding:
+    """Corruption moves the lead towards sigmoid where examples are scenes of two glyphs.
+
+    Judged by retrieval whatever the metric of the other claims is: scenes have no classes.
+    """
+    cells = _measured(evidence, RETRIEVAL)
+    cells = cells[cells["data.dataset"] == SCENES]
+    means = pooled_means(_leads_by(cells, ["what", "redraw", "p"], RETRIEVAL))
+    clean = ("nothing", False, 0.0)
+    changes = {
+        key: means.contrast({key: 1.0, clean: -1.0})
+        for key in means.means
+        if clean in means.means and key != clean
+    }
+    if not changes:
+        return no_data(NEEDS_SCENES)
+    return _all_grow(changes, means, "On scenes of two glyphs sigmoid's lead in retrieval")
+
+
+def _all_grow(changes: dict[Any, Interval], means: PooledMeans, whose: str) -> Finding:
+    """Whether every change is above zero, by (what, redraw, p)."""
     verdict, binding = all_positive(*changes.values())
     said = [
         f"{change.estimate:+.2f} with {what} at p = {p:g} ({'drawn anew' if redraw else 'fixed'})"
@@ -152,7 +178,7 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
         binding,
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
-        sentence=f"At the best rate for each, sigmoid's lead changes by {'; '.join(said)}",
+        sentence=f"{whose} changes by {'; '.join(said)}",
         means=means,
         conditions=list(changes.values()),
     )
@@ -161,26 +187,17 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
 def more_examples_help(evidence: Evidence) -> Finding:
     """Corruption moves the lead further towards sigmoid with more distinct examples than with
     fewer, on the mean over all corruptions that two data sets share."""
-    cells = _with_p(evidence.cells)
+    cells = _measured(evidence, evidence.metric)
     sizes = cells.groupby("data.dataset")["dataset_examples"].max() if len(cells) else pd.Series()
     few, many = (sizes.idxmin(), sizes.idxmax()) if sizes.notna().sum() > 1 else (None, None)
-    cells = cells[(cells["status"] == "done") & cells["p"].notna()]
-    if few == many or evidence.metric not in cells:
+    if few == many:
         return no_data(NEEDS_SETS)
     fewer = cells[cells["data.dataset"] == few]
     fields = [*same_fields(fewer, (), ignoring=("data.",)), "seed"]
     alike = set(keys(fewer, fields))
     cells = cells[[key in alike for key in keys(cells, fields)]]
-    table = cells.pivot_table(
-        index=["data.dataset", "what", "redraw", "p", "seed"],
-        columns="loss.kind",
-        values=evidence.metric,
-    )
-    leads: dict[Any, list[float]] = {}
-    if {"sigmoid", "softmax"} <= set(table.columns):
-        for key, gap in (table["sigmoid"] - table["softmax"]).dropna().items():
-            leads.setdefault(key[:4], []).append(float(gap))
-    means = pooled_means(leads)
+    by = ["data.dataset", "what", "redraw", "p"]
+    means = pooled_means(_leads_by(cells, by, evidence.metric))
     shared = [
         key[1:]
         for key in means.means
@@ -204,6 +221,25 @@ def more_examples_help(evidence: Evidence) -> Finding:
         f"{len(shared)} corruptions",
         means=means,
     )
+
+
+def _leads_by(cells: pd.DataFrame, by: list[str], metric: str) -> dict[Any, list[float]]:
+    """Sigmoid minus softmax of each seed, by the values of some columns."""
+    if cells.empty:  # and perhaps without the metric's column
+        return {}
+    table = cells.pivot_table(index=[*by, "seed"], columns="loss.kind", values=metric)
+    leads: dict[Any, list[float]] = {}
+    if set(LOSSES) <= set(table.columns):
+        for key, gap in (table["sigmoid"] - table["softmax"]).dropna().items():
+            leads.setdefault(key[:-1], []).append(float(gap))
+    return leads
+
+
+def _measured(evidence: Evidence, metric: str) -> pd.DataFrame:
+    """Cells that are done and have the metric, with what of `_with_p` has a value."""
+    cells = _with_p(evidence.cells)
+    there = cells[metric].notna() if metric in cells else False
+    return cells[(cells["status"] == "done") & cells["p"].notna() & there]
 
 
 def _at_best_rate(cells: pd.DataFrame, judge: str) -> pd.DataFrame:

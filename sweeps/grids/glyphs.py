@@ -11,8 +11,8 @@ from sweeps.grid import Assumption, Study, find, union
 
 STUDIES = (
     *("glyphs-lr", "glyphs-batch-size", "glyphs-scratch", "glyphs-composition", "glyphs-bias"),
-    *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-pretrained"),
-    "glyphs-examples-vs-pairs",
+    *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-noise-scenes"),
+    *("glyphs-pretrained", "glyphs-examples-vs-pairs"),
 )
 
 

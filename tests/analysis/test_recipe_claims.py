@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from analysis.claims import CLAIMS, Evidence, judge
-from analysis.claims.corruption import KINDS, PARTS
+from analysis.claims.corruption import KINDS, PARTS, RETRIEVAL, SCENES
 from analysis.claims.recipe import roughness
 from analysis.figures import fig_7
 from analysis.figures.inputs import Inputs
 from analysis.frame import COLUMNS
 from analysis.panels import TOP1
+from study.data import scenes
 
 BASE = {
     "status": "done",
@@ -370,3 +371,20 @@ def test_what_corruption_does_is_compared_between_two_data_sets(gain, expected):
     assert found.verdict == expected
     assert found.estimate == pytest.approx((gain - 2.0) - (1.0 - 3.0), abs=0.3)
     assert "With 40,000 distinct examples" in found.sentence and "with 10,000" in found.sentence
+
+
+@pytest.mark.parametrize(("lead", "expected"), [(4.0, "reproduced"), (-1.0, "contradicted")])
+def test_scenes_are_judged_by_retrieval_and_count_nowhere_else(lead, expected):
+    assert SCENES == scenes.NAME
+    name, glyphs = "corrupted: on scenes of two", corrupted("text", {0.0: 1.0, 0.4: 3.0})
+    rows = [*corrupted("text", {0.0: 1.0, 0.4: lead}), *corrupted("text", {0.4: 5.0}, redraw=True)]
+    others = {"data.dataset": SCENES, "dataset_fingerprint": "s"}
+    of_scenes = frame([row | others for row in rows], metric=RETRIEVAL)
+    cells = pd.concat([frame(glyphs), of_scenes], ignore_index=True)
+    assert verdict(name, frame(glyphs)).verdict == "no data"
+    alone, beside = (verdict("corrupted text", c) for c in (frame(glyphs), cells))
+    assert (beside.verdict, beside.estimate) == (alone.verdict, alone.estimate)
+    found = verdict(name, cells)
+    assert (found.verdict, found.unit) == (expected, "points")
+    assert found.estimate == pytest.approx(min(lead, 5.0) - 1.0, abs=0.3)
+    assert "drawn anew" in found.sentence and "fixed" in found.sentence

@@ -1,0 +1,98 @@
+"""Scenes: two glyphs of the same split, pixel for pixel, with both captions and both embeddings."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+from study.cell import CachedImage, Data
+from study.data import descriptor, glyphs, scenes
+from study.data.dataset import DataError, Dataset
+from study.data.examples import examples_of
+from study.data.glyph_characters import FONTS, Characters, Examples
+from study.data.sources import open_source
+
+CHARACTERS = Characters.of_fonts(limit=120, held_out=12)
+
+
+@pytest.fixture(scope="module")
+def dataset(small_glyphs, tmp_path_factory):
+    return make(tmp_path_factory.mktemp("scenes") / scenes.NAME, small_glyphs)
+
+
+def make(out, small_glyphs, **how):
+    return scenes.make(out, Dataset.open(small_glyphs), CHARACTERS, views=1, **{"workers": 1} | how)
+
+
+def halves(about: dict) -> list[Examples]:
+    return [
+        Examples(
+            font_N=np.array([FONTS.index(half["font"])]),
+            codepoint_N=np.array([half["codepoint"]]),
+            view_N=np.array([half["view"]]),
+        )
+        for half in (about["left"], about["right"])
+    ]
+
+
+def test_a_scene_is_two_glyphs_beside_each_other(dataset):
+    for split in scenes.SPLITS:
+        reader = examples_of(dataset, split)
+        images, errors = reader.usable(np.arange(20), size=scenes.PAGE, channels=1)
+        assert not errors
+        for i, page in enumerate(images[..., 0]):
+            example = reader[i]
+            about = example["json"]
+            glyph = [glyphs.drawn(e, glyphs.masters_of(e))[0] for e in halves(about)]
+            assert np.array_equal(page[12:36], np.concatenate(glyph, axis=1))
+            assert not page[:12].any() and not page[36:].any()
+            names = [
+                glyphs.caption(about[side]["font"], about[side]["codepoint"])
+                for side in ("left", "right")
+            ]
+            assert example["text"] == " BESIDE ".join(names)
+            held_out = about["left"]["codepoint"] in CHARACTERS.held_out
+            assert not held_out and unicodedata.name(chr(about["left"]["codepoint"]))
+
+
+def test_each_glyph_is_once_on_the_left_and_once_on_the_right(dataset):
+    pairs = CHARACTERS.of_split("train")
+    reader = examples_of(dataset, "train")
+    found = [reader[i]["json"] for i in range(len(reader))]
+    wanted = sorted(
+        (FONTS[f], int(c)) for f, c in zip(pairs.font_N, pairs.codepoint_N, strict=True)
+    )
+    for side in ("left", "right"):
+        assert sorted((x[side]["font"], x[side]["codepoint"]) for x in found) == wanted
+
+
+def test_an_embedding_is_that_of_both_halves(dataset, small_glyphs):
+    tower = descriptor.fit(Dataset.open(small_glyphs))
+    image = CachedImage(embeddings=scenes.TOWER, dim=2 * tower.dim)
+    source = open_source(dataset, "test_font", image, Data(text_length=32))
+    index_N = np.arange(16)
+    pages, _ = examples_of(dataset, "test_font").usable(index_N, size=scenes.PAGE, channels=1)
+    left, right = (tower(pages[:, 12:36, half]) for half in (slice(0, 24), slice(24, 48)))
+    found = source.batch(index_N)
+    expected = np.concatenate([left, right], axis=1) / np.sqrt(2)
+    np.testing.assert_allclose(found["image"], expected, atol=1e-3)  # kept in half precision
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, rtol=1e-5)
+    assert len(np.unique(found["text"], axis=0)) == 16
+
+
+def test_the_same_bytes_however_they_are_made(dataset, small_glyphs, tmp_path):
+    out = tmp_path / scenes.NAME
+    (tmp_path / f"{scenes.NAME}.part").mkdir()  # a killed run's
+    (tmp_path / f"{scenes.NAME}.part" / "train-00000.tar").write_bytes(b"torn")
+    assert make(out, small_glyphs, workers=2).fingerprint == dataset.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == [scenes.NAME]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    make(out, small_glyphs)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_scenes_of_other_glyphs_are_not_written_over(dataset, small_glyphs):
+    with pytest.raises(DataError, match="scenes of other glyphs"):
+        scenes.make(dataset.folder, Dataset.open(small_glyphs), CHARACTERS, views=2)
