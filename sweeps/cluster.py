@@ -66,7 +66,10 @@ def environment(environ: Mapping[str, str] = os.environ, *, cores: int = 1) -> d
         flags = f"{flags} {_DEVICES.format(cores)}"
     settings = {
         "XLA_FLAGS": flags,
-        "NPROC": str(cores),  # of XLA's thread pool; the flag alone leaves it at all cores
+        # Of XLA's thread pool; the flag alone leaves it at all cores. Programs of several devices
+        # leave one another work in it, which piles up, 10 kB for each tile of logits, while each
+        # thread is busy with a program of its own: one thread more takes it away.
+        "NPROC": str(cores + 1 if cores > 1 else 1),
         "OMP_NUM_THREADS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(compiled.folder(environ)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -37,7 +37,7 @@ def test_a_cell_gets_one_thread_and_a_cache():
 
 def test_a_cell_gets_a_device_for_each_core_it_asks_for():
     one, three = cluster.environment({}), cluster.environment({}, cores=3)
-    assert three["NPROC"] == "3"
+    assert three["NPROC"] == "4"
     assert "device_count" not in one["XLA_FLAGS"]
     command = "import jax; print(jax.device_count())"  # an unknown flag ends the process
     said = subprocess.run(
