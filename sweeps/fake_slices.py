@@ -202,6 +202,7 @@ def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
 def _environment(*, devices: int) -> dict[str, str]:
     """What JAX is to find on a host."""
     return {
+        "NPROC": str(devices + 1),  # see `sweeps.cluster.environment`
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
         "--xla_cpu_multi_thread_eigen=false",

@@ -113,6 +113,9 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_that_is_killed_ends_as_in_peace(tmp_path, monkeypatch):
+    # One device, as a user's cells have. Eight in a process with a thread for one have, beside
+    # other work, twice made a NaN in the middle of a run, which one device never did.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     # Short pauses, and half of the starts disturbed, so that something is killed on any machine.
     monkeypatch.setattr(chaos, "PAUSE", (0.2, 1.0))
     monkeypatch.setattr(chaos, "STARTING", 0.5)
