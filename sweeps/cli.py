@@ -116,6 +116,14 @@ def figures(
     paper: Annotated[
         bool, typer.Option("--paper", help="From the paper's own numbers; needs no records.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--figure",
+            metavar="NAME",
+            help="Only this figure or table, such as fig_3. May be repeated.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Draws every figure and table that the records of the studies allow.
@@ -128,9 +136,11 @@ def figures(
     if paper and (names or metric):
         raise typer.BadParameter("--paper takes no study and no metric")
     if paper:
-        return cli_figures.paper(out, as_json=as_json)
+        return cli_figures.paper(out, only=only or [], as_json=as_json)
     recorded = functools.partial(_recorded, root=_root(root))
-    return cli_figures.figures(names, _root(root), out, metric, recorded, as_json=as_json)
+    return cli_figures.figures(
+        names, _root(root), out, metric, recorded, only=only or [], as_json=as_json
+    )
 
 
 @app.command(epilog="Example: study claims demo; study claims --paper")

@@ -16,6 +16,7 @@ def figures(
     metric: str | None,
     recorded: Callable[[str], tuple[str, dict[str, Any]]],
     *,
+    only: list[str],
     as_json: bool,
 ) -> int:
     """Figures and tables of the studies, or of all that have records.
@@ -28,16 +29,16 @@ def figures(
     found = []
     for name in names:
         study, where = recorded(name)
-        drawn = analysis.figures.draw_all(root, study, out, metric=metric, **where)
+        drawn = analysis.figures.draw_all(root, study, out, metric=metric, only=only, **where)
         found += _told(study, f"{study}-", drawn, quiet=as_json)
     if as_json:
         print(json.dumps(found, indent=1))
     return 0
 
 
-def paper(out: str, *, as_json: bool) -> int:
+def paper(out: str, *, only: list[str], as_json: bool) -> int:
     """The paper's figures and tables from its own numbers."""
-    found = _told("paper", "", analysis.figures.draw_paper(out), quiet=as_json)
+    found = _told("paper", "", analysis.figures.draw_paper(out, only=only), quiet=as_json)
     if as_json:
         print(json.dumps(found, indent=1))
     return 0

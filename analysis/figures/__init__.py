@@ -15,10 +15,11 @@ A figure is a module with two functions and one line in `OWN` below:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.errors import AnalysisError
 from analysis.figures import (
     batch_size,
     fig_1,
@@ -80,6 +81,7 @@ def draw_all(
     metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
+    only: Collection[str] = (),
 ) -> list[Drawn]:
     """Draws every figure and table that the study has cells for, with the CSV behind each.
 
@@ -89,18 +91,30 @@ def draw_all(
       metric: the column of quality; None is each figure's own choice.
       planned: the grid's cells, so that those without a record are missed; see `frame.cells`.
       records: the folder of the study's records, if it shares one; see `frame.cells`.
+      only: names of figures and tables; none names them all.
 
     Raises:
-      AnalysisError: no such root or study, or `out` cannot be written.
+      AnalysisError: no such root, study or figure, or `out` cannot be written.
     """
+    figures, written = _named(FIGURES, only), _named(TABLES, only)
     inputs = of_study(root, study, metric=metric, planned=planned, records=records)
-    return draw_each(FIGURES, TABLES, inputs, Path(out), prefix=f"{study}-")
+    return draw_each(figures, written, inputs, Path(out), prefix=f"{study}-")
 
 
-def draw_paper(out: str | Path) -> list[Drawn]:
+def draw_paper(out: str | Path, *, only: Collection[str] = ()) -> list[Drawn]:
     """Draws the paper's figures and tables from its own numbers, without any record.
 
     Raises:
-      AnalysisError: `out` cannot be written, or the paper's numbers are not there.
+      AnalysisError: `out` cannot be written, there is no such figure, or the paper's numbers are
+        not there.
     """
-    return draw_each(PAPER, TABLES, Inputs(), Path(out))
+    return draw_each(_named(PAPER, only), _named(TABLES, only), Inputs(), Path(out))
+
+
+def _named(modules: Mapping[str, Any], only: Collection[str]) -> dict[str, Any]:
+    """Those of the modules that are among `only`, or all."""
+    if unknown := set(only) - {*FIGURES, *TABLES}:
+        raise AnalysisError(
+            f"no figure {', '.join(sorted(unknown))}; there are {', '.join([*FIGURES, *TABLES])}"
+        )
+    return {name: module for name, module in modules.items() if name in only or not only}

@@ -64,7 +64,8 @@ def _map(axes: Any, means: pd.DataFrame, colours: Normalize) -> Any:
     if contours := _triangles(np.log2(x), np.log2(y)):
         contours.x, contours.y = 2**contours.x, 2**contours.y
         drawn = axes.tricontour(contours, value, levels=6, colors="#777777", linewidths=0.8)
-        axes.clabel(drawn, fontsize=style.SMALL, fmt="%.3g")
+        clear = _clear_of(drawn.allsegs, np.column_stack([x, y]))
+        axes.clabel(drawn, fontsize=style.SMALL, fmt="%.3g", manual=clear)
     shown = axes.scatter(
         x, y, c=value, cmap="cividis", norm=colours, s=60, zorder=3, edgecolors="white"
     )
@@ -93,6 +94,25 @@ def _triangles(x: np.ndarray, y: np.ndarray) -> Any:
     if len(x) < 4 or np.linalg.matrix_rank(np.stack([x - x[0], y - y[0]])) < 2:
         return None
     return Triangulation(x, y)
+
+
+def _clear_of(lines_L: list[list[np.ndarray]], points_Nx2: np.ndarray) -> list[np.ndarray]:
+    """Of each level's lines, the place that is furthest from every point; near one there is none.
+
+    Distances are in doublings.
+    """
+    found = []
+    for lines in lines_L:
+        parts = [np.log2(line) for line in lines if len(line) > 1]
+        if not parts:
+            continue
+        share_S = np.linspace(0, 1, 9)[:, None, None]
+        places = [line[:-1] * (1 - share_S) + line[1:] * share_S for line in parts]
+        place_Px2 = np.concatenate([place.reshape(-1, 2) for place in places])
+        far_P = np.linalg.norm(place_Px2[:, None] - np.log2(points_Nx2), axis=-1).min(1)
+        if far_P.max() > 0.5:
+            found.append(2 ** place_Px2[far_P.argmax()])
+    return found
 
 
 def _equal_pairs(axes: Any, x: np.ndarray, y: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import style
 from analysis.errors import AnalysisError
-from analysis.figures import FIGURES, TABLES, batch_size, draw_all, fig_6, of_study
+from analysis.figures import FIGURES, TABLES, batch_size, draw_all, draw_paper, fig_6, of_study
 from analysis.figures.drawn import draw_each, tabled
 from analysis.frame import cells
 from study.cell import Model, TextTransformer, ViT
@@ -59,6 +59,14 @@ def test_drawn_twice_gives_the_same_bytes(full, tmp_path):
         for one, two in zip(a.files, b.files, strict=True):
             assert Path(one).read_bytes() == Path(two).read_bytes()
             assert Path(one).stat().st_size > 500
+
+
+def test_figures_that_are_named_are_drawn_and_no_others(full, tmp_path):
+    drawn = draw_all(full.root, full.study, tmp_path / "some", only=["table_1", "batch_size"])
+    assert [one.name for one in drawn] == ["batch_size", "table_1"]
+    paper = draw_paper(tmp_path / "paper", only=["fig_3"])
+    assert [one.name for one in paper] == ["fig_3"]
+    assert {path.stem for path in (tmp_path / "paper").iterdir()} == {"fig_3"}
 
 
 def test_the_readers_own_settings_change_no_byte(full, tmp_path):

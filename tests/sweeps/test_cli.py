@@ -113,6 +113,7 @@ def test_version(study):
         (["figures", "own.py"], "runs"),
         (["claims", "own.py"], "runs"),
         (["figures", "--root", "."], "no records in ."),
+        (["figures", "--paper", "--figure", "fig_9"], "no figure fig_9; there are batch_size,"),
         (["run", "exits.py"], "exits.py:2: SystemExit: 3"),
         (["data", "import", "nowhere", "--out", "here"], "nothing at nowhere"),
         (["data", "inspect", "nowhere"], "nowhere"),
