@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.cell import Execution
 from study.places import children, made, place, removed
 from study.records import RecordError
 from sweeps import compiled, ledger
@@ -38,7 +39,7 @@ class Result:
       ran: ids of the cells that this sweep brought to their end.
       parallel: cells at a time.
       seconds: wall time, the start of Ray included.
-      train_seconds: that cells spent in training steps, summed over `ran`.
+      train_seconds: that cores spent in training steps, summed over `ran`.
       examples: that this sweep trained on, summed over `ran`.
     """
 
@@ -126,9 +127,15 @@ def run(
         ran=tuple(e.cell.id for e in ran),
         parallel=sweep.parallel,
         seconds=time.monotonic() - began,
-        train_seconds=sum(e.done.get("seconds", {}).get("train", 0.0) for e in ran),
+        train_seconds=sum(_trained(e, study.execution_of(e.cell), sweep.parallel) for e in ran),
         examples=sum(e.progress.examples_seen - trained_before[e.cell.id] for e in ran),
     )
+
+
+def _trained(entry: ledger.Entry, execution: Execution, parallel: int) -> float:
+    """Seconds of all its cores together that a cell spent in training steps."""
+    seconds: float = entry.done.get("seconds", {}).get("train", 0.0)
+    return seconds * min(execution.cores, max(1, parallel))
 
 
 def prepare(study: Study, report: Report) -> None:

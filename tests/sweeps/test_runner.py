@@ -120,6 +120,9 @@ def test_a_cell_has_as_many_cores_as_it_asks_for_to_itself(start, tmp_path):
     assert threads == {0: "1", 1: "3", 2: "3"}
     first, second, third = sorted(when.values())
     assert first[1] <= second[0] and second[1] <= third[0]
+    spent = json.loads((root / "result.json").read_text())["train_seconds"]
+    train = {seed: done["seconds"]["train"] for seed, done in ended(root).items()}
+    assert spent == pytest.approx(train[0] + 2 * train[1] + 2 * train[2])
 
 
 def test_a_killed_driver_leaves_no_process_and_the_next_goes_on(
