@@ -9,13 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import tables
+from analysis import frame, tables
 from analysis.claims import to_json, verdicts
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import of_study
 from analysis.report import prose
 from analysis.snapshot import at
 from sweeps import cli
+from sweeps.grid import find
 
 GLYPHS = Path(__file__).parents[2] / "results" / "glyphs"
 SNAPSHOT, FIGURES_THERE = GLYPHS / "snapshot", GLYPHS / "figures"
@@ -41,6 +42,17 @@ def test_the_snapshot_is_whole_and_small():
     snapshot = at(str(SNAPSHOT))
     assert snapshot.verify() == len(snapshot.manifest["files"])
     assert all(file["bytes"] < MOST_BYTES for file in snapshot.manifest["files"].values())
+
+
+def test_the_largest_batch_met_all_its_pairs_in_bounded_memory():
+    place = GLYPHS / "largest-batch"
+    assert at(str(place)).verify() == 3
+    (cell,) = frame.cells(place, "largest-batch").to_dict("records")
+    (wanted,) = find("largest-batch").cells
+    assert (cell["id"], cell["status"], cell["step"]) == (wanted.id, "done", wanted.steps)
+    assert cell["pairs_seen"] == wanted.steps * wanted.batch_size**2
+    matrix = 4 * wanted.batch_size**2
+    assert cell["memory.peak_bytes"] < matrix / 10_000
 
 
 @pytest.mark.parametrize("path", sorted(FIGURES_THERE.glob("*.csv")), ids=lambda path: path.stem)
