@@ -8,6 +8,8 @@ from study.data.parallel import Progress, quiet
 
 NARROW = 16
 ONE_VIEW = "glyphs-1view"  # each character in each font drawn once, and not in four ways
+# As `study.data.scenes` says, which takes long to import for a listing of studies.
+SCENES, SCENES_TOWER, SCENES_DIM = "glyph-scenes", "hog-lda-96x2", 192
 
 
 def one_view(data_root: str | Path, progress: Progress = quiet) -> None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 
 from study.cell import CachedImage, Cell, Data, FixedLoss, Retrieval
-from study.data import scenes
 from sweeps import glyphs
 from sweeps.glyphs import LOSSES, SEEDS
+from sweeps.glyphs_data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grid import Assumption, Study
 from sweeps.grids.glyphs_noise import BATCH_SIZE
 from sweeps.grids.glyphs_noise_causes import BOTH, corruptions
 
 MODEL = dataclasses.replace(
-    glyphs.SIGLIT, image=CachedImage(embeddings=scenes.TOWER, dim=scenes.DIM), embed_dim=scenes.DIM
+    glyphs.SIGLIT, image=CachedImage(embeddings=SCENES_TOWER, dim=SCENES_DIM), embed_dim=SCENES_DIM
 )
 EVALS = (
     Retrieval(split="val_font"),
@@ -34,7 +34,7 @@ def cells() -> list[Cell]:
             loss=loss,
             seed=seed,
             model=MODEL,
-            data=Data(dataset=scenes.NAME, text_length=32, corrupt=corrupt),
+            data=Data(dataset=SCENES, text_length=32, corrupt=corrupt),
             evals=EVALS,
         )
         for seed in SEEDS

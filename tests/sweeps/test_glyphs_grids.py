@@ -8,9 +8,11 @@ from collections import Counter, defaultdict
 import pytest
 
 from study.cell import CachedImage, Cell, Sigmoid, ViT
+from study.data import scenes
 from study.pairs import Groups, Negatives
 from sweeps import glyphs
-from sweeps.glyphs import LONG, MIDDLE, SEEDS, SHORT
+from sweeps.glyphs import LONG, LOSSES, MIDDLE, SEEDS, SHORT
+from sweeps.glyphs_data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grid import find, names
 from sweeps.grids.glyphs import STUDIES
 
@@ -108,6 +110,16 @@ def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studi
     assert shares[True] == shares[False] and len(shares[True]) == 10
     kinds = {tuple(bool(share) for share in one) for one in shares[True]}
     assert len(kinds) == 5
+
+
+def test_scenes_are_corrupted_as_glyphs_are_and_found_under_the_names_they_have(studies):
+    assert (SCENES, SCENES_TOWER, SCENES_DIM) == (scenes.NAME, scenes.TOWER, scenes.DIM)
+    cells = studies["glyphs-noise-scenes"].cells
+    glyph = {c.data.corrupt for c in studies["glyphs-noise-causes"].cells}
+    for loss in LOSSES:
+        own = [c for c in cells if c.loss == loss]
+        assert {c.data.corrupt for c in own} == glyph
+        assert len(own) == len(glyph) * len(SEEDS)
 
 
 def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone(studies):
