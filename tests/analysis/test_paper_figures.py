@@ -153,8 +153,8 @@ def test_committed_figures_of_the_paper_are_those_drawn_now(alone):
 
 def test_the_command_line_draws_them_without_jax_or_ray(tmp_path):
     code = """
-import analysis.figures
-analysis.figures.draw_paper = lambda out, only=(): [analysis.figures.Drawn(name=str(out), skipped='x')]
+from analysis import figures
+figures.draw_paper = lambda out, only=(): [figures.Drawn(name=str(out), skipped='x')]
 from sweeps.cli import main
 main()
 """
