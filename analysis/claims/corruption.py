@@ -104,13 +104,8 @@ def _leads(evidence: Evidence, kind: str) -> PooledMeans:
     for redraw in sorted(set(redraws)):
         own = done["data.corrupt.redraw"].fillna(False).astype(bool) == redraw
         same = done[own | (done["p"] == 0)]
-        table = same.pivot_table(
-            index=["p", "seed"], columns="loss.kind", values=evidence.metric, aggfunc="mean"
-        )
-        if {"sigmoid", "softmax"} <= set(table.columns):
-            gaps = (table["sigmoid"] - table["softmax"]).dropna()
-            for (level, _), gap in gaps.items():
-                groups.setdefault((redraw, float(level)), []).append(float(gap))
+        for (level,), gaps in _leads_by(same, ["p"], evidence.metric).items():
+            groups[redraw, float(level)] = gaps
     return pooled_means(groups, rounding=2 * evidence.rounding)
 
 

@@ -95,10 +95,7 @@ def embed(dataset: Dataset, *, dim: int = DIM, workers: int = 2, progress: Progr
     if dim > FEATURES:
         raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
     name = f"hog-lda-{dim}"
-    try:
-        for split in dataset.splits:
-            embeddings.CachedEmbeddings.open(dataset, name, split)
-    except DataError:
+    if not embeddings.made(dataset, name):
         progress("fitting the frozen tower", 0, 1)
         tower = fit(dataset, dim=dim)
         progress("fitting the frozen tower", 1, 1)

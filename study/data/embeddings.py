@@ -100,6 +100,16 @@ def embed(
     return folder
 
 
+def made(dataset: Dataset, name: str) -> bool:
+    """Whether the embeddings `name` of every split are there and can be read."""
+    try:
+        for split in dataset.splits:
+            CachedEmbeddings.open(dataset, name, split)
+    except DataError:
+        return False
+    return True
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Task:
     """One shard to embed, and where to."""

@@ -127,11 +127,10 @@ def write_glyphs(
     ]
     for done, _ in enumerate(each(_write, missing, workers=workers), start=1):
         progress("rendering", len(shards) - len(missing) + done, len(shards))
-    captions = [caption(FONTS[f], c) for f, c in _pairs(characters.of_split("train"))]
     try:
-        (out / TOKENIZER).write_bytes(train_tokenizer(captions))
-        _write_lines(out / CLASS_NAMES, characters.class_names)
-        _write_lines(out / TEMPLATES, templates())
+        (out / TOKENIZER).write_bytes(train_tokenizer(captions(characters.of_split("train"))))
+        write_lines(out / CLASS_NAMES, characters.class_names)
+        write_lines(out / TEMPLATES, templates())
         splits = {}
         for split in SPLITS:
             names = [name for name in shards if name.startswith(f"{split}-")]
@@ -146,6 +145,11 @@ def write_glyphs(
 def caption(font: str, codepoint: int) -> str:
     """The style words of the font and the words of the character's name."""
     return f"{style(font)} {words(unicodedata.name(chr(codepoint)))}".strip()
+
+
+def captions(examples: Examples) -> list[str]:
+    """Theirs, in their order."""
+    return [caption(FONTS[font], codepoint) for font, codepoint in _pairs(examples)]
 
 
 # --- shards -------------------------------------------------------------------------------------
@@ -329,7 +333,7 @@ def _clear(out: Path, recipe: dict[str, Any]) -> None:
         write_json(out / BEGUN, {"recipe": recipe})
 
 
-def _write_lines(path: Path, lines: list[str]) -> None:
+def write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

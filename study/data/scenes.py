@@ -27,7 +27,7 @@ from study.data.dataset import (
     write_about,
 )
 from study.data.glyph_characters import FONTS, Characters, Examples
-from study.data.glyphs import HELD_OUT, VIEWS, caption, drawn, masters_of
+from study.data.glyphs import HELD_OUT, VIEWS, captions, drawn, masters_of, write_lines
 from study.data.glyphs import prepare as prepare_glyphs
 from study.data.parallel import Progress, each, quiet
 from study.data.shards import write_shard
@@ -86,10 +86,7 @@ def make(
             f"{out} holds scenes of other glyphs, or something else; remove it and run again"
         )
     dataset = Dataset.open(out)
-    try:
-        for split in SPLITS:
-            embeddings.CachedEmbeddings.open(dataset, TOWER, split)
-    except DataError:
+    if not embeddings.made(dataset, TOWER):
         tower = TwoHalves(descriptor.fit(glyphs))
         embeddings.embed(dataset, tower, TOWER, workers=workers, progress=progress)
     return dataset
@@ -159,9 +156,8 @@ def _write(
     # Of the first shards alone, a fair sample: there are no other words in the rest.
     sample = [words for shard in shards[:SAMPLE] for words in _captions(shard.left, shard.right)]
     (part / TOKENIZER).write_bytes(train_tokenizer(sample))
-    listed = "".join(f"{name}\n" for name in characters.class_names)
-    (part / CLASS_NAMES).write_text(listed, encoding="utf-8")
-    (part / TEMPLATES).write_text("{}\n", encoding="utf-8")
+    write_lines(part / CLASS_NAMES, characters.class_names)
+    write_lines(part / TEMPLATES, ["{}"])
     write_about(part, name=NAME, version=VERSION, splits=splits, recipe=recipe)
     part.rename(out)
 
@@ -172,7 +168,7 @@ def _write_shard(shard: _Shard) -> int:
 
 def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
     masters = masters_of(shard.left) | masters_of(shard.right)
-    captions = _captions(shard.left, shard.right)
+    texts = _captions(shard.left, shard.right)
     for start in range(0, len(shard.left), 512):
         here = slice(start, start + 512)
         pages_NxHxW = np.zeros((len(shard.left[here]), PAGE, PAGE), np.uint8)
@@ -188,18 +184,12 @@ def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
                 f"{shard.number:05d}{i:04d}",
                 {
                     "png": glyph_render.png(page_HxW),
-                    "txt": captions[i].encode(),
+                    "txt": texts[i].encode(),
                     "json": json.dumps({"left": of[0], "right": of[1]}).encode(),
                 },
             )
 
 
 def _captions(left: Examples, right: Examples) -> list[str]:
-    halves = [
-        [
-            caption(FONTS[font], codepoint)
-            for font, codepoint in zip(e.font_N.tolist(), e.codepoint_N.tolist(), strict=True)
-        ]
-        for e in (left, right)
-    ]
-    return [f"{a} {BESIDE} {b}" for a, b in zip(*halves, strict=True)]
+    halves = zip(captions(left), captions(right), strict=True)
+    return [f"{a} {BESIDE} {b}" for a, b in halves]

@@ -44,16 +44,16 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    whole = glyphs.study(
-        name="glyphs-noise-scenes",
-        question="On scenes of two glyphs: does sigmoid stand corrupted data better?",
-        cells=cells(),
-        paper="Fig. 7",
-        prepare="study.data.scenes:prepare",
-    )
     one = Assumption(
         "two glyphs",
         "the frozen tower of single glyphs on each half of a scene",
         "It is fitted to classes of characters, which scenes do not have.",
     )
-    return dataclasses.replace(whole, assumptions=(*whole.assumptions, one))
+    return glyphs.study(
+        name="glyphs-noise-scenes",
+        question="On scenes of two glyphs: does sigmoid stand corrupted data better?",
+        cells=cells(),
+        paper="Fig. 7",
+        prepare="study.data.scenes:prepare",
+        assumptions=(*glyphs.ASSUMPTIONS, one),
+    )
