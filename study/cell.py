@@ -203,11 +203,12 @@ class Execution:
       activations.
     fsdp_mib: parameters and optimizer state are cut over the devices of a slice, array by array
       from so many MiB on (see `study.sharding.laid_out`); None keeps all whole on each device.
-    eval_batch_size: how many images or texts an evaluation embeds at a time, whatever the batch
-      size of the cell.
-    keep_last: how many of the latest checkpoints stay; with one, damage to it means to start
-      afresh.
-    keep_every_percent: what is saved at these parts of the run stays for good.
+    eval_batch_size: images or texts that an evaluation embeds at a time over all devices.
+    checkpoint_every_minutes: minutes of wall-clock time between checkpoints, by the clock of the
+      first process; a run that is killed repeats at most this much. The last step is always saved.
+    keep_last: how many of the latest checkpoints stay. With 1, the run starts from the beginning
+      if that one cannot be read.
+    keep_every_percent: checkpoints are also saved at these parts of the run, and stay for good.
     gradient_noise_batches: how many batches of the stream, beyond the run's end, each row of
       metrics measures the noise of the gradient with (`study.gradient_noise`); they lie on the
       devices together. None measures none.
@@ -222,7 +223,7 @@ class Execution:
     chunk_examples: Positive = 8192
     eval_batch_size: Positive = 2048
     log_every_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
-    checkpoint_every_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
+    checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 15.0
     keep_last: Positive = 2
     keep_every_percent: Annotated[float, Field(gt=0, le=100)] | None = None
     gradient_noise_batches: Annotated[int, Field(ge=2)] | None = None

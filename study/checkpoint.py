@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -17,16 +19,29 @@ from study.records import RecordError
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = (1.0, 4.0)  # waits before a failed read is tried again
+UNREADABLE = "unreadable-"  # begins the name of a checkpoint that was set aside
+
+
+class Restored(NamedTuple):
+    """A checkpoint's state, and the host's values that were saved with it."""
+
+    state: Any
+    metadata: dict[str, Any]
+
 
 class Checkpoints:
     """The checkpoints of one cell.
 
-    One is removed when its successor is whole, so a kill never leaves none. Every process of a
-    run calls every method.
+    Orbax removes one when its successor is complete, so a kill never leaves none. A failed read
+    removes nothing. Every process of a run calls every method.
 
     Arguments:
       keep_last: how many of the latest stay.
       keep_at: steps of which a checkpoint, where there is one, stays for good.
+
+    Raises:
+      RecordError: from every method, in one line: the disk or the bucket refuses.
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 2, keep_at: Collection[int] = ()):
@@ -36,38 +51,73 @@ class Checkpoints:
             create=True,
             cleanup_tmp_directories=True,
         )
-        self._folder = _for_orbax(folder)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._place, self._folder = folder, _for_orbax(folder)
+        with self._explained("open"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def restore(self, like: Any) -> Any | None:
-        """The latest checkpoint that can be read, in the shapes and shardings of `like`, or None.
+    def restore(self, like: Any) -> Restored | None:
+        """The latest checkpoint that can be read, or None where there are none.
 
-        Later ones, which a disk has damaged, are removed: training makes them again. With more
-        than one process nobody can know that the others met the same damage, so it is raised.
+        A read that fails is tried again, since buckets and network disks fail for seconds. Where
+        it keeps failing and an older checkpoint can be read, the newer one is set aside under
+        another name, and training makes it again. With more than one process the error is raised
+        instead: the others may have read what this one could not.
+
+        Arguments:
+          like: `jax.ShapeDtypeStruct` with shardings, as `study.programs.abstract_state` gives
+            them; arrays work too.
 
         Raises:
           RecordError: there are checkpoints, and none of them can be read.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        damage: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        with self._explained("list"):
+            steps = sorted(self._manager.all_steps(), reverse=True)
+        failures: dict[int, str] = {}
+        for step in steps:
             try:
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                state = self._read(step, abstract)
             except Exception as error:  # Orbax, TensorStore and json raise many kinds
+                failures[step] = one_line(error)
                 if jax.process_count() > 1:
-                    raise
-                damage[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    break
                 continue
-            for gone, what in damage.items():
-                log.warning("checkpoint %d cannot be read (%s); going on from %d", gone, what, step)
-                self._manager.delete(gone)
-            return state
-        if damage:
+            for unreadable, why in failures.items():
+                log.warning(
+                    "checkpoint %d cannot be read (%s); set aside, going on from %d",
+                    *(unreadable, why, step),
+                )
+                self._set_aside(unreadable)
+            # A manager that was just made does not know the kind of what it holds.
+            metadata = self._manager.metadata(step).custom_metadata
+            return Restored(state, dict(metadata or {}))
+        if failures:
+            step, why = next(iter(failures.items()))
             raise RecordError(
-                f"{self._folder}: no checkpoint can be read ({next(iter(damage.values()))}); if "
-                "the disk is well, remove this folder: the cell then starts afresh, to the same end"
+                f"{self._folder}: checkpoint {step} cannot be read ({why}); run again if the disk "
+                "or the bucket was out of reach, or move this folder away: the cell then starts "
+                "from the beginning and ends with the same numbers"
             )
         return None
+
+    def _read(self, step: int, abstract: Any) -> Any:
+        for wait in RETRY_SECONDS if jax.process_count() == 1 else ():
+            try:
+                return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            except Exception as error:
+                log.warning("checkpoint %d: %s; trying again", step, one_line(error))
+                time.sleep(wait)
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def _set_aside(self, step: int) -> None:
+        """Renames a checkpoint to a name that Orbax passes over."""
+        path, aside = self._place / str(step), self._place / f"{UNREADABLE}{step}"
+        with self._explained("rename"):
+            if is_bucket(path):
+                path.fs.mv(path.path, aside.path, recursive=True)  # type: ignore[attr-defined]
+            else:
+                path.rename(aside)
+            self._manager.reload()
 
     def latest(self) -> dict[str, Any] | None:
         """The latest whole checkpoint as nested dicts on one device of this process, or None.
@@ -87,14 +137,46 @@ class Checkpoints:
             )
             return reader.restore(step, args=ocp.args.StandardRestore(like))
 
-    def save(self, step: int, state: Any) -> None:
-        """Starts to write `state`; it is copied first, so its buffers may be donated."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))
+    def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
+        """Starts to write `state`; it is copied first, so its buffers may be donated.
+
+        metadata: values of the host, ready for JSON, that `restore` gives back.
+        """
+        with self._explained("save"):
+            self._manager.save(
+                step, args=ocp.args.StandardSave(state), custom_metadata=metadata or {}
+            )
+
+    def wait(self) -> None:
+        """Waits until everything saved is on disk."""
+        with self._explained("save"):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until what was saved is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything saved is on disk, and ends Orbax's threads in any case."""
+        try:
+            self.wait()
+        finally:
+            with self._explained("save"):
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turns what Orbax and TensorStore raise into one line."""
+        try:
+            yield
+        except RecordError:
+            raise
+        except Exception as error:  # they raise many kinds, ValueError for a full disk among them
+            raise RecordError(
+                f"{self._folder}: cannot {action} a checkpoint ({one_line(error)}); make room or "
+                "restore access and run again (everything recorded is kept)"
+            ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and what it says, on one line of at most 160 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
 
 
 def _for_orbax(folder: Path) -> epath.Path:

@@ -32,14 +32,16 @@ PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
 class Program:
     """A loop of steps, jitted, and what it takes: shapes, types and shardings, no array yet.
 
-    loop: `(state, batches, count) -> (state, metrics of the last step)`; runs the first `count`
-      of the batches and takes the state's buffers. `loop.lower(*arguments)` compiles it.
-    arguments: a `State`, a dict of `image` and `text` with axes (steps, rows, ...), and an int32
-      scalar, of `jax.ShapeDtypeStruct` with shardings.
+    loop: see `study.step.make_loop`; it takes the state's buffers. `loop.lower(*arguments)`
+      compiles it.
+    arguments: a `State`, a dict of `image` and `text` with axes (steps, rows, ...), an int32 and a
+      bool scalar, of `jax.ShapeDtypeStruct` with shardings.
     """
 
     loop: Any
-    arguments: tuple[State, dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
+    arguments: tuple[
+        State, dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
+    ]
 
 
 def program(
@@ -118,6 +120,13 @@ def initial(
     return state
 
 
+def abstract_state(
+    cell: Cell, execution: Execution, vocabulary: int, image_shape: tuple[int, ...], mesh: Mesh
+) -> State:
+    """The shapes, types and shardings of the cell's state; takes no memory on the devices."""
+    return _state(_family(cell), vocabulary, image_shape, mesh, execution.fsdp_mib)
+
+
 def noise(
     cell: Cell,
     execution: Execution,
@@ -192,7 +201,7 @@ def _program(
     remat: bool,
     fsdp_mib: float | None,
 ) -> Program:
-    count, image_shape, image_dtype = piece
+    length, image_shape, image_dtype = piece
     state = _state(family, vocabulary, image_shape, mesh, fsdp_mib)
     step = make_step(
         family, vocabulary, mesh, microbatch=microbatch, remat=remat, fsdp_mib=fsdp_mib
@@ -205,13 +214,14 @@ def _program(
     rows = by_row(mesh, leading=1)
 
     def batches(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((count, family.batch_size, *shape), dtype, sharding=rows)
+        return jax.ShapeDtypeStruct((length, family.batch_size, *shape), dtype, sharding=rows)
 
     batch = {
         "image": batches(image_shape, image_dtype),
         "text": batches((family.data.text_length,), np.int32),
     }
-    return Program(loop=loop, arguments=(state, batch, jax.ShapeDtypeStruct((), np.int32)))
+    count, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
+    return Program(loop=loop, arguments=(state, batch, count, first_of_interval))
 
 
 @functools.lru_cache(maxsize=32)

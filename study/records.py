@@ -62,26 +62,37 @@ class Record:
         """The content of DONE.json, or None while the cell has not ended."""
         return read_json(self.folder / DONE)
 
+    def check(self, cell_hash: str, dataset_fingerprint: str | None) -> None:
+        """Refuse a folder that holds another cell, or the same cell on another data set.
+
+        Raises:
+          RecordError: it does.
+        """
+        known = read_json(self.folder / CELL)
+        if known is None:
+            return
+        if known.get("hash") != cell_hash:
+            raise RecordError(
+                f"{self.folder} holds another cell (hash {str(known.get('hash'))[:8]}, "
+                f"not {cell_hash[:8]}); move it away or choose another --root"
+            )
+        if known.get("dataset_fingerprint") != dataset_fingerprint:
+            raise RecordError(
+                f"{self.folder} was begun on another data set of the same name; restore that "
+                "data set, or choose another --root to start from the beginning"
+            )
+
     def begin(self, about: dict[str, Any], *, seen: Seen, **event: Any) -> int:
         """Opens an attempt that goes on from `seen`; returns its number, from 1.
 
-        `about` becomes cell.json the first time. Later its "hash" must be the same.
+        `about` becomes cell.json the first time. Later it must pass `check`.
         """
+        self.check(about["hash"], about.get("dataset_fingerprint"))
         with _disk(self.folder):
             made(self.folder)
             known = read_json(self.folder / CELL)
             if known is None:
                 write_json(self.folder / CELL, about)
-            elif known.get("hash") != about["hash"]:
-                raise RecordError(
-                    f"{self.folder} holds another cell (hash {str(known.get('hash'))[:8]}, "
-                    f"not {about['hash'][:8]}); move it away or choose another --root"
-                )
-            elif known.get("dataset_fingerprint") != about.get("dataset_fingerprint"):
-                raise RecordError(
-                    f"{self.folder} was begun on another data set of the same name; restore that "
-                    "data set, or choose another --root to start afresh"
-                )
             self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
             self._rows = rows_of(self.folder, self.attempt)
             (self.folder / FAILED).unlink(missing_ok=True)

@@ -7,7 +7,6 @@ device, or cut over "data" alone, so that nothing but gradients travels between 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -112,26 +111,3 @@ def bytes_per_device(tree: Any) -> int:
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
-
-
-def whole_here(tree: Any) -> Any:
-    """The tree gathered onto every device of this process, as arrays of this process alone.
-
-    All processes call it together. What was whole is not copied: do not donate it meanwhile.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    mesh = leaves[0].sharding.mesh
-    own = Mesh(np.array([d for d in mesh.devices.flat if d in mesh.local_devices]), ("data",))
-
-    def here(a: jax.Array) -> jax.Array:
-        parts = [shard.data for shard in a.addressable_shards]
-        return jax.make_array_from_single_device_arrays(a.shape, NamedSharding(own, P()), parts)
-
-    if not all(a.is_fully_replicated for a in leaves):
-        leaves = _gather(mesh)(leaves)
-    return jax.tree.unflatten(structure, [here(a) for a in leaves])
-
-
-@functools.lru_cache(maxsize=8)
-def _gather(mesh: Mesh) -> Any:
-    return jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))

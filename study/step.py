@@ -22,6 +22,35 @@ from study.towers.two_towers import TwoTowers
 Batch = dict[str, jax.Array]
 
 
+class Interval(NamedTuple):
+    """Sums and maxima over the steps since the last recorded row; float32 scalars.
+
+    A row is written once in many steps, so a spike of one step would be invisible without these.
+    They are part of the state: a run that is resumed between two rows records the same values. A
+    maximum is NaN if any step's value was.
+    """
+
+    steps: jax.Array
+    loss_sum: jax.Array
+    loss_max: jax.Array
+    grad_norm_max: jax.Array
+    update_norm_max: jax.Array
+
+    @classmethod
+    def empty(cls) -> Interval:
+        lowest = jnp.float32(-jnp.inf)
+        return cls(jnp.float32(0), jnp.float32(0), lowest, lowest, lowest)
+
+    def add(self, loss: jax.Array, grad_norm: jax.Array, update_norm: jax.Array) -> Interval:
+        return Interval(
+            steps=self.steps + 1,
+            loss_sum=self.loss_sum + loss,
+            loss_max=jnp.maximum(self.loss_max, loss),
+            grad_norm_max=jnp.maximum(self.grad_norm_max, grad_norm),
+            update_norm_max=jnp.maximum(self.update_norm_max, update_norm),
+        )
+
+
 class State(NamedTuple):
     """All that a run carries from step to step, and so all that a checkpoint holds."""
 
@@ -29,12 +58,20 @@ class State(NamedTuple):
     opt_state: Any
     step: jax.Array
     seed: jax.Array
+    interval: Interval
 
 
 class Metrics(NamedTuple):
-    """Scalars of one step, float32; `b` is NaN for a loss without a bias."""
+    """Float32 scalars of the last step; `b` is NaN for a loss without a bias.
+
+    `loss_mean` and the maxima are over all steps since the last recorded row, see `Interval`.
+    """
 
     loss: jax.Array
+    loss_mean: jax.Array
+    loss_max: jax.Array
+    grad_norm_max: jax.Array
+    update_norm_max: jax.Array
     t: jax.Array
     b: jax.Array
     lr: jax.Array
@@ -63,7 +100,8 @@ def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], see
     text = jnp.ones((1, cell.data.text_length), jnp.int32)
     params = model.init(jax.random.key(seed), image, text)["params"]
     seed = jnp.asarray(seed, jnp.uint32)
-    return State(params, optimizer(cell).init(params), jnp.zeros((), jnp.int32), seed)
+    step = jnp.zeros((), jnp.int32)
+    return State(params, optimizer(cell).init(params), step, seed, Interval.empty())
 
 
 def make_gradients(
@@ -142,33 +180,52 @@ def make_step(
         grads = cut(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        grad_norm = global_norm(without_frozen(cell, grads))
+        update_norm = global_norm(without_frozen(cell, updates))
+        interval = state.interval.add(loss, grad_norm, update_norm)
         metrics = Metrics(
             loss=loss,
+            loss_mean=interval.loss_sum / interval.steps,
+            loss_max=interval.loss_max,
+            grad_norm_max=interval.grad_norm_max,
+            update_norm_max=interval.update_norm_max,
             t=jnp.exp(state.params["t"][0]),
             b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
             lr=cell.optimizer.learning_rate * factor(state.step),
-            grad_norm=global_norm(without_frozen(cell, grads)),
-            update_norm=global_norm(without_frozen(cell, updates)),
+            grad_norm=grad_norm,
+            update_norm=update_norm,
             param_norm=global_norm(without_frozen(cell, params)),
             logits=logits,
         )
-        return cut(State(params, opt_state, state.step + 1, state.seed)), metrics
+        return cut(State(params, opt_state, state.step + 1, state.seed, interval)), metrics
 
     return step
 
 
-def make_loop(step: Step) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
-    """`step` on the first `count` of a buffer of batches, in one loop; metrics of the last.
+def make_loop(
+    step: Step,
+) -> Callable[[State, Batch, jax.Array, jax.Array], tuple[State, Metrics]]:
+    """A loop `(state, batches, count, first_of_interval) -> (state, metrics of the last step)`.
 
-    `count` is traced, so one compilation serves every length: at batch size 16 the dispatch of a
-    single step costs more than the step.
+    It takes `step` on the first `count` of a buffer of batches. `count` is traced, so that one
+    compilation serves every length: at batch size 16 the dispatch of a single step costs more
+    than the step. `first_of_interval` (a bool) starts `State.interval` anew: the last row of the
+    record is of the step before the first one here.
     """
 
-    def loop(state: State, batches: Batch, count: jax.Array) -> tuple[State, Metrics]:
+    def loop(
+        state: State, batches: Batch, count: jax.Array, first_of_interval: jax.Array
+    ) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             batch = {k: jax.lax.dynamic_index_in_dim(v, i, 0, False) for k, v in batches.items()}
             return step(carry[0], batch)
 
+        interval = jax.tree.map(
+            lambda new, old: jnp.where(first_of_interval, new, old),
+            Interval.empty(),
+            state.interval,
+        )
+        state = state._replace(interval=interval)
         first = {k: v[0] for k, v in batches.items()}
         like = jax.eval_shape(step, state, first)[1]
         empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)

@@ -14,14 +14,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from study.cell import Cell, Execution, to_dict
-from study.checkpoint import Checkpoints
+from study.checkpoint import Checkpoints, one_line
 from study.data import corrupt
 from study.data.dataset import Dataset
 from study.data.tokens import Tokenizer
@@ -30,10 +30,11 @@ from study.evals import Evaluator
 from study.feed import REPLACED, Feed
 from study.interop.start import start_from
 from study.microbatch import memory
-from study.programs import compiled, initial, noise
+from study.multihost import any_process, raise_together
+from study.programs import abstract_state, compiled, initial, noise
 from study.provenance import code_version, versions
-from study.records import Record, Seen
-from study.sharding import check, laid_out, mesh_over, put, whole_here
+from study.records import CELL, Record, Seen, read_json
+from study.sharding import check, laid_out, mesh_over, put
 from study.step import Metrics, State
 from study.throughput import Meter
 from study.tracker import WandbMirror
@@ -72,17 +73,25 @@ def train(
     record = Record(folder)
     if (done := record.done) is not None:
         return done
-    run = _Run(cell, execution, record, study)
-    try:
-        return run.go(should_stop)
-    finally:
-        run.close()
+    with contextlib.ExitStack() as stack:
+        return _Run(cell, execution, record, study, stack).go(should_stop)
 
 
 class _Run:
-    """One attempt at a cell."""
+    """One attempt at a cell.
 
-    def __init__(self, cell: Cell, execution: Execution, record: Record, study: str):
+    Arguments:
+      stack: closes whatever was opened, however the attempt ends.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        execution: Execution,
+        record: Record,
+        study: str,
+        stack: contextlib.ExitStack,
+    ):
         self.cell, self.execution, self.record = cell, execution, record
         self.seconds = dict.fromkeys(("open", "compile", "eval", "noise", "checkpoint"), 0.0)
         self.started = time.perf_counter()
@@ -91,15 +100,16 @@ class _Run:
         check(cell, execution, self.mesh)
         self.summary: dict[str, Any] = {}
         self.start: dict[str, Any] | None = None
-        self.checkpoints: Checkpoints | None = None
-        self.meter: Meter | None = None
         self.microbatch: int | None = None
-        self.mirror: WandbMirror | None = None
         self.memory: dict[str, Any] | None = None
         with self._timed("open"):
-            self._open(study)
+            raise_together(lambda: self._open_data(stack))
+            self._open_state(stack)
+            raise_together(lambda: self._open_record(study, stack))
+        self.saved = time.monotonic()
 
-    def _open(self, study: str) -> None:
+    def _open_data(self, stack: contextlib.ExitStack) -> None:
+        """What a process opens by itself."""
         cell = self.cell
         self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
         tokenizer = Tokenizer.of(self.dataset, cell.data)
@@ -107,47 +117,69 @@ class _Run:
         read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
         self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
         self.meter = Meter(cell, channels=self.feed.image_shape[-1])
-        self.evaluator = Evaluator(cell, self.dataset, tokenizer, self.execution.eval_batch_size)
-        state = initial(cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh)
-        if cell.model.init is not None:
-            params, self.start = start_from(cell.model.init, state.params, self.execution.data_root)
-            state = state._replace(params=self._placed(params))
+        stack.push(_close_after(self.meter.close))
+        self.evaluator = Evaluator(
+            cell, self.dataset, tokenizer, self.mesh, self.execution.eval_batch_size
+        )
+        if self.primary:
+            self.record.check(cell.hash, self.dataset.fingerprint)
+
+    def _open_state(self, stack: contextlib.ExitStack) -> None:
+        """The state that training goes on from, which all processes make or read together."""
+        cell, execution = self.cell, self.execution
+        program = (cell, execution, self.vocabulary, self.feed.image_shape, self.mesh)
         self.checkpoints = Checkpoints(
             self.record.folder / "checkpoints",
-            keep_last=self.execution.keep_last,
+            keep_last=execution.keep_last,
             keep_at=self._kept_at(),
         )
-        self.state: State = self.checkpoints.restore(state) or state
+        stack.push(_close_after(self.checkpoints.close))
+        # Only shapes: the devices need not have room for two states at once.
+        restored = self.checkpoints.restore(abstract_state(*program))
+        if restored is not None:
+            self.state: State = restored.state
+            if self.primary:
+                self.feed.replaced = restored.metadata.get(REPLACED, 0)
+                self.start = (read_json(self.record.folder / CELL) or {}).get("start")
+        else:
+            self.state = initial(*program)
+            if cell.model.init is not None:
+                params, self.start = start_from(
+                    cell.model.init, self.state.params, execution.data_root
+                )
+                self.state = self.state._replace(params=self._placed(params))
         self.step = int(self.state.step)
-        if not self.primary:
-            return
+
+    def _open_record(self, study: str, stack: contextlib.ExitStack) -> None:
+        """The record and its mirror, which the first process alone writes."""
         about = self._about(study)
-        if self.step:
-            self.summary = self.record.summary(self.step)
-            self.feed.replaced = int(self.summary.get(REPLACED, 0))
-        self.record.begin(
-            about,
-            seen=self._seen(self.step),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            versions=about["versions"],
-        )
+        if self.primary:
+            if self.step:
+                self.summary = self.record.summary(self.step)
+            stack.push(_close_after(self.record.close))
+            self.record.begin(
+                about,
+                seen=self._seen(self.step),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                versions=about["versions"],
+            )
         self.mirror = WandbMirror(
             self.record.folder,
             study=study,
-            cell_id=cell.id,
+            cell_id=self.cell.id,
             config=about,
-            enabled=self.execution.wandb,
+            enabled=self.execution.wandb and self.primary,
         )
+        stack.push(_close_after(lambda: self.mirror.finish(failed=self.record.done is None)))
 
     def go(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
-        assert self.meter is not None
         cell, steps = self.cell, self.cell.steps
         log_at = set(every(self.execution.log_every_percent, steps))
-        save_at = set(every(self.execution.checkpoint_every_percent, steps)) | self._kept_at()
+        save_at = self._kept_at() | {steps}
         eval_at = self.evaluator.steps
         due = log_at | save_at | eval_at
-        loop, logged = None, self.step
+        loop, previous, logged = None, None, self.step
         for length, batch in self.feed.pieces(self.step, due):
             self.meter.arrived()
             if loop is None:
@@ -155,39 +187,35 @@ class _Run:
                     loop = self._compile()
                 watermark = Watermark(self.state)
                 self.meter.start()
-            self.state, metrics = loop(self.state, batch, np.int32(length))
+            first_of_interval = np.bool_(self.step in log_at)
+            self.state, metrics = loop(self.state, batch, np.int32(length), first_of_interval)
             self.meter.handed_over(metrics)
+            # The host may run ahead by one piece, or the devices would hold the examples of many.
+            jax.block_until_ready(previous)
+            previous = metrics
             self.step += length
-            stopping = _agreed(should_stop, after=self.state)
-            if self.step not in due and not stopping:
+            stopping, saving = self._agree(should_stop)
+            saving = saving or stopping or self.step in save_at
+            if self.step not in due and not saving:
                 continue
             jax.block_until_ready(self.state)
             self.meter.stop()
             if self.memory is None:  # before an evaluation adds to it
                 self.memory = watermark.read()._asdict() | {"compiled_bytes": memory(loop)}
-            if self.step in log_at or stopping:
+            if self.step in log_at:
                 if not self._log(metrics, self.meter.row(self.step - logged)):
                     return self._finish("diverged")
                 logged = self.step
             if self.step in eval_at:
                 with self._timed("eval"):
                     self._evaluate()
-            if self.step in save_at or stopping:
+            if saving:
                 self._save()
             if stopping and self.step < steps:
+                self.checkpoints.wait()
                 raise Stopped(f"{cell.id} stopped at step {self.step} of {steps}")
             self.meter.start()
         return self._finish("done")
-
-    def close(self) -> None:
-        """Leaves files whole, however the attempt ended."""
-        if self.checkpoints is not None:
-            self.checkpoints.close()
-        if self.meter is not None:
-            self.meter.close()
-        if self.mirror is not None:
-            self.mirror.finish(failed=self.record.done is None)
-        self.record.close()
 
     def _compile(self) -> Any:
         """The loop of steps, at the microbatch that is asked for."""
@@ -203,7 +231,7 @@ class _Run:
     # --- what happens between steps -------------------------------------------------------------
 
     def _log(self, metrics: Metrics, speed: dict[str, float]) -> bool:
-        """Records the metrics of the last step; False when the loss is no number any more."""
+        """Record a row of the last step and its interval; False if the loss is NaN or infinite."""
         values: dict[str, Any] = Metrics(*jax.device_get(metrics)).named() | speed
         # Of one step, and exact: the selection keeps neither one more nor one less.
         values["train/positive_pairs"] = self.cell.batch_size
@@ -224,27 +252,33 @@ class _Run:
         return found.named()
 
     def _evaluate(self) -> None:
-        result = self.evaluator.run(self.step, whole_here(self.state.params))
+        result = self.evaluator.run(self.step, self.state.params)
         if self.primary:
             self.record.items(result.items)
         self._row(result.metrics)
 
+    def _agree(self, should_stop: Callable[[], bool]) -> list[bool]:
+        """Whether any process was asked to stop, and whether a checkpoint is due by the clock."""
+        elapsed = time.monotonic() - self.saved
+        due = self.primary and elapsed >= 60 * self.execution.checkpoint_every_minutes
+        asked = should_stop()
+        if jax.process_count() > 1:
+            # CPUs may run the step and the exchange below at once and mix up their messages.
+            # Other devices run the exchange after the step in any case.
+            jax.block_until_ready(self.state)
+        return any_process(asked, due)
+
     def _save(self) -> None:
-        assert self.checkpoints is not None
-        if (values := self.feed.metrics()) and values[REPLACED] != self.summary.get(REPLACED):
-            self._row(values)  # so that a restart goes on counting from here
         if self.primary:
-            self.record.flush()  # no row up to a checkpoint may be younger than it
+            self.record.flush()  # rows up to a checkpoint must be durable before it is
         with self._timed("checkpoint"):
-            self.checkpoints.save(self.step, self.state)
+            self.checkpoints.save(self.step, self.state, self.feed.metrics())
+        self.saved = time.monotonic()
 
     def _finish(self, status: str) -> dict[str, Any]:
-        assert self.checkpoints is not None
         with self._timed("checkpoint"):
-            self.checkpoints.close()
-        self.checkpoints = None
+            self.checkpoints.wait()
         total = time.perf_counter() - self.started
-        assert self.meter is not None
         spent = {"total": total, "train": self.meter.seconds, **self.seconds}
         seconds = {k: round(v, 3) for k, v in spent.items()}
         seen = self._seen(self.step)
@@ -259,7 +293,6 @@ class _Run:
         values = {k: None if v != v or math.isinf(v) else v for k, v in values.items()}
         self.summary |= values
         if self.primary:
-            assert self.mirror is not None
             seen = self._seen(self.step)
             self.record.row(seen, **values)
             self.mirror.row(seen, self.record.attempt, values)
@@ -311,14 +344,17 @@ class _Run:
             self.seconds[what] += time.perf_counter() - start
 
 
-def _agreed(should_stop: Callable[[], bool], *, after: State) -> bool:
-    """Whether any process was asked to stop; all get the same answer at the same step.
+def _close_after(close: Callable[[], None]) -> Callable[..., None]:
+    """An exit callback that calls `close` and never hides the error that ended the run."""
 
-    after: what the devices are at. CPUs run two programs at once, and then what one of them sends
-      arrives in the other; the answer cannot come before on other devices anyhow.
-    """
-    mine = should_stop()
-    if jax.process_count() == 1:
-        return mine
-    jax.block_until_ready(after)
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
+    def on_exit(
+        _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            close()
+        except Exception as another:
+            if error is None:
+                raise
+            error.add_note(f"and while closing: {one_line(another)}")
+
+    return on_exit

@@ -197,7 +197,7 @@ def _rounds(
 
 def _command(records: Path, root: Path, parallel: int, only: tuple[str, ...]) -> list[str]:
     words = ["run", bench_cells.__file__, "--root", str(records), "--data", str(root / "data")]
-    words += ["--parallel", str(parallel), "--set", "execution.checkpoint_every_percent=5"]
+    words += ["--parallel", str(parallel), "--set", "execution.checkpoint_every_minutes=0.01"]
     words += [word for pattern in only for word in ("--only", pattern)]
     return [*STUDY, *words]
 

@@ -72,16 +72,14 @@ def of_arrays(peace: dict[str, Any], killed: dict[str, Any]) -> list[str]:
 
 
 def of_rows(peace: bytes, killed: bytes) -> list[str]:
-    """Measurements that were lost, are there twice, or have another value.
-
-    A cell that is stopped writes a row of its own there, so `killed` may have more.
-    """
+    """Measurements that were lost, were added, are recorded twice, or have another value."""
     from study.throughput import CLOCKED
 
     a, twice_a = _measured(peace, CLOCKED)
     b, twice_b = _measured(killed, CLOCKED)
     lines = [f"rows: {key} of step {step} is there twice" for step, key in twice_a + twice_b]
     lines += [f"rows: {key} of step {step} is lost" for step, key in sorted({*a} - {*b})]
+    lines += [f"rows: {key} of step {step} is new" for step, key in sorted({*b} - {*a})]
     both = sorted({*a} & {*b})
     lines += [
         f"rows: {key} of step {step} is {a[step, key]}, {b[step, key]}"

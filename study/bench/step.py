@@ -117,7 +117,7 @@ def bench(
 
     def ours() -> None:
         nonlocal state
-        state, metrics = loop(state, buffer, np.int32(steps))
+        state, metrics = loop(state, buffer, np.int32(steps), np.True_)
         jax.block_until_ready(metrics)
 
     def theirs() -> None:

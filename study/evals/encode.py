@@ -1,8 +1,8 @@
-"""Embeddings of many images or texts, in padded batches of one compiled size, over all chips.
+"""Embeddings of many images or texts, in padded batches of one compiled size, over all devices.
 
-The rows of a batch are spread over the chips of this process, and the batches over the
-processes; what was padded is dropped. So a number depends on neither the batch size nor the
-chips, but for the rounding of a sum.
+The rows of a batch are spread over the devices of all processes, each of which reads its own; rows
+of padding are dropped. Parameters stay where training has them, whole or sharded. So a number
+depends on neither the batch size nor the devices, except for the rounding of a sum.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from study.cell import CachedImage, Cell, Data, Model, Softmax
 from study.data.sources import Source
+from study.sharding import by_row, mesh_over, own_rows, replicated
 from study.towers.two_towers import TwoTowers
 
-Device = Any
 SIZE = 2048
 
 
 class Encoder:
     """Unit embeddings of images and texts, and features of images.
 
+    Every process of the mesh calls every method, and gets all rows. `params` are arrays on the
+    mesh, replicated or sharded as `study.sharding.laid_out` has them.
+
     Arguments:
       data: only its text length matters.
-      size: examples per batch, rounded up to a multiple of the chips.
-      devices: None is all chips of this process.
+      size: examples per batch over all devices, rounded up to a multiple of their number.
+      mesh: None is one over all devices.
     """
 
     def __init__(
@@ -44,37 +45,32 @@ class Encoder:
         vocabulary: int,
         *,
         size: int = SIZE,
-        devices: tuple[Device, ...] | None = None,
+        mesh: Mesh | None = None,
     ):
-        # Any loss will do: t and b do not enter an embedding, and a spare `b` is let be.
+        mesh = mesh_over(jax.devices()) if mesh is None else mesh
+        # Any loss will do: t and b do not enter an embedding, and an unused `b` is ignored.
         cell = Cell(model=model, data=data, loss=Softmax(), batch_size=2)
-        towers = TwoTowers(cell, vocabulary)
-        devices = devices or own_devices()
+        towers = TwoTowers(cell, vocabulary, rows=by_row(mesh) if mesh.size > 1 else None)
         self._cached = isinstance(model.image, CachedImage)
-        self._size = math.ceil(size / len(devices)) * len(devices)
-        mesh = Mesh(np.array(devices), ("data",))
-        self._everywhere, self._rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-
-        def compiled(encode: Callable[[Any, jax.Array], Any]) -> Any:
-            return jax.jit(
-                encode, in_shardings=(self._everywhere, self._rows), out_shardings=self._rows
-            )
-
+        self._size = math.ceil(size / mesh.size) * mesh.size
+        self._replicated, self._rows = replicated(mesh), by_row(mesh)
+        self._own_R = own_rows(mesh, self._size)
+        compiled = functools.partial(jax.jit, out_shardings=self._replicated)
         self._image = compiled(lambda p, x: towers.apply({"params": p}, x, None)[0])
         self._text = compiled(lambda p, x: towers.apply({"params": p}, None, x)[1])
         self._features = compiled(functools.partial(features, towers))
 
     def place(self, params: Any) -> Any:
-        """`params` on every chip of this process."""
-        return jax.device_put(params, self._everywhere)
+        """`params`, which every process has, replicated on the mesh."""
+        return jax.device_put(params, self._replicated)
 
     def image(self, params: Any, image_N: np.ndarray) -> np.ndarray:
-        """Unit embeddings `N x E` of images at hand."""
-        return self._all(self._image, params, lambda at: image_N[at], len(image_N))
+        """Unit embeddings `N x E` of images in memory."""
+        return self._all(self._image, params, image_N.__getitem__, len(image_N))
 
     def text(self, params: Any, text_NxL: np.ndarray) -> np.ndarray:
         """Unit embeddings `N x E` of tokens."""
-        return self._all(self._text, params, lambda at: text_NxL[at], len(text_NxL))
+        return self._all(self._text, params, text_NxL.__getitem__, len(text_NxL))
 
     def images(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
         """Unit embeddings `N x E` of the images at `index_N`, read batch by batch."""
@@ -87,26 +83,18 @@ class Encoder:
         return self._all(self._features, params, lambda at: source.image(index_N[at]), len(index_N))
 
     def _all(
-        self, encode: Any, params: Any, read: Callable[[slice], np.ndarray], count: int
+        self, encode: Any, params: Any, read: Callable[[np.ndarray], np.ndarray], count: int
     ) -> np.ndarray:
-        """Rows of all batches in order; process k of n encodes the k-th run of batches."""
-        processes, process = jax.process_count(), jax.process_index()
-        batches = math.ceil(count / self._size / processes)
+        """`encode` of rows 0 to `count`, in order; `read` gives the rows at int64 positions."""
         out = []
-        for k in range(batches * process, batches * (process + 1)):
-            at = slice(k * self._size, min((k + 1) * self._size, count))
-            # Put where it belongs by hand: jit does not spread numpy rows in a multi-host run.
-            out.append(
-                np.asarray(encode(params, jax.device_put(self._padded(read(at)), self._rows)))
-            )
-        rows = np.concatenate(out)
-        if processes > 1:
-            rows = np.concatenate(multihost_utils.process_allgather(rows))
-        return rows[:count]
-
-    def _padded(self, x_N: np.ndarray) -> np.ndarray:
-        pad = [(0, self._size - len(x_N))] + [(0, 0)] * (x_N.ndim - 1)
-        return np.pad(x_N, pad)
+        for start in range(0, count, self._size):
+            own = start + self._own_R
+            # In the last batch a process may have no row: it reads one for its shape.
+            x_R = read(own[own < count] if own[0] < count else np.array([start]))
+            pad = [(0, len(own) - len(x_R))] + [(0, 0)] * (x_R.ndim - 1)
+            x_R = jax.make_array_from_process_local_data(self._rows, np.pad(x_R, pad))
+            out.append(np.asarray(encode(params, x_R)))
+        return np.concatenate(out)[:count]
 
 
 def features(towers: TwoTowers, params: Any, image_BxHxWxC: jax.Array) -> jax.Array:
@@ -128,13 +116,6 @@ def features(towers: TwoTowers, params: Any, image_BxHxWxC: jax.Array) -> jax.Ar
 
 
 @functools.lru_cache(maxsize=8)
-def encoder(
-    model: Model, data: Data, vocabulary: int, size: int, devices: tuple[Device, ...]
-) -> Encoder:
+def encoder(model: Model, data: Data, vocabulary: int, size: int, mesh: Mesh) -> Encoder:
     """One `Encoder` for all cells of this process with the same towers, so compiled once."""
-    return Encoder(model, data, vocabulary, size=size, devices=devices)
-
-
-def own_devices() -> tuple[Device, ...]:
-    """The chips of this process."""
-    return tuple(d for d in jax.devices() if d.process_index == jax.process_index())
+    return Encoder(model, data, vocabulary, size=size, mesh=mesh)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from study.cell import (
     Cell,
@@ -29,7 +30,7 @@ from study.data.stream import indices
 from study.data.tokens import Tokenizer
 from study.durations import every
 from study.evals import few_shot, retrieval, zero_shot
-from study.evals.encode import SIZE, encoder, own_devices
+from study.evals.encode import SIZE, encoder
 from study.evals.texts import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
 from study.pairs import AllPairs
@@ -46,17 +47,25 @@ class Evaluator:
     """All evaluations of a cell, and at which steps each is due.
 
     Arguments:
-      batch_size: examples embedded at a time.
+      mesh: the devices that hold the parameters.
+      batch_size: examples embedded at a time over all devices.
 
     Raises:
-      DataError: a data set, split, label or class list that an evaluation needs is not there, or
+      DataError: a data set, split, label or class list that an evaluation needs is missing or
         empty.
     """
 
-    def __init__(self, cell: Cell, dataset: Dataset, tokenizer: Tokenizer, batch_size: int = SIZE):
+    def __init__(
+        self,
+        cell: Cell,
+        dataset: Dataset,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        batch_size: int = SIZE,
+    ):
         self._cell, self._tokenizer = cell, tokenizer
         data = Data(text_length=cell.data.text_length)  # what else it is changes no tower
-        self._encoder = encoder(cell.model, data, tokenizer.vocabulary, batch_size, own_devices())
+        self._encoder = encoder(cell.model, data, tokenizer.vocabulary, batch_size, mesh)
         self._due = {e: frozenset(every(e.every_percent, cell.steps)) for e in cell.evals}
         self._datasets: dict[str | None, Dataset] = {None: dataset}
         for evaluation in cell.evals:  # what is missing is found before training, not after
@@ -71,12 +80,11 @@ class Evaluator:
         return set().union(*self._due.values())
 
     def run(self, step: int, params: Any) -> Result:
-        """What is due at `step`."""
+        """What is due at `step`; every process of the mesh calls it. `params` are not gathered."""
         result = Result({}, {})
         due = [evaluation for evaluation, steps in self._due.items() if step in steps]
         if not due:
             return result
-        params = self._encoder.place(params)
         classifiers: dict[Any, np.ndarray] = {}
         for evaluation in due:
             hits: dict[str, np.ndarray] = {}

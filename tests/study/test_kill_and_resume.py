@@ -43,8 +43,8 @@ def killed_at(steps: int):
 @pytest.mark.parametrize("cell", [CELL, SCRATCH], ids=["siglit", "siglip"])
 def test_ten_random_kills_change_no_bit(cell, tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(cell, evals=(), budget=Budget(steps=40))
-    # A piece is a step, and every fourth step is saved.
-    how = execution(small_glyphs, chunk_examples=1, checkpoint_every_percent=10)
+    # A piece is a step, and every third step is saved: between two rows, mostly.
+    how = execution(small_glyphs, chunk_examples=1, keep_every_percent=7.5)
     whole = train(cell, how, folder=tmp_path / "whole", study="s")
     rng = random.Random(0)
     for _ in range(KILLS):
@@ -80,7 +80,7 @@ train(from_dict(cell), Execution(**how), folder=folder, study="s")
 @pytest.mark.slow
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(CELL, evals=(), budget=Budget(steps=120))
-    how = execution(small_glyphs, chunk_examples=1, checkpoint_every_percent=5)
+    how = execution(small_glyphs, chunk_examples=1, keep_every_percent=5)
     train(cell, how, folder=tmp_path / "whole", study="s")
     command = [sys.executable, "-c", PROCESS, json.dumps(to_dict(cell))]
     command += [json.dumps(dataclasses.asdict(how)), str(tmp_path / "killed")]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import itertools
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from study import checkpoint
+from study import train as train_module
 from study.cell import (
     Adafactor,
     Adam,
@@ -70,7 +77,7 @@ PAPERS_OWN = dataclasses.replace(
 
 
 def execution(small_glyphs, **more):
-    values = {"chunk_examples": 64, "log_every_percent": 10, "checkpoint_every_percent": 20}
+    values = {"chunk_examples": 48, "log_every_percent": 10}  # 3 steps of the 4 between two rows
     return Execution(data_root=str(small_glyphs.parent), wandb=False, **values | more)
 
 
@@ -136,9 +143,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, 
     parts = train(cell, execution(small_glyphs), folder=tmp_path / "b", study="s")
 
     assert parts["attempt"] == 3
-    again = {r["step"]: r for r in rows_with_evals(tmp_path / "b")}
-    for row in rows_with_evals(tmp_path / "a"):
-        assert again[row["step"]] == row
+    assert rows_with_evals(tmp_path / "b") == rows_with_evals(tmp_path / "a")
     assert without_clock(parts) == without_clock(whole)
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -148,7 +153,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, 
 
 
 def rows_with_evals(folder):
-    """Rows merged by step: a stop adds rows at steps where nothing else was due."""
+    """Rows merged by step."""
     merged: dict[int, dict] = {}
     text = (folder / METRICS).read_text().splitlines()
     clean = [line for line in text if line.endswith("}")]
@@ -158,38 +163,51 @@ def rows_with_evals(folder):
     return list(merged.values())
 
 
-def damage(checkpoint: Path) -> None:
-    for path in checkpoint.rglob("*"):
+def damage(saved: Path) -> None:
+    for path in saved.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, small_glyphs, one_device, caplog):
+def test_an_unreadable_checkpoint_is_set_aside(
+    tmp_path, small_glyphs, one_device, caplog, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", (0.0,))
+    every_piece = execution(small_glyphs, checkpoint_every_minutes=1e-9)
+
     def go(name, **more):
-        return train(CELL, execution(small_glyphs), folder=tmp_path / name, study="s", **more)
+        return train(CELL, every_piece, folder=tmp_path / name, study="s", **more)
 
     whole = go("a")
     with pytest.raises(Stopped):
         go("b", should_stop=stop_after(6))
-    saved = sorted((tmp_path / "b" / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    assert len(saved) == 2
-    damage(saved[1])
+    folder = tmp_path / "b" / "checkpoints"
+    older, newer = sorted(folder.iterdir(), key=lambda path: int(path.name))
+    damage(newer)
+    kept = {path.name: path.read_bytes() for path in newer.rglob("*") if path.is_file()}
     parts = go("b")
-    assert f"going on from {saved[0].name}" in caplog.text
+    assert f"going on from {older.name}" in caplog.text
     assert without_clock(parts) == without_clock(whole)
+    aside = folder / f"unreadable-{newer.name}"
+    assert {path.name: path.read_bytes() for path in aside.rglob("*") if path.is_file()} == kept
 
 
-def test_when_no_checkpoint_can_be_read_one_line_says_so(tmp_path, small_glyphs, one_device):
+def test_when_no_checkpoint_can_be_read_one_line_says_so(
+    tmp_path, small_glyphs, one_device, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", (0.0,))
+    every_piece = execution(small_glyphs, checkpoint_every_minutes=1e-9)
+
     def go(**more):
-        return train(CELL, execution(small_glyphs), folder=tmp_path, study="s", **more)
+        return train(CELL, every_piece, folder=tmp_path, study="s", **more)
 
     with pytest.raises(Stopped):
         go(should_stop=stop_after(6))
     before = sorted((tmp_path / "checkpoints").iterdir())
-    for checkpoint in before:
-        damage(checkpoint)
+    for saved in before:
+        damage(saved)
     with pytest.raises(
-        RecordError, match=r"no checkpoint can be read .* remove this folder"
+        RecordError, match=r"checkpoint \d+ cannot be read .* move this folder away"
     ) as why:
         go()
     assert len(str(why.value).splitlines()) == 1
@@ -252,7 +270,7 @@ def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_dev
     other = execution(
         small_glyphs,
         chunk_examples=999,
-        checkpoint_every_percent=50,
+        checkpoint_every_minutes=1e-9,
         keep_every_percent=50,
         keep_last=1,
         gradient_noise_batches=2,
@@ -282,6 +300,100 @@ def test_started_from_its_own_start_a_cell_trains_the_same(tmp_path, small_glyph
     assert (about["loaded"], about["random"]) == (["b", "img", "t", "txt"], [])
     with pytest.raises(DataError, match=r"no checkpoint at .*gone.npz"):
         train(replace(SCRATCH, "model.init", "gone.npz"), run, folder=tmp_path / "c", study="s")
+
+
+def test_a_resumed_run_makes_no_second_state_and_reads_no_start(
+    tmp_path, small_glyphs, one_device, monkeypatch
+):
+    """Or resuming would take more memory than the training that a plan allowed for."""
+    with pytest.raises(Stopped):
+        train(
+            CELL,
+            execution(small_glyphs),
+            folder=tmp_path,
+            study="s",
+            should_stop=stop_after(1),
+        )
+    monkeypatch.setattr("study.train.initial", lambda *_: pytest.fail("made an initial state"))
+    monkeypatch.setattr("study.train.start_from", lambda *_: pytest.fail("read a checkpoint"))
+    done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
+    assert done["attempt"] == 2
+
+
+def test_a_row_carries_the_mean_and_the_maxima_of_all_steps_since_the_last(
+    tmp_path, small_glyphs, one_device
+):
+    """Seen from a run that records every step; the optimizer is wild enough for spikes."""
+    cell = dataclasses.replace(CELL, evals=(), optimizer=Adam(learning_rate=0.3, warmup_percent=5))
+    every_step = execution(small_glyphs, chunk_examples=16, log_every_percent=2.5)
+    train(cell, every_step, folder=tmp_path / "a", study="s")
+    train(cell, execution(small_glyphs), folder=tmp_path / "b", study="s")
+    steps = {row["step"]: row for row in rows(tmp_path / "a")}
+    assert sorted(steps) == list(range(1, 41))
+    seen = rows(tmp_path / "b")
+    assert [row["step"] for row in seen] == list(range(4, 41, 4))
+    for row in seen:
+        interval = [steps[s] for s in range(row["step"] - 3, row["step"] + 1)]
+        for name in ("loss", "grad_norm", "update_norm"):
+            values = [step[f"train/{name}"] for step in interval]
+            assert row[f"train/{name}_max"] == max(values)
+            assert row[f"train/{name}"] == values[-1]
+        losses = [step["train/loss"] for step in interval]
+        np.testing.assert_allclose(row["train/loss_mean"], np.mean(losses), rtol=1e-6)
+    assert any(row["train/grad_norm_max"] > 1.5 * row["train/grad_norm"] for row in seen)
+
+
+def test_checkpoints_are_saved_by_the_clock(tmp_path, small_glyphs, one_device, monkeypatch):
+    """By a clock that advances four minutes at each look."""
+    looks = itertools.count(0, 4 * 60)
+    clock = SimpleNamespace(monotonic=lambda: next(looks), perf_counter=time.perf_counter)
+    monkeypatch.setattr(train_module, "time", clock)
+    saved = []
+    save = Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, step, *rest: saved.append(step) or save(self, step, *rest)
+    )
+    cell = dataclasses.replace(CELL, evals=())
+    one_step = execution(small_glyphs, chunk_examples=16)
+    train(cell, one_step, folder=tmp_path, study="s")
+    assert saved == [*range(4, 40, 4), 40]
+
+
+def test_closing_a_failed_run_hides_nothing_and_leaves_nothing_open(
+    tmp_path, small_glyphs, one_device, monkeypatch
+):
+    """What ended the run is raised, though saving fails as well; every part is closed."""
+    closed = []
+    for part in ("Checkpoints", "Meter", "Record"):
+        cls = getattr(train_module, part)
+        close = cls.close
+        monkeypatch.setattr(
+            cls, "close", lambda self, part=part, close=close: closed.append(part) or close(self)
+        )
+
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def go(should_stop):
+        every_piece = execution(small_glyphs, checkpoint_every_minutes=1e-9)
+        train(CELL, every_piece, folder=tmp_path, study="s", should_stop=should_stop)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", no_room)
+    with pytest.raises(RecordError, match=r"cannot save a checkpoint .*No space left") as full:
+        go(lambda: False)
+    assert "\n" not in str(full.value)
+    assert sorted(set(closed)) == ["Checkpoints", "Meter", "Record"]
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", no_room)
+    closed.clear()
+    with pytest.raises(ZeroDivisionError) as first:
+        go(lambda: 1 / 0)
+    assert "cannot save a checkpoint" in first.value.__notes__[0]
+    assert sorted(set(closed)) == ["Checkpoints", "Meter", "Record"]
+    closed.clear()
+    monkeypatch.setattr("study.train.Record.begin", no_room)
+    with pytest.raises(OSError, match="No space left"):
+        go(lambda: False)
+    assert {"Checkpoints", "Meter"} <= set(closed)
 
 
 def test_training_learns(tmp_path, small_glyphs, one_device):
@@ -345,7 +457,7 @@ def test_what_is_recorded(tmp_path, small_glyphs, one_device):
     assert about["versions"]["jax"] == jax.__version__
     assert about["parameters"] > 1000
     names = {"loss", "t", "b", "lr", "grad_norm", "update_norm", "param_norm", "examples_per_s"}
-    names |= {"data_wait_share"}
+    names |= {"data_wait_share", "loss_mean", "loss_max", "grad_norm_max", "update_norm_max"}
     names |= {f"{s}_logit_{k}" for s in ("pos", "neg", "kept") for k in ("mean", "min", "max")}
     assert {f"train/{n}" for n in names} <= done["summary"].keys()
     for key in (

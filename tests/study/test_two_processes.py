@@ -50,38 +50,15 @@ def free_port() -> int:
     ids=["sigmoid, cut, two slices", "softmax"],
 )
 def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch):
-    cell = Cell(
-        model=Model(
-            image=CachedImage(embeddings="hog-lda-16", dim=16),
-            text=TextAverage(width=16),
-            embed_dim=16,
-        ),
-        loss=loss,
-        optimizer=Adam(learning_rate=3e-3),
-        budget=Budget(examples=320),
-        batch_size=16,
-        evals=(FixedLoss(split="val_font", examples=32),),
-    )
-    env = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=2")}
-    arguments = [str(free_port()), str(tmp_path / "two"), str(small_glyphs.parent)]
-    arguments += [json.dumps(to_dict(cell)), json.dumps(how)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, str(rank), *arguments],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    cell = small_cell(loss, evals=(FixedLoss(split="val_font", examples=32),))
+    ranks = start(cell, tmp_path / "two", [small_glyphs.parent] * 2, how)
     outputs = [p.communicate(timeout=300) for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], outputs
     assert all(json.loads(out.splitlines()[-1])["step"] == 20 for out, _ in outputs)
 
     first = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: first)
-    execution = Execution(data_root=str(small_glyphs.parent), wandb=False)
+    execution = Execution(data_root=str(small_glyphs.parent), wandb=False, log_every_percent=50)
     one = train(cell, execution, folder=tmp_path / "one", study="s")
     two = json.loads((tmp_path / "two" / "DONE.json").read_text())
     about = json.loads((tmp_path / "two" / "cell.json").read_text())
@@ -90,3 +67,45 @@ def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch)
     for key, value in one["summary"].items():
         if key not in CLOCKED:
             np.testing.assert_allclose(two["summary"][key], value, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_cannot_open_ends_the_other_with_its_line(failing, tmp_path, small_glyphs):
+    """Not minutes later, when the coordinator misses it, and not without the reason."""
+    data = [small_glyphs.parent, small_glyphs.parent]
+    data[failing] = tmp_path / "nowhere"
+    ranks = start(small_cell(Sigmoid()), tmp_path / "two", data, {"crossed": False})
+    errors = [p.communicate(timeout=300)[1] for p in ranks]
+    assert "DataError: " in errors[failing].splitlines()[-1]
+    other = errors[1 - failing]
+    assert f"PeerFailed: process {failing} of this run failed: DataError: " in other
+    assert "nowhere" in other.splitlines()[-1]
+
+
+def small_cell(loss, evals=()):
+    towers = {"image": CachedImage(embeddings="hog-lda-16", dim=16), "text": TextAverage(width=16)}
+    return Cell(
+        model=Model(**towers, embed_dim=16),
+        loss=loss,
+        optimizer=Adam(learning_rate=3e-3),
+        budget=Budget(examples=320),
+        batch_size=16,
+        evals=evals,
+    )
+
+
+def start(cell, folder, data_roots, how):
+    """Two processes of one run, each with a data root of its own."""
+    env = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=2")}
+    port, descriptions = str(free_port()), [json.dumps(to_dict(cell)), json.dumps(how)]
+    return [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, str(rank), port, folder, data_root, *descriptions],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, data_root in enumerate(data_roots)
+    ]

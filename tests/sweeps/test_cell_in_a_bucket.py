@@ -52,7 +52,7 @@ def test_a_cell_in_a_bucket_ends_as_one_in_a_folder(
     Strict.clear()
     monkeypatch.setenv("WANDB_MODE", "offline")
     roots = (place("bucket://lab/runs"), tmp_path / "runs")
-    more = {"chunk_examples": 64, "log_every_percent": 10, "checkpoint_every_percent": 20}
+    more = {"chunk_examples": 64, "log_every_percent": 10, "keep_every_percent": 20}
     for root in roots:
         folder = root / "s" / CELL.id
         execution = Execution(data_root=str(small_glyphs.parent), wandb=is_bucket(root), **more)

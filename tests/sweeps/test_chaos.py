@@ -34,7 +34,7 @@ PEACE = text((1, 0, None), (1, 2, 0.5), (1, 4, 0.25))
 
 def test_rows_that_a_kill_made_anew_are_no_difference():
     killed = text((1, 0, None), (1, 2, 0.5), (1, 4, 0.25), (2, 2, None), (2, 4, 0.25))
-    stopped = text((1, 0, None), (1, 2, 0.5), (1, 3, 0.375), (2, 3, None), (2, 4, 0.25))
+    stopped = text((1, 0, None), (1, 2, 0.5), (2, 3, None), (2, 4, 0.25))
     assert of_rows(PEACE, killed) == of_rows(PEACE, stopped) == []
 
 
@@ -43,6 +43,7 @@ def test_rows_that_a_kill_made_anew_are_no_difference():
     [
         (text((1, 0, None), (1, 4, 0.25)), f"{KEY} of step 2 is lost"),
         (text((1, 0, None), (1, 2, 0.5), (2, 0, None), (2, 4, 0.25)), f"{KEY} of step 2 is lost"),
+        (PEACE + text((1, 5, 0.25)), f"{KEY} of step 5 is new"),
         (PEACE + text((1, 4, 0.25)), f"{KEY} of step 4 is there twice"),
         (PEACE + text((2, 4, None), (2, 4, 0.25)), f"{KEY} of step 4 is there twice"),
         (text((1, 0, None), (1, 2, 0.5), (1, 4, 0.75)), f"{KEY} of step 4 is 0.25, 0.75"),

@@ -70,7 +70,7 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     execution = Execution(
         data_root=str(dataset.folder.parent),
         wandb=False,
-        checkpoint_every_percent=30,
+        keep_every_percent=30,
         chunk_examples=112,
     )
     done = train(cell, execution, folder=tmp_path / "whole", study="photos")

@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,7 +30,8 @@ from study.data.shards import ShardReader
 from study.data.sources import labels, open_source
 from study.data.tokens import Tokenizer
 from study.evals import Evaluator
-from study.evals.encode import encoder, own_devices
+from study.evals.encode import encoder
+from study.sharding import laid_out, mesh_over
 from study.step import initial_state
 
 SPLIT = "val_font"
@@ -73,7 +75,8 @@ def params(dataset, tokenizer):
 
 def run(cell, dataset, tokenizer, params, *, batch_size=256):
     base = CACHED if isinstance(cell.model.image, CachedImage) else PIXELS
-    return Evaluator(cell, dataset, tokenizer, batch_size).run(cell.steps, params[base])
+    evaluator = Evaluator(cell, dataset, tokenizer, mesh_over(jax.devices()), batch_size)
+    return evaluator.run(cell.steps, params[base])
 
 
 def of(cell, *evals):
@@ -91,16 +94,20 @@ def test_numbers_do_not_depend_on_the_batch_size(cell, dataset, tokenizer, param
             np.testing.assert_array_equal(other.items[key], hits)
 
 
-def test_eight_chips_give_what_one_gives(dataset, tokenizer, params):
-    assert len(own_devices()) == 8
+@pytest.mark.parametrize("fsdp_mib", [None, 0.001], ids=["replicated", "sharded"])
+def test_eight_devices_give_what_one_gives(fsdp_mib, dataset, tokenizer, params):
+    """Also where the parameters are sharded, as FSDP trains them: no device holds all of them."""
     image, text = PIXELS.model, tokenizer(dataset.class_names)
     source = open_source(dataset, SPLIT, PIXELS.model.image, Data())
     index_N = np.arange(100)
     found = []
-    for devices in (own_devices(), own_devices()[:1]):
-        encode = encoder(image, Data(), tokenizer.vocabulary, 30, devices)
-        placed = encode.place(params[PIXELS])
-        assert len(placed["t"].sharding.device_set) == len(devices)
+    for count in (8, 1):
+        mesh = mesh_over(jax.devices()[:count])
+        encode = encoder(image, Data(), tokenizer.vocabulary, 30, mesh)
+        shardings = laid_out(params[PIXELS], mesh, fsdp_mib if count > 1 else None)
+        placed = jax.device_put(params[PIXELS], shardings)
+        sharded = any(not a.is_fully_replicated for a in jax.tree.leaves(placed))
+        assert sharded == (count > 1 and fsdp_mib is not None)
         found.append(
             (
                 encode.images(placed, source, index_N),
@@ -120,7 +127,7 @@ def test_features_are_what_the_projection_reads(dataset, tokenizer, embed_dim, h
     cell = dataclasses.replace(PIXELS, model=model)
     params = initial_state(cell, tokenizer.vocabulary, (24, 24, 1), 0).params
     assert ("head" in params["img"]) == head
-    encode = encoder(model, Data(), tokenizer.vocabulary, 64, own_devices()[:1])
+    encode = encoder(model, Data(), tokenizer.vocabulary, 64, mesh_over(jax.devices()[:1]))
     source = open_source(dataset, SPLIT, model.image, Data())
     x_NxF = encode.features(params, source, np.arange(20))
     assert x_NxF.shape == (20, 32)
@@ -255,7 +262,7 @@ def test_what_cannot_be_evaluated_is_said_before_training(
     evaluation, words, dataset, tokenizer, elsewhere
 ):
     with pytest.raises(DataError, match=words) as error:
-        Evaluator(of(PIXELS, evaluation), dataset, tokenizer)
+        Evaluator(of(PIXELS, evaluation), dataset, tokenizer, mesh_over(jax.devices()))
     assert len(str(error.value).splitlines()) == 1
 
 

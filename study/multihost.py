@@ -1,0 +1,48 @@
+"""What the processes of one run tell each other outside the compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_LINE_BYTES = 512
+
+
+class PeerFailed(RuntimeError):
+    """Another process of this run failed; the message names it and repeats its error."""
+
+
+def raise_together(action: Callable[[], None]) -> None:
+    """Run `action`, which waits for no other process; raise on all processes if it fails on one.
+
+    Otherwise the others would wait for the failed process in their next collective until a
+    time-out of minutes ends them without a reason.
+
+    Raises:
+      PeerFailed: `action` failed on another process. What it raises here is raised as it is.
+    """
+    failure: Exception | None = None
+    try:
+        action()
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1:
+        line = "" if failure is None else f"{type(failure).__name__}: {failure}"
+        text = " ".join(line.split()).encode()[:_LINE_BYTES].ljust(_LINE_BYTES, b"\0")
+        texts = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
+        for process, raw in enumerate(np.asarray(texts)):
+            peer_line = raw.tobytes().rstrip(b"\0").decode(errors="replace")
+            if peer_line and failure is None:
+                failure = PeerFailed(f"process {process} of this run failed: {peer_line}")
+    if failure is not None:
+        raise failure
+
+
+def any_process(*flags: bool) -> list[bool]:
+    """Which of these flags are set on any process; all get the same answer."""
+    if jax.process_count() == 1:
+        return list(flags)
+    return [bool(f) for f in np.any(multihost_utils.process_allgather(np.array(flags)), axis=0)]
