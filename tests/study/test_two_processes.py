@@ -45,7 +45,7 @@ def free_port() -> int:
     [
         # Which pairs count depends on the order of rows.
         (Sigmoid(pairs=Groups(size=8)), {"crossed": True, "fsdp_mib": 0.0005}),
-        (Softmax(), {"crossed": False}),
+        (Softmax(), {"crossed": False, "checkpoint_every_minutes": 1e-9}),
     ],
     ids=["sigmoid, cut, two slices", "softmax"],
 )
