@@ -11,6 +11,7 @@ What changes the result is in `Cell` and is hashed into its id. Where and how th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Annotated, Any, Literal, get_args
@@ -176,12 +177,13 @@ class Cell:
     def examples(self) -> int:
         return self.steps * self.batch_size
 
-    @property
+    # Cached in the instance's dictionary: no field, so neither equality nor the hash sees it.
+    @functools.cached_property
     def hash(self) -> str:
         canonical = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         tag = self.pairs.tag
         parts = [f"b{self.batch_size}", self.loss.kind, *([tag] if tag else []), f"s{self.seed}"]

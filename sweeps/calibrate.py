@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,24 +49,58 @@ class Calibration:
 
     measured: tuple[Measured, ...]
 
-    @property
+    @functools.cached_property
     def mfu(self) -> dict[str, float]:
-        chips = {m.chip for m in self.measured}
-        return {
-            chip: statistics.median(m.mfu for m in self.measured if m.chip == chip)
-            for chip in sorted(chips)
-        }
+        return {chip: statistics.median(shares) for chip, shares in self._shares.items()}
 
-    def seconds(self, cell: Cell, flops: Flops, machine: Slice) -> float | None:
-        """Of one step: its own where this cell has run on as many such chips, else by the share
-        of the peak; None for a chip that was not measured."""
-        for m in self.measured:
-            if (m.cell.id, m.chip, m.chips) == (cell.id, machine.chip.name, machine.chips):
+    def seconds(
+        self, cell: Cell, flops: Flops, machine: Slice, *, without: Measured | None = None
+    ) -> float | None:
+        """Seconds of one step.
+
+        Where this cell was measured on as many such chips, its own time; elsewhere the operations
+        at the measured share of the peak.
+
+        Arguments:
+          without: one of `measured` to leave out, as if it did not exist.
+
+        Returns:
+          None for a chip that was not measured.
+        """
+        chip = machine.chip.name
+        for m in self._runs.get((cell.id, chip, machine.chips), ()):
+            if m is not without:
                 return m.step_seconds
-        share = self.mfu.get(machine.chip.name)
+        if without is None or without.chip != chip:
+            share = self.mfu.get(chip)
+        else:
+            share = _median_without(self._shares[chip], without.mfu)
         if share is None:
             return None
         return flops.model / (machine.chips * machine.chip.peak_flops * share)
+
+    @functools.cached_property
+    def _runs(self) -> dict[tuple[str, str, int], list[Measured]]:
+        """The measurements of each cell, by its id, its chip and the number of chips."""
+        runs = defaultdict(list)
+        for m in self.measured:
+            runs[m.cell.id, m.chip, m.chips].append(m)
+        return dict(runs)
+
+    @functools.cached_property
+    def _shares(self) -> dict[str, list[float]]:
+        """The measured shares of the peak by chip, ascending."""
+        shares = defaultdict(list)
+        for m in self.measured:
+            shares[m.chip].append(m.mfu)
+        return {chip: sorted(shares[chip]) for chip in sorted(shares)}
+
+
+def _median_without(ordered: list[float], value: float) -> float | None:
+    """The median of an ascending list less one of its values; None if nothing is left."""
+    left_out, n = bisect.bisect_left(ordered, value), len(ordered) - 1
+    middle = [ordered[k + (k >= left_out)] for k in range((n - 1) // 2, n // 2 + 1) if n]
+    return statistics.median(middle) if middle else None
 
 
 def calibration(records: str | Path) -> Calibration:
@@ -95,8 +132,7 @@ def predicted(found: Calibration) -> list[dict[str, Any]]:
         flops = step_flops(m.cell, channels=channels)
         # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
         time = step_time(m.cell, flops, machine, Setting(), count(m.cell, 2000, channels=channels))
-        others = Calibration(measured=tuple(o for o in found.measured if o is not m))
-        seconds = others.seconds(m.cell, flops, machine)
+        seconds = found.seconds(m.cell, flops, machine, without=m)
         more = {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}
         rows.append(
             {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 
 import pytest
 
+import study.cell
 from study.cell import (
     Adam,
     CachedImage,
@@ -55,6 +57,20 @@ def test_ids_tell_all_cells_apart_and_are_stable():
     """A changed id orphans every record: this one was taken when the format was fixed."""
     assert len({cell.id for cell in CELLS}) == len(CELLS)
     assert Cell(batch_size=512, loss=Softmax()).id == "b512-softmax-s0-66b99351"
+
+
+def test_an_id_is_computed_once_and_is_no_part_of_the_value(monkeypatch):
+    hashed = []
+    identity = study.cell._identity
+    monkeypatch.setattr(study.cell, "_identity", lambda v: hashed.append(v) or identity(v))
+    asked, unasked = (from_dict(to_dict(CELLS[1])) for _ in range(2))
+    ids = {asked.id for _ in range(3)} | {asked.hash[:8]}
+    assert ids == {CELLS[1].id, CELLS[1].id[-8:]}
+    assert sum(value is asked for value in hashed) == 1
+    assert (asked, hash(asked), to_dict(asked)) == (unasked, hash(unasked), to_dict(unasked))
+    assert pickle.loads(pickle.dumps(asked)) == unasked
+    other = dataclasses.replace(asked, seed=7)
+    assert other.id == from_dict(to_dict(other)).id != asked.id
 
 
 def test_every_field_is_in_the_hash():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 
 import pytest
 
@@ -23,7 +24,7 @@ from study.cell import (
 from study.durations import Budget
 from study.fit import Answer, Setting
 from study.flops import step_flops
-from study.hardware import slice_of
+from study.hardware import slice_of, this_cpu
 from sweeps import plan_report, search
 from sweeps.calibrate import calibration, predicted
 from sweeps.grid import Study, StudyError
@@ -249,6 +250,31 @@ def test_a_measured_cell_is_predicted_by_the_others_alone(tmp_path):
     rows = predicted(calibration(tmp_path))
     by_measured = {r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in rows}
     assert by_measured == {4096.0: pytest.approx(6144.0), 8192.0: pytest.approx(4096.0)}
+
+
+def test_a_cell_measured_twice_is_predicted_by_its_other_record(tmp_path):
+    one = cell()
+    for root, rate in (("a", 4096.0), ("b", 8192.0)):
+        record(tmp_path / root, one, [10.0, rate])
+    record(tmp_path / "c", cell(8192), [10.0, 1.0])
+    found = calibration(tmp_path)
+    by_measured = {
+        r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in predicted(found)
+    }
+    assert (by_measured[4096.0], by_measured[8192.0]) == (8192.0, 4096.0)
+
+
+def test_leaving_each_record_out_in_turn_equals_a_calibration_of_the_others():
+    """On the 646 records of glyphs, by the definition, which takes quadratic time."""
+    found = calibration("results/glyphs/snapshot")
+    rows = predicted(found)
+    assert len(rows) == len(found.measured) == 646
+    for m, row in zip(found.measured, rows, strict=True):
+        others = [o for o in found.measured if o is not m]
+        assert all(o.cell.id != m.cell.id for o in others)
+        share = statistics.median(o.mfu for o in others)
+        seconds = step_flops(m.cell, channels=1).model / (this_cpu().peak_flops * share)
+        assert row["calibrated_examples_per_s"] == float(f"{m.cell.batch_size / seconds:.5g}")
 
 
 def test_a_snapshot_tells_the_speed_that_its_records_tell(tmp_path):
