@@ -14,10 +14,11 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-import os
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from study.host import cores, total_memory
 
 GB, GIB, TERA = 10**9, 2**30, 10**12
 
@@ -173,16 +174,15 @@ H200 = Chip(
 def this_cpu() -> Chip:
     """This machine as one chip, by formula: two 8-wide float32 multiply-adds per core and cycle
     at 2.5 GHz, 20 GB/s of memory traffic per core, half of the memory for a step."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = total_memory()
     return Chip(
         name="cpu",
         kind="cpu",
         device_kinds=("cpu",),
         hbm_bytes=memory,
         usable_bytes=memory // 2,
-        peak_flops=32 * 2.5 * GB * (cores or 1),
-        hbm_rate=20.0 * GB * (cores or 1),
+        peak_flops=32 * 2.5 * GB * cores(),
+        hbm_rate=20.0 * GB * cores(),
         link_rate=10 * GB,
         links=1,
         network_rate=GB,

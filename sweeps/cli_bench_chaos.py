@@ -48,7 +48,7 @@ def chaos(
     same parameters bit for bit and the same rows, none lost and none double. Exit codes: 0 they
     have, 1 they differ (a line for each difference), 2 bad input.
     """
-    from study.data.parallel import cores
+    from study.host import cores
     from sweeps import chaos as of
     from sweeps.report import duration
     from sweeps.stop import Stop

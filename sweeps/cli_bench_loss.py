@@ -41,9 +41,10 @@ def loss(
     matrix products, a ratio is the share of the machine's own rate that ours reaches. From a batch
     size of 65,536 one whole value-and-gradient of the sigmoid loss is done instead.
     """
+    from study import host
     from study.bench import loss as benches
 
-    have = len(os.sched_getaffinity(0))
+    have = host.cores()
     if cores is not None and cores > have:
         raise StudyError(f"--cores {cores}: this process may use {have}")
     results = []

@@ -61,8 +61,8 @@ def sweep(
 def here(cells: int, examples: int, parallel: int | None, *, as_json: bool) -> dict[str, Any]:
     """Trains so many cells; prints what the runner added unless that is for a program."""
     from study.cell import replace
-    from study.data.parallel import cores
     from study.durations import Budget
+    from study.host import cores
     from sweeps.bench_cells import study
     from sweeps.overhead import overhead
     from sweeps.report import duration, report_on

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from study.cell import Cell
-from study.data.parallel import cores
+from study.host import cores
 from study.places import place
 from study.tracker import why_offline
 from sweeps import ledger, runner

@@ -235,7 +235,7 @@ def _processes() -> list[Any]:
     A process object knows when its process started, so a number that was given to another
     process since is not mistaken for it.
     """
-    import psutil  # Ray brings it
+    import psutil
     import ray
 
     home = str(Path(ray.__file__).parent)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from study.data.parallel import cores
+from study.host import cores, total_memory
 from study.places import RecordError, created, is_bucket, place, reached
 from study.tracker import has_key, why_offline
 from sweeps import compiled
@@ -106,10 +106,7 @@ def _packages() -> Iterator[Check]:
 
 
 def _machine() -> Check:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
+    total = total_memory()
     said = f"{cores()} cores, {total / GIB:.0f} GiB of memory"
     if total < 4 * GIB:
         return _warn("machine", f"{said}; little for more than one cell: study run --parallel 1")

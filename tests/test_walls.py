@@ -15,8 +15,8 @@ FORBIDDEN = {
     "analysis": {"jax", "flax", "optax", "orbax", "grain", "ray", "sweeps", "study"},
 }
 GROUND = (
-    *("cell", "durations", "fields", "hardware", "measures", "model", "pairs", "places", "recipe"),
-    *("records", "rows", "secrets"),
+    *("cell", "durations", "fields", "hardware", "host", "measures", "model", "pairs"),
+    *("places", "recipe", "records", "rows", "secrets"),
 )
 
 

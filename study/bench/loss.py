@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from study.bench.contenders import B, T, embeddings
+from study.host import available_memory
 
 GIB = 2**30
 # Bytes per pair that a contender holds at once, beside inputs; from models.md, section 0.
@@ -106,9 +107,10 @@ def _why_not(name: str, batch_size: int) -> str | None:
         missing = [m for m in ("torch", "open_clip") if importlib.util.find_spec(m) is None]
         if missing:
             return f"{' and '.join(missing)} not installed (extra: bench)"
-    need = _HELD.get(name, 0) * batch_size**2
-    have = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return f"needs about {need / GIB:.0f} GiB" if need > 0.8 * have else None
+    need, have = _HELD.get(name, 0) * batch_size**2, available_memory()
+    if need <= 0.8 * have:
+        return None
+    return f"needs about {need / GIB:.0f} GiB of memory, {have / GIB:.1f} GiB are available"
 
 
 def _rounds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,12 +19,6 @@ Progress = Callable[[str, int, int], None]
 
 def quiet(what: str, done: int, total: int) -> None:
     """The progress that shows nothing."""
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def each(

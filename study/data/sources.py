@@ -17,10 +17,10 @@ from study.data.dataset import DataError, Dataset
 from study.data.embeddings import CachedEmbeddings
 from study.data.examples import examples_of
 from study.data.images import scaled
-from study.data.parallel import cores
 from study.data.reader import DamagedExample
 from study.data.stand_ins import StandIns
 from study.data.texts import Texts
+from study.host import cores
 
 Batch = dict[str, np.ndarray]
 _BLOCK = 32  # examples that a thread decodes at a time

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 
 from study.bench import contenders, loss
@@ -82,5 +85,15 @@ def test_from_a_size_on_one_whole_batch_is_done_by_the_command(more):
 
 
 def test_what_does_not_fit_is_left_out():
-    assert "GiB" in loss._why_not("naive_sigmoid", 1 << 20)
+    said = loss._why_not("naive_sigmoid", 1 << 20)
+    assert said.startswith("needs about 12288 GiB of memory, ") and said.endswith("are available")
     assert loss._why_not("sigmoid", 1 << 20) is None
+
+
+def test_memory_that_caches_hold_counts_as_available(monkeypatch):
+    """A machine that has read files has little free memory and much that is available."""
+    memory = types.SimpleNamespace(total=2**35, available=23 * 2**30, free=2**28)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 2**16))
+    for name in ("naive_sigmoid", "naive_softmax", "chunked_sigmoid"):
+        assert loss._why_not(name, 16_384) is None
