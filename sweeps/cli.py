@@ -89,14 +89,18 @@ def status(
     root: Root = "runs",
     only: Only = None,
     settings: Set = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until it is over.")] = (
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it while it may change.")] = (
         False
     ),
     as_json: Json = False,
 ) -> int:
-    """Where every cell of a study stands.
+    """Show where every cell of a study stands.
 
-    Exit codes: 0 all cells are over, 1 some failed, 3 some are not over yet, 2 bad input.
+    With --watch until every cell is over or cancelled, or until nobody runs one and no `study run`
+    is alive. Ctrl-C ends the watch, and no cell.
+
+    Exit codes: 0 all cells are over, 1 some failed, 3 some are not over yet, 130 Ctrl-C,
+    2 bad input.
     """
     from sweeps import cli_status
 

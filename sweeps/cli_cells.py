@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,12 +30,22 @@ def logs(
     root: Root = "runs",
     settings: Set = None,
 ) -> int:
-    """What the processes of a cell have printed, all its tries."""
+    """Show what the processes of a cell have printed, in all its tries.
+
+    With --follow it ends when the cell is over or cancelled, or when nobody runs it and no
+    `study run` is alive that would.
+
+    Exit codes of --follow: 0 the cell is over or cancelled, 1 it failed, 3 nobody is running it,
+    130 Ctrl-C, which does not stop the cell. 2 bad input.
+    """
     from sweeps import ledger
+    from sweeps.follow import readings
     from sweeps.grid import StudyError
     from sweeps.logs import logs_of
+    from sweeps.stop import INTERRUPTED
 
-    entry = _entry(name, cell, root, settings)
+    study = _study(name, settings)
+    entry = _entry(study, cell, root)
     if not logs_of(entry.folder, host) and not (follow and entry.to_run):
         raise StudyError(
             f"{entry.cell.id} has printed nothing yet ({entry.state}); --follow waits for it"
@@ -44,17 +53,28 @@ def logs(
             else f"{entry.cell.id} is {entry.state}, and has no log of process {host}"
         )
     at: dict[Path, int] = {}
-    try:
-        while True:
-            # Asked first: what is printed before the end is then read after it.
-            live = ledger.entry(entry.cell, entry.folder).to_run
-            for path in logs_of(entry.folder, host):
-                at[path] = _print_from(path, at.get(path, 0))
-            if not follow or not live:
-                return 0
-            time.sleep(WAIT)
-    except KeyboardInterrupt:  # the way out
+
+    def show() -> None:
+        for path in logs_of(entry.folder, host):
+            at[path] = _print_from(path, at.get(path, 0))
+
+    if not follow:
+        show()
         return 0
+
+    def read() -> list[ledger.Entry]:
+        return [ledger.entry(entry.cell, entry.folder)]
+
+    try:
+        # The state is read before the logs, so that what is printed before the end is shown.
+        for (last,) in readings(read, study.folder(_folder(root)), every=WAIT):  # noqa: B007
+            show()
+    except KeyboardInterrupt:
+        print(f"study: no longer following {entry.cell.id}", file=sys.stderr)
+        return INTERRUPTED
+    if last.to_run:
+        print(f"study: {_left_alone(last)}; study run {name} runs it", file=sys.stderr)
+    return ledger.exit_code([last])
 
 
 def retry(
@@ -72,6 +92,7 @@ def retry(
     A `study run` that is at work takes them up; otherwise the next one does.
     """
     from sweeps import ledger
+    from sweeps.follow import driver_of
     from sweeps.grid import StudyError
     from sweeps.marks import clear
 
@@ -80,7 +101,7 @@ def retry(
     study = _study(name, settings)
     states = {s for s, asked in (("failed", failed), ("cancelled", cancelled)) if asked}
     if cell is not None:
-        entry = _entry(name, cell, root, settings)
+        entry = _entry(study, cell, root)
         if entry.state not in ("failed", "cancelled"):
             raise StudyError(f"{entry.cell.id} is {entry.state}: nothing to retry")
         chosen = [entry]
@@ -91,8 +112,8 @@ def retry(
         print(f"{entry.cell.id} will run again")
     if not chosen:
         print(f"{study.name}: no cell is {' or '.join(sorted(states))}")
-    elif driver := _driver(study.folder(_folder(root))):
-        print(f"{driver} takes them up")
+    elif driver := driver_of(study.folder(_folder(root))):
+        print(f"the run of {driver} takes them up")
     else:
         print(f"to run them: study run {name}")
     return 0
@@ -114,7 +135,7 @@ def cancel(
 
     study = _study(name, settings)
     if cell is not None:
-        chosen = [_entry(name, cell, root, settings)]
+        chosen = [_entry(study, cell, root)]
         if chosen[0].over:
             raise StudyError(f"{chosen[0].cell.id} is {chosen[0].state}: nothing to cancel")
     else:
@@ -135,10 +156,9 @@ def _study(name: str, settings: list[str] | None) -> Any:
     return select(find(name), settings=settings or [])
 
 
-def _entry(name: str, cell: str, root: str, settings: list[str] | None) -> Any:
+def _entry(study: Any, cell: str, root: str) -> Any:
     from sweeps import ledger
 
-    study = _study(name, settings)
     found = study.cell(cell)
     return ledger.entry(found, study.folder(_folder(root)) / found.id)
 
@@ -149,14 +169,11 @@ def _folder(root: str) -> Path:
     return place(root).absolute()
 
 
-def _driver(study: Path) -> str | None:
-    """Who runs the study now."""
-    from study.places import children
-    from sweeps.lease import LEASE, holder_of
-    from sweeps.loop import DRIVER
-
-    holders = (holder_of(path / LEASE) for path in children(study) if path.name.startswith(DRIVER))
-    return next((f"the run of {holder}" for holder in holders if holder is not None), None)
+def _left_alone(entry: Any) -> str:
+    """Why nothing more will come of a cell that is not over."""
+    if entry.state == "failed":
+        return f"{entry.cell.id} failed: {entry.error}; nobody is running it"
+    return f"nobody is running {entry.cell.id} ({entry.state})"
 
 
 def _print_from(path: Path, at: int) -> int:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from study.places import place
 from sweeps import ledger
+from sweeps.follow import readings
 from sweeps.grid import Study
 from sweeps.ledger import Entry
 from sweeps.report import duration, headline, percent, rate
+from sweeps.stop import INTERRUPTED
 from sweeps.table import table
 
-WATCH = 2.0  # seconds between two looks
+WATCH = 2.0  # seconds between two readings
 
 
 def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
-    """Shows it, once or until all cells are over; returns the exit code."""
+    """Shows it, once or for as long as it may change; returns the exit code."""
     folder = place(root).absolute()
     if as_json or not watch:
         entries = ledger.read(study, folder)
@@ -29,7 +31,7 @@ def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
     return _watch(study, folder)
 
 
-def text(study: Study, entries: list[Entry]) -> str:
+def text(study: Study, entries: Sequence[Entry]) -> str:
     rows = [
         (
             e.cell.id,
@@ -53,7 +55,7 @@ def _rate(e: Entry) -> str:
     return rate(speed) if e.state == "running" and speed else ""
 
 
-def _line(study: Study, entries: list[Entry]) -> str:
+def _line(study: Study, entries: Sequence[Entry]) -> str:
     states = ", ".join(f"{n} {state}" for state, n in ledger.count(entries).items())
     left = ledger.seconds_left(study, entries)
     return f"{study.name}: {len(entries)} cells: {states}" + (
@@ -94,26 +96,22 @@ def _watch(study: Study, folder: Path) -> int:
     from rich.live import Live
     from rich.text import Text
 
-    entries = ledger.read(study, folder)
+    looks = readings(lambda: ledger.read(study, folder), study.folder(folder), every=WATCH)
+    entries: Sequence[Entry] = ()
     try:
         if sys.stdout.isatty():
             with Live(console=Console(highlight=False), auto_refresh=False) as live:
-                while True:
+                for entries in looks:
                     live.update(Text(text(study, entries)), refresh=True)
-                    if not any(e.to_run for e in entries):
-                        break
-                    time.sleep(WATCH)
-                    entries = ledger.read(study, folder)
         else:
-            said = None
-            while True:
-                if (states := ledger.count(entries)) != said:
+            shown = None
+            for entries in looks:
+                if (states := ledger.count(entries)) != shown:
                     print(_line(study, entries), flush=True)
-                    said = states
-                if not any(e.to_run for e in entries):
-                    break
-                time.sleep(WATCH)
-                entries = ledger.read(study, folder)
-    except KeyboardInterrupt:  # the way out of a watch
-        pass
+                    shown = states
+    except KeyboardInterrupt:
+        print(f"study: no longer watching {study.name}", file=sys.stderr)
+        return INTERRUPTED
+    if any(e.to_run for e in entries):
+        print(f"study: nobody is running {study.name}; study run starts it", file=sys.stderr)
     return ledger.exit_code(entries)

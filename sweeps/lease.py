@@ -26,9 +26,10 @@ from study.places import is_bucket
 from sweeps import bucket_lease
 from sweeps.holder import Holder, LeaseHeld, LeaseLost, parse
 
-__all__ = ["LEASE", "Holder", "Lease", "LeaseHeld", "LeaseLost", "holder_of"]
+__all__ = ["DRIVER", "LEASE", "Holder", "Lease", "LeaseHeld", "LeaseLost", "holder_of"]
 
 LEASE = "lease.json"
+DRIVER = ".driver-"  # begins the name of a folder that holds the lease of a driver
 RENEW = 5.0  # seconds between heartbeats
 STALE = 60.0  # seconds without a heartbeat after which anybody may take over
 

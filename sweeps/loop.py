@@ -17,7 +17,7 @@ from sweeps.asking import Asking, short
 from sweeps.cluster import Cluster, cluster, environment, gang_environment, quiet, slots, temporary
 from sweeps.gang import run_gang
 from sweeps.grid import Study, StudyError, one_line
-from sweeps.lease import LEASE, Lease
+from sweeps.lease import DRIVER, LEASE, Lease
 from sweeps.pool import LOCAL, Pool, steady
 from sweeps.queue import CRASHES, PREEMPTIONS, TRIES, Job, Queue, admitted, priorities
 from sweeps.report import Now, Report, Running, duration, headline, percent
@@ -29,7 +29,6 @@ UNPLACED = 5.0  # seconds before a cell asks again for a slice that another took
 TIME_TO_STOP = 15.0  # seconds that cells get to save and stop
 SLICES_TO_STOP = 60.0  # where several hosts have to agree, and to write more
 LOOK = 2.0  # seconds between two looks at the cluster, and at marks
-DRIVER = ".driver-"
 
 
 class Sweep:

@@ -20,8 +20,8 @@ from study.records import RecordError
 from sweeps import compiled, ledger
 from sweeps.cluster import check_address
 from sweeps.grid import Study, StudyError
-from sweeps.lease import LEASE, holder_of
-from sweeps.loop import DRIVER, Sweep
+from sweeps.lease import DRIVER, LEASE, holder_of
+from sweeps.loop import Sweep
 from sweeps.placing import kinds
 from sweeps.pool import LOCAL
 from sweeps.report import Report, Silent, Steps
