@@ -192,6 +192,7 @@ class _Watched:
                     failed=0,
                     done=seen.examples_seen,
                     target=self.cell.examples,
+                    seconds_left=entry.seconds_left,
                     running=[
                         Running(
                             entry=entry,

@@ -13,6 +13,7 @@ from sweeps import ledger
 from sweeps.follow import readings
 from sweeps.grid import Study
 from sweeps.ledger import Entry
+from sweeps.remaining import Remaining
 from sweeps.report import duration, headline, percent, rate
 from sweeps.stop import INTERRUPTED
 from sweeps.table import table
@@ -25,13 +26,17 @@ def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
     folder = place(root).absolute()
     if as_json or not watch:
         entries = ledger.read(study, folder)
-        shown = json.dumps(_json(study, entries), indent=1) if as_json else text(study, entries)
-        print(shown)
+        left = Remaining(study).seconds(entries)
+        if as_json:
+            print(json.dumps(_json(study, entries, left), indent=1))
+        else:
+            print(text(study, entries, left))
         return ledger.exit_code(entries)
     return _watch(study, folder)
 
 
-def text(study: Study, entries: Sequence[Entry]) -> str:
+def text(study: Study, entries: Sequence[Entry], left: float | None) -> str:
+    """The table. `left`: seconds until the study is over, where that is known."""
     rows = [
         (
             e.cell.id,
@@ -46,7 +51,7 @@ def text(study: Study, entries: Sequence[Entry]) -> str:
         for e in entries
     ]
     head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "")
-    return f"{table(head, rows, right={3, 4, 5, 6})}\n{_line(study, entries)}"
+    return f"{table(head, rows, right={3, 4, 5, 6})}\n{_line(study, entries, left)}"
 
 
 def _rate(e: Entry) -> str:
@@ -55,19 +60,17 @@ def _rate(e: Entry) -> str:
     return rate(speed) if e.state == "running" and speed else ""
 
 
-def _line(study: Study, entries: Sequence[Entry]) -> str:
+def _line(study: Study, entries: Sequence[Entry], left: float | None) -> str:
     states = ", ".join(f"{n} {state}" for state, n in ledger.count(entries).items())
-    left = ledger.seconds_left(study, entries)
-    return f"{study.name}: {len(entries)} cells: {states}" + (
-        f"; {duration(left)} left at this pace" if left is not None else ""
-    )
+    more = f"; about {duration(left)} left" if left else ""
+    return f"{study.name}: {len(entries)} cells: {states}{more}"
 
 
-def _json(study: Study, entries: list[Entry]) -> dict[str, Any]:
+def _json(study: Study, entries: Sequence[Entry], left: float | None) -> dict[str, Any]:
     return {
         "study": study.name,
         "states": ledger.count(entries),
-        "seconds_left": ledger.seconds_left(study, entries),
+        "seconds_left": left,
         "cells": [
             {
                 "id": e.cell.id,
@@ -96,19 +99,22 @@ def _watch(study: Study, folder: Path) -> int:
     from rich.live import Live
     from rich.text import Text
 
+    remaining = Remaining(study)
     looks = readings(lambda: ledger.read(study, folder), study.folder(folder), every=WATCH)
     entries: Sequence[Entry] = ()
     try:
         if sys.stdout.isatty():
             with Live(console=Console(highlight=False), auto_refresh=False) as live:
                 for entries in looks:
-                    live.update(Text(text(study, entries)), refresh=True)
+                    live.update(
+                        Text(text(study, entries, remaining.seconds(entries))), refresh=True
+                    )
         else:
-            shown = None
+            before = None
             for entries in looks:
-                if (states := ledger.count(entries)) != shown:
-                    print(_line(study, entries), flush=True)
-                    shown = states
+                if (states := ledger.count(entries)) != before:
+                    print(_line(study, entries, remaining.seconds(entries)), flush=True)
+                    before = states
     except KeyboardInterrupt:
         print(f"study: no longer watching {study.name}", file=sys.stderr)
         return INTERRUPTED

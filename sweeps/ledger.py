@@ -127,25 +127,6 @@ def exit_code(entries: Sequence[Entry]) -> int:
     return 1 if any(e.state == "failed" for e in entries) else 3
 
 
-def seconds_left(study: Study, entries: Sequence[Entry]) -> float | None:
-    """Until the study is over at the present pace; None while nothing runs or no rate is known.
-
-    Cells are weighed by what they are estimated to take, so that a few long ones still to come
-    are not taken for short ones.
-    """
-    rates = [
-        work(study, e.cell) * e.progress.examples_per_second / e.cell.examples
-        for e in entries
-        if e.state == "running" and e.progress.examples_per_second
-    ]
-    left = sum(
-        work(study, e.cell) * (1 - e.progress.examples_seen / e.cell.examples)
-        for e in entries
-        if not e.over
-    )
-    return left / sum(rates) if rates else None
-
-
 def work(study: Study, cell: Cell) -> float:
     """What a cell takes beside the other cells of its study: by the study's own estimate where it
     has one, else by `cost`."""

@@ -20,6 +20,7 @@ from sweeps.grid import Study, StudyError, one_line
 from sweeps.lease import DRIVER, LEASE, Lease
 from sweeps.pool import LOCAL, Pool, steady
 from sweeps.queue import CRASHES, PREEMPTIONS, TRIES, Job, Queue, admitted, priorities
+from sweeps.remaining import Remaining
 from sweeps.report import Now, Report, Running, duration, headline, percent
 from sweeps.stop import Stop
 from sweeps.worker import Outcome, Task, run_cell
@@ -63,11 +64,14 @@ class Sweep:
         self.in_flight: dict[Any, Job] = {}
         self.weight = {e.cell.id: ledger.work(study, e.cell) / e.cell.examples for e in entries}
         self.target = sum(e.cell.examples * self.weight[e.cell.id] for e in entries)
+        self.entries = {e.cell.id: e for e in entries}
+        self.remaining = Remaining(study)
         self.seen = {e.cell.id: e.progress.examples_seen for e in entries}
         self.data_root = str(Path(study.data_root).absolute())
         self._held: set[str] = set()
         self._said: set[str] = set()
-        self._looked = float("-inf")
+        self._looked = self._estimated = float("-inf")
+        self._seconds_left: float | None = None
         self._asking = Asking()
 
     @property
@@ -279,6 +283,7 @@ class Sweep:
 
     def look(self, job: Job) -> None:
         job.entry = ledger.entry(job.entry.cell, job.entry.folder)
+        self.entries[job.entry.cell.id] = job.entry
         self.seen[job.entry.cell.id] = job.entry.progress.examples_seen
 
     def count(self, job: Job, text: str) -> None:
@@ -297,6 +302,18 @@ class Sweep:
     def waits_for(self, job: Job) -> str:
         return job.kind if self.pool.whole(job.kind) else f"{job.kind} (none is up)"
 
+    def seconds_left(self, now: float) -> float | None:
+        """Until no cell is left to run; estimated anew every `LOOK` seconds."""
+        if now - self._estimated >= LOOK:
+            self._estimated = now
+            local = min(self.pool.caps[LOCAL], self.pool.at_once or self.cells)
+            self._seconds_left = self.remaining.seconds(
+                self.entries.values(),
+                workers={**self.pool.running, LOCAL: local},
+                spent={job.entry.cell.id: now - job.began for job in self.in_flight.values()},
+            )
+        return self._seconds_left
+
     def show(self) -> None:
         jobs = list(self.in_flight.values())
         for job in jobs:
@@ -311,13 +328,13 @@ class Sweep:
                 waiting=Counter(self.waits_for(j) for j in self.queue if j.kind != LOCAL),
                 done=sum(seen * self.weight[cell] for cell, seen in self.seen.items()),
                 target=self.target,
+                seconds_left=self.seconds_left(now),
                 running=[
                     Running(
                         entry=job.entry,
                         seconds=now - job.began,
                         attempt=job.entry.progress.attempts,
                         kind=job.kind,
-                        weight=self.weight[job.entry.cell.id],
                     )
                     for job in jobs
                 ],

@@ -16,21 +16,19 @@ QUIET_SECONDS = 10.0  # off a terminal, the longest time without a line
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what, and
-    what one of its examples weighs beside those of other cells."""
+    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what."""
 
     entry: Entry
     seconds: float
     attempt: int
     kind: str = LOCAL
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
     """How far a sweep is. `done` of `target` is work: examples, each with the weight of its cell,
     of the cells that are over and the part of the others; `waiting` cells for a machine, by its
-    kind."""
+    kind; `seconds_left` is None until there is evidence to judge it by."""
 
     study: str
     cells: int
@@ -40,16 +38,12 @@ class Now:
     target: float
     running: Sequence[Running]
     waiting: Mapping[str, int] = field(default_factory=dict)
+    seconds_left: float | None = None
 
     @property
     def rate(self) -> float:
         """Examples per second of all running cells."""
         return sum(r.entry.progress.examples_per_second or 0.0 for r in self.running)
-
-    @property
-    def seconds_left(self) -> float | None:
-        pace = sum(r.weight * (r.entry.progress.examples_per_second or 0.0) for r in self.running)
-        return (self.target - self.done) / pace if pace else None
 
 
 class Report(Protocol):

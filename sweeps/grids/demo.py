@@ -103,5 +103,6 @@ def study() -> Study:
         question="How do batch size, loss and the choice of negatives change quality on glyphs?",
         cells=(*siglit(), *composition(), *from_scratch()),
         prepare="study.data.glyphs:prepare",
+        seconds=glyphs.seconds,
         paper="Fig. 2 left and middle, Fig. 6",
     )

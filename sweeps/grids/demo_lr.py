@@ -23,6 +23,7 @@ What it gave, in percent on val_font (sigmoid / softmax):
 from __future__ import annotations
 
 from study.cell import FixedLoss, Sigmoid, Softmax, ZeroShot
+from sweeps import glyphs
 from sweeps.grid import Study
 from sweeps.grids import demo
 
@@ -60,4 +61,5 @@ def study() -> Study:
         question="Which learning rate serves both losses at all batch sizes of `demo`?",
         cells=tuple(cells),
         prepare="study.data.glyphs:prepare",
+        seconds=glyphs.seconds,
     )

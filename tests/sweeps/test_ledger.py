@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.frame import Progress
 from study.cell import Budget, Cell
 from study.records import Record, RecordError, Seen, write_failure
 from sweeps import ledger
@@ -118,18 +117,3 @@ def test_a_worker_that_dies_at_the_same_place_again_and_again_is_given_up(tmp_pa
         assert again == (tries < CRASHES)
         waits.append(job.not_before)
     assert max(waits) == LONGEST
-
-
-def test_the_time_left_weighs_cells_by_what_they_take(tmp_path):
-    short, long = (Cell(batch_size=16, budget=Budget(steps=n), seed=n) for n in (100, 101))
-    seconds = {short.id: 10.0, long.id: 1000.0}
-    study = Study(
-        name="s", question="?", cells=(short, long), seconds=lambda cell: seconds[cell.id]
-    )
-    half = Progress(step=50, examples_seen=800, attempts=1, examples_per_second=160.0)
-    entries = [
-        ledger.Entry(cell=short, folder=tmp_path, state="running", progress=half, done={}),
-        ledger.Entry(cell=long, folder=tmp_path, state="waiting", progress=Progress(), done={}),
-    ]
-    # Half of the short one is left and takes 5 s at this pace; the other takes 100 times as long.
-    assert ledger.seconds_left(study, entries) == pytest.approx(5.0 + 1000.0)

@@ -27,7 +27,16 @@ def entry(**done) -> Entry:
 
 def now() -> Now:
     running = [Running(entry=entry(), seconds=1.0, attempt=2)]
-    return Now(study="s", cells=4, over=1, failed=1, done=2000, target=6000, running=running)
+    return Now(
+        study="s",
+        cells=4,
+        over=1,
+        failed=1,
+        done=2000,
+        target=6000,
+        seconds_left=423.0,
+        running=running,
+    )
 
 
 class Terminal(io.StringIO):
@@ -44,7 +53,9 @@ def test_off_a_terminal_events_are_lines_and_progress_fills_long_silences(monkey
     assert out.getvalue() == "[1/4] x done\n"
     monkeypatch.setattr(report, "QUIET_SECONDS", 0.0)
     lines.progress(now())
-    assert out.getvalue().splitlines()[1] == f"[1/4] running {CELL.id} 25% (attempt 2), 1.0 s left"
+    assert (
+        out.getvalue().splitlines()[1] == f"[1/4] running {CELL.id} 25% (attempt 2), 7 min 3 s left"
+    )
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_line_per_cell(monkeypatch):
@@ -57,7 +68,15 @@ def test_on_a_terminal_there_is_a_bar_and_a_line_per_cell(monkeypatch):
     live.line("[1/4] x done")
     live.close()
     said = out.getvalue()
-    for part in ("s: 1/4 cells, 1 failed", CELL.id, "25%", "4.0k ex/s", "attempt 2", "x done"):
+    for part in (
+        "s: 1/4 cells, 1 failed",
+        CELL.id,
+        "25%",
+        "4.0k ex/s",
+        "attempt 2",
+        "7 min 3 s left",
+        "x done",
+    ):
         assert part in said
 
 
