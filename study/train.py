@@ -201,7 +201,8 @@ class _Run:
             jax.block_until_ready(self.state)
             self.meter.stop()
             if self.memory is None:  # before an evaluation adds to it
-                self.memory = watermark.read()._asdict() | {"compiled_bytes": memory(loop)}
+                needed = memory(loop)
+                self.memory = watermark.read(needed)._asdict() | {"compiled_bytes": needed}
             if self.step in log_at:
                 if not self._log(metrics, self.meter.row(self.step - logged)):
                     return self._finish("diverged")

@@ -10,17 +10,19 @@ import jax
 from study.sharding import bytes_per_device
 
 _SELF = Path("/proc/self")
+# Bytes per device from which growth of the process is the step's: of 646 recorded cells on CPU the
+# 42 with more compiled bytes grew by 0.9 to 1.2 times these, the others by 0.05 to 3 times.
+_TELLS_FROM = 100 * 2**20
 
 
 class Peak(NamedTuple):
     """The most that was held on one device at once.
 
     Attributes:
-      peak_bytes: None where nobody could tell.
-      source: "device": the fullest device of this process, by its allocator. "process": what the
-        system says of this process, where devices share its memory: the state, and by how much
-        the process grew above it, a device's share. That counts all that grows in a process, so
-        it says little of a step of a few MiB.
+      peak_bytes: None where it is unknown.
+      source: "device": the allocator's peak on the fullest device of this process. "process": for
+        devices that share the memory of the process, the state and a device's share of the growth
+        of resident memory. Everything in the process grows it, so it is unknown for small steps.
     """
 
     peak_bytes: int | None
@@ -36,18 +38,21 @@ class Watermark:
         self._state_bytes = bytes_per_device(state)
         self._before = None if all(self._known) else _restarted()
 
-    def read(self) -> Peak:
+    def read(self, compiled_bytes: int) -> Peak:
         """The peak since then.
 
         An allocator knows only the highest peak of its life: one that did not rise was an earlier
         cell's of the same process, and nothing is known of this one.
+
+        Arguments:
+          compiled_bytes: per device, of the step by the compiler's account.
         """
         if all(self._known):
             now = [_allocated(device) for device in jax.local_devices()]
             peak = max(now)
             return Peak(peak if peak > max(self._known) else None, "device")
         after = _status("VmHWM")
-        if self._before is None or after is None:
+        if self._before is None or after is None or compiled_bytes < _TELLS_FROM:
             return Peak(None, "process")
         grown = max(0, after - self._before) // jax.local_device_count()
         return Peak(self._state_bytes + grown, "process")

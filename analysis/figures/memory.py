@@ -1,8 +1,9 @@
 """Predicted against measured memory, one point per cell.
 
-Cells: all that ended with a measured peak. Predicted is what XLA's memory analysis says of the
-compiled training step: by the cell's own record, and by the plans of `results/plan` where they
-hold the same cell on the same machine.
+Cells: all that ended with a measured peak. On CPU a peak is the growth of the whole process, so
+only steps of 100 MiB or more are drawn. Predicted is what XLA's memory analysis says of the
+compiled training step: by the cell's own record, and by the plans of `results/plan` where they hold
+the same cell on the same machine.
 """
 
 from __future__ import annotations
@@ -24,22 +25,27 @@ from analysis.frame import MEMORY
 PEAK, MEASURED_BY, COMPILED = MEMORY
 COLUMNS = ("id", "batch_size", "predicted_by", "predicted_bytes", "measured_by", "measured_bytes")
 MARKERS = {"record": "o", "plan": "D"}
-SAID = {
-    "device": "filled: the allocator's peak on the fullest device",
-    "process": "hollow: by how much the resident memory of the process grew, which counts the "
-    "compiler, the data and all else that it held, and not what earlier cells had left free",
+# Bytes per device; below, what else grows in a process hides the step. Records of older versions
+# hold a peak for those too.
+TELLS_FROM = 100 * 2**20
+HOW = {
+    "device": "filled: peak of the allocator on the fullest device",
+    "process": "hollow: state, and growth of the resident memory of the process",
 }
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """One row per cell and prediction: predicted_by is "record" or "plan", measured_by "device" or
-    "process"; bytes per device. `attrs["why"]` says why there is no row."""
+    "process"; bytes per device. `attrs["why"]` says why there is no row, `attrs["small"]` how many
+    cells are left out because their steps are too small for what was measured."""
     cells = inputs.cells
     empty = pd.DataFrame(columns=list(COLUMNS))
     if PEAK not in cells:
         empty.attrs["why"] = "no record holds memory"
         return empty
     ended = cells[cells["status"].isin(("done", "diverged"))]
+    small = (ended[MEASURED_BY] == "process") & (panels.number(ended, COMPILED) < TELLS_FROM)
+    ended = ended[~small]
     measured = ended[panels.number(ended, PEAK) > 0]
     by = {"record": panels.number(measured, COMPILED), "plan": compiled.of(measured)}
     rows = [
@@ -61,10 +67,13 @@ def data(inputs: Inputs) -> pd.DataFrame:
     unmeasured = [f"{name} (no measured peak)" for name in ended["id"].drop(measured.index)]
     unpredicted = [f"{name} (not predicted)" for name in measured["id"].drop(drawn.index)]
     table.attrs["missing"] = unmeasured + unpredicted
-    if table.empty:
-        table.attrs["why"] = "no record holds both a measured and a predicted peak of memory"
-    else:
+    table.attrs["small"] = int(small.sum())
+    if not table.empty:
         table.attrs["provenance"] = style.provenance(drawn)
+    elif small.any():
+        table.attrs["why"] = f"on CPU only steps from {_size(TELLS_FROM)} on tell their memory"
+    else:
+        table.attrs["why"] = "no record holds both a measured and a predicted peak of memory"
     return table
 
 
@@ -139,11 +148,16 @@ def _handles(df: pd.DataFrame, looks: dict[int, style.Look]) -> list[Line2D]:
 def _notes(df: pd.DataFrame) -> list[str]:
     ratios = (df["measured_bytes"] / df["predicted_bytes"]).groupby(df["measured_by"]).median()
     medians = ", ".join(f"{ratio:.3g} ({by})" for by, ratio in ratios.items())
-    how = "; ".join(said for name, said in SAID.items() if name in ratios)
+    how = "; ".join(text for name, text in HOW.items() if name in ratios)
     lines = [
         "Predicted: arguments, outputs and temporaries of the compiled training step, less what "
         "they share, by XLA's memory analysis; per device.",
         f"Measured, {how}.",
         f"Median of measured over predicted: {medians}. Dashed: as predicted.",
     ]
+    if small := df.attrs.get("small"):
+        lines.append(
+            f"Left out: {small} cell{'s' * (small > 1)} with steps below {_size(TELLS_FROM)} on "
+            "CPU, where all else in the process grows by as much."
+        )
     return [*lines, *missing_note(df.attrs.get("missing", []))]

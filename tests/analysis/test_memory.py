@@ -88,6 +88,25 @@ def test_it_is_drawn_from_its_csv_filled_by_the_device_and_hollow_by_the_process
     assert (diagonal.get_xdata() == diagonal.get_ydata()).all()
 
 
+def test_growth_of_a_process_is_compared_with_large_steps_alone(writer):
+    """Old records hold it for every step, those of today for large ones."""
+    for size, peak, mib in ((8, None, 2), (16, 3 * MIB, 99), (32, 3 * MIB, 100)):
+        writer.done(writer.cell(size), 50.0, memory=held(peak, mib * MIB, "process"))
+    device = writer.cell(64)
+    writer.done(device, 50.0, memory=held(3 * MIB, 2 * MIB))
+    table = memory.data(Inputs(cells=cells(writer.root)))
+    assert table["batch_size"].tolist() == [32, 64]
+    assert (table.attrs["small"], table.attrs["missing"]) == (2, [])
+    text = " ".join(t.get_text() for t in memory.draw(table).texts)
+    assert "2 cells with steps below 100 MiB" in " ".join(text.split())
+
+
+def test_small_steps_on_cpu_alone_are_no_figure(writer):
+    writer.done(writer.cell(16), 50.0, memory=held(3 * MIB, 8 * MIB, "process"))
+    table = memory.data(Inputs(cells=cells(writer.root)))
+    assert table.empty and "100 MiB" in table.attrs["why"]
+
+
 def test_records_without_memory_say_so(writer, tmp_path):
     writer.done(writer.cell(16), 50.0)
     found = Inputs(cells=cells(writer.root))

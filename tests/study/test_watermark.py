@@ -25,7 +25,7 @@ def test_the_state_and_what_comes_on_top_of_it_count_and_what_was_before_does_no
     held = state(32)
     mark = Watermark(held)
     np.ones(64 * MIB, np.uint8)  # all of its pages are touched
-    peak = mark.read()
+    peak = mark.read(100 * MIB)
     assert peak.source == "process"
     share = 64 / jax.local_device_count()
     assert peak.peak_bytes / MIB == pytest.approx(32 + share, abs=8)
@@ -50,9 +50,15 @@ def test_a_peak_is_the_fullest_devices_and_one_that_did_not_rise_is_an_earlier_c
     mark = Watermark({})
     for device, peak in zip(devices, after, strict=True):
         device.peak = peak
-    assert mark.read() == Peak(found, "device")
+    assert mark.read(MIB) == Peak(found, "device")  # of steps of any size
 
 
 def test_where_the_system_does_not_tell_nothing_is_known(monkeypatch, tmp_path):
     monkeypatch.setattr(watermark, "_SELF", tmp_path / "none")
-    assert Watermark({}).read() == Peak(None, "process")
+    assert Watermark({}).read(100 * MIB) == Peak(None, "process")
+
+
+def test_growth_of_the_process_is_not_called_a_small_steps():
+    mark = Watermark({})
+    np.ones(64 * MIB, np.uint8)
+    assert mark.read(100 * MIB - 1) == Peak(None, "process")
