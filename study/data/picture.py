@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from study.data.dataset import HOW_TO_MEND, Dataset
 from study.data.examples import examples_of
-from study.data.images import eight_bits
+from study.data.images import eight_bits, open_image
 from study.data.reader import DamagedExample, Reader
 
 _IMAGE, _WIDTH, _LINE, _LINES, _GAP, _TITLE = 120, 190, 14, 4, 12, 34
@@ -56,7 +56,7 @@ def samples_picture(dataset: Dataset, split: str, rows: int, cols: int) -> bytes
 def _thumbnail(reader: Reader, i: int) -> Image.Image:
     data = reader.image(i)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             colour = eight_bits(image).convert("RGB")
     except Exception as error:  # PIL raises many kinds
         raise reader.damage(i, f"its image does not decode ({error})") from None
