@@ -120,7 +120,7 @@ def read_official(path: Path) -> RunFile:
         said = " ".join(done.stderr.split())[-200:]
         raise AnalysisError(f"{path}: wandb cannot read it: {said}")
     found = RunFile()
-    for line in done.stdout.splitlines():
+    for line in filter(None, done.stdout.split("\n")):  # values hold U+0085 and the like
         record = json.loads(line)
         if record.get("type") == "run":
             run = record["run"]

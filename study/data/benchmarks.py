@@ -8,6 +8,7 @@ read the texts with the cell's. Each example's metadata hold "class" (its line i
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def bring_in(
     for split in wanted:
         if split not in found.splits:
             raise DataError(f"{source} has no split {split!r}; it has: {', '.join(found.splits)}")
+        if not re.fullmatch(r"\w[\w.-]*", split):  # it becomes part of the names of files
+            raise DataError(f"{source}: the split {split!r} is not a plain name; rename it")
     if (out / FILE).exists():
         raise DataError(f"{out} holds a data set already; remove it or choose another --out")
     try:

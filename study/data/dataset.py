@@ -123,8 +123,8 @@ class Dataset:
             name=str(about.get("name", folder.name)),
             fingerprint=fingerprint,
             splits=splits,
-            class_names=_lines(lists["class_names"]) if "class_names" in lists else (),
-            templates=_lines(lists["templates"]) if "templates" in lists else (),
+            class_names=tuple(read_lines(lists["class_names"])) if "class_names" in lists else (),
+            templates=tuple(read_lines(lists["templates"])) if "templates" in lists else (),
             tokenizer=tokenizer,
             recipe=about.get("recipe", {}),
             hashes=about.get("sha256", {}),
@@ -156,11 +156,31 @@ class Dataset:
                 raise DataError(f"{self.folder / name} is not what was written; {HOW_TO_MEND}")
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; {HOW_TO_MEND}") from None
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text, which end in "\n" or "\r\n".
+
+    `str.splitlines` also splits at U+2028, U+0085 and others, which occur inside captions: every
+    later row would then belong to another example.
+    """
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, see `split_lines`.
+
+    Raises:
+      DataError: the file is not UTF-8.
+      OSError: it cannot be read.
+    """
+    try:  # `read_text` would turn a "\r" inside a line into the end of it
+        return split_lines(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8"
+        ) from None
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from study.data.dataset import DataError
+from study.data.dataset import DataError, read_lines, split_lines
 from study.data.tar_index import IMAGE_NAMES
 
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
@@ -119,7 +120,10 @@ def _of_members(name: str, members: dict[str, bytes]) -> Example:
         except ValueError:
             raise DataError(f"{name} has no whole number as its class; download it again") from None
         return Example(source=name, kind=kind, image=members[kind], label=label)
-    captions = [line for line in members.get("txt", b"").decode("utf-8").split("\n") if line]
+    try:
+        captions = [line for line in split_lines(members.get("txt", b"").decode("utf-8")) if line]
+    except UnicodeDecodeError:
+        raise DataError(f"{name} has captions that are not UTF-8; download it again") from None
     if not captions:
         raise DataError(f"{name} has neither a class (cls) nor captions (txt)")
     return Example(source=name, kind=kind, image=members[kind], captions=captions)
@@ -162,16 +166,18 @@ def _image_folder(source: Path, splits: dict[str, Path]) -> Benchmark:
 def _karpathy(path: Path, images: Path) -> Benchmark:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["images"]
-        by_split: dict[str, list[tuple[Path, list[str]]]] = {}
+        by_split: dict[str, list[tuple[str, list[str]]]] = {}
         for entry in entries:
-            file = images / entry.get("filepath", "") / entry["filename"]
+            name = os.path.join(entry.get("filepath", ""), entry["filename"])
             texts = [sentence["raw"] for sentence in entry["sentences"]]
-            by_split.setdefault(entry["split"], []).append((file, texts))
+            by_split.setdefault(entry["split"], []).append((name, texts))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no Karpathy split ({error!r}); {_HOW}") from None
 
     def reader(split: str) -> Callable[[], Iterator[Example]]:
-        return lambda: (_captioned(file, texts) for file, texts in by_split[split])
+        return lambda: (
+            _captioned(_inside(images, name, path), texts) for name, texts in by_split[split]
+        )
 
     return Benchmark(layout="Karpathy split", splits={split: reader(split) for split in by_split})
 
@@ -193,12 +199,31 @@ def _crossmodal(source: Path, images: Path) -> Benchmark:
                     raise DataError(
                         f"{path}, line {number}: {error!r}; download it again"
                     ) from None
-                yield _captioned(images / f"{key}.jpg", texts)
+                yield _captioned(_inside(images, f"{key}.jpg", path), texts)
 
     return Benchmark(layout="Crossmodal-3600", splits={"test": read})
 
 
+def _inside(images: Path, name: str, listing: Path) -> Path:
+    """The image that `listing` calls `name`, which must lie in `images`, symbolic links followed.
+
+    A listing is downloaded; without the check it could have any file of this machine copied.
+    """
+    try:
+        file = (images / name).resolve()
+        if file.is_relative_to(images.resolve()):
+            return images / name
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte
+        pass
+    raise DataError(
+        f"{listing}: the image {name!r} is not inside {images}; correct the entry, or give the "
+        "folder that holds all images with --images"
+    )
+
+
 def _captioned(file: Path, captions: list[str] | dict[str, list[str]]) -> Example:
+    if _kind(file) not in IMAGE_NAMES:
+        raise DataError(f"{file} is not an image by its name ({', '.join(IMAGE_NAMES)}); rename it")
     return Example(source=file.name, kind=_kind(file), image=_bytes(file), captions=captions)
 
 
@@ -227,4 +252,4 @@ def _class_folders(split: Path) -> list[Path]:
 
 def _lines(path: Path) -> list[str]:
     """The lines of a file that may be missing."""
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return read_lines(path) if path.is_file() else []

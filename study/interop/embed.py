@@ -14,7 +14,7 @@ import numpy as np
 
 from study.cell import Data
 from study.data.dataset import FILE as DATASET_FILE
-from study.data.dataset import DataError, Dataset
+from study.data.dataset import DataError, Dataset, read_lines
 from study.data.images import decode, scaled
 from study.data.parallel import Progress, quiet
 from study.data.shards import ShardReader
@@ -162,9 +162,9 @@ def _tokens(source: Path, tokenizer: str | Path | None, length: int) -> np.ndarr
     if tokenizer is None:
         raise DataError(f"{source} is text: give the checkpoint's SentencePiece model as tokenizer")
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source} cannot be read as UTF-8 text ({error})") from None
+        lines = read_lines(source)
+    except OSError as error:
+        raise DataError(f"{source}: {error.strerror}; give a file of UTF-8 text") from None
     if not lines:
         raise DataError(f"{source} has no text; write one on each line")
     return Tokenizer(tokenizer, length)(lines)

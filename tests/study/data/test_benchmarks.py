@@ -12,7 +12,7 @@ from PIL import Image
 
 from study.data.benchmarks import bring_in
 from study.data.captions import captions, languages
-from study.data.dataset import DataError, Dataset
+from study.data.dataset import DataError, Dataset, read_lines, split_lines
 from study.data.shards import ShardReader
 from study.data.sources import labels
 
@@ -241,3 +241,103 @@ def test_other_folders_and_used_targets_are_refused(tmp_path, image_folder):
     bring_in(image_folder, tmp_path / "out")
     with pytest.raises(DataError, match="holds a data set already"):
         bring_in(image_folder, tmp_path / "out")
+
+
+# --- listings that name files --------------------------------------------------------------------
+
+
+def listed(path, **entry):
+    """A Karpathy JSON whose first image is this one."""
+    about = json.loads(path.read_text())
+    about["images"][1] |= entry
+    path.write_text(json.dumps(about))
+    return path
+
+
+def outside(tmp_path, images):
+    """A file beside `images`, and the names by which a listing could reach it."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(png(77))
+    (images / "link.jpg").symlink_to(secret)
+    (images / "folder").symlink_to(tmp_path)
+    (images / "loop.jpg").symlink_to(images / "loop.jpg")
+    up = "../" * len(images.relative_to(tmp_path).parts)
+    return [str(secret), f"{up}secret.jpg", "link.jpg", "folder/secret.jpg", "loop.jpg", "a\0.jpg"]
+
+
+@pytest.mark.parametrize("field", ["filename", "filepath"])
+@pytest.mark.parametrize("k", range(6))
+def test_a_karpathy_entry_outside_of_the_images_is_refused(karpathy, tmp_path, field, k):
+    images = karpathy.parent.parent / "val2014"
+    name = outside(tmp_path, images)[k]
+    entry = {"filename": name, "filepath": ""}
+    if field == "filepath":
+        folder, _, entry["filename"] = name.rpartition("/")
+        entry["filepath"] = folder
+    with pytest.raises(DataError, match=r"dataset_coco\.json: the image '.*' is not inside") as e:
+        bring_in(listed(karpathy, **entry), tmp_path / "out", splits=("test",), images=images)
+    assert repr(name) in str(e.value) and "\n" not in str(e.value)
+    assert not list((tmp_path / "out").glob("*.tar"))
+
+
+@pytest.mark.parametrize("k", range(6))
+def test_a_crossmodal_key_outside_of_the_images_is_refused(crossmodal, tmp_path, k):
+    key = outside(tmp_path, crossmodal / "images")[k].removesuffix(".jpg")
+    row = json.dumps({"image/key": key, "en": {"caption": ["x"]}})
+    (crossmodal / "captions.jsonl").write_text(row + "\n")
+    with pytest.raises(DataError, match=r"captions\.jsonl: the image '.*' is not inside"):
+        bring_in(crossmodal, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tar"))
+
+
+def test_links_within_the_images_and_a_linked_folder_of_images_are_followed(karpathy, tmp_path):
+    images = tmp_path / "val2014"
+    (images / "1.jpg").rename(images / "real.jpg")
+    (images / "1.jpg").symlink_to("real.jpg")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    dataset = bring_in(karpathy, tmp_path / "out", splits=("test",), images=tmp_path / "linked")
+    assert levels(dataset, "test") == [1, 2]
+
+
+def test_a_file_that_is_no_image_by_its_name_is_refused(karpathy, tmp_path):
+    (tmp_path / "val2014" / "notes.txt").write_text("text")
+    path = listed(karpathy, filename="notes.txt")
+    with pytest.raises(DataError, match=r"notes\.txt is not an image by its name"):
+        bring_in(path, tmp_path / "out", images=tmp_path)
+
+
+@pytest.mark.parametrize("split", ["../up", "/abs", "", "a/b"])
+def test_a_split_that_would_be_a_path_is_refused(karpathy, tmp_path, split):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="is not a plain name"):
+        bring_in(listed(karpathy, split=split), tmp_path / "out" / "set", images=tmp_path)
+    assert not list(tmp_path.rglob("*.tar"))
+
+
+# --- rows that are lines -------------------------------------------------------------------------
+
+ODD = "a\u2028b\u0085c\x0bd\x1ce\rf"
+
+
+def test_only_line_feeds_end_a_line(tmp_path):
+    assert split_lines(f"{ODD}\nx\r\n\r\n\ny") == [ODD, "x", "", "", "y"]
+    assert split_lines("") == [] and split_lines("\n") == [""]
+    (tmp_path / "a.txt").write_bytes(f"{ODD}\r\n{ODD}\n".encode())
+    assert read_lines(tmp_path / "a.txt") == [ODD, ODD]
+    (tmp_path / "a.txt").write_bytes(b"ok\n\xff\n")
+    with pytest.raises(DataError, match=r"a\.txt is not UTF-8 text \(byte 3\)"):
+        read_lines(tmp_path / "a.txt")
+
+
+def test_class_names_and_captions_may_hold_other_separators(clip_benchmark, tmp_path):
+    (clip_benchmark / "classnames.txt").write_bytes(f"{ODD}\r\ndog\r\nfish\r\n".encode())
+    assert bring_in(clip_benchmark, tmp_path / "a").class_names == (ODD, "dog", "fish")
+    tar(tmp_path / "wds" / "test" / "0.tar", [("0.png", png(0)), ("0.txt", f"{ODD}\r\nx".encode())])
+    texts, _ = captions(bring_in(tmp_path / "wds", tmp_path / "b"), "test", np.array([0]))
+    assert texts == [ODD, "x"]
+
+
+def test_captions_that_are_not_utf8_are_one_line(tmp_path):
+    tar(tmp_path / "wds" / "test" / "0.tar", [("0.png", png(0)), ("0.txt", b"\xff")])
+    with pytest.raises(DataError, match=r"0\.tar/0 has captions that are not UTF-8"):
+        bring_in(tmp_path / "wds", tmp_path / "out")

@@ -68,9 +68,11 @@ def test_texts_are_those_of_the_tokenizer_at_the_checkpoints_length(bv, study, s
     tokens = Tokenizer(tokenizer, 5)
     table = np.random.default_rng(0).normal(size=(tokens.vocabulary, 32)).astype(np.float32)
     bv.save("a.npz", bv.flat | {"txt/Embed_0/embedding": table})
-    Path("texts.txt").write_text("Latin small letter a\nGREEK CAPITAL LETTER OMEGA\n")
+    Path("texts.txt").write_bytes(
+        "Latin small\u2028letter a\u0085\r\nGREEK CAPITAL LETTER OMEGA\n".encode()
+    )
     np.save("images.npy", pictures())
-    np.save("tokens.npy", tokens(["latin small letter a", "greek capital letter omega"]))
+    np.save("tokens.npy", tokens(["latin small\u2028letter a\u0085", "greek capital letter omega"]))
     both = ("--images", "images.npy", "--texts", "texts.txt", "--tokenizer", tokenizer)
     code, out, _ = study("--checkpoint", "a.npz", *both, "--out", "o.npz")
     assert (code, out) == (0, "o.npz: zimg 5x32, ztxt 2x32\n")
