@@ -28,11 +28,13 @@ log = logging.getLogger(__name__)
 # wandb 0.31 knows its own server by either name, and notes a key under the first.
 HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
 PROJECT = "batch-size-study"  # unless WANDB_PROJECT says otherwise
+# Names that older versions of wandb gave to two modes, and that it still takes.
+_FORMER = {"dryrun": "offline", "run": "online"}
 PATIENCE = 5.0  # seconds for a server to answer: wandb itself would take 30, for every cell
 
 
 class WandbMirror:
-    """Mirrors rows to wandb. `WANDB_MODE=disabled`, or `enabled=False`, mirrors nothing."""
+    """Mirrors rows to wandb; nothing with `enabled=False` or in the mode "disabled"."""
 
     def __init__(
         self, folder: Path, *, study: str, cell_id: str, config: dict[str, Any], enabled: bool
@@ -40,15 +42,15 @@ class WandbMirror:
         self._run: Any = None
         self._folder = folder
         self._temp: Path | None = None
-        mode = os.environ.get("WANDB_MODE", "offline")
-        if not enabled or mode in ("disabled", "dryrun"):
+        mode = wandb_mode()
+        if not enabled or mode == "disabled":
             return
         try:
             import wandb
 
             if is_bucket(folder):
                 self._temp = Path(tempfile.mkdtemp(prefix="study-wandb-"))
-            if mode == "online" and (why := why_offline()) is not None:
+            if mode in ("online", "shared") and (why := why_offline()) is not None:
                 log.warning("wandb: %s", why)
                 mode = "offline"
             self._run = wandb.init(
@@ -106,6 +108,12 @@ def _copied(temp: Path, folder: Path) -> None:
     for path in sorted(temp.rglob("*")):
         if path.is_file() and not path.is_symlink():
             replaced(folder.joinpath(*path.relative_to(temp).parts), path.read_bytes())
+
+
+def wandb_mode() -> str:
+    """`WANDB_MODE` as "online", "offline", "shared" or "disabled"; "offline" where it is unset."""
+    mode = os.environ.get("WANDB_MODE") or "offline"
+    return _FORMER.get(mode, mode)
 
 
 def why_offline() -> str | None:

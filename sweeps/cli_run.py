@@ -16,7 +16,7 @@ from pathlib import Path
 from study.cell import Cell
 from study.host import cores
 from study.places import place
-from study.tracker import why_offline
+from study.tracker import wandb_mode, why_offline
 from sweeps import ledger, runner
 from sweeps.grid import Study, StudyError
 from sweeps.placing import caps, kinds
@@ -43,7 +43,7 @@ def run(
     out = sys.stderr if as_json else sys.stdout
     if address is None and os.environ.get("RAY_ADDRESS"):
         print("RAY_ADDRESS is set and ignored; --address joins a running cluster", file=out)
-    if os.environ.get("WANDB_MODE") == "online" and (why := why_offline()) is not None:
+    if wandb_mode() == "online" and (why := why_offline()) is not None:
         print(f"wandb: {why}", file=out)  # workers say it too, where nobody looks
     report = report_on(out)
     result = runner.run(

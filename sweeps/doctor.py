@@ -17,7 +17,7 @@ from pathlib import Path
 
 from study.host import cores, total_memory
 from study.places import RecordError, created, is_bucket, place, reached
-from study.tracker import has_key, why_offline
+from study.tracker import has_key, wandb_mode, why_offline
 from sweeps import compiled
 from sweeps.check import Check
 from sweeps.cluster import environment
@@ -218,10 +218,10 @@ def _jax() -> Check:
 
 def _wandb() -> Check:
     mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("offline", "disabled", "dryrun"):
+    if mode and wandb_mode() in ("offline", "disabled"):
         return _ok("wandb", f"WANDB_MODE={mode}; no network is needed")
-    if mode == "online" and (why := why_offline()) is not None:
-        return _warn("wandb", f"WANDB_MODE=online, but {why}, or unset WANDB_MODE")
+    if wandb_mode() == "online" and (why := why_offline()) is not None:
+        return _warn("wandb", f"WANDB_MODE={mode}, but {why}, or unset WANDB_MODE")
     if has_key():
         return _ok("wandb", "a key is set, runs are mirrored; without network they are kept here")
     return _ok("wandb", "no key: runs are kept in their folders, no network is needed")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,7 +167,7 @@ def _karpathy(path: Path, images: Path) -> Benchmark:
         entries = json.loads(path.read_text(encoding="utf-8"))["images"]
         by_split: dict[str, list[tuple[str, list[str]]]] = {}
         for entry in entries:
-            name = os.path.join(entry.get("filepath", ""), entry["filename"])
+            name = str(Path(entry.get("filepath", ""), entry["filename"]))
             texts = [sentence["raw"] for sentence in entry["sentences"]]
             by_split.setdefault(entry["split"], []).append((name, texts))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

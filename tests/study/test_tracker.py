@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
 from study import tracker
 from study.records import Seen
-from study.tracker import WandbMirror
+from study.tracker import WandbMirror, wandb_mode
 
 # wandb's protobuf stubs and threads warn on their own account.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -45,20 +47,20 @@ def no_key(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [None, "online"])
+@pytest.mark.parametrize("mode", [None, "dryrun", "online", "run"])
 def test_rows_are_mirrored_offline_where_there_is_no_key(
     mode, tmp_path, no_key, monkeypatch, caplog
 ):
     """Also in online mode: wandb would ask for the key and wait."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    if mode:
+    if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
     with caplog.at_level(logging.WARNING):
         run = mirror(tmp_path / "r")
         run.row(Seen(1, 16, 256), 1, {"train/loss": 2.5})
         run.row(Seen(2, 32, 2**60), 1, {"train/loss": 1.25})
         run.finish()
-    assert ("no API key" in caplog.text) == (mode == "online")
+    assert ("no API key" in caplog.text) == (mode in ("online", "run"))
     text = json.dumps(inspected(tmp_path / "r"))
     for word in ("b16-x", "train/loss", "1.25", "examples_seen"):
         assert word in text
@@ -114,3 +116,18 @@ def test_a_failure_of_wandb_is_told_once_and_does_not_stop_the_run(tmp_path, mon
         run.finish()
     assert caplog.text.count("the run goes on without it") == 1
     assert "0123456789abcdef" not in caplog.text
+
+
+def test_every_mode_that_wandb_takes_means_here_what_it_means_there(monkeypatch):
+    """WANDB_DISABLED, which other tools read, means nothing to wandb."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    modes = typing.get_args(wandb.Settings.model_fields["mode"].annotation)
+    assert {"online", "offline", "disabled", "shared", "dryrun", "run"} == set(modes)
+    for mode in modes:
+        monkeypatch.setenv("WANDB_MODE", mode)
+        theirs = wandb.Settings(mode=mode)
+        theirs.update_from_env_vars(os.environ)
+        assert (wandb_mode() == "offline") == theirs._offline
+        assert (wandb_mode() == "disabled") == theirs._noop
