@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -20,17 +21,39 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> str:
-    """This package's version, with the commit where it runs from a checkout."""
+    """This package's version, with the commit where it runs from its own checkout.
+
+    "0.1.0+1a2b3c4", "0.1.0+1a2b3c4-dirty", or "0.1.0 (not a checkout)".
+    """
+    return described(Path(__file__).resolve().parent)
+
+
+def described(package: Path) -> str:
+    """`code_version` of the package in this folder.
+
+    An installed copy may lie in a virtual environment inside any repository, whose commit says
+    nothing about this code: the package must be tracked, at the top of the repository.
+    """
     version = importlib.metadata.version("batch-size-study")
     try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
+        top = _git(package, "rev-parse", "--show-toplevel")
+        if Path(top).resolve() != package.parent:
+            return f"{version} (not a checkout)"
+        _git(package, "ls-files", "--error-unmatch", "provenance.py")
+        return f"{version}+{_git(package, 'describe', '--always', '--dirty')}"
     except (OSError, subprocess.SubprocessError):
-        return version
-    return f"{version}+{commit}"
+        return f"{version} (not a checkout)"
+
+
+def _git(folder: Path, *args: str) -> str:
+    # A hook's GIT_DIR would name its own repository, whatever the folder.
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    return subprocess.run(
+        ["git", *args],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    ).stdout.strip()
