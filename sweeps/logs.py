@@ -3,14 +3,17 @@
     <root>/<study>/<cell id>/logs/0.log         process 0, try after try
     <root>/<study>/<cell id>/logs/0-<time>.log  in a bucket: a try each, for nothing is appended
 
-A log that cannot be written stops nobody: the record itself says so soon enough.
+Everything goes through `sweeps.log_pump`, a process that leaves keys and tokens out and that
+outlives this one. A log that cannot be written stops nobody: the record itself shows it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,10 +21,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from study import secrets
 from study.places import children, is_bucket, replaced
+from sweeps import log_pump
 
 LOGS = "logs"
 COPY = 15.0  # seconds between two copies into a bucket
+PATIENCE = 10.0  # seconds that closing a log waits for the last lines
 
 
 def logs_of(folder: Path, process: int = 0) -> list[Path]:
@@ -51,16 +57,19 @@ class Log:
         self._copy: tuple[Path, Path] | None = None
         self._over = threading.Event()
         try:
-            file = self._open(folder, process)
-        except OSError:
+            with contextlib.ExitStack() as stack:
+                file = self._open(folder, process)
+                stack.callback(os.close, file)
+                stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+                head = f"--- {stamp} process {os.getpid()} on {socket.gethostname()}\n"
+                os.write(file, head.encode())
+                self._pump = _Pump(file)
+        except (OSError, subprocess.SubprocessError):
             return
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(file, f"--- {stamp} process {os.getpid()} on {socket.gethostname()}\n".encode())
         _flush()
         for fd in (1, 2):
             self._saved.append((fd, os.dup(fd)))
-            os.dup2(file, fd)
-        os.close(file)
+            os.dup2(self._pump.pipe, fd)
         if self._copy is not None:
             threading.Thread(target=self._keep, name="log", daemon=True).start()
 
@@ -70,6 +79,8 @@ class Log:
         for fd, saved in self._saved:
             os.dup2(saved, fd)
             os.close(saved)
+        if self._saved:
+            self._pump.close()
         self._saved = []
         if self._copy is not None:
             self._put()
@@ -95,6 +106,49 @@ class Log:
         if (copy := self._copy) is not None:
             with contextlib.suppress(Exception):  # every service has errors of its own
                 replaced(copy[1], copy[0].read_bytes())
+
+
+class _Pump:
+    """The process that copies what is written to `pipe` into `file`, keys and tokens left out.
+
+    It ends when the last writer has: a child of this process may go on after `close`.
+
+    Raises:
+      OSError, SubprocessError: it cannot be started.
+    """
+
+    def __init__(self, file: int):
+        self._mark = os.urandom(16).hex()
+        with contextlib.ExitStack() as ends:
+            out, self.pipe = os.pipe()
+            ends.callback(os.close, out)
+            undo = ends.enter_context(contextlib.ExitStack())
+            undo.callback(os.close, self.pipe)
+            self._ack, ack = os.pipe()
+            ends.callback(os.close, ack)
+            undo.callback(os.close, self._ack)
+            subprocess.run(  # which only begins it
+                [
+                    *(sys.executable, "-I", "-S", log_pump.__file__),
+                    *(secrets.__file__, self._mark, str(ack)),
+                ],
+                stdin=out,
+                stdout=file,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[ack],
+                start_new_session=True,
+                timeout=60,
+                check=True,
+            )
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Waits until all that was written is in the file."""
+        with contextlib.suppress(OSError):
+            os.write(self.pipe, self._mark.encode())
+            select.select([self._ack], [], [], PATIENCE)
+        os.close(self.pipe)
+        os.close(self._ack)
 
 
 def _flush() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from study.cell import to_dict
 from study.places import removed
 from study.records import RecordError, write_failure
+from study.secrets import hide
 from sweeps import ledger
 from sweeps.asking import Asking, short
 from sweeps.cluster import Cluster, cluster, environment, gang_environment, quiet, slots, temporary
@@ -237,7 +238,8 @@ class Sweep:
             try:
                 outcome = ray.get(ref)
             except ray.exceptions.RayTaskError as error:  # of our own code: run_cell returns
-                outcome = Outcome(end="failed", pid=0, error=one_line(error.cause or error)[:500])
+                line = hide(one_line(error.cause or error))[:500]
+                outcome = Outcome(end="failed", pid=0, error=line)
             except ray.exceptions.RayError as error:
                 outcome = Outcome(end="crashed", pid=0, error=type(error).__name__)
             job = self.in_flight.pop(ref)
