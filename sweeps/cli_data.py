@@ -79,6 +79,10 @@ def embed(
     out: Annotated[
         str | None, typer.Option("--out", metavar="OUT.npz", help="For zimg and ztxt.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace embeddings of another tower or of other data."),
+    ] = False,
 ) -> int:
     """Embeds with a frozen tower.
 
@@ -94,12 +98,14 @@ def embed(
         from sweeps import cli_embed  # imports jax
 
         if folder and checkpoint and not (images or texts or out):
-            print(cli_embed.cache(folder, checkpoint, image_size))
+            print(cli_embed.cache(folder, checkpoint, image_size, force))
         else:
             cli_embed.write(folder, checkpoint, images, texts, tokenizer, image_size, out)
         return 0
     with Steps() as steps:
-        name = descriptor.embed(Dataset.open(folder), dim=dim, workers=workers, progress=steps)
+        name = descriptor.embed(
+            Dataset.open(folder), dim=dim, workers=workers, force=force, progress=steps
+        )
     print(Path(folder) / "embeddings" / name)
     return 0
 
@@ -227,6 +233,10 @@ def embed_shards(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes, without a checkpoint.")
     ] = 2,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace embeddings of another tower or of other data."),
+    ] = False,
 ) -> int:
     """Caches image embeddings of every split with a frozen tower, shard by shard.
 
@@ -253,6 +263,7 @@ def embed_shards(
             workers=workers,
             part=mine,
             max_bad_share=max_bad_share,
+            force=force,
             progress=steps,
         )
     finished = (path / embeddings.FILE).exists()

@@ -54,10 +54,10 @@ def write(
     print(f"{out}: {shapes}")
 
 
-def cache(folder: str, checkpoint: str, image_size: int | None) -> Path:
+def cache(folder: str, checkpoint: str, image_size: int | None, force: bool = False) -> Path:
     """Caches the image embeddings of a data set's splits under the checkpoint's name."""
     dataset = Dataset.open(folder)
     towers = FrozenTowers(checkpoint, image_size=image_size)
     name = split(checkpoint)[0].stem
     with Steps() as steps:
-        return embeddings.embed(dataset, towers, name, workers=1, progress=steps)
+        return embeddings.embed(dataset, towers, name, workers=1, force=force, progress=steps)

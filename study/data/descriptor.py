@@ -83,14 +83,22 @@ def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> Ho
     return fit_features(np.concatenate(features), class_N, dim)
 
 
-def embed(dataset: Dataset, *, dim: int = DIM, workers: int = 2, progress: Progress = quiet) -> str:
+def embed(
+    dataset: Dataset,
+    *,
+    dim: int = DIM,
+    workers: int = 2,
+    force: bool = False,
+    progress: Progress = quiet,
+) -> str:
     """Fits the tower on `train` and embeds every split with it, unless that has been done.
 
-    Returns the name of the embeddings, `hog-lda-<dim>`.
+    Returns the name of the embeddings, `hog-lda-<dim>`. For `force` see
+    `study.data.embeddings.embed`.
 
     Raises:
-      DataError: a damaged shard, no classes, more dimensions than the descriptor has, or a disk
-        that is full or read-only.
+      DataError: a damaged shard, no classes, more dimensions than the descriptor has, a disk
+        that is full or read-only, or other embeddings of that name.
     """
     if dim > FEATURES:
         raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
@@ -99,7 +107,7 @@ def embed(dataset: Dataset, *, dim: int = DIM, workers: int = 2, progress: Progr
         progress("fitting the frozen tower", 0, 1)
         tower = fit(dataset, dim=dim)
         progress("fitting the frozen tower", 1, 1)
-        embeddings.embed(dataset, tower, name, workers=workers, progress=progress)
+        embeddings.embed(dataset, tower, name, workers=workers, force=force, progress=progress)
     return name
 
 

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,6 +58,7 @@ def embed(
     workers: int = 2,
     max_bad_share: float = 0.01,
     part: tuple[int, int] = (0, 1),
+    force: bool = False,
     progress: Progress = quiet,
 ) -> Path:
     """Embeds every split with `tower` into `embeddings/<name>`, shard by shard.
@@ -75,12 +77,10 @@ def embed(
     folder = dataset.folder / "embeddings" / name
     about = {"name": name, "dim": tower.dim, "dataset_fingerprint": dataset.fingerprint}
     about |= tower.about | {"layout": LAYOUT}
+    about = json.loads(json.dumps(about))  # as it is read back: a tuple becomes a list
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if read_json(folder / BEGUN) != about:  # parts of another tower or other data
-            for path in [*folder.glob("*.npy"), *folder.glob("*.json")]:
-                path.unlink()
-            write_json(folder / BEGUN, about)
+        _claim(folder, about, dataset, force)
         tasks = [
             _Task(dataset=dataset, split=split.name, number=k, folder=folder, tower=tower)
             for split in dataset.splits.values()
@@ -98,6 +98,50 @@ def embed(
             "(finished shards are kept)"
         ) from None
     return folder
+
+
+def _claim(folder: Path, about: dict[str, Any], dataset: Dataset, force: bool) -> None:
+    """Marks the folder as that of embeddings `about`, unless it holds others."""
+    begun = read_json(folder / BEGUN)
+    if begun == about:
+        return
+    ours = _written(folder)
+    others = sorted({*folder.glob("*.npy"), *folder.glob("*.json")} - set(ours))
+    for path in others:
+        split = re.sub(r"-\d+$", "", path.stem)
+        if path.name == FILE or split in dataset.splits:  # would be read, or written over
+            raise DataError(
+                f"{path} was not written by this command; move it away or choose another folder "
+                "name"
+            )
+    if not force and (begun or ours or others):
+        raise DataError(
+            f"{folder} holds other embeddings ({_differences(begun or {}, about)}); choose another "
+            "folder name, or replace them with --force"
+        )
+    for path in ours:
+        path.unlink(missing_ok=True)
+    write_json(folder / BEGUN, about)
+
+
+def _written(folder: Path) -> list[Path]:
+    """The files that `embed` wrote into the folder, by its own notes; tower.json first."""
+    stems = set((read_json(folder / FILE) or {}).get("shards", {}))
+    for path in folder.glob("*.json"):
+        if set(read_json(path) or {}) == {"rows", "sha256", "bad"}:
+            stems.add(path.stem)
+    names = [FILE] if (folder / BEGUN).exists() else []
+    names += [f"{stem}.{kind}" for stem in sorted(stems) for kind in ("npy", "json")]
+    return [folder / name for name in [*names, BEGUN] if (folder / name).exists()]
+
+
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
+    if not there:
+        return "made elsewhere"
+    keys = [key for key in {**there, **now} if there.get(key) != now.get(key)]
+    return "; ".join(
+        f"{key} {str(there.get(key))[:24]} there, {str(now.get(key))[:24]} now" for key in keys[:3]
+    )
 
 
 def made(dataset: Dataset, name: str) -> bool:
@@ -215,7 +259,7 @@ class CachedEmbeddings:
             raise DataError(
                 f"{folder} was made of another version of the data set "
                 f"({str(about.get('dataset_fingerprint'))[:12]}, now {dataset.fingerprint[:12]}); "
-                "make it again with `study data embed`"
+                "make it again with `study data embed --force`"
             )
         dim = int(about["dim"])
         files = _files(folder, split)

@@ -93,14 +93,71 @@ def test_an_interrupted_run_keeps_its_parts(copy, tower):
     assert len(CachedEmbeddings.open(dataset, NAME, "train")) == dataset.split("train").examples
 
 
-def test_another_tower_or_data_set_starts_over(copy, tower):
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_another_data_set_starts_over_where_that_is_forced(copy, tower):
     dataset = dataclasses.replace(Dataset.open(copy), fingerprint="0" * 64)
-    with pytest.raises(DataError, match="another version of the data set"):
+    with pytest.raises(DataError, match=r"another version of the data set.*--force"):
         CachedEmbeddings.open(dataset, NAME, "train")
     seen = []
-    embed(dataset, tower, NAME, workers=1, progress=lambda *args: seen.append(args))
+    embed(dataset, tower, NAME, workers=1, force=True, progress=lambda *args: seen.append(args))
     assert len(seen) == sum(len(split.shards) for split in dataset.splits.values())
     CachedEmbeddings.open(dataset, NAME, "train")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_embeddings_of_another_tower_are_kept_until_that_is_forced(copy, tower, finished):
+    dataset, folder = Dataset.open(copy), copy / "embeddings" / NAME
+    if not finished:
+        (folder / cached.FILE).unlink()
+        (folder / "train-00001.npy").unlink()
+    other = dataclasses.replace(tower, fitted_on=7)
+    before = contents(folder)
+    with pytest.raises(DataError, match=r"fitted_on_train_examples \d+ there, 7 now.*--force") as e:
+        embed(dataset, other, NAME, workers=1)
+    assert "\n" not in str(e.value) and contents(folder) == before
+    for name in ("notes.json", "mine.npy", "train-00000.txt"):
+        (folder / name).write_text('{"mine": 1}')
+    embed(dataset, other, NAME, workers=1, force=True)
+    assert CachedEmbeddings.open(dataset, NAME, "train").about["fitted_on_train_examples"] == 7
+    for name in ("notes.json", "mine.npy", "train-00000.txt"):
+        assert (folder / name).read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("name", ["train.npy", "train-00000.npy", "val_font-00000.json", "tower"])
+def test_embeddings_made_elsewhere_are_never_removed(copy, tower, force, name):
+    folder = copy / "embeddings" / "mine"
+    folder.mkdir()
+    name = cached.FILE if name == "tower" else name
+    (folder / name).write_text('{"dim": 4}')
+    before = contents(folder)
+    with pytest.raises(DataError, match=rf"{name} was not written by this command; move it"):
+        embed(Dataset.open(copy), tower, "mine", workers=1, force=force)
+    assert contents(folder) == before
+
+
+def test_files_that_somebody_else_wrote_need_force(copy, tower):
+    folder = copy / "embeddings" / "mine"
+    folder.mkdir()
+    (folder / "a.npy").write_bytes(b"1")
+    with pytest.raises(DataError, match=r"holds other embeddings \(made elsewhere\)"):
+        embed(Dataset.open(copy), tower, "mine", workers=1)
+    embed(Dataset.open(copy), tower, "mine", workers=1, force=True)
+    assert (folder / "a.npy").read_bytes() == b"1"
+
+
+def test_machines_agree_on_a_tower_that_is_described_by_more_than_json_has(copy, tower):
+    """A tuple is read back as a list, and an integer key as a string."""
+    tower = Tuples(tower)
+    folder, dataset = copy / "embeddings" / "again", Dataset.open(copy)
+    embed(dataset, tower, "again", workers=1, part=(0, 2))
+    first = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
+    embed(dataset, tower, "again", workers=1, part=(1, 2))
+    assert first.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("*.npy")}.items()
+    assert len(CachedEmbeddings.open(dataset, "again", "train")) == dataset.split("train").examples
 
 
 def test_unknown_embeddings_list_those_that_exist(embedded):
@@ -144,6 +201,17 @@ def test_embeddings_made_elsewhere_may_be_one_file(copy):
         CachedEmbeddings.open(dataset, "elsewhere", "train").rows(), expected
     )
     shutil.rmtree(folder)
+
+
+class Tuples:
+    """A tower whose description is not what JSON gives back."""
+
+    def __init__(self, tower):
+        self.size, self.channels, self.dim, self.call = 24, 1, tower.dim, tower
+        self.about = {"shape": (24, 24), "layers": {1: "a"}}
+
+    def __call__(self, images_NxHxWxC):
+        return self.call(images_NxHxWxC)
 
 
 class Killed:
