@@ -147,26 +147,37 @@ def items(root: Root, study: str, cell: str) -> dict[str, np.ndarray]:
     Raises:
       AnalysisError: no such root or study, or a file of `items/` is damaged.
     """
-    import io
-
-    import numpy as np
-
     source = opened(root)
     _known(source.studies(), root, study)
     files = source.items(study, cell)
     found: dict[str, np.ndarray] = {}
-    for name, text in files.items():
-        stem, _, kind = name.rpartition(".")
-        if kind != "npy":
-            continue
+    for stem in sorted({name.rpartition(".")[0] for name in files}):
         try:
             about = json.loads(files[f"{stem}.json"])
-            packed = np.load(io.BytesIO(text), allow_pickle=False)
             metric = about.get("metric", stem.replace(".", "/"))
-            found[metric] = np.unpackbits(packed, count=about["examples"]).astype(bool)
+            found[metric] = _correct(about, files.get(f"{stem}.npy"))
         except (KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
-            raise AnalysisError(f"{study}/{cell}/items/{name} cannot be read: {error}") from None
+            raise AnalysisError(f"{study}/{cell}/items/{stem} cannot be read: {error}") from None
     return found
+
+
+def _correct(about: Mapping[str, Any], npy: bytes | None) -> np.ndarray:
+    """The bits of one metric, bool `N`; records of earlier versions have them in a .npy."""
+    import base64
+    import io
+
+    import numpy as np
+
+    count = about["examples"]
+    if "correct" in about:
+        packed = np.frombuffer(base64.b64decode(about["correct"], validate=True), np.uint8)
+    elif npy is not None:
+        packed = np.load(io.BytesIO(npy), allow_pickle=False)
+    else:
+        raise ValueError("it has no bits")
+    if len(packed) != (count + 7) // 8:
+        raise ValueError(f"{len(packed)} bytes for {count} examples")
+    return np.unpackbits(packed, count=count).astype(bool)
 
 
 def _records(root: Root, study: Studies) -> list[tuple[str, CellRecord]]:

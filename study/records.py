@@ -17,6 +17,7 @@ A torn line, left by a kill in the middle of a write, is dropped by whoever read
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -149,16 +150,18 @@ class Record:
     def items(self, correct: dict[str, np.ndarray]) -> None:
         """Keeps which evaluated examples were right, for intervals over examples.
 
-        Bool `N` by metric, as packed bits in `items/<metric, "/" as ".">.npy`.
+        Bool `N` by metric, in `items/<metric, "/" as ".">.json`: {"metric": str, "examples": N,
+        "correct": the bits packed by `numpy.packbits`, as base64}. Each is one file, so that a
+        kill at any point leaves the old content or the new one. Earlier versions kept the bits
+        in a .npy beside it.
         """
         folder = self.folder / "items"
         with _disk(folder):
             made(folder)
             for key, hits_N in correct.items():
-                name = key.replace("/", ".")
-                with (folder / f"{name}.npy").open("wb") as file:
-                    np.save(file, np.packbits(hits_N))
-                write_json(folder / f"{name}.json", {"metric": key, "examples": len(hits_N)})
+                bits = base64.b64encode(np.packbits(hits_N).tobytes()).decode()
+                about = {"metric": key, "examples": len(hits_N), "correct": bits}
+                write_json(folder / f"{key.replace('/', '.')}.json", about)
 
     def close(self) -> None:
         if self._rows is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from analysis.frame import AnalysisError, items
 from study.records import METRICS, Record, RecordError, Seen, write_failure
 
 
@@ -121,9 +124,61 @@ def test_a_new_attempt_removes_the_note_of_failure(tmp_path):
 
 
 def test_items_unpack_to_what_was_kept(tmp_path):
-    record = Record(tmp_path)
+    record = Record(tmp_path / "s" / "c")
     hits = np.arange(13) % 3 == 0
-    record.items({"eval/zero_shot/val/top1": hits})
-    stored = np.load(tmp_path / "items" / "eval.zero_shot.val.top1.npy")
-    count = json.loads((tmp_path / "items" / "eval.zero_shot.val.top1.json").read_text())
-    np.testing.assert_array_equal(np.unpackbits(stored)[: count["examples"]], hits)
+    record.items({"eval/zero_shot/val/top1": hits, "eval/a": hits[:8], "eval/b": hits[:0]})
+    found = items(tmp_path, "s", "c")
+    np.testing.assert_array_equal(found["eval/zero_shot/val/top1"], hits)
+    np.testing.assert_array_equal(found["eval/a"], hits[:8])
+    assert found["eval/b"].shape == (0,)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file left open
+def test_items_are_the_old_ones_or_the_new_ones_after_a_kill_at_any_line(tmp_path):
+    record, key = Record(tmp_path / "s" / "c"), "eval/top1"
+    old, new = np.arange(40) % 3 == 0, np.arange(7) % 2 == 0
+    seen, after = set(), 0
+    while True:
+        record.items({key: old})
+        after, left = after + 1, [after + 1]
+
+        def trace(frame, event, _, left=left):
+            if Path(frame.f_code.co_filename).name != "records.py":
+                return None
+            if event == "line":
+                left[0] -= 1
+                if not left[0]:
+                    raise Killed
+            return trace
+
+        sys.settrace(trace)
+        try:
+            record.items({key: new})
+        except Killed:
+            pass
+        finally:
+            sys.settrace(None)
+        found = items(tmp_path, "s", "c")[key]
+        seen.add(len(found))
+        np.testing.assert_array_equal(found, old if len(found) == len(old) else new)
+        if left[0] > 0:  # it came to its end
+            break
+    assert seen == {len(old), len(new)} and after > 10
+
+
+def test_items_of_earlier_records_are_read_and_a_torn_pair_is_named(tmp_path):
+    folder = tmp_path / "s" / "c" / "items"
+    folder.mkdir(parents=True)
+    hits = np.arange(13) % 3 == 0
+    np.save(folder / "eval.top1.npy", np.packbits(hits))
+    (folder / "eval.top1.json").write_text('{"metric": "eval/top1", "examples": 13}')
+    np.testing.assert_array_equal(items(tmp_path, "s", "c")["eval/top1"], hits)
+    (folder / "eval.top1.json").write_text('{"metric": "eval/top1", "examples": 40}')
+    with pytest.raises(AnalysisError, match=r"items/eval\.top1 cannot be read: 2 bytes for 40"):
+        items(tmp_path, "s", "c")
+    Record(tmp_path / "s" / "c").items({"eval/top1": ~hits})  # an attempt by this version
+    np.testing.assert_array_equal(items(tmp_path, "s", "c")["eval/top1"], ~hits)

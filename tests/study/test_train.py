@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import errno
 import itertools
@@ -468,7 +469,7 @@ def test_what_is_recorded(tmp_path, small_glyphs, one_device):
         "eval/fixed_loss/val_font/softmax",
     ):
         assert key in done["summary"]
-    item = np.load(tmp_path / "items" / "eval.zero_shot.val_font.top1.npy")
-    size = json.loads((tmp_path / "items" / "eval.zero_shot.val_font.top1.json").read_text())
-    hits = np.unpackbits(item)[: size["examples"]]
+    item = json.loads((tmp_path / "items" / "eval.zero_shot.val_font.top1.json").read_text())
+    bits = np.frombuffer(base64.b64decode(item["correct"]), np.uint8)
+    hits = np.unpackbits(bits, count=item["examples"])
     np.testing.assert_allclose(100 * hits.mean(), done["summary"]["eval/zero_shot/val_font/top1"])
