@@ -109,15 +109,21 @@ class ShardReader(Reader):
         return shard, i - (self._ends[shard - 1] if shard else 0)
 
     def _index(self, shard: int) -> TarIndex:
-        if shard not in self._indexes:
-            index = index_of(self.paths[shard], self._cache)
-            if len(index) != self._counts[shard]:
-                raise DataError(
-                    f"{self.paths[shard]} holds {len(index)} examples, dataset.json says "
-                    f"{self._counts[shard]}; if the tar is right, run `study data index` again"
-                )
-            self._indexes[shard] = index
-        return self._indexes[shard]
+        index = self._indexes.get(shard)
+        if index is not None:
+            return index
+        with self._lock:
+            one = self._scans.setdefault(shard, threading.Lock())
+        with one:  # of several threads that meet a tar one scans it
+            if shard not in self._indexes:
+                index = index_of(self.paths[shard], self._cache)
+                if len(index) != self._counts[shard]:
+                    raise DataError(
+                        f"{self.paths[shard]} holds {len(index)} examples, dataset.json says "
+                        f"{self._counts[shard]}; if the tar is right, run `study data index` again"
+                    )
+                self._indexes[shard] = index
+            return self._indexes[shard]
 
     def _member(self, i: int, column: int) -> bytes | None:
         """The bytes of a member, None where the example has none such."""
@@ -154,6 +160,7 @@ class ShardReader(Reader):
     def _open(self) -> None:
         self._handles: dict[int, int] = {}
         self._lock = threading.Lock()
+        self._scans: dict[int, threading.Lock] = {}
 
     def close(self) -> None:
         while self._handles:
@@ -164,7 +171,7 @@ class ShardReader(Reader):
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_handles", "_lock")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_handles", "_lock", "_scans")}
         return state | {"_indexes": dict(self._indexes)}  # another thread may be adding one
 
     def __setstate__(self, state: dict[str, Any]) -> None:

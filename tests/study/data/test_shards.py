@@ -6,11 +6,14 @@ import json
 import os
 import pickle
 import tarfile
+import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from study.data import shards
 from study.data.dataset import DataError
 from study.data.reader import DamagedExample
 from study.data.shards import ShardReader, write_shard
@@ -130,6 +133,26 @@ def test_a_16_bit_image_is_scaled_and_not_clipped(tmp_path):
     write_shard(tmp_path / "a.tar", [("k", {"png": out.getvalue(), "txt": b""})])
     pixels = ShardReader([tmp_path / "a.tar"]).pixels([0], size=8, channels=1)
     assert np.unique(pixels).tolist() == [40_000 >> 8]
+
+
+def test_threads_scan_each_tar_once_and_two_tars_at_the_same_time(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.tar", examples(4))
+    paths, both = [tmp_path / "a.tar", tmp_path / "b.tar"], threading.Barrier(2)
+    scans = []
+
+    def scan(path, cache=None):
+        scans.append(path)
+        both.wait(timeout=30)  # until the other tar is scanned as well
+        time.sleep(0.2)  # and all threads have come
+        return index_of(path, cache)
+
+    monkeypatch.setattr(shards, "index_of", scan)
+    reader = ShardReader(paths, counts=[4, 4])
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(reader.key, [0, 4, 1, 5, 2, 6, 3, 7]))
+    assert sorted(scans) == paths
+    assert keys == [f"{i:09d}" for i in (0, 0, 1, 1, 2, 2, 3, 3)]
 
 
 def test_readers_are_pickled_and_shared_by_threads(small):
