@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
@@ -271,18 +272,27 @@ _TAGS = {
 }
 
 
+# What pydantic adds to the path where a field takes one of several types: it reports each of them.
+_BRANCH = re.compile(r"float|int|str|bool|constrained-\w+|literal\[.*\]")
+
+
 def explain(error: pydantic.ValidationError) -> str:
     """A validation error as one line per wrong field."""
-    lines = []
+    lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
+        path = [str(part) for part in item["loc"] if part not in _TAGS]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "unexpected_keyword_argument":
             message = "no such field"
-        given = item["input"]
+        elif path and _BRANCH.fullmatch(path[-1]):
+            path.pop()
+        where, given = ".".join(path), item["input"]
+        if where in lines:
+            lines[where] += f", or {message.removeprefix('Input should be ')}"
+            continue
         shown = f" = {given!r}" if isinstance(given, str | int | float | bool | None) else ""
-        lines.append(f"{where}{shown}: {message}" if where else message)
-    return "\n".join(lines)
+        lines[where] = f"{where}{shown}: {message}" if where else message
+    return "\n".join(lines.values())
 
 
 def replace(cell: Cell, path: str, value: Any) -> Cell:

@@ -11,10 +11,12 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from study.fields import CONFIG
+
 SUFFIXES = ("steps", "examples", "percent")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Budget:
     """How long a cell trains: exactly one of examples seen, pairs seen or optimizer steps."""
 

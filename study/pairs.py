@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from study.fields import CONFIG
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class AllPairs:
     """All B*B pairs: B positives and B*(B-1) negatives."""
 
@@ -31,7 +33,7 @@ class AllPairs:
         return batch_size + self.negatives(batch_size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Negatives:
     """All positives and, of the negatives, `per_positive` times as many as there are positives.
 
@@ -71,7 +73,7 @@ class Negatives:
         return batch_size + self.negatives(batch_size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Groups:
     """The batch split into groups of `size`; each example meets only its own group.
 

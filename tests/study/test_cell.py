@@ -105,6 +105,8 @@ def test_execution_is_not_in_the_cell():
         ("loss.kind", "hinge", ["loss", "hinge", "sigmoid", "softmax"]),
         ("budget.examples", 10, ["10", "batch_size=512"]),
         ("optimizer.learning_rate", float("nan"), ["learning_rate"]),
+        ("loss.b_init", float("nan"), ["loss.b_init = nan", "finite number, or 'prior'"]),
+        ("loss.pairs.kind", "hardest", ["loss.pairs", "hardest", "negatives"]),
     ],
 )
 def test_a_wrong_value_is_one_line_with_what_is_allowed(path, value, words):
