@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study.durations import Budget
-from study.fields import ADDED_LATER, Positive, Share
+from study.fields import ADDED_LATER, Positive, Seed, Share
 from study.fields import CONFIG as _CONFIG
 from study.hardware import known
 from study.measures import Eval, FewShot, FixedLoss, Multilingual, Retrieval, ZeroShot
@@ -72,7 +72,7 @@ class Corruption:
     alignment: Share = 0.0
     redraw: bool = False
     window: Annotated[int, Field(gt=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.window is not None and not self.redraw:
@@ -152,7 +152,7 @@ class Cell:
     optimizer: Optimizer = Field(default_factory=Adam)
     budget: Budget = Field(default_factory=lambda: Budget(examples=65_536))
     batch_size: Annotated[int, Field(gt=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     evals: tuple[Eval, ...] = ()
 
     def __post_init__(self) -> None:

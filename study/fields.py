@@ -14,4 +14,6 @@ CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 ADDED_LATER = {"added_later": True}
 
 Positive = Annotated[int, Field(gt=0)]
+# A seed is one 32-bit word on the devices, where it keys random numbers.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -116,7 +116,9 @@ def initial(
 ) -> State:
     """`initial_state` of the cell, made where it will lie."""
     family = _family(cell)
-    state: State = _initial(family, vocabulary, image_shape, mesh, execution.fsdp_mib)(cell.seed)
+    make = _initial(family, vocabulary, image_shape, mesh, execution.fsdp_mib)
+    # As Python's int, JAX would take the seed for 32 bits with a sign.
+    state: State = make(np.uint32(cell.seed))
     return state
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import errno
+import functools
 import itertools
 import json
 import shutil
@@ -45,7 +46,9 @@ from study.data.tokens import Tokenizer
 from study.durations import Budget
 from study.interop import big_vision
 from study.pairs import Groups, Negatives
+from study.programs import initial
 from study.records import METRICS, RecordError
+from study.sharding import mesh_over
 from study.step import initial_state
 from study.throughput import CLOCKED
 from study.train import Stopped, train
@@ -168,6 +171,26 @@ def damage(saved: Path) -> None:
     for path in saved.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
+
+
+def test_the_largest_seeds_train_to_the_end(tmp_path, small_glyphs, one_device):
+    """A seed is 32 bits without a sign: the stream, the start and the corruption take them all."""
+    corrupt = Corruption(image=0.5, text=0.5, alignment=0.5, redraw=True, seed=2**32 - 1)
+    random = Sigmoid(pairs=Negatives(keep="random", per_positive=3))
+    cell = dataclasses.replace(
+        CELL, seed=2**32 - 1, loss=random, data=Data(corrupt=corrupt), budget=Budget(steps=2)
+    )
+    assert train(cell, execution(small_glyphs), folder=tmp_path, study="s")["status"] == "done"
+    assert int(final_params(cell, tmp_path)["seed"]) == 2**32 - 1
+
+
+def test_a_seed_starts_from_the_same_parameters_as_ever():
+    """As when seeds reached the devices as signed numbers."""
+    cell = dataclasses.replace(CELL, seed=7)
+    state = initial(cell, Execution(), 50, (16,), mesh_over(jax.devices()[:1]))
+    signed = jax.jit(functools.partial(initial_state, cell, 50, (16,)))(7)
+    jax.tree.map(np.testing.assert_array_equal, state.params, signed.params)
+    assert state.seed == signed.seed == 7
 
 
 def test_an_unreadable_checkpoint_is_set_aside(
