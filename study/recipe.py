@@ -88,7 +88,8 @@ class Adafactor(_Optimizer):
     """The paper's optimizer: Adafactor as "Scaling Vision Transformers" changed it.
 
     b1: of a plain average of the scaled gradients, stored in bfloat16 and not debiased.
-    b2: the cap on min(b2, 1 - (step + 1) ** -0.8). The code base's default; the paper says 0.95.
+    b2: the cap on min(b2, 1 - (step + 1) ** -0.8). The paper takes 0.95 in all experiments; the
+      default of its code base is 0.999.
     factor_from: second moments are factored where two axes are at least so long.
     clip_block_rms: a bound on the root mean square of each array's scaled gradient, or None.
 
@@ -96,7 +97,7 @@ class Adafactor(_Optimizer):
     """
 
     kind: Literal["adafactor"] = "adafactor"
-    b2: Share = 0.999
+    b2: Share = 0.95
     eps: Annotated[float, Field(gt=0)] = 1e-30
     factor_from: Positive = 32
     clip_block_rms: Annotated[float, Field(gt=0)] | None = None

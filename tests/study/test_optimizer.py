@@ -96,6 +96,13 @@ def test_adafactors_b2_is_a_cap():
     np.testing.assert_allclose(update["t"], [-0.1 * 3 / math.sqrt(7)], rtol=1e-6)
 
 
+def test_adafactor_is_the_papers_by_default():
+    """App. A: beta1 0.9, beta2 0.95, learning rate 0.001, weight decay 0.0001, cosine."""
+    o = Adafactor()
+    assert (o.b1, o.b2, o.learning_rate, o.weight_decay) == (0.9, 0.95, 1e-3, 1e-4)
+    assert (o.schedule, o.factor_from, o.eps, o.clip_block_rms) == ("cosine", 32, 1e-30, None)
+
+
 @pytest.mark.parametrize(("width", "factored"), [(31, False), (32, True)])
 def test_adafactor_factors_from_32_on(width, factored):
     """Squared gradients 4 in row 0 and 1 elsewhere are of rank one, so factors are exact.
