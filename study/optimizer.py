@@ -19,6 +19,9 @@ from study.durations import steps_of
 # Which part of the optimizer speaks for each top-level name of the parameter tree.
 PARTS = {"img": "image", "txt": "text", "t": "scalars", "b": "scalars"}
 
+# Below this name the arrays of all blocks are stacked along a first axis (`study.towers`).
+STACKED = "encoderblock"
+
 
 def schedule(cell: Cell) -> optax.Schedule:
     """The 0..1 factor at each step: linear warm-up times decay over the steps after it.
@@ -97,7 +100,11 @@ def _core(o: Optimizer) -> optax.GradientTransformation:
 
 
 def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
-    """Gradients over factored second moments, then a plain average stored in bfloat16."""
+    """Gradients over factored second moments, then a plain average stored in bfloat16.
+
+    Each block of a tower counts by itself, as in the code base, whose blocks are not stacked: its
+    second moments are never factored over layers, and `clip_block_rms` bounds each layer's array.
+    """
     rms = optax.scale_by_factored_rms(
         min_dim_size_to_factor=o.factor_from,
         epsilon=o.eps,
@@ -105,9 +112,57 @@ def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
         decay_rate_fn=lambda step, power: jnp.minimum(o.b2, 1.0 - (step + 1.0) ** -power),
         decay_rate=0.8,
     )
-    bound = optax.clip_by_block_rms(o.clip_block_rms) if o.clip_block_rms else optax.identity()
+    bound = optax.identity() if o.clip_block_rms is None else _clip_by_rms(o.clip_block_rms)
     momentum = optax.ema(o.b1, debias=False, accumulator_dtype=jnp.bfloat16)
-    return optax.chain(rms, bound, momentum if o.b1 else optax.identity())
+    return optax.chain(
+        _layer_by_layer(rms, o.factor_from), bound, momentum if o.b1 else optax.identity()
+    )
+
+
+def _layer_by_layer(
+    rms: optax.GradientTransformation, factor_from: int
+) -> optax.GradientTransformation:
+    """`rms`, but applied to each layer where it would factor a stacked array over its layers.
+
+    optax factors the two largest axes. From 32 blocks on the layers are one of them in the scales
+    and biases, which a block alone does not factor. All else keeps the state that it had.
+    """
+
+    def depth(path: Any, x: jax.Array) -> int:
+        """The number of layers to go through one by one, or 0 to take the array whole."""
+        if x.ndim < 2 or not _is_stacked(path):
+            return 0
+        second = sorted(x.shape)[-2]
+        return x.shape[0] if x.shape[0] >= second >= factor_from else 0
+
+    def transform(tree: Any) -> optax.GradientTransformation:
+        depths = jax.tree_util.tree_map_with_path(depth, tree)
+        found = set(jax.tree.leaves(depths))
+        if found <= {0}:
+            return rms
+        one_by_one = optax.GradientTransformation(jax.vmap(rms.init), jax.vmap(rms.update))
+        # Towers may differ in depth, and one `vmap` takes one depth.
+        return optax.partition({n: one_by_one if n else rms for n in found}, depths)
+
+    return optax.GradientTransformation(
+        lambda params: transform(params).init(params),
+        lambda updates, state, params=None: transform(updates).update(updates, state, params),
+    )
+
+
+def _clip_by_rms(limit: float) -> optax.GradientTransformation:
+    """Scales the update of each array, in stacks of each layer, to an RMS of at most `limit`."""
+    clip = optax.clip_by_block_rms(limit)
+
+    def clipped(path: Any, u: jax.Array) -> jax.Array:
+        one = lambda x: clip.update(x, optax.EmptyState())[0]
+        return jax.vmap(one)(u) if _is_stacked(path) else one(u)
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clipped, updates))
+
+
+def _is_stacked(path: Any) -> bool:
+    return any(getattr(key, "key", None) == STACKED for key in path)
 
 
 def global_norm(tree: optax.Params) -> jax.Array:

@@ -90,8 +90,10 @@ class Adafactor(_Optimizer):
     b1: of a plain average of the scaled gradients, stored in bfloat16 and not debiased.
     b2: the cap on min(b2, 1 - (step + 1) ** -0.8). The paper takes 0.95 in all experiments; the
       default of its code base is 0.999.
-    factor_from: second moments are factored where two axes are at least so long.
-    clip_block_rms: a bound on the root mean square of each array's scaled gradient, or None.
+    factor_from: second moments are factored where two axes of a layer's array are at least this
+      long.
+    clip_block_rms: a bound on the root mean square of each array's scaled gradient, or None; each
+      layer of a tower has arrays of its own.
 
     No relative step size and no multiplication by the size of the parameters.
     """

@@ -11,9 +11,17 @@ import numpy as np
 import optax
 import pytest
 
-from study.cell import Adafactor, Adam, Cell, Lion, Part
+from study.cell import Adafactor, Adam, Cell, Lion, Model, Part, TextAverage, ViT
 from study.durations import Budget
-from study.optimizer import clip_by_global_norm, global_norm, optimizer, schedule, without_frozen
+from study.optimizer import (
+    clip_by_global_norm,
+    global_norm,
+    optimizer,
+    scale_by_adafactor,
+    schedule,
+    without_frozen,
+)
+from study.step import initial_state
 
 PARAMS = {
     "img": {"head": {"kernel": jnp.array([[4.0]])}},
@@ -142,6 +150,114 @@ def test_adafactors_bound_on_an_array():
     np.testing.assert_allclose(update["txt"]["kernel"], [[-0.05, -0.05]], rtol=1e-6)
     unbounded = updates(cell(Adafactor, b1=0.0), GRADS)
     np.testing.assert_allclose(unbounded["txt"]["kernel"], [[-0.1, -0.1]], rtol=1e-6)
+
+
+# --- stacked blocks ------------------------------------------------------------------------------
+
+
+def block(rng, width, heads, *, depth=None):
+    """The arrays of one transformer block, or of `depth` stacked ones."""
+    stack = () if depth is None else (depth,)
+    shapes = {
+        "LayerNorm_0": {"scale": (width,), "bias": (width,)},
+        "query": {"kernel": (width, heads, width // heads), "bias": (heads, width // heads)},
+        "Dense_0": {"kernel": (width, 4 * width), "bias": (4 * width,)},
+    }
+    return jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=stack + shape), jnp.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def towers(blocks):
+    """As `study.towers` names the parameters: blocks by tower, stacked or under their numbers."""
+    return {
+        "img": {"Transformer": blocks[0], "pos_embedding": jnp.ones((1, 40, 36))},
+        "txt": {"Encoder_0": blocks[1], "Embed_0": {"embedding": jnp.ones((50, 36))}},
+        "t": jnp.ones(1),
+    }
+
+
+def unstacked(tree, depths):
+    """The same arrays as big_vision has them: one tree for each block."""
+    split = [
+        {f"encoderblock_{i}": jax.tree.map(lambda a, i=i: a[i], stack["encoderblock"])}
+        for stack, depth in zip(
+            (tree["img"]["Transformer"], tree["txt"]["Encoder_0"]), depths, strict=True
+        )
+        for i in range(depth)
+    ]
+    images, texts = split[: depths[0]], split[depths[0] :]
+    merged = [{k: v for one in group for k, v in one.items()} for group in (images, texts)]
+    return {
+        "img": tree["img"] | {"Transformer": merged[0]},
+        "txt": tree["txt"] | {"Encoder_0": merged[1]},
+        "t": tree["t"],
+    }
+
+
+DEEP = {"factor_from": 8, "learning_rate": 1.0, "b1": 0.0}
+
+
+@pytest.mark.parametrize("more", [{}, {"clip_block_rms": 0.5}, {"text": Part(frozen=True)}])
+def test_stacked_blocks_take_the_steps_of_single_ones(more):
+    """Three steps of two towers 10 and 9 deep, where scales, biases and one kernel are deeper
+    than they are wide, against the very blocks one by one."""
+    depths, rng = (10, 9), np.random.default_rng(0)
+    draws = [
+        towers([{"encoderblock": block(rng, 36, 4, depth=depth)} for depth in depths])
+        for _ in range(4)
+    ]
+    params, *grads = draws
+    c = cell(Adafactor, **DEEP | more)
+    got = unstacked(updates(c, *grads, params=params), depths)
+    singles = [unstacked(tree, depths) for tree in (params, *grads)]
+    want = updates(c, *singles[1:], params=singles[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), got, want)
+
+
+def test_shallow_towers_take_optaxs_own_steps_bit_for_bit():
+    """12 stacked blocks of 64 by 256: state and updates are those of optax on the whole stack."""
+    rng = np.random.default_rng(0)
+    params, *grads = [{"txt": {"encoderblock": block(rng, 64, 2, depth=12)}} for _ in range(3)]
+    o = Adafactor(b1=0.0)
+    ours = scale_by_adafactor(o)
+    plain = optax.scale_by_factored_rms(
+        min_dim_size_to_factor=32,
+        epsilon=o.eps,
+        decay_rate_fn=lambda step, power: jnp.minimum(o.b2, 1.0 - (step + 1.0) ** -power),
+    )
+    state, want_state = ours.init(params), plain.init(params)
+    for g in grads:
+        got, state = ours.update(g, state, params)
+        want, want_state = plain.update(g, want_state, params)
+        jax.tree.map(np.testing.assert_array_equal, (got, state[0]), (want, want_state))
+
+
+@pytest.mark.parametrize(
+    ("variant", "depth", "over_layers"), [("g", 40, True), ("H", 32, True), ("So400m", 27, False)]
+)
+def test_no_second_moment_of_a_deep_tower_is_factored_over_its_layers(variant, depth, over_layers):
+    """Scales and biases have a moment for each number, as in the code base's single blocks."""
+    model = Model(image=ViT(variant=f"{variant}/14", image_size=28), text=TextAverage(width=8))
+    deep = dataclasses.replace(cell(Adafactor), model=model)
+    state = jax.eval_shape(lambda: initial_state(deep, 50, (28, 28, 3), 0))
+    leaves = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    width = model.image.size.width
+    moments = {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in leaves
+        if "encoderblock" in str(path) and ".v" in jax.tree_util.keystr(path)
+    }
+    scales = {k: v for k, v in moments.items() if "scale" in k or "bias" in k}
+    assert {v[0] for v in scales.values() if len(v) > 1} == {depth}
+    whole = [k for k, v in scales.items() if ".v[" in k and math.prod(v) >= depth * width]
+    # Two norms, the attention's query, key, value and out, and the two layers of the MLP.
+    assert len(whole) == 2 * 2 + 4 + 2
+    row = next(v for k, v in moments.items() if ".v_row[" in k and "Dense_1" in k and "kernel" in k)
+    assert row[:2] == (depth, width)
+    assert any("inner_states" in k for k in moments) == over_layers
 
 
 # --- parts ---------------------------------------------------------------------------------------
