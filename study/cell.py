@@ -18,7 +18,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study.durations import Budget
@@ -49,6 +49,12 @@ __all__ = [
 # --- data ---------------------------------------------------------------------------------------
 
 Resize = Literal["bicubic", "bilinear"]
+Pad = Literal["eos", "pad"]
+# The first cells had true and false here, and false is still how "none" is written.
+LowerCase = Annotated[
+    Literal["unicode", "ascii", False],
+    BeforeValidator(lambda value: "unicode" if value is True else value),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -92,7 +98,11 @@ class Data:
 
     text_length: tokens of a text; the paper has 16, and 64 in Sec. 4.6.
     tokenizer: a SentencePiece model in the data set's folder; None takes the one it names.
-    lower_case, sticky_eos: what the paper's code base does to text; see `study.data.tokens`.
+    lower_case: which capitals of a text become small: all ("unicode"), A to Z ("ascii", as in the
+      paper's code base) or none (False). They differ for texts with other capitals only.
+    sticky_eos: the last position of a text is EOS or padding; else a long text ends without EOS.
+    pad: what fills a text after its EOS: more "eos", as SigLIP was trained, or the tokenizer's own
+      "pad", as SigLIP 2 was.
     resize: see `study.data.images.decode`.
     flip: mirrors each training image or not, decided by (seed, i).
     max_bad_share: examples that cannot be used are replaced, up to this share of all.
@@ -103,8 +113,9 @@ class Data:
     text_length: Positive = 16
     corrupt: Corruption = dataclasses.field(default=Corruption(), metadata=ADDED_LATER)
     tokenizer: str | None = dataclasses.field(default=None, metadata=ADDED_LATER)
-    lower_case: bool = dataclasses.field(default=True, metadata=ADDED_LATER)
+    lower_case: LowerCase = dataclasses.field(default="unicode", metadata=ADDED_LATER)
     sticky_eos: bool = dataclasses.field(default=True, metadata=ADDED_LATER)
+    pad: Pad = dataclasses.field(default="eos", metadata=ADDED_LATER)
     resize: Resize = dataclasses.field(default="bicubic", metadata=ADDED_LATER)
     flip: bool = dataclasses.field(default=False, metadata=ADDED_LATER)
     max_bad_share: Share = dataclasses.field(default=0.01, metadata=ADDED_LATER)

@@ -53,7 +53,8 @@ class Shape:
     """All that a compiled step depends on but the way to run it.
 
     cell: without what changes no array and no operation of its step: see `canonical`.
-    vocabulary, image_shape: of the data set.
+    vocabulary: number of pieces of the tokenizer.
+    image_shape: of one example of the data set.
     image_dtype: in which images reach the devices.
     slice: as `study.hardware` names it.
     chunk_examples: see `Execution`.
@@ -201,6 +202,7 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
     from study import aot
     from study.programs import program
     from study.sharding import bytes_per_device, mesh_over
+    from study.vocabulary import Vocabulary
 
     mesh = mesh_over(aot.devices(shape.slice))
     execution = Execution(slice=shape.slice, chunk_examples=shape.chunk_examples)
@@ -208,7 +210,8 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
     made = program(
         shape.cell,
         setting.of(execution),
-        shape.vocabulary,
+        # Which ids end and fill a text changes no array and no operation.
+        Vocabulary(shape.vocabulary, eos=1, pad=1),
         shape.image_shape,
         mesh,
         image_dtype=np.dtype(shape.image_dtype),

@@ -17,6 +17,7 @@ from study.data.images import scaled
 from study.evals.encode import Encoder
 from study.interop.embed import FrozenTowers
 from study.records import read_json
+from study.vocabulary import Vocabulary
 
 _BATCH = 256
 
@@ -53,8 +54,8 @@ class VitTower:
                 f"the cell {cell.id} trains no image tower: its images are cached already; "
                 "give one with a ViT"
             )
-        # A vocabulary is needed to build the module, not to run the image tower.
-        self._encoder = Encoder(cell.model, cell.data, 1, size=_BATCH)
+        # The module needs a vocabulary; the image tower does not use it.
+        self._encoder = Encoder(cell.model, cell.data, Vocabulary(1, eos=0, pad=0), size=_BATCH)
         self._params = self._encoder.place(params)
         self.size = cell.model.image.image_size
         self.channels = int(params["img"]["embedding"]["kernel"].shape[2])

@@ -24,6 +24,7 @@ from study.microbatch import GIB, fitting, room
 from study.optimizer import without_frozen
 from study.sharding import by_row, check, laid_out, replicated
 from study.step import State, initial_state, make_gradients, make_loop, make_step
+from study.vocabulary import Vocabulary
 
 PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
 
@@ -47,7 +48,7 @@ class Program:
 def program(
     cell: Cell,
     execution: Execution,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     image_shape: tuple[int, ...],
     mesh: Mesh,
     *,
@@ -82,7 +83,7 @@ def program(
 def compiled(
     cell: Cell,
     execution: Execution,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     image_shape: tuple[int, ...],
     mesh: Mesh,
     *,
@@ -112,7 +113,11 @@ def compiled(
 
 
 def initial(
-    cell: Cell, execution: Execution, vocabulary: int, image_shape: tuple[int, ...], mesh: Mesh
+    cell: Cell,
+    execution: Execution,
+    vocabulary: Vocabulary,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
 ) -> State:
     """`initial_state` of the cell, made where it will lie."""
     family = _family(cell)
@@ -132,7 +137,7 @@ def abstract_state(
 def noise(
     cell: Cell,
     execution: Execution,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     state: State,
     batches: dict[str, jax.Array],
     mesh: Mesh,
@@ -164,7 +169,7 @@ def _family(cell: Cell) -> Cell:
 
 def _state(
     family: Cell,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     image_shape: tuple[int, ...],
     mesh: Mesh,
     fsdp_mib: float | None,
@@ -183,7 +188,7 @@ def _state(
 @functools.lru_cache(maxsize=32)
 def _initial(
     family: Cell,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     image_shape: tuple[int, ...],
     mesh: Mesh,
     fsdp_mib: float | None,
@@ -196,7 +201,7 @@ def _initial(
 @functools.lru_cache(maxsize=32)
 def _program(
     family: Cell,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     piece: tuple[int, tuple[int, ...], np.dtype],
     mesh: Mesh,
     microbatch: int | None,
@@ -229,7 +234,7 @@ def _program(
 @functools.lru_cache(maxsize=32)
 def _noise(
     family: Cell,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     mesh: Mesh,
     microbatch: int | None,
     remat: bool,

@@ -18,6 +18,7 @@ from study.optimizer import global_norm, optimizer, schedule, without_frozen
 from study.sharding import by_row, laid_out
 from study.towers.dropout import example_keys
 from study.towers.two_towers import TwoTowers
+from study.vocabulary import Vocabulary
 
 Batch = dict[str, jax.Array]
 
@@ -93,7 +94,9 @@ class Metrics(NamedTuple):
 Step = Callable[[State, Batch], tuple[State, Metrics]]
 
 
-def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], seed: Any) -> State:
+def initial_state(
+    cell: Cell, vocabulary: Vocabulary, image_shape: tuple[int, ...], seed: Any
+) -> State:
     """Parameters and optimizer state at step 0, a function of the cell and its seed."""
     model = TwoTowers(cell, vocabulary)
     image = jnp.zeros((1, *image_shape))
@@ -106,7 +109,7 @@ def initial_state(cell: Cell, vocabulary: int, image_shape: tuple[int, ...], see
 
 def make_gradients(
     cell: Cell,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     mesh: Mesh | None = None,
     *,
     microbatch: int | None = None,
@@ -150,7 +153,7 @@ def make_gradients(
 
 def make_step(
     cell: Cell,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     mesh: Mesh | None = None,
     *,
     microbatch: int | None = None,

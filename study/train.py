@@ -114,7 +114,7 @@ class _Run:
         self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
         tokenizer = Tokenizer.of(self.dataset, cell.data)
         self.vocabulary = tokenizer.vocabulary
-        read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary, eos=tokenizer.eos)
+        read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary)
         self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
         self.meter = Meter(cell, channels=self.feed.image_shape[-1])
         stack.push(_close_after(self.meter.close))

@@ -295,7 +295,8 @@ def sizes(cell: Cell, execution: Execution) -> tuple[int, tuple[int, ...]]:
     if folder.is_dir():
         try:
             dataset = Dataset.open(folder)
-            channels, vocabulary = dataset.channels, Tokenizer.of(dataset, cell.data).vocabulary
+            channels = dataset.channels
+            vocabulary = Tokenizer.of(dataset, cell.data).vocabulary.size
         except DataError:
             pass
     if vocabulary is None:

@@ -16,7 +16,7 @@ FORBIDDEN = {
 }
 GROUND = (
     *("cell", "durations", "fields", "hardware", "host", "measures", "model", "pairs"),
-    *("places", "recipe", "records", "rows", "secrets"),
+    *("places", "recipe", "records", "rows", "secrets", "vocabulary"),
 )
 
 

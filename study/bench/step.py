@@ -37,8 +37,9 @@ from study.optimizer import schedule
 from study.programs import compiled, initial
 from study.sharding import by_row, mesh_over
 from study.towers.two_towers import TwoTowers
+from study.vocabulary import Vocabulary
 
-VOCABULARY = 1000
+VOCABULARY = Vocabulary(1000, eos=1, pad=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,7 @@ def _batches(cell: Cell, image_shape: tuple[int, ...], steps: int) -> dict[str, 
     rng = np.random.default_rng(0)
     image = rng.standard_normal((steps, cell.batch_size, *image_shape), np.float32)
     size = (steps, cell.batch_size, cell.data.text_length)
-    return {"image": image, "text": rng.integers(2, VOCABULARY, size, np.int32)}
+    return {"image": image, "text": rng.integers(2, VOCABULARY.size, size, np.int32)}
 
 
 def _difference(ours: Any, plain: Any, start: Any) -> float:

@@ -7,7 +7,8 @@ meet the same corrupted stream, on any number of hosts and after any restart.
 - **image**: uniform noise in [-1, 1] in place of each value. For cached embeddings, which have no
   pixels to corrupt, each coordinate is such noise: a direction that tells nothing of the text.
   (What a frozen tower would make of a noise image only that tower knows.)
-- **text**: uniform tokens, EOS excepted, in a uniform number from 1 to length - 1; then EOS.
+- **text**: uniform tokens, without EOS and padding, in a uniform number from 1 to length - 1; then
+  EOS and padding.
 - **alignment**: within a window of the stream (or of the data set, if drawn once for good) the
   exact share of the examples, drawn at random, hand their texts on in a ring of random order. The
   paper shuffles within the batch, which would make the data depend on the batch size.
@@ -25,17 +26,18 @@ from study.cell import Cell, Corruption
 from study.data import words
 from study.data.images import scaled
 from study.data.stream import ROUNDS, Read, Source, indices, permute
+from study.vocabulary import Vocabulary
 
 Batch = dict[str, np.ndarray]
 _IMAGE, _TEXT, _ALIGNMENT, _PIXELS, _LENGTH, _TOKENS = range(6)
 
 
-def reader(cell: Cell, *, vocabulary: int, eos: int) -> Read | None:
+def reader(cell: Cell, *, vocabulary: Vocabulary) -> Read | None:
     """How the cell's stream reads its source; None where nothing is corrupted."""
     corruption = cell.data.corrupt
     if corruption.nothing:
         return None
-    return Corruptor(corruption=corruption, seed=cell.seed, vocabulary=vocabulary, eos=eos).batch
+    return Corruptor(corruption=corruption, seed=cell.seed, vocabulary=vocabulary).batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,13 +45,12 @@ class Corruptor:
     """Reads batches and corrupts them.
 
     seed: the run's; it matters only where the corruption is redrawn at each visit.
-    vocabulary, eos: of the tokenizer.
+    vocabulary: of the tokenizer.
     """
 
     corruption: Corruption
     seed: int
-    vocabulary: int
-    eos: int
+    vocabulary: Vocabulary
 
     def batch(self, source: Source, position_N: np.ndarray, index_N: np.ndarray) -> Batch:
         """`source.batch(index_N)`, corrupted as at these positions of the stream."""
@@ -89,10 +90,16 @@ class Corruptor:
         return scaled(bytes_NxP).reshape(-1, *shape)
 
     def _tokens(self, where_N: np.ndarray, length: int) -> np.ndarray:
-        ids_NxL = _below(self.vocabulary - 1, words.counted(self._words(_TOKENS, where_N), length))
-        ids_NxL += ids_NxL >= self.eos
+        size, eos, pad = self.vocabulary
+        left_out = sorted({eos, pad})
+        words_NxL = words.counted(self._words(_TOKENS, where_N), length)
+        ids_NxL = _below(size - len(left_out), words_NxL)
+        for one in left_out:
+            ids_NxL += ids_NxL >= one
         kept_N = 1 + _below(max(1, length - 1), self._words(_LENGTH, where_N))
-        ids_NxL[np.arange(length) >= np.minimum(kept_N, length - 1)[:, None]] = self.eos
+        end_Nx1 = np.minimum(kept_N, length - 1)[:, None]
+        ids_NxL[np.arange(length) == end_Nx1] = eos
+        ids_NxL[np.arange(length) > end_Nx1] = pad
         return ids_NxL.astype(np.int32)
 
     def _partner(self, size: int, position_N: np.ndarray, index_N: np.ndarray) -> np.ndarray:

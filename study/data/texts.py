@@ -41,7 +41,7 @@ class Texts:
     @functools.cached_property
     def bad(self) -> dict[int, DamagedExample]:
         """The examples without a usable text, where all have been read."""
-        rows = np.flatnonzero(self.tokens_NxL[:, 0] == self.tokenizer.vocabulary)
+        rows = np.flatnonzero(self.tokens_NxL[:, 0] == self.tokenizer.vocabulary.size)
         return _damage(self._reader, rows) if len(rows) else {}
 
     def take(self, index_N: np.ndarray) -> np.ndarray:
@@ -72,14 +72,15 @@ class Texts:
 def tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
     """Tokens of all texts of a split, N x length, made once (the fingerprint covers the model).
 
-    A text that cannot be read is a row of `vocabulary`, which is no token.
+    A text that cannot be read is a row of the vocabulary's size, which is not an id.
     """
     tokenizer = Tokenizer.of(dataset, data)
-    small = tokenizer.vocabulary < 1 << 16
+    not_an_id = tokenizer.vocabulary.size
 
     def make() -> np.ndarray:
         reader = examples_of(dataset, split)
-        tokens_NxL = np.empty((len(reader), data.text_length), np.uint16 if small else np.int32)
+        kind = np.uint16 if not_an_id < 1 << 16 else np.int32
+        tokens_NxL = np.empty((len(reader), data.text_length), kind)
         for start in range(0, len(reader), _AT_ONCE):
             rows = range(start, min(start + _AT_ONCE, len(reader)))
             texts, bad = [], []
@@ -90,7 +91,7 @@ def tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
                     texts.append("")
                     bad.append(i)
             tokens_NxL[rows.start : rows.stop] = tokenizer(texts)
-            tokens_NxL[bad] = tokenizer.vocabulary
+            tokens_NxL[bad] = not_an_id
         return tokens_NxL
 
     name = f"tokens-{split}-{data.text_length}{tokenizer.options}"

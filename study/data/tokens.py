@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import string
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,9 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from study.cell import Data
+from study.cell import Data, LowerCase, Pad
 from study.data.dataset import HOW_TO_MEND, DataError, Dataset
+from study.vocabulary import Vocabulary
 
 PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
 _LONGEST_PIECE = 16
@@ -74,15 +76,23 @@ def _seeds(texts: list[str]) -> str:
 class Tokenizer:
     """`tokenizer(texts)` is int32 N x length of any SentencePiece model.
 
-    Each text is lower-cased, encoded, cut to length-1 pieces and filled up with EOS, so that the
-    last position, which the text tower reads, is EOS whatever the length ("sticky" EOS, as in
-    the paper's code base).
+    Each text is lower-cased, encoded, cut to length - 1 pieces, ended with EOS and filled up. The
+    text tower reads the last position, which is thus EOS or padding whatever the length ("sticky"
+    EOS, as in the paper's code base).
 
     Arguments:
+      lower_case: "ascii" is what the code base does; "unicode" lowers other capitals too.
       sticky_eos: else texts are cut to `length` pieces, so that a long one ends without EOS.
+      pad: what fills a text after its EOS: more "eos" (SigLIP), or the model's "pad" (SigLIP 2).
+
+    Attributes:
+      vocabulary: see `study.vocabulary.Vocabulary`.
+      options: what else than the model makes the tokens of a text, as part of a file name; empty
+        by default.
+      digest: names model and options.
 
     Raises:
-      DataError: a model that is missing, damaged or has no EOS.
+      DataError: a model that is missing or damaged, or has no EOS or no piece to pad with.
     """
 
     def __init__(
@@ -90,8 +100,9 @@ class Tokenizer:
         model: str | Path,
         length: int,
         *,
-        lower_case: bool = True,
+        lower_case: LowerCase = "unicode",
         sticky_eos: bool = True,
+        pad: Pad = "eos",
     ):
         path = Path(model)
         try:
@@ -107,16 +118,22 @@ class Tokenizer:
             if not data:
                 raise ValueError("empty file")
             self._pieces.LoadFromSerializedProto(data)
-            self.vocabulary = int(self._pieces.vocab_size())
-            self.eos = int(self._pieces.eos_id())
+            size, eos = int(self._pieces.vocab_size()), int(self._pieces.eos_id())
         except (RuntimeError, ValueError, OSError):
             raise DataError(
                 f"the tokenizer {path} is no SentencePiece model; {HOW_TO_MEND}"
             ) from None
-        if self.eos < 0:
+        if eos < 0:
             raise DataError(f"the tokenizer {path} has no EOS piece, which the text tower reads")
-        # What else than the model makes the tokens of a text; empty as the paper has it.
-        self.options = "-cased" * (not lower_case) + "-cut" * (not sticky_eos)
+        fill = eos if pad == "eos" else int(self._pieces.pad_id())
+        if fill < 0:
+            raise DataError(
+                f"the tokenizer {path} has no padding piece; set data.pad='eos', or take the "
+                "tokenizer that the checkpoint was trained with"
+            )
+        self.vocabulary = Vocabulary(size, eos=eos, pad=fill)
+        case = {"unicode": "", "ascii": "-ascii", False: "-cased"}[lower_case]
+        self.options = case + "-cut" * (not sticky_eos) + "-pad" * (pad == "pad")
         self.digest = hashlib.sha256(data).hexdigest() + self.options
 
     @classmethod
@@ -127,14 +144,30 @@ class Tokenizer:
           DataError: it is not in the data set's folder; see also `Tokenizer`.
         """
         model = dataset.folder / data.tokenizer if data.tokenizer else dataset.tokenizer
-        return cls(model, data.text_length, lower_case=data.lower_case, sticky_eos=data.sticky_eos)
+        return cls(
+            model,
+            data.text_length,
+            lower_case=data.lower_case,
+            sticky_eos=data.sticky_eos,
+            pad=data.pad,
+        )
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         places: dict[str, int] = {}
-        known = [text.lower() if self._lower_case else text for text in texts]
+        known = [_lower(text, self._lower_case) for text in texts]
         index_N = np.fromiter((places.setdefault(text, len(places)) for text in known), np.int64)
-        tokens_UxL = np.full((len(places), self.length), self.eos, np.int32)
+        tokens_UxL = np.full((len(places), self.length), self.vocabulary.pad, np.int32)
         for row_L, ids in zip(tokens_UxL, self._pieces.encode(list(places)), strict=True):
             kept = ids[: self._kept]
             row_L[: len(kept)] = kept
+            row_L[len(kept) : len(kept) + 1] = self.vocabulary.eos
         return tokens_UxL[index_N]
+
+
+_ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def _lower(text: str, case: LowerCase) -> str:
+    if case == "ascii":
+        return text.translate(_ASCII)
+    return text.lower() if case else text

@@ -22,6 +22,7 @@ from study.cell import CachedImage, Cell, Data, Model, Softmax
 from study.data.sources import Source
 from study.sharding import by_row, mesh_over, own_rows, replicated
 from study.towers.two_towers import TwoTowers
+from study.vocabulary import Vocabulary
 
 SIZE = 2048
 
@@ -42,7 +43,7 @@ class Encoder:
         self,
         model: Model,
         data: Data,
-        vocabulary: int,
+        vocabulary: Vocabulary,
         *,
         size: int = SIZE,
         mesh: Mesh | None = None,
@@ -116,6 +117,6 @@ def features(towers: TwoTowers, params: Any, image_BxHxWxC: jax.Array) -> jax.Ar
 
 
 @functools.lru_cache(maxsize=8)
-def encoder(model: Model, data: Data, vocabulary: int, size: int, mesh: Mesh) -> Encoder:
+def encoder(model: Model, data: Data, vocabulary: Vocabulary, size: int, mesh: Mesh) -> Encoder:
     """One `Encoder` for all cells of this process with the same towers, so compiled once."""
     return Encoder(model, data, vocabulary, size=size, mesh=mesh)

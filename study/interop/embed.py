@@ -23,6 +23,7 @@ from study.data.tokens import Tokenizer
 from study.evals.encode import Encoder
 from study.interop.describe import describe
 from study.interop.files import read, split
+from study.vocabulary import Vocabulary
 
 BATCH = 32
 
@@ -43,8 +44,10 @@ class FrozenTowers:
             self._params, image_size=image_size
         )
         self._vocabulary = vocabulary or 0
-        # A vocabulary is needed to build the module, not to run the image tower.
-        self._encoder = Encoder(self.model, Data(), vocabulary or 1, size=BATCH)
+        # The module needs a vocabulary; of its ids a transformer asks for none.
+        self._encoder = Encoder(
+            self.model, Data(), Vocabulary(vocabulary or 1, eos=0, pad=0), size=BATCH
+        )
         self._params = self._encoder.place(self._params)
 
     @property

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 
 from study.cell import TextAverage, TextTransformer
 from study.towers.transformer import Dtype, Encoder, Mlp, Rows
-
-# SentencePiece models of the paper pad with their end-of-sentence piece.
-EOS = 1
+from study.vocabulary import Vocabulary
 
 
 class TransformerText(nn.Module):
     """`text_BxL` to `BxE`: bidirectional encoder, last position, linear head.
 
-    The tokenizer's EOS is sticky, so the last position is always an EOS and sees all others.
+    The last position sees all others, whatever piece stands there: EOS or what fills short texts.
     """
 
     config: TextTransformer
@@ -44,10 +42,13 @@ class TransformerText(nn.Module):
 
 
 class AverageText(nn.Module):
-    """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head."""
+    """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head.
+
+    EOS and what fills short texts are left out of the mean.
+    """
 
     config: TextAverage
-    vocabulary: int
+    vocabulary: Vocabulary
     embed_dim: int
     dtype: Dtype = jnp.float32
 
@@ -55,8 +56,11 @@ class AverageText(nn.Module):
     def __call__(self, text_BxL: jax.Array, _keys_B: jax.Array | None = None) -> jax.Array:
         width = self.config.width
         init = nn.initializers.normal(width**-0.5)
-        table_VxW = self.param("embedding", init, (self.vocabulary, width))
-        mask_BxL = (text_BxL != EOS).astype(table_VxW.dtype)
+        table_VxW = self.param("embedding", init, (self.vocabulary.size, width))
+        is_word_BxL = text_BxL != self.vocabulary.eos
+        if self.vocabulary.pad != self.vocabulary.eos:
+            is_word_BxL &= text_BxL != self.vocabulary.pad
+        mask_BxL = is_word_BxL.astype(table_VxW.dtype)
         total_BxW = jnp.einsum("bl,blw->bw", mask_BxL, table_VxW[text_BxL])
         x_BxW = total_BxW / jnp.maximum(mask_BxL.sum(1, keepdims=True), 1)
         x_BxW = x_BxW * jnp.sqrt(jnp.asarray(width, x_BxW.dtype))

@@ -14,6 +14,7 @@ from study.hashing import mix
 from study.towers.image import ImageTower
 from study.towers.text import AverageText, TransformerText
 from study.towers.transformer import Rows
+from study.vocabulary import Vocabulary
 
 
 class TwoTowers(nn.Module):
@@ -25,7 +26,7 @@ class TwoTowers(nn.Module):
     """
 
     cell: Cell
-    vocabulary: int
+    vocabulary: Vocabulary
     remat: bool = False
     rows: Rows = None
 
@@ -37,7 +38,7 @@ class TwoTowers(nn.Module):
         match model.text:
             case TextTransformer():
                 self.txt: nn.Module = TransformerText(
-                    model.text, self.vocabulary, dim, dtype, self.remat, self.rows
+                    model.text, self.vocabulary.size, dim, dtype, self.remat, self.rows
                 )
             case TextAverage():
                 self.txt = AverageText(model.text, self.vocabulary, dim, dtype)

@@ -73,6 +73,17 @@ def test_an_id_is_computed_once_and_is_no_part_of_the_value(monkeypatch):
     assert other.id == from_dict(to_dict(other)).id != asked.id
 
 
+@pytest.mark.parametrize(("recorded", "value"), [(True, "unicode"), (False, False)])
+def test_old_records_of_lower_case_keep_their_meaning_and_id(recorded, value):
+    """They have true or false, from when there was one way to lower a text."""
+    values = to_dict(Cell(batch_size=512, loss=Softmax()))
+    values["data"]["lower_case"] = recorded
+    cell = from_dict(values)
+    assert cell.data.lower_case == value
+    ids = {"unicode": "b512-softmax-s0-66b99351", False: "b512-softmax-s0-588b75a6"}
+    assert cell.id == ids[value]
+
+
 def test_every_field_is_in_the_hash():
     base = CELLS[5]
     changes = {
@@ -84,6 +95,8 @@ def test_every_field_is_in_the_hash():
         "optimizer.warmup_percent": 6,
         "model.text.width": 64,
         "data.text_length": 8,
+        "data.lower_case": "ascii",
+        "data.pad": "pad",
         "budget.examples": 70_000,
     }
     ids = {replace(base, path, value).id for path, value in changes.items()}

@@ -93,9 +93,11 @@ from study import aot, fit
 from study.cell import Cell, Execution
 from study.programs import program
 from study.sharding import mesh_over
+from study.vocabulary import Vocabulary
 import jax
 execution = Execution(microbatch=2, remat=True, fsdp_mib=0.01)
-made = program(Cell(batch_size=4), execution, 50, (24, 24, 3), mesh_over(jax.devices()[:2]))
+vocabulary, mesh = Vocabulary(50, eos=1, pad=1), mesh_over(jax.devices()[:2])
+made = program(Cell(batch_size=4), execution, vocabulary, (24, 24, 3), mesh)
 jax.eval_shape(made.loop, *made.arguments)
 print(*(name for name in sys.modules if name.partition(".")[0] == "study"))
 """

@@ -26,8 +26,9 @@ from study.flops import step_flops
 from study.pairs import Groups, Negatives
 from study.step import initial_state, make_gradients, without_frozen
 from study.towers import transformer
+from study.vocabulary import Vocabulary
 
-VOCABULARY = 64
+VOCABULARY = Vocabulary(64, eos=1, pad=1)
 VIT = ViT(variant="S/16", image_size=64, depth=2)
 SIGLIP = Model(
     image=VIT,

@@ -16,9 +16,10 @@ from jax.sharding import PartitionSpec as P
 from study.cell import Cell, CellError, Model, Sigmoid, Softmax, TextTransformer, ViT, replace
 from study.microbatch import GIB, fitting, memory
 from study.step import initial_state, make_gradients
+from study.vocabulary import Vocabulary
 from tests.study.reference import mesh_of
 
-VOCABULARY, IMAGE = 50, (12, 12, 1)
+VOCABULARY, IMAGE = Vocabulary(50, eos=1, pad=1), (12, 12, 1)
 
 
 def cell(loss, batch_size=24) -> Cell:
@@ -29,7 +30,7 @@ def cell(loss, batch_size=24) -> Cell:
 def batch_of(size: int) -> dict[str, jax.Array]:
     rng = np.random.default_rng(0)
     image = rng.normal(size=(size, *IMAGE)).astype(np.float32)
-    text = rng.integers(1, VOCABULARY, size=(size, 16)).astype(np.int32)
+    text = rng.integers(1, VOCABULARY.size, size=(size, 16)).astype(np.int32)
     return {"image": jnp.asarray(image), "text": jnp.asarray(text)}
 
 

@@ -22,6 +22,7 @@ from study.optimizer import (
     without_frozen,
 )
 from study.step import initial_state
+from study.vocabulary import Vocabulary
 
 PARAMS = {
     "img": {"head": {"kernel": jnp.array([[4.0]])}},
@@ -242,7 +243,9 @@ def test_no_second_moment_of_a_deep_tower_is_factored_over_its_layers(variant, d
     """Scales and biases have a moment for each number, as in the code base's single blocks."""
     model = Model(image=ViT(variant=f"{variant}/14", image_size=28), text=TextAverage(width=8))
     deep = dataclasses.replace(cell(Adafactor), model=model)
-    state = jax.eval_shape(lambda: initial_state(deep, 50, (28, 28, 3), 0))
+    state = jax.eval_shape(
+        lambda: initial_state(deep, Vocabulary(50, eos=1, pad=1), (28, 28, 3), 0)
+    )
     leaves = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
     width = model.image.size.width
     moments = {

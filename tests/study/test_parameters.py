@@ -8,6 +8,7 @@ import pytest
 from study.cell import CachedImage, Cell, Model, Sigmoid, Softmax, TextAverage, TextTransformer, ViT
 from study.parameters import count
 from study.step import initial_state
+from study.vocabulary import Vocabulary
 
 CELLS = {
     "map": Model(),
@@ -24,5 +25,7 @@ def test_counted_parameters_are_those_of_the_built_model(model, loss):
     cell = Cell(model=model, loss=loss, batch_size=16)
     image = model.image
     shape = (image.dim,) if isinstance(image, CachedImage) else (image.image_size,) * 2 + (3,)
-    params = jax.eval_shape(lambda: initial_state(cell, 50, shape, 0)).params
+    params = jax.eval_shape(
+        lambda: initial_state(cell, Vocabulary(50, eos=1, pad=1), shape, 0)
+    ).params
     assert count(cell, 50) == sum(a.size for a in jax.tree.leaves(params))

@@ -27,9 +27,10 @@ from study.checkpoint import Checkpoints
 from study.durations import Budget
 from study.programs import compiled, initial, program
 from study.sharding import AXES, by_row, check, laid_out, mesh_over, own_rows
+from study.vocabulary import Vocabulary
 from tests.study.reference import mesh_of
 
-VOCABULARY, IMAGE, STEPS = 64, (12, 12, 1), 4
+VOCABULARY, IMAGE, STEPS = Vocabulary(64, eos=1, pad=1), (12, 12, 1), 4
 CELL = Cell(
     model=Model(
         image=ViT(variant="mu/6", depth=2, image_size=12, pool="gap"),
@@ -49,7 +50,7 @@ def batches(cell):
     rng = np.random.default_rng(0)
     size = (STEPS, cell.batch_size)
     image = rng.normal(size=(*size, *IMAGE)).astype(np.float32)
-    text = rng.integers(2, VOCABULARY, size=(*size, cell.data.text_length)).astype(np.int32)
+    text = rng.integers(2, VOCABULARY.size, size=(*size, cell.data.text_length)).astype(np.int32)
     return {"image": image, "text": text}
 
 

@@ -16,6 +16,7 @@ from study.towers.dropout import dropout, example_keys
 from study.towers.image import sincos2d
 from study.towers.text import TransformerText
 from study.towers.two_towers import TwoTowers
+from study.vocabulary import Vocabulary
 
 IMAGE = jnp.linspace(-1, 1, 3 * 24 * 24).reshape(3, 24, 24, 1)
 TEXT = jnp.array([[5, 6, 7, 1, 1, 1, 1, 1], [7, 6, 5, 1, 1, 1, 1, 1], [9, 1, 1, 1, 1, 1, 1, 1]])
@@ -26,7 +27,7 @@ def module(image=TWO, text=None, *, remat=False, vocabulary=50, loss=None, **mod
     text = text or TextTransformer(depth=2)
     model = Model(image=image, text=text, **{"embed_dim": 32} | model)
     cell = Cell(model=model, batch_size=16, **({"loss": loss} if loss else {}))
-    return TwoTowers(cell, vocabulary, remat)
+    return TwoTowers(cell, Vocabulary(vocabulary, eos=1, pad=1), remat)
 
 
 def shapes(towers, size, length, channels=3):

@@ -11,6 +11,8 @@ import pytest
 from study.cell import (
     CachedImage,
     Cell,
+    Data,
+    Execution,
     Model,
     Negatives,
     Sigmoid,
@@ -19,11 +21,17 @@ from study.cell import (
     TextTransformer,
     ViT,
 )
+from study.durations import Budget
+from study.evals.encode import encoder, own_devices
 from study.model import variant
+from study.programs import program
+from study.sharding import mesh_over
 from study.towers.image import PatchEmbedding
+from study.towers.text import AverageText
 from study.towers.two_towers import TwoTowers, initial_bias
+from study.vocabulary import Vocabulary
 
-VOCABULARY, LENGTH = 50, 8
+VOCABULARY, LENGTH = Vocabulary(50, eos=1, pad=1), 8
 TEXT = jnp.array([[5, 6, 7, 1, 1, 1, 1, 1], [7, 6, 5, 1, 1, 1, 1, 1], [9, 1, 1, 1, 1, 1, 1, 1]])
 IMAGE = jax.random.normal(jax.random.key(0), (3, 24, 24, 1))
 
@@ -77,6 +85,35 @@ def test_the_average_ignores_padding():
     _, short = model.apply(params, None, TEXT[:1, :4])
     _, long = model.apply(params, None, TEXT[:1])
     np.testing.assert_allclose(short, long, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("eos", "pad", "more"),
+    [(1, 1, [1] * 4), (2, 2, [2] * 4), (1, 0, [1, 0, 0, 0]), (2, 0, [2, 0, 0, 0])],
+)
+def test_the_average_is_of_words_alone_whatever_ends_and_fills_a_text(eos, pad, more):
+    """The ids are the tokenizer's: Llama's EOS is 2, and SigLIP 2 fills texts with PAD."""
+    tower = AverageText(TextAverage(width=16), Vocabulary(50, eos=eos, pad=pad), 8)
+    words = [7, 9, 3]
+    params = tower.init(jax.random.key(0), jnp.array([words]))
+    ends = [jnp.array([words + more[:n]]) for n in range(5)]
+    want, *rest = (tower.apply(params, text) for text in ends)
+    for got in rest:
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    for other in {0, 1, 2, 4} - {eos, pad}:
+        assert float(jnp.abs(tower.apply(params, jnp.array([[*words, other]])) - want).max()) > 1e-3
+
+
+def test_programs_of_tokenizers_with_other_ids_are_not_shared():
+    """As many pieces, but another EOS: the compiled step of one would be wrong for the other."""
+    cell = Cell(batch_size=8, model=Model(text=TextAverage(width=8)), budget=Budget(steps=2))
+    mesh = mesh_over(jax.devices()[:1])
+    vocabularies = [Vocabulary(50, eos=1, pad=1), Vocabulary(50, eos=2, pad=2)]
+    loops = [program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
+    again = program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop
+    assert again is loops[0] is not loops[1]
+    encoders = [encoder(cell.model, Data(), v, 8, own_devices()) for v in vocabularies]
+    assert encoders[0] is not encoders[1]
 
 
 def test_patch_embedding_is_the_convolution():

@@ -52,6 +52,7 @@ from study.sharding import mesh_over
 from study.step import initial_state
 from study.throughput import CLOCKED
 from study.train import Stopped, train
+from study.vocabulary import Vocabulary
 
 EVALS = (
     ZeroShot(split="val_font"),
@@ -186,9 +187,9 @@ def test_the_largest_seeds_train_to_the_end(tmp_path, small_glyphs, one_device):
 
 def test_a_seed_starts_from_the_same_parameters_as_ever():
     """As when seeds reached the devices as signed numbers."""
-    cell = dataclasses.replace(CELL, seed=7)
-    state = initial(cell, Execution(), 50, (16,), mesh_over(jax.devices()[:1]))
-    signed = jax.jit(functools.partial(initial_state, cell, 50, (16,)))(7)
+    cell, vocabulary = dataclasses.replace(CELL, seed=7), Vocabulary(50, eos=1, pad=1)
+    state = initial(cell, Execution(), vocabulary, (16,), mesh_over(jax.devices()[:1]))
+    signed = jax.jit(functools.partial(initial_state, cell, vocabulary, (16,)))(7)
     jax.tree.map(np.testing.assert_array_equal, state.params, signed.params)
     assert state.seed == signed.seed == 7
 

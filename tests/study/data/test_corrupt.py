@@ -11,8 +11,10 @@ from study.cell import CachedImage, Cell, Corruption, Data, Model, Sigmoid, Soft
 from study.data.corrupt import reader
 from study.data.sources import open_source
 from study.data.stream import ROUNDS, batches, indices, permute
+from study.vocabulary import Vocabulary
 
 SIZE, LENGTH, VOCABULARY, EOS = 960, 6, 50, 1
+PIECES = Vocabulary(VOCABULARY, eos=EOS, pad=EOS)
 
 
 class Numbered:
@@ -47,7 +49,7 @@ def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None)
         first_step=first // batch_size,
         chunks=[steps // 2, steps - steps // 2],
         rows=rows,
-        read=reader(c, vocabulary=VOCABULARY, eos=EOS),
+        read=reader(c, vocabulary=PIECES),
     )
     read = list(pieces)
     return {k: np.concatenate([p[k].reshape(-1, *p[k].shape[2:]) for p in read]) for k in read[0]}
@@ -105,8 +107,8 @@ def test_the_loss_does_not_matter():
 
 
 def test_without_corruption_nothing_stands_between():
-    assert reader(cell(), vocabulary=VOCABULARY, eos=EOS) is None
-    assert reader(cell(redraw=True, seed=3), vocabulary=VOCABULARY, eos=EOS) is None
+    assert reader(cell(), vocabulary=PIECES) is None
+    assert reader(cell(redraw=True, seed=3), vocabulary=PIECES) is None
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -248,12 +250,24 @@ def test_real_sources_are_corrupted_and_stay_as_they_were(embedded, image):
     c = cell(**ALL)
     dim = {"embed_dim": 16} if isinstance(image, CachedImage) else {}
     c = dataclasses.replace(c, model=Model(image=image, **dim))
-    got = reader(c, vocabulary=VOCABULARY, eos=EOS)(source, index, index)
+    got = reader(c, vocabulary=PIECES)(source, index, index)
     for name in before:
         changed = (got[name] != before[name]).reshape(len(index), -1).any(1).mean()
         assert 0.1 < changed < 0.6
         assert got[name].dtype == before[name].dtype
         np.testing.assert_array_equal(source.batch(index)[name], before[name])
+
+
+def test_random_texts_end_and_are_filled_as_texts_are():
+    """With padding of its own, a random text has one EOS, and no padding before it."""
+    c = cell(text=1.0)
+    index = np.arange(SIZE)
+    got = reader(c, vocabulary=Vocabulary(VOCABULARY, eos=1, pad=0))(Numbered(), index, index)
+    for row in got["text"].tolist():
+        end = row.index(1)
+        assert 1 <= end < LENGTH and 0 not in row[:end]
+        assert row[end + 1 :] == [0] * (LENGTH - 1 - end)
+    assert set(np.unique(got["text"])) == set(range(VOCABULARY))
 
 
 def test_old_ids_stay_and_corruption_is_in_the_id():

@@ -22,7 +22,7 @@ def test_eos_is_sticky_and_truncation_keeps_it(small, length):
     tokens_NxL = tokenizer(TEXTS)
     assert tokens_NxL.shape == (len(TEXTS), length)
     assert tokens_NxL.dtype == np.int32
-    assert tokenizer.eos == EOS == 1
+    assert tokenizer.vocabulary == (pieces.vocab_size(), EOS, EOS)
     for row_L, text in zip(tokens_NxL, TEXTS, strict=True):
         kept = pieces.encode(text.lower())[: length - 1]
         assert row_L.tolist() == kept + [EOS] * (length - len(kept))
@@ -84,7 +84,7 @@ def test_a_model_without_eos_is_refused(tmp_path):
 
 
 def test_options_are_what_they_say(small):
-    lower, cased = (Tokenizer(small.tokenizer, 16, lower_case=x) for x in (True, False))
+    lower, cased = (Tokenizer(small.tokenizer, 16, lower_case=x) for x in ("unicode", False))
     np.testing.assert_array_equal(lower(["LATIN"]), cased(["latin"]))
     assert (lower(["LATIN"]) != cased(["LATIN"])).any()
     sticky, cut = (Tokenizer(small.tokenizer, 4, sticky_eos=x) for x in (True, False))
@@ -93,6 +93,106 @@ def test_options_are_what_they_say(small):
     np.testing.assert_array_equal(sticky(long)[:, :3], cut(long)[:, :3])
     assert cut(long)[0, 3] != EOS == sticky(long)[0, 3]
     assert len({t.digest for t in (lower, cased, cut)}) == 3
+
+
+CAPTIONS = ("a photo of a cow on the beach", "münchen im juli", "γάτα στο σπίτι", "x y z 0 1 2 3")
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    """A model with the special pieces and options of Gemma's: pad 0, eos 1, bos 2, unk 3."""
+    path = tmp_path_factory.mktemp("gemma") / "tokenizer.model"
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS * 20),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=400,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())
+    return path
+
+
+def big_vision(pieces, text, length, *, sticky, fill):
+    """What the code base does to one text, from its own description (pp/ops_text.py).
+
+    EOS ends the pieces. Too many are cut, but for a sticky EOS; too few are filled up. SigLIP is
+    sticky and filled with 1, which is EOS; SigLIP 2 (`tok(..., eos="sticky")`) is sticky and filled
+    with the tokenizer's padding. Bytes other than A to Z are not lowered (`tf.strings.lower`).
+    """
+    small = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in text.encode()).decode()
+    ids = [*pieces.encode(small), pieces.eos_id()]
+    if len(ids) >= length:
+        return ids[: length - 1] + ids[-1:] if sticky else ids[:length]
+    return ids + [fill] * (length - len(ids))
+
+
+@pytest.mark.parametrize("pad", ["eos", "pad"])
+@pytest.mark.parametrize("sticky", [True, False])
+@pytest.mark.parametrize("length", [1, 5, 16, 64])
+def test_tokens_are_the_code_bases(gemma, length, sticky, pad):
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(gemma))
+    tokenizer = Tokenizer(gemma, length, lower_case="ascii", sticky_eos=sticky, pad=pad)
+    fill = {"eos": 1, "pad": 0}[pad]
+    assert tokenizer.vocabulary == (pieces.vocab_size(), 1, fill)
+    texts = ["", "a cow", "A Cow on the BEACH", "München im JULI", "ΓΆΤΑ ΣΤΟ ΣΠΊΤΙ", "cow " * 40]
+    want = [big_vision(pieces, text, length, sticky=sticky, fill=fill) for text in texts]
+    assert tokenizer(texts).tolist() == want
+
+
+def test_a_short_text_of_siglip_2_has_one_eos_and_ends_in_padding(gemma):
+    """Its text tower reads the last position, which is then padding and not EOS."""
+    (row,) = Tokenizer(gemma, 8, pad="pad")(["cow"]).tolist()
+    assert row.count(1) == 1 and row[row.index(1) + 1 :] == [0] * (7 - row.index(1)) != []
+    (row,) = Tokenizer(gemma, 8)(["cow"]).tolist()
+    assert 0 not in row and row[-1] == 1
+
+
+def test_ascii_lowers_a_to_z_and_unicode_all_capitals(gemma):
+    lower = {case: Tokenizer(gemma, 32, lower_case=case) for case in ("ascii", "unicode", False)}
+    for text, ascii_alone in (("A COW", True), ("MÜNCHEN", False), ("ΓΆΤΑ", False)):
+        rows = {case: tokenizer([text]).tolist() for case, tokenizer in lower.items()}
+        assert (rows["ascii"] == rows["unicode"]) == ascii_alone
+        assert rows["unicode"] == lower[False]([text.lower()]).tolist()
+    assert len({tokenizer.digest for tokenizer in lower.values()}) == 3
+
+
+def test_the_names_of_glyphs_are_ascii(small):
+    """So the published records, lowered as Unicode, have the tokens of the code base."""
+    texts = [text for split in small.splits for text in ShardReader.of(small, split).texts()]
+    assert texts and all(text.isascii() for text in texts)
+
+
+def test_a_model_without_padding_is_refused_where_it_is_asked_for(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c"] * 9),
+        model_writer=model,
+        vocab_size=20,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (tmp_path / "m").write_bytes(model.getvalue())
+    assert Tokenizer(tmp_path / "m", 16).vocabulary.pad == 2  # EOS of this model
+    with pytest.raises(DataError, match=r"no padding piece; set data.pad='eos'"):
+        Tokenizer(tmp_path / "m", 16, pad="pad")
+
+
+def test_tokens_of_other_options_are_kept_apart(copy):
+    dataset = Dataset.open(copy)
+    made = [tokens(dataset, "val_font", Data(pad=pad)) for pad in ("eos", "pad")]
+    assert (made[0] != made[1]).any()
+    np.testing.assert_array_equal(tokens(dataset, "val_font", Data()), made[0])
 
 
 def test_a_cell_may_bring_its_own_model(copy):

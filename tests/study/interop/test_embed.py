@@ -66,7 +66,7 @@ def test_a_folder_shards_and_an_array_of_the_same_images_give_the_same_rows(bv, 
 def test_texts_are_those_of_the_tokenizer_at_the_checkpoints_length(bv, study, small_glyphs):
     tokenizer = Dataset.open(small_glyphs).tokenizer
     tokens = Tokenizer(tokenizer, 5)
-    table = np.random.default_rng(0).normal(size=(tokens.vocabulary, 32)).astype(np.float32)
+    table = np.random.default_rng(0).normal(size=(tokens.vocabulary.size, 32)).astype(np.float32)
     bv.save("a.npz", bv.flat | {"txt/Embed_0/embedding": table})
     Path("texts.txt").write_bytes(
         "Latin small\u2028letter a\u0085\r\nGREEK CAPITAL LETTER OMEGA\n".encode()

@@ -12,6 +12,7 @@ from study.data.dataset import DataError
 from study.interop.files import read
 from study.interop.start import resized, start_from
 from study.towers.two_towers import TwoTowers
+from study.vocabulary import Vocabulary
 
 TWO = Model(image=ViT(variant="mu/8", depth=2), text=TextTransformer(depth=2), embed_dim=32)
 
@@ -21,7 +22,9 @@ def start(init, root, *, model=TWO, loss=None, channels=3, size=24, length=5):
     cell = Cell(model=model, batch_size=16, loss=loss or Sigmoid())
     image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     text = jax.ShapeDtypeStruct((1, length), np.int32)
-    like = jax.eval_shape(TwoTowers(cell, 50).init, jax.random.key(0), image, text)["params"]
+    like = jax.eval_shape(
+        TwoTowers(cell, Vocabulary(50, eos=1, pad=1)).init, jax.random.key(0), image, text
+    )["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), like)
     return params, *start_from(init, params, root)
