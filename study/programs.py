@@ -128,7 +128,11 @@ def initial(
 
 
 def abstract_state(
-    cell: Cell, execution: Execution, vocabulary: int, image_shape: tuple[int, ...], mesh: Mesh
+    cell: Cell,
+    execution: Execution,
+    vocabulary: Vocabulary,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
 ) -> State:
     """The shapes, types and shardings of the cell's state; takes no memory on the devices."""
     return _state(_family(cell), vocabulary, image_shape, mesh, execution.fsdp_mib)

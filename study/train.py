@@ -144,9 +144,7 @@ class _Run:
         else:
             self.state = initial(*program)
             if cell.model.init is not None:
-                params, self.start = start_from(
-                    cell.model.init, self.state.params, execution.data_root
-                )
+                params, self.start = start_from(cell, self.state.params, execution.data_root)
                 self.state = self.state._replace(params=self._placed(params))
         self.step = int(self.state.step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -72,6 +72,22 @@ def embed(
         str | None,
         typer.Option("--tokenizer", metavar="FILE", help="SentencePiece model, for --texts."),
     ] = None,
+    pad: Annotated[
+        Literal["eos", "pad"] | None,
+        typer.Option(
+            "--pad",
+            help="What fills a text after its EOS.  [default: as the checkpoint was trained: pad "
+            "for SigLIP 2, which has 256,000 pieces, else eos]",
+        ),
+    ] = None,
+    resize: Annotated[
+        Literal["bicubic", "bilinear"],
+        typer.Option(
+            "--resize",
+            help="Of images: bicubic with antialiasing, or bilinear without, as the paper's code "
+            "base has it.",
+        ),
+    ] = "bicubic",
     image_size: Annotated[
         int | None,
         typer.Option("--image-size", min=1, help="Pixels, if the checkpoint leaves it open."),
@@ -98,9 +114,12 @@ def embed(
         from sweeps import cli_embed  # imports jax
 
         if folder and checkpoint and not (images or texts or out):
-            print(cli_embed.cache(folder, checkpoint, image_size, force))
+            print(cli_embed.cache(folder, checkpoint, image_size, resize, force))
         else:
-            cli_embed.write(folder, checkpoint, images, texts, tokenizer, image_size, out)
+            cli_embed.write(
+                *(folder, checkpoint, images, texts, tokenizer),
+                *(pad, resize, image_size, out),
+            )
         return 0
     with Steps() as steps:
         name = descriptor.embed(
@@ -224,6 +243,14 @@ def embed_shards(
         ),
     ] = None,
     dim: Annotated[int, typer.Option("--dim", min=2, help="Width, without a checkpoint.")] = 96,
+    resize: Annotated[
+        Literal["bicubic", "bilinear"],
+        typer.Option(
+            "--resize",
+            help="Of images: bicubic with antialiasing, or bilinear without, as the paper's code "
+            "base has it.",
+        ),
+    ] = "bicubic",
     part: Annotated[
         str, typer.Option("--part", metavar="K/N", help="Only this part, for machine K of N.")
     ] = "1/1",
@@ -245,12 +272,15 @@ def embed_shards(
     from study.data import descriptor, embeddings
     from study.data.dataset import Dataset
     from study.data.embeddings import Tower
+    from sweeps.grid import StudyError
     from sweeps.report import Steps
 
     dataset, mine = Dataset.open(folder), _part(part)
     with Steps() as steps:
         tower: Tower
         if checkpoint is None:
+            if resize != "bicubic":
+                raise StudyError(f"--resize {resize}: give the --checkpoint of an image tower too")
             tower = descriptor.fit(dataset, dim=dim)
         else:
             from study.frozen import tower_of
@@ -260,6 +290,7 @@ def embed_shards(
             dataset,
             tower,
             out,
+            resize=resize,
             workers=workers,
             part=mine,
             max_bad_share=max_bad_share,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from study.cell import Pad, Resize
 from study.data import embeddings
 from study.data.dataset import Dataset
 from study.interop.embed import FrozenTowers
@@ -21,6 +22,8 @@ def write(
     images: str | None,
     texts: str | None,
     tokenizer: str | None,
+    pad: Pad | None,
+    resize: Resize,
     image_size: int | None,
     out: str | None,
 ) -> None:
@@ -42,9 +45,9 @@ def write(
     arrays = {}
     with Steps() as steps:
         if images:
-            arrays["zimg"] = towers.images(images, progress=steps)
+            arrays["zimg"] = towers.images(images, resize=resize, progress=steps)
     if texts:
-        arrays["ztxt"] = towers.texts(texts, tokenizer=tokenizer)
+        arrays["ztxt"] = towers.texts(texts, tokenizer=tokenizer, pad=pad)
     try:
         with written_whole(Path(out)) as stream:
             np.savez(stream, allow_pickle=False, **arrays)
@@ -54,10 +57,14 @@ def write(
     print(f"{out}: {shapes}")
 
 
-def cache(folder: str, checkpoint: str, image_size: int | None, force: bool = False) -> Path:
+def cache(
+    folder: str, checkpoint: str, image_size: int | None, resize: Resize, force: bool
+) -> Path:
     """Caches the image embeddings of a data set's splits under the checkpoint's name."""
     dataset = Dataset.open(folder)
     towers = FrozenTowers(checkpoint, image_size=image_size)
     name = split(checkpoint)[0].stem
     with Steps() as steps:
-        return embeddings.embed(dataset, towers, name, workers=1, force=force, progress=steps)
+        return embeddings.embed(
+            dataset, towers, name, resize=resize, workers=1, force=force, progress=steps
+        )

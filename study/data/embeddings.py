@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from study.cell import Resize
 from study.data import memo
 from study.data.dataset import DataError, Dataset, hashes_of
 from study.data.examples import examples_of_shard
@@ -55,6 +56,7 @@ def embed(
     tower: Tower,
     name: str,
     *,
+    resize: Resize = "bicubic",
     workers: int = 2,
     max_bad_share: float = 0.01,
     part: tuple[int, int] = (0, 1),
@@ -67,22 +69,31 @@ def embed(
     With workers > 1 the tower must be picklable.
 
     Arguments:
+      resize: how images get the tower's size (`study.data.images.decode`); tower.json records it.
       max_bad_share: of a split's images that may be unusable.
       part: (k, n): only every n-th shard from the k-th on, for one machine of n that write into
         one folder. The one that finds all shards written finishes the folder.
 
     Raises:
-      DataError: a damaged shard, too many unusable images, or a disk that is full or read-only.
+      DataError: the folder holds other embeddings and `force` is not set; a damaged shard, too
+        many unusable images, or a disk that is full or read-only.
     """
     folder = dataset.folder / "embeddings" / name
     about = {"name": name, "dim": tower.dim, "dataset_fingerprint": dataset.fingerprint}
-    about |= tower.about | {"layout": LAYOUT}
+    about |= tower.about | {"layout": LAYOUT, "resize": resize}
     about = json.loads(json.dumps(about))  # as it is read back: a tuple becomes a list
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _claim(folder, about, dataset, force)
         tasks = [
-            _Task(dataset=dataset, split=split.name, number=k, folder=folder, tower=tower)
+            _Task(
+                dataset=dataset,
+                split=split.name,
+                number=k,
+                folder=folder,
+                tower=tower,
+                resize=resize,
+            )
             for split in dataset.splits.values()
             for k in range(len(split.shards))
         ]
@@ -103,6 +114,8 @@ def embed(
 def _claim(folder: Path, about: dict[str, Any], dataset: Dataset, force: bool) -> None:
     """Marks the folder as that of embeddings `about`, unless it holds others."""
     begun = read_json(folder / BEGUN)
+    if begun is not None:
+        begun = {"resize": "bicubic"} | begun  # older folders do not name the only one there was
     if begun == about:
         return
     ours = _written(folder)
@@ -163,6 +176,7 @@ class _Task:
     number: int
     folder: Path
     tower: Tower
+    resize: Resize
 
     @property
     def out(self) -> Path:
@@ -186,7 +200,9 @@ def _embed_shard(task: _Task) -> None:
             range(start, min(start + _BATCH, len(reader)))
             for start in range(0, len(reader), _BATCH)
         ]
-        read = functools.partial(reader.usable, size=tower.size, channels=tower.channels)
+        read = functools.partial(
+            reader.usable, size=tower.size, channels=tower.channels, resize=task.resize
+        )
         coming = [ahead.submit(read, part) for part in parts[:1]]
         for k, part in enumerate(parts):
             images_NxHxWxC, errors = coming.pop().result()

@@ -86,7 +86,7 @@ class Reader(abc.ABC):
         return out_NxHxWxC
 
     def usable(
-        self, index_N: Iterable[int], *, size: int, channels: int
+        self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
     ) -> tuple[np.ndarray, dict[int, DamagedExample]]:
         """As `pixels`, but black where an image cannot be used, and why, by index."""
         index = [int(i) for i in index_N]
@@ -95,7 +95,9 @@ class Reader(abc.ABC):
         for row, i in enumerate(index):
             try:
                 data = self.image(i)
-                out_NxHxWxC[row] = self.decoded(i, data, size=size, channels=channels)
+                out_NxHxWxC[row] = self.decoded(
+                    i, data, size=size, channels=channels, resize=resize
+                )
             except DamagedExample as error:
                 errors[i] = error
         return out_NxHxWxC, errors

@@ -7,19 +7,32 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from study.cell import explain
+from study.cell import Pad, explain
 from study.data.dataset import DataError
 from study.interop.names import Tree
 from study.model import VARIANTS, Model, TextTransformer, ViT
 
+# The released checkpoints by the rows of their token embedding, with the tokenizer that it belongs
+# to and what their texts were filled with. The rows alone tell SigLIP 2 from SigLIP: its parameters
+# have the same names, and Hugging Face's config.json calls both "siglip".
+RELEASED: dict[int, tuple[str, Pad]] = {
+    32_000: ("SigLIP, C4 tokenizer", "eos"),
+    250_000: ("multilingual SigLIP, mC4 tokenizer", "eos"),
+    256_000: ("SigLIP 2, Gemma tokenizer", "pad"),
+}
+
 
 class Described(NamedTuple):
-    """A model, and what of its input its parameters fix; None for a tower that is not there."""
+    """A model, and what of its input its parameters fix; None for a tower that is not there.
+
+    pad: what texts were filled with; None if the vocabulary is not that of a released checkpoint.
+    """
 
     model: Model
     channels: int | None
     vocabulary: int | None
     text_length: int | None
+    pad: Pad | None
 
 
 def describe(params: Tree, *, image_size: int | None = None) -> Described:
@@ -41,7 +54,7 @@ def describe(params: Tree, *, image_size: int | None = None) -> Described:
 
 def _describe(params: Tree, image_size: int | None) -> Described:
     towers: dict[str, Any] = {}
-    channels = vocabulary = text_length = None
+    channels = vocabulary = text_length = pad = None
     dims = {}
     if "img" in params:
         img = params["img"]
@@ -55,11 +68,13 @@ def _describe(params: Tree, image_size: int | None) -> Described:
             variant=name, depth=depth, bottleneck=table_VxK.shape[1] if projected else None
         )
         vocabulary, text_length = len(table_VxK), txt["pos_embedding"].shape[1]
+        if vocabulary in RELEASED:
+            _, pad = RELEASED[vocabulary]
         dims["txt"] = txt["head"]["kernel"].shape[1]
     if len(set(dims.values())) != 1:
         raise DataError(f"the checkpoint's towers do not meet in one width: {dims or 'none'}")
     model = Model(**towers, embed_dim=dims.popitem()[1])
-    return Described(model, channels, vocabulary, text_length)
+    return Described(model, channels, vocabulary, text_length, pad)
 
 
 def _image(img: Tree, image_size: int | None) -> tuple[ViT, int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from study.cell import Data
+from study.cell import Data, Pad, Resize
 from study.data.dataset import FILE as DATASET_FILE
 from study.data.dataset import DataError, Dataset, read_lines
 from study.data.images import decode, scaled
@@ -31,7 +31,11 @@ BATCH = 32
 class FrozenTowers:
     """The towers of a checkpoint. As a `study.data.embeddings.Tower` it is its image tower.
 
-    image_size: in pixels, where the checkpoint does not say it.
+    Arguments:
+      image_size: in pixels, where the checkpoint does not say it.
+
+    Attributes:
+      pad: what the texts of a released checkpoint were filled with, else None.
 
     Raises:
       DataError: a file that cannot be read, or of no model that we know.
@@ -40,7 +44,7 @@ class FrozenTowers:
     def __init__(self, spec: str | Path, *, image_size: int | None = None):
         # A tower alone comes without t, which the module asks for and an embedding does not use.
         self._spec, self._params = spec, {"t": np.zeros(1, np.float32)} | read(spec)
-        self.model, self._channels, vocabulary, self.text_length = describe(
+        self.model, self._channels, vocabulary, self.text_length, self.pad = describe(
             self._params, image_size=image_size
         )
         self._vocabulary = vocabulary or 0
@@ -86,15 +90,18 @@ class FrozenTowers:
             images_NxHxWxC = scaled(images_NxHxWxC)
         return self._encoder.image(self._params, images_NxHxWxC.astype(np.float32))
 
-    def images(self, source: str | Path, *, progress: Progress = quiet) -> np.ndarray:
+    def images(
+        self, source: str | Path, *, resize: Resize = "bicubic", progress: Progress = quiet
+    ) -> np.ndarray:
         """Unit rows of all images of a source, in its order.
 
         Arguments:
           source: a folder of images (by name), a webdataset tar, a folder of such tars (by
             name), or a `.npy` of uint8 or of floats in [-1, 1]. Images of another size than the
-            tower's are resized (bicubic, antialiased, to a square).
+            tower's are resized to a square.
+          resize: how; see `study.data.images.decode`.
         """
-        count, part = _images(Path(source), size=self.size, channels=self.channels)
+        count, part = _images(Path(source), size=self.size, channels=self.channels, resize=resize)
         rows = []
         for start in range(0, count, BATCH):
             stop = min(start + BATCH, count)
@@ -102,17 +109,27 @@ class FrozenTowers:
             progress("images", stop, count)
         return np.concatenate(rows)
 
-    def texts(self, source: str | Path, *, tokenizer: str | Path | None = None) -> np.ndarray:
+    def texts(
+        self,
+        source: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        pad: Pad | None = None,
+    ) -> np.ndarray:
         """Unit rows of all texts of a source, in its order.
+
+        Texts become tokens as in the code base: A to Z lowered, one EOS, then padding.
 
         Arguments:
           source: UTF-8, one text on each line, or a `.npy` of tokens N x L.
           tokenizer: the SentencePiece model, for a source of texts.
+          pad: what fills a text after its EOS; None is what the checkpoint was trained with, and
+            "eos" for one that is not a released checkpoint.
         """
         if "txt" not in self._params:
             raise DataError(f"{self._spec} has no text tower")
         assert self.text_length is not None
-        tokens_NxL = _tokens(Path(source), tokenizer, self.text_length)
+        tokens_NxL = _tokens(Path(source), tokenizer, self.text_length, pad or self.pad or "eos")
         length, most = tokens_NxL.shape[1], int(tokens_NxL.max())
         if length != self.text_length or tokens_NxL.min() < 0 or most >= self._vocabulary:
             raise DataError(
@@ -122,7 +139,9 @@ class FrozenTowers:
         return self._encoder.text(self._params, tokens_NxL)
 
 
-def _images(source: Path, *, size: int, channels: int) -> tuple[int, Callable[[range], np.ndarray]]:
+def _images(
+    source: Path, *, size: int, channels: int, resize: Resize
+) -> tuple[int, Callable[[range], np.ndarray]]:
     """How many images there are, and a function that gives those of a range."""
     if source.suffix == ".npy":
         array = _array(source)
@@ -135,7 +154,9 @@ def _images(source: Path, *, size: int, channels: int) -> tuple[int, Callable[[r
         shards = [source] if source.suffix == ".tar" else sorted(source.glob("*.tar"))
     if shards:
         reader = ShardReader(shards)
-        return len(reader), lambda rows: reader.pixels(rows, size=size, channels=channels)
+        return len(reader), lambda rows: reader.pixels(
+            rows, size=size, channels=channels, resize=resize
+        )
     paths = sorted(p for p in _listed(source) if p.suffix.lower().lstrip(".") in IMAGE_NAMES)
     if not paths:
         raise DataError(
@@ -144,19 +165,19 @@ def _images(source: Path, *, size: int, channels: int) -> tuple[int, Callable[[r
         )
 
     def pixels(rows: range) -> np.ndarray:
-        return np.stack([_decoded(paths[i], size, channels) for i in rows])
+        return np.stack([_decoded(paths[i], size, channels, resize) for i in rows])
 
     return len(paths), pixels
 
 
-def _decoded(path: Path, size: int, channels: int) -> np.ndarray:
+def _decoded(path: Path, size: int, channels: int, resize: Resize) -> np.ndarray:
     try:
-        return decode(path.read_bytes(), size=size, channels=channels)
+        return decode(path.read_bytes(), size=size, channels=channels, resize=resize)
     except Exception as error:  # PIL raises many kinds, SyntaxError among them
         raise DataError(f"{path} does not decode ({error}); remove or replace it") from None
 
 
-def _tokens(source: Path, tokenizer: str | Path | None, length: int) -> np.ndarray:
+def _tokens(source: Path, tokenizer: str | Path | None, length: int, pad: Pad) -> np.ndarray:
     if source.suffix == ".npy":
         tokens_NxL = _array(source)
         if tokens_NxL.ndim != 2 or tokens_NxL.dtype.kind not in "iu" or not tokens_NxL.size:
@@ -170,7 +191,7 @@ def _tokens(source: Path, tokenizer: str | Path | None, length: int) -> np.ndarr
         raise DataError(f"{source}: {error.strerror}; give a file of UTF-8 text") from None
     if not lines:
         raise DataError(f"{source} has no text; write one on each line")
-    return Tokenizer(tokenizer, length)(lines)
+    return Tokenizer(tokenizer, length, lower_case="ascii", pad=pad)(lines)
 
 
 def _array(path: Path) -> np.ndarray:

@@ -11,7 +11,9 @@ import numpy as np
 import scipy.ndimage
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from study.cell import Cell
 from study.data.dataset import DataError
+from study.interop.describe import RELEASED
 from study.interop.files import read, split
 
 _SHOWN = 3
@@ -19,19 +21,22 @@ _SHOWN = 3
 _OPTIONAL = "img/head/"
 
 
-def start_from(spec: str, params: Any, root: str | Path) -> tuple[Any, dict[str, Any]]:
-    """`params` with those of the checkpoint in place, and a note of it for the record.
+def start_from(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str, Any]]:
+    """`params` with those of the checkpoint `cell.model.init` in place, and a note for the record.
 
     Parts that the checkpoint or the model does not have stay as they are, and so does an image
     head that only the model has. The image's position embeddings are resized to its patches.
 
     Arguments:
-      spec: `Model.init`; a relative path starts at `root`.
       params: the parameters of the whole model at their random start.
+      root: where a relative path starts.
 
     Raises:
-      DataError: one line that says which parameters are missing, unexpected or of another shape.
+      DataError: one line that says which parameters are missing, unexpected or of another shape,
+        or which setting of the cell contradicts the checkpoint.
     """
+    spec = cell.model.init
+    assert spec is not None
     path = Path(root) / split(spec)[0]
     found = read(str(Path(root) / spec))
     both = {part: value for part, value in found.items() if part in params}
@@ -63,14 +68,48 @@ def start_from(spec: str, params: Any, root: str | Path) -> tuple[Any, dict[str,
     ]
     if wrong:
         raise DataError(f"model.init: {path} does not fit the cell's model; {'; '.join(wrong)}")
+    _check_settings(cell, path, both)
     flat = flatten_dict(dict(params), sep="/")
     flat |= {k: np.asarray(v, want[k].dtype) for k, v in have.items()}
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     fresh = sorted({k.split("/")[0] for k in flat} - both.keys())
     fresh += [_OPTIONAL.rstrip("/")] if any(k in want and k not in have for k in flat) else []
-    about = {"file": spec, "sha256": digest, "loaded": sorted(both), "random": fresh}
+    about: dict[str, Any] = {
+        "file": spec,
+        "sha256": digest,
+        "loaded": sorted(both),
+        "random": fresh,
+    }
+    if "txt" in both:
+        about["tokens"] = {"pieces": _pieces(both), "pad": cell.data.pad}
     return unflatten_dict(flat, sep="/"), about
+
+
+def _check_settings(cell: Cell, path: Path, loaded: dict[str, Any]) -> None:
+    """Refuses settings of the cell that the loaded parameters contradict or replace."""
+    if "txt" in loaded and _pieces(loaded) in RELEASED:
+        pieces = _pieces(loaded)
+        name, pad = RELEASED[pieces]
+        if cell.data.pad != pad:
+            raise DataError(
+                f"data.pad: {cell.data.pad!r} does not fit model.init: {path} is of {name} "
+                f"({pieces:,} pieces), trained on texts filled with "
+                f"{'EOS' if pad == 'eos' else 'padding'}; set data.pad={pad!r}"
+            )
+    for name in sorted({"t", "b"} & loaded.keys()):
+        field = f"{name}_init"
+        value, default = getattr(cell.loss, field), type(cell.loss).__dataclass_fields__[field]
+        if value != default.default:
+            raise DataError(
+                f"loss.{field}: {value!r} has no effect, because {path} holds {name}; leave it "
+                f"out, or start from the towers alone (model.init='FILE:img' or 'FILE:txt')"
+            )
+
+
+def _pieces(loaded: dict[str, Any]) -> int:
+    """Rows of the loaded token embedding."""
+    return len(loaded["txt"]["Embed_0"]["embedding"])
 
 
 def resized(posemb_1xLxW: np.ndarray, length: int) -> np.ndarray:

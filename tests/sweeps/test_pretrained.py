@@ -39,7 +39,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
     dataset = Dataset.open(small_glyphs)
     vocabulary = Tokenizer.of(dataset, cell.data).vocabulary
     random = initial_state(cell, vocabulary, (24, 24, 1), cell.seed).params
-    started, about = start_from(cell.model.init, random, root)
+    started, about = start_from(cell, random, root)
     assert about["loaded"] == ["img"] and set(about["random"]) >= {"txt", "t", "b"}
     kernel = ("embedding", "kernel")
     theirs, ours = started["img"], random["img"]

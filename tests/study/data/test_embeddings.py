@@ -65,6 +65,46 @@ def test_lda_finds_the_direction_that_separates():
     assert spread_F[2] > 10 * spread_F[:2].max()
 
 
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """A tower of a size that images must be resized to: its embedding is their pixels."""
+
+    size: int = 10
+    channels: int = 1
+    dim: int = 100
+    about: dict = dataclasses.field(default_factory=lambda: {"tower": "pixels"})
+
+    def __call__(self, images_NxHxWxC):
+        return images_NxHxWxC.reshape(-1, self.dim).astype(np.float32)
+
+
+def test_the_resize_is_used_and_recorded(copy):
+    dataset = Dataset.open(copy)
+    reader = ShardReader.of(dataset, "val_font")
+    for how, options in (("bicubic", {}), ("bilinear", {"resize": "bilinear"})):
+        embed(dataset, Pixels(), how, workers=1, **options)
+        cache = CachedEmbeddings.open(dataset, how, "val_font")
+        assert cache.about["resize"] == how
+        want = reader.pixels(range(5), size=10, channels=1, resize=how).reshape(5, -1)
+        np.testing.assert_array_equal(cache.take(np.arange(5)), want)
+    files = sorted((dataset.folder / "embeddings" / "bicubic").glob("*.npy"))
+    assert all(f.read_bytes() != (f.parents[1] / "bilinear" / f.name).read_bytes() for f in files)
+
+
+def test_embeddings_begun_before_there_was_a_choice_go_on(copy):
+    """Their begun.json says nothing of the resize, which was bicubic: no shard is made again."""
+    dataset = Dataset.open(copy)
+    folder = embed(dataset, Pixels(), "old", workers=1, part=(0, 2))
+    begun = json.loads((folder / cached.BEGUN).read_text())
+    assert begun.pop("resize") == "bicubic"
+    (folder / cached.BEGUN).write_text(json.dumps(begun))
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
+    assert times
+    embed(dataset, Pixels(), "old", workers=1)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert CachedEmbeddings.open(dataset, "old", "train").about["resize"] == "bicubic"
+
+
 def test_an_image_without_any_ink_has_an_embedding(tower):
     z_NxE = tower(np.zeros((2, 24, 24, 1), np.uint8))
     np.testing.assert_allclose(np.linalg.norm(z_NxE, axis=1), 1, atol=1e-5)

@@ -11,6 +11,7 @@ from study.data.dataset import DataError, Dataset
 from study.data.shards import ShardReader
 from study.data.texts import tokens
 from study.data.tokens import EOS, Tokenizer, train_tokenizer
+from tests.study.gemma import code_base_tokens, write_model
 
 TEXTS = ["", "a", "LATIN SMALL LETTER A WITH GRAVE", "漢字", "LATIN " * 40, "  a  b "]
 
@@ -95,46 +96,9 @@ def test_options_are_what_they_say(small):
     assert len({t.digest for t in (lower, cased, cut)}) == 3
 
 
-CAPTIONS = ("a photo of a cow on the beach", "münchen im juli", "γάτα στο σπίτι", "x y z 0 1 2 3")
-
-
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory):
-    """A model with the special pieces and options of Gemma's: pad 0, eos 1, bos 2, unk 3."""
-    path = tmp_path_factory.mktemp("gemma") / "tokenizer.model"
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CAPTIONS * 20),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=400,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        minloglevel=2,
-    )
-    path.write_bytes(model.getvalue())
-    return path
-
-
-def big_vision(pieces, text, length, *, sticky, fill):
-    """What the code base does to one text, from its own description (pp/ops_text.py).
-
-    EOS ends the pieces. Too many are cut, but for a sticky EOS; too few are filled up. SigLIP is
-    sticky and filled with 1, which is EOS; SigLIP 2 (`tok(..., eos="sticky")`) is sticky and filled
-    with the tokenizer's padding. Bytes other than A to Z are not lowered (`tf.strings.lower`).
-    """
-    small = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in text.encode()).decode()
-    ids = [*pieces.encode(small), pieces.eos_id()]
-    if len(ids) >= length:
-        return ids[: length - 1] + ids[-1:] if sticky else ids[:length]
-    return ids + [fill] * (length - len(ids))
+    return write_model(tmp_path_factory.mktemp("gemma") / "tokenizer.model")
 
 
 @pytest.mark.parametrize("pad", ["eos", "pad"])
@@ -146,7 +110,7 @@ def test_tokens_are_the_code_bases(gemma, length, sticky, pad):
     fill = {"eos": 1, "pad": 0}[pad]
     assert tokenizer.vocabulary == (pieces.vocab_size(), 1, fill)
     texts = ["", "a cow", "A Cow on the BEACH", "München im JULI", "ΓΆΤΑ ΣΤΟ ΣΠΊΤΙ", "cow " * 40]
-    want = [big_vision(pieces, text, length, sticky=sticky, fill=fill) for text in texts]
+    want = [code_base_tokens(pieces, text, length, sticky=sticky, fill=fill) for text in texts]
     assert tokenizer(texts).tolist() == want
 
 

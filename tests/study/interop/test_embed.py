@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 from PIL import Image
 
 from study.data.dataset import Dataset
 from study.data.embeddings import CachedEmbeddings
+from study.data.images import decode
 from study.data.shards import ShardReader, write_shard
 from study.data.tokens import Tokenizer
 from study.interop.embed import FrozenTowers
 from sweeps import cli
+from tests.study.gemma import code_base_tokens, write_model
 
 
 @pytest.fixture
@@ -80,6 +83,51 @@ def test_texts_are_those_of_the_tokenizer_at_the_checkpoints_length(bv, study, s
     with np.load("o.npz") as mine, np.load("t.npz") as same:
         assert (set(mine.files), set(same.files)) == ({"zimg", "ztxt"}, {"ztxt"})
         np.testing.assert_array_equal(mine["ztxt"], same["ztxt"])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "args", "fill"),
+    [
+        (256_000, (), 0),  # SigLIP 2
+        (32_000, (), 1),
+        (500, (), 1),
+        (500, ("--pad", "pad"), 0),
+        (256_000, ("--pad", "eos"), 1),
+    ],
+)
+def test_texts_are_filled_as_the_checkpoint_was_trained(bv, study, tmp_path, pieces, args, fill):
+    """SigLIP 2 reads padding in the last position. It is known by its 256,000 pieces."""
+    rng = np.random.default_rng(0)
+    table = np.zeros((pieces, 32), np.float32)
+    table[:500] = rng.normal(size=(min(pieces, 500), 32))
+    bv.save("a.npz", bv.flat | {"txt/Embed_0/embedding": table})
+    model = write_model(tmp_path / "gemma.model")
+    pieces_of = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    texts = ["cow", "ein BILD", "ÄÖ"]
+    Path("texts.txt").write_text("\n".join(texts) + "\n")
+    rows = [code_base_tokens(pieces_of, text, 5, sticky=True, fill=fill) for text in texts]
+    np.save("tokens.npy", np.array(rows, np.int32))
+    files = ("--texts", "texts.txt", "--tokenizer", model, "--out", "mine.npz")
+    assert study("--checkpoint", "a.npz:txt", *files, *args)[0] == 0
+    assert study("--checkpoint", "a.npz:txt", "--texts", "tokens.npy", "--out", "bv.npz")[0] == 0
+    with np.load("mine.npz") as mine, np.load("bv.npz") as want:
+        np.testing.assert_array_equal(mine["ztxt"], want["ztxt"])
+    assert len({tuple(row) for row in rows}) == len(rows) and rows[0][-1] == fill
+
+
+def test_images_of_another_size_are_resized_as_asked(bv, study, tmp_path):
+    bv.save("a.npz")
+    (tmp_path / "folder").mkdir()
+    large = np.random.default_rng(0).integers(0, 256, (2, 61, 47, 3), np.uint8)
+    for i, pixels in enumerate(large):
+        (tmp_path / "folder" / f"{i}.png").write_bytes(png(pixels))
+    towers = FrozenTowers("a.npz")
+    for how in ("bicubic", "bilinear"):
+        images = [decode(png(pixels), size=24, channels=3, resize=how) for pixels in large]
+        run = ("--checkpoint", "a.npz", "--images", "folder", "--out", f"{how}.npz")
+        assert study(*run, *(() if how == "bicubic" else ("--resize", how)))[0] == 0
+        with np.load(f"{how}.npz") as out:
+            np.testing.assert_array_equal(out["zimg"], towers(np.stack(images)))
 
 
 def test_a_data_sets_images_are_cached_for_siglit(bv, study, small_glyphs):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 import scipy.ndimage
 
-from study.cell import Cell, Model, Sigmoid, Softmax, TextTransformer, ViT
+from study.cell import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.data.dataset import DataError
 from study.interop.files import read
 from study.interop.start import resized, start_from
@@ -17,17 +19,18 @@ from study.vocabulary import Vocabulary
 TWO = Model(image=ViT(variant="mu/8", depth=2), text=TextTransformer(depth=2), embed_dim=32)
 
 
-def start(init, root, *, model=TWO, loss=None, channels=3, size=24, length=5):
+def start(init, root, *, model=TWO, loss=None, channels=3, size=24, length=5, data=None, pieces=50):
     """Parameters of a cell's model before and after, and the note of it."""
-    cell = Cell(model=model, batch_size=16, loss=loss or Sigmoid())
+    model = dataclasses.replace(model, init=init)
+    cell = Cell(model=model, batch_size=16, loss=loss or Sigmoid(), data=data or Data())
     image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     text = jax.ShapeDtypeStruct((1, length), np.int32)
     like = jax.eval_shape(
-        TwoTowers(cell, Vocabulary(50, eos=1, pad=1)).init, jax.random.key(0), image, text
+        TwoTowers(cell, Vocabulary(pieces, eos=1, pad=1)).init, jax.random.key(0), image, text
     )["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), like)
-    return params, *start_from(init, params, root)
+    return params, *start_from(cell, params, root)
 
 
 def equal(a, b):
@@ -69,6 +72,53 @@ def test_a_new_image_head_may_stay_random(bv, tmp_path):
     before, params, about = start("a.npz:img", tmp_path, model=wide)
     equal(params["img"]["head"], before["img"]["head"])
     assert "img/head" in about["random"]
+
+
+def with_pieces(bv, path, pieces):
+    """The checkpoint with a token embedding of that many rows."""
+    bv.save(path, bv.flat | {"txt/Embed_0/embedding": np.zeros((pieces, 32), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "pad", "said"),
+    [
+        (256_000, "eos", "SigLIP 2, Gemma tokenizer (256,000 pieces).*set data.pad='pad'"),
+        (32_000, "pad", "SigLIP, C4 tokenizer (32,000 pieces).*set data.pad='eos'"),
+        (250_000, "pad", "multilingual SigLIP.*250,000 pieces.*set data.pad='eos'"),
+    ],
+)
+def test_texts_are_filled_as_the_checkpoints_were(bv, tmp_path, pieces, pad, said):
+    with_pieces(bv, tmp_path / "a.npz", pieces)
+    said = said.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(DataError, match=rf"^data.pad: '{pad}' does not fit .*a.npz .*{said}"):
+        start("a.npz:txt", tmp_path, pieces=pieces, data=Data(pad=pad))
+    right = {"eos": "pad", "pad": "eos"}[pad]
+    _, _, about = start("a.npz:txt", tmp_path, pieces=pieces, data=Data(pad=right))
+    assert about["tokens"] == {"pieces": pieces, "pad": right}
+    _, _, about = start("a.npz:img", tmp_path, pieces=pieces, data=Data(pad=pad))
+    assert "tokens" not in about
+
+
+def test_any_padding_suits_a_vocabulary_that_is_nobodys(bv, tmp_path):
+    bv.save(tmp_path / "a.npz")
+    for pad in ("eos", "pad"):
+        assert start("a.npz", tmp_path, data=Data(pad=pad))[2]["tokens"]["pad"] == pad
+
+
+@pytest.mark.parametrize(
+    ("loss", "field"),
+    [
+        (Sigmoid(t_init=5.0), "loss.t_init: 5.0"),
+        (Softmax(t_init=1.0), "loss.t_init: 1.0"),
+        (Sigmoid(b_init="prior"), "loss.b_init: 'prior'"),
+    ],
+)
+def test_a_start_that_the_checkpoint_replaces_is_refused(bv, tmp_path, loss, field):
+    bv.save(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=rf"^{field} has no effect, because .*a.npz holds [tb]"):
+        start("a.npz", tmp_path, loss=loss)
+    start("a.npz:txt", tmp_path, loss=loss)
+    start("a.npz", tmp_path, loss=Sigmoid(b_init=None))
 
 
 @pytest.mark.parametrize(
