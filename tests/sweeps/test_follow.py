@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -150,16 +151,23 @@ def test_a_cell_that_never_started_with_nobody_to_start_it(study, folder):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_ctrl_c_ends_it_with_one_line(verb, folder, wait_for):
-    with Lease.acquire(folder / CELL.id / LEASE):
-        command = [sys.executable, "-m", "sweeps.cli", *VERBS[verb]]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline()  # it shows something, so it is at work
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+def test_ctrl_c_ends_it_with_one_line(verb, folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeps.cli", *VERBS[verb]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start what runs in the background with the signal ignored, tests too.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    with process, Lease.acquire(folder / CELL.id / LEASE):
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()  # it shows something, so it is at work
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert (out, err.count("\n")) == ("", 1)
     assert "no longer" in err
