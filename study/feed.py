@@ -60,6 +60,15 @@ class Feed:
         for length, arrays in zip(lengths, stream, strict=True):
             yield length, self._to_devices(arrays, self.chunk)
 
+    def resume(self, step: int, replaced: int) -> None:
+        """Goes on at `step`, before which `replaced` examples of all processes stood in.
+
+        Of several processes each judges its own rows, and takes an equal part of what was before.
+        """
+        self.replaced = replaced if jax.process_index() == 0 else 0
+        share = 1 / jax.process_count()
+        self._source.stand_ins.resume(step * self._cell.batch_size * share, replaced * share)
+
     def beyond(self, step: int, count: int) -> dict[str, jax.Array]:
         """`count` batches of the stream that the run itself never takes, others at each step."""
         first = self._cell.steps + step * count

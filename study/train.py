@@ -138,8 +138,8 @@ class _Run:
         restored = self.checkpoints.restore(abstract_state(*program))
         if restored is not None:
             self.state: State = restored.state
+            self.feed.resume(int(self.state.step), restored.metadata.get(REPLACED, 0))
             if self.primary:
-                self.feed.replaced = restored.metadata.get(REPLACED, 0)
                 self.start = (read_json(self.record.folder / CELL) or {}).get("start")
         else:
             self.state = initial(*program)

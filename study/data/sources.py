@@ -47,9 +47,8 @@ class EmbeddedSource:
         self.stand_ins = StandIns(
             size=self.size, max_share=data.max_bad_share, what=f"{dataset.name}, {split}"
         )
-        self.stand_ins.seen(self.size)
         bad = {i: DamagedExample(why) for i, why in self._cache.bad.items()}
-        self.stand_ins.note(bad)
+        self.stand_ins.note_all(bad)
         small = 4 * self.size * image.dim <= memo.IN_MEMORY_BYTES
         self._rows_NxE = None
         if small:
@@ -57,7 +56,7 @@ class EmbeddedSource:
             self._finite(np.delete(self._rows_NxE, list(bad), axis=0) if bad else self._rows_NxE)
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        self.stand_ins.note(self.texts.bad)
+        self.stand_ins.note_all(self.texts.bad)
         index_N = self.stand_ins.of(index_N)
         return {"image": self.image(index_N), "text": self.texts.take(index_N)}
 
@@ -122,9 +121,8 @@ class ImageSource:
 
     def batch(self, index_N: np.ndarray) -> Batch:
         index_N = np.asarray(index_N)
-        self.stand_ins.seen(len(index_N))
         if self._keep:
-            self.stand_ins.note(self.texts.bad)
+            self.stand_ins.note(self.texts.bad, index_N)
             pixels_NxHxWxC = self._kept(index_N)
             text_NxL = self.texts.take(self.stand_ins.of(index_N))
         else:
@@ -150,7 +148,7 @@ class ImageSource:
             bad, _ = self._fill(new_M, self._pixels_NxHxWxC, new_M, text=False)
             self._decoded_N[new_M] = True
             self._decoded_N[list(bad)] = False
-            self.stand_ins.note(bad)
+            self.stand_ins.note(bad, index_N)
 
     def _read(self, index_N: np.ndarray, *, text: bool) -> tuple[np.ndarray, list[str]]:
         out_NxHxWxC = np.empty((len(index_N), *self._shape), np.uint8)
@@ -162,7 +160,7 @@ class ImageSource:
             for row, value in zip(todo_M.tolist(), found, strict=True):
                 texts[row] = value
             todo_M = todo_M[np.isin(at_M, list(bad))]
-            self.stand_ins.note(bad)
+            self.stand_ins.note(bad, index_N)
         return out_NxHxWxC, texts
 
     def _fill(

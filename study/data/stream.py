@@ -126,7 +126,8 @@ def batches(
       rows: which rows of each batch, int64 `R`: those that a host's devices hold; None is all.
       read: stands between source and stream where data are corrupted (`study.data.corrupt`).
       flip: mirror images left to right or not, as (seed, i) decides.
-      replaced: told of each piece how many examples of it stand in for others.
+      replaced: told of each piece how many examples of it stand in for others. None where
+        what is read is no part of the run, and is not counted.
 
     Yields dicts of arrays `chunk x R x ...`.
     """
@@ -141,7 +142,7 @@ def batches(
         if flip:
             arrays["image"] = mirrored(arrays["image"], position_N, seed=seed)
         pieces = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
-        return pieces, source.stand_ins.count(index_N) if replaced is not None else 0
+        return pieces, source.stand_ins.tally(index_N) if replaced is not None else 0
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     for arrays, count in grain.MapDataset.range(len(chunks)).map(piece).to_iter_dataset(ahead):

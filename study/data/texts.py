@@ -54,15 +54,14 @@ class Texts:
         """Tokens of these examples, or of the next that have a text, int32 N x L."""
         index_N = np.asarray(index_N)
         if self._whole:
-            self._stand_ins.note(self.bad)
+            self._stand_ins.note_all(self.bad)
             return self.take(self._stand_ins.of(index_N))
-        self._stand_ins.seen(len(index_N))
         while True:
             at_N = self._stand_ins.of(index_N)
             try:
                 return self.take(at_N)
             except DamagedExample:
-                self._stand_ins.note(_damage(self._reader, np.unique(at_N)))
+                self._stand_ins.note(_damage(self._reader, np.unique(at_N)), index_N)
 
     @functools.cached_property
     def _reader(self) -> Reader:

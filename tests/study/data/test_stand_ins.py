@@ -124,13 +124,78 @@ def test_texts_alone_do_not_mind_bad_images(broken):
         assert (got[0] != got[3]).any()
 
 
+def damaged(index_N, bad):
+    return {int(i): DamagedExample("?") for i in index_N if i in bad}
+
+
 def test_a_share_counts_from_a_thousand_examples_on():
     stand_ins = StandIns(size=10**9, max_share=0.01, what="x")
-    stand_ins.seen(20)
-    stand_ins.note({i: DamagedExample("?") for i in range(10)})
+    stand_ins.note(damaged(range(10), range(10)), np.arange(20))
+    assert stand_ins.tally(np.arange(20)) == 10
+    stand_ins.note(damaged([99], [99]), np.array([21]))  # only tried, in place of 21
     with pytest.raises(DataError, match="11 of the first 1,000"):
-        stand_ins.note({99: DamagedExample("?")})
+        stand_ins.tally(np.array([99]))
     assert stand_ins.of(np.array([0, 9, 99, 98])).tolist() == [10, 10, 100, 98]
+
+
+def ends_at(stream, bad, *, size, max_share, restarts=(), pieces=37):
+    """Where a run over these examples is refused, None where it is not."""
+    stand_ins = StandIns(size=size, max_share=max_share, what="x")
+    replaced = at = 0
+    stops = sorted({*restarts, len(stream)})
+    while at < len(stream):
+        if at in restarts:
+            stand_ins = StandIns(size=size, max_share=max_share, what="x")
+            stand_ins.resume(at, replaced)
+        piece = stream[at : min(at + pieces, min(s for s in stops if s > at))]
+        try:
+            stand_ins.note(damaged(piece, bad), piece)
+            replaced += stand_ins.tally(piece)
+        except DataError as error:
+            return str(error).split(" examples read")[0]
+        at += len(piece)
+    return None
+
+
+@pytest.mark.parametrize(("share", "stops"), [(0.004, 0), (0.01, 0), (0.02, 1), (0.04, 1)])
+def test_whether_a_run_stops_depends_on_neither_restarts_nor_pieces(share, stops):
+    """Two epochs; the bad examples are among those of positions 1500 to 4500 of the first."""
+    rng = np.random.default_rng(0)
+    size = 5000
+    stream = np.concatenate([rng.permutation(size), rng.permutation(size)])
+    bad = {int(i) for i in stream[1500:4500] if rng.random() < share}
+    settings = {"size": size, "max_share": 0.01}
+    want = ends_at(stream, bad, **settings)
+    assert (want is not None) == bool(stops)
+    for restarts in [(500,), (1500, 2500), (4000,), (5000, 7000), tuple(range(100, 9000, 700))]:
+        for pieces in (1, 8, 4096):
+            assert ends_at(stream, bad, **settings, restarts=restarts, pieces=pieces) == want
+
+
+def test_reading_ends_where_no_example_can_be_used(folder):
+    index(folder, train_pieces=200, workers=1)
+    dataset = Dataset.open(folder)
+    for shard in dataset.split("train").shards:
+        reader = examples_of(dataset, "train")
+        first = int(shard.stem) * 32
+        rows = [
+            (reader.key(i), {"jpg": b"no image", "txt": reader.text(i).encode()})
+            for i in range(first, min(first + 32, len(reader)))
+        ]
+        write_shard(shard, rows)
+    dataset = index(folder, workers=1).dataset
+    for keep in (True, False):
+        source = ImageSource(dataset, "train", IMAGE, Data(max_bad_share=0.9), keep=keep)
+        with pytest.raises(DataError, match="cannot be used"):
+            source.batch(np.arange(source.size))
+
+
+def test_the_bad_texts_of_a_whole_split_count_where_the_stream_meets_them():
+    """All are known at the first batch, and are a small share of the split."""
+    stand_ins = StandIns(size=100_000, max_share=0.01, what="x")
+    stand_ins.note(damaged(range(0, 100_000, 200), range(0, 100_000, 200)), np.arange(1, 65))
+    assert stand_ins.tally(np.arange(1, 65)) == 0
+    assert stand_ins.tally(np.arange(150, 250)) == 1
 
 
 class Mean:

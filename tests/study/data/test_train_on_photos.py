@@ -28,6 +28,7 @@ from study.data.index import index
 from study.data.picture import samples_picture
 from study.data.shards import write_shard
 from study.data.sources import open_source
+from study.data.stand_ins import StandIns
 from study.durations import Budget
 from study.records import METRICS
 from study.throughput import CLOCKED
@@ -64,7 +65,7 @@ def metrics(folder):
 
 
 @pytest.mark.slow
-def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_path):
+def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_path, monkeypatch):
     dataset = photos_with_two_bad
     cell = dataclasses.replace(CELL, evals=(FixedLoss(split="val", examples=24, every_percent=50),))
     execution = Execution(
@@ -84,7 +85,11 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     other = dataclasses.replace(execution, decode_threads=2)
     with pytest.raises(Stopped):
         train(cell, other, folder=tmp_path / "cut", study="photos", should_stop=lambda: next(asked))
+    resumed, resume = [], StandIns.resume
+    monkeypatch.setattr(StandIns, "resume", lambda *args: (resumed.append(args[1:]), resume(*args)))
     again = train(cell, other, folder=tmp_path / "cut", study="photos")
+    ((read, before),) = resumed  # what was read and replaced before the restart counts on
+    assert read % cell.batch_size == 0 < read < 640 and 0 < before <= replaced
     assert again["summary"]["data/replaced_examples"] == replaced
     one, two = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
     assert {key: two[key] for key in one} == one
