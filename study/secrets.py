@@ -52,7 +52,7 @@ _BY_CONTEXT = [
 ]
 _NEAR = 100  # characters
 # One of these is in each line that a context matches. Looking for one is quick.
-_WORDS = ("key", "token", "secret", "passw", "wandb", "w&b", "login")
+_WORDS = ("key", "token", "secret", "passw", "credential", "wandb", "w&b", "login")
 
 
 def hide(text: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -97,15 +97,13 @@ def _hide_by_context(line: str) -> str:
     if not _has_word(line):
         return line
     for form, context in _BY_CONTEXT:
-        line = form.sub(
-            lambda match, before=context: (
-                "<hidden>"
-                if before.search(match.string, max(0, match.start() - _NEAR), match.start())
-                else match.group()
-            ),
-            line,
-        )
+        line = form.sub(functools.partial(_hide_after, context), line)
     return line
+
+
+def _hide_after(context: re.Pattern[str], match: re.Match[str]) -> str:
+    near = context.search(match.string, max(0, match.start() - _NEAR), match.start())
+    return "<hidden>" if near else match.group()
 
 
 def _values(environ: Mapping[str, str]) -> tuple[re.Pattern[str], dict[str, str]]:

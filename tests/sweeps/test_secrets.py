@@ -111,6 +111,7 @@ SECRETS = [
     "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     f"MY_SERVICE_TOKEN={LONG}",
+    f"MY_CREDENTIALS={LONG}",
     f"headers: {{'Authorization': 'Bearer {LONG}'}}",
     f"Authorization: Basic {LONG}==",
     f"authorization: token {LONG}",
