@@ -27,10 +27,23 @@ RESIZE = Assumption(
     "data.resize", "bilinear, no antialias, no flip", "The paper says resized; the code base's op."
 )
 SEED = Assumption("seed", "0", "Seeds are not given; one run each but in Table 7.")
+LOWER_CASE = Assumption(
+    "data.lower_case", "ascii", "The paper does not say; the code base lowers A to Z alone."
+)
 CROP = Assumption(
     "evaluation",
     "central crop 0.875, canonical prompts, ImageNet `val`",
-    "The code base's evaluator. Cached embeddings are of the whole image: embed-shards crops none.",
+    "The code base's evaluator.",
+)
+WHOLE = Assumption(
+    "evaluation of cached embeddings",
+    "whole images, canonical prompts, ImageNet `val`",
+    "The code base's evaluator crops to the central 0.875; embeddings are of whole images.",
+)
+EMBEDDINGS = Assumption(
+    "embeddings",
+    "bilinear, no antialias, no flip (`study data embed-shards --resize bilinear`)",
+    "The paper says resized; the code base's op. tower.json records it.",
 )
 CURVES = Assumption(
     "extra evaluations",
@@ -42,7 +55,7 @@ SLICE = Assumption(
     "v4-8 to v4-256 by model and batch size",
     "Chips of the sweeps are not given; Table 1's are. It changes no result.",
 )
-COMMON = (CLIP_NORM, PRECISION, SEED, CROP, CURVES, SLICE)
+COMMON = (CLIP_NORM, PRECISION, SEED, LOWER_CASE, CURVES, SLICE)
 
 # --- SigLiT ---------------------------------------------------------------------------------------
 
@@ -54,7 +67,7 @@ WIDTH = Assumption(
 LIT_DATA = Assumption(
     "data.dataset", "lit", "LiT's own 4 billion pairs, which are not public: bring your own pairs."
 )
-SIGLIT = (*COMMON, SOFTMAX_T, WIDTH, LIT_DATA)
+SIGLIT = (*COMMON, WHOLE, EMBEDDINGS, SOFTMAX_T, WIDTH, LIT_DATA)
 MILLION = Assumption(
     "batch size 1024k",
     "1,048,576",
@@ -69,7 +82,7 @@ WARMUP = Assumption(
     "Stated for SigLiT only; taken for SigLIP, whose other defaults are the same. (SigLIP 2 has "
     "20k steps at 32k, 655M examples.)",
 )
-SIGLIP = (*COMMON, SOFTMAX_T, RESIZE, WARMUP)
+SIGLIP = (*COMMON, CROP, SOFTMAX_T, RESIZE, WARMUP)
 ODD_SIZES = Assumption(
     "batch sizes 98k and 307k",
     "98,304 and 307,200",
@@ -77,6 +90,7 @@ ODD_SIZES = Assumption(
 )
 MULTILINGUAL = (
     *COMMON,
+    CROP,
     RESIZE,
     WARMUP,
     Assumption(

@@ -9,6 +9,7 @@ What the paper does not say is in `sweeps.assumed`, one named assumption each.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,9 +45,9 @@ K = 1024  # the paper's tables print 16k for 16384; its figures print 65, 131, 2
 
 # --- data -----------------------------------------------------------------------------------------
 
-LIT = Data(dataset="lit", tokenizer="c4_en.model", resize="bilinear")
-WEBLI_EN = Data(dataset="webli-en", tokenizer="c4_en.model", resize="bilinear")
-WEBLI_100 = Data(dataset="webli-100", tokenizer="mc4.model", resize="bilinear")
+LIT = Data(dataset="lit", tokenizer="c4_en.model", lower_case="ascii")
+WEBLI_EN = Data(dataset="webli-en", tokenizer="c4_en.model", lower_case="ascii", resize="bilinear")
+WEBLI_100 = Data(dataset="webli-100", tokenizer="mc4.model", lower_case="ascii", resize="bilinear")
 
 # How each data set comes to be under the data root; what lacks one of them says this.
 SOURCES = {
@@ -109,6 +110,8 @@ def zero_shot(dataset: str, split: str = "test", *, every_percent: float = 100.0
 IMAGENET = zero_shot("imagenet", "val", every_percent=10)
 VALIDATION = FixedLoss(split="val", every_percent=5)
 EVALS: tuple[Eval, ...] = (IMAGENET, VALIDATION)
+# Cached embeddings are of whole images, which no evaluation can crop.
+CACHED_EVALS: tuple[Eval, ...] = (dataclasses.replace(IMAGENET, crop=1.0), VALIDATION)
 XM3600 = Multilingual(dataset="xm3600", split="test", every_percent=10)
 MULTILINGUAL: tuple[Eval, ...] = (IMAGENET, XM3600, VALIDATION)
 TABLE_4: tuple[Eval, ...] = (*EVALS, zero_shot("pets"), zero_shot("cifar100"))
@@ -140,7 +143,7 @@ def siglit(
         budget=budget or Budget(examples=examples),
         batch_size=batch_size,
         seed=seed,
-        evals=EVALS,
+        evals=CACHED_EVALS,
     )
 
 

@@ -27,6 +27,8 @@ LION = Lion(learning_rate=1e-4, weight_decay=1e-7, warmup_steps=6_500, clip_norm
 
 ASSUMPTIONS = (
     *fig_4.ASSUMPTIONS,
+    assumed.WHOLE,
+    assumed.EMBEDDINGS,
     assumed.WIDTH,
     assumed.LIT_DATA,
     Assumption(
