@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import re
+from collections import Counter
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
@@ -25,7 +26,15 @@ from study.durations import Budget
 from study.fields import ADDED_LATER, Positive, Seed, Share
 from study.fields import CONFIG as _CONFIG
 from study.hardware import known
-from study.measures import Eval, FewShot, FixedLoss, Multilingual, Retrieval, ZeroShot
+from study.measures import (
+    Eval,
+    FewShot,
+    FixedLoss,
+    Multilingual,
+    Retrieval,
+    ZeroShot,
+    record_key,
+)
 from study.model import (
     CachedImage,
     ImageTower,
@@ -86,6 +95,11 @@ class Corruption:
                 f"data.corrupt.window: {self.window} needs redraw=True, because which examples "
                 "are neighbours in the stream differs between visits"
             )
+        if self.nothing and (self.redraw or self.window is not None or self.seed):
+            raise ValueError(
+                "data.corrupt: redraw, window and seed have no effect where image, text and "
+                "alignment are all 0; leave them out"
+            )
 
     @property
     def nothing(self) -> bool:
@@ -103,7 +117,8 @@ class Data:
     sticky_eos: the last position of a text is EOS or padding; else a long text ends without EOS.
     pad: what fills a text after its EOS: more "eos", as SigLIP was trained, or the tokenizer's own
       "pad", as SigLIP 2 was.
-    resize: see `study.data.images.decode`.
+    resize: how images get the tower's size; see `study.data.images.decode`. Cached embeddings are
+      of images that were resized when they were made.
     flip: mirrors each training image or not, decided by (seed, i).
     max_bad_share: examples that cannot be used are replaced, up to this share of all.
     """
@@ -167,10 +182,42 @@ class Cell:
     evals: tuple[Eval, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.data.flip and isinstance(self.model.image, CachedImage):
-            raise ValueError("data.flip: cached embeddings have no image to mirror; leave it out")
+        if isinstance(self.model.image, CachedImage):
+            self._check_cached()
+        twice = [key for key, n in Counter(map(record_key, self.evals)).items() if n > 1]
+        if twice:
+            raise ValueError(
+                f"evals: several are recorded as {twice[0]}, and the last would overwrite the "
+                "others; keep one"
+            )
         self.pairs.check(self.batch_size)
         self.budget.in_steps(self.batch_size, self.pairs_per_step)
+
+    def _check_cached(self) -> None:
+        """Refuses what cannot act where the images are embeddings already."""
+        if self.data.flip:
+            raise ValueError("data.flip: cached embeddings have no image to mirror; leave it out")
+        if self.data.resize != "bicubic":
+            raise ValueError(
+                f"data.resize: {self.data.resize!r} has no effect on cached embeddings; leave it "
+                "out, and make them with `study data embed-shards --resize`"
+            )
+        for evaluation in self.evals:
+            if (crop := getattr(evaluation, "crop", 1.0)) != 1.0:
+                raise ValueError(
+                    f"evals: crop={crop:g} of {record_key(evaluation)} has no effect on "
+                    "cached embeddings, which are of whole images; leave it out"
+                )
+        o = self.optimizer
+        if o.image != Part():
+            raise ValueError(
+                "optimizer.image: cached embeddings have no image tower to train; leave it out"
+            )
+        if o.text.frozen and o.scalars.frozen:
+            raise ValueError(
+                "optimizer: text and scalars are frozen and cached embeddings have no image tower, "
+                "so nothing would be trained"
+            )
 
     @property
     def pairs(self) -> Pairs:

@@ -38,8 +38,9 @@ class ZeroShot:
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Retrieval:
-    """Recall@1, @5 and @10 (%) in both directions over the first `examples` images of a split.
+    """Recall@1, @5 and @10 (%) in both directions over `examples` images of a split.
 
+    They are drawn once by a fixed seed, the same for every cell; all of a split that has no more.
     An image may have several texts: it is found by any of them, and finds any of them.
     """
 
@@ -93,8 +94,8 @@ class FewShot:
 class FixedLoss:
     """Both losses on one fixed batch with fixed negatives, comparable across batch sizes.
 
-    The training loss depends on the batch size by construction, so curves of equal loss are
-    drawn from this one only.
+    Its `examples` are drawn once by a fixed seed, the same for every cell. The training loss
+    depends on the batch size by construction, so curves of equal loss are drawn from this one only.
     """
 
     kind: Literal["fixed_loss"] = "fixed_loss"
@@ -106,3 +107,9 @@ class FixedLoss:
 Eval = Annotated[
     ZeroShot | Retrieval | Multilingual | FewShot | FixedLoss, Field(discriminator="kind")
 ]
+
+
+def record_key(evaluation: Eval) -> str:
+    """How the metrics of an evaluation begin in a record: "eval/zero_shot/imagenet/val"."""
+    dataset = getattr(evaluation, "dataset", None)
+    return "/".join(["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split])

@@ -29,6 +29,13 @@ class Part:
     decay_times: Annotated[float, Field(ge=0)] = 1.0
     frozen: bool = False
 
+    def __post_init__(self) -> None:
+        if self.frozen and (self.rate_times, self.decay_times) != (1.0, 1.0):
+            raise ValueError(
+                "frozen: rate_times and decay_times have no effect on what is not trained; leave "
+                "them out"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class _Optimizer:
@@ -71,6 +78,16 @@ class _Optimizer:
                 "timescale: give timescale_steps, _examples or _percent above zero with "
                 f"schedule='rsqrt', and only with it (the schedule is {self.schedule!r})"
             )
+        if self.scalars.decay_times != 1.0:
+            raise ValueError(
+                f"scalars.decay_times: {self.scalars.decay_times:g} has no effect, because t and b "
+                "are never decayed; leave it out"
+            )
+        for name in ("image", "text"):
+            if self.weight_decay == 0 and (times := getattr(self, name).decay_times) != 1.0:
+                raise ValueError(
+                    f"{name}.decay_times: {times:g} has no effect with weight_decay=0; leave it out"
+                )
         if self.image.frozen and self.text.frozen and self.scalars.frozen:
             raise ValueError("image, text and scalars are all frozen, so nothing would be trained")
 

@@ -39,10 +39,10 @@ def mesh_over(devices: Sequence[Any]) -> Mesh:
 
 
 def check(cell: Cell, execution: Execution, mesh: Mesh) -> None:
-    """Refuses what cannot be laid out on a mesh.
+    """Refuses what cannot be laid out on a mesh, and what has no effect there.
 
     Raises:
-      CellError: the batch cannot be spread evenly, or nothing can be cut.
+      CellError: the batch cannot be spread evenly, nothing can be cut, or no microbatch is sought.
     """
     if cell.batch_size % mesh.size:
         raise CellError(
@@ -53,6 +53,11 @@ def check(cell: Cell, execution: Execution, mesh: Mesh) -> None:
         raise CellError(
             f"execution.fsdp_mib: {execution.fsdp_mib:g} cuts parameters over the devices of a "
             "slice, and here is one; leave it out (--set execution.fsdp_mib=null)"
+        )
+    if execution.memory_gib is not None and execution.microbatch != "auto":
+        raise CellError(
+            f"execution.memory_gib: {execution.memory_gib:g} bounds the search for a microbatch, "
+            "and none is sought; set execution.microbatch=auto, or leave it out"
         )
 
 

@@ -228,7 +228,9 @@ def open_source(
     channels: int | None = None,
     threads: int | None = None,
 ) -> Source:
-    """The source that a cell's image tower reads. Cached embeddings are as they were made.
+    """The source that a cell's image tower reads.
+
+    Cached embeddings are as they were made: `Cell` refuses a resize or crop of them.
 
     Raises:
       DataError: an empty split; see also `EmbeddedSource` and `study.data.examples`.

@@ -33,6 +33,7 @@ from study.evals import few_shot, retrieval, zero_shot
 from study.evals.encode import SIZE, encoder
 from study.evals.texts import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
+from study.measures import record_key
 from study.pairs import AllPairs
 
 
@@ -103,7 +104,7 @@ class Evaluator:
                     values = self._few_shot(evaluation, params)
                 case FixedLoss():
                     values = self._fixed_loss(evaluation, params)
-            name = _name(evaluation)
+            name = record_key(evaluation)
             values |= {key: 100.0 * float(found.mean()) for key, found in hits.items()}
             result.items.update({f"{name}/{key}": found for key, found in hits.items()})
             result.metrics.update({f"{name}/{key}": value for key, value in values.items()})
@@ -125,8 +126,7 @@ class Evaluator:
 
     def _retrieval(self, evaluation: Retrieval, params: Any) -> dict[str, np.ndarray]:
         source = self._source(evaluation)
-        # The same examples of the split for every cell of a study.
-        index_N = _first(evaluation.examples, source.size)
+        index_N = _sample(evaluation.examples, source.size)
         tokens_MxL, image_M = caption_tokens(
             self._dataset(evaluation), evaluation.split, self._tokenizer, index_N
         )
@@ -183,7 +183,7 @@ class Evaluator:
     def _fixed_loss(self, evaluation: FixedLoss, params: Any) -> dict[str, float]:
         """The softmax loss of every cell; the sigmoid loss of those that learn a bias."""
         source = self._source(evaluation)
-        index_N = _first(evaluation.examples, source.size)
+        index_N = _sample(evaluation.examples, source.size)
         zimg_NxE = self._encoder.images(params, source, index_N)
         ztxt_NxE = self._encoder.text(params, source.text(index_N))
         sigmoid = isinstance(self._cell.loss, Sigmoid)
@@ -241,14 +241,8 @@ class Evaluator:
                 )
 
 
-def _name(evaluation: Eval) -> str:
-    """The head of an evaluation's record keys."""
-    dataset = getattr(evaluation, "dataset", None)
-    parts = ["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split]
-    return "/".join(parts)
-
-
-def _first(examples: int, size: int) -> np.ndarray:
+def _sample(examples: int, size: int) -> np.ndarray:
+    """The same examples of a split for every cell, drawn over all of it."""
     return indices(np.arange(min(examples, size)), size=size, seed=0)
 
 

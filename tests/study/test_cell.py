@@ -12,22 +12,32 @@ import pytest
 
 import study.cell
 from study.cell import (
+    Adafactor,
     Adam,
     CachedImage,
     Cell,
     CellError,
+    Corruption,
+    Data,
     Execution,
+    FewShot,
     FixedLoss,
+    Lion,
     Model,
+    Multilingual,
+    Part,
+    Retrieval,
     Sigmoid,
     Softmax,
     TextAverage,
     ZeroShot,
+    explain,
     from_dict,
     replace,
     to_dict,
 )
 from study.durations import Budget
+from study.measures import record_key
 from study.pairs import AllPairs, Groups, Negatives
 
 CELLS = [
@@ -147,6 +157,83 @@ def test_pairs_that_the_batch_does_not_have_are_refused(pairs, words):
         Cell(batch_size=64, loss=Sigmoid(pairs=pairs))
     for word in words:
         assert word in str(error.value)
+
+
+CACHED = dataclasses.replace(
+    CELLS[5],
+    evals=(
+        ZeroShot(split="a"),
+        Retrieval(split="a"),
+        FewShot(split="a"),
+        Multilingual(dataset="d", split="a"),
+    ),
+)
+PIXELS = dataclasses.replace(CACHED, model=Model())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data": Data(flip=True)}, "data.flip: "),
+        ({"data": Data(resize="bilinear")}, "data.resize: 'bilinear' .*embed-shards --resize"),
+        *(
+            (
+                {"evals": (dataclasses.replace(evaluation, crop=0.875),)},
+                rf"evals: crop=0.875 of eval/{evaluation.kind}/",
+            )
+            for evaluation in CACHED.evals
+        ),
+        ({"optimizer": Adam(image=Part(rate_times=0.1))}, "optimizer.image: .* no image tower"),
+        ({"optimizer": Lion(image=Part(decay_times=0))}, "optimizer.image: "),
+        ({"optimizer": Adafactor(image=Part(frozen=True))}, "optimizer.image: "),
+    ],
+)
+def test_what_cannot_act_on_cached_embeddings_is_refused_and_acts_on_images(change, named):
+    with pytest.raises(ValueError, match=named) as error:
+        dataclasses.replace(CACHED, **change)
+    assert len(explain(error.value).splitlines()) == 1
+    assert dataclasses.replace(PIXELS, **change).id != PIXELS.id
+
+
+def test_freezing_all_there_is_beside_cached_embeddings_is_refused():
+    frozen = Adam(text=Part(frozen=True), scalars=Part(frozen=True))
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        dataclasses.replace(CACHED, optimizer=frozen)
+    dataclasses.replace(PIXELS, optimizer=frozen)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Part(frozen=True, rate_times=0.1), "rate_times and decay_times have no effect"),
+        (lambda: Part(frozen=True, decay_times=0), "rate_times and decay_times have no effect"),
+        (lambda: Adam(scalars=Part(decay_times=0)), "scalars.decay_times: 0 has no effect"),
+        (
+            lambda: Lion(weight_decay=0, text=Part(decay_times=2)),
+            "text.decay_times: 2 has no effect with weight_decay=0",
+        ),
+        (lambda: Corruption(redraw=True), "redraw, window and seed have no effect"),
+        (lambda: Corruption(seed=3), "redraw, window and seed have no effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(make, named):
+    with pytest.raises(ValueError, match=named) as error:
+        make()
+    assert len(explain(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ZeroShot(split="a"), ZeroShot(split="a", crop=0.5)),
+        (Retrieval(split="a", examples=10), Retrieval(split="a", examples=20)),
+        (FixedLoss(split="a"), FixedLoss(split="a", every_percent=50)),
+    ],
+)
+def test_evaluations_that_would_overwrite_each_other_are_refused(one, other):
+    dataclasses.replace(PIXELS, evals=(one, dataclasses.replace(other, split="b")))
+    with pytest.raises(ValueError, match=rf"evals: .*{record_key(one)}, .*overwrite"):
+        dataclasses.replace(PIXELS, evals=(one, other))
 
 
 def test_pair_counts_are_exact_at_the_papers_largest_batch():

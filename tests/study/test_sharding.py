@@ -160,6 +160,12 @@ def test_a_process_reads_the_rows_of_its_devices_which_need_not_be_neighbours():
         ({"batch_size": 20}, WHOLE, (2, 4), "batch_size: 20 cannot be spread evenly over 8 dev"),
         ({}, CUT, (1, 1), r"execution.fsdp_mib: 0.001 cuts .* leave it out"),
         ({}, CUT, (4, 1), r"execution.fsdp_mib: .* here is one"),
+        (
+            {},
+            dataclasses.replace(WHOLE, memory_gib=4.0),
+            (1, 1),
+            r"execution.memory_gib: 4 .* set execution.microbatch=auto",
+        ),
     ],
 )
 def test_what_cannot_be_laid_out_is_one_line(cell, execution, shape, words):
