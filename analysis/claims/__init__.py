@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,13 @@ def paper_verdicts() -> list[Verdict]:
 def _verdict(claim: Claim, evidence: Evidence, paper: float) -> Verdict:
     finding = claim.test(evidence)
     if finding.verdict == "no data":
-        finding = type(finding)(**{**asdict(finding), "decide": f"cells: {claim.needs}"})
+        finding = replace(finding, decide=f"cells: {claim.needs}")
     return Verdict(
         name=claim.name,
         claim=claim.sentence,
         section=claim.section,
         paper=paper,
-        **asdict(finding),
+        **{part.name: getattr(finding, part.name) for part in fields(finding)},
     )
 
 

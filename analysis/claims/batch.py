@@ -1,13 +1,14 @@
 """Tests of the paper's claims about batch size and loss, on one batch-size panel (Fig. 2).
 
 "Small" and "large" batches are the smallest and the largest quarter of the grid, at least one
-size. Differences are sigmoid minus softmax, paired by seed.
+size. Differences are sigmoid minus softmax, paired by seed. Batch sizes at which neither loss has
+learned much (see `FLOOR`) enter no difference: near zero all losses are level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
@@ -22,8 +23,12 @@ from analysis.claims.finding import (
     all_positive,
     found,
     no_data,
+    shown,
     side,
+    withheld,
 )
+from analysis.claims.rates import Tuning, at_tuned_rates, rate_not_tuned
+from analysis.claims.scope import scope, sizes_with_steps, steps_by_size
 from analysis.intervals import (
     Interval,
     PooledMeans,
@@ -34,15 +39,27 @@ from analysis.intervals import (
 from analysis.varying import with_fields
 
 ENOUGH = 32_768  # the batch size that the paper says is enough
+FLOOR = 0.25  # of the panel's best quality: a batch size where both losses are below it is left out
+PLATEAU = 3  # batch sizes that it takes to see that quality no longer rises
 Image = Literal["cached", "vit"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchData:
-    """Quality by (loss, batch size), and its paired differences by batch size."""
+    """Quality by (loss, batch size), and its paired differences by batch size.
+
+    Attributes:
+      floor: the batch sizes that have no difference because neither loss has learned much.
+      scope: budget and batch sizes in words; steps: of a run, by batch size.
+      tuning: what is known of the learning rates at given batch sizes.
+    """
 
     quality: PooledMeans
     differences: PooledMeans
+    floor: tuple[int, ...] = ()
+    scope: str = ""
+    steps: dict[int, int] = field(default_factory=dict)
+    tuning: Callable[[Sequence[int]], Tuning | None] = lambda sizes: None
 
     def sizes(self, loss: str | None = None) -> list[int]:
         """Batch sizes with this loss, or with a pair of both."""
@@ -61,7 +78,31 @@ def on(image: Image, test: Callable[[BatchData], Finding]) -> Callable[[Evidence
 def from_evidence(evidence: Evidence, image: Image) -> BatchData:
     """The finished cells of the panel, see `panels.batch_sizes`, at its longest budget."""
     done = panels.batch_sizes(longest_budget(evidence.cells, image), image=image).done
-    return from_cells(done, evidence.metric, rounding=evidence.rounding)
+    pairs = by_group(paired_differences(done, evidence.metric), ["batch_size"], "difference")
+    quality = pooled_means(
+        by_group(done, ["loss.kind", "batch_size"], evidence.metric), rounding=evidence.rounding
+    )
+    floor = _floor(quality, pairs)
+    gaps = {size: values for size, values in pairs.items() if size not in floor}
+    return BatchData(
+        quality=quality,
+        differences=pooled_means(gaps, rounding=2 * evidence.rounding),
+        floor=floor,
+        scope=scope(done),
+        steps=steps_by_size(done),
+        # Printed numbers come without their rates.
+        tuning=lambda sizes: None if evidence.rounding else rate_not_tuned(evidence, done, sizes),
+    )
+
+
+def _floor(quality: PooledMeans, pairs: Collection[int]) -> tuple[int, ...]:
+    """Batch sizes with a pair where the better loss is below `FLOOR` of the panel's best."""
+    best = {
+        size: max(mean for (_, other), mean in quality.means.items() if other == size)
+        for size in pairs
+    }
+    least = FLOOR * max(quality.means.values(), default=0.0)
+    return tuple(sorted(size for size, mean in best.items() if mean < least))
 
 
 def longest_budget(cells: pd.DataFrame, image: Image) -> pd.DataFrame:
@@ -90,17 +131,6 @@ def longest_budget(cells: pd.DataFrame, image: Image) -> pd.DataFrame:
     return cells.drop(index=pool.index[budget != whole[-1]])
 
 
-def from_cells(done: pd.DataFrame, metric: str, *, rounding: float = 0.0) -> BatchData:
-    """Of the finished cells of one panel."""
-    pairs = paired_differences(done, metric)
-    groups = by_group(done, ["loss.kind", "batch_size"], metric)
-    gaps = by_group(pairs, ["batch_size"], "difference")
-    return BatchData(
-        quality=pooled_means(groups, rounding=rounding),
-        differences=pooled_means(gaps, rounding=2 * rounding),
-    )
-
-
 def ahead_at_small(data: BatchData) -> Finding:
     """The mean difference over the small batches is above zero."""
     sizes = data.sizes()
@@ -108,34 +138,26 @@ def ahead_at_small(data: BatchData) -> Finding:
         return no_data("No batch size has a finished sigmoid and softmax cell of one seed.")
     small = sizes[: quarter(sizes)]
     gap = data.differences.contrast(_mean(small))
-    return found(
-        side(gap),
-        gap,
-        unit=POINTS,
-        cells=2 * _count(data, small),
-        sentence=f"At {_at(small)} sigmoid is {_from_softmax(gap)}",
-        means=data.differences,
-    )
+    return _gap_finding(data, side(gap), gap, small, f"At {_at(small)} {_lead(gap)}")
 
 
 def gap_closes(data: BatchData) -> Finding:
     """The difference at the small batches is larger than at the large ones."""
     sizes = data.sizes()
     if len(sizes) < 2:
-        return no_data("Fewer than two batch sizes have a pair of finished cells.")
+        return _too_few(data)
     k = quarter(sizes)
     small, large = sizes[:k], sizes[-k:]
     change = data.differences.contrast(
         _mean(small) | {g: -w for g, w in _mean(large).items()},
     )
-    return found(
+    return _gap_finding(
+        data,
         side(change),
         change,
-        unit=POINTS,
-        cells=2 * _count(data, [*small, *large]),
-        sentence=f"Sigmoid's lead is {change.estimate:+.2f} points larger at {_at(small)} "
-        f"than at {_at(large)}",
-        means=data.differences,
+        [*small, *large],
+        f"Sigmoid's lead over softmax at {_at(small)} minus its lead at {_at(large)} is "
+        f"{shown(change)} points",
     )
 
 
@@ -143,20 +165,54 @@ def level_at_large(data: BatchData) -> Finding:
     """The mean difference over the large batches is within the tolerance of zero."""
     sizes = data.sizes()
     if len(sizes) < 2:
-        return no_data("Fewer than two batch sizes have a pair of finished cells.")
+        return _too_few(data)
     large = sizes[-quarter(sizes) :]
     gap = data.differences.contrast(_mean(large))
-    within = (gap.negative().above(-TOLERANCE), gap.above(-TOLERANCE))
-    verdict, _ = all_positive(*within)
-    return found(
+    within = {
+        "tolerance minus the lead": gap.negative().above(-TOLERANCE),
+        "the lead plus the tolerance": gap.above(-TOLERANCE),
+    }
+    verdict, _ = all_positive(*within.values())
+    sentence = f"At {_at(large)} {_lead(gap)}; level means within {TOLERANCE:g}"
+    return _gap_finding(data, verdict, gap, large, sentence, conditions=within)
+
+
+def _gap_finding(
+    data: BatchData,
+    verdict: Kind,
+    gap: Interval,
+    sizes: Sequence[int],
+    sentence: str,
+    *,
+    conditions: dict[str, Interval] | None = None,
+) -> Finding:
+    """A comparison of the losses at these batch sizes: undecided unless both rates were tuned."""
+    if data.floor:
+        sentence += f"; left out, as neither loss has learned much there: {_at(data.floor)}"
+    finding = found(
         verdict,
         gap,
         unit=POINTS,
-        cells=2 * _count(data, large),
-        sentence=f"At {_at(large)} sigmoid is {_from_softmax(gap)}; level means "
-        f"within {TOLERANCE:g}",
+        cells=2 * sum(data.differences.counts[size] for size in sizes),
+        sentence=sentence,
         means=data.differences,
-        conditions=within,
+        scope=data.scope,
+        conditions=conditions,
+    )
+    tuning = data.tuning(sizes)
+    return at_tuned_rates(finding, tuning) if tuning else finding
+
+
+def _too_few(data: BatchData) -> Finding:
+    """Fewer than two batch sizes are left to compare the losses at."""
+    if not data.floor or not data.sizes():
+        return no_data("Fewer than two batch sizes have a pair of finished cells.")
+    return Finding(
+        verdict="undecided",
+        unit=POINTS,
+        sentence=f"Only at {_at(data.sizes())} have the losses learned enough to be compared; at "
+        f"{_at(data.floor)} both are below {FLOOR:.0%} of the best quality ({data.scope}).",
+        decide="a longer budget, or batch sizes at which both losses learn",
     )
 
 
@@ -180,9 +236,10 @@ def too_large_hurts(data: BatchData) -> Finding:
         lead,
         unit=POINTS,
         cells=sum(data.quality.counts[("sigmoid", size)] for size in sizes),
-        sentence=f"Of the smaller batches B = {best} is best; at the same budget it gains "
-        f"{lead.estimate:+.2f} points over the largest, B = {largest}",
+        sentence=f"Of the smaller batches {sizes_with_steps([best], data.steps)} is best; it gains "
+        f"{shown(lead)} points over the largest, {sizes_with_steps([largest], data.steps)}",
         means=data.quality,
+        scope=data.scope,
     )
 
 
@@ -192,7 +249,7 @@ def saturates(data: BatchData) -> Finding:
     That batch is to be at most the paper's 32k where the grid holds it and goes beyond, else
     below the grid's largest. Its interval runs over the batches that simultaneous intervals of
     all gains leave possible; it ends at the largest batch when a gain beyond the tolerance
-    cannot be ruled out before.
+    cannot be ruled out before. Two batch sizes show no plateau, whatever their qualities.
     """
     sizes = data.sizes("sigmoid")
     if len(sizes) < 2:
@@ -216,16 +273,25 @@ def saturates(data: BatchData) -> Finding:
     if batch.known:
         verdict = "reproduced" if batch.high <= by else verdict
         verdict = "contradicted" if batch.low > by else verdict
-    return found(
+    finding = found(
         verdict,
         batch,
         unit="batch size",
         cells=sum(data.quality.counts[("sigmoid", size)] for size in sizes),
-        sentence=f"From B = {batch.estimate:.0f} on no larger batch gains more than "
-        f"{TOLERANCE:g} point; it is to be at most {by}, {scale}",
+        sentence=f"From B = {shown(batch, '.0f')} on, no larger batch up to "
+        f"{sizes_with_steps(sizes[-1:], data.steps).removeprefix('B = ')} gains more than "
+        f"{TOLERANCE:g} point; reproduced means at most {by}, {scale}",
         means=data.quality,
+        scope=data.scope,
         # As many seeds as let a gain of half the tolerance be told from the tolerance.
-        conditions=[Interval(TOLERANCE / 2, TOLERANCE / 2 - max(halves), TOLERANCE)],
+        to_decide=Interval(TOLERANCE / 2, TOLERANCE / 2 - max(halves), TOLERANCE),
+    )
+    if len(sizes) >= PLATEAU:
+        return finding
+    return withheld(
+        finding,
+        because=f"{len(sizes)} batch sizes cannot show a plateau.",
+        decide=f"{PLATEAU} batch sizes or more",
     )
 
 
@@ -236,7 +302,7 @@ def enough(sizes: Sequence[int], *, at: int) -> tuple[int, str]:
     """The batch size that is to be enough, and why: the paper's 32k, or the grid's `at`-th."""
     if ENOUGH in sizes[:-1]:
         return ENOUGH, "the paper's 32k"
-    return sizes[at], "on this grid, which has not the paper's 32k and sizes beyond it"
+    return sizes[at], "as this grid does not reach beyond the paper's 32k"
 
 
 def quarter(sizes: Sequence[int]) -> int:
@@ -250,17 +316,12 @@ def _step(data: BatchData, size: int, minus: int, critical: float) -> Interval:
     return data.quality.contrast(weights, critical=critical)
 
 
-def _from_softmax(gap: Interval) -> str:
-    where = "ahead of" if gap.estimate >= 0 else "behind"
-    return f"{abs(gap.estimate):.2f} points {where} softmax"
+def _lead(gap: Interval) -> str:
+    return f"sigmoid minus softmax is {shown(gap)} points"
 
 
 def _mean(sizes: Sequence[int]) -> dict[int, float]:
     return dict.fromkeys(sizes, 1 / len(sizes))
-
-
-def _count(data: BatchData, sizes: Sequence[int]) -> int:
-    return sum(data.differences.counts[size] for size in sizes)
 
 
 def _at(sizes: Sequence[int]) -> str:

@@ -153,7 +153,7 @@ COMPOSITION = (
     Claim(
         name="... beyond the longer training",
         sentence="They beat the whole batch at as many examples too (the paper does not say so).",
-        section="4.8",
+        section="ours",
         needs=f"{MASKED}, keep=hard at matched pairs, and all pairs at as many examples",
         test=matched_pairs.hard_gains("examples_seen"),
     ),

@@ -15,7 +15,8 @@ import pandas as pd
 
 from analysis import panels
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, side
+from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
+from analysis.claims.scope import scope
 from analysis.intervals import PooledMeans, by_group, pooled_means
 
 QUARTER = 0.25  # what counts as a small part of random's change, and as a large loss
@@ -26,13 +27,17 @@ Weights = Mapping[Group, float]
 
 @dataclass(frozen=True, kw_only=True)
 class CompositionData:
-    """Means by (keep, negatives per positive); `unmasked` is the group of the whole batch."""
+    """Means by (keep, negatives per positive); `unmasked` is the group of the whole batch.
+
+    scope: budget and batch size in words.
+    """
 
     quality: PooledMeans
     bias: PooledMeans
     positives: PooledMeans
     negatives: PooledMeans
     unmasked: Group
+    scope: str = ""
 
 
 def on_panel(test: Callable[[CompositionData], Finding]) -> Callable[[Evidence], Finding]:
@@ -58,6 +63,7 @@ def from_cells(cells: pd.DataFrame, metric: str) -> CompositionData:
         positives=means("train/pos_logit_mean"),
         negatives=means("train/neg_logit_mean"),
         unmasked=("all", whole),
+        scope=scope(done),
     )
 
 
@@ -72,9 +78,10 @@ def random_hurts(data: CompositionData) -> Finding:
         loss,
         unit=POINTS,
         cells=_cells(means, [data.unmasked, *random]),
-        sentence=f"Dropping random negatives costs {loss.estimate:.2f} points, mean over "
+        sentence=f"Dropping random negatives costs {shown(loss, '.2f')} points, mean over "
         f"{_ratios(random)}",
         means=means,
+        scope=data.scope,
     )
 
 
@@ -89,15 +96,21 @@ def easy_fails(data: CompositionData) -> Finding:
     large = means.contrast(_sum({data.unmasked: 1 - QUARTER}, _mean(easy, -1)))
     verdict, _ = all_positive(behind, large)
     lost = 1 - _average(means, easy) / means.means[data.unmasked]
+    kept = f"{1 - QUARTER:.0%}"
     return found(
         verdict,
         behind,
         unit=POINTS,
         cells=_cells(means, [data.unmasked, *easy, *randoms]),
-        sentence=f"Easy negatives alone lose {lost:.0%} of the unmasked quality (large: over "
-        f"{QUARTER:.0%}) and are {behind.estimate:.2f} points behind as many random ones",
+        sentence=f"Easy negatives alone lose {lost:.0%} of the unmasked quality; {kept} of it minus"
+        f" theirs is {shown(large)} points, and as many random ones minus easy ones "
+        f"{shown(behind)}",
         means=means,
-        conditions=(behind, large),
+        scope=data.scope,
+        conditions={
+            f"{kept} of the unmasked quality minus easy": large,
+            "random minus easy": behind,
+        },
     )
 
 
@@ -109,15 +122,16 @@ def hard_keeps(data: CompositionData) -> Finding:
     hard, random = [("hard", r) for r in both], [("random", r) for r in both]
     random_loss, hard_loss = _loss(data, random), _loss(data, hard)
     margin = means.contrast(_sum(_scaled(random_loss, QUARTER), _scaled(hard_loss, -1)))
-    lost = [means.contrast(weights).estimate for weights in (hard_loss, random_loss)]
+    lost = [shown(means.contrast(weights), ".2f") for weights in (hard_loss, random_loss)]
     return found(
         side(margin),
         margin,
         unit=POINTS,
         cells=_cells(means, [data.unmasked, *hard, *random]),
-        sentence=f"Hard negatives alone lose {lost[0]:.2f} points where random ones lose "
-        f"{lost[1]:.2f}; a quarter of random's loss minus hard's is {margin.estimate:.2f}",
+        sentence=f"Hard negatives alone lose {lost[0]} points where random ones lose {lost[1]}; a "
+        f"quarter of random's loss minus hard's is {shown(margin)}",
         means=means,
+        scope=data.scope,
     )
 
 
@@ -138,8 +152,9 @@ def rises(data: CompositionData, *, of: str) -> Finding:
         unit=SLOPE,
         cells=_cells(means, groups),
         sentence=f"{what.get(of, 'The mean logit of negatives')} changes by "
-        f"{slope.estimate:+.2f} per tenfold fewer random negatives",
+        f"{shown(slope)} per tenfold fewer random negatives",
         means=means,
+        scope=data.scope,
     )
 
 
@@ -154,17 +169,18 @@ def hard_is_flat(data: CompositionData) -> Finding:
     below = means.contrast(_sum(allowed, _scaled(hard, -1)))
     above = means.contrast(_sum(allowed, hard))
     verdict, binding = all_positive(below, above)
-    slopes = [means.contrast(weights).estimate for weights in (hard, random)]
+    slopes = [shown(means.contrast(weights)) for weights in (hard, random)]
     return found(
         verdict,
         binding,
         unit=SLOPE,
         cells=_cells(means, {*hard, *random}),
-        sentence=f"Positive logits change by {slopes[0]:+.2f} with hard negatives and by "
-        f"{slopes[1]:+.2f} with random ones per tenfold fewer; a quarter of random's minus hard's "
-        f"size is {binding.estimate:.2f}",
+        sentence=f"Per tenfold fewer negatives positive logits change by {slopes[0]} with hard "
+        f"ones and by {slopes[1]} with random ones; a quarter of random's change minus the size of "
+        f"hard's is {shown(binding)}",
         means=means,
-        conditions=(below, above),
+        scope=data.scope,
+        conditions={"a quarter of random's minus hard's": below, "their sum": above},
     )
 
 

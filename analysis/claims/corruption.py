@@ -8,8 +8,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, side
+from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
+from analysis.claims.rates import VALIDATION, at_tuned_rates, rate_not_tuned
+from analysis.claims.scope import scope
 from analysis.intervals import Interval, PooledMeans, pooled_means
+from analysis.recipes import RATE
 from analysis.varying import keys, most, same_fields, varying, with_fields
 
 PARTS = ("data.corrupt.image", "data.corrupt.text", "data.corrupt.alignment")
@@ -21,7 +24,6 @@ KINDS = {
     "image & text": (1, 1, 0),
     "image, text & batch": (1, 1, 1),
 }
-RATE, VALIDATION = "optimizer.learning_rate", "eval/zero_shot/val_font/top1"
 SET = ("data.dataset", "dataset_examples")
 LOSSES = ("sigmoid", "softmax")
 NEEDS_RATES = "Needs both losses at several learning rates, with and without corrupted data."
@@ -43,40 +45,49 @@ def _test(evidence: Evidence, kind: str) -> Finding:
     The paper does not say whether an example is corrupted once for good or anew at each visit:
     where a study has both, the claim must hold for both.
     """
-    leads = _leads(evidence, kind)
-    tops, slopes, said = [], [], []
+    cells = _panel(evidence, kind)
+    leads = _leads(cells, evidence)
+    tops, slopes, parts = {}, {}, []
     for redraw in sorted({redraw for redraw, _ in leads.means}):
         levels = sorted(p for drawn, p in leads.means if drawn == redraw)
         if len(levels) < 2:
             continue
         top = leads.contrast({(redraw, levels[-1]): 1.0})
         slope = leads.contrast(_slope(redraw, levels))
-        tops.append(top)
-        slopes.append(slope)
         how = "drawn anew" if redraw else "fixed"
-        said.append(
-            f"{top.estimate:+.2f} points at p = {levels[-1]:g}, {slope.estimate:+.2f} per unit "
-            f"of p ({how})"
+        tops[f"lead at p = {levels[-1]:g}, {how}"] = top
+        slopes[f"change of the lead per unit of p, {how}"] = slope
+        parts.append(
+            f"{shown(top)} points at p = {levels[-1]:g}, {shown(slope)} per unit of p ({how})"
         )
     if not tops:
         return no_data(f"Needs both losses with and without corrupted {kind}, equal in the rest.")
-    verdict, binding = all_positive(*tops, *slopes)
-    return found(
+    verdict, binding = all_positive(*tops.values(), *slopes.values())
+    finding = found(
         verdict,
         binding,
-        unit=POINTS if binding in tops else "points per unit of p",
+        unit=POINTS if binding in tops.values() else "points per unit of p",
         cells=2 * sum(leads.counts.values()),
-        sentence=f"Sigmoid's lead with corrupted {kind}: {'; '.join(said)}",
+        sentence=f"Sigmoid's lead with corrupted {kind}: {'; '.join(parts)}",
         means=leads,
-        conditions=(*tops, *slopes),
+        scope=scope(cells),
+        conditions=tops | slopes,
     )
+    return _at_clean_rates(finding, cells, evidence)
 
 
-def _leads(evidence: Evidence, kind: str) -> PooledMeans:
-    """Sigmoid minus softmax, paired by seed, by (redraw, p)."""
+def _at_clean_rates(finding: Finding, cells: pd.DataFrame, evidence: Evidence) -> Finding:
+    """Held to the rates that were tried without corruption; with it, see `tuned_is_more_robust`."""
+    clean = cells[cells["p"] == 0]
+    return at_tuned_rates(finding, rate_not_tuned(evidence, clean, set(clean["batch_size"])))
+
+
+def _panel(evidence: Evidence, kind: str) -> pd.DataFrame:
+    """The finished cells with one of `KINDS` corrupted and those without, with p; may be empty."""
     cells = with_fields(evidence.cells, [*PARTS, "data.corrupt.redraw", "loss.pairs.kind"])
+    nothing = cells.iloc[:0].assign(p=0.0)
     if evidence.metric not in cells:
-        return pooled_means({})
+        return nothing
     # Scenes lack it, and are judged elsewhere.
     cells = cells[cells.groupby("data.dataset")[evidence.metric].transform("count") > 0]
     cells = cells.assign(**{part: cells[part].astype(float).fillna(0.0) for part in PARTS})
@@ -87,23 +98,26 @@ def _leads(evidence: Evidence, kind: str) -> PooledMeans:
     pairs = (cells["loss.kind"] == "softmax") | (cells["loss.pairs.kind"] == "all")
     pool = cells[wanted & pairs].assign(p=p[wanted & pairs])
     if not (pool["p"] > 0).any():
-        return pooled_means({})
+        return nothing
     own = ("loss.", "optimizer.")  # each loss has settings and a recipe of its own
     chosen = varying(pool, ("p", "loss.kind"), ignoring=("data.corrupt.", *own))
     corrupted = chosen[chosen["p"] > 0]
     if corrupted.empty:
-        return pooled_means({})
+        return nothing
     settings = [name for name in same_fields(chosen, ()) if name.startswith(own)]
     chosen = pd.concat(
         most(same, keys(same, settings), ("p",)) for _, same in chosen.groupby("loss.kind")
     )
     done = chosen[chosen["status"] == "done"]
-    done = done[done["seed"].isin(corrupted["seed"])]
-    redraws = corrupted["data.corrupt.redraw"].fillna(False).astype(bool)
+    return done[done["seed"].isin(corrupted["seed"])]
+
+
+def _leads(cells: pd.DataFrame, evidence: Evidence) -> PooledMeans:
+    """Sigmoid minus softmax, paired by seed, by (redraw, p); clean cells count for both."""
+    redrawn = cells["data.corrupt.redraw"].fillna(False).astype(bool)
     groups: dict[Any, list[float]] = {}
-    for redraw in sorted(set(redraws)):
-        own = done["data.corrupt.redraw"].fillna(False).astype(bool) == redraw
-        same = done[own | (done["p"] == 0)]
+    for redraw in sorted(set(redrawn[cells["p"] > 0])):
+        same = cells[(redrawn == redraw) | (cells["p"] == 0)]
         for (level,), gaps in _leads_by(same, ["p"], evidence.metric).items():
             groups[redraw, float(level)] = gaps
     return pooled_means(groups, rounding=2 * evidence.rounding)
@@ -119,6 +133,7 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
     judge = VALIDATION if VALIDATION in cells else evidence.metric
     tried = cells.groupby(["what", "redraw", "p", "loss.kind"])[RATE].transform("nunique") >= 2
     leads: dict[Any, list[float]] = {}
+    compared = []
     for (what, redraw), same in cells[tried & (cells["p"] > 0)].groupby(["what", "redraw"]):
         fields = [*same_fields(same, (RATE,), ignoring=("data.corrupt.",)), "seed"]
         clean = cells[tried & (cells["p"] == 0)]
@@ -131,6 +146,7 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
                     best[loss].groupby("seed")[evidence.metric].mean() for loss in LOSSES
                 )
                 leads[what, redraw, p] = [float(gap) for gap in (first - second).dropna()]
+                compared.append(level)
     means = pooled_means(leads)
     changes = {
         key: means.contrast({key: 1.0, (*key[:2], 0.0): -1.0})
@@ -139,7 +155,10 @@ def tuned_is_more_robust(evidence: Evidence) -> Finding:
     }
     if not changes:
         return no_data(NEEDS_RATES)
-    return _all_grow(changes, means, "At the best rate for each, sigmoid's lead")
+    used = pd.concat(compared)
+    rates = used.groupby(["what", "redraw", "p", "loss.kind"])[RATE].nunique().min()
+    whose = f"At the best of {rates} rates for each loss and corruption, sigmoid's lead"
+    return _all_grow(changes, means, whose, scope(used))
 
 
 def holds_on_scenes(evidence: Evidence) -> Finding:
@@ -158,24 +177,28 @@ def holds_on_scenes(evidence: Evidence) -> Finding:
     }
     if not changes:
         return no_data(NEEDS_SCENES)
-    return _all_grow(changes, means, "On scenes of two glyphs sigmoid's lead in retrieval")
+    whose = "On scenes of two glyphs sigmoid's lead in retrieval"
+    finding = _all_grow(changes, means, whose, scope(cells))
+    return _at_clean_rates(finding, cells, evidence)
 
 
-def _all_grow(changes: dict[Any, Interval], means: PooledMeans, whose: str) -> Finding:
+def _all_grow(changes: dict[Any, Interval], means: PooledMeans, whose: str, scope: str) -> Finding:
     """Whether every change is above zero, by (what, redraw, p)."""
     verdict, binding = all_positive(*changes.values())
-    said = [
-        f"{change.estimate:+.2f} with {what} at p = {p:g} ({'drawn anew' if redraw else 'fixed'})"
+    named = {
+        f"{what} at p = {p:g} ({'drawn anew' if redraw else 'fixed'})": change
         for (what, redraw, p), change in changes.items()
-    ]
+    }
+    parts = [f"{shown(change)} with {name}" for name, change in named.items()]
     return found(
         verdict,
         binding,
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
-        sentence=f"{whose} changes by {'; '.join(said)}",
+        sentence=f"{whose} changes by {'; '.join(parts)}",
         means=means,
-        conditions=list(changes.values()),
+        scope=scope,
+        conditions=named,
     )
 
 
@@ -206,16 +229,18 @@ def more_examples_help(evidence: Evidence) -> Finding:
         (data, *key): sign / len(shared) for data, sign in ((many, 1), (few, -1)) for key in shared
     }
     change = means.contrast(weights)
-    return found(
+    finding = found(
         side(change),
         change,
         unit=POINTS,
         cells=2 * sum(means.counts[key] for key in weights),
         sentence=f"With {int(sizes[many]):,} distinct examples corruption moves sigmoid's lead by "
-        f"{change.estimate:+.2f} points more than with {int(sizes[few]):,}, on the mean over "
+        f"{shown(change)} points more than with {int(sizes[few]):,}, on the mean over "
         f"{len(shared)} corruptions",
         means=means,
+        scope=scope(cells),
     )
+    return _at_clean_rates(finding, cells, evidence)
 
 
 def _leads_by(cells: pd.DataFrame, by: list[str], metric: str) -> dict[Any, list[float]]:

@@ -6,7 +6,7 @@ import itertools
 
 from analysis import panels
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, side
+from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
 from analysis.intervals import Interval, PooledMeans, by_group, pooled_means
 from analysis.varying import with_fields
 
@@ -32,11 +32,10 @@ def long_training_for_large(evidence: Evidence) -> Finding:
         binding,
         unit=POINTS,
         cells=sum(means.counts[group] for group in used),
-        sentence=f"B = {large} is {-behind.estimate:+.2f} points from B = {small} after "
-        f"{short:,} examples and {ahead.estimate:+.2f} after {long:,}; the lesser of the small "
-        f"batch's lead first and the large one's last is {binding.estimate:.2f}",
+        sentence=f"B = {large} ({large / small:g} times B = {small}) minus B = {small} is "
+        f"{_both(behind, ahead, large, short, long)}",
         means=means,
-        conditions=(behind, ahead),
+        conditions=_conditions(behind, ahead),
     )
 
 
@@ -65,11 +64,26 @@ def best_batch_grows(evidence: Evidence) -> Finding:
         clearest,
         unit=POINTS,
         cells=sum(means.counts[b, size] for b in (budgets[0], budgets[-1]) for size in shared),
-        sentence=f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large}, "
-        f"{-behind.estimate:+.2f} points from B = {small} after {budgets[0]:,} examples and "
-        f"{ahead.estimate:+.2f} after {budgets[-1]:,}",
+        sentence=f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large} minus B = "
+        f"{small}, {_both(behind, ahead, large, budgets[0], budgets[-1])}",
         means=means,
+        conditions=_conditions(behind, ahead),
     )
+
+
+def _both(behind: Interval, ahead: Interval, large: int, short: int, long: int) -> str:
+    """The large batch minus the small one at both budgets, with the steps that it has there."""
+    return (
+        f"{shown(behind.negative())} points after {short:,} examples ({short // large:,} steps of "
+        f"it) and {shown(ahead)} after {long:,} ({long // large:,} steps)"
+    )
+
+
+def _conditions(behind: Interval, ahead: Interval) -> dict[str, Interval]:
+    return {
+        "small minus large, shortest budget": behind,
+        "large minus small, longest budget": ahead,
+    }
 
 
 def _by_budget(evidence: Evidence) -> tuple[PooledMeans, list[int], list[set[int]]]:

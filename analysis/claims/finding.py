@@ -1,32 +1,49 @@
-"""What a test on records found: a verdict by one rule, an estimate, its interval, a sentence.
+"""The verdict of one claim: the rule, the estimate, its interval, a sentence.
 
-The rule: reproduced when the 95 % interval lies wholly on the claim's side, contradicted when it
-lies wholly on the other, else undecided. A claim with several conditions is reproduced when all
-intervals lie on its side and contradicted when one of them lies wholly on the other.
+A claim is reproduced when the 95 % interval lies wholly on its side, contradicted when it lies
+wholly on the other side, else undecided. A claim with several conditions is reproduced when all
+intervals lie on its side, and contradicted when one of them lies wholly on the other.
 
-On numbers that are printed without seeds the interval is what rounding leaves possible.
+Printed numbers have no seeds. Their interval is what rounding leaves possible.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from analysis.intervals import Interval, PooledMeans
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]
 POINTS = "points"
-TOLERANCE = 1.0  # points: a gap or a gain below it counts as none
+TOLERANCE = 1.0  # points: a smaller gap or gain counts as none
 MOST_SEEDS = 100  # a study of more is not proposed
+_SHOWN = re.compile(r"([+-]?\d[\d.]*) \[(-?\d[\d.]*), (-?\d[\d.]*)\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One of the quantities that a verdict rests on, with its own interval."""
+
+    name: str
+    estimate: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """`cells` is how many cells the estimate rests on; unknown numbers are NaN.
+    """A verdict and the numbers behind it; unknown numbers are NaN.
 
-    decide: what would decide it, where it is undecided.
+    Attributes:
+      estimate, low, high: of the condition that decides, or of the claim's only quantity.
+      cells: the number of cells that the estimate rests on.
+      sentence: every number with an interval has its own behind it, in brackets.
+      decide: what would decide an undecided claim.
+      conditions: every quantity that the verdict rests on.
     """
 
     verdict: Kind
@@ -37,6 +54,7 @@ class Finding:
     cells: int = 0
     sentence: str
     decide: str = ""
+    conditions: tuple[Condition, ...] = ()
 
 
 def no_data(why: str) -> Finding:
@@ -63,6 +81,20 @@ def all_positive(*intervals: Interval) -> tuple[Kind, Interval]:
     return verdict, min(intervals, key=lambda interval: interval.estimate)
 
 
+def shown(interval: Interval, form: str = "+.2f") -> str:
+    """An estimate with its own interval behind it, if it has one: `+1.00 [0.67, 1.33]`."""
+    estimate = f"{interval.estimate:{form}}"
+    if not interval.known:
+        return estimate
+    ends = form.removeprefix("+")
+    return f"{estimate} [{interval.low:{ends}}, {interval.high:{ends}}]"
+
+
+def printed(text: str) -> list[tuple[float, float, float]]:
+    """Every number in a text with an interval behind it, as `shown` writes them."""
+    return [(float(a), float(b), float(c)) for a, b, c in _SHOWN.findall(text)]
+
+
 def found(
     verdict: Kind,
     interval: Interval,
@@ -71,14 +103,23 @@ def found(
     cells: int,
     sentence: str,
     means: PooledMeans,
-    conditions: Sequence[Interval] = (),
+    scope: str = "",
+    conditions: Mapping[str, Interval] | None = None,
+    to_decide: Interval | None = None,
 ) -> Finding:
-    """A finding with these numbers; the sentence gets the interval, or why there is none.
+    """A finding with these numbers.
 
     Args:
+      sentence: without a full stop; numbers with an interval are written by `shown`.
       means: what the intervals were computed from.
-      conditions: the intervals that were held against zero; empty is `interval` alone.
+      scope: budget and batch sizes of the cells, see `scope.scope`.
+      conditions: the intervals that were compared with zero, by what they are of; None is
+        `interval` alone.
+      to_decide: what more seeds must tell from zero, if not the conditions.
     """
+    held = conditions or {unit: interval}
+    still_open = [to_decide] if to_decide else list(held.values())
+    notes = "; ".join(note for note in (scope, _kind_of_interval(interval, means)) if note)
     return Finding(
         verdict=verdict,
         estimate=interval.estimate,
@@ -86,34 +127,42 @@ def found(
         high=interval.high,
         unit=unit,
         cells=cells,
-        sentence=sentence + _ending(interval, means),
-        decide=_decide(conditions or (interval,), means, cells) if verdict == "undecided" else "",
+        sentence=f"{sentence} ({notes}).",
+        decide=_decide(still_open, means, cells) if verdict == "undecided" else "",
+        conditions=tuple(
+            Condition(name=name, estimate=one.estimate, low=one.low, high=one.high)
+            for name, one in held.items()
+        ),
     )
 
 
-def _ending(interval: Interval, means: PooledMeans) -> str:
+def withheld(finding: Finding, *, because: str, decide: str) -> Finding:
+    """The same numbers without a verdict, and the reason in the sentence."""
+    return replace(
+        finding, verdict="undecided", sentence=f"{finding.sentence} {because}", decide=decide
+    )
+
+
+def _kind_of_interval(interval: Interval, means: PooledMeans) -> str:
     if not interval.known:
-        return " (one seed each, so no interval)."
-    ends = f"{number(interval.low)} to {number(interval.high)}"
-    if not means.dof:
-        return f" (as printed: {ends})."
-    return f" (95 % interval {ends})."
+        return "one seed each, so no interval"
+    return "95 % intervals" if means.dof else "bounds of the rounding"
 
 
 def _decide(conditions: Sequence[Interval], means: PooledMeans, cells: int) -> str:
-    """How many more seeds at the spread that is seen, as an interval shrinks with their root."""
+    """How many seeds it would take: an interval shrinks with the root of their number."""
     if not means.known:
         return f"a second seed of each of these {cells} cells"
     if not means.dof:
         return "runs with several seeds, or one more decimal than is printed"
     wanted = 0.0
-    for one in conditions:
-        if side(one) == "undecided":
-            half = max(one.estimate - one.low, one.high - one.estimate)
-            wanted = max(wanted, (half / max(abs(one.estimate), 1e-12)) ** 2)
+    open_ones = [one for one in conditions if side(one) == "undecided"]
+    for one in open_ones:
+        half = max(one.estimate - one.low, one.high - one.estimate)
+        wanted = max(wanted, (half / max(abs(one.estimate), 1e-12)) ** 2)
     seeds = max(means.seeds + 1, math.ceil(wanted * means.seeds))
     if seeds > MOST_SEEDS:
-        nearest = min(abs(one.estimate) for one in conditions if side(one) == "undecided")
+        nearest = min(abs(one.estimate) for one in open_ones)
         return (
             f"no affordable number of seeds: {number(nearest)} from the boundary is too little to "
             f"tell from nothing with {MOST_SEEDS} seeds at the spread seen"

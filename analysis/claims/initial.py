@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from analysis import starts
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, TOLERANCE, Finding, all_positive, found, no_data
+from analysis.claims.finding import (
+    POINTS,
+    TOLERANCE,
+    Finding,
+    all_positive,
+    found,
+    no_data,
+    shown,
+    side,
+)
+from analysis.claims.scope import scope
 from analysis.intervals import pooled_means
 from analysis.starts import AXES
 from analysis.varying import grouped, matched, with_fields
@@ -36,18 +46,27 @@ def default_is_best(evidence: Evidence) -> Finding:
         for size, start in others
     }
     verdict, binding = all_positive(*leads.values())
+    behind: dict[str, list[int]] = {}
+    for size, start in others:
+        if side(leads[size, start]) == "contradicted":
+            behind.setdefault(starts.name(start), []).append(size)
     size, nearest = min(others, key=lambda other: leads[other].estimate)
-    ahead = sum(lead.estimate > 0 for lead in leads.values())
+    ahead = sum(side(lead) == "reproduced" for lead in leads.values())
+    worse = "; ".join(f"{name} at B = {_list(at)}" for name, at in behind.items())
     return found(
         verdict,
         binding,
         unit=POINTS,
         cells=sum(means.counts.values()),
-        sentence=f"At B = {', '.join(map(str, sorted(set(sizes))))} b = -10, t' = log 10 is ahead "
-        f"of {ahead} of {len(leads)} other starts; it does least against {starts.name(nearest)} at "
-        f"B = {size}, {binding.estimate:+.2f} points",
+        sentence=f"At B = {_list(sorted(set(sizes)))} b = -10, t' = log 10 is clearly ahead of "
+        f"{ahead} of {len(leads)} other starts and clearly behind {worse or 'none'}; it does least "
+        f"against {starts.name(nearest)} at B = {size}, {shown(binding)} points",
         means=means,
-        conditions=list(leads.values()),
+        scope=scope(done[done["batch_size"].isin(sizes)]),
+        conditions={
+            f"lead over {starts.name(start)} at B = {size}": lead
+            for (size, start), lead in leads.items()
+        },
     )
 
 
@@ -66,16 +85,25 @@ def prior_is_no_worse(evidence: Evidence) -> Finding:
         return no_data("Needs cells from b = prior and b = -10, equal in the rest.")
     means = pooled_means(both, rounding=2 * evidence.rounding)
     critical = means.critical(comparisons=len(both))
-    leads = [means.contrast({group: 1.0}, critical=critical) for group in both]
-    verdict, _ = all_positive(*(lead.above(-TOLERANCE) for lead in leads))
-    least = min(leads, key=lambda lead: lead.estimate)
+    leads = {
+        f"setting {i}": means.contrast({group: 1.0}, critical=critical)
+        for i, group in enumerate(both, 1)
+    }
+    no_worse = {name: lead.above(-TOLERANCE) for name, lead in leads.items()}
+    verdict, _ = all_positive(*no_worse.values())
+    least = min(leads.values(), key=lambda lead: lead.estimate)
     return found(
         verdict,
         least,
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
-        sentence=f"In the worst of {len(leads)} settings the start at the prior odds is "
-        f"{least.estimate:+.2f} points from b = -10; as good is no more than {TOLERANCE:g} below",
+        sentence=f"In the worst of {len(leads)} settings the start at the prior odds minus that at "
+        f"b = -10 is {shown(least)} points; as good means no more than {TOLERANCE:g} below",
         means=means,
-        conditions=[lead.above(-TOLERANCE) for lead in leads],
+        scope=scope(done[done[AXES[0]] == "prior"]),
+        conditions=no_worse,
     )
+
+
+def _list(sizes: list[int]) -> str:
+    return ", ".join(map(str, sizes))

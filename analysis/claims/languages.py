@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis import panels
 from analysis.claims.batch import enough
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, TOLERANCE, Finding, all_positive, found, no_data
+from analysis.claims.finding import POINTS, TOLERANCE, Finding, all_positive, found, no_data, shown
 from analysis.intervals import Interval, by_group, pooled_means
 
 RECALL = "/text_to_image_r1"  # the mean over languages; one language's has its name before it
@@ -37,8 +37,11 @@ def _test(groups: dict[int, list[float]], rounding: float) -> Finding:
     larger = [size for size in sizes if size > base]
     critical = means.critical(comparisons=len(larger))
     gains = [means.contrast({size: 1.0, base: -1.0}, critical=critical) for size in larger]
-    below = [gain.negative().above(-TOLERANCE) for gain in gains]
-    verdict, _ = all_positive(*below)
+    below = {
+        f"{TOLERANCE:g} minus the gain at B = {size}": gain.negative().above(-TOLERANCE)
+        for size, gain in zip(larger, gains, strict=True)
+    }
+    verdict, _ = all_positive(*below.values())
     best = Interval(*(max(ends) for ends in zip(*gains, strict=True)))
     at = larger[max(range(len(gains)), key=lambda i: gains[i].estimate)]
     return found(
@@ -46,9 +49,9 @@ def _test(groups: dict[int, list[float]], rounding: float) -> Finding:
         best,
         unit=POINTS,
         cells=sum(means.counts.values()),
-        sentence=f"Beyond B = {base}, {why}, the most that is gained is {best.estimate:+.2f} "
-        f"points at B = {at}; at the largest, B = {sizes[-1]}, it is {gains[-1].estimate:+.2f}; "
-        f"no gain means below {TOLERANCE:g}",
+        sentence=f"Beyond B = {base}, {why}, the most that is gained is {shown(best)} points at "
+        f"B = {at}; at the largest, B = {sizes[-1]}, it is {shown(gains[-1])}; no gain means below "
+        f"{TOLERANCE:g}",
         means=means,
         conditions=below,
     )

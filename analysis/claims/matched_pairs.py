@@ -7,13 +7,13 @@ unmasked one with as many pairs (the paper's), and the unmasked one with as many
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, found, no_data, side
+from analysis.claims.finding import POINTS, Finding, found, no_data, shown, side
 from analysis.intervals import pooled_means
 from analysis.panels import NEAR
 from analysis.varying import keys, same_fields, with_fields
@@ -36,7 +36,7 @@ def _test(evidence: Evidence, same: Same) -> Finding:
     done = done[done[evidence.metric].notna()] if len(done) else done
     hard = done[(done["loss.pairs.kind"] == "negatives") & (done["loss.pairs.keep"] == "hard")]
     whole = done[done["loss.pairs.kind"] == "all"]
-    groups = _gains(hard, whole, evidence.metric, same)
+    groups, seen = _gains(hard, whole, evidence.metric, same)
     if not groups:
         return no_data(
             "Needs hard negatives trained until they met as many pairs as the unmasked batch"
@@ -50,38 +50,48 @@ def _test(evidence: Evidence, same: Same) -> Finding:
         gain,
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
-        sentence=f"Hard negatives at matched pairs ({ratios}) are {gain.estimate:+.2f} points from "
-        f"the whole batch at as many {WHAT[same]}",
+        sentence=f"Hard negatives at matched pairs ({ratios}, {_examples(a for a, _ in seen)}) "
+        f"minus the whole batch at as many {WHAT[same]} ({_examples(b for _, b in seen)}) is "
+        f"{shown(gain)} points",
         means=means,
+        scope=f"B = {', '.join(str(size) for size in sorted({size for size, _ in means.means}))}",
     )
 
 
 def _gains(
     hard: pd.DataFrame, whole: pd.DataFrame, metric: str, same: Same
-) -> dict[tuple[int, float], list[float]]:
+) -> tuple[dict[tuple[int, float], list[float]], set[tuple[int, int]]]:
     """Differences by (batch size, negatives per positive), one per seed.
 
     Matched cells only: as many pairs as an unmasked one, and so more examples.
+
+    Returns: the differences, and the examples seen of the hard and the whole batch's cells.
     """
     if hard.empty or whole.empty:
-        return {}
+        return {}, set()
     fields = [*same_fields(whole, (), ignoring=("budget.", "loss.pairs.")), "seed"]
-    columns = ["pairs_seen", same, metric]
+    columns = ["pairs_seen", same, metric, "examples_seen"]
     whole_of: dict[Any, list[list[float]]] = {}
     for key, numbers in zip(keys(whole, fields), _numbers(whole, columns), strict=True):
         whole_of.setdefault(key, []).append(numbers)
     gains: dict[tuple[int, float], list[float]] = {}
+    seen = set()
     groups = zip(hard["batch_size"], hard["loss.pairs.per_positive"], strict=True)
-    for key, group, (pairs, total, quality) in zip(
+    for key, group, (pairs, total, quality, examples) in zip(
         keys(hard, fields), groups, _numbers(hard, columns), strict=True
     ):
         mine = whole_of.get(key, [])
         if any(_near(of[0], pairs) for of in mine):
-            equal = [of[2] for of in mine if _near(of[1], total)]
+            equal = [of for of in mine if _near(of[1], total)]
             if equal:
-                gain = quality - sum(equal) / len(equal)
+                gain = quality - sum(of[2] for of in equal) / len(equal)
                 gains.setdefault((int(group[0]), float(group[1])), []).append(gain)
-    return gains
+                seen |= {(int(examples), int(of[3])) for of in equal}
+    return gains, seen
+
+
+def _examples(counts: Iterable[int]) -> str:
+    return " or ".join(f"{count:,}" for count in sorted(set(counts))) + " examples"
 
 
 def _numbers(cells: pd.DataFrame, columns: list[str]) -> list[list[float]]:

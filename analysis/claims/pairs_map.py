@@ -3,6 +3,10 @@
 The paper grows both at once. Each sentence is held against every map of a study, one for each
 bias that its cells start from: it must hold for all of them, because a small group changes the
 prior odds of a pair too, and with them what b = -10 means.
+
+At a fixed number of examples, more of them per step are fewer steps. A sentence about examples per
+step rests on batch sizes with `FEWEST_STEPS` steps or more. Pairs per example are compared at one
+batch size, so at equal steps, and rest on all.
 """
 
 from __future__ import annotations
@@ -11,13 +15,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pandas as pd
+
 from analysis import maps
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import Finding, all_positive, found, no_data
-from analysis.intervals import PooledMeans, by_group, pooled_means
+from analysis.claims.finding import Finding, all_positive, found, no_data, shown
+from analysis.claims.scope import FEWEST_STEPS, scope, sizes_with_steps, steps_by_size
+from analysis.intervals import Interval, PooledMeans, by_group, pooled_means
 
 Point = tuple[int, int]  # examples per step, pairs per example
 UNIT = "points per doubling"
+NEEDED = "Needs sigmoid cells with groups of several sizes at several batch sizes."
 
 
 def pairs_help(evidence: Evidence) -> Finding:
@@ -27,7 +35,8 @@ def pairs_help(evidence: Evidence) -> Finding:
 
 def examples_help(evidence: Evidence) -> Finding:
     """At equal pairs per example, quality rises with the examples per step."""
-    return _test(evidence, _along_examples, "of the examples per step, at equal pairs per example")
+    what = "of the examples per step, at equal pairs per example"
+    return _test(evidence, _along_examples, what, fewest_steps=FEWEST_STEPS)
 
 
 def pairs_more_than_examples(evidence: Evidence) -> Finding:
@@ -39,42 +48,74 @@ def pairs_more_than_examples(evidence: Evidence) -> Finding:
             return {}
         return {p: pairs.get(p, 0.0) - examples.get(p, 0.0) for p in {*pairs, *examples}}
 
-    return _test(evidence, weights, "more for pairs per example than for examples per step")
+    what = "more for pairs per example than for examples per step"
+    return _test(evidence, weights, what, fewest_steps=FEWEST_STEPS)
 
 
 def _test(
-    evidence: Evidence, weigh: Callable[[set[Point]], Mapping[Point, float]], what: str
+    evidence: Evidence,
+    weigh: Callable[[set[Point]], Mapping[Point, float]],
+    what: str,
+    *,
+    fewest_steps: int = 0,
 ) -> Finding:
+    """The slope of each map, on its batch sizes with this many steps or more."""
+    panels = evidence.once("maps", lambda: maps.by_start(evidence.cells))
+    if not panels:
+        return no_data(NEEDED)
+    done = pd.concat([panel.done for panel in panels.values()])
+    steps = steps_by_size(done)
+    short = {size for size, count in steps.items() if count < fewest_steps}
     groups: dict[tuple[Any, Point], list[float]] = {}
-    for start, panel in evidence.once("maps", lambda: maps.by_start(evidence.cells)).items():
+    for start, panel in panels.items():
         values = by_group(panel.done, list(maps.AXES), evidence.metric)
-        groups |= {(start, (int(b), int(g))): found for (b, g), found in values.items()}
+        groups |= {
+            (start, (int(b), int(g))): qualities
+            for (b, g), qualities in values.items()
+            if b not in short
+        }
     means = pooled_means(groups, rounding=evidence.rounding)
     slopes = _slopes(means, weigh)
+    sizes = sorted({size for _, (size, _) in means.means})
+    if not slopes and short:
+        return Finding(
+            verdict="undecided",
+            unit=UNIT,
+            sentence=f"Fewer than two batch sizes have {fewest_steps} steps or more: "
+            f"{sizes_with_steps(sorted(steps), steps)} ({scope(done)}).",
+            decide="a longer budget of examples",
+        )
     if not slopes:
-        return no_data("Needs sigmoid cells with groups of several sizes at several batch sizes.")
+        return no_data(NEEDED)
     verdict, binding = all_positive(*slopes.values())
-    said = ", ".join(f"{slope.estimate:+.2f} from {_name(s)}" for s, slope in slopes.items())
+    each = ", ".join(f"{shown(slope)} {name}" for name, slope in slopes.items())
+    on = f"at {sizes_with_steps(sizes, steps)}"
+    if short:
+        left_out = sizes_with_steps(sorted(short), steps)
+        on += f"; left out, with fewer than {fewest_steps} steps: {left_out}"
     return found(
         verdict,
         binding,
         unit=UNIT,
         cells=sum(means.counts.values()),
-        sentence=f"Points per doubling {what}: {said}",
+        sentence=f"Points per doubling {what}: {each}, {on}",
         means=means,
-        conditions=list(slopes.values()),
+        scope=scope(done[~done["batch_size"].isin(short)]),
+        conditions=slopes,
     )
 
 
 def _slopes(
     means: PooledMeans, weigh: Callable[[set[Point]], Mapping[Point, float]]
-) -> dict[Any, Any]:
-    """By the start of the bias, the contrast that these weights make."""
+) -> dict[str, Interval]:
+    """The contrast that these weights make, by the start of the bias."""
     slopes = {}
     for start in dict.fromkeys(start for start, _ in means.means):
         weights = weigh({point for own, point in means.means if own == start})
         if weights:
-            slopes[start] = means.contrast({(start, p): w for p, w in weights.items()})
+            slopes[f"from {_name(start)}"] = means.contrast(
+                {(start, p): w for p, w in weights.items()}
+            )
     return slopes
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, side
+from analysis.claims.finding import (
+    POINTS,
+    Finding,
+    all_positive,
+    found,
+    no_data,
+    shown,
+    side,
+    withheld,
+)
+from analysis.claims.scope import scope
 from analysis.intervals import Interval, PooledMeans, pooled_means
-from analysis.varying import matched, with_fields
+from analysis.varying import keys, matched, same_fields, with_fields
 
-DECAY = "optimizer.image.decay_times"
+DECAY, WEIGHT = "optimizer.image.decay_times", "optimizer.weight_decay"
 B2, STEADY, DEFAULT = "optimizer.b2", 0.95, 0.999
 UPDATES = "train/update_norm"
 ROUGHNESS = "roughness"
 WINDOW = 9  # logged lines around a line, whose median is what it is held against
 WARM = 0.1  # of a run, left out: while the rate rises, updates grow by design
+DENSE = 0.5  # of the steps must be logged: a spike lasts a few steps and shows in none beside them
 
 
 def decay_hurts(evidence: Evidence) -> Finding:
@@ -24,7 +37,7 @@ def decay_hurts(evidence: Evidence) -> Finding:
     Cells that differ in `optimizer.image.decay_times` alone, 0 against 1, paired by seed: zero-
     shot quality, and the few-shot probe of the tower where it was recorded.
     """
-    cells = with_fields(evidence.cells, ["model.init", DECAY])
+    cells = with_fields(evidence.cells, ["model.init", DECAY, WEIGHT])
     done = cells[cells["model.init"].notna() & (cells["status"] == "done")]
     probes = [c for c in done if c.startswith("eval/few_shot/") and c.endswith("/top1")]
     gains: dict[str, tuple[Interval, PooledMeans]] = {}
@@ -38,15 +51,18 @@ def decay_hurts(evidence: Evidence) -> Finding:
         )
     verdict, binding = all_positive(*(gain for gain, _ in gains.values()))
     means = next(means for gain, means in gains.values() if gain == binding)
-    each = [f"{gain.estimate:+.2f} points in {metric}" for metric, (gain, _) in gains.items()]
+    each = [f"{shown(gain)} points in {metric}" for metric, (gain, _) in gains.items()]
+    decays = ", ".join(f"{value:g}" for value in sorted(set(done[WEIGHT].dropna())))
     return found(
         verdict,
         binding,
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
-        sentence=f"Without decay the pretrained tower gains {'; '.join(each)}",
+        sentence=f"Without decay ({decays or 'unknown'} elsewhere) the pretrained tower gains "
+        f"{'; '.join(each)}",
         means=means,
-        conditions=[gain for gain, _ in gains.values()],
+        scope=scope(done),
+        conditions={metric: gain for metric, (gain, _) in gains.items()},
     )
 
 
@@ -67,19 +83,39 @@ def lower_b2_is_steadier(evidence: Evidence) -> Finding:
     if not means.means:
         return no_data(f"No pair of finished cells with beta2 0.95 and 0.999 logged {UPDATES}.")
     rougher = _mean(means)
+    configurations = pd.Series(keys(done, same_fields(done, [B2])), index=done.index)
+    compared = done[configurations.isin(means.means)]
     diverged = [
         int((measured["status"][measured[B2] == b2] == "diverged").sum())
         for b2 in (DEFAULT, STEADY)
     ]
-    return found(
+    times = Interval(*(10**end for end in rougher))
+    finding = found(
         side(rougher),
         rougher,
         unit="log10 of the worst spike",
         cells=2 * sum(means.counts.values()),
-        sentence=f"The worst spike of the update norm is {10**rougher.estimate:.2f} times as high "
-        f"with beta2 0.999 as with 0.95; diverged: {diverged[0]} and {diverged[1]} cells",
+        sentence=f"The worst spike in the logged update norms is {shown(times, '.2f')} times as "
+        f"high with beta2 0.999 as with 0.95; diverged: {diverged[0]} and {diverged[1]} cells",
         means=means,
+        scope=scope(compared),
     )
+    logged = logged_share(evidence.rows, set(compared["id"]))
+    if logged >= DENSE:
+        return finding
+    return withheld(
+        finding,
+        because=f"A spike lasts a few steps, and as few as {logged:.1%} of the steps of a cell "
+        "were logged: spikes in the rest cannot be seen.",
+        decide="the same cells with every step logged",
+    )
+
+
+def logged_share(rows: pd.DataFrame, names: Collection[str]) -> float:
+    """The share of steps whose update norm was logged, of the cell where it is the least."""
+    known = rows.loc[rows["id"].isin(names) & (rows[UPDATES] > 0), ["id", "step"]]
+    steps = known.groupby("id")["step"]
+    return float((steps.nunique() / steps.max()).min())
 
 
 def roughness(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,9 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from analysis.claims.finding import Kind, number
+from analysis.claims.finding import Condition, Kind, number
 
 KINDS: tuple[Kind, ...] = ("reproduced", "contradicted", "undecided", "no data")
 OURS = "ours"  # the section of claims that are not the paper's
@@ -21,6 +22,7 @@ class Verdict:
     """A claim's finding on a study. `paper` is the same estimate on the paper's own numbers.
 
     decide: what would decide it, where it is undecided or has no data.
+    conditions: every quantity that the verdict rests on, with its own interval.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Verdict:
     cells: int
     sentence: str
     decide: str
+    conditions: tuple[Condition, ...]
     paper: float
 
 
@@ -85,8 +88,12 @@ def _wrapped(text: str) -> list[str]:
 
 def to_json(found: Iterable[Verdict]) -> str:
     """The verdicts as a JSON list; numbers that are not known are null."""
-    rows = [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(one).items()}
-        for one in found
-    ]
-    return json.dumps(rows, indent=1)
+    return json.dumps([_without_nan(asdict(one)) for one in found], indent=1)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

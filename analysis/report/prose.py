@@ -6,8 +6,9 @@ the claims that it rests on, and what it takes their verdicts for:
     Sigmoid leads at small batches. [sigmoid ahead at small batch: reproduced]
 
 Several are parted by semicolons. A paragraph of lines that begin with `>` says what was done, and
-rests on none. Where records have changed, what the text takes for granted may no longer be so:
-the page says it at the sentence, and `stale` in a line each.
+rests on none. When records change, a verdict may change too: the page then says so at the
+sentence. `stale` lists these, and every number with an interval that none of the sentence's
+verdicts prints.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.claims import CLAIMS, Verdict
+from analysis.claims.finding import printed
 from analysis.errors import AnalysisError
 
-_RESTS_ON = re.compile(r"\[([^\[\]]*)\]")
+_RESTS_ON = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")  # with a colon: `[1.40, 1.60]` is an interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +105,26 @@ def held_against(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple[
 
 
 def stale(blocks: Sequence[Block]) -> list[str]:
-    """A line for each claim whose verdict is no longer what the text takes it for."""
-    rests = [rest for block in blocks for one in block.sentences for rest in one.rests]
-    return list(
-        dict.fromkeys(
-            f"the finding takes {rest.claim!r} for {rest.said}; "
-            f"on these records it is {rest.found.verdict}"
-            for rest in rests
-            if rest.stale and rest.found
-        )
-    )
+    """A line for each verdict or interval in the text that these records do not give."""
+    sentences = [one for block in blocks for one in block.sentences]
+    lines = [
+        f"the finding takes {rest.claim!r} for {rest.said}; "
+        f"on these records it is {rest.found.verdict}"
+        for one in sentences
+        for rest in one.rests
+        if rest.stale and rest.found
+    ]
+    for one in sentences:
+        verdicts = [rest.found for rest in one.rests if rest.found]
+        known = {number for verdict in verdicts for number in printed(verdict.sentence)}
+        known |= {(-estimate, -high, -low) for estimate, low, high in known}
+        names = " or ".join(repr(verdict.name) for verdict in verdicts)
+        lines += [
+            f"the finding prints {estimate:g} [{low:g}, {high:g}]; on these records {names} do not"
+            for estimate, low, high in printed(one.text)
+            if verdicts and (estimate, low, high) not in known
+        ]
+    return list(dict.fromkeys(lines))
 
 
 def _sentences(text: str, source: str) -> tuple[Sentence, ...]:

@@ -34,14 +34,14 @@ def test_estimates_are_those_of_the_tables(found):
     assert found["languages gain nothing past 32k"].estimate == pytest.approx(34.4 - 34.9)
     assert found["b = -10, t' = log 10 is best"].estimate == pytest.approx(63.0 - 62.0)
     long = found["large batch needs long training"]
-    assert "-8.00 points from B = 8192 after 450,000,000 examples" in long.sentence
-    assert "+1.10 after 18,000,000,000" in long.sentence
+    assert "minus B = 8192 is -8.00 [-8.10, -7.90] points after 450,000,000" in long.sentence
+    assert "+1.10 [1.00, 1.20] after 18,000,000,000" in long.sentence
 
 
 def test_bounds_are_those_of_rounding(found):
     gap = found["from scratch: sigmoid ahead"]  # the mean of two differences of two numbers
     assert (gap.low, gap.high) == pytest.approx((gap.estimate - 0.1, gap.estimate + 0.1))
-    assert "as printed" in gap.sentence
+    assert "bounds of the rounding" in gap.sentence
 
 
 def test_rounding_adds_to_the_noise_of_seeds():

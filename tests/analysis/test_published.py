@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 
 from analysis import frame, tables
-from analysis.claims import to_json, verdicts
+from analysis.claims import paper_verdicts, to_json, verdicts
+from analysis.claims.finding import printed
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import of_study
+from analysis.panels import TOP1
 from analysis.report import prose
 from analysis.snapshot import at
 from sweeps import cli
 from sweeps.grid import find
+from tests.analysis.conftest import Writer
 
 GLYPHS = Path(__file__).parents[2] / "results" / "glyphs"
 SNAPSHOT, FIGURES_THERE = GLYPHS / "snapshot", GLYPHS / "figures"
@@ -31,6 +34,22 @@ def inputs():
 @pytest.fixture(scope="module")
 def found():
     return verdicts(SNAPSHOT, "glyphs", **planned())
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Verdicts on the demo's cells, their metrics read from the CSVs of its figures."""
+    metrics: dict[str, dict[str, float]] = {}
+    for path in (GLYPHS / "demo").glob("*.csv"):
+        points = pd.read_csv(path)
+        seeds = points[(points["what"] == "seed") & points["id"].notna()]
+        names = seeds["metric"] if "metric" in seeds else [TOP1] * len(seeds)
+        for name, metric, value in zip(seeds["id"], names, seeds["value"], strict=True):
+            metrics.setdefault(name, {})[metric] = value
+    writer = Writer(tmp_path_factory.mktemp("demo"), "demo")
+    for cell in find("demo").cells:
+        writer.measured(cell, metrics[cell.id])
+    return verdicts(writer.root, "demo")
 
 
 def planned():
@@ -74,6 +93,26 @@ def test_the_verdicts_come_from_the_snapshot(found):
             assert theirs["estimate"] is None
         else:
             assert mine["estimate"] == pytest.approx(theirs["estimate"], rel=1e-6)
+
+
+def test_every_printed_interval_holds_the_number_in_front_of_it(found, demo):
+    """In glyphs, in the demo and on the paper's own numbers."""
+    count = 0
+    for one in [*found, *demo, *paper_verdicts()]:
+        for estimate, low, high in printed(one.sentence):
+            count += 1
+            assert low <= estimate <= high, one.sentence
+        assert all(part.low <= part.estimate <= part.high for part in one.conditions), one.name
+    assert count > 100
+
+
+def test_the_demos_verdicts_come_from_its_figures_numbers(demo):
+    kept = json.loads((GLYPHS / "demo" / "claims.json").read_text())
+    assert [one["sentence"] for one in kept] == [one.sentence for one in demo]
+    for mine, theirs in zip(json.loads(to_json(demo)), kept, strict=True):
+        assert {k: v for k, v in mine.items() if not isinstance(v, float | list)} == {
+            k: v for k, v in theirs.items() if not isinstance(v, float | list)
+        }
 
 
 def test_the_finding_says_what_the_verdicts_say(found):

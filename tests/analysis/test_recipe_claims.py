@@ -69,7 +69,8 @@ LONG = "large batch needs long training"
 def test_a_large_batch_that_wins_only_when_trained_long():
     found = verdict(LONG, frame(budgets(-8.0, 2.0)))
     assert found.verdict == "reproduced"
-    assert "B = 4096 is -7.9" in found.sentence and "B = 128" in found.sentence
+    assert "B = 4096 (32 times B = 128) minus B = 128 is -7.9" in found.sentence
+    assert "(24 steps of it)" in found.sentence
     assert verdict(LONG, frame(budgets(-8.0, -2.0))).verdict == "contradicted"
     assert verdict(LONG, frame(budgets(1.0, 2.0))).verdict == "contradicted"
 
@@ -202,6 +203,18 @@ def test_steadiness_is_the_worst_spike_of_the_updates():
     assert verdict(STEADY, cells).verdict == "no data"
 
 
+def test_steadiness_is_undecided_where_most_steps_were_not_logged():
+    """The spike that a full log shows lies between the lines of a sparse one."""
+    cells = frame({"optimizer.b2": b2, "quality": 40.0} for b2 in (0.95, 0.999))
+    every = norms(cells, 8.0)
+    sparse = every[every["step"] % 5 == 0]
+    found = verdict(STEADY, cells, read_rows=lambda: sparse)
+    assert found.verdict == "undecided"
+    assert "as few as 20.0% of the steps" in found.sentence and "every step" in found.decide
+    half = every[every["step"] % 2 == 0]
+    assert verdict(STEADY, cells, read_rows=lambda: half).verdict == "reproduced"
+
+
 def test_the_warm_up_is_no_spike():
     rising = [{"id": "a", "step": s, "train/update_norm": min(s, 10) / 10} for s in range(1, 101)]
     assert roughness(pd.DataFrame(rising))["roughness"].tolist() == pytest.approx([0.0], abs=1e-9)
@@ -315,6 +328,32 @@ def test_a_map_must_hold_from_every_start_of_the_bias():
     found = verdict("pairs per example help", frame([*rising, *falling]))
     assert found.verdict == "contradicted" and found.estimate == pytest.approx(-1.0, abs=0.05)
     assert "from b = -10" in found.sentence and "from the prior odds" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("examples", "sizes_left", "expected"),
+    [(1e6, "64 (15,625 steps), 256 (3,906 steps), 1024 (976 steps)", "contradicted"),
+     (2.6e5, "64 (4,062 steps), 256 (1,015 steps)", "reproduced"),
+     (4e4, None, "undecided")],
+)  # fmt: skip
+def test_batch_sizes_of_too_few_steps_say_nothing_about_examples_per_step(
+    examples, sizes_left, expected
+):
+    """Quality rises by two points from 64 to 256, and falls by thirty at 1024."""
+    rows = [
+        row
+        | {"quality": row["quality"] - 30.0 * (row["batch_size"] == 1024)}
+        | {"examples": examples, "budget.examples": examples}
+        for row in grid(1.5, 1.0)
+    ]
+    found = verdict("examples per step help", frame(rows))
+    assert found.verdict == expected
+    if sizes_left:
+        assert f"at B = {sizes_left}" in found.sentence
+    else:
+        assert "500 steps or more" in found.sentence and "longer" in found.decide
+    # Pairs per example are compared at equal steps, so on all batch sizes.
+    assert verdict("pairs per example help", frame(rows)).estimate == pytest.approx(1.5, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis.claims import verdicts
+from analysis.claims.finding import printed
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, fig_6
 from analysis.report import Assumption, Live, Stated, html, prose, read, write
@@ -255,6 +257,21 @@ def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_pat
     )
     assert code == 1
     assert "for contradicted; on these records it is reproduced" in capsys.readouterr().err
+
+
+def test_a_number_that_records_no_longer_give_is_stale(full):
+    judged = verdicts(full.root, full.study)
+    (lead,) = (one for one in judged if one.name == "sigmoid ahead at small batch")
+    ((estimate, low, high),) = printed(lead.sentence)
+
+    def stale(numbers):
+        text = LEADS.format(lead.verdict).replace("small.", f"small, by {numbers} points.")
+        return prose.stale(prose.held_against(prose.parse(text), judged))
+
+    assert stale(f"{estimate:.2f} [{low:.2f}, {high:.2f}]") == []
+    assert stale(f"{-estimate:.2f} [{-high:.2f}, {-low:.2f}]") == []  # softmax minus sigmoid
+    (line,) = stale(f"{estimate:.2f} [{low:.2f}, {high + 1:.2f}]")
+    assert "on these records 'sigmoid ahead at small batch' do not" in line
 
 
 @pytest.mark.parametrize(
