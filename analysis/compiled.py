@@ -1,6 +1,8 @@
 """What XLA's memory analysis said of cells that were planned: the CSVs of `study plan --out`.
 
 A plan names its machine by slice, a record by what JAX calls its devices; `MACHINES` joins them.
+The plans are those of `results/plan` in a checkout. An installed package has none: there the peaks
+are those that records hold themselves.
 """
 
 from __future__ import annotations

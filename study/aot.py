@@ -88,7 +88,7 @@ def missing() -> str | None:
         return None
     return (
         "libtpu is not installed, so nothing can be compiled for a TPU here: "
-        "pip install -c constraints.txt libtpu (Linux on x86-64 only)"
+        "pip install 'jax[tpu]' (Linux on x86-64 only)"
     )
 
 

@@ -18,11 +18,11 @@ import pandas as pd
 from analysis import frame
 from analysis.claims.catalogue import CLAIMS, Claim
 from analysis.claims.evidence import Evidence
-from analysis.claims.paper import evidence as paper_evidence
-from analysis.claims.paper_text import Check, checks, format_checks
 from analysis.claims.show import Verdict, format_verdicts, to_json
 from analysis.errors import AnalysisError
 from analysis.panels import TOP1
+from analysis.paper import as_cells
+from analysis.paper.errata import Check, checks, format_checks
 
 __all__ = [
     "CLAIMS", "Check", "Claim", "Evidence", "Verdict", "checks", "format_checks",
@@ -79,7 +79,7 @@ def paper_verdicts() -> list[Verdict]:
     Raises:
       AnalysisError: the paper's numbers are not there.
     """
-    evidence = paper_evidence()
+    evidence = Evidence(cells=as_cells.cells(), rounding=as_cells.ROUNDING)
     return [_verdict(claim, evidence, math.nan) for claim in CLAIMS]
 
 

@@ -2,7 +2,7 @@
 
 Above, drawn and not measured: the paper's mock-up, 3 devices and a batch of 12. Below, measured:
 temporary memory and time of value and gradients, ours (texts travel round a ring of devices, one
-tile of logits held at a time) beside all logits at once, from `results/bench/loss.json`. It needs
+tile of logits held at a time) beside all logits at once, from `measured/loss.json`. It needs
 no cell: `data` ignores the records, so it is drawn with the paper's numbers only.
 """
 

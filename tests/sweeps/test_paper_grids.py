@@ -15,7 +15,7 @@ from sweeps import paper
 from sweeps.grid import StudyError, find, names
 from sweeps.grids.paper import STUDIES
 
-REFERENCE = Path(__file__).parents[2] / "results" / "paper" / "reference.csv"
+REFERENCE = Path(__file__).parents[2] / "analysis" / "paper" / "reference.csv"
 BUDGETS = {"450M": 450e6, "900M": 900e6, "3B": 3e9, "9B": 9e9, "18B": 18e9, "30B": 30e9}
 
 

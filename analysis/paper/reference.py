@@ -1,4 +1,4 @@
-"""The paper's own numbers, from `results/paper/reference.csv`, to stand beside ours."""
+"""The paper's own numbers, from `reference.csv` in this package, to compare ours with."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.errors import AnalysisError
 
-REFERENCE = Path(__file__).parents[1] / "results" / "paper" / "reference.csv"
+REFERENCE = resources.files("analysis.paper") / "reference.csv"
 
 # The panels of Fig. 2 with both losses: by the image tower that ours are chosen by.
 FIG_2 = {"cached": "left", "vit": "middle"}
@@ -38,20 +40,21 @@ def reference(path: str | Path | None = None) -> pd.DataFrame:
     Raises:
       AnalysisError: there is no such file.
     """
-    return _read(_there(path)).copy()
+    return _read(Path(path) if path else None).copy()
 
 
 @functools.cache
-def _read(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+def _read(path: Path | None) -> pd.DataFrame:
+    with _there(path).open("rb") as file:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
     return table.assign(value=table["value"].astype(float))
 
 
-def _there(path: str | Path | None) -> Path:
-    path = Path(path or REFERENCE)
-    if not path.is_file():
-        raise AnalysisError(f"the paper's numbers are not at {path}; give the file's path")
-    return path
+def _there(path: str | Path | None) -> Traversable:
+    file = Path(path) if path else REFERENCE
+    if not file.is_file():
+        raise AnalysisError(f"the paper's numbers are not at {file}; give the file's path")
+    return file
 
 
 def provenance(path: str | Path | None = None) -> str:

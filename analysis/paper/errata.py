@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import paper
-from analysis.claims.paper import ROUNDING
+from analysis.paper.as_cells import ROUNDING
+from analysis.paper.reference import reference
 
 WIDTH = 110
 
@@ -30,12 +30,12 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """All of them, computed from `results/paper/reference.csv`.
+    """All of them, computed from the paper's numbers.
 
     Raises:
       AnalysisError: the paper's numbers are not there.
     """
-    table = paper.reference()
+    table = reference()
     return [
         _peak(table),
         _softmax_at_large(table),
