@@ -24,7 +24,8 @@ from analysis.varying import keys, matched, same_fields, with_fields
 
 DECAY, WEIGHT = "optimizer.image.decay_times", "optimizer.weight_decay"
 B2, STEADY, DEFAULT = "optimizer.b2", 0.95, 0.999
-UPDATES = "train/update_norm"
+UPDATES = "train/update_norm"  # of the step of the row
+LARGEST = "train/update_norm_max"  # of all steps since the last row; older records lack it
 ROUGHNESS = "roughness"
 WINDOW = 9  # logged lines around a line, whose median is what it is held against
 WARM = 0.1  # of a run, left out: while the rate rises, updates grow by design
@@ -69,9 +70,11 @@ def decay_hurts(evidence: Evidence) -> Finding:
 def lower_b2_is_steadier(evidence: Evidence) -> Finding:
     """The norm of the updates spikes less with beta2 = 0.95 than with 0.999.
 
-    A cell's roughness is the largest log10 of a logged update norm over the median of the lines
-    around it, after the first tenth of the run. Cells that differ in beta2 alone are paired by
-    seed. A cell that diverged has no roughness; the sentence counts those.
+    A cell's roughness is the largest log10 of an update norm over the median of the rows around
+    it, after the first tenth of the run. A row's norm is the maximum over the steps since the row
+    before; in older records it is that of one step, and spikes between rows are unseen. Cells that
+    differ in beta2 alone are paired by seed. A cell that diverged has no roughness; the sentence
+    counts those.
     """
     cells = with_fields(evidence.cells, [B2])
     pair = cells[cells[B2].isin([STEADY, DEFAULT])]
@@ -95,7 +98,7 @@ def lower_b2_is_steadier(evidence: Evidence) -> Finding:
         rougher,
         unit="log10 of the worst spike",
         cells=2 * sum(means.counts.values()),
-        sentence=f"The worst spike in the logged update norms is {shown(times, '.2f')} times as "
+        sentence=f"The worst spike in the recorded update norms is {shown(times, '.2f')} times as "
         f"high with beta2 0.999 as with 0.95; diverged: {diverged[0]} and {diverged[1]} cells",
         means=means,
         scope=scope(compared),
@@ -112,24 +115,29 @@ def lower_b2_is_steadier(evidence: Evidence) -> Finding:
 
 
 def logged_share(rows: pd.DataFrame, names: Collection[str]) -> float:
-    """The share of steps whose update norm was logged, of the cell where it is the least."""
-    known = rows.loc[rows["id"].isin(names) & (rows[UPDATES] > 0), ["id", "step"]]
+    """The share of steps whose update norms entered a row, of the cell where it is the least."""
+    known = rows[rows["id"].isin(names) & (rows[UPDATES] > 0)]
     steps = known.groupby("id")["step"]
-    return float((steps.nunique() / steps.max()).min())
+    share = steps.nunique() / steps.max()
+    if LARGEST in known:  # a maximum over every step since the row before
+        share[known[LARGEST].notna().groupby(known["id"]).all()] = 1.0
+    return float(share.min())
 
 
 def roughness(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns id and roughness, of the cells whose lines have an update norm."""
+    """Columns id and roughness, of the cells whose rows have an update norm."""
     if UPDATES not in rows:
         return pd.DataFrame({"id": pd.Series(dtype=str), ROUGHNESS: pd.Series(dtype=float)})
-    known = rows.loc[rows[UPDATES] > 0, ["id", "step", UPDATES]]
+    known = rows[rows[UPDATES] > 0]
+    largest = known[LARGEST].fillna(known[UPDATES]) if LARGEST in known else known[UPDATES]
+    known = known[["id", "step", UPDATES]].assign(largest=largest)
     worst = {}
     for name, lines in known.groupby("id"):
         late = lines[lines["step"] > WARM * lines["step"].max()]
-        logs = np.log10(late[UPDATES].astype(float))
-        if len(logs) >= WINDOW:
-            around = logs.rolling(WINDOW, center=True, min_periods=WINDOW // 2 + 1).median()
-            worst[name] = float((logs - around).max())
+        if len(late) >= WINDOW:
+            typical = np.log10(late[UPDATES].astype(float))
+            around = typical.rolling(WINDOW, center=True, min_periods=WINDOW // 2 + 1).median()
+            worst[name] = float((np.log10(late["largest"].astype(float)) - around).max())
     return pd.DataFrame({"id": list(worst), ROUGHNESS: list(worst.values())})
 
 

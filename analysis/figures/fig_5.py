@@ -2,7 +2,8 @@
 
 Cells, by their fields: sigmoid with all pairs that differ in `optimizer.b2` and nothing else, at
 least two values. Of several batch sizes the one with most values; curves of the training loss,
-the gradient's norm and the update's norm along each run.
+the gradient's norm and the update's norm along each run: of each row the maximum over the steps
+since the row before, or in older records the value of its one step.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SAYS = (
     "the paper prints no numbers; it says that at 0.999 spikes of the gradient's norm lead to "
     "large updates and bumps of the loss, and that at 0.95 training is stable though spikes remain"
 )
+MAXIMA = "each point is the maximum over all steps since the point before"
+SAMPLED = "each point is one step; what happened in the steps between two points is not recorded"
 # The paper's two values first, so that they always look the same.
 LOOKS = (
     style.LOOKS["softmax"],
@@ -46,15 +49,19 @@ def data(inputs: Inputs) -> pd.DataFrame:
     done = panel.done
     done = done.assign(series=[_name(b2) for b2 in done["optimizer.b2"]])
     rows: list[dict[str, Any]] = []
-    for metric in METRICS:
-        rows += points.curves(inputs.rows, done, metric, metric)
+    own_rows = inputs.rows[inputs.rows["id"].isin(done["id"])]
+    maxima = {metric: f"{metric}_max" for metric in METRICS}
+    every_step = all(name in own_rows and own_rows[name].notna().any() for name in maxima.values())
+    for metric, largest in maxima.items():
+        rows += points.curves(own_rows, done, metric, largest if every_step else metric)
     missing = [
         f"{metric} in every record"
         for metric in METRICS
-        if len(done) and not any(row["metric"] == metric for row in rows)
+        if len(done) and not any(row["panel"] == metric for row in rows)
     ]
     title = points.short_title(panel)
-    return points.frame(rows, panels=[panel], missing=missing, notes=[SAYS], title=title)
+    notes = [SAYS, MAXIMA if every_step else SAMPLED]
+    return points.frame(rows, panels=[panel], missing=missing, notes=notes, title=title)
 
 
 def draw(df: pd.DataFrame) -> Figure:

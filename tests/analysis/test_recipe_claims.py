@@ -215,6 +215,24 @@ def test_steadiness_is_undecided_where_most_steps_were_not_logged():
     assert verdict(STEADY, cells, read_rows=lambda: half).verdict == "reproduced"
 
 
+def test_steadiness_sees_every_step_where_rows_carry_maxima():
+    """The same sparse rows, each with the maximum over the five steps since the row before."""
+    cells = frame({"optimizer.b2": b2, "quality": 40.0} for b2 in (0.95, 0.999))
+    every = norms(cells, 8.0)
+    every.loc[every["step"] == 58, "train/update_norm"] = every.loc[
+        every["step"] == 60, "train/update_norm"
+    ].to_numpy()
+    every.loc[every["step"] == 60, "train/update_norm"] = 1.0  # the spike lies between two rows
+    largest = every.groupby("id")["train/update_norm"].rolling(5).max().reset_index(0, drop=True)
+    rows = every.assign(**{"train/update_norm_max": largest})
+    rows = rows[rows["step"] % 5 == 0]
+    found = verdict(STEADY, cells, read_rows=lambda: rows)
+    assert found.verdict == "reproduced"
+    assert 10**found.estimate == pytest.approx(8.0, rel=0.2)
+    unseen = rows.drop(columns="train/update_norm_max")
+    assert verdict(STEADY, cells, read_rows=lambda: unseen).verdict == "undecided"
+
+
 def test_the_warm_up_is_no_spike():
     rising = [{"id": "a", "step": s, "train/update_norm": min(s, 10) / 10} for s in range(1, 101)]
     assert roughness(pd.DataFrame(rising))["roughness"].tolist() == pytest.approx([0.0], abs=1e-9)
