@@ -1,8 +1,9 @@
 """How long a sweep will still take, judged by what its own cells have taken so far.
 
 An estimate of a cell is off by a factor: of the machine, of what else runs there, and of the kind
-of step. The cells that have ended, and those that run, tell that factor. It is the median of each
-kind that was observed; other kinds get the mean of those that were.
+of step. The cells that have ended, and those that run, tell that factor for training: the median
+of each kind that was observed, the mean of those for other kinds. What comes on top of training is
+observed too: a compilation for each kind, and opening, evaluation and checkpoints for each cell.
 """
 
 from __future__ import annotations
@@ -19,20 +20,31 @@ from sweeps.grid import Study
 from sweeps.ledger import Entry
 from sweeps.pool import LOCAL, kind_of
 
+MOSTLY = 0.8  # of the time that a cell has taken, what is training once it has settled
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What one whole cell took, or will at its present pace.
+    """What one cell took, in seconds.
 
     Attributes:
-      kind: equal for cells whose estimates are off by about the same factor.
+      kind: equal for cells whose estimates are off by about the same factor, and which share a
+        compiled program.
       estimate: of the whole cell, in the unit of all estimates.
-      seconds: of the whole cell.
+      train: of all its steps.
+      compile, rest: beside training; None of a cell that still runs.
+      end: when it ended, by whatever clock.
+      settled: whether it has mostly trained so far; starting up and compiling are most of a short
+        cell, and its pace tells nothing of them.
     """
 
     kind: Hashable
     estimate: float
-    seconds: float
+    train: float
+    compile: float | None = None
+    rest: float | None = None
+    end: float = float("inf")
+    settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +54,7 @@ class Left:
     Attributes:
       kind: as of `Observed`.
       estimate: of what is left, in the unit of all estimates.
-      spent: seconds that a running cell has taken of its estimate.
+      spent: seconds that a running cell has taken so far.
       seconds: of what is left, by the cell's own pace; None where it has none yet.
     """
 
@@ -56,26 +68,36 @@ def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: in
     """Seconds until all of `left` is done by so many workers, one cell each at a time.
 
     Returns:
-      None without evidence: nothing was observed, or nobody works.
+      None without evidence: nobody works, or no cell has settled and no more have ended than there
+      are workers, for the first cell of each worker starts it up.
     """
     if not left:
         return 0.0
-    if not observed or workers < 1:
+    ended = sorted((o for o in observed if o.rest is not None), key=lambda o: o.end)
+    if workers < 1 or not (len(ended) > workers or any(o.settled for o in observed)):
         return None
-    ratios = defaultdict(list)
+    ratios, compiles = defaultdict(list), defaultdict(list)
     for o in observed:
-        ratios[o.kind].append(o.seconds / o.estimate)
+        ratios[o.kind].append(o.train / o.estimate)
+        compiles[o.kind].append(o.compile or 0.0)
     medians = {kind: statistics.median(values) for kind, values in ratios.items()}
     # Weighed by the estimates, with medians in place of what each took: one cell that stalled
     # would else speak for all kinds.
     work = sum(o.estimate for o in observed)
     mean = sum(medians[o.kind] * o.estimate for o in observed) / work
-    seconds = [
-        max(0.0, one.estimate * medians.get(one.kind, mean) - one.spent)
-        if one.seconds is None
-        else one.seconds
-        for one in left
-    ]
+    compile_once = statistics.median(max(values) for values in compiles.values())
+    rest = statistics.median([o.rest or 0.0 for o in ended[workers:]] or [0.0])
+    compiled, seconds = set(medians), []
+    for one in left:
+        if one.seconds is not None:
+            compiled.add(one.kind)
+            seconds.append(one.seconds)
+    for one in left:
+        if one.seconds is None:
+            whole = one.estimate * medians.get(one.kind, mean) + rest
+            whole += 0.0 if one.kind in compiled else compile_once
+            compiled.add(one.kind)
+            seconds.append(max(0.0, whole - one.spent))
     return max(*seconds, sum(seconds) / workers)
 
 
@@ -120,8 +142,8 @@ class Remaining:
             running[machine] += entry.state == "running"
             if entry.to_run and entry.state != "failed":
                 left[machine].append(self._left(entry, spent.get(entry.cell.id)))
-            if (seconds := _whole(entry, spent.get(entry.cell.id))) is not None:
-                observed[machine].append(self._observed(entry, seconds))
+            if (one := self._observed(entry, spent.get(entry.cell.id))) is not None:
+                observed[machine].append(one)
         at_once = running if workers is None else workers
         by_machine = [
             seconds_left(cells, observed[machine], at_once.get(machine, 0))
@@ -140,9 +162,32 @@ class Remaining:
             seconds=entry.seconds_left,
         )
 
-    def _observed(self, entry: Entry, seconds: float) -> Observed:
-        cell_id = entry.cell.id
-        return Observed(kind=self._kind[cell_id], estimate=self._estimate[cell_id], seconds=seconds)
+    def _observed(self, entry: Entry, spent: float | None) -> Observed | None:
+        """What a cell tells: one that ended in one try, or runs at a known pace."""
+        kind, estimate = self._kind[entry.cell.id], self._estimate[entry.cell.id]
+        if entry.state == "done":
+            seconds = entry.done.get("seconds", {})
+            if entry.progress.attempts > 1 or not {"train", "total"} <= set(seconds):
+                return None
+            train, compile_ = seconds["train"], seconds.get("compile", 0.0)
+            return Observed(
+                kind=kind,
+                estimate=estimate,
+                train=train,
+                compile=compile_,
+                rest=max(0.0, seconds["total"] - train - compile_),
+                end=entry.progress.time or 0.0,
+                settled=train > MOSTLY * seconds["total"],
+            )
+        pace = entry.progress.examples_per_second
+        if entry.state != "running" or not pace:
+            return None
+        return Observed(
+            kind=kind,
+            estimate=estimate,
+            train=entry.cell.examples / pace,
+            settled=spent is None or entry.progress.examples_seen / pace > MOSTLY * spent,
+        )
 
 
 def _estimate(study: Study, cell: Cell, machine: str) -> float:
@@ -150,19 +195,3 @@ def _estimate(study: Study, cell: Cell, machine: str) -> float:
     if machine == LOCAL:
         return ledger.work(study, cell)
     return float(cell.steps * step_flops(cell).model)
-
-
-def _resumed(entry: Entry) -> bool:
-    return entry.progress.attempts > 1
-
-
-def _whole(entry: Entry, spent: float | None) -> float | None:
-    """Seconds of a whole cell, of one that ended in one try or runs at a known pace."""
-    if entry.state == "done":
-        return None if _resumed(entry) else entry.done.get("seconds", {}).get("total")
-    if entry.seconds_left is None:
-        return None
-    if spent is not None and not _resumed(entry):
-        return spent + entry.seconds_left
-    assert entry.progress.examples_per_second is not None
-    return entry.cell.examples / entry.progress.examples_per_second
