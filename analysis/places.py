@@ -1,7 +1,7 @@
 """Where records are read from: a folder, or a bucket behind the same words.
 
-A folder is a `pathlib.Path`. For `gs://...` and what else fsspec serves it is a UPath, which has
-the same methods; that and fsspec are imported for a bucket only.
+A folder is a `pathlib.Path`. For `gs://...` it is a UPath, which has the same methods; that and
+fsspec are imported for a bucket only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from analysis.errors import AnalysisError
 
-EXTRAS = {"gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+SCHEMES = {"gs"}  # of buckets that records are kept in
 AT_ONCE = 16  # requests to a bucket
 
 Given = TypeVar("Given")
@@ -24,29 +24,25 @@ def place(root: str | os.PathLike[str]) -> Path:
     """The folder or bucket that `root` names.
 
     Raises:
-      AnalysisError: nothing here serves that scheme.
+      AnalysisError: the scheme is not served, or gcsfs is not installed.
     """
     if is_bucket(root):
         return cast(Path, root)
     text = os.fspath(root).removeprefix("file://")
     if "://" not in text:
         return Path(text)
-    scheme = text.partition("://")[0]
+    if text.partition("://")[0] not in SCHEMES:
+        raise AnalysisError(f"{text}: records are kept in a folder or in gs://BUCKET/FOLDER")
     try:
         from upath import UPath
 
-        found = UPath(text, use_listings_cache=False)
-        _ = found.fs  # loads what serves the scheme
+        path = UPath(text, use_listings_cache=False)
+        _ = path.fs  # imports the package that serves the scheme
     except ImportError:
-        package, extra = EXTRAS.get(scheme, (f"an fsspec package for {scheme}", ""))
-        more = f": pip install 'batch-size-study[{extra}]'" if extra else ""
-        raise AnalysisError(f"a {scheme}:// bucket needs {package}{more}") from None
-    except ValueError:
         raise AnalysisError(
-            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/FOLDER "
-            "or s3://BUCKET/FOLDER"
+            "a gs:// bucket needs gcsfs: pip install 'batch-size-study[gcs]'"
         ) from None
-    return cast(Path, found)
+    return cast(Path, path)
 
 
 def is_bucket(path: str | os.PathLike[str]) -> bool:
@@ -61,7 +57,12 @@ def children(folder: Path) -> list[Path]:
       AnalysisError: the bucket does not answer, or does not let us in.
     """
     try:
-        return sorted(folder.iterdir(), key=lambda path: path.name)
+        if not is_bucket(folder):
+            return sorted(folder.iterdir(), key=lambda path: path.name)
+        system, prefix = _system(folder)
+        listed = system.ls(prefix, detail=False)  # `iterdir` asks for the prefix itself first
+        names = {name.removeprefix(prefix).strip("/") for name in listed}
+        return [folder / name for name in sorted(names) if name]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except Exception as error:  # every service has kinds of its own
@@ -75,7 +76,10 @@ def content(path: Path) -> bytes:
       AnalysisError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        if not is_bucket(path):
+            return path.read_bytes()
+        system, name = _system(path)
+        return bytes(system.cat_file(name))  # one request; `read_bytes` asks for its size first
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return b""
     except Exception as error:
@@ -90,6 +94,10 @@ def each(where: Path, work: Callable[[Given], Got], given: Iterable[Given]) -> l
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(work, given))
+
+
+def _system(path: Any) -> tuple[Any, str]:
+    return path.fs, path.path.rstrip("/")
 
 
 def _unreadable(path: Path, error: Exception) -> AnalysisError:

@@ -180,14 +180,5 @@ def one_line(error: BaseException) -> str:
 
 
 def _for_orbax(folder: Path) -> epath.Path:
-    """The same place in the words of Orbax, which writes to the buckets that TensorStore knows.
-
-    Raises:
-      RecordError: it cannot write there.
-    """
-    if not is_bucket(folder):
-        return epath.Path(folder.absolute())
-    if str(folder).startswith(("gs://", "s3://")):
-        return epath.Path(str(folder))
-    scheme = str(folder).partition("://")[0]
-    raise RecordError(f"checkpoints go to a folder, gs:// or s3://, not to {scheme}://")
+    """`folder` as Orbax takes it: absolute, or gs://..."""
+    return epath.Path(str(folder) if is_bucket(folder) else folder.absolute())

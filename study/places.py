@@ -1,12 +1,16 @@
 """Where records are kept: a folder, or a bucket behind the same words.
 
     place("runs") / "demo"             # a pathlib.Path
-    place("gs://lab/runs") / "demo"    # a UPath: the same methods over fsspec, any of its schemes
+    place("gs://lab/runs") / "demo"    # a UPath: the same methods over fsspec
 
 A bucket has no append, no rename and no locks; an object is there whole or not at all. What it
-does have is creation only if absent (`created`), which Google's and Amazon's do atomically.
-`etils.epath` knows four schemes only and cannot create that way, hence UPath. Listings are never
-cached: other machines write here too.
+does have is creation only if absent (`created`), which Google Cloud Storage does atomically.
+`etils.epath` cannot create that way, hence UPath. Listings are never cached: other machines write
+here too. gcsfs itself repeats a request after 408, 429, 500 to 504 or a broken connection, six
+times within about a minute; an error that it raises has outlasted that, or is no passing one.
+
+Only Google's buckets are served. Orbax writes checkpoints to folders and to gs:// alone, so a cell
+whose records went elsewhere would train and then fail at its first checkpoint.
 """
 
 from __future__ import annotations
@@ -14,48 +18,45 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-# What pip installs for a scheme that fsspec does not serve by itself.
-EXTRAS = {"gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+SCHEMES = {"gs"}  # of buckets that records and checkpoints can be kept in
+# What a path that is missing or of another kind raises, in a bucket as in a folder.
+_ORDINARY = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 class RecordError(RuntimeError):
-    """A record that cannot be written or trusted; the message says how to mend it."""
+    """A record that cannot be read, written or trusted; the message says what to do."""
 
 
 def place(root: str | os.PathLike[str]) -> Path:
-    """The folder or bucket that `root` names; what is in a bucket already stays as it is.
+    """The folder or bucket that `root` names; a path in a bucket is returned as it is.
 
-    Returns: a `pathlib.Path`, or for `scheme://...` a UPath, which has the same methods.
+    Returns: a `pathlib.Path`, or for `gs://...` a UPath, which has the same methods.
 
     Raises:
-      RecordError: nothing here serves that scheme.
+      RecordError: the scheme is not served, or gcsfs is not installed.
     """
     if is_bucket(root):
         return cast(Path, root)
-    text = os.fspath(root)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
+    text = os.fspath(root).removeprefix("file://")
     if "://" not in text:
         return Path(text)
+    scheme = text.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise RecordError(f"{text}: records are kept in a folder or in gs://BUCKET/FOLDER")
     from upath import UPath
 
-    scheme = text.partition("://")[0]
     try:
-        found = UPath(text, use_listings_cache=False)
-        _ = found.fs  # loads what serves the scheme
+        path = UPath(text, use_listings_cache=False)
+        _ = path.fs  # imports the package that serves the scheme
     except ImportError:
-        package, extra = EXTRAS.get(scheme, (f"an fsspec package for {scheme}", ""))
-        more = f": pip install 'batch-size-study[{extra}]'" if extra else ""
-        raise RecordError(f"a {scheme}:// bucket needs {package}{more}") from None
-    except ValueError:
         raise RecordError(
-            f"no place for records is called {scheme}://; give a folder, gs://BUCKET/FOLDER "
-            "or s3://BUCKET/FOLDER"
+            "a gs:// bucket needs gcsfs: pip install 'batch-size-study[gcs]'"
         ) from None
-    return cast(Path, found)
+    return cast(Path, path)
 
 
 def is_bucket(path: str | os.PathLike[str]) -> bool:
@@ -64,22 +65,70 @@ def is_bucket(path: str | os.PathLike[str]) -> bool:
 
 
 def reached(root: Path) -> Path:
-    """`root`, once it is known that its bucket answers; a folder is not looked at.
+    """`root`, once its bucket has answered; a folder is returned unchecked.
 
     Raises:
-      RecordError: the bucket does not exist, or does not let us in.
+      RecordError: the bucket does not exist, or access is denied.
     """
     if is_bucket(root):
         system, bucket = _system(root)
         try:
             system.info(bucket.strip("/").partition("/")[0])
-        except Exception as error:  # every service has kinds of its own
-            said = " ".join(str(error).split())[:120]
+        except Exception as error:  # each service raises types of its own
             raise RecordError(
-                f"cannot reach {root} ({type(error).__name__}: {said}); check its name, and that "
-                "this machine may use it"
+                f"cannot reach {root} ({_summary(error)}); check its name, and that this machine "
+                "may use it"
             ) from None
     return root
+
+
+@contextlib.contextmanager
+def bucket_errors(path: Path, action: str) -> Iterator[None]:
+    """Turns what the service of a bucket raises into one line; a folder's errors pass unchanged.
+
+    Paths that are missing, or of another kind, raise as they do in a folder.
+
+    Arguments:
+      action: what the block does to `path`: "read" or "write".
+
+    Raises:
+      RecordError: the line, which names the action, the path and the error.
+    """
+    try:
+        yield
+    except _ORDINARY:
+        raise
+    except Exception as error:  # each service raises types of its own
+        if isinstance(error, RecordError) or not is_bucket(path):
+            raise
+        raise RecordError(
+            f"cannot {action} {path} ({_summary(error)}); check the bucket and run again (what is "
+            "recorded is kept)"
+        ) from error
+
+
+def read(path: Path) -> bytes:
+    """The content of the file or object `path`.
+
+    Raises:
+      FileNotFoundError: there is none.
+      RecordError: the bucket refuses, or does not answer.
+    """
+    if not is_bucket(path):
+        return path.read_bytes()
+    system, name = _system(path)
+    with bucket_errors(path, "read"):
+        return bytes(system.cat_file(name))  # one request; `read_bytes` asks for its size first
+
+
+def unlink(path: Path) -> None:
+    """Removes the file or object `path`, where there is one."""
+    if not is_bucket(path):
+        path.unlink(missing_ok=True)
+        return
+    system, name = _system(path)
+    with contextlib.suppress(FileNotFoundError), bucket_errors(path, "write"):
+        system.rm_file(name)
 
 
 def made(folder: Path) -> None:
@@ -94,15 +143,15 @@ def removed(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     for path in children(folder):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        unlink(path)
 
 
 def created(path: Path, content: bytes) -> bool:
     """Makes the object `path` of a bucket unless it is there; of several callers one succeeds."""
     system, name = _system(path)
     try:
-        system.pipe_file(name, content, mode="create")
+        with bucket_errors(path, "write"):
+            system.pipe_file(name, content, mode="create")
     except FileExistsError:
         return False
     return True
@@ -111,22 +160,35 @@ def created(path: Path, content: bytes) -> bool:
 def replaced(path: Path, content: bytes) -> None:
     """Makes the object `path` of a bucket anew, whole or not at all."""
     system, name = _system(path)
-    system.pipe_file(name, content)
+    with bucket_errors(path, "write"):
+        system.pipe_file(name, content)
 
 
 def modified(path: Path) -> float:
     """When the object `path` was last written, in seconds by the clock of the bucket."""
     system, name = _system(path)
-    return float(system.modified(name).timestamp())
+    with bucket_errors(path, "read"):
+        return float(system.modified(name).timestamp())
 
 
 def children(folder: Path) -> list[Path]:
     """What is in `folder`, by name; nothing where it does not exist."""
     try:
-        return sorted(folder.iterdir(), key=lambda path: path.name)
+        if not is_bucket(folder):
+            return sorted(folder.iterdir(), key=lambda path: path.name)
+        system, prefix = _system(folder)
+        with bucket_errors(folder, "read"):
+            listed = system.ls(prefix, detail=False)  # `iterdir` asks for the prefix itself first
+        names = {name.removeprefix(prefix).strip("/") for name in listed}
+        return [folder / name for name in sorted(names) if name]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _system(path: Any) -> tuple[Any, str]:
-    return path.fs, path.path
+    return path.fs, path.path.rstrip("/")
+
+
+def _summary(error: Exception) -> str:
+    """The type of an error and how its message begins, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

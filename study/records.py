@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from study.places import RecordError, is_bucket, made, place, replaced
+from study.places import RecordError, is_bucket, made, place, read, replaced, unlink
 from study.rows import METRICS, BucketRows, FileRows, parsed, read_rows, rows_of
 from study.secrets import hide
 
@@ -96,7 +96,7 @@ class Record:
                 write_json(self.folder / CELL, about)
             self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
             self._rows = rows_of(self.folder, self.attempt)
-            (self.folder / FAILED).unlink(missing_ok=True)
+            unlink(self.folder / FAILED)
         self.row(seen, event="start", **event)
         return self.attempt
 
@@ -182,7 +182,7 @@ def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's content, or None where it is missing, torn, or no object with something in it."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return value if value and isinstance(value, dict) else None
@@ -215,7 +215,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 class _disk:
-    """Turns a full or read-only disk, or a bucket's refusal, into one line that says what to do."""
+    """Turns a full or read-only disk into one line that says what to do."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -228,10 +228,4 @@ class _disk:
             raise RecordError(
                 f"cannot write {self.folder}: {error.strerror or error}; make room or choose "
                 "another --root and run again (what is recorded is kept)"
-            ) from error
-        if isinstance(error, Exception) and is_bucket(self.folder) and kind is not RecordError:
-            said = " ".join(str(error).split())[:120]  # every service has kinds of its own
-            raise RecordError(
-                f"cannot write {self.folder}: {kind.__name__}: {said}; check the bucket and run "
-                "again (what is recorded is kept)"
             ) from error

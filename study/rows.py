@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from study.places import children, is_bucket, replaced
+from study.places import children, is_bucket, read, replaced
 
 METRICS, PARTS = "metrics.jsonl", "metrics"
 PAUSE = 1.0  # seconds between two writes of one object
@@ -28,13 +28,13 @@ PART = 65_536  # bytes
 def read_rows(folder: Path) -> bytes:
     """All lines of a record: of its file, then of its parts in order. b"" where there are none."""
     try:
-        text = (folder / METRICS).read_bytes()
+        text = read(folder / METRICS)
     except (FileNotFoundError, NotADirectoryError):
         text = b""
     for part in children(folder / PARTS):
         if text and not text.endswith(b"\n"):
             text += b"\n"  # so that a torn line spoils no other
-        text += part.read_bytes()
+        text += read(part)
     return text
 
 

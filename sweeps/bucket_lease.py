@@ -9,7 +9,7 @@ counts against `STALE`. A holder that sees a higher number or another's token ha
 and so has one that could not renew for `STALE` seconds: `check` says so before it writes again.
 
 Guaranteed: two processes never both acquire a lease that is free or stale, where the service
-creates only if absent (Google's and Amazon's do). Not guaranteed, as nothing in a bucket could:
+creates only if absent (Google's does). Not guaranteed, as nothing in a bucket could:
 that a process which was asleep for longer than `STALE` in the middle of a write does not finish
 that write. Rows of attempts are objects of their own, so such a write spoils none.
 """
@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from study.places import children, created, modified, replaced
+from study.places import children, created, modified, read, replaced, unlink
 from sweeps.holder import Holder, LeaseHeld, LeaseLost, parse
 
 RENEW = 15.0  # seconds between heartbeats, each of them three requests
@@ -86,7 +86,7 @@ class BucketLease:
                 below = next(reversed(after.values()), (holder, path))[0]
                 if last == me and below == holder:
                     return cls(path, own, me, renew, stale, began)
-                own.unlink(missing_ok=True)
+                unlink(own)
 
     def check(self) -> None:
         """Raises LeaseLost if the lease was taken over, or may have been."""
@@ -102,7 +102,7 @@ class BucketLease:
         with contextlib.suppress(Exception):  # of a bucket that is away: it becomes stale
             if self._is_mine():
                 for _, there in _read(self.path).values():  # the highest, our own, last
-                    there.unlink(missing_ok=True)
+                    unlink(there)
 
     def _keep(self, renew: float) -> None:
         while not self._over.wait(renew):
@@ -132,7 +132,7 @@ def _read(path: Path) -> dict[int, tuple[Holder, Path]]:
     for there in children(path.parent):
         if match := form.fullmatch(there.name):
             with contextlib.suppress(FileNotFoundError):  # released in between
-                found[int(match[1] or 1)] = parse(there.read_bytes()), there
+                found[int(match[1] or 1)] = parse(read(there)), there
     return dict(sorted(found.items()))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps.cli_options import Name, Root, Set
+from sweeps.cli_options import Name, Root, Set, root_of
 
 EXAMPLES = {
     "logs": "Example: study logs demo b512-sigmoid-s0 --follow",
@@ -166,7 +166,7 @@ def _entry(study: Any, cell: str, root: str) -> Any:
 def _folder(root: str) -> Path:
     from study.places import place
 
-    return place(root).absolute()
+    return place(root_of(root)).absolute()
 
 
 def _left_alone(entry: Any) -> str:
@@ -178,7 +178,9 @@ def _left_alone(entry: Any) -> str:
 
 def _print_from(path: Path, at: int) -> int:
     """Prints what a file has from byte `at` on; returns where it ends."""
-    with path.open("rb") as file:
+    from study.places import bucket_errors
+
+    with bucket_errors(path, "read"), path.open("rb") as file:
         file.seek(at)
         text = file.read()
     sys.stdout.write(text.decode(errors="replace"))

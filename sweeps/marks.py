@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from study.places import made
+from study.places import made, unlink
 from study.records import FAILED, read_json, write_json
 
 CANCELLED = "CANCELLED.json"
@@ -29,5 +29,5 @@ def is_cancelled(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """The cell is as if it had been neither cancelled nor tried in vain."""
-    (folder / CANCELLED).unlink(missing_ok=True)
-    (folder / FAILED).unlink(missing_ok=True)
+    unlink(folder / CANCELLED)
+    unlink(folder / FAILED)

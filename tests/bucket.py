@@ -1,4 +1,7 @@
-"""A bucket in memory, as strict as the real ones: `bucket://...` for fsspec.
+"""A bucket in memory, as strict as a real one: `bucket://...` for fsspec.
+
+For what a server cannot be asked to do (`tests.gcs` runs one): objects of a chosen age, writes
+that fail.
 
 Objects appear whole when a write ends. There is no append, no rename and no folder: a prefix is
 listed while an object lies under it. Creation only if absent is atomic. Numbers of requests are
@@ -17,6 +20,9 @@ from typing import Any, ClassVar
 import fsspec
 import upath.registry
 from upath.implementations.cloud import CloudPath
+
+import analysis.places
+import study.places
 
 
 class Strict(fsspec.AbstractFileSystem):
@@ -148,7 +154,9 @@ fsspec.register_implementation("bucket", Strict, clobber=True)
 
 
 class _Path(CloudPath):
-    """Of the kind that gs:// and s3:// are."""
+    """Of the kind that gs:// is."""
 
 
 upath.registry.register_implementation("bucket", _Path, clobber=True)
+study.places.SCHEMES.add("bucket")
+analysis.places.SCHEMES.add("bucket")

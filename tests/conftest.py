@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.gcs import CLIENTS
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Programs here are small and run a few times: LLVM's passes took 40 % of their tests' time. The
 # README's test drops the flags, so that one whole study runs as it does for a user.
@@ -18,6 +20,7 @@ CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ.update(CLIENTS)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,15 @@ def small_glyphs(tmp_path_factory) -> Path:
     dataset = write_glyphs(folder, workers=1, views=1, limit_characters=120)
     assert descriptor.embed(dataset, dim=16, workers=1) == "hog-lda-16"
     return folder
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory):
+    """A Google Cloud Storage server (`tests.gcs`), which `gs://` means from here on."""
+    from tests.gcs import environment, server
+
+    with server(tmp_path_factory.mktemp("gcs")) as running, environment(running.environment):
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ def test_missing_root_and_study_are_one_line_errors(writer):
             call(writer.root, "other")
         with pytest.raises(AnalysisError, match="no folder"):
             call(writer.root / "nowhere", "synthetic")
-        with pytest.raises(AnalysisError, match=r"no place for records is called ftq://"):
+        with pytest.raises(AnalysisError, match=r"ftq://bucket/runs: records are kept in a folder"):
             call("ftq://bucket/runs", "synthetic")
 
 

@@ -74,3 +74,22 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.1)
 
     return wait
+
+
+@pytest.fixture
+def study(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process; gives its exit code, output and errors."""
+    from sweeps import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STUDY_ROOT", raising=False)
+    monkeypatch.delenv("STUDY_DATA", raising=False)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["study", *args])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return caught.value.code, printed.out, printed.err
+
+    return run

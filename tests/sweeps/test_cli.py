@@ -104,7 +104,10 @@ def test_version(study):
         (["run"], "STUDY"),
         (["run", "nothing"], "no study 'nothing'"),
         (["run", "nothing.py"], "no grid file"),
-        (["run", "own.py", "--root", "gs://b/r"], "bucket"),
+        (
+            ["run", "own.py", "--root", "s3://b/r"],
+            "s3://b/r: records are kept in a folder or in gs://",
+        ),
         (["run", "own.py", "--only", "b17"], "--only b17"),
         (["run", "own.py", "--set", "optimizer.b2=7"], "--set optimizer.b2=7"),
         (["train", "own.py", "b17"], "no cell 'b17'"),

