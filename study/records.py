@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from study.mounts import refuse_mounted_bucket
 from study.places import RecordError, is_bucket, made, place, read, replaced, unlink
 from study.rows import METRICS, BucketRows, FileRows, parsed, read_rows, rows_of
 from study.secrets import hide
@@ -64,11 +65,13 @@ class Record:
         return read_json(self.folder / DONE)
 
     def check(self, cell_hash: str, dataset_fingerprint: str | None) -> None:
-        """Refuse a folder that holds another cell, or the same cell on another data set.
+        """Refuse a folder that cannot keep records, or that holds another cell or data set.
 
         Raises:
-          RecordError: it does.
+          RecordError: FUSE mounts a bucket there, or it holds another cell, or the same cell on
+            another data set.
         """
+        refuse_mounted_bucket(self.folder)
         known = read_json(self.folder / CELL)
         if known is None:
             return

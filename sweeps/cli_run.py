@@ -15,6 +15,7 @@ from pathlib import Path
 
 from study.cell import Cell
 from study.host import cores
+from study.mounts import refuse_mounted_bucket
 from study.places import place
 from study.tracker import wandb_mode, why_offline
 from sweeps import ledger, runner
@@ -124,6 +125,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     from sweeps.worker import run_here
 
     folder = study.folder(place(root).absolute()) / cell.id
+    refuse_mounted_bucket(folder)
     entry = ledger.entry(cell, folder)
     report = report_on(sys.stdout)
     if entry.over:

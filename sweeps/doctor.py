@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from study.host import cores, total_memory
+from study.mounts import refuse_mounted_bucket
 from study.places import RecordError, created, is_bucket, place, reached
 from study.tracker import has_key, wandb_mode, why_offline
 from sweeps import compiled
@@ -55,7 +56,7 @@ def checks(root: Path, data: Path) -> Iterator[Check]:
     yield _python()
     yield from _packages()
     yield _machine()
-    yield _bucket(root) if is_bucket(root) else _disk("disk of records", root)
+    yield _bucket(root) if is_bucket(root) else _records(root)
     yield _disk("disk of data", data)
     yield _disk("temporary disk", Path(tempfile.gettempdir()))
     yield _home()
@@ -126,6 +127,14 @@ def _disk(name: str, folder: Path) -> Check:
     if free < 2 * GIB:
         return _warn(name, f"{said}; a full study may need more")
     return _ok(name, said)
+
+
+def _records(root: Path) -> Check:
+    try:
+        refuse_mounted_bucket(root)
+    except RecordError as error:
+        return _fail("disk of records", str(error))
+    return _disk("disk of records", root)
 
 
 def _bucket(root: Path) -> Check:

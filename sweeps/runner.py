@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study.cell import Execution
+from study.mounts import refuse_mounted_bucket
 from study.places import children, made, place, removed
 from study.records import RecordError
 from sweeps import compiled, ledger
@@ -86,6 +87,7 @@ def run(
     """
     report = report or Silent()
     root = place(root).absolute()
+    refuse_mounted_bucket(root)
     machines = kinds(study)
     before = ledger.read(study, root)
     if not any(e.to_run for e in before):

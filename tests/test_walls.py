@@ -15,7 +15,7 @@ FORBIDDEN = {
     "analysis": {"jax", "flax", "optax", "orbax", "grain", "ray", "sweeps", "study"},
 }
 GROUND = (
-    *("cell", "durations", "fields", "hardware", "host", "measures", "model", "pairs"),
+    *("cell", "durations", "fields", "hardware", "host", "measures", "model", "mounts", "pairs"),
     *("places", "recipe", "records", "rows", "secrets", "vocabulary"),
 )
 

@@ -161,6 +161,21 @@ def test_a_root_that_cannot_be_written_is_one_line(study):
     assert "--root" in err
 
 
+def test_a_root_on_a_mounted_bucket_is_refused(study, tmp_path, monkeypatch):
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"44 27 0:43 / {tmp_path}/mnt rw,relatime - fuse.gcsfuse lab rw,user_id=0\n")
+    monkeypatch.setattr("study.mounts.MOUNTS", mounts)
+    for args in (("run", "own.py"), ("train", "own.py", CELLS[0].id)):
+        code, out, err = study(*args, "--root", "mnt/runs")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "mnt/runs" in err and "is a bucket mounted as a folder, fuse.gcsfuse (lab)" in err
+    code, out, _ = study("doctor", "--root", "mnt/runs", "--json")
+    (disk,) = [check for check in json.loads(out) if check["name"] == "disk of records"]
+    assert (code, disk["verdict"]) == (1, "fail")
+    assert "is a bucket mounted as a folder" in disk["text"]
+    assert not Path("mnt").exists()
+
+
 def test_an_unexpected_error_is_one_line_that_says_where_the_rest_is(study, monkeypatch):
     import sweeps.grid
 
