@@ -249,6 +249,12 @@ class Cell:
         return "-".join([*parts, self.hash[:8]])
 
 
+def _local(folder: str) -> str:
+    if "://" in folder:
+        raise ValueError("data sets are read from folders; copy or mount the bucket")
+    return folder
+
+
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class Execution:
     """Where and how a cell runs. Changes nothing in the result beyond rounding.
@@ -280,7 +286,7 @@ class Execution:
     """
 
     slice: Annotated[str, AfterValidator(known)] | None = None
-    data_root: str = "data"
+    data_root: Annotated[str, AfterValidator(_local)] = "data"
     chunk_examples: Positive = 8192
     eval_batch_size: Positive = 2048
     log_every_percent: Annotated[float, Field(gt=0, le=100)] = 2.0

@@ -17,7 +17,7 @@ import typer
 
 from study.secrets import hide
 from sweeps import cli_bench, cli_cells, cli_cluster, cli_data, cli_plan, cli_pull, cli_sweep
-from sweeps.cli_options import Json, Metric, Name, Only, Root, Set, study_of
+from sweeps.cli_options import Json, Metric, Name, Only, Root, Set, local, study_of
 from sweeps.cli_options import root_of as _root
 from sweeps.cluster import platforms
 
@@ -115,7 +115,9 @@ def figures(
         typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all with records]"),
     ] = None,
     root: Root = "runs",
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")] = "figures",
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", callback=local, help="Where to.")
+    ] = "figures",
     metric: Metric = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="From the paper's own numbers; needs no records.")
@@ -175,7 +177,9 @@ def report(
     root: Root = "runs",
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="FILE", help="Where to.  [default: STUDY-report.html]"),
+        typer.Option(
+            "--out", metavar="FILE", callback=local, help="Where to.  [default: STUDY-report.html]"
+        ),
     ] = None,
     metric: Metric = None,
     watch: Annotated[
@@ -213,7 +217,10 @@ def dash(
     settings: Set = None,
     only: Only = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="Write it here, and save nothing.")
+        str | None,
+        typer.Option(
+            "--out", metavar="FILE", callback=local, help="Write it here, and save nothing."
+        ),
     ] = None,
 ) -> int:
     """The study's wandb workspace as code: saved with a key and a network, else printed as JSON."""

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli_options import local
+
 
 def chaos(
     minutes: Annotated[
@@ -35,6 +37,7 @@ def chaos(
         typer.Option(
             "--root",
             metavar="DIR",
+            callback=local,
             help="A new folder for the records.  [default: a temporary one, kept if they differ]",
         ),
     ] = None,

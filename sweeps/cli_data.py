@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sweeps.cli_options import local
+
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
 
@@ -22,7 +24,9 @@ app = typer.Typer(
 
 @app.command(epilog="Example: study data glyphs --out data/glyphs")
 def glyphs(
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")] = "data/glyphs",
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", callback=local, help="Where to.")
+    ] = "data/glyphs",
     views: Annotated[
         int | None, typer.Option("--views", min=1, help="Renders of each training pair.")
     ] = None,
@@ -93,7 +97,8 @@ def embed(
         typer.Option("--image-size", min=1, help="Pixels, if the checkpoint leaves it open."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="OUT.npz", help="For zimg and ztxt.")
+        str | None,
+        typer.Option("--out", metavar="OUT.npz", callback=local, help="For zimg and ztxt."),
     ] = None,
     force: Annotated[
         bool,
@@ -132,7 +137,7 @@ def embed(
 @app.command("import", epilog="Example: study data import wds_imagenet1k --out data/imagenet1k")
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, or a Karpathy JSON.")],
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", callback=local, help="Where to.")],
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Only this split; may be repeated.")
     ] = None,
@@ -163,7 +168,12 @@ def index_(
     ],
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Where dataset.json goes.  [default: SOURCE]"),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            callback=local,
+            help="Where dataset.json goes.  [default: SOURCE]",
+        ),
     ] = None,
     split: Annotated[
         list[str] | None,
@@ -324,7 +334,9 @@ def inspect(
     split: Annotated[
         str | None, typer.Option("--split", help="Which part of it.  [default: the first]")
     ] = None,
-    out: Annotated[str, typer.Option("--out", metavar="PNG", help="Where to.")] = "samples.png",
+    out: Annotated[
+        str, typer.Option("--out", metavar="PNG", callback=local, help="Where to.")
+    ] = "samples.png",
     rows: Annotated[int, typer.Option("--rows", min=1, max=100)] = 8,
     cols: Annotated[int, typer.Option("--cols", min=1, max=100)] = 6,
 ) -> int:

@@ -7,6 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+
+def local(value: Any) -> Any:
+    """Refuses a bucket where a path of this machine is read or written."""
+    for path in value if isinstance(value, list) else [value]:
+        if path is not None and "://" in path:
+            raise typer.BadParameter(f"{path} is not on this machine; give a local folder or file")
+    return value
+
+
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
 Root = Annotated[
     str,
@@ -20,6 +29,7 @@ Data = Annotated[
         "--data",
         envvar="STUDY_DATA",
         metavar="DIR",
+        callback=local,
         help="Folder of the data sets.  [default: the study's own, most often 'data']",
     ),
 ]
@@ -51,7 +61,10 @@ Address = Annotated[
 ExecutionFile = Annotated[
     str | None,
     typer.Option(
-        "--execution", metavar="FILE", help="How cells run, as `study plan --write FILE` wrote it."
+        "--execution",
+        metavar="FILE",
+        callback=local,
+        help="How cells run, as `study plan --write FILE` wrote it.",
     ),
 ]
 

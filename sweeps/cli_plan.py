@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli_options import Data, Json, Name, Only, Set, study_of
+from sweeps.cli_options import Data, Json, Name, Only, Set, local, study_of
 
 EXAMPLE = "Example: study plan table-8 --slice v4-32 --write v4-32.json"
 
@@ -33,16 +33,23 @@ def plan(
         typer.Option(
             "--calibrate",
             metavar="DIR",
+            callback=local,
             help="Records whose speed replaces the assumed one; --out then also draws predicted "
             "against measured.",
         ),
     ] = None,
     write: Annotated[
         str | None,
-        typer.Option("--write", metavar="FILE", help="How cells run, for `run --execution FILE`."),
+        typer.Option(
+            "--write",
+            metavar="FILE",
+            callback=local,
+            help="How cells run, for `run --execution FILE`.",
+        ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="CSV and figure of the plan.")
+        str | None,
+        typer.Option("--out", metavar="DIR", callback=local, help="CSV and figure of the plan."),
     ] = None,
     parallel: Annotated[
         int, typer.Option("--parallel", min=1, help="Programs compiled at a time.")

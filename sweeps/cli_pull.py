@@ -14,6 +14,7 @@ import typer
 from analysis import snapshot
 from analysis.errors import AnalysisError
 from analysis.record import RecordRoot, opened
+from sweeps.cli_options import local
 from sweeps.table import table
 
 EXAMPLE = "Example: study pull demo --from gs://lab/runs --out snapshots/demo"
@@ -36,7 +37,9 @@ def pull(
     ] = "runs",
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Where to.  [default: snapshots/STUDY]"),
+        typer.Option(
+            "--out", metavar="DIR", callback=local, help="Where to.  [default: snapshots/STUDY]"
+        ),
     ] = None,
     keep: Annotated[
         str | None,
@@ -112,8 +115,6 @@ def make(
       how: `packed` and `items` of `snapshot.write`.
     """
     where = Path(out or f"snapshots/{studies[0] if len(studies) == 1 else 'all'}")
-    if "://" in str(out):
-        raise AnalysisError(f"--out {out}: give a folder; a snapshot can be copied to a bucket")
     tell = _progress()
     notes: list[str] = []
     earlier = snapshot.at(keep) if keep else None

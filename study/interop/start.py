@@ -37,6 +37,8 @@ def start_from(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str
     """
     spec = cell.model.init
     assert spec is not None
+    if "://" in spec:
+        raise DataError(f"model.init: {spec} is not on this machine; give a copy of the file")
     path = Path(root) / split(spec)[0]
     found = read(str(Path(root) / spec))
     both = {part: value for part, value in found.items() if part in params}

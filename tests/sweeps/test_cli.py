@@ -124,6 +124,14 @@ def test_version(study):
         (["data", "index", ".", "--split", "train"], "NAME=PATTERN"),
         (["data", "embed-shards", "nowhere", "--out", "x"], "nowhere"),
         (["bench", "data", "--images", "4"], "--batch-size 256"),
+        (["run", "own.py", "--data", "gs://b/d"], "gs://b/d is not on this machine"),
+        (["doctor", "--data", "gs://b/d"], "gs://b/d is not on this machine"),
+        (["run", "own.py", "--set", "execution.data_root=gs://b/d"], "data sets are read from"),
+        (["run", "own.py", "--execution", "gs://b/e"], "--execution': gs://b/e is not on this"),
+        (["plan", "own.py", "--write", "gs://b/e"], "--write': gs://b/e is not on this machine"),
+        (["plan", "own.py", "--calibrate", "gs://b/r"], "--calibrate': gs://b/r is not on this"),
+        (["figures", "--paper", "--out", "gs://b/f"], "--out': gs://b/f is not on this machine"),
+        (["data", "glyphs", "--out", "gs://b/g"], "--out': gs://b/g is not on this machine"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(study, args, said):
@@ -132,6 +140,7 @@ def test_bad_input_is_one_line_and_exit_code_2(study, args, said):
     assert err.startswith("study: ")
     assert err.count("\n") == 1
     assert said in err
+    assert not Path("gs:").exists()
 
 
 def test_a_benchmark_is_brought_in(study):

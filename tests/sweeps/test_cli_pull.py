@@ -72,7 +72,7 @@ def test_a_changed_file_is_one_line_and_exit_code_2(writer, study, tmp_path):
         (("--from", "nowhere"), "no folder nowhere"),
         (("nope",), "no study nope there; there are: synthetic"),
         (("--from", "wandb-offline:runs"), "no .wandb files under runs"),
-        (("--out", "gs://lab/snap"), "--out gs://lab/snap: give a folder"),
+        (("--out", "gs://lab/snap"), "--out': gs://lab/snap is not on this machine"),
         (("--out", "runs"), "runs is there and no snapshot; choose another place"),
         (("--verify", "runs"), "runs is no snapshot"),
     ],

@@ -142,3 +142,8 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_parameters(
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_checkpoint_in_a_bucket_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"^model.init: gs://lab/a\.npz is not on this machine"):
+        start("gs://lab/a.npz", tmp_path)
