@@ -1,7 +1,8 @@
-"""The folder of compiled programs, which cells of all sweeps share.
+"""The folder or bucket of compiled programs, which cells of all sweeps share.
 
-JAX writes an entry in place: a kill or a full disk in the middle leaves a torn one, which JAX
-never replaces, so that every later cell would compile that program anew.
+JAX writes an entry of a folder in place: a kill or a full disk in the middle leaves a torn one,
+which JAX never replaces, so that every later cell would compile that program anew. In gs:// an
+entry is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,18 +14,31 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from study.places import RecordError, is_bucket, place, reached
+
 CHECKED = ".checked"  # touched after each look: older entries were whole then
 LEAST = 20 * 2**20  # bytes; a program takes some hundred thousand
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where compiled programs are kept."""
+    """Where compiled programs are kept: a folder, or a bucket as `study.places.place` gives it.
+
+    Raises:
+      RecordError: JAX_COMPILATION_CACHE_DIR names a bucket that is not gs://, or gcsfs is missing.
+    """
     chosen = environ.get("JAX_COMPILATION_CACHE_DIR")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "batch-size-study" / "jax"
+    if not chosen:
+        return Path.home() / ".cache" / "batch-size-study" / "jax"
+    try:
+        return place(chosen)
+    except RecordError as error:
+        raise RecordError(f"JAX_COMPILATION_CACHE_DIR: {error}") from None
 
 
 def mend(folder: Path) -> None:
     """Removes torn entries; one that somebody is writing just now is lost, and made again."""
+    if is_bucket(folder):
+        return
     stamp = folder / CHECKED
     with contextlib.suppress(OSError):  # it only saves time
         since = stamp.stat().st_mtime if stamp.exists() else 0.0
@@ -38,6 +52,8 @@ def mend(folder: Path) -> None:
 
 def trouble(folder: Path) -> str | None:
     """Why programs cannot be kept there, in one line that says what to do; None where they can."""
+    if is_bucket(folder):
+        return _unreachable(folder)
     there = folder.absolute()
     while not there.exists():
         there = there.parent
@@ -52,6 +68,14 @@ def trouble(folder: Path) -> str | None:
         f"{folder} {what}, so every cell compiles its programs anew; make room, or set "
         "JAX_COMPILATION_CACHE_DIR to another folder"
     )
+
+
+def _unreachable(bucket: Path) -> str | None:
+    try:
+        reached(bucket)
+    except RecordError as error:
+        return f"{error}; every cell compiles its programs anew"
+    return None
 
 
 def _torn(content: bytes) -> bool:

@@ -5,7 +5,9 @@ import zlib
 
 import pytest
 
+from study.places import RecordError, children
 from sweeps import compiled
+from sweeps.cluster import environment
 
 WHOLE = zlib.compress(bytes(range(256)) * 64)
 
@@ -53,9 +55,50 @@ def test_a_folder_of_no_use_is_told_of_in_one_line(tmp_path, monkeypatch):
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("environ", [{}, {"JAX_COMPILATION_CACHE_DIR": "/c"}])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"JAX_COMPILATION_CACHE_DIR": "/c"},
+        {"JAX_COMPILATION_CACHE_DIR": "gs://lab/jax-cache"},
+    ],
+)
 def test_cells_and_the_check_mean_the_same_folder(environ):
-    from sweeps.cluster import environment
-
     found = environment(environ)["JAX_COMPILATION_CACHE_DIR"]
     assert found == str(compiled.folder(environ))
+
+
+PROGRAM = """
+import sys
+import jax
+from jax import monitoring
+events = []
+monitoring.register_event_listener(lambda name, **more: events.append(name))
+jax.jit(lambda x: x * 3 + 1)(2.0).block_until_ready()
+print(events.count("/jax/compilation_cache/cache_hits") > 0)
+"""
+
+
+def test_programs_are_kept_in_a_bucket_and_found_by_the_next_process(gcs, start, tmp_path):
+    name = gcs.bucket()
+    environ = environment({"JAX_COMPILATION_CACHE_DIR": f"gs://{name}/jax-cache"})
+    folder = compiled.folder(environ)
+    compiled.mend(folder)
+    assert compiled.trouble(folder) is None
+    environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    found = [start("-c", PROGRAM, **environ).communicate(timeout=90)[0] for _ in range(2)]
+    assert [text.split()[-1] for text in found] == ["False", "True"]
+    assert any(path.name.endswith("-cache") for path in children(folder))
+    assert not any(tmp_path.iterdir())  # no folder called "gs:"
+
+
+def test_a_bucket_of_no_use_is_named_in_one_line(gcs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = compiled.folder({"JAX_COMPILATION_CACHE_DIR": "gs://no-such-bucket/jax"})
+    compiled.mend(missing)
+    said = compiled.trouble(missing)
+    assert said.startswith("cannot reach gs://no-such-bucket/jax")
+    assert "\n" not in said
+    with pytest.raises(RecordError, match=r"^JAX_COMPILATION_CACHE_DIR: s3://lab/jax: "):
+        compiled.folder({"JAX_COMPILATION_CACHE_DIR": "s3://lab/jax"})
+    assert not any(tmp_path.iterdir())
