@@ -55,6 +55,7 @@ class Log:
     def __init__(self, folder: Path, process: int):
         self._saved: list[tuple[int, int]] = []
         self._copy: tuple[Path, Path] | None = None
+        self._copied = 0  # bytes that the bucket has
         self._over = threading.Event()
         try:
             with contextlib.ExitStack() as stack:
@@ -104,8 +105,11 @@ class Log:
 
     def _put(self) -> None:
         if (copy := self._copy) is not None:
-            with contextlib.suppress(Exception):  # every service has errors of its own
-                replaced(copy[1], copy[0].read_bytes())
+            with contextlib.suppress(Exception):  # the record says soon enough what is wrong
+                text = copy[0].read_bytes()
+                if len(text) > self._copied:  # else nothing was printed since
+                    replaced(copy[1], text)
+                    self._copied = len(text)
 
 
 class _Pump:

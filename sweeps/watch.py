@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.places import place
+from study.places import is_bucket, place
 from sweeps.lease import holder_of
 from sweeps.marks import is_cancelled
 
 EVERY = 0.5  # seconds between two looks
+EVERY_IN_A_BUCKET = 5.0  # where each look is some requests, and each request is paid for
 GRACE = 10.0  # seconds that a cell gets to save and stop once its driver is dead
 
 
@@ -43,10 +44,11 @@ def watch(what: Watched) -> Iterator[threading.Event]:
     outlived both would keep its cell from whoever runs the study again.
     """
     stop, over = threading.Event(), threading.Event()
+    every = EVERY_IN_A_BUCKET if is_bucket(place(what.cell)) else EVERY
 
     def look() -> None:
         orphan = False
-        while not over.wait(EVERY):
+        while not over.wait(every):
             if what.lease is not None and not _is_ours(place(what.lease), what.token):
                 os._exit(1)
             if is_cancelled(place(what.cell)):
