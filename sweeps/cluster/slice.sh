@@ -46,7 +46,7 @@ gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="
   set -e
   cd study
   [ -d .venv ] || python3 -m venv .venv
-  .venv/bin/pip install -q -c constraints.txt -e '.[tpu]'
+  .venv/bin/pip install -q -c constraints.txt -e '.[tpu,gcs]'
   .venv/bin/ray stop
   .venv/bin/ray start --address=$head:6379 --labels=ray.io/market-type=$market
   nohup .venv/bin/python -m sweeps.preemption > preemption.log 2>&1 &
