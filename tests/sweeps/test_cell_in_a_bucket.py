@@ -75,6 +75,8 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
     gcs, small_glyphs, tmp_path, start, wait_for, study, monkeypatch
 ):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    # An earlier test may have set it: a worker that is killed has a service of its own.
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
     Path("own.py").write_text(GRID)
     bucket = place(f"gs://{gcs.bucket()}/runs")
     root, folder = str(bucket), bucket / "s" / CELL.id
