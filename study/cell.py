@@ -265,7 +265,7 @@ class Execution:
       otherwise pay the dispatch of every step.
     microbatch: examples per pass through the towers on each device; "auto" finds one with which
       the step fits `memory_gib` per device (nine tenths of an accelerator's memory, or half of
-      the host's, when not given); None passes the whole batch at once.
+      what is free on the host, when not given); None passes the whole batch at once.
     remat: compute each block of the towers again in the backward pass instead of keeping its
       activations.
     fsdp_mib: parameters and optimizer state are cut over the devices of a slice, array by array

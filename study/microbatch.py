@@ -6,16 +6,20 @@ instead train another objective, with fewer negatives, or count t and b once per
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from study.cell import CellError
+from study.host_memory import available_memory
+from study.sharding import bytes_per_device
 
 GIB = 2**30
 
@@ -57,52 +61,132 @@ def in_microbatches(
     return jax.tree.map(joined, jax.lax.map(jax.checkpoint(encode), parts))
 
 
+class Attempt(NamedTuple):
+    """What the compiler made of a program.
+
+    Attributes:
+      executable: None where the compiler refused a program that is too large for the device.
+      needed_bytes: of memory per device while it runs; of a loop of steps, with the next batches
+        on their way to the device. Where the compiler refused, by the number that it named; None
+        if it named none.
+    """
+
+    executable: Any | None
+    needed_bytes: int | None
+
+    def fits(self, limit: float) -> bool:
+        """Whether it can run and needs at most `limit` bytes per device."""
+        if self.executable is None or self.needed_bytes is None:
+            return False
+        return self.needed_bytes <= limit
+
+
+def compile_loop(loop: Any, arguments: tuple[Any, Any, Any]) -> Attempt:
+    """Compiles a loop of steps; the one account of its memory, for training and for planning.
+
+    Arguments:
+      loop, arguments: as in `study.programs.Program`.
+    """
+    attempt = try_to_compile(loop, arguments)
+    if attempt.needed_bytes is None:
+        return attempt
+    # The host sends the batches of the next loop while this one runs.
+    ahead = bytes_per_device(arguments[1])
+    return attempt._replace(needed_bytes=attempt.needed_bytes + ahead)
+
+
+def try_to_compile(jitted: Any, arguments: tuple[Any, ...]) -> Attempt:
+    """Compiles a jitted function, or learns how much it needs where the compiler refuses.
+
+    libtpu returns no program that does not fit the chip: it raises RESOURCE_EXHAUSTED. Compilers
+    for CPUs and GPUs return one of any size; its account is all there is to judge it by, and what
+    that leaves out shows when memory runs out as it runs.
+    """
+    try:
+        executable = jitted.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        # Chips have other memories: a kernel with too little vmem is an error of another kind.
+        if "RESOURCE_EXHAUSTED" not in str(error) or "hbm" not in str(error).lower():
+            raise
+        return Attempt(None, requested_bytes(str(error)))
+    return Attempt(executable, memory(executable))
+
+
+def requested_bytes(message: str) -> int | None:
+    """The bytes of device memory that a compiler asked for when it refused; None if it names none.
+
+    libtpu names what the whole program needs, with arguments and results.
+    """
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "": 1}
+    number = r"([\d.]+)([KMGT]?)"
+    for pattern in (rf"\({number}\) exceeds available", rf"Used {number} of"):
+        if match := re.search(pattern, message):
+            return int(float(match[1]) * unit[match[2]])
+    return None
+
+
 def fitting(
-    compiled: Callable[[int | None], Any], rows: int, target: float
+    compiled: Callable[[int | None], Attempt], rows: int, target: float
 ) -> tuple[int | None, Any]:
     """A microbatch with which the step fits, near the largest, and the compiled step.
 
     Arguments:
       compiled: the step compiled for a microbatch (None: the towers see all rows at once).
       rows: examples per device.
-      target: bytes per device that arguments, results and temporaries may take.
+      target: bytes per device that the step may need.
 
     Raises:
       CellError: not even one example at a time fits.
     """
-    step = compiled(None)
-    needed = memory(step)
-    if needed <= target:
-        return None, step
-    # At best everything shrinks with the microbatch, so nothing above this can fit; then by
-    # halves, since parameters and embeddings do not shrink.
-    size = 1 << max(1, int(rows * target / needed)).bit_length() - 1
-    while True:
-        step = compiled(size)
-        needed = memory(step)
-        if needed <= target:
-            return size, step
+    attempt = compiled(None)
+    if attempt.fits(target):
+        return None, attempt.executable
+    # At best everything shrinks with the microbatch, so nothing above this share can fit; then by
+    # halves, since parameters and embeddings do not shrink. A compiler that refuses may name no
+    # number, or one below a target that is more than the device has.
+    share = min(1.0, target / attempt.needed_bytes) if attempt.needed_bytes else 0.5
+    size = 1 << max(1, int(rows * share)).bit_length() - 1
+    while not (attempt := compiled(size)).fits(target):
         if size == 1:
-            raise CellError(
-                f"memory_gib: the step needs {needed / GIB:.2f} GiB per device with one example "
-                f"at a time and {target / GIB:.2f} are allowed; raise memory_gib, use more "
-                "devices or a smaller batch_size"
-            )
+            raise CellError(_too_large(attempt, target))
         size //= 2
+    return size, attempt.executable
+
+
+def _too_large(attempt: Attempt, target: float) -> str:
+    needed = "too much" if attempt.needed_bytes is None else f"{attempt.needed_bytes / GIB:.2f} GiB"
+    what = f"the step needs {needed} per device with one example at a time"
+    remedy = "use more devices or a smaller batch_size"
+    if attempt.executable is None:
+        return f"batch_size: {what}, and its compiler refuses it; {remedy}"
+    return f"memory_gib: {what} and {target / GIB:.2f} are allowed; raise memory_gib, or {remedy}"
 
 
 def memory(compiled: Any) -> int:
-    """Bytes per device that a compiled step needs at once, by the compiler's own account."""
+    """Bytes per device that a compiled program needs at once.
+
+    Arguments, results and one arena for all temporaries, which is what is allocated when it runs
+    and what libtpu holds against the chip's memory. `peak_memory_in_bytes`, the most that is live
+    at any time, leaves out what lies unused between buffers: up to a quarter was seen for v4.
+    """
     m = compiled.memory_analysis()
     taken = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
     return int(taken - m.alias_size_in_bytes)
 
 
 def room() -> float:
-    """Bytes that a step may take on each device when nothing else is said: nine tenths of an
-    accelerator's memory, or an equal share of half of the host's."""
-    stats = jax.local_devices()[0].memory_stats()
+    """Bytes that a step may need on each device when `memory_gib` is not given: nine tenths of an
+    accelerator's memory, or an equal share of half of the memory that is free on the host.
+
+    All processes of a run call it together and get the same answer: they must choose the same
+    microbatch, and free memory differs between hosts.
+    """
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return 0.9 * float(stats["bytes_limit"])
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0.5 * host / len(jax.local_devices())
+        limit = 0.9 * float(stats["bytes_limit"])
+    else:
+        limit = 0.5 * available_memory() / len(devices)
+    if jax.process_count() > 1:
+        limit = float(np.min(multihost_utils.process_allgather(np.float32(limit))))
+    return limit

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.cell import Cell, Data, Execution
+from study.cell import Cell, CellError, Data, Execution
 from study.gradient_noise import GradientNoise, gradient_noise
 from study.hashing import mix
-from study.microbatch import GIB, fitting, room
+from study.microbatch import GIB, Attempt, compile_loop, fitting, room
 from study.optimizer import without_frozen
 from study.sharding import by_row, check, laid_out, replicated
 from study.step import State, initial_state, make_gradients, make_loop, make_step
@@ -92,10 +92,11 @@ def compiled(
     """The loop of `program` compiled, and the microbatch if that was to be found.
 
     Raises:
-      CellError: no microbatch fits, or the cell cannot be laid out on the mesh.
+      CellError: no microbatch fits, the compiler refuses the one that is given because the step
+        is too large for a device, or the cell cannot be laid out on the mesh.
     """
 
-    def with_microbatch(size: int | None) -> Any:
+    def with_microbatch(size: int | None) -> Attempt:
         return _compiled(
             program(
                 *(cell, execution, vocabulary, image_shape, mesh),
@@ -105,7 +106,15 @@ def compiled(
         )
 
     if execution.microbatch != "auto":
-        return with_microbatch(None), None
+        attempt = with_microbatch(None)
+        if attempt.executable is None:
+            needed = attempt.needed_bytes
+            much = "more memory" if needed is None else f"{needed / GIB:.2f} GiB, more"
+            raise CellError(
+                f"execution.microbatch = {execution.microbatch}: the step needs {much} than a "
+                "device has; use --set execution.microbatch=auto"
+            )
+        return attempt.executable, None
     gib = execution.memory_gib
     rows = cell.batch_size // mesh.size
     size, loop = fitting(with_microbatch, rows, room() if gib is None else gib * GIB)
@@ -258,5 +267,5 @@ def _noise(
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(made: Program) -> Any:
-    return made.loop.lower(*made.arguments).compile()
+def _compiled(made: Program) -> Attempt:
+    return compile_loop(made.loop, made.arguments)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,20 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study.cell import Cell, CellError, Model, Sigmoid, Softmax, TextTransformer, ViT, replace
-from study.microbatch import GIB, fitting, memory
+from study import microbatch, programs
+from study.cell import (
+    Cell,
+    CellError,
+    Execution,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextTransformer,
+    ViT,
+    replace,
+)
+from study.microbatch import GIB, compile_loop, fitting, memory, requested_bytes, room
+from study.programs import compiled, program
 from study.step import initial_state, make_gradients
 from study.vocabulary import Vocabulary
 from tests.study.reference import mesh_of
@@ -81,19 +93,40 @@ def test_microbatches_on_devices_give_the_whole_batchs_gradients(whole):
     assert_close(gradients(cell(Sigmoid()), spread, mesh, 2), whole)
 
 
-class Compiled(NamedTuple):
-    """A compiled step as far as `fitting` looks at it: 1 GiB, and 1 GiB per 16 examples."""
+def analysis(gib: float) -> SimpleNamespace:
+    """What a compiled program says of its memory; its results lie where its arguments were."""
+    return SimpleNamespace(
+        argument_size_in_bytes=GIB,
+        output_size_in_bytes=GIB,
+        alias_size_in_bytes=GIB,
+        temp_size_in_bytes=int((gib - 1) * GIB),
+    )
 
-    microbatch: int | None
 
-    def memory_analysis(self):
-        temporary = GIB // 16 * (self.microbatch or 512)
-        return SimpleNamespace(
-            argument_size_in_bytes=GIB,
-            output_size_in_bytes=GIB,
-            alias_size_in_bytes=GIB,
-            temp_size_in_bytes=temporary,
-        )
+class Loop:
+    """A loop of steps, to be compiled: 1 GiB, and 1 GiB per 16 examples of a microbatch of 512.
+
+    refusal: what the compiler raises where that is more than `hbm_gib`.
+    """
+
+    def __init__(self, microbatch: int | None, hbm_gib: float = math.inf, refusal: str = ""):
+        self.gib = 1 + (microbatch or 512) / 16
+        self.hbm_gib, self.refusal = hbm_gib, refusal
+
+    def lower(self, *arguments):
+        return self
+
+    def compile(self):
+        if self.gib > self.hbm_gib:
+            raise jax.errors.JaxRuntimeError(self.refusal.format(gib=self.gib))
+        return SimpleNamespace(memory_analysis=lambda: analysis(self.gib))
+
+
+NOTHING_AHEAD = (None, {}, None)
+
+
+def attempts(**more):
+    return lambda microbatch: compile_loop(Loop(microbatch, **more), NOTHING_AHEAD)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +134,7 @@ class Compiled(NamedTuple):
 )
 def test_a_microbatch_is_found_that_fits(gib, microbatch):
     """The largest power of two with which it does, or the whole batch."""
-    size, step = fitting(Compiled, 512, gib * GIB)
+    size, step = fitting(attempts(), 512, gib * GIB)
     assert size == microbatch
     assert memory(step) <= gib * GIB
 
@@ -110,12 +143,105 @@ def test_too_little_memory_is_one_line():
     with pytest.raises(
         CellError, match=r"^memory_gib: the step needs 1\.06 GiB per device with one"
     ):
-        fitting(Compiled, 512, GIB)
+        fitting(attempts(), 512, GIB)
+
+
+# As libtpu 0.0.42.1 raised it of a step of this repository for v4-8, and as earlier releases did.
+REFUSALS = {
+    "temporaries": (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries ({gib}G) exceeds available HBM (30.75G)."
+    ),
+    "program": (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+        "hbm. Used {gib}G of 30.75G hbm. Exceeded hbm capacity."
+    ),
+    "no number": "RESOURCE_EXHAUSTED: Ran out of memory on HBM.",
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("allowed_gib", [27.7, 100.0])
+def test_a_microbatch_is_found_where_the_compiler_refuses_what_is_too_large(refusal, allowed_gib):
+    """Even where more is allowed than the chip has."""
+    size, step = fitting(attempts(hbm_gib=30.75, refusal=refusal), 512, allowed_gib * GIB)
+    assert size == 256
+    assert memory(step) == 17 * GIB
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_step_that_the_compiler_refuses_at_one_example_is_one_line(refusal):
+    with pytest.raises(CellError, match=r"^batch_size: the step needs (1\.06 GiB|too much) per"):
+        fitting(attempts(hbm_gib=1.0, refusal=refusal), 512, 100 * GIB)
+
+
+# As libtpu 0.0.42.1 raised it of a Pallas kernel.
+VMEM = (
+    "RESOURCE_EXHAUSTED: Allocation (size=268435456) would exceed memory (size=16777216) :: "
+    "#allocation2 [shape = 'u8[268435456]{{0}}', space=vmem, size = 0x10000000, scoped]"
+)
+
+
+def test_a_kernel_that_needs_too_much_of_another_memory_is_an_error_and_no_large_batch():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="space=vmem"):
+        fitting(attempts(hbm_gib=0, refusal=VMEM), 512, 100 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("message", "gib"),
+    [
+        ("Ran out of memory in memory space hbm. Used 41.25G of 30.75G hbm. Exceeded", 41.25),
+        ("for HLO temporaries (512.25G) exceeds available HBM (30.75G).", 512.25),
+        ("memory required (1.5T) exceeds available HBM (30.75G).", 1536),
+    ],
+)
+def test_what_a_compiler_asks_for_is_read_from_its_message(message, gib):
+    assert requested_bytes(message) == gib * GIB
+    assert requested_bytes("RESOURCE_EXHAUSTED") is None
+
+
+def test_the_batches_of_the_next_loop_count_beside_the_program():
+    mesh = mesh_of(8)
+    made = program(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh)
+    attempt = compile_loop(made.loop, made.arguments)
+    image, text = 24 // 8 * 12 * 12 * 4, 24 // 8 * 16 * 4
+    steps = made.arguments[1]["text"].shape[0]
+    assert attempt.needed_bytes == memory(attempt.executable) + steps * (image + text)
+    compiled_loop, size = compiled(
+        cell(Sigmoid()),
+        Execution(microbatch="auto", memory_gib=attempt.needed_bytes / GIB),
+        *(VOCABULARY, IMAGE, mesh),
+    )
+    assert size == 3 and compiled_loop is not None
+    with pytest.raises(CellError, match=r"^memory_gib: the step needs .* with one example"):
+        compiled(
+            cell(Sigmoid()),
+            Execution(microbatch="auto", memory_gib=steps * (image + text) / GIB),
+            *(VOCABULARY, IMAGE, mesh),
+        )
+
+
+def test_a_step_that_does_not_fit_as_it_is_asked_for_says_how_it_may(monkeypatch):
+    refusing = attempts(hbm_gib=30.75, refusal=REFUSALS["temporaries"])
+    monkeypatch.setattr(programs, "_compiled", lambda made: refusing(None))
+    with pytest.raises(CellError, match=r"needs 33\.00 GiB, more than a device has; use --set"):
+        compiled(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh_of(1))
+
+
+def test_room_is_a_share_of_the_memory_that_is_free_on_the_host(monkeypatch):
+    monkeypatch.setattr(microbatch, "available_memory", lambda: 32 * GIB)
+    assert room() == 16 * GIB / 8
+
+
+def test_room_is_nine_tenths_of_an_accelerators_memory(monkeypatch):
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 30 * GIB})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert room() == pytest.approx(27 * GIB)
 
 
 def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path, monkeypatch):
     """The same record but for rounding."""
-    from study.cell import Execution, FixedLoss
+    from study.cell import FixedLoss
     from study.durations import Budget
     from study.train import train
 
