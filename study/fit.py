@@ -1,11 +1,10 @@
-"""Whether a cell's step fits a slice, by compiling it: the step that `study train` runs.
+"""Whether a cell fits a slice, by compiling what it runs there: the step, and its evaluation.
 
-    python -m study.fit < request.json      (in the environment of `study.aot.run`)
+    python -m study.fit < request.json      (in the environment of `study.aot.environment`)
 
 The request names a cell, the sizes that its data set would have, a slice, and the ways to run it,
-best first. For each there is a line of JSON that announces it and one that says what the compiler
-made of it; the first that fits ends the search. What a compiler's abort leaves is the
-announcement.
+best first. For each there is a line of JSON that announces it and one with what the compiler made
+of it; the first that fits ends the search. What a compiler's abort leaves is the announcement.
 
 Nothing here imports jax until a program is compiled, so asking for what is cached is quick.
 """
@@ -18,18 +17,23 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import re
+import math
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from study.cell import Cell, Data, Execution, Sigmoid, from_dict, to_dict
+from study.cell import Cell, Data, Execution, Sigmoid, Softmax, from_dict, to_dict
 from study.durations import Budget
 from study.hardware import GIB, slice_of
 from study.pairs import Negatives
 from study.recipe import Part
 from study.sources import sources
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from study.programs import Program
 
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
@@ -50,9 +54,11 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """All that a compiled step depends on but the way to run it.
+    """All that a compiled program depends on but the way to run it.
 
-    cell: without what changes no array and no operation of its step: see `canonical`.
+    program: the loop of training steps, or both towers on a batch of an evaluation.
+    cell: without what changes no array and no operation of the program: see `canonical` and
+      `evaluation_of`.
     vocabulary: number of pieces of the tokenizer.
     image_shape: of one example of the data set.
     image_dtype: in which images reach the devices.
@@ -60,6 +66,7 @@ class Shape:
     chunk_examples: see `Execution`.
     """
 
+    program: Literal["step", "evaluation"] = "step"
     cell: Cell
     vocabulary: int
     image_shape: tuple[int, ...]
@@ -78,33 +85,78 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the compiler made of a step on one device of the slice.
+    """What a run needs on one device of the slice, by what the compiler made of its programs.
 
-    fits: whether it and what is under way beside it have room.
-    needed_bytes: of HBM; where the compiler gave up, as it said itself.
     usable_bytes: of HBM.
-    batch_bytes: of the examples of a piece; while one is trained on, the next arrives.
+    step_bytes: of HBM while steps run: the compiled loop with all that it takes and gives, and
+      the next batches on their way; where the compiler refused, what it asked for.
+    batch_bytes: of the batches of one loop.
     state_bytes: of parameters and optimizer.
+    copied_bytes: of parts of the state, copied on the device while a checkpoint is saved.
+    evaluation_bytes: of a batch of an evaluation, its embeddings and all in between, beside the
+      parameters; 0 where that is known to stay below the step.
     seconds, cpu_seconds: of tracing and compiling, on the machine that compiled.
     aborted: the last line of a compiler that broke off, or "".
     """
 
-    fits: bool
-    needed_bytes: int
     usable_bytes: int
+    step_bytes: int = 0
     batch_bytes: int = 0
     state_bytes: int = 0
+    copied_bytes: int = 0
+    evaluation_bytes: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     aborted: str = ""
 
     @property
-    def said(self) -> str:
-        """In one line."""
+    def parts(self) -> dict[str, int]:
+        """Bytes that are held during each part of a run.
+
+        Evaluations and checkpoints come between loops: the step's temporaries are gone, while
+        the batches of the last loop are not. A restart restores the state and nothing beside it,
+        which is less than any of these.
+        """
+        between = self.state_bytes + self.batch_bytes
+        return {
+            "the training step": self.step_bytes,
+            "saving a checkpoint": between + self.copied_bytes,
+            "evaluation": between + self.evaluation_bytes,
+        }
+
+    @property
+    def largest_part(self) -> str:
+        """The part of a run that needs the most."""
+        return max(self.parts, key=self.parts.__getitem__)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Of HBM, at the worst moment of a run."""
+        return max(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        return not self.aborted and self.needed_bytes <= self.usable_bytes
+
+    @property
+    def summary(self) -> str:
+        """One line: how much is needed, and for which part of a run where that is of interest."""
         if self.aborted:
             return f"the compiler broke off: {self.aborted}"
-        verb = "takes" if self.fits else "needs"
-        return f"{verb} {self.needed_bytes / GIB:.1f} of {self.usable_bytes / GIB:.1f} GiB"
+        part = self.largest_part
+        line = f"{self.needed_bytes / GIB:.1f} of {self.usable_bytes / GIB:.1f} GiB"
+        if self.fits:
+            return f"takes {line}" + ("" if part == "the training step" else f" for {part}")
+        hint = "; lower execution.eval_batch_size" if part == "evaluation" else ""
+        return f"needs {line} for {part}{hint}"
+
+    def with_evaluation(self, encoding: Answer) -> Answer:
+        """This answer for a step, with the evaluation of the same cell counted."""
+        return dataclasses.replace(
+            self,
+            evaluation_bytes=encoding.evaluation_bytes,
+            aborted=self.aborted or encoding.aborted,
+        )
 
 
 def canonical(cell: Cell, chunk_examples: int) -> Cell:
@@ -138,6 +190,27 @@ def canonical(cell: Cell, chunk_examples: int) -> Cell:
         optimizer=optimizer,
         budget=Budget(steps=steps),
         batch_size=cell.batch_size,
+    )
+
+
+def evaluation_of(shape: Shape, rows: int) -> Shape:
+    """The towers that evaluate a cell, on `rows` images or texts at a time.
+
+    All cells of a slice with the same towers share it, whatever their batch size, loss and
+    optimizer.
+    """
+    devices = slice_of(shape.slice).devices
+    return dataclasses.replace(
+        shape,
+        program="evaluation",
+        cell=Cell(
+            model=dataclasses.replace(shape.cell.model, init=None),
+            data=Data(text_length=shape.cell.data.text_length),
+            loss=Softmax(),
+            budget=Budget(steps=1),
+            batch_size=max(2, -(-rows // devices) * devices),
+        ),
+        chunk_examples=1,
     )
 
 
@@ -189,19 +262,18 @@ def main() -> None:
 
 
 def compiled(shape: Shape, setting: Setting) -> Answer:
-    """Compiles one step for the slice; here and now, so in a process of its own.
+    """Compiles one program for the slice; here and now, so in a process of its own.
 
     Raises:
       CellError: the cell cannot be laid out on the slice.
     """
     import time
 
-    import jax
     import numpy as np
 
     from study import aot
     from study.programs import program
-    from study.sharding import bytes_per_device, mesh_over
+    from study.sharding import mesh_over
     from study.vocabulary import Vocabulary
 
     mesh = mesh_over(aot.devices(shape.slice))
@@ -216,40 +288,88 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
         mesh,
         image_dtype=np.dtype(shape.image_dtype),
     )
-    state, batch = (bytes_per_device(tree) for tree in made.arguments[:2])
     usable = slice_of(shape.slice).chip.usable_bytes
-
-    def answer(needed: int) -> Answer:
-        return Answer(
-            fits=needed <= usable,
-            needed_bytes=needed,
-            usable_bytes=usable,
-            batch_bytes=batch,
-            state_bytes=state,
-            seconds=round(time.perf_counter() - clocks[0], 2),
-            cpu_seconds=round(time.process_time() - clocks[1], 2),
+    if shape.program == "evaluation":
+        answer = Answer(
+            usable_bytes=usable, evaluation_bytes=_evaluation_bytes(made, shape, mesh, usable)
         )
+    else:
+        answer = _of_step(made, usable)
+    return dataclasses.replace(
+        answer,
+        seconds=round(time.perf_counter() - clocks[0], 2),
+        cpu_seconds=round(time.process_time() - clocks[1], 2),
+    )
 
-    try:
-        memory = made.loop.lower(*made.arguments).compile().memory_analysis()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return answer(needed_in(str(error), usable) + batch)
-    return answer(int(memory.peak_memory_in_bytes) + batch)
+
+def _of_step(made: Program, usable: int) -> Answer:
+    from study.microbatch import compile_loop
+    from study.sharding import bytes_per_device
+
+    state, batches, _ = made.arguments
+    attempt = compile_loop(made.loop, made.arguments)
+    needed = attempt.needed_bytes or 0
+    return Answer(
+        usable_bytes=usable,
+        # A refusal stands, whatever number it names.
+        step_bytes=max(needed, usable + 1) if attempt.executable is None else needed,
+        batch_bytes=bytes_per_device(batches),
+        state_bytes=bytes_per_device(state),
+        copied_bytes=copied_bytes(state),
+    )
 
 
-def needed_in(said: str, usable: int) -> int:
-    """The bytes of HBM that a compiler asked for when it gave up; at least more than there are.
+def copied_bytes(state: Any) -> int:
+    """Bytes per device of the slices of `state` that Orbax makes there while it saves.
 
-    It names one of them: what the whole program uses, or what its temporaries alone would.
+    Each of n devices that hold the same array sends an n-th of it to the host, which it cuts out
+    on the device first, of all arrays at once; an array that has no axis of a multiple of n is
+    sent whole by one of them, without a copy.
+
+    Arguments:
+      state: tree of arrays, or of shapes with shardings.
     """
-    unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "": 1}
-    number = r"([\d.]+)([KMGT]?)"
-    for pattern in (rf"Used {number} of", rf"\({number}\) exceeds available"):
-        if found := re.search(pattern, said):
-            return max(int(float(found[1]) * unit[found[2]]), usable + 1)
-    return usable + 1
+    import jax
+
+    total = 0
+    for leaf in jax.tree.leaves(state):
+        shard = leaf.sharding.shard_shape(leaf.shape)
+        size = math.prod(shard)
+        replicas = leaf.sharding.num_devices * size // max(1, math.prod(leaf.shape))
+        if replicas > 1 and any(side % replicas == 0 for side in shard):
+            total += size * leaf.dtype.itemsize // replicas
+    return total
+
+
+def _evaluation_bytes(made: Program, shape: Shape, mesh: Mesh, usable: int) -> int:
+    """What embedding a batch needs beside the parameters, which lie as the state's do."""
+    import jax
+
+    from study.microbatch import try_to_compile
+    from study.sharding import by_row, bytes_per_device
+    from study.towers.two_towers import TwoTowers
+
+    rows = by_row(mesh)
+    towers = TwoTowers(shape.cell, shape.vocabulary, rows=rows if mesh.size > 1 else None)
+    params, batches = made.arguments[0].params, made.arguments[1]
+
+    def image(params: Any, x: Any) -> Any:
+        return towers.apply({"params": params}, x, None)[0]
+
+    def text(params: Any, x: Any) -> Any:
+        return towers.apply({"params": params}, None, x)[1]
+
+    needed = 0
+    for encode in (image, text):
+        chunk = batches[encode.__name__]
+        batch = jax.ShapeDtypeStruct(chunk.shape[1:], chunk.dtype, sharding=rows)
+        attempt = try_to_compile(jax.jit(encode, out_shardings=rows), (params, batch))
+        if attempt.executable is None:
+            return max(attempt.needed_bytes or 0, usable + 1)
+        # All but the parameters of this tower, which are among the state's.
+        arguments = attempt.executable.memory_analysis().argument_size_in_bytes
+        needed = max(needed, attempt.needed_bytes - arguments + bytes_per_device(batch))
+    return needed
 
 
 if __name__ == "__main__":

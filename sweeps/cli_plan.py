@@ -62,7 +62,8 @@ def plan(
 ) -> int:
     """What a study would take: fit, memory, FLOPs, days and cost of every cell, and no TPU needed.
 
-    The very step that `train` runs is compiled for the slice. Exit codes: 0 all cells fit, 1 one
+    The very step that `train` runs is compiled for the slice, and the evaluation where it may need
+    more; a cell fits when training, saving and evaluation do. Exit codes: 0 all cells fit, 1 one
     does not or its compiler broke off, 2 bad input.
     """
     from sweeps import plan_report

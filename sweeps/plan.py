@@ -11,7 +11,7 @@ from typing import Any
 
 from study import aot
 from study.cell import CachedImage, Cell, Execution
-from study.fit import Setting, Shape, canonical
+from study.fit import Setting, Shape, canonical, evaluation_of
 from study.flops import Flops, step_flops
 from study.hardware import TOPOLOGIES, Slice, slice_of, slices_of
 from study.parameters import count
@@ -19,7 +19,7 @@ from sweeps.calibrate import Calibration
 from sweeps.grid import Study, StudyError
 from sweeps.memory import step_bytes
 from sweeps.roofline import StepTime, step_time
-from sweeps.search import Found, check, search_all, settings
+from sweeps.search import Found, Task, check, search_all
 
 DAY = 86_400
 # Pieces of the paper's tokenizers, by how the file is called: SentencePiece on English C4, and
@@ -33,10 +33,12 @@ class Planned:
 
     Attributes:
       machine: the slice.
-      fits: the compiler's word; None where it gave none, as nothing was compiled or it broke off.
+      fits: whether training, saving and evaluation all fit, by what was compiled; None where
+        nothing was compiled or the compiler broke off.
       said: the verdict in one line.
       setting: how it would run.
-      hbm_bytes: at the peak, per device: the compiler's, or by formula where nothing was compiled.
+      hbm_bytes: per device at the worst moment of the run, see `study.fit.Answer`; where nothing
+        was compiled, of the training step by formula.
       flops: of one step over all devices.
       step_seconds: of one step; `time` has its parts unless it was measured.
       broke_off: whether the compiler failed over the last way that was tried.
@@ -56,7 +58,7 @@ class Planned:
 
     @property
     def roomy(self) -> bool:
-        """Whether it fits, by the compiler's word or, where nothing was compiled, by formula."""
+        """Whether it fits, by what was compiled or, where nothing was, by formula."""
         there = self.machine.chip.usable_bytes
         return self.hbm_bytes <= there if self.fits is None else self.fits
 
@@ -156,17 +158,11 @@ def _on(
     """Each cell on its machine; cells with the same program are compiled once."""
     for (cell, *_), where in placed:
         check(cell, where)
-    wanted = [
-        (_shape(study, item, where), _asked(study.execution_of(item[0]))) for item, where in placed
-    ]
-    keys = [(shape.key(Setting()), first) for shape, first in wanted]
-    tasks = {
-        key: want
-        for key, want, (_, where) in zip(keys, wanted, placed, strict=True)
-        if where.topology
-    }
+    wanted = [_task(study, item, where) for item, where in placed]
+    # Cells with the same programs are one task.
+    tasks = {task: None for task, (_, where) in zip(wanted, placed, strict=True) if where.topology}
     found = search_all(
-        list(tasks.values()),
+        list(tasks),
         cache=cache,
         parallel=parallel,
         only_known=formula,
@@ -174,11 +170,11 @@ def _on(
     )
     answers = dict(zip(tasks, found, strict=True))
     out = []
-    for key, (shape, first), ((cell, *_), where) in zip(keys, wanted, placed, strict=True):
-        answer = answers.get(key)
+    for task, ((cell, *_), where) in zip(wanted, placed, strict=True):
+        answer = answers.get(task)
         if isinstance(answer, Exception):
             raise answer
-        out.append(planned(cell, where, shape, first, answer, calibration))
+        out.append(planned(cell, where, task, answer, calibration))
     return out
 
 
@@ -204,22 +200,21 @@ def _smallest(
 def planned(
     cell: Cell,
     where: Slice,
-    shape: Shape,
-    first: Setting | None,
+    task: Task,
     found: Found | None,
     calibration: Calibration | None,
 ) -> Planned:
     """The numbers of one cell.
 
-    first: how the study itself would run it.
     found: how it fits; None where nothing was compiled.
     """
+    shape = task.step
     if found is not None:
-        way, hbm, said = found.setting, found.answer.needed_bytes, found.answer.said
+        way, hbm, said = found.setting, found.answer.needed_bytes, found.answer.summary
         broke_off = bool(found.answer.aborted)
         fits = None if broke_off else found.answer.fits
     else:
-        way, fits, said, broke_off = _by_formula(shape, first, where), None, "by formula", False
+        way, fits, said, broke_off = _by_formula(task, where), None, "by formula", False
         hbm = step_bytes(cell, where, way, shape.vocabulary)
     channels = 3 if isinstance(cell.model.image, CachedImage) else shape.image_shape[2]
     parameters = count(cell, shape.vocabulary, channels=channels)
@@ -246,9 +241,9 @@ def planned(
     )
 
 
-def _by_formula(shape: Shape, first: Setting | None, where: Slice) -> Setting:
+def _by_formula(task: Task, where: Slice) -> Setting:
     """The cheapest way that has room by formula, or the one that takes the least."""
-    ways = settings(shape, first)
+    ways, shape = task.ways, task.step
     usable = where.chip.usable_bytes
     for way in ways:
         if step_bytes(shape.cell, where, way, shape.vocabulary) <= usable:
@@ -256,15 +251,21 @@ def _by_formula(shape: Shape, first: Setting | None, where: Slice) -> Setting:
     return ways[-1]
 
 
-def _shape(study: Study, item: Sized, where: Slice) -> Shape:
+def _task(study: Study, item: Sized, where: Slice) -> Task:
+    """What is compiled for a cell."""
     cell, vocabulary, image_shape = item
-    chunk = study.execution_of(cell).chunk_examples
-    return Shape(
-        cell=canonical(cell, chunk),
+    execution = study.execution_of(cell)
+    step = Shape(
+        cell=canonical(cell, execution.chunk_examples),
         vocabulary=vocabulary,
         image_shape=image_shape,
         slice=where.name,
-        chunk_examples=chunk,
+        chunk_examples=execution.chunk_examples,
+    )
+    return Task(
+        step=step,
+        evaluation=evaluation_of(step, execution.eval_batch_size) if cell.evals else None,
+        first=_asked(execution),
     )
 
 

@@ -1,9 +1,12 @@
-"""The cheapest way to run a step that fits a slice, by compiling; answers are kept on disk.
+"""The cheapest way to run a cell that fits a slice, by compiling; answers are kept on disk.
 
 Ways are tried from the cheapest on: the whole batch at once; blocks computed again; microbatches
 (a second forward pass), smaller and smaller; parameters cut over the slice. Where a formula puts
-a way well above the memory there is, it is passed over; that nothing fits is said only
-when the compiler has refused the way that takes the least.
+a way well above the memory there is, it is passed over; a cell is declared too large only when
+the compiler has refused the way that takes the least.
+
+A way fits when the whole run does: the training step, saving, and the evaluation if the cell has
+one. The evaluation is compiled only where a bound on it is not below the step.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from study.cell import Cell, CellError
 from study.fit import Answer, Setting, Shape
 from study.hardware import Slice, slice_of
 from study.records import write_json
-from sweeps.memory import activations, step_bytes
+from sweeps.memory import activations, evaluation_bytes, step_bytes
 
 FSDP_MIB = 1.0
 # Signals that say nothing of the program; the last is also what lack of memory here ends with.
@@ -33,6 +37,8 @@ _SHARE = 0.5
 # over: whole batches early, for near its limit the compiler takes minutes over a program and
 # microbatches cost little more; microbatches late, for after them comes the slowest way alone.
 _HOPE, _LAST_HOPE = 1.2, 1.5
+
+_compiling: dict[Shape, threading.Lock] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,46 +94,85 @@ def check(cell: Cell, machine: Slice) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is searched for one cell.
+
+    step: its training step.
+    evaluation: see `study.fit.evaluation_of`; None for a cell without evaluations.
+    first: the way that is tried before all others.
+    """
+
+    step: Shape
+    evaluation: Shape | None = None
+    first: Setting | None = None
+
+    @property
+    def ways(self) -> list[Setting]:
+        return settings(self.step, self.first)
+
+
+# Answers for the first of some ways to run a program; None where it is not known.
+Ask = Callable[[Shape, Sequence[Setting]], Answer | None]
+
+
 def search(
-    shape: Shape,
-    ways: Sequence[Setting],
+    task: Task,
     *,
     cache: Path,
     compile_with: Callable[[Shape, Sequence[Setting]], Iterator[tuple[Setting, Answer]]]
     | None = None,
 ) -> Found:
-    """The first of `ways` that fits; compiles what is not known yet.
+    """The first way that fits; compiles what is not known yet.
 
     Raises:
       AotError: nothing can be compiled here.
       CellError: the batch cannot be spread over the slice.
     """
-    check(shape.cell, slice_of(shape.slice))
-    tried = 0
-    new: dict[Setting, Answer] = {}
-    while True:
-        way = ways[tried]
-        answer = new.get(way) or recall(shape, way, cache)
-        if answer is None:
-            for done, found in (compile_with or compiled)(shape, ways[tried:]):
-                new[done] = found
-                if not found.aborted:  # which may be this machine's trouble, not the program's
-                    remember(shape, done, found, cache)
-            continue
-        tried += 1
-        if answer.fits or tried == len(ways):
-            return Found(setting=way, answer=answer, tried=tried)
+    check(task.step.cell, slice_of(task.step.slice))
+    new: dict[tuple[Shape, Setting], Answer] = {}
+
+    def ask(shape: Shape, ways: Sequence[Setting]) -> Answer:
+        # Tasks that run beside each other share programs; the later one waits for the answer.
+        with _compiling.setdefault(shape, threading.Lock()):
+            while True:
+                if answer := new.get((shape, ways[0])) or recall(shape, ways[0], cache):
+                    return answer
+                for way, answer in (compile_with or compiled)(shape, ways):
+                    new[shape, way] = answer
+                    if not answer.aborted:  # which may be this machine's trouble
+                        remember(shape, way, answer, cache)
+
+    found = _first_that_fits(task, ask)
+    assert found is not None
+    return found
 
 
-def known(shape: Shape, ways: Sequence[Setting], cache: Path) -> Found | None:
+def known(task: Task, cache: Path) -> Found | None:
     """How the search ends by what is kept alone; None where something would be compiled."""
+    return _first_that_fits(task, lambda shape, ways: recall(shape, ways[0], cache))
+
+
+def _first_that_fits(task: Task, ask: Ask) -> Found | None:
+    ways = task.ways
     for tried, way in enumerate(ways, 1):
-        answer = recall(shape, way, cache)
+        answer = ask(task.step, ways[tried - 1 :])
+        if answer is not None and answer.fits and task.evaluation is not None:
+            answer = _with_evaluation(answer, task.evaluation, way, ask)
         if answer is None:
             return None
         if answer.fits or tried == len(ways):
             return Found(setting=way, answer=answer, tried=tried)
     return None
+
+
+def _with_evaluation(answer: Answer, shape: Shape, way: Setting, ask: Ask) -> Answer | None:
+    """The answer for a step with its evaluation counted, unless that stays below the step."""
+    bound = evaluation_bytes(shape.cell, slice_of(shape.slice), way, shape.vocabulary)
+    if answer.state_bytes + answer.batch_bytes + bound <= answer.step_bytes:
+        return answer
+    encoding = ask(shape, [Setting(fsdp_mib=way.fsdp_mib)])
+    return None if encoding is None else answer.with_evaluation(encoding)
 
 
 def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, Answer]]:
@@ -151,7 +196,7 @@ def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, A
         said = str(error).removeprefix("compiling for TPU failed: ")
         yield (
             trying,
-            Answer(fits=False, needed_bytes=usable + 1, usable_bytes=usable, aborted=said[:300]),
+            Answer(usable_bytes=usable, step_bytes=usable + 1, aborted=said[:300]),
         )
 
 
@@ -170,7 +215,7 @@ def remember(shape: Shape, way: Setting, answer: Answer, cache: Path) -> None:
 
 
 def search_all(
-    shapes: Sequence[tuple[Shape, Setting | None]],
+    tasks: Sequence[Task],
     *,
     cache: Path,
     parallel: int,
@@ -185,19 +230,18 @@ def search_all(
     """
     done = 0
 
-    def one(task: tuple[Shape, Setting | None]) -> Found | Exception | None:
-        shape, first = task
+    def one(task: Task) -> Found | Exception | None:
         if only_known:
-            return known(shape, settings(shape, first), cache)
+            return known(task, cache)
         try:
-            return search(shape, settings(shape, first), cache=cache)
+            return search(task, cache=cache)
         except (aot.AotError, CellError) as error:
             return error
 
     found: list[Found | Exception | None] = []
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         try:
-            for result in pool.map(one, shapes):
+            for result in pool.map(one, tasks):
                 found.append(result)
                 done += 1
                 progress(done)

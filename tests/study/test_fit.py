@@ -6,7 +6,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 
+import jax
 import pytest
 
 import study.sources
@@ -27,10 +29,13 @@ from study.cell import (
     ZeroShot,
     replace,
 )
+from study.checkpoint import Checkpoints
 from study.durations import Budget
-from study.fit import Setting, Shape, canonical, needed_in
+from study.fit import Answer, Setting, Shape, canonical, copied_bytes, evaluation_of
 from study.hardware import GIB
 from study.pairs import Negatives
+from study.programs import initial
+from study.sharding import bytes_per_device, mesh_over
 from study.sources import sources
 
 CELL = Cell(batch_size=64, optimizer=Adafactor(warmup_percent=5), budget=Budget(examples=1_000_000))
@@ -132,20 +137,69 @@ def test_a_setting_is_part_of_an_execution():
     assert (run.slice, run.eval_batch_size) == ("v4-8", 7)
 
 
-@pytest.mark.parametrize(
-    ("said", "gib"),
-    [
-        ("Ran out of memory in memory space hbm. Used 41.25G of 30.75G hbm. Exceeded", 41.25),
-        ("for HLO temporaries (512.25G) exceeds available HBM (30.75G).", 512.25),
-        ("memory required (1.5T) exceeds available HBM (30.75G).", 1536),
-    ],
-)
-def test_what_a_compiler_asks_for_is_read_from_its_last_words(said, gib):
-    assert needed_in(said, 30 * GIB) == gib * GIB
+def test_cells_with_the_same_towers_share_their_evaluation():
+    keys = {
+        evaluation_of(shape(dataclasses.replace(CELL, **change)), 2048).key(Setting())
+        for change in ({}, *SAME.values(), {"batch_size": 128}, {"loss": Softmax()})
+    }
+    assert len(keys) == 1
+    assert not keys & {shape(CELL).key(Setting())}
+    for other in (
+        evaluation_of(shape(CELL), 1024),
+        evaluation_of(shape(CELL, "v4-16"), 2048),
+        evaluation_of(shape(replace(CELL, "data.text_length", 64)), 2048),
+    ):
+        assert other.key(Setting()) not in keys
 
 
-def test_words_that_say_no_number_still_mean_too_much():
-    assert needed_in("RESOURCE_EXHAUSTED", 30 * GIB) == 30 * GIB + 1
+def test_an_evaluation_takes_rows_that_can_be_spread_over_the_slice():
+    assert evaluation_of(shape(CELL, "v4-16"), 2001).cell.batch_size == 2008
+
+
+def test_a_run_needs_what_its_largest_part_needs():
+    answer = Answer(
+        usable_bytes=30 * GIB,
+        step_bytes=20 * GIB,
+        batch_bytes=GIB,
+        state_bytes=10 * GIB,
+        copied_bytes=5 * GIB,
+        evaluation_bytes=4 * GIB,
+    )
+    assert list(answer.parts.values()) == [20 * GIB, 16 * GIB, 15 * GIB]
+    assert answer.summary == "takes 20.0 of 30.0 GiB"
+    saving = dataclasses.replace(answer, copied_bytes=20 * GIB)
+    assert (saving.fits, saving.largest_part) == (False, "saving a checkpoint")
+    assert saving.summary == "needs 31.0 of 30.0 GiB for saving a checkpoint"
+    evaluating = answer.with_evaluation(Answer(usable_bytes=0, evaluation_bytes=18 * GIB))
+    assert evaluating.summary == "takes 29.0 of 30.0 GiB for evaluation"
+    broken = answer.with_evaluation(Answer(usable_bytes=0, aborted="x < y"))
+    assert not broken.fits
+
+
+def test_what_is_copied_to_be_saved_is_what_orbax_slices_on_the_devices(tmp_path, monkeypatch):
+    """Of a state that is partly cut and partly whole, and of one that is on one device alone."""
+    sliced: Counter = Counter()
+    slice_in_dim = jax.lax.slice_in_dim
+
+    def counted(*args, **kwargs):
+        part = slice_in_dim(*args, **kwargs)
+        (device,) = part.devices()
+        sliced[device] += part.nbytes
+        return part
+
+    monkeypatch.setattr(jax.lax, "slice_in_dim", counted)
+    cell = replace(CELL, "optimizer.clip_norm", None)
+    execution = Execution(fsdp_mib=0.01)
+    for devices, ways in ((4, execution), (2, Execution()), (1, Execution())):
+        mesh = mesh_over(jax.devices()[:devices])
+        state = initial(cell, ways, 50, (24, 24, 3), mesh)
+        checkpoints = Checkpoints(tmp_path / str(devices))
+        checkpoints.save(1, state)
+        checkpoints.close()
+        assert max(sliced.values(), default=0) == copied_bytes(state)
+        assert (devices == 1) == (copied_bytes(state) == 0)
+        assert copied_bytes(state) < bytes_per_device(state) * 0.51
+        sliced.clear()
 
 
 # Small, for a compiler takes longer over blocks than over all that the property speaks of.
@@ -175,4 +229,24 @@ def test_the_step_of_a_cell_compiles_for_a_slice_and_for_two_of_them(compiled_fo
     for name, answer in answers.items():
         assert answer.fits, name
         assert 0 < answer.state_bytes < answer.needed_bytes < answer.usable_bytes / 100
-    assert answers["v4-8"].said.endswith("of 30.8 GiB")
+        assert answer.largest_part == "the training step"
+    assert answers["v4-8"].summary.endswith("of 30.8 GiB")
+
+
+@pytest.mark.slow
+def test_an_evaluation_compiles_for_a_slice_or_is_refused(compiled_for_tpu):
+    """With parameters that are cut as the state's are, and at a size that no chip can hold."""
+    del compiled_for_tpu
+    small = dataclasses.replace(shape(AVERAGE), image_shape=(64,))
+    answers = []
+    for rows in (2048, 1 << 24):
+        request = {
+            "shape": evaluation_of(small, rows).to_dict(),
+            "settings": [vars(Setting(fsdp_mib=0.001))],
+        }
+        lines = list(aot.lines(["-m", "study.fit"], stdin=json.dumps(request)))
+        answers.append(fit.Answer(**lines[-1]["answer"]))
+    fine, refused = answers
+    assert 2048 // 4 * 64 * 4 < fine.evaluation_bytes < 2**24
+    assert fine.fits and not refused.fits
+    assert refused.evaluation_bytes > refused.usable_bytes

@@ -96,13 +96,14 @@ def test_libtpu_has_every_slice_with_as_many_devices(compiled_for_tpu):
     script = (
         "import json\n"
         "from study import aot, hardware as h\n"
-        "sizes = {n: aot.mesh(n).size for n in [*h.names(), 'v4-16x2', 'v6e-8x2']\n"
+        "sizes = {n: len(aot.devices(n)) for n in [*h.names(), 'v4-16x2', 'v6e-8x2']\n"
         "         if h.slice_of(n).topology and h.slice_of(n).chips <= 512}\n"
-        "kinds = {n: aot.mesh(n).devices.flat[0].device_kind\n"
+        "kinds = {n: aot.devices(n)[0].device_kind\n"
         "         for n in ('v4-8', 'v5e-4', 'v5p-8', 'v6e-4', '7x-8')}\n"
-        "print(json.dumps([sizes, kinds]))"
+        "print(json.dumps({'sizes': sizes, 'kinds': kinds}))"
     )
-    sizes, kinds = aot.run(["-c", script])
+    (found,) = aot.lines(["-c", script], stdin="")
+    sizes, kinds = found["sizes"], found["kinds"]
     assert len(sizes) > 30
     assert sizes == {name: slice_of(name).devices for name in sizes}
     assert all(chip_of(kind) is slice_of(name).chip for name, kind in kinds.items())

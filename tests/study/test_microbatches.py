@@ -119,7 +119,7 @@ class Loop:
     def compile(self):
         if self.gib > self.hbm_gib:
             raise jax.errors.JaxRuntimeError(self.refusal.format(gib=self.gib))
-        return SimpleNamespace(memory_analysis=lambda: analysis(self.gib))
+        return SimpleNamespace(memory_analysis=lambda: analysis(self.gib), input_shardings=())
 
 
 NOTHING_AHEAD = (None, {}, None)
@@ -237,6 +237,31 @@ def test_room_is_nine_tenths_of_an_accelerators_memory(monkeypatch):
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 30 * GIB})
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     assert room() == pytest.approx(27 * GIB)
+
+
+@pytest.mark.slow
+def test_a_step_too_large_for_a_chip_is_compiled_in_microbatches(compiled_for_tpu):
+    """Through the code that compiles for training, and by the same account as planning."""
+    result = compiled_for_tpu("microbatches")
+    (whole, *parts) = result["attempts"]
+    assert whole["microbatch"] is None and not whole["compiled"]
+    assert whole["needed_bytes"] == result["planned_bytes"] > result["usable_bytes"]
+    assert parts[-1] == {
+        "microbatch": result["microbatch"],
+        "compiled": True,
+        "needed_bytes": parts[-1]["needed_bytes"],
+    }
+    assert parts[-1]["needed_bytes"] <= result["allowed_bytes"] < result["usable_bytes"]
+
+
+@pytest.mark.slow
+def test_the_peak_is_what_libtpu_holds_against_a_chips_memory(compiled_for_tpu):
+    """The sum of arguments, results and temporaries may be more than the chip has."""
+    fine, refused = compiled_for_tpu("microbatches")["around_the_limit"]
+    usable = compiled_for_tpu("microbatches")["usable_bytes"]
+    assert fine["compiled"] and fine["needed_bytes"] <= usable < fine["sum_bytes"]
+    assert not refused["compiled"]
+    assert usable < refused["needed_bytes"] < fine["sum_bytes"]
 
 
 def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path, monkeypatch):

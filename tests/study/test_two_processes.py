@@ -54,7 +54,10 @@ def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch)
     ranks = start(cell, tmp_path / "two", [small_glyphs.parent] * 2, how)
     outputs = [p.communicate(timeout=300) for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], outputs
-    assert all(json.loads(out.splitlines()[-1])["step"] == 20 for out, _ in outputs)
+    ends = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    assert [end["step"] for end in ends] == [20, 20]
+    # Half of what is free where the least is, for two devices.
+    assert [end["room"] for end in ends] == [0.5 * 3 * 2**30 / 2] * 2
 
     first = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: first)

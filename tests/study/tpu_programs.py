@@ -5,17 +5,39 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study import aot
+from study import aot, fit, microbatch, programs
+from study.cell import CachedImage, Cell, Data, Execution, Model, TextAverage
+from study.durations import Budget
+from study.hardware import GIB, V4
 from study.losses import pallas, sigmoid_loss, tiles
 from study.pairs import AllPairs
+from study.sharding import by_row, mesh_over
 
 SLICES = ("v4-8", "v5e-16", "v5p-8", "v6e-16")
+
+
+def chip(name):
+    """One chip of a slice."""
+    return Mesh(np.array(aot.devices(name)[:1]), ("data",))
+
+
+def report(jitted, *args):
+    """Bytes of HBM per chip that a program takes."""
+    memory = jitted.lower(*args).compile().memory_analysis()
+    return {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "peak_bytes": memory.peak_memory_in_bytes,
+    }
 
 
 def scalars(mesh, count):
@@ -25,7 +47,7 @@ def scalars(mesh, count):
 
 def block(name, dim, dtype, *, rows=2048, ragged=0, in_mesh=True):
     """The kernel on one block of a chip; `in_mesh` is where it can tell which chip that is."""
-    mesh = aot.mesh(name, chips=1)
+    mesh = chip(name)
     sharding = NamedSharding(mesh, P("data"))
     z = [jax.ShapeDtypeStruct((n, dim), dtype, sharding=sharding) for n in (rows - ragged, rows)]
     is_own = jax.ShapeDtypeStruct((), jnp.bool_, sharding=NamedSharding(mesh, P()))
@@ -38,7 +60,7 @@ def block(name, dim, dtype, *, rows=2048, ragged=0, in_mesh=True):
         sweep = jax.shard_map(
             sweep, mesh=mesh, in_specs=specs, out_specs=(P(), P("data"), P("data")), check_vma=False
         )
-    return aot.report(jax.jit(sweep), *z, *scalars(mesh, 2), is_own)
+    return report(jax.jit(sweep), *z, *scalars(mesh, 2), is_own)
 
 
 def kernels():
@@ -53,7 +75,7 @@ def kernels():
     for name in SLICES:
         found[f"{name} wide"] = block(name, 1152, jnp.float32)
         found[f"{name} large"] = block(name, 64, jnp.bfloat16, rows=8192)
-    return {key: report.as_dict() for key, report in found.items()}
+    return found
 
 
 def by_platform():
@@ -68,7 +90,7 @@ def by_platform():
             default=lambda *a: sweep(*a)[1:],
         )
 
-    mesh = aot.mesh("v4-8", chips=1)
+    mesh = chip("v4-8")
     z = jax.ShapeDtypeStruct((256, 64), jnp.float32, sharding=NamedSharding(mesh, P()))
     here = [jnp.zeros((256, 64)), jnp.zeros((256, 64)), jnp.float32(1), jnp.float32(0)]
     lowered = {
@@ -80,27 +102,106 @@ def by_platform():
 
 def ring(name, batch, dim):
     """Value and all gradients of the public loss over a whole slice."""
-    mesh = aot.mesh(name)
-    rows = NamedSharding(mesh, P("data"))
-    z = jax.ShapeDtypeStruct((batch, dim), jnp.bfloat16, sharding=rows)
+    mesh = mesh_over(aot.devices(name))
+    z = jax.ShapeDtypeStruct((batch, dim), jnp.bfloat16, sharding=by_row(mesh))
 
     def loss(zimg, ztxt, t, b):
         key = jnp.uint32(0)
         return sigmoid_loss(zimg, ztxt, t, b, pairs=AllPairs(), key=key, mesh=mesh)
 
     both = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))
-    return aot.report(both, z, z, *scalars(mesh, 2)).as_dict()
+    return report(both, z, z, *scalars(mesh, 2))
 
 
 def too_large():
-    """What is said of a program that no v4 chip can hold."""
-    mesh = aot.mesh("v4-8", chips=1)
-    z = jax.ShapeDtypeStruct((1 << 18, 64), jnp.float32, sharding=NamedSharding(mesh, P()))
-    try:
-        aot.report(jax.jit(lambda z: jnp.sort(z @ z.T, axis=0) @ z), z)
-    except aot.DoesNotFit as error:
-        return str(error)
-    return None
+    """What is learned of a program that no v4 chip can hold."""
+    z = jax.ShapeDtypeStruct((1 << 18, 64), jnp.float32, sharding=NamedSharding(chip("v4-8"), P()))
+    jitted = jax.jit(lambda z: jnp.sort(z @ z.T, axis=0) @ z)
+    return microbatch.try_to_compile(jitted, (z,))._asdict()
+
+
+def around_the_limit():
+    """Two programs for a v4 chip: one has just enough memory, the other just too little."""
+    found = []
+    for rows in (147_500, 148_500):
+        sharding = NamedSharding(chip("v4-8"), P())
+        z = jax.ShapeDtypeStruct((rows, 64), jnp.float32, sharding=sharding)
+
+        def layer(x, w):
+            h = jnp.tanh(jnp.tile(x @ w, (1, 32)))
+            return x + h.reshape(len(x), 32, 64).sum(1) * jnp.tanh(h[:, :64]), None
+
+        def loss(z):
+            return jax.lax.scan(layer, z, jnp.ones((12, 64, 64)))[0].sum()
+
+        attempt = microbatch.try_to_compile(jax.jit(jax.grad(loss)), (z,))
+        total = None
+        if attempt.executable is not None:
+            m = attempt.executable.memory_analysis()
+            total = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+        found.append(
+            {
+                "compiled": attempt.executable is not None,
+                "needed_bytes": attempt.needed_bytes,
+                "sum_bytes": total,
+            }
+        )
+    return found
+
+
+def microbatches():
+    """What training compiles for v4-8 of a step that does not fit it whole, and what planning says
+    of that step. Nearly all of it is the tower of texts, which a compiler is soon done with."""
+    model = Model(
+        image=CachedImage(embeddings="e", dim=64), text=TextAverage(width=64), embed_dim=64
+    )
+    step_cell = Cell(
+        model=model,
+        batch_size=1 << 22,
+        budget=Budget(steps=2),
+        data=Data(text_length=128),
+    )
+    allowed = 0.9 * V4.usable_bytes
+    execution = Execution(slice="v4-8", microbatch="auto", memory_gib=allowed / GIB)
+    attempts = []
+
+    def compile_loop(loop, arguments):
+        attempt = microbatch.compile_loop(loop, arguments)
+        attempts.append(attempt)
+        return attempt
+
+    sizes = []
+
+    def program(*args, microbatch=None, **kwargs):
+        sizes.append(microbatch)
+        return programs_program(*args, microbatch=microbatch, **kwargs)
+
+    programs_program = programs.program
+    with (
+        mock.patch.object(programs, "compile_loop", compile_loop),
+        mock.patch.object(programs, "program", program),
+    ):
+        _, size = programs.compiled(
+            step_cell, execution, 2000, (64,), mesh_over(aot.devices("v4-8"))
+        )
+    shape = fit.Shape(
+        cell=fit.canonical(step_cell, 8192), vocabulary=2000, image_shape=(64,), slice="v4-8"
+    )
+    return {
+        "attempts": [
+            {
+                "microbatch": tried,
+                "compiled": attempt.executable is not None,
+                "needed_bytes": attempt.needed_bytes,
+            }
+            for tried, attempt in zip(sizes, attempts, strict=True)
+        ],
+        "microbatch": size,
+        "around_the_limit": around_the_limit(),
+        "planned_bytes": fit.compiled(shape, fit.Setting()).step_bytes,
+        "allowed_bytes": allowed,
+        "usable_bytes": V4.usable_bytes,
+    }
 
 
 if __name__ == "__main__":
@@ -109,4 +210,6 @@ if __name__ == "__main__":
             result = {"kernels": kernels(), "by_platform": by_platform()}
         case "losses":
             result = {"ring": ring("v4-1024", 1 << 20, 768), "too_large": too_large()}
+        case "microbatches":
+            result = microbatches()
     print(json.dumps(result))

@@ -13,6 +13,7 @@ import json  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
+import study.microbatch  # noqa: E402
 import study.train  # noqa: E402
 from study.cell import Execution, from_dict  # noqa: E402
 from study.sharding import AXES  # noqa: E402
@@ -26,4 +27,6 @@ if how.pop("crossed"):
     study.train.mesh_over = lambda _: Mesh(devices, AXES)
 execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50, **how)
 done = train(cell, execution, folder=folder, study="s")
-print(json.dumps({"rank": rank, "step": done["step"]}))
+# Hosts with different amounts of free memory must choose the same microbatch.
+study.microbatch.available_memory = lambda: (3 + rank) << 30
+print(json.dumps({"rank": rank, "step": done["step"], "room": study.microbatch.room()}))

@@ -17,6 +17,7 @@ from study.cell import (
     CellError,
     Data,
     Execution,
+    FixedLoss,
     Model,
     Sigmoid,
     TextTransformer,
@@ -61,7 +62,7 @@ def compiler(monkeypatch):
             asked.append((shape.slice, shape.cell.batch_size, way))
             roomy = slice_of(shape.slice).chips >= 16
             fits = roomy or (way.microbatch is not None and shape.cell.batch_size < 65536)
-            yield way, Answer(fits=fits, needed_bytes=USABLE + (not fits), usable_bytes=USABLE)
+            yield way, Answer(step_bytes=USABLE + (not fits), usable_bytes=USABLE)
             if fits:
                 return
 
@@ -100,7 +101,7 @@ def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
     def refusing(shape, ways):
         for way in ways:
             asked.append(way)
-            yield way, Answer(fits=False, needed_bytes=USABLE + 1, usable_bytes=USABLE)
+            yield way, Answer(step_bytes=USABLE + 1, usable_bytes=USABLE)
 
     monkeypatch.setattr(aot, "missing", lambda: None)
     monkeypatch.setattr(search, "compiled", refusing)
@@ -114,11 +115,11 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
 
     def breaking(shape, ways):
         if slice_of(shape.slice).chips >= 16:
-            yield ways[0], Answer(fits=True, needed_bytes=1, usable_bytes=USABLE)
+            yield ways[0], Answer(step_bytes=1, usable_bytes=USABLE)
             return
         yield (
             ways[0],
-            Answer(fits=False, needed_bytes=USABLE + 1, usable_bytes=USABLE, aborted="x < y"),
+            Answer(step_bytes=USABLE + 1, usable_bytes=USABLE, aborted="x < y"),
         )
 
     monkeypatch.setattr(aot, "missing", lambda: None)
@@ -134,6 +135,32 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
     assert "may not fit v4-8: the compiler broke off: x < y" in said
     assert "0 do not fit" in said
     assert "by formula" not in said
+
+
+def test_the_evaluation_of_a_cell_that_has_one_counts(monkeypatch, tmp_path, capsys):
+    """One line says which part of the run does not fit. Cells share their step."""
+    asked = []
+
+    def compiled(shape, ways):
+        asked.append(shape)
+        if shape.program == "evaluation":
+            yield ways[0], Answer(usable_bytes=USABLE, evaluation_bytes=USABLE + 2**30)
+            return
+        yield from ((way, Answer(usable_bytes=USABLE, step_bytes=2**20)) for way in ways)
+
+    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(search, "compiled", compiled)
+    monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
+    evaluated = cell(evals=(FixedLoss(split="val"),))
+    without, with_it = plan(study(cell(), evaluated), cache=tmp_path)
+    assert (without.fits, with_it.fits) == (True, False)
+    assert [shape.program for shape in asked].count("step") == 1
+    assert report(study(evaluated)) == 1
+    line = (
+        f"{evaluated.id}: does not fit v4-8: needs 31.8 of 30.8 GiB for evaluation; lower "
+        "execution.eval_batch_size\n"
+    )
+    assert line in capsys.readouterr().out
 
 
 def test_days_and_cost_follow_from_steps_and_chips(compiler, tmp_path):

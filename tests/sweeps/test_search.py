@@ -8,18 +8,25 @@ import signal
 import pytest
 
 from study import aot
-from study.cell import Cell, CellError, Model, TextTransformer, ViT
+from study.cell import CachedImage, Cell, CellError, Model, TextTransformer, ViT
 from study.durations import Budget
-from study.fit import Answer, Setting, Shape, canonical
-from study.hardware import slice_of
+from study.fit import Answer, Setting, Shape, canonical, evaluation_of
+from study.hardware import GIB, slice_of
 from sweeps import search
-from sweeps.search import Found, settings
+from sweeps.memory import evaluation_bytes
+from sweeps.search import Found, Task, settings
 
 USABLE = slice_of("v4-8").chip.usable_bytes
 SIGLIP = Model(
     image=ViT(variant="B/16", image_size=224),
     text=TextTransformer(variant="B"),
     embed_dim=768,
+    dtype="bfloat16",
+)
+SIGLIT = Model(
+    image=CachedImage(embeddings="e", dim=1408),
+    text=TextTransformer(variant="g"),
+    embed_dim=1408,
     dtype="bfloat16",
 )
 
@@ -49,14 +56,13 @@ class Compiler:
         for way in ways:
             self.asked.append(way)
             fine = self._fits(way)
-            yield way, Answer(fits=fine, needed_bytes=USABLE + (not fine), usable_bytes=USABLE)
+            yield way, Answer(step_bytes=USABLE + (not fine), usable_bytes=USABLE)
             if fine:
                 return
 
 
-def find(compiler, cache, ways=None, **more) -> Found:
-    made = shape(**more)
-    return search.search(made, ways or settings(made), cache=cache, compile_with=compiler)
+def find(compiler, cache, **more) -> Found:
+    return search.search(Task(step=shape(**more)), cache=cache, compile_with=compiler)
 
 
 def cost(way: Setting) -> tuple[bool, float, float]:
@@ -125,15 +131,105 @@ def test_a_slice_without_hope_costs_one_compile(tmp_path):
 
 def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
     find(Compiler(lambda way: False), tmp_path)
-    ways = settings(shape())
-    assert search.known(shape(), ways, tmp_path) is not None
-    (tmp_path / f"{shape().key(ways[-1])}.json").unlink()
-    assert search.known(shape(), ways, tmp_path) is None
+    assert search.known(Task(step=shape()), tmp_path) is not None
+    (tmp_path / f"{shape().key(settings(shape())[-1])}.json").unlink()
+    assert search.known(Task(step=shape()), tmp_path) is None
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(CellError, match=r"batch_size: 1022 cannot be spread evenly over the 4"):
         find(Compiler(), tmp_path, batch_size=1022)
+
+
+class Programs:
+    """Every step needs 1 GiB beside 8 GiB of state, of which an eighth is left where it is cut; an
+    evaluation needs `evaluation_gib`."""
+
+    def __init__(self, evaluation_gib):
+        self.asked: list[tuple[str, Setting]] = []
+        self._evaluation_gib = evaluation_gib
+
+    def __call__(self, shape, ways):
+        for way in ways:
+            self.asked.append((shape.program, way))
+            state = 8 * GIB if way.fsdp_mib is None else GIB
+            if shape.program == "evaluation":
+                encoding = int(self._evaluation_gib * GIB)
+                answer = Answer(usable_bytes=USABLE, evaluation_bytes=encoding)
+            else:
+                answer = Answer(usable_bytes=USABLE, state_bytes=state, step_bytes=state + GIB)
+            yield way, answer
+            if answer.fits:
+                return
+
+
+def task(batch_size: int = 64, rows: int = 2048) -> Task:
+    step = shape(batch_size)
+    return Task(step=step, evaluation=evaluation_of(step, rows))
+
+
+def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
+    """It fits beside parameters that are cut; of the ways that leave them whole none does."""
+    compiler = Programs(25)
+    found = search.search(task(), cache=tmp_path, compile_with=compiler)
+    assert found.answer.fits and found.setting.fsdp_mib is not None
+    assert found.answer.needed_bytes == 26 * GIB
+    assert found.answer.largest_part == "evaluation"
+    assert found.answer.summary == "takes 26.0 of 30.8 GiB for evaluation"
+    # Each way's step, and one evaluation for whole parameters and one for cut ones.
+    encoded = [way for program, way in compiler.asked if program == "evaluation"]
+    assert encoded == [Setting(), Setting(fsdp_mib=search.FSDP_MIB)]
+    again = Programs(25)
+    assert search.search(task(), cache=tmp_path, compile_with=again) == found
+    assert search.known(task(), tmp_path) == found
+    assert again.asked == []
+
+
+def test_where_no_way_leaves_room_for_an_evaluation_that_is_what_is_reported(tmp_path):
+    found = search.search(task(), cache=tmp_path, compile_with=Programs(40))
+    assert not found.answer.fits
+    assert found.answer.summary == (
+        "needs 41.0 of 30.8 GiB for evaluation; lower execution.eval_batch_size"
+    )
+
+
+def test_an_evaluation_that_stays_below_the_step_by_formula_is_not_compiled(tmp_path):
+    compiler = Programs(40)
+    found = search.search(task(rows=4), cache=tmp_path, compile_with=compiler)
+    assert found.answer.fits and found.answer.largest_part == "the training step"
+    assert [program for program, _ in compiler.asked] == ["step"]
+
+
+def test_nothing_is_known_of_a_cell_whose_evaluation_is_not(tmp_path):
+    search.search(Task(step=shape(64)), cache=tmp_path, compile_with=Programs(1))
+    assert search.known(Task(step=shape(64)), tmp_path) is not None
+    assert search.known(task(), tmp_path) is None
+
+
+def test_cells_with_the_same_towers_share_an_evaluation(tmp_path):
+    for batch_size in (64, 128):
+        compiler = Programs(20)
+        found = search.search(task(batch_size), cache=tmp_path, compile_with=compiler)
+        assert found.answer.needed_bytes == 28 * GIB
+    assert "evaluation" not in dict(compiler.asked)
+
+
+# GiB that libtpu 0.0.42.1 takes on v4-8 beside the parameters to embed 2048 images or texts,
+# whichever takes more: batch, embeddings and all in between.
+MEASURED = [
+    (SIGLIP, None, 1.84),
+    (SIGLIP, 1.0, 1.72),
+    (SIGLIT, None, 1.98),
+    (SIGLIT, 1.0, 0.62),
+]
+
+
+@pytest.mark.parametrize(("model", "fsdp_mib", "gib"), MEASURED)
+def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
+    cell = Cell(model=model, batch_size=2048, budget=Budget(steps=1))
+    way = Setting(fsdp_mib=fsdp_mib)
+    bound = evaluation_bytes(cell, slice_of("v4-8"), way, 32_000) / GIB
+    assert gib < bound < 12 * gib
 
 
 def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path, monkeypatch):
@@ -147,7 +243,7 @@ def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path
             yield {"trying": way}
             if not fits(Setting(**way)):
                 raise aot.AotError("compiling for TPU failed: Check failed: x < y")
-            answer = Answer(fits=True, needed_bytes=1, usable_bytes=2)
+            answer = Answer(step_bytes=1, usable_bytes=2)
             yield {"setting": way, "answer": vars(answer)}
             return
 
@@ -167,7 +263,7 @@ def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setattr(aot, "lines", lines)
     found = find(None, tmp_path)
     assert not found.answer.fits
-    assert found.answer.said == "the compiler broke off: Check failed: x < y"
+    assert found.answer.summary == "the compiler broke off: Check failed: x < y"
 
 
 def test_being_ended_from_outside_is_no_answer(tmp_path, monkeypatch):
