@@ -155,7 +155,10 @@ def known(task: Task, cache: Path) -> Found | None:
 
 def _first_that_fits(task: Task, ask: Ask) -> Found | None:
     ways = task.ways
+    ruled_out: set[float | None] = set()
     for tried, way in enumerate(ways, 1):
+        if way.fsdp_mib in ruled_out and tried < len(ways):
+            continue
         answer = ask(task.step, ways[tried - 1 :])
         if answer is not None and answer.fits and task.evaluation is not None:
             answer = _with_evaluation(answer, task.evaluation, way, ask)
@@ -163,6 +166,9 @@ def _first_that_fits(task: Task, ask: Ask) -> Found | None:
             return None
         if answer.fits or tried == len(ways):
             return Found(setting=way, answer=answer, tried=tried)
+        if answer.largest_part == "evaluation":
+            # Microbatches and rematerialising leave an evaluation as it is.
+            ruled_out.add(way.fsdp_mib)
     return None
 
 

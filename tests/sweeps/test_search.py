@@ -176,9 +176,13 @@ def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
     assert found.answer.needed_bytes == 26 * GIB
     assert found.answer.largest_part == "evaluation"
     assert found.answer.summary == "takes 26.0 of 30.8 GiB for evaluation"
-    # Each way's step, and one evaluation for whole parameters and one for cut ones.
-    encoded = [way for program, way in compiler.asked if program == "evaluation"]
-    assert encoded == [Setting(), Setting(fsdp_mib=search.FSDP_MIB)]
+    # One step and one evaluation for whole parameters, one of each for cut ones.
+    assert [(program, way.fsdp_mib) for program, way in compiler.asked] == [
+        ("step", None),
+        ("evaluation", None),
+        ("step", search.FSDP_MIB),
+        ("evaluation", search.FSDP_MIB),
+    ]
     again = Programs(25)
     assert search.search(task(), cache=tmp_path, compile_with=again) == found
     assert search.known(task(), tmp_path) == found
