@@ -306,7 +306,7 @@ def _of_step(made: Program, usable: int) -> Answer:
     from study.microbatch import compile_loop
     from study.sharding import bytes_per_device
 
-    state, batches, _ = made.arguments
+    state, batches, *_ = made.arguments
     attempt = compile_loop(made.loop, made.arguments)
     needed = attempt.needed_bytes or 0
     return Answer(
@@ -342,28 +342,22 @@ def copied_bytes(state: Any) -> int:
 
 
 def _evaluation_bytes(made: Program, shape: Shape, mesh: Mesh, usable: int) -> int:
-    """What embedding a batch needs beside the parameters, which lie as the state's do."""
+    """What embedding a batch needs in addition to the parameters, which stay where they are."""
     import jax
 
+    from study.evals.encode import jit_towers
     from study.microbatch import try_to_compile
     from study.sharding import by_row, bytes_per_device
-    from study.towers.two_towers import TwoTowers
+    from study.vocabulary import Vocabulary
 
-    rows = by_row(mesh)
-    towers = TwoTowers(shape.cell, shape.vocabulary, rows=rows if mesh.size > 1 else None)
+    vocabulary = Vocabulary(shape.vocabulary, eos=1, pad=1)
+    towers = jit_towers(shape.cell.model, shape.cell.data, vocabulary, mesh)
     params, batches = made.arguments[0].params, made.arguments[1]
-
-    def image(params: Any, x: Any) -> Any:
-        return towers.apply({"params": params}, x, None)[0]
-
-    def text(params: Any, x: Any) -> Any:
-        return towers.apply({"params": params}, None, x)[1]
-
     needed = 0
-    for encode in (image, text):
-        chunk = batches[encode.__name__]
-        batch = jax.ShapeDtypeStruct(chunk.shape[1:], chunk.dtype, sharding=rows)
-        attempt = try_to_compile(jax.jit(encode, out_shardings=rows), (params, batch))
+    for name in ("image", "text"):
+        chunk = batches[name]
+        batch = jax.ShapeDtypeStruct(chunk.shape[1:], chunk.dtype, sharding=by_row(mesh))
+        attempt = try_to_compile(towers[name], (params, batch))
         if attempt.executable is None:
             return max(attempt.needed_bytes or 0, usable + 1)
         # All but the parameters of this tower, which are among the state's.

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from study.cell import CellError
-from study.host_memory import available_memory
+from study.host import available_memory
 from study.sharding import bytes_per_device
 
 GIB = 2**30
@@ -81,7 +81,7 @@ class Attempt(NamedTuple):
         return self.needed_bytes <= limit
 
 
-def compile_loop(loop: Any, arguments: tuple[Any, Any, Any]) -> Attempt:
+def compile_loop(loop: Any, arguments: tuple[Any, ...]) -> Attempt:
     """Compiles a loop of steps; the one account of its memory, for training and for planning.
 
     Arguments:

@@ -49,17 +49,13 @@ class Encoder:
         mesh: Mesh | None = None,
     ):
         mesh = mesh_over(jax.devices()) if mesh is None else mesh
-        # Any loss will do: t and b do not enter an embedding, and an unused `b` is ignored.
-        cell = Cell(model=model, data=data, loss=Softmax(), batch_size=2)
-        towers = TwoTowers(cell, vocabulary, rows=by_row(mesh) if mesh.size > 1 else None)
         self._cached = isinstance(model.image, CachedImage)
         self._size = math.ceil(size / mesh.size) * mesh.size
         self._replicated, self._rows = replicated(mesh), by_row(mesh)
         self._own_R = own_rows(mesh, self._size)
-        compiled = functools.partial(jax.jit, out_shardings=self._replicated)
-        self._image = compiled(lambda p, x: towers.apply({"params": p}, x, None)[0])
-        self._text = compiled(lambda p, x: towers.apply({"params": p}, None, x)[1])
-        self._features = compiled(functools.partial(features, towers))
+        towers = jit_towers(model, data, vocabulary, mesh)
+        self._image, self._text = towers["image"], towers["text"]
+        self._features = towers["features"]
 
     def place(self, params: Any) -> Any:
         """`params`, which every process has, replicated on the mesh."""
@@ -96,6 +92,29 @@ class Encoder:
             x_R = jax.make_array_from_process_local_data(self._rows, np.pad(x_R, pad))
             out.append(np.asarray(encode(params, x_R)))
         return np.concatenate(out)[:count]
+
+
+def jit_towers(model: Model, data: Data, vocabulary: Vocabulary, mesh: Mesh) -> dict[str, Any]:
+    """`image`, `text` and `features`, each `(params, batch) -> rows`, which evaluations run and
+    `study plan` compiles.
+
+    Parameters keep their shardings; the rows of a batch are spread over the mesh, and every device
+    gets all rows of the result.
+    """
+    # Any loss will do: t and b do not enter an embedding, and an unused `b` is ignored.
+    cell = Cell(model=model, data=data, loss=Softmax(), batch_size=2)
+    # Without the rows' sharding XLA gathers activations instead of sharded parameters.
+    towers = TwoTowers(cell, vocabulary, rows=by_row(mesh) if mesh.size > 1 else None)
+
+    def image(params: Any, x_BxHxWxC: jax.Array) -> Any:
+        return towers.apply({"params": params}, x_BxHxWxC, None)[0]
+
+    def text(params: Any, x_BxL: jax.Array) -> Any:
+        return towers.apply({"params": params}, None, x_BxL)[1]
+
+    encode: dict[str, Any] = {"image": image, "text": text}
+    encode["features"] = functools.partial(features, towers)
+    return {name: jax.jit(f, out_shardings=replicated(mesh)) for name, f in encode.items()}
 
 
 def features(towers: TwoTowers, params: Any, image_BxHxWxC: jax.Array) -> jax.Array:
