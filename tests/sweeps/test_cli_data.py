@@ -86,3 +86,14 @@ def test_a_part_that_is_none_is_said(study, tars, part):
     code, _, err = study("data", "embed-shards", "tars", "--out", "z", "--part", part)
     assert (code, err.count("\n")) == (2, 1)
     assert f"--part {part}" in err
+
+
+def test_a_resize_is_that_of_an_image_tower(study, tars):
+    """The built-in descriptor is not told how to resize."""
+    assert study("data", "index", "tars", "--train-tokenizer", "40")[0] == 0
+    embed = ("data", "embed-shards", "tars", "--out", "z", "--resize")
+    code, _, err = study(*embed, "bilinear")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("study: --resize bilinear: give the --checkpoint")
+    code, _, err = study(*embed, "nearest")
+    assert code == 2 and "bicubic" in err and "bilinear" in err
