@@ -345,9 +345,9 @@ def _evaluation_bytes(made: Program, shape: Shape, mesh: Mesh, usable: int) -> i
     """What embedding a batch needs in addition to the parameters, which stay where they are."""
     import jax
 
-    from study.evals.encode import jit_towers
     from study.microbatch import try_to_compile
     from study.sharding import by_row, bytes_per_device
+    from study.towers.embed import jit_towers
     from study.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(shape.vocabulary, eos=1, pad=1)

@@ -50,6 +50,8 @@ def workspace(study: Study, *, entity: str, project: str) -> Any:
         "Quality against batch size": [against_size(key) for key in qualities],
         "Training curves by batch size": [
             curve("training loss", ["train/loss"], log_y=True),
+            curve("mean training loss since the last row", ["train/loss_mean"], log_y=True),
+            curve("largest training loss since the last row", ["train/loss_max"], log_y=True),
             curve("loss on a fixed batch", [], metric_regex="^eval/fixed_loss/"),
             *(curve(key, [key]) for key in qualities[:3]),
             curve("training loss by loss", ["train/loss"], groupby=loss, log_y=True),
@@ -60,6 +62,10 @@ def workspace(study: Study, *, entity: str, project: str) -> Any:
         "Norms": [
             curve(f"{of} norm", [f"train/{of}_norm"], log_y=True)
             for of in ("grad", "update", "param")
+        ]
+        + [
+            curve(f"largest {of} norm since the last row", [f"train/{of}_norm_max"], log_y=True)
+            for of in ("grad", "update")
         ],
         "Throughput": [
             curve("examples per second", ["train/examples_per_s"]),

@@ -12,16 +12,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.cell import CachedImage, Cell, Data, Model, Softmax
+from study.cell import CachedImage, Data, Model
 from study.data.sources import Source
 from study.sharding import by_row, mesh_over, own_rows, replicated
-from study.towers.two_towers import TwoTowers
+from study.towers.embed import jit_towers
 from study.vocabulary import Vocabulary
 
 SIZE = 2048
@@ -92,47 +90,6 @@ class Encoder:
             x_R = jax.make_array_from_process_local_data(self._rows, np.pad(x_R, pad))
             out.append(np.asarray(encode(params, x_R)))
         return np.concatenate(out)[:count]
-
-
-def jit_towers(model: Model, data: Data, vocabulary: Vocabulary, mesh: Mesh) -> dict[str, Any]:
-    """`image`, `text` and `features`, each `(params, batch) -> rows`, which evaluations run and
-    `study plan` compiles.
-
-    Parameters keep their shardings; the rows of a batch are spread over the mesh, and every device
-    gets all rows of the result.
-    """
-    # Any loss will do: t and b do not enter an embedding, and an unused `b` is ignored.
-    cell = Cell(model=model, data=data, loss=Softmax(), batch_size=2)
-    # Without the rows' sharding XLA gathers activations instead of sharded parameters.
-    towers = TwoTowers(cell, vocabulary, rows=by_row(mesh) if mesh.size > 1 else None)
-
-    def image(params: Any, x_BxHxWxC: jax.Array) -> Any:
-        return towers.apply({"params": params}, x_BxHxWxC, None)[0]
-
-    def text(params: Any, x_BxL: jax.Array) -> Any:
-        return towers.apply({"params": params}, None, x_BxL)[1]
-
-    encode: dict[str, Any] = {"image": image, "text": text}
-    encode["features"] = functools.partial(features, towers)
-    return {name: jax.jit(f, out_shardings=replicated(mesh)) for name, f in encode.items()}
-
-
-def features(towers: TwoTowers, params: Any, image_BxHxWxC: jax.Array) -> jax.Array:
-    """What the image tower hands to its projection `head`, or gives where it has none, `B x F`."""
-    found: list[jax.Array] = []
-
-    def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        out = call(*args, **kwargs)
-        if context.method_name == "__call__" and not found:
-            if context.module.path == ("img", "head"):
-                found.append(args[0])
-            elif context.module.path == ("img",):
-                found.append(out)
-        return out
-
-    with nn.intercept_methods(keep):
-        towers.apply({"params": params}, image_BxHxWxC, None)
-    return found[0].astype(jnp.float32)
 
 
 @functools.lru_cache(maxsize=8)

@@ -37,6 +37,7 @@ from study.pairs import Negatives
 from study.programs import initial
 from study.sharding import bytes_per_device, mesh_over
 from study.sources import sources
+from study.vocabulary import Vocabulary
 
 CELL = Cell(batch_size=64, optimizer=Adafactor(warmup_percent=5), budget=Budget(examples=1_000_000))
 
@@ -192,7 +193,7 @@ def test_what_is_copied_to_be_saved_is_what_orbax_slices_on_the_devices(tmp_path
     execution = Execution(fsdp_mib=0.01)
     for devices, ways in ((4, execution), (2, Execution()), (1, Execution())):
         mesh = mesh_over(jax.devices()[:devices])
-        state = initial(cell, ways, 50, (24, 24, 3), mesh)
+        state = initial(cell, ways, Vocabulary(50, eos=1, pad=1), (24, 24, 3), mesh)
         checkpoints = Checkpoints(tmp_path / str(devices))
         checkpoints.save(1, state)
         checkpoints.close()

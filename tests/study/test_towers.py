@@ -22,7 +22,7 @@ from study.cell import (
     ViT,
 )
 from study.durations import Budget
-from study.evals.encode import encoder, own_devices
+from study.evals.encode import encoder
 from study.model import variant
 from study.programs import program
 from study.sharding import mesh_over
@@ -112,7 +112,7 @@ def test_programs_of_tokenizers_with_other_ids_are_not_shared():
     loops = [program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
     again = program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop
     assert again is loops[0] is not loops[1]
-    encoders = [encoder(cell.model, Data(), v, 8, own_devices()) for v in vocabularies]
+    encoders = [encoder(cell.model, Data(), v, 8, mesh) for v in vocabularies]
     assert encoders[0] is not encoders[1]
 
 

@@ -20,6 +20,7 @@ from study.hardware import GIB, V4
 from study.losses import pallas, sigmoid_loss, tiles
 from study.pairs import AllPairs
 from study.sharding import by_row, mesh_over
+from study.vocabulary import Vocabulary
 
 SLICES = ("v4-8", "v5e-16", "v5p-8", "v6e-16")
 
@@ -182,7 +183,11 @@ def microbatches():
         mock.patch.object(programs, "program", program),
     ):
         _, size = programs.compiled(
-            step_cell, execution, 2000, (64,), mesh_over(aot.devices("v4-8"))
+            step_cell,
+            execution,
+            Vocabulary(2000, eos=1, pad=1),
+            (64,),
+            mesh_over(aot.devices("v4-8")),
         )
     shape = fit.Shape(
         cell=fit.canonical(step_cell, 8192), vocabulary=2000, image_shape=(64,), slice="v4-8"

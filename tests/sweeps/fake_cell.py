@@ -7,7 +7,6 @@ the folder FAKE_CELL (an environment variable): `<seed>.raise` counts down the t
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -40,9 +39,9 @@ def _among_processes():
         return True, lambda should_stop: should_stop()
     import jax
 
-    from study.train import _agreed
+    from study.multihost import any_process
 
-    return jax.process_index() == 0, functools.partial(_agreed, after=None)
+    return jax.process_index() == 0, lambda should_stop: any_process(should_stop())[0]
 
 
 def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
@@ -150,15 +149,22 @@ def test_a_cell_that_never_started_with_nobody_to_start_it(study, folder):
     assert "nobody is running" in said and "study run" in said
 
 
+# Shells start what runs in the background with the signal ignored, tests too.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sweeps.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_ctrl_c_ends_it_with_one_line(verb, folder):
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.cli", *VERBS[verb]],
+        [sys.executable, "-c", INTERRUPTIBLE, *VERBS[verb]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Shells start what runs in the background with the signal ignored, tests too.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     with process, Lease.acquire(folder / CELL.id / LEASE):
         try:
