@@ -110,7 +110,7 @@ def lower_b2_is_steadier(evidence: Evidence) -> Finding:
         finding,
         because=f"A spike lasts a few steps, and as few as {logged:.1%} of the steps of a cell "
         "were logged: spikes in the rest cannot be seen.",
-        decide="the same cells with every step logged",
+        decide="the same cells with maxima over every step in their rows",
     )
 
 
