@@ -14,7 +14,24 @@ from typing import TYPE_CHECKING, Any
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from analysis import claims, figures, frame, intervals, panels, paper, report, snapshot, style
+    from analysis import claims, figures, paper, report, stats
+    from analysis.figures.plot import style
+    from analysis.records import frame, snapshot
+    from analysis.select import panels
+    from analysis.stats import intervals
+
+_PARTS = {
+    "claims": "analysis.claims",
+    "figures": "analysis.figures",
+    "frame": "analysis.records.frame",
+    "intervals": "analysis.stats.intervals",
+    "panels": "analysis.select.panels",
+    "paper": "analysis.paper",
+    "report": "analysis.report",
+    "snapshot": "analysis.records.snapshot",
+    "stats": "analysis.stats",
+    "style": "analysis.figures.plot.style",
+}
 
 __all__ = [
     "AnalysisError",
@@ -26,11 +43,16 @@ __all__ = [
     "paper",
     "report",
     "snapshot",
+    "stats",
     "style",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return importlib.import_module(f"analysis.{name}")
+    if name in _PARTS:
+        return importlib.import_module(_PARTS[name])
     raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from study.cell import Cell
-from study.durations import Budget
+from study.config.budget import Budget
+from study.config.cell import Cell
 
 By = Literal["pairs", "examples"]
 

@@ -21,8 +21,8 @@ import fsspec
 import upath.registry
 from upath.implementations.cloud import CloudPath
 
-import analysis.places
-import study.places
+import analysis.records.storage
+import study.records.storage
 
 
 class Strict(fsspec.AbstractFileSystem):
@@ -158,5 +158,5 @@ class _Path(CloudPath):
 
 
 upath.registry.register_implementation("bucket", _Path, clobber=True)
-study.places.SCHEMES.add("bucket")
-analysis.places.SCHEMES.add("bucket")
+study.records.storage.SCHEMES.add("bucket")
+analysis.records.storage.SCHEMES.add("bucket")

@@ -26,8 +26,8 @@ os.environ.update(CLIENTS)
 @pytest.fixture(scope="session")
 def small_glyphs(tmp_path_factory) -> Path:
     """A small but whole glyphs data set: `<root>/glyphs` with embeddings `hog-lda-16`."""
-    from study.data import descriptor
-    from study.data.glyphs import write_glyphs
+    from study.data.glyphs import hog_lda as descriptor
+    from study.data.glyphs.write import write_glyphs
 
     folder = tmp_path_factory.mktemp("data") / "glyphs"
     dataset = write_glyphs(folder, workers=1, views=1, limit_characters=120)
@@ -47,11 +47,11 @@ def gcs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def compiled_for_tpu():
     """`compiled_for_tpu(case)`: what `study/tpu_programs.py` found, compiled once in a session."""
-    from study import aot
+    from study.planning import tpu_compile as aot
 
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("libtpu, which compiles for TPUs, exists for Linux on x86-64 only")
-    programs = str(Path(__file__).parent / "study" / "tpu_programs.py")
+    programs = str(Path(__file__).parent / "study" / "planning" / "tpu_programs.py")
 
     @functools.cache
     def compiled(case):

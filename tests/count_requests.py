@@ -17,15 +17,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from study.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage, to_dict
-from study.durations import Budget
-from study.places import place, replaced
-from study.records import Record, Seen
-from sweeps import bucket_lease, ledger, logs, watch
-from sweeps.lease import LEASE, Lease, holder_of
-from sweeps.logs import logged
-from sweeps.marks import is_cancelled
-from sweeps.worker import run_here
+from study.config.budget import Budget
+from study.config.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage, to_dict
+from study.records.record import Record, Seen
+from study.records.storage import place, replaced
+from sweeps.runner import cell_status as ledger
+from sweeps.runner import lease_bucket as bucket_lease
+from sweeps.runner import logs
+from sweeps.runner import stop_watch as watch
+from sweeps.runner.cancellation import is_cancelled
+from sweeps.runner.lease_file import LEASE, Lease, holder_of
+from sweeps.runner.logs import logged
+from sweeps.runner.worker import run_here
 from tests.gcs import Server, environment, server
 
 KINDS = ("read", "stat", "list", "write", "delete", "bucket")
@@ -121,8 +124,8 @@ def table(costs: Mapping[str, Counter[str]], first: str) -> str:
 
 
 def main() -> None:
-    from study.data import descriptor
-    from study.data.glyphs import write_glyphs
+    from study.data.glyphs import hog_lda as descriptor
+    from study.data.glyphs.write import write_glyphs
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

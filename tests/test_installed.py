@@ -18,11 +18,20 @@ GRID = '''"""study run tiny.py"""
 
 from pathlib import Path
 
-from study.cell import Adam, CachedImage, Cell, Model, Sigmoid, Softmax, TextAverage, ZeroShot
+from study.config.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    ZeroShot,
+)
 from study.data import descriptor
-from study.data.glyphs import write_glyphs
-from study.durations import Budget
-from sweeps.grid import Study
+from study.data.glyphs.write import write_glyphs
+from study.config.budget import Budget
+from sweeps.study import Study
 
 siglit = Model(image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(), embed_dim=16)
 

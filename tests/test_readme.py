@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.grid import find
+from sweeps.registry import find
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -15,14 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frame
 from analysis.claims.catalogue import CLAIMS, Claim
 from analysis.claims.evidence import Evidence
 from analysis.claims.show import Verdict, format_verdicts, to_json
 from analysis.errors import AnalysisError
-from analysis.panels import TOP1
 from analysis.paper import as_cells
 from analysis.paper.errata import Check, checks, format_checks
+from analysis.records import frame
+from analysis.select.panels import TOP1
 
 __all__ = [
     "CLAIMS", "Check", "Claim", "Evidence", "Verdict", "checks", "format_checks",

@@ -13,7 +13,6 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis import panels
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import (
     POINTS,
@@ -29,14 +28,15 @@ from analysis.claims.finding import (
 )
 from analysis.claims.rates import Tuning, at_tuned_rates, rate_not_tuned
 from analysis.claims.scope import scope, sizes_with_steps, steps_by_size
-from analysis.intervals import (
+from analysis.select import panels
+from analysis.select.fields import with_fields
+from analysis.stats.intervals import (
     Interval,
     PooledMeans,
     by_group,
     paired_differences,
     pooled_means,
 )
-from analysis.varying import with_fields
 
 ENOUGH = 32_768  # the batch size that the paper says is enough
 FLOOR = 0.25  # of the panel's best quality: a batch size where both losses are below it is left out

@@ -13,11 +13,11 @@ from functools import partial
 
 import pandas as pd
 
-from analysis import panels
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
 from analysis.claims.scope import scope
-from analysis.intervals import PooledMeans, by_group, pooled_means
+from analysis.select import panels
+from analysis.stats.intervals import PooledMeans, by_group, pooled_means
 
 QUARTER = 0.25  # what counts as a small part of random's change, and as a large loss
 SLOPE = "per tenfold fewer negatives"

@@ -11,9 +11,9 @@ from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
 from analysis.claims.rates import VALIDATION, at_tuned_rates, rate_not_tuned
 from analysis.claims.scope import scope
-from analysis.intervals import Interval, PooledMeans, pooled_means
-from analysis.recipes import RATE
-from analysis.varying import keys, most, same_fields, varying, with_fields
+from analysis.select.fields import keys, most, same_fields, varying, with_fields
+from analysis.select.rate_rule import RATE
+from analysis.stats.intervals import Interval, PooledMeans, pooled_means
 
 PARTS = ("data.corrupt.image", "data.corrupt.text", "data.corrupt.alignment")
 # The five panels of Fig. 7, by which parts are corrupted with the same probability.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-from analysis import panels
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
-from analysis.intervals import Interval, PooledMeans, by_group, pooled_means
-from analysis.varying import with_fields
+from analysis.select import panels
+from analysis.select.fields import with_fields
+from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
 
 NEEDED = "Needs two batch sizes, each at two budgets of examples."
 

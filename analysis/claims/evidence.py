@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.panels import TOP1
+from analysis.select.panels import TOP1
 
 
 @dataclass(frozen=True, kw_only=True)

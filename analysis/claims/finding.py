@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from analysis.intervals import Interval, PooledMeans
+from analysis.stats.intervals import Interval, PooledMeans
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]
 POINTS = "points"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from analysis import starts
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import (
     POINTS,
@@ -15,9 +14,10 @@ from analysis.claims.finding import (
     side,
 )
 from analysis.claims.scope import scope
-from analysis.intervals import pooled_means
-from analysis.starts import AXES
-from analysis.varying import grouped, matched, with_fields
+from analysis.select import initial_values as starts
+from analysis.select.fields import grouped, matched, with_fields
+from analysis.select.initial_values import AXES
+from analysis.stats.intervals import pooled_means
 
 DEFAULT = (-10.0, 10.0)
 

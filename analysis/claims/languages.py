@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from analysis import panels
 from analysis.claims.batch import enough
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, TOLERANCE, Finding, all_positive, found, no_data, shown
-from analysis.intervals import Interval, by_group, pooled_means
+from analysis.select import panels
+from analysis.stats.intervals import Interval, by_group, pooled_means
 
 RECALL = "/text_to_image_r1"  # the mean over languages; one language's has its name before it
 

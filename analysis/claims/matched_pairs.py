@@ -14,9 +14,9 @@ import pandas as pd
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import POINTS, Finding, found, no_data, shown, side
-from analysis.intervals import pooled_means
-from analysis.panels import NEAR
-from analysis.varying import keys, same_fields, with_fields
+from analysis.select.fields import keys, same_fields, with_fields
+from analysis.select.panels import NEAR
+from analysis.stats.intervals import pooled_means
 
 Same = Literal["pairs_seen", "examples_seen"]
 WHAT = {"pairs_seen": "pairs", "examples_seen": "examples"}

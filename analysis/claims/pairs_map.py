@@ -1,4 +1,4 @@
-"""Tests of our own sentences about examples per step and pairs per example; see `analysis.maps`.
+"""Tests of our own sentences about examples per step and pairs per example.
 
 The paper grows both at once. Each sentence is held against every map of a study, one for each
 bias that its cells start from: it must hold for all of them, because a small group changes the
@@ -17,11 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import maps
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import Finding, all_positive, found, no_data, shown
 from analysis.claims.scope import FEWEST_STEPS, scope, sizes_with_steps, steps_by_size
-from analysis.intervals import Interval, PooledMeans, by_group, pooled_means
+from analysis.select import groups as maps
+from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
 
 Point = tuple[int, int]  # examples per step, pairs per example
 UNIT = "points per doubling"

@@ -20,8 +20,8 @@ import pandas as pd
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.finding import TOLERANCE, Finding, withheld
-from analysis.recipes import RATE, SEARCH
-from analysis.varying import keys, same_fields, with_fields
+from analysis.select.fields import keys, same_fields, with_fields
+from analysis.select.rate_rule import RATE, SEARCH
 
 VALIDATION = "eval/zero_shot/val_font/top1"
 SAME_RATE = 1e-3  # relative: rates this close are one

@@ -19,8 +19,8 @@ from analysis.claims.finding import (
     withheld,
 )
 from analysis.claims.scope import scope
-from analysis.intervals import Interval, PooledMeans, pooled_means
-from analysis.varying import keys, matched, same_fields, with_fields
+from analysis.select.fields import keys, matched, same_fields, with_fields
+from analysis.stats.intervals import Interval, PooledMeans, pooled_means
 
 DECAY, WEIGHT = "optimizer.image.decay_times", "optimizer.weight_decay"
 B2, STEADY, DEFAULT = "optimizer.b2", 0.95, 0.999

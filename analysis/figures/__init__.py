@@ -20,17 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
-from analysis.figures import (
-    batch_size,
-    fig_1,
-    fig_2,
-    fig_3,
-    fig_4,
-    fig_5,
-    fig_6,
-    fig_7,
-    fig_8,
-    from_scratch,
+from analysis.figures.beyond import BEYOND
+from analysis.figures.extra import batch_size, from_scratch
+from analysis.figures.inputs import Inputs, of_study
+from analysis.figures.paper import fig_1, fig_2, fig_3, fig_4, fig_5, fig_6, fig_7, fig_8
+from analysis.figures.plot.figure_io import Drawn, draw_each
+from analysis.figures.tables import (
     table_1,
     table_2,
     table_3,
@@ -41,9 +36,6 @@ from analysis.figures import (
     table_8,
     table_9,
 )
-from analysis.figures.beyond import BEYOND
-from analysis.figures.drawn import Drawn, draw_each
-from analysis.figures.inputs import Inputs, of_study
 
 __all__ = ["FIGURES", "PAPER", "TABLES", "Drawn", "Inputs", "draw_all", "draw_paper", "of_study"]
 

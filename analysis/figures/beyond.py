@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.figures import (
+from analysis.figures.extra import (
     efficiency,
     gradient_noise,
     loss_gap,

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from analysis import frame, paper
+from analysis import paper
 from analysis.errors import AnalysisError
-from analysis.panels import TOP1
+from analysis.records import frame
+from analysis.select.panels import TOP1
 
 Chosen = TypeVar("Chosen")
 

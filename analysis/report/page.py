@@ -19,8 +19,8 @@ from analysis.claims.finding import number
 from analysis.claims.show import OURS, counted
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import Inputs
-from analysis.figures.quality import label
-from analysis.frame import NOT_STARTED, STATUSES
+from analysis.figures.plot.quality import label
+from analysis.records.frame import NOT_STARTED, STATUSES
 from analysis.report import prose
 from analysis.report.pictures import pictures
 from analysis.report.provenance import provenance

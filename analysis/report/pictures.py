@@ -11,9 +11,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import style
-from analysis.figures.drawn import tabled
 from analysis.figures.inputs import Inputs
+from analysis.figures.plot import style
+from analysis.figures.plot.figure_io import tabled
 from analysis.report.tables import Table, of_frame
 
 MOST_BYTES = 250_000  # of an SVG; a figure with more marks than that is sent as pixels

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis import style
-from analysis.frame import NOT_STARTED
+from analysis.figures.plot import style
+from analysis.records.frame import NOT_STARTED
 
 DRAWN_WITH = ("pandas", "numpy", "scipy", "matplotlib")
 

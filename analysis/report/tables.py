@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.drawn import unlisted
 from analysis.figures.inputs import Inputs
-from analysis.frame import NOT_STARTED
-from analysis.tables import fragment
+from analysis.figures.plot.figure_io import unlisted
+from analysis.figures.tables.table import fragment
+from analysis.records.frame import NOT_STARTED
 
 MOST_ROWS = 80  # of the table under a figure
 OVER = ("done", "diverged")

@@ -15,9 +15,9 @@ from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.figures.inputs import Inputs
-from analysis.lines import METRICS, PARTS
-from analysis.places import place
-from analysis.record import WHOLE
+from analysis.records.lines import METRICS, PARTS
+from analysis.records.record import WHOLE
+from analysis.records.storage import place
 from analysis.report.files import read
 from analysis.report.page import Live, html
 from analysis.report.stated import Stated

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from study import aot
-from study.cell import Adafactor, Cell, Loss, Model, Sigmoid, Softmax, TextTransformer, ViT
-from study.durations import Budget
-from study.fit import Setting, Shape, canonical, compiled, end_with_parent
-from study.hardware import GIB
+from study.config.budget import Budget
+from study.config.cell import Adafactor, Cell, Loss, Model, Sigmoid, Softmax, TextTransformer, ViT
+from study.config.hardware import GIB
+from study.planning import tpu_compile as aot
+from study.planning.fits import Setting, Shape, canonical, compiled, end_with_parent
 
 SLICE, VOCABULARY, CHUNK = "v4-8", 32_000, 8192
 BASE = Model(
@@ -56,8 +56,8 @@ def naive_losses() -> Iterator[None]:
     """Steps that are made meanwhile take the paper's formulas word for word."""
     import jax.numpy as jnp
 
-    from study import step
     from study.losses import LogitStats, naive
+    from study.training import step
 
     nothing = LogitStats(*[jnp.zeros(())] * len(LogitStats._fields))
 
@@ -76,7 +76,7 @@ def naive_losses() -> Iterator[None]:
 
 def rows() -> Iterator[dict[str, Any]]:
     """One row of COLUMNS for each loss, batch size and way to make the loss."""
-    from study.programs import _program
+    from study.training.compile import _program
 
     for made_by in ("ours", "naive"):
         for loss, batch_size in CASES:

@@ -83,8 +83,8 @@ def sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
     """Ours."""
     import jax.numpy as jnp
 
+    from study.config.pairs import AllPairs
     from study.losses import sigmoid_loss
-    from study.pairs import AllPairs
 
     arguments = _arguments(zimg, ztxt, T, B)
     return _ours(sigmoid_loss, *arguments, pairs=AllPairs(), key=jnp.uint32(0))

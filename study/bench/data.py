@@ -24,13 +24,13 @@ import numpy as np
 import sentencepiece
 from PIL import Image
 
-from study.cell import CachedImage, Data, ViT
-from study.data.dataset import Dataset
-from study.data.index import index
-from study.data.shards import write_shard
+from study.config.cell import CachedImage, Data, ViT
+from study.data.formats.dataset import Dataset
+from study.data.formats.index import index
+from study.data.formats.webdataset import write_shard
 from study.data.sources import EmbeddedSource, ImageSource, Source
 from study.data.stream import batches
-from study.records import write_json
+from study.records.record import write_json
 
 _WORDS = "a photo of the small large red green blue old new wooden house tree dog bird on by river"
 _DIM, _SHARD = 768, 4096

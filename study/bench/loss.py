@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from study.bench.contenders import B, T, embeddings
-from study.host import available_memory
+from study.config.host import available_memory
 
 GIB = 2**30
 # Bytes per pair that a contender holds at once, beside inputs; from models.md, section 0.

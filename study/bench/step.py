@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from study.cell import (
+from study.config.budget import Budget
+from study.config.cell import (
     Adam,
     CachedImage,
     Cell,
@@ -32,12 +33,11 @@ from study.cell import (
     TextTransformer,
     ViT,
 )
-from study.durations import Budget
-from study.optimizer import schedule
-from study.programs import compiled, initial
-from study.sharding import by_row, mesh_over
-from study.towers.two_towers import TwoTowers
-from study.vocabulary import Vocabulary
+from study.config.vocabulary import Vocabulary
+from study.models.sharding import by_row, mesh_over
+from study.models.two_towers import TwoTowers
+from study.training.compile import compiled, initial
+from study.training.optimizer import schedule
 
 VOCABULARY = Vocabulary(1000, eos=1, pad=1)
 

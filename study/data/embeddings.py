@@ -23,12 +23,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from study.cell import Resize
-from study.data import memo
-from study.data.dataset import DataError, Dataset, hashes_of
-from study.data.examples import examples_of_shard
+from study.config.cell import Resize
+from study.data import cache as memo
+from study.data.formats.dataset import DataError, Dataset, hashes_of
+from study.data.formats.examples import examples_of_shard
 from study.data.parallel import Progress, each, quiet
-from study.records import read_json, write_json
+from study.records.record import read_json, write_json
 
 FILE, BEGUN = "tower.json", "begun.json"
 LAYOUT = 2  # each shard has a JSON file beside it until all are written

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from study.cell import Resize
+from study.config.cell import Resize
 
 # Pillow also reads formats that run other programs (EPS) or that no training set uses.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")

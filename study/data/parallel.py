@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from study.data.dataset import DataError
+from study.data.formats.dataset import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

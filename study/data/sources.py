@@ -1,6 +1,6 @@
 """Sources: whole batches of a split by index, from cached embeddings or from image shards.
 
-An example that cannot be used is replaced by the next one that can (`study.data.stand_ins`).
+An example that cannot be used is replaced by the next one that can (`study.data.replacements`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from study.cell import CachedImage, Data, ViT
-from study.data import memo
-from study.data.dataset import DataError, Dataset
+from study.config.cell import CachedImage, Data, ViT
+from study.config.host import cores
+from study.data import cache as memo
 from study.data.embeddings import CachedEmbeddings
-from study.data.examples import examples_of
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.examples import examples_of
+from study.data.formats.reader import DamagedExample
 from study.data.images import scaled
-from study.data.reader import DamagedExample
-from study.data.stand_ins import StandIns
+from study.data.replacements import StandIns
 from study.data.texts import Texts
-from study.host import cores
 
 Batch = dict[str, np.ndarray]
 _BLOCK = 32  # examples that a thread decodes at a time
@@ -233,7 +233,7 @@ def open_source(
     Cached embeddings are as they were made: `Cell` refuses a resize or crop of them.
 
     Raises:
-      DataError: an empty split; see also `EmbeddedSource` and `study.data.examples`.
+      DataError: an empty split; see also `EmbeddedSource` and `study.data.formats.examples`.
     """
     if not dataset.split(split).examples:
         raise DataError(f"the split {split} of {dataset.folder} has no examples")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-from study.data.stand_ins import StandIns
+from study.data.replacements import StandIns
 
 ROUNDS = 4
 _COIN = 0xF11B  # keeps the coins of `mirrored` apart from the keys of epochs
@@ -124,7 +124,7 @@ def batches(
     Arguments:
       chunks: lengths, in steps, of the successive pieces.
       rows: which rows of each batch, int64 `R`: those that a host's devices hold; None is all.
-      read: stands between source and stream where data are corrupted (`study.data.corrupt`).
+      read: stands between source and stream where data are corrupted (`study.data.corruption`).
       flip: mirror images left to right or not, as (seed, i) decides.
       replaced: told of each piece how many examples of it stand in for others. None where
         what is read is no part of the run, and is not counted.

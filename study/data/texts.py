@@ -6,12 +6,12 @@ import functools
 
 import numpy as np
 
-from study.cell import Data
-from study.data import memo
-from study.data.dataset import Dataset
-from study.data.examples import examples_of
-from study.data.reader import DamagedExample, Reader
-from study.data.stand_ins import StandIns
+from study.config.cell import Data
+from study.data import cache as memo
+from study.data.formats.dataset import Dataset
+from study.data.formats.examples import examples_of
+from study.data.formats.reader import DamagedExample, Reader
+from study.data.replacements import StandIns
 from study.data.tokens import Tokenizer
 
 

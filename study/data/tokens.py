@@ -14,9 +14,9 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from study.cell import Data, LowerCase, Pad
-from study.data.dataset import HOW_TO_MEND, DataError, Dataset
-from study.vocabulary import Vocabulary
+from study.config.cell import Data, LowerCase, Pad
+from study.config.vocabulary import Vocabulary
+from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
 
 PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
 _LONGEST_PIECE = 16
@@ -86,7 +86,7 @@ class Tokenizer:
       pad: what fills a text after its EOS: more "eos" (SigLIP), or the model's "pad" (SigLIP 2).
 
     Attributes:
-      vocabulary: see `study.vocabulary.Vocabulary`.
+      vocabulary: see `study.config.vocabulary.Vocabulary`.
       options: what else than the model makes the tokens of a text, as part of a file name; empty
         by default.
       digest: names model and options.

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from study.cell import CachedImage, Data, Model
+from study.config.cell import CachedImage, Data, Model
+from study.config.vocabulary import Vocabulary
 from study.data.sources import Source
-from study.sharding import by_row, mesh_over, own_rows, replicated
-from study.towers.embed import jit_towers
-from study.vocabulary import Vocabulary
+from study.models.embed import jit_towers
+from study.models.sharding import by_row, mesh_over, own_rows, replicated
 
 SIZE = 2048
 
@@ -29,7 +29,7 @@ class Encoder:
     """Unit embeddings of images and texts, and features of images.
 
     Every process of the mesh calls every method, and gets all rows. `params` are arrays on the
-    mesh, replicated or sharded as `study.sharding.laid_out` has them.
+    mesh, replicated or sharded as `study.models.sharding.laid_out` has them.
 
     Arguments:
       data: only its text length matters.

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.cell import (
+from study.config.budget import every
+from study.config.cell import (
     Cell,
     Data,
     Eval,
@@ -22,19 +23,18 @@ from study.cell import (
     ViT,
     ZeroShot,
 )
-from study.data.captions import languages
-from study.data.dataset import DataError, Dataset
-from study.data.examples import examples_of
+from study.config.evals import record_key
+from study.config.pairs import AllPairs
+from study.data.benchmarks.captions import languages
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.examples import examples_of
 from study.data.sources import Source, labels, open_source
 from study.data.stream import indices
 from study.data.tokens import Tokenizer
-from study.durations import every
 from study.evals import few_shot, retrieval, zero_shot
 from study.evals.encode import SIZE, encoder
 from study.evals.texts import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
-from study.measures import record_key
-from study.pairs import AllPairs
 
 
 class Result(NamedTuple):

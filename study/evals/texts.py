@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from study.data.captions import captions
-from study.data.dataset import Dataset
+from study.data.benchmarks.captions import captions
+from study.data.formats.dataset import Dataset
 from study.data.tokens import Tokenizer
 from study.evals import zero_shot
 

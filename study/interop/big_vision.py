@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from study.data.dataset import DataError
+from study.data.formats.dataset import DataError
 from study.interop.names import Tree, ours, theirs
-from study.records import written_whole
+from study.records.record import written_whole
 
 _PREFIXES = ("params/", "opt/target/", "target/")
 _NUMBERED = re.compile(r"([A-Z]\w*)_(\d+)")

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from study.cell import Pad, explain
-from study.data.dataset import DataError
+from study.config.cell import Pad, explain
+from study.config.model import VARIANTS, Model, TextTransformer, ViT
+from study.data.formats.dataset import DataError
 from study.interop.names import Tree
-from study.model import VARIANTS, Model, TextTransformer, ViT
 
 # The released checkpoints by the rows of their token embedding, with the tokenizer that it belongs
 # to and what their texts were filled with. The rows alone tell SigLIP 2 from SigLIP: its parameters

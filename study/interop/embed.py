@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from study.cell import Data, Pad, Resize
-from study.data.dataset import FILE as DATASET_FILE
-from study.data.dataset import DataError, Dataset, read_lines
+from study.config.cell import Data, Pad, Resize
+from study.config.vocabulary import Vocabulary
+from study.data.formats.dataset import FILE as DATASET_FILE
+from study.data.formats.dataset import DataError, Dataset, read_lines
+from study.data.formats.tar_index import IMAGE_NAMES
+from study.data.formats.webdataset import ShardReader
 from study.data.images import decode, scaled
 from study.data.parallel import Progress, quiet
-from study.data.shards import ShardReader
-from study.data.tar_index import IMAGE_NAMES
 from study.data.tokens import Tokenizer
 from study.evals.encode import Encoder
 from study.interop.describe import describe
 from study.interop.files import read, split
-from study.vocabulary import Vocabulary
 
 BATCH = 32
 

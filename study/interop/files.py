@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from study.data.dataset import DataError
+from study.data.formats.dataset import DataError
 from study.interop import big_vision
 from study.interop.names import Tree
 

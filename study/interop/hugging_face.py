@@ -8,9 +8,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from study.data.dataset import DataError
+from study.config.model import VARIANTS
+from study.data.formats.dataset import DataError
 from study.interop.names import Tree, stacked
-from study.model import VARIANTS
 
 _NORMS = {"LayerNorm_0": "layer_norm1", "LayerNorm_1": "layer_norm2"}
 _QKV = ("query", "key", "value")

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from study.losses import pallas
+from study.config.pairs import AllPairs, Groups, Negatives, Pairs
+from study.losses import pallas_tpu as pallas
 from study.losses.fused import with_gradients
+from study.losses.hard_negatives import MAX_TILE, threshold
+from study.losses.random_negatives import kept_at_random
 from study.losses.ring import around
-from study.losses.select import MAX_TILE, threshold
-from study.losses.shuffle import kept_at_random
 from study.losses.stats import (
     Axis,
     LogitStats,
@@ -26,7 +27,6 @@ from study.losses.stats import (
     psum,
 )
 from study.losses.tiles import BIG, Sums, Tile, gradients, sigmoid_negatives, softplus_and_sigmoid
-from study.pairs import AllPairs, Groups, Negatives, Pairs
 
 
 def sigmoid_loss(

@@ -5,10 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from study.cell import Adam, CachedImage, Cell, Data, Model, Sigmoid, Softmax, TextAverage, to_dict
-from study.durations import Budget
-from study.pairs import AllPairs, Negatives
-from study.records import Record, Seen, write_failure
+from study.config.budget import Budget
+from study.config.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    Data,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    to_dict,
+)
+from study.config.pairs import AllPairs, Negatives
+from study.records.record import Record, Seen, write_failure
 
 TOP1 = "eval/zero_shot/test_font/top1"
 
@@ -169,7 +179,7 @@ def metric_names(evaluation):
 @pytest.fixture(scope="session")
 def paper_study(tmp_path_factory):
     """Every cell of the paper, finished: (root, cells); a cell's quality is `paper_quality`."""
-    from sweeps.grid import find
+    from sweeps.registry import find
 
     cells = find("paper").cells
     writer = Writer(tmp_path_factory.mktemp("paper") / "runs", "paper")

@@ -9,16 +9,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import frame, tables
 from analysis.claims import paper_verdicts, to_json, verdicts
 from analysis.claims.finding import printed
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import of_study
-from analysis.panels import TOP1
+from analysis.figures.tables import table as tables
+from analysis.records import frame
+from analysis.records.open import open_snapshot
 from analysis.report import prose
-from analysis.snapshot import at
-from sweeps import cli
-from sweeps.grid import find
+from analysis.select.panels import TOP1
+from sweeps.cli import app as cli
+from sweeps.registry import find
 from tests.analysis.conftest import Writer
 
 GLYPHS = Path(__file__).parents[2] / "results" / "glyphs"
@@ -58,14 +59,14 @@ def planned():
 
 
 def test_the_snapshot_is_whole_and_small():
-    snapshot = at(str(SNAPSHOT))
+    snapshot = open_snapshot(str(SNAPSHOT))
     assert snapshot.verify() == len(snapshot.manifest["files"])
     assert all(file["bytes"] < MOST_BYTES for file in snapshot.manifest["files"].values())
 
 
 def test_the_largest_batch_met_all_its_pairs_in_bounded_memory():
     place = GLYPHS / "largest-batch"
-    assert at(str(place)).verify() == 3
+    assert open_snapshot(str(place)).verify() == 3
     (cell,) = frame.cells(place, "largest-batch").to_dict("records")
     (wanted,) = find("largest-batch").cells
     assert (cell["id"], cell["status"], cell["step"]) == (wanted.id, "done", wanted.steps)

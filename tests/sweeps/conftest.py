@@ -79,7 +79,7 @@ def wait_for() -> Callable[..., None]:
 @pytest.fixture
 def study(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process; gives its exit code, output and errors."""
-    from sweeps import cli
+    from sweeps.cli import app as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STUDY_ROOT", raising=False)

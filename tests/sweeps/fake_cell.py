@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from study.cell import Cell, CellError, to_dict
-from study.records import Record, RecordError, Seen
+from study.config.cell import Cell, CellError, to_dict
+from study.records.record import Record, RecordError, Seen
 
 SECONDS_PER_STEP = float(os.environ.get("FAKE_CELL_SECONDS", "0.05"))
 
@@ -39,7 +39,7 @@ def _among_processes():
         return True, lambda should_stop: should_stop()
     import jax
 
-    from study.multihost import any_process
+    from study.training.multihost import any_process
 
     return jax.process_index() == 0, lambda should_stop: any_process(should_stop())[0]
 

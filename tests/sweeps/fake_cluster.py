@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from sweeps.cluster import quiet, temporary
-from sweeps.fake_slices import fake_slices
+from sweeps.ray_cluster.fake_tpu import fake_slices
+from sweeps.ray_cluster.local import quiet, temporary
 
 if __name__ == "__main__":
     with temporary() as temp, quiet(temp / "log") as out, fake_slices(sys.argv[1:], temp) as up:

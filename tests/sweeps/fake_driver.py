@@ -12,10 +12,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from study.cell import Budget, Cell, Execution
-from sweeps.grid import Study
-from sweeps.report import Lines
-from sweeps.runner import run
+from study.config.cell import Budget, Cell, Execution
+from sweeps.runner.display import Lines
+from sweeps.runner.run import run
+from sweeps.study import Study
 
 STEPS = 20
 

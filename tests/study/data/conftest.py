@@ -10,12 +10,12 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from study.data import descriptor
-from study.data.dataset import Dataset
 from study.data.embeddings import embed
-from study.data.glyphs import write_glyphs
+from study.data.formats.dataset import Dataset
+from study.data.formats.index import index
+from study.data.glyphs import hog_lda as descriptor
+from study.data.glyphs.write import write_glyphs
 from study.data.images import eight_bits
-from study.data.index import index
 
 SMALL = {"views": 2, "limit_characters": 120, "shard_examples": 512}
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from study.cell import Data, ViT
-from study.data.array_records import RecordReader
-from study.data.dataset import DataError
-from study.data.examples import examples_of, examples_of_shard
-from study.data.index import index
-from study.data.reader import DamagedExample
+from study.config.cell import Data, ViT
+from study.data.formats.array_record import RecordReader
+from study.data.formats.dataset import DataError
+from study.data.formats.examples import examples_of, examples_of_shard
+from study.data.formats.index import index
+from study.data.formats.reader import DamagedExample
+from study.data.formats.tf_example import parse, serialize
 from study.data.sources import open_source
-from study.data.tf_example import parse, serialize
 
 
 def write(path, rows):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.data.benchmarks import bring_in
-from study.data.captions import captions, languages
-from study.data.dataset import DataError, Dataset, read_lines, split_lines
-from study.data.shards import ShardReader
+from study.data.benchmarks.captions import captions, languages
+from study.data.benchmarks.importer import bring_in
+from study.data.formats.dataset import DataError, Dataset, read_lines, split_lines
+from study.data.formats.webdataset import ShardReader
 from study.data.sources import labels
 
 

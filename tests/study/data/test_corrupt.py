@@ -7,11 +7,21 @@ import dataclasses
 import numpy as np
 import pytest
 
-from study.cell import CachedImage, Cell, Corruption, Data, Model, Sigmoid, Softmax, ViT, replace
-from study.data.corrupt import reader
+from study.config.cell import (
+    CachedImage,
+    Cell,
+    Corruption,
+    Data,
+    Model,
+    Sigmoid,
+    Softmax,
+    ViT,
+    replace,
+)
+from study.config.vocabulary import Vocabulary
+from study.data.corruption import reader
 from study.data.sources import open_source
 from study.data.stream import ROUNDS, batches, indices, permute
-from study.vocabulary import Vocabulary
 
 SIZE, LENGTH, VOCABULARY, EOS = 960, 6, 50, 1
 PIECES = Vocabulary(VOCABULARY, eos=EOS, pad=EOS)

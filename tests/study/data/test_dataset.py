@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from study.data.dataset import FILE, DataError, Dataset
+from study.data.formats.dataset import FILE, DataError, Dataset
 
 
 def one_line(error) -> str:

@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from study.data import descriptor
 from study.data import embeddings as cached
-from study.data.dataset import DataError, Dataset
 from study.data.embeddings import CachedEmbeddings, embed
-from study.data.shards import ShardReader
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.webdataset import ShardReader
+from study.data.glyphs import hog_lda as descriptor
 from study.data.sources import labels
 
 NAME = "hog-lda-16"

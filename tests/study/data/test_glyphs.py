@@ -7,9 +7,10 @@ import unicodedata
 import numpy as np
 import pytest
 
-from study.data import glyph_render
-from study.data.dataset import CLASS_NAMES, FILE, TEMPLATES, TOKENIZER, DataError, Dataset
-from study.data.glyph_characters import (
+from study.data.formats.dataset import CLASS_NAMES, FILE, TEMPLATES, TOKENIZER, DataError, Dataset
+from study.data.formats.webdataset import ShardReader
+from study.data.glyphs import render as glyph_render
+from study.data.glyphs.characters import (
     FONTS,
     TEST_FONTS,
     TRAINING_FONTS,
@@ -19,8 +20,7 @@ from study.data.glyph_characters import (
     style,
     words,
 )
-from study.data.glyphs import caption, write_glyphs
-from study.data.shards import ShardReader
+from study.data.glyphs.write import caption, write_glyphs
 from study.data.sources import labels
 
 

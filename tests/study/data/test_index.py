@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.cell import Data, ViT
-from study.data import tar_index
-from study.data.dataset import FILE, DataError, Dataset
-from study.data.examples import examples_of
-from study.data.index import index
-from study.data.shards import ShardReader
+from study.config.cell import Data, ViT
+from study.data.formats import tar_index
+from study.data.formats.dataset import FILE, DataError, Dataset
+from study.data.formats.examples import examples_of
+from study.data.formats.index import index
+from study.data.formats.webdataset import ShardReader
 from study.data.sources import open_source
 from study.data.tokens import train_tokenizer
 

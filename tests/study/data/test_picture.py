@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from study.data.picture import samples_picture
-from study.data.shards import ShardReader
+from study.data.contact_sheet import samples_picture
+from study.data.formats.webdataset import ShardReader
 
 
 def test_the_first_image_is_on_the_page_with_square_pixels(small):

@@ -7,11 +7,13 @@ import unicodedata
 import numpy as np
 import pytest
 
-from study.cell import CachedImage, Data
-from study.data import descriptor, glyphs, scenes
-from study.data.dataset import DataError, Dataset
-from study.data.examples import examples_of
-from study.data.glyph_characters import FONTS, Characters, Examples
+from study.config.cell import CachedImage, Data
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.examples import examples_of
+from study.data.glyphs import hog_lda as descriptor
+from study.data.glyphs import scenes
+from study.data.glyphs import write as glyphs
+from study.data.glyphs.characters import FONTS, Characters, Examples
 from study.data.sources import open_source
 
 CHARACTERS = Characters.of_fonts(limit=120, held_out=12)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.data import shards
-from study.data.dataset import DataError
-from study.data.reader import DamagedExample
-from study.data.shards import ShardReader, write_shard
-from study.data.tar_index import index_of
+from study.data.formats import webdataset as shards
+from study.data.formats.dataset import DataError
+from study.data.formats.reader import DamagedExample
+from study.data.formats.tar_index import index_of
+from study.data.formats.webdataset import ShardReader, write_shard
 
 rng = np.random.default_rng(0)
 
@@ -280,7 +280,7 @@ def test_a_full_disk_leaves_no_half_tar(tmp_path, monkeypatch):
 
 
 def test_a_split_that_lost_examples_is_refused(copy):
-    from study.data.dataset import Dataset
+    from study.data.formats.dataset import Dataset
 
     dataset = Dataset.open(copy)
     write_shard(dataset.split("val_font").shards[0], examples(2))

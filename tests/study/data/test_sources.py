@@ -7,12 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from study.cell import CachedImage, Data, ViT
-from study.data import memo
-from study.data.dataset import DataError, Dataset
+from study.config.cell import CachedImage, Data, ViT
+from study.data import cache as memo
 from study.data.embeddings import CachedEmbeddings
-from study.data.glyphs import prepare
-from study.data.shards import ShardReader
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.webdataset import ShardReader
+from study.data.glyphs.write import prepare
 from study.data.sources import EmbeddedSource, ImageSource, labels, open_source
 from study.data.tokens import Tokenizer
 
@@ -120,7 +120,7 @@ def test_embeddings_of_another_width_are_refused(embedded):
 
 @pytest.mark.parametrize("value", [None, -1, 10**6, "A"])
 def test_a_class_that_is_none_is_named(copy, value):
-    from study.data.shards import write_shard
+    from study.data.formats.webdataset import write_shard
 
     dataset = Dataset.open(copy)
     reader = ShardReader.of(dataset, "val_font")
@@ -152,7 +152,7 @@ def test_a_gather_copies_rows_and_nothing_else(embedded):
 
 
 def test_prepare_makes_what_a_study_reads_and_then_does_nothing(tmp_path, recipe, monkeypatch):
-    from study.data import glyphs
+    from study.data.glyphs import write as glyphs
 
     write = glyphs.write_glyphs
     monkeypatch.setattr(

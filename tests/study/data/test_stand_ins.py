@@ -6,16 +6,17 @@ import tarfile
 import numpy as np
 import pytest
 
-from study.cell import CachedImage, Data, ViT
-from study.data import embeddings, memo
-from study.data.dataset import DataError, Dataset
+from study.config.cell import CachedImage, Data, ViT
+from study.data import cache as memo
+from study.data import embeddings
 from study.data.embeddings import CachedEmbeddings
-from study.data.examples import examples_of
-from study.data.index import index
-from study.data.reader import DamagedExample
-from study.data.shards import write_shard
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.examples import examples_of
+from study.data.formats.index import index
+from study.data.formats.reader import DamagedExample
+from study.data.formats.webdataset import write_shard
+from study.data.replacements import StandIns
 from study.data.sources import ImageSource, open_source
-from study.data.stand_ins import StandIns
 from study.data.stream import batches, indices
 
 BAD_IMAGES, BAD_TEXTS = (3, 4, 17), (40,)

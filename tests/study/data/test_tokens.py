@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from study.cell import Data
-from study.data.dataset import DataError, Dataset
-from study.data.shards import ShardReader
+from study.config.cell import Data
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.webdataset import ShardReader
 from study.data.texts import tokens
 from study.data.tokens import EOS, Tokenizer, train_tokenizer
 from tests.study.gemma import code_base_tokens, write_model

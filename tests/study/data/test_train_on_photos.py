@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.cell import (
+from study.config.budget import Budget
+from study.config.cell import (
     Adam,
     CachedImage,
     Cell,
@@ -21,18 +22,17 @@ from study.cell import (
     ViT,
     ZeroShot,
 )
-from study.data.dataset import DataError
+from study.data.contact_sheet import samples_picture
 from study.data.embeddings import CachedEmbeddings, embed
-from study.data.examples import examples_of
-from study.data.index import index
-from study.data.picture import samples_picture
-from study.data.shards import write_shard
+from study.data.formats.dataset import DataError
+from study.data.formats.examples import examples_of
+from study.data.formats.index import index
+from study.data.formats.webdataset import write_shard
+from study.data.replacements import StandIns
 from study.data.sources import open_source
-from study.data.stand_ins import StandIns
-from study.durations import Budget
-from study.records import METRICS
-from study.throughput import CLOCKED
-from study.train import Stopped, train
+from study.records.record import METRICS
+from study.training.loop import Stopped, train
+from study.training.throughput import CLOCKED
 
 CELL = Cell(
     model=Model(image=ViT(variant="mu/8", image_size=16), text=TextAverage(width=32)),
@@ -94,7 +94,7 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     one, two = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
     assert {key: two[key] for key in one} == one
 
-    from study.frozen import tower_of
+    from study.training.frozen_tower import tower_of
 
     tower = tower_of(tmp_path / "whole")
     embed(dataset, tower, "own", workers=1, max_bad_share=0.1)
@@ -128,7 +128,7 @@ def test_an_evaluation_replaces_nothing_and_names_what_it_lacks(photos_with_two_
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
-    from study.frozen import tower_of
+    from study.training.frozen_tower import tower_of
 
     with pytest.raises(DataError, match="no checkpoint that can be read"):
         tower_of(tmp_path)

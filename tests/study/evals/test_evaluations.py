@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from study.cell import (
+from study.config.cell import (
     CachedImage,
     Cell,
     Data,
@@ -24,15 +24,15 @@ from study.cell import (
     ViT,
     ZeroShot,
 )
-from study.data.benchmarks import bring_in
-from study.data.dataset import DataError, Dataset
-from study.data.shards import ShardReader
+from study.data.benchmarks.importer import bring_in
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.webdataset import ShardReader
 from study.data.sources import labels, open_source
 from study.data.tokens import Tokenizer
 from study.evals import Evaluator
 from study.evals.encode import encoder
-from study.sharding import laid_out, mesh_over
-from study.step import initial_state
+from study.models.sharding import laid_out, mesh_over
+from study.training.step import initial_state
 
 SPLIT = "val_font"
 EVALS = (

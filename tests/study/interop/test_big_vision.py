@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.data.dataset import DataError
+from study.data.formats.dataset import DataError
 from study.interop import big_vision
 from study.interop.embed import FrozenTowers
 from study.interop.files import read

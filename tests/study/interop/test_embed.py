@@ -11,13 +11,13 @@ import pytest
 import sentencepiece
 from PIL import Image
 
-from study.data.dataset import Dataset
 from study.data.embeddings import CachedEmbeddings
+from study.data.formats.dataset import Dataset
+from study.data.formats.webdataset import ShardReader, write_shard
 from study.data.images import decode
-from study.data.shards import ShardReader, write_shard
 from study.data.tokens import Tokenizer
 from study.interop.embed import FrozenTowers
-from sweeps import cli
+from sweeps.cli import app as cli
 from tests.study.gemma import code_base_tokens, write_model
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from study.data.dataset import DataError
+from study.data.formats.dataset import DataError
 from study.interop import big_vision
 from study.interop.embed import FrozenTowers
 from study.interop.files import read

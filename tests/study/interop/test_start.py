@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from study.cell import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
-from study.data.dataset import DataError
+from study.config.cell import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
+from study.config.vocabulary import Vocabulary
+from study.data.formats.dataset import DataError
 from study.interop.files import read
-from study.interop.start import resized, start_from
-from study.towers.two_towers import TwoTowers
-from study.vocabulary import Vocabulary
+from study.models.two_towers import TwoTowers
+from study.training.init_from import resized, start_from
 
 TWO = Model(image=ViT(variant="mu/8", depth=2), text=TextTransformer(depth=2), embed_dim=32)
 

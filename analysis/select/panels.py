@@ -1,0 +1,349 @@
+"""Which cells a figure or a claim is about: chosen by their fields, never by their names.
+
+A panel holds one configuration. Where a study has several that would fit (two budgets, a second
+learning-rate rule), the one with most of the panel's points is taken, the rest is left out and
+named in `Panel.notes`: cells that differ in more than the panel's axes are never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.records.frame import COLUMNS, FIELDS
+from analysis.select import rate_rule as recipes
+from analysis.select.fields import keys, most, values
+
+TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
+
+NEEDED = (
+    *("model.image.kind", "model.text.kind", "loss.kind", "loss.pairs.kind", "loss.pairs.keep"),
+    *("loss.pairs.per_positive", "optimizer.learning_rate", "data.dataset"),
+)
+AXES_BATCH = ("batch_size", "loss.kind")
+AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
+UNMASKED = ("all", -1.0)
+MATCHED = "hard, matched pairs"
+NEAR = 0.05  # totals within it count as the same: the last partial step is not taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Cells that differ in `axes` and the seed only, whatever became of them.
+
+    A learning rate (or another setting of the optimizer) may follow the batch size by a rule.
+    `points` are the combinations of the axes that a whole panel has.
+    """
+
+    cells: pd.DataFrame
+    axes: tuple[str, ...]
+    points: tuple[tuple[Any, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> pd.DataFrame:
+        return self.cells[self.cells["status"] == "done"]
+
+    def missing(self) -> list[str]:
+        """The cells that are not done, then the points without a record for one of the seeds.
+
+        Where the study's plan is known, only planned cells are missed.
+        """
+        undone = self.cells[self.cells["status"] != "done"]
+        named = [
+            f"{name} ({status}{f': {error}' if error else ''})"
+            for name, status, error in keys(undone, ("id", "status", "error"))
+        ]
+        if self.cells.attrs.get("planned"):
+            return named
+        have = set(keys(self.cells, (*self.axes, "seed")))
+        wanted = product(self.points, _levels(self.cells["seed"]))
+        holes = [(point, seed) for point, seed in wanted if (*point, seed) not in have]
+        return named + [f"no record of {_label(point)} seed {seed}" for point, seed in holes]
+
+
+def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
+    """Sigmoid with all pairs and softmax at every batch size, same budget, towers and data.
+
+    Args:
+      image: `model.image.kind`, "cached" for SigLiT or "vit" for both towers from scratch.
+    """
+    cells = _ready(cells)
+    softmax = cells["loss.kind"] == "softmax"
+    sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
+    pool = cells[(cells["model.image.kind"] == image) & (softmax | sigmoid)]
+    fields = _fields(pool)
+    own = [f for f in fields if not f.startswith(("loss.", "optimizer."))]
+    chosen = _most(pool, own, AXES_BATCH)
+    loss = [f for f in fields if f.startswith("loss.")]
+    kinds = [_most(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]
+    chosen = pd.concat(kinds) if kinds else chosen
+    chosen = recipes.one(chosen, [f for f in fields if f.startswith("optimizer.")], AXES_BATCH)
+    # A batch size with sigmoid alone, where others were masked, is the reference of those.
+    masked = cells[cells["loss.pairs.kind"] == "negatives"]["batch_size"]
+    alone = {*masked} - {*chosen[chosen["loss.kind"] == "softmax"]["batch_size"]}
+    wanted = product(_levels(chosen["batch_size"]), ("sigmoid", "softmax"))
+    points = tuple((size, loss) for size, loss in wanted if loss == "sigmoid" or size not in alone)
+    return _panel(chosen, pool, AXES_BATCH, points)
+
+
+def compositions(cells: pd.DataFrame) -> Panel:
+    """Sigmoid cells by the negatives they keep, and the unmasked ones equal in all else.
+
+    The unmasked cells stand at the point `UNMASKED`: keep "all", and the B - 1 negatives per
+    positive that a batch has, written -1.
+    """
+    cells = _ready(cells)
+    sigmoid = cells[cells["loss.kind"] == "sigmoid"]
+    masked = sigmoid[sigmoid["loss.pairs.kind"] == "negatives"]
+    if masked.empty:
+        return Panel(cells=masked, axes=AXES_PAIRS)
+    fields = [f for f in _fields(sigmoid) if f not in ("loss.pairs.kind", *AXES_PAIRS)]
+    chosen = _most(masked, [*fields, "batch_size"], AXES_PAIRS)
+    same = [*(f for f in fields if not f.startswith("loss.pairs.")), "batch_size"]
+    wanted = keys(chosen, same)[0]
+    unmasked = sigmoid[sigmoid["loss.pairs.kind"] == "all"]
+    unmasked = unmasked[[key == wanted for key in keys(unmasked, same)]]
+    unmasked = unmasked.assign(**dict(zip(AXES_PAIRS, UNMASKED, strict=True)))
+    if unmasked.empty:
+        unmasked = unmasked.reindex(columns=chosen.columns).astype(chosen.dtypes.to_dict())
+    points = (UNMASKED, *product(*(_levels(chosen[axis]) for axis in AXES_PAIRS)))
+    return _panel(pd.concat([unmasked, chosen]), masked, AXES_PAIRS, points)
+
+
+def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
+    """Of all cells those that keep hard negatives as `panel` does, but train until they have met
+    as many pairs as its unmasked cells, whatever unit their budget is given in.
+
+    They stand at the same ratios, with `MATCHED` for what is kept; empty where there are none.
+    """
+    cells = _ready(cells)
+    hard = panel.cells[panel.cells["loss.pairs.keep"] == "hard"]
+    unmasked = panel.cells[panel.cells["loss.pairs.keep"] == UNMASKED[0]]
+    wanted = _all_pairs(unmasked).max()
+    own = (cells["loss.pairs.keep"] == "hard") & ~cells["id"].isin(panel.cells["id"])
+    cells = cells[own & ((_all_pairs(cells) / wanted - 1).abs() <= NEAR)]
+    passed = ("budget.", "loss.pairs.per_positive")
+    fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
+    alike = keys(hard, fields)[:1] if len(cells) else []
+    chosen = cells[[key in alike for key in keys(cells, fields)]] if alike else cells[:0]
+    return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
+
+
+def _all_pairs(cells: pd.DataFrame) -> pd.Series:
+    """Pairs that a cell meets in all its steps."""
+    return number(cells, "steps") * number(cells, "pairs_per_step")
+
+
+def title(panel: Panel) -> str:
+    """What all cells of a panel share, for a caption: data, towers, budget, learning rate."""
+    first = panel.cells.iloc[0]
+    image = {"cached": "cached image embeddings", "vit": "image tower from scratch"}
+    text = {
+        "transformer": "transformer text tower",
+        "average": "averaging text tower (a variant: no word order)",
+    }
+    towers = [image.get(str(first["model.image.kind"]), str(first["model.image.kind"]))]
+    towers.append(text.get(str(first["model.text.kind"]), str(first["model.text.kind"])))
+    return "; ".join(
+        [
+            str(first["data.dataset"]),
+            *towers,
+            _budget(panel.cells),
+            recipes.said(panel.cells, _fields(panel.cells)),
+        ]
+    )
+
+
+def _budget(cells: pd.DataFrame) -> str:
+    for unit in ("examples", "pairs", "steps"):
+        found = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
+        if found:
+            return f"{int(found[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
+    return "budget unknown"
+
+
+def _ready(cells: pd.DataFrame) -> pd.DataFrame:
+    """With every column that is asked for, and without cells whose fields are unknown."""
+    if cells.empty:
+        cells = cells.reindex(columns=list(dict.fromkeys([*COLUMNS, *cells])))
+    cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
+    known = cells["loss.kind"].notna() & cells["batch_size"].notna()
+    cells = cells if known.all() else cells[known]
+    wrong = {name: "int64" for name in ("batch_size", "seed") if cells[name].dtype != "int64"}
+    cells = cells.astype(wrong) if wrong else cells
+    if cells["dataset_fingerprint"].notna().all():
+        return cells
+    # A cell that never began does not know its data set's fingerprint: it is that of the others.
+    prints = cells.groupby("data.dataset")["dataset_fingerprint"].transform(
+        lambda column: column.mode().iloc[0] if column.notna().any() else None
+    )
+    return cells.assign(dataset_fingerprint=cells["dataset_fingerprint"].fillna(prints))
+
+
+def _fields(cells: pd.DataFrame) -> list[str]:
+    return [c for c in cells.columns if c.startswith(FIELDS)] + ["dataset_fingerprint"]
+
+
+def _levels(column: pd.Series) -> list[Any]:
+    return sorted(column.dropna().unique().tolist())
+
+
+def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
+    """The cells equal in `fields` that fill most points of the axes with finished cells."""
+    return most(cells, keys(cells, fields), axes) if len(cells) else cells
+
+
+def _panel(
+    chosen: pd.DataFrame,
+    pool: pd.DataFrame,
+    axes: tuple[str, ...],
+    points: tuple[tuple[Any, ...], ...],
+) -> Panel:
+    chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
+    left = pool[~pool["id"].isin(chosen["id"])]
+    notes: tuple[str, ...] = ()
+    if len(left):
+        fields = [f for f in _fields(pool) if f not in axes]
+        other = [f for f in fields if not {*values(left[f])} <= {*values(chosen[f])}]
+        count = f"{len(left)} cell{'s' if len(left) > 1 else ''}"
+        notes = (f"{count} of other configurations left out (other {', '.join(other)})",)
+    chosen.attrs = dict(pool.attrs)
+    return Panel(cells=chosen, axes=axes, points=points, notes=notes)
+
+
+def _label(point: Sequence[Any]) -> str:
+    if point == UNMASKED:
+        return "the unmasked cell,"
+    first, second = point
+    return f"b{first} {second}" if second in ("sigmoid", "softmax") else f"{first} 1:{second:g}"
+
+
+# --- the paper's other figures ------------------------------------------------------------------
+
+CORRUPTIONS = ("image", "text", "alignment")
+
+
+def select(
+    cells: pd.DataFrame,
+    axes: Sequence[str],
+    *,
+    free: Sequence[str] = (),
+    by_loss: tuple[str, ...] = (),
+) -> Panel:
+    """Of these cells those that differ in the axes and the seed only, as many as there are.
+
+    The batch size is one of the fields that they share, unless it is an axis.
+
+    Args:
+      free: fields, or how they begin, that may differ too.
+      by_loss: fields, or how they begin, of which each loss has its own, so that each is chosen
+        apart.
+    """
+    cells = _ready(cells)
+    cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
+    passed = (*axes, *free, *by_loss)
+    fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
+    chosen = _most(cells, fields, axes)
+    if by_loss and len(chosen):
+        own = [f for f in _fields(cells) if f.startswith(by_loss) and f not in axes]
+        chosen = pd.concat([_most(g, own, axes) for _, g in chosen.groupby("loss.kind")])
+    chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
+    chosen.attrs = dict(cells.attrs)
+    left = cells[~cells["id"].isin(chosen["id"])]
+    notes = (f"{len(left)} cells of other configurations left out",) if len(left) else ()
+    return Panel(cells=chosen, axes=tuple(axes), notes=notes)
+
+
+def plain(cells: pd.DataFrame) -> pd.DataFrame:
+    """Without corrupted data, and with towers that all start from random (or cached) values."""
+    cells = _ready(cells)
+    clean = [number(cells, f"data.corrupt.{name}") == 0 for name in CORRUPTIONS]
+    started = cells["model.init"].notna() if "model.init" in cells else False
+    return cells[np.logical_and.reduce(clean) & ~np.asarray(started, dtype=bool)]
+
+
+def multilingual(cells: pd.DataFrame) -> pd.Series:
+    """Which cells are evaluated on retrieval by language (paper Sec. 4.3)."""
+    evals = cells["evals"] if "evals" in cells else pd.Series("", index=cells.index)
+    return evals.astype(object).fillna("").str.contains('"kind": "multilingual"', regex=False)
+
+
+def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
+    """The panels of `batch_sizes` at each budget of examples, all on one data set and towers."""
+    cells = plain(cells)
+    cells = cells[(cells["model.image.kind"] == image) & ~multilingual(cells)]
+    if cells.empty or "budget.examples" not in cells:
+        return {}
+    cells = cells[cells["budget.examples"].notna()]
+    fields = [f for f in _fields(cells) if f.startswith(("model.", "data"))]
+    chosen = _most(cells, fields, ("budget.examples", *AXES_BATCH))
+    return {
+        int(budget): batch_sizes(part, image=image)
+        for budget, part in chosen.groupby("budget.examples")
+    }
+
+
+def longest(cells: pd.DataFrame, found: Mapping[int, Panel], *, image: str) -> Panel:
+    """Of what `by_budget` found the longest with two batch sizes; else what `batch_sizes` takes."""
+    several = [b for b, panel in found.items() if panel.cells["batch_size"].nunique() > 1]
+    if several:
+        return found[max(several)]
+    cells = plain(cells)
+    return batch_sizes(cells[~multilingual(cells)], image=image)
+
+
+def scaled_up(cells: pd.DataFrame) -> pd.Series:
+    """Which cells are of the scaled-up kind: 64 text tokens (paper Sec. 4.6)."""
+    return number(cells, "data.text_length") == 64
+
+
+def most_repeated(panel: Panel) -> Panel:
+    """At each point of the axes the one setting that most seeds have."""
+    if panel.cells.empty:
+        return panel
+    points = pd.Series(keys(panel.cells, panel.axes), index=panel.cells.index)
+    fields = [f for f in _fields(panel.cells) if f not in panel.axes]
+    parts = [_most(panel.cells[points == at], fields, ("seed",)) for at in dict.fromkeys(points)]
+    cells = pd.concat(parts)
+    cells.attrs = dict(panel.cells.attrs)
+    return Panel(cells=cells, axes=panel.axes, notes=panel.notes)
+
+
+def with_fields(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Every column that panels ask for and these, empty where no cell has them."""
+    return _ready(cells.assign(**{name: None for name in names if name not in cells}))
+
+
+def number(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
+    """A numeric field; `otherwise` where a cell does not have it."""
+    found = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
+    return pd.to_numeric(found, errors="coerce").fillna(otherwise)
+
+
+APART = 32  # 262k over 8k, the two batch sizes of the paper's Fig. 3
+
+
+def small_and_large(by_budget: Sequence[set[int]]) -> tuple[int, int] | None:
+    """Two batch sizes to compare over budgets, neither picked by its result.
+
+    Large is the largest that all budgets have; small the one of those nearest to a 32nd of it.
+    None where they do not share two.
+
+    Args:
+      by_budget: the batch sizes that each budget has.
+    """
+    shared = sorted(set.intersection(*by_budget)) if by_budget else []
+    if len(shared) < 2:
+        return None
+    *smaller, large = shared
+
+    def octaves(size: int) -> float:
+        return max(large / size, APART) / min(large / size, APART)
+
+    return min(smaller, key=lambda size: (octaves(size), size)), large

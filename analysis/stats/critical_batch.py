@@ -1,0 +1,112 @@
+"""The critical batch size: where more examples per step stop saving steps (McCandlish 2018).
+
+To reach a target, S steps and E = S * B examples are on a hyperbola,
+`(S / S_min - 1) * (E / E_min - 1) = 1`, which says `E = E_min + S_min * B`: the examples grow from
+E_min with the batch size, and B_crit = E_min / S_min. Steps fall short of linear scaling by 20 %
+(Zhang 2025) where E = 1.2 * E_min, so at B_crit / 5.
+
+Negatives come with the batch in a contrastive loss, so a very small batch may need more examples
+than a larger one. The hyperbola does not know that: it is fitted from the batch size that needs
+fewest examples on, and what is left out is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from analysis.stats.resample import DRAWS, draws, interval
+
+OVERHEAD = 0.2
+SCALES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Critical:
+    """The fit; 95 % bootstrap intervals over seeds, NaN where there are none.
+
+    examples_min, steps_min: E_min and S_min. batch: B_crit. at_overhead: the batch size at which
+    the examples are 20 % above E_min.
+    """
+
+    examples_min: float
+    steps_min: float
+    batch: float
+    low: float
+    high: float
+    identified: bool
+    left_out: tuple[int, ...]
+    smallest: int
+    largest: int
+
+    @property
+    def at_overhead(self) -> tuple[float, float, float]:
+        """Estimate, low and high of the batch size with 20 % overhead."""
+        return OVERHEAD * self.batch, OVERHEAD * self.low, OVERHEAD * self.high
+
+    def examples(self, sizes: np.ndarray) -> np.ndarray:
+        """Examples to the target at these batch sizes."""
+        return self.examples_min + self.steps_min * np.asarray(sizes, float)
+
+
+def critical_batch(
+    examples: Mapping[int, Sequence[float]], *, number: int = DRAWS
+) -> Critical | None:
+    """Fits the hyperbola to the logarithm of the examples to a target.
+
+    Args:
+      examples: by batch size, of every cell that reached it, one per seed. Batch sizes of which
+        a cell did not are to be left out by the caller: their mean would be too small.
+
+    Returns: None with fewer than three batch sizes.
+    """
+    data = draws({b: list(np.log(v)) for b, v in examples.items() if len(v)}, number=number)
+    if len(data.levels_K) < 3:
+        return None
+    first = int(data.mean_K.argmin())
+    sizes_K, mean_K = data.levels_K[first:], data.mean_K[first:]
+    if len(sizes_K) < 3:
+        return None
+    weight_K = data.count_K[first:].astype(float)
+    scale_G = np.geomspace(sizes_K[0] / 64, sizes_K[-1] * 64, SCALES)
+    start = _search(mean_K[None], weight_K, sizes_K, scale_G)[0]
+
+    def residuals(theta: np.ndarray) -> np.ndarray:
+        fit_K = theta[0] + np.log1p(sizes_K * np.exp(-theta[1]))
+        return np.sqrt(weight_K) * (mean_K - fit_K)
+
+    level = float(np.average(mean_K - np.log1p(sizes_K / start), weights=weight_K))
+    bounds = ([-np.inf, np.log(scale_G[0])], [np.inf, np.log(scale_G[-1])])
+    inside = np.clip(np.log(start), bounds[0][1] + 1e-6, bounds[1][1] - 1e-6)
+    theta = least_squares(residuals, [level, inside], bounds=bounds).x
+    low, high = float("nan"), float("nan")
+    if data.drawn_RxK is not None:
+        low, high = interval(_search(data.drawn_RxK[:, first:], weight_K, sizes_K, scale_G))
+    e_min, batch = float(np.exp(theta[0])), float(np.exp(theta[1]))
+    return Critical(
+        examples_min=e_min,
+        steps_min=e_min / batch,
+        batch=batch,
+        low=low,
+        high=high,
+        identified=bool(sizes_K[0] <= low and high <= sizes_K[-1]),
+        left_out=tuple(int(size) for size in data.levels_K[:first]),
+        smallest=int(sizes_K[0]),
+        largest=int(sizes_K[-1]),
+    )
+
+
+def _search(
+    y_RxK: np.ndarray, weight_K: np.ndarray, sizes_K: np.ndarray, scale_G: np.ndarray
+) -> np.ndarray:
+    """B_crit by least squares over candidates, with E_min in closed form; one for each row."""
+    w_K = weight_K / weight_K.sum()
+    phi_GxK = np.log1p(sizes_K / scale_G[:, None])
+    mean_G = phi_GxK @ w_K
+    spread_G = (phi_GxK - mean_G[:, None]) ** 2 @ w_K
+    centred_RxK = y_RxK - (y_RxK @ w_K)[:, None]
+    squares_RxG = spread_G - 2 * (centred_RxK * w_K) @ (phi_GxK - mean_G[:, None]).T
+    return scale_G[squares_RxG.argmin(axis=1)]

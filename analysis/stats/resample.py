@@ -1,0 +1,91 @@
+"""Other values that the means of a panel might have had: over seeds, and over evaluated examples.
+
+Seeds: as for the intervals elsewhere, all groups have one variance, pooled over them; a draw
+takes a variance from its distribution given that estimate, so few seeds make wide intervals.
+Examples: all cells were evaluated on the same examples, so one resample serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.stats.intervals import pooled_means
+
+DRAWS = 1000
+LEVEL = (0.025, 0.975)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Means by level and their draws.
+
+    levels_K: batch sizes, rising. mean_K, count_K: mean and seeds of each. drawn_RxK: None where
+    no level has two seeds.
+    """
+
+    levels_K: np.ndarray
+    mean_K: np.ndarray
+    count_K: np.ndarray
+    sd: float
+    dof: int
+    drawn_RxK: np.ndarray | None
+
+
+def draws(
+    values: Mapping[int, Sequence[float]],
+    *,
+    items: Mapping[int, np.ndarray] | None = None,
+    seed: int = 0,
+    number: int = DRAWS,
+) -> Draws:
+    """Draws of the mean of every level.
+
+    Args:
+      values: by level, one per seed.
+      items: by level, the share of its cells that got each evaluated example right, `N`, in
+        percent; the same examples for every level. None leaves the test set as it is.
+    """
+    pooled = pooled_means(values)
+    levels = sorted(pooled.means)
+    mean_K = np.array([pooled.means[level] for level in levels])
+    count_K = np.array([pooled.counts[level] for level in levels])
+    sd = float(np.sqrt(pooled.variance)) if pooled.dof else float("nan")
+    found = Draws(
+        levels_K=np.array(levels, dtype=float),
+        mean_K=mean_K,
+        count_K=count_K,
+        sd=sd,
+        dof=pooled.dof,
+        drawn_RxK=None,
+    )
+    if not pooled.dof:
+        return found
+    rng = np.random.default_rng(seed)
+    drawn = mean_K + seed_noise(rng, sd, pooled.dof, count_K, number)
+    if items is not None and set(items) >= set(levels):
+        drawn = drawn + item_noise(rng, np.stack([items[level] for level in levels]), number)
+    return Draws(**{**vars(found), "drawn_RxK": drawn})
+
+
+def seed_noise(
+    rng: np.random.Generator, sd: float, dof: int, count_K: np.ndarray, number: int
+) -> np.ndarray:
+    """How far means over seeds may be off, `R x K`."""
+    spread_Rx1 = sd * np.sqrt(dof / rng.chisquare(dof, (number, 1)))
+    return spread_Rx1 * rng.standard_normal((number, len(count_K))) / np.sqrt(count_K)
+
+
+def item_noise(rng: np.random.Generator, share_KxN: np.ndarray, number: int) -> np.ndarray:
+    """How far means may be off because other examples might have been evaluated, `R x K`."""
+    n = share_KxN.shape[1]
+    weight_RxN = rng.multinomial(n, np.full(n, 1 / n), size=number)
+    return (weight_RxN @ share_KxN.T) / n - share_KxN.mean(axis=1)
+
+
+def interval(values_R: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of draws, of which some may be infinite."""
+    low, high = np.quantile(values_R, LEVEL, method="inverted_cdf")
+    return float(low), float(high)

@@ -1,0 +1,271 @@
+"""The saturation batch size: beyond it, no batch size has more than a tolerance to gain.
+
+Not the best batch: the best of several noisy means is one of many that are as good. Two forms
+are fitted, because the answer should not hang on one of them:
+
+- power: `y = a - c * (1 + B / B0) ** -g`
+- logarithm: `y = a - c * log(1 + B0 / B)`
+
+Both rise to `a`; the saturation batch is where the fit is the tolerance below it. Quality may
+fall again where a fixed budget leaves too few steps: batches beyond the best one that are more
+than the tolerance below it are left out of the fit, in every draw anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from analysis.stats.resample import Draws, interval, seed_noise
+
+TOLERANCE = 0.5  # points
+SCALES, EXPONENTS = 48, 12  # how finely the shape is searched
+POLISH = 4  # Gauss-Newton steps from there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A family of curves `a - c * shape(B)`; `shape` falls to zero and has parameters of its own.
+
+    shapes: gives the candidates' parameters `G x P`. saturated: the batch size at which
+      `c * shape` is the tolerance, given c and the parameters.
+    """
+
+    shapes: Callable[[np.ndarray], np.ndarray]
+    shape: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    saturated: Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+    formula: str
+
+
+def _scales(sizes_K: np.ndarray) -> np.ndarray:
+    return np.geomspace(sizes_K[0] / 8, sizes_K[-1] * 8, SCALES)
+
+
+def _power_shapes(sizes_K: np.ndarray) -> np.ndarray:
+    both = np.meshgrid(_scales(sizes_K), np.geomspace(0.15, 4.0, EXPONENTS), indexing="ij")
+    return np.stack([part.ravel() for part in both], axis=1)
+
+
+def _power_batch(c: np.ndarray, shape: np.ndarray, tolerance: float) -> np.ndarray:
+    with np.errstate(over="ignore", divide="ignore"):
+        ratio = np.maximum(c, tolerance) / tolerance
+        return shape[..., 0] * (ratio ** (1 / shape[..., 1]) - 1)
+
+
+def _log_batch(c: np.ndarray, shape: np.ndarray, tolerance: float) -> np.ndarray:
+    with np.errstate(over="ignore", divide="ignore"):
+        return shape[..., 0] / np.expm1(tolerance / np.maximum(c, 1e-12))
+
+
+FORMS: Mapping[str, Form] = {
+    "power": Form(
+        shapes=_power_shapes,
+        shape=lambda b, p: (1 + b / p[..., :1]) ** -p[..., 1:2],
+        saturated=_power_batch,
+        formula="a - c (1 + B/B0)^-g",
+    ),
+    "logarithm": Form(
+        shapes=lambda sizes_K: _scales(sizes_K)[:, None],
+        shape=lambda b, p: np.log1p(p[..., :1] / b),
+        saturated=_log_batch,
+        formula="a - c log(1 + B0/B)",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saturation:
+    """One form's fit.
+
+    batch: examples per step; zero where even the smallest batch has nothing more to gain.
+    low, high: 95 % bootstrap interval, NaN without a second seed and with too few points.
+    identified: whether the interval lies inside the grid.
+    left_out: batch sizes beyond the best one that fall off.
+    misfit: Akaike's criterion, smaller is better; only compared between forms.
+    """
+
+    form: str
+    tolerance: float
+    batch: float
+    low: float
+    high: float
+    identified: bool
+    left_out: tuple[int, ...]
+    misfit: float
+    a: float
+    c: float
+    shape: tuple[float, ...]
+    smallest: int
+    largest: int
+
+    def curve(self, sizes: np.ndarray) -> np.ndarray:
+        """The fit at these batch sizes."""
+        found = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))[0]
+        return self.a - self.c * found
+
+    def __str__(self) -> str:
+        said = _said(self.batch, self.smallest, self.largest)
+        if np.isnan(self.low):
+            return f"{said} (no interval: one seed)"
+        ends = [_said(end, self.smallest, self.largest) for end in (self.low, self.high)]
+        known = "" if self.identified else "not identified on this grid: "
+        return f"{known}{said} (95 % {ends[0]} to {ends[1]})"
+
+
+def saturation(data: Draws, form: str, *, tolerance: float = TOLERANCE) -> Saturation | None:
+    """Fits one of `FORMS`; None with fewer than four batch sizes that do not fall off.
+
+    Args:
+      data: quality by batch size, in points.
+      tolerance: the gain that does not count, in points.
+    """
+    family, sizes_K = FORMS[form], data.levels_K
+    if len(sizes_K) < 4:
+        return None
+    shapes_GxP = family.shapes(sizes_K)
+    keep_1xK = _rising(data.mean_K[None], tolerance)
+    kept = int(keep_1xK.sum())
+    if kept < 4:
+        return None
+    start, a, c = _search(data.mean_K[None], keep_1xK * data.count_K, family, sizes_K, shapes_GxP)
+    use = keep_1xK[0]
+    parts = (sizes_K[use], data.mean_K[use], data.count_K[use])
+    a_, c_, shape = _refine(family, shapes_GxP, parts, (a[0], c[0], *shapes_GxP[start[0]]))
+    batch = float(family.saturated(np.array(c_), shape, tolerance))
+    residual_K = parts[1] - (a_ - c_ * family.shape(parts[0], shape[None])[0])
+    squares = float((parts[2] * residual_K**2).sum())
+    parameters = 2 + len(shape)
+    drawn = data.drawn_RxK
+    if drawn is None and kept > parameters:  # one seed: the scatter about the curve
+        spread = float(np.sqrt(squares / (kept - parameters)))
+        noise = seed_noise(np.random.default_rng(0), spread, kept - parameters, data.count_K, 500)
+        drawn = data.mean_K + noise
+    low, high = float("nan"), float("nan")
+    if drawn is not None:
+        weight_RxK = _rising(drawn, tolerance) * data.count_K
+        best, a_R, c_R = _search(drawn, weight_RxK, family, sizes_K, shapes_GxP)
+        fitted = (a_R, c_R, shapes_GxP[best])
+        _, c_R, shape_RxP = _polish(drawn, weight_RxK, family, sizes_K, shapes_GxP, fitted)
+        low, high = interval(family.saturated(c_R, shape_RxP, tolerance))
+    variance = data.sd**2 if data.dof and data.sd > 0 else max(squares / kept, 1e-12)
+    return Saturation(
+        form=form,
+        tolerance=tolerance,
+        batch=batch,
+        low=low,
+        high=high,
+        identified=bool(sizes_K[0] <= low and high <= sizes_K[-1]),
+        left_out=tuple(int(size) for size in sizes_K[~use]),
+        misfit=squares / variance + 2 * parameters,
+        a=a_,
+        c=c_,
+        shape=tuple(float(value) for value in shape),
+        smallest=int(sizes_K[0]),
+        largest=int(sizes_K[-1]),
+    )
+
+
+def _rising(y_RxK: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which sizes a fit uses: all up to the best, and those beyond it that hold its level."""
+    best_Rx1 = y_RxK.argmax(axis=1)[:, None]
+    beyond = np.arange(y_RxK.shape[1])[None] > best_Rx1
+    return ~(beyond & (y_RxK < y_RxK.max(axis=1, keepdims=True) - tolerance))
+
+
+def _search(
+    y_RxK: np.ndarray,
+    w_RxK: np.ndarray,
+    family: Form,
+    sizes_K: np.ndarray,
+    shapes_GxP: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best of the candidate shapes by weighted least squares, with a and c >= 0 in closed form.
+
+    Returns: its index, a and c, each `R`.
+    """
+    phi_GxK = family.shape(sizes_K[None], shapes_GxP)
+    total_Rx1 = w_RxK.sum(axis=1, keepdims=True)
+    mean_RxG = w_RxK @ phi_GxK.T / total_Rx1
+    level_Rx1 = (w_RxK * y_RxK).sum(axis=1, keepdims=True) / total_Rx1
+    spread_RxG = w_RxK @ (phi_GxK**2).T - total_Rx1 * mean_RxG**2
+    cross_RxG = (w_RxK * (y_RxK - level_Rx1)) @ phi_GxK.T
+    c_RxG = np.maximum(-cross_RxG / np.maximum(spread_RxG, 1e-300), 0.0)
+    gain_RxG = -2 * c_RxG * cross_RxG - c_RxG**2 * spread_RxG  # what c takes off the squares
+    best = gain_RxG.argmax(axis=1)
+    row = np.arange(len(best))
+    c_R = c_RxG[row, best]
+    return best, level_Rx1[:, 0] + c_R * mean_RxG[row, best], c_R
+
+
+def _polish(
+    y_RxK: np.ndarray,
+    w_RxK: np.ndarray,
+    family: Form,
+    sizes_K: np.ndarray,
+    shapes_GxP: np.ndarray,
+    fitted: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gauss-Newton steps from the best candidates, all draws at once, where they lower the squares.
+
+    Without them precise data would be held to the candidates, which are some percent apart.
+    """
+    a_R, c_R, shape_RxP = fitted
+    lowest, highest = shapes_GxP.min(axis=0), shapes_GxP.max(axis=0)
+    step = 1e-4  # of a logarithm, for derivatives
+
+    def squares(a_R: np.ndarray, c_R: np.ndarray, shape_RxP: np.ndarray) -> np.ndarray:
+        fit_RxK = a_R[:, None] - c_R[:, None] * family.shape(sizes_K, shape_RxP)
+        return (w_RxK * (y_RxK - fit_RxK) ** 2).sum(axis=1)
+
+    for _ in range(POLISH):
+        phi_RxK = family.shape(sizes_K, shape_RxP)
+        columns = [np.ones_like(phi_RxK), -phi_RxK]
+        for nudge in np.eye(shape_RxP.shape[1]) * step:
+            up, down = (family.shape(sizes_K, shape_RxP * np.exp(sign * nudge)) for sign in (1, -1))
+            columns.append(-c_R[:, None] * (up - down) / (2 * step))
+        jacobian_RxKxQ = np.stack(columns, axis=2)
+        weighted_RxQxK = (jacobian_RxKxQ * w_RxK[:, :, None]).transpose(0, 2, 1)
+        normal_RxQxQ = weighted_RxQxK @ jacobian_RxKxQ
+        ridge_RxQ = 1e-9 * np.einsum("rqq->rq", normal_RxQxQ) + 1e-12
+        normal_RxQxQ = normal_RxQxQ + ridge_RxQ[:, :, None] * np.eye(ridge_RxQ.shape[1])
+        residual_RxK = y_RxK - a_R[:, None] + c_R[:, None] * phi_RxK
+        move_RxQ = np.linalg.solve(normal_RxQxQ, weighted_RxQxK @ residual_RxK[:, :, None])[..., 0]
+        new_a, new_c = a_R + move_RxQ[:, 0], np.maximum(c_R + move_RxQ[:, 1], 0.0)
+        new_shape = shape_RxP * np.exp(np.clip(move_RxQ[:, 2:], -0.5, 0.5))
+        new_shape = np.clip(new_shape, lowest, highest)
+        better = squares(new_a, new_c, new_shape) < squares(a_R, c_R, shape_RxP)
+        a_R, c_R = np.where(better, new_a, a_R), np.where(better, new_c, c_R)
+        shape_RxP = np.where(better[:, None], new_shape, shape_RxP)
+    return a_R, c_R, shape_RxP
+
+
+def _refine(
+    family: Form,
+    shapes_GxP: np.ndarray,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    start: tuple[float, ...],
+) -> tuple[float, float, np.ndarray]:
+    """From the best candidate down to the least squares, within the range of the search."""
+    sizes_K, y_K, weight_K = parts
+    lowest, highest = np.log(shapes_GxP.min(axis=0)), np.log(shapes_GxP.max(axis=0))
+
+    def residuals(theta: np.ndarray) -> np.ndarray:
+        shape = family.shape(sizes_K, np.exp(theta[2:])[None])[0]
+        return np.sqrt(weight_K) * (y_K - theta[0] + theta[1] * shape)
+
+    theta = np.array([start[0], start[1], *np.clip(np.log(start[2:]), lowest, highest)])
+    bounds = (np.array([-np.inf, 0.0, *lowest]), np.array([np.inf, np.inf, *highest]))
+    # Strictly inside, as the solver asks; what lies on the bound comes back to it.
+    inside = np.clip(theta, bounds[0] + 1e-9, bounds[1] - 1e-9)
+    found = least_squares(residuals, inside, bounds=bounds, x_scale="jac")
+    better = found.x if found.cost <= 0.5 * (residuals(theta) ** 2).sum() else theta
+    return float(better[0]), float(better[1]), np.exp(better[2:])
+
+
+def _said(batch: float, smallest: int, largest: int) -> str:
+    if batch < smallest:
+        return f"below {smallest:,}"
+    return f"beyond {largest:,}" if batch > largest else f"{batch:,.0f}"

@@ -1,0 +1,398 @@
+"""The one table of hardware: chips, and the machines that a cell can ask for by name.
+
+    slice_of("v4-32")     16 v4 chips as 2x2x4 on 4 hosts
+    slice_of("v6e-16x2")  two slices of 16 v6e chips, joined by the data-centre network
+    slice_of("gpu:h100")  one GPU; "gpu:h100x8" is a host of eight
+    slice_of("cpu")       this machine; "cpux2" is two hosts of a cluster
+
+Names are Cloud TPU's, which count TensorCores where a chip has two (v4, v5p, 7x): v4-32 is 16
+chips. Ray and libtpu name the same things in other ways; all of those ways are properties here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from study.config.host import cores, total_memory
+
+GB, GIB, TERA = 10**9, 2**30, 10**12
+
+
+class HardwareError(ValueError):
+    """One line: there is no such machine, with the nearest and all that there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """What one chip can do, as its maker says.
+
+    Attributes:
+      name: how the names of its slices begin.
+      device_kinds: what JAX calls its devices.
+      devices: JAX devices per chip. The two cores of a v4 or v5p chip run as one.
+      cores: what the Cloud counts in a name, per chip.
+      hbm_bytes: memory per chip.
+      usable_bytes: of it, what a program may use on each device.
+      peak_flops: bfloat16 FLOP/s per chip.
+      hbm_rate: bytes/s between chip and memory.
+      link_rate: bytes/s of one link to a neighbour, one way.
+      links: to neighbours: 6 in a 3D torus, 4 in a 2D one.
+      network_rate: bytes/s per chip, one way, between slices or hosts.
+      ray: Ray's generation; "" for what Ray takes by GPU or CPU.
+      libtpu: how libtpu begins its topologies; "" where it does not compile.
+      config: libtpu's chip config.
+    """
+
+    name: str
+    kind: Literal["tpu", "gpu", "cpu"] = "tpu"
+    device_kinds: tuple[str, ...]
+    devices: int = 1
+    cores: int = 1
+    hbm_bytes: int
+    usable_bytes: int
+    peak_flops: float
+    hbm_rate: float
+    link_rate: float
+    links: int
+    network_rate: float
+    ray: str = ""
+    libtpu: str = ""
+    config: str = "default"
+
+
+# Peak FLOP/s, memory and its rate, and interconnect: the tables "Key specifications" of
+# docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. They give the interconnect per chip and
+# both ways: 600, 400, 1200, 800 and 1200 GB/s over 6, 4, 6, 4 and 6 links (v4: 6 links of 50 GB/s
+# in arXiv 2304.01433, Table 4). Network: "DCN bandwidth per chip" there; v5e from its pod's
+# 6.4 Tb/s over 256 chips; v4's is not published and taken as v5e's. `usable_bytes` is what the
+# compiler of libtpu 0.0.42.1 says is available when a program is too large.
+V4 = Chip(
+    name="v4",
+    device_kinds=("TPU v4",),
+    cores=2,
+    hbm_bytes=32 * GIB,
+    usable_bytes=int(30.75 * GIB),
+    peak_flops=275 * TERA,
+    hbm_rate=1200 * GB,
+    link_rate=50 * GB,
+    links=6,
+    network_rate=25 * GB / 8,
+    ray="v4",
+    libtpu="v4",
+    config="megacore",
+)
+V5E = Chip(
+    name="v5e",
+    device_kinds=("TPU v5 lite", "TPU v5e"),
+    hbm_bytes=16 * GIB,
+    usable_bytes=int(15.75 * GIB),
+    peak_flops=197 * TERA,
+    hbm_rate=819 * GB,
+    link_rate=50 * GB,
+    links=4,
+    network_rate=25 * GB / 8,
+    ray="v5litepod",
+    libtpu="v5e",
+)
+V5P = Chip(
+    name="v5p",
+    device_kinds=("TPU v5", "TPU v5p"),
+    cores=2,
+    hbm_bytes=95 * GIB,
+    usable_bytes=int(95.74 * GIB),  # a little more than the documents' 95
+    peak_flops=459 * TERA,
+    hbm_rate=2765 * GB,
+    link_rate=100 * GB,
+    links=6,
+    network_rate=50 * GB / 8,
+    ray="v5p",
+    libtpu="v5",
+    config="megacore",
+)
+V6E = Chip(
+    name="v6e",
+    device_kinds=("TPU v6 lite", "TPU v6e"),
+    hbm_bytes=32 * GIB,
+    usable_bytes=int(31.25 * GIB),
+    peak_flops=918 * TERA,
+    hbm_rate=1638 * GB,
+    link_rate=100 * GB,
+    links=4,
+    network_rate=100 * GB / 8,
+    ray="v6e",
+    libtpu="v6e",
+)
+V7X = Chip(
+    name="7x",
+    device_kinds=("TPU7x", "TPU v7x"),
+    devices=2,  # its two halves are two devices with half of the memory each
+    cores=2,
+    hbm_bytes=192 * GIB,
+    usable_bytes=int(94.75 * GIB),
+    peak_flops=2307 * TERA,
+    hbm_rate=7380 * GB,
+    link_rate=100 * GB,
+    links=6,
+    network_rate=100 * GB / 8,
+    ray="v7x",
+    libtpu="tpu7x",
+)
+# NVIDIA's data sheets, SXM boards, without sparsity: NVLink 900 GB/s both ways; one 400 Gb/s NIC
+# per GPU as in DGX. Memory as nvidia-smi says; JAX takes 75 % of it unless told otherwise.
+H100 = Chip(
+    name="gpu:h100",
+    kind="gpu",
+    device_kinds=("NVIDIA H100 80GB HBM3",),
+    hbm_bytes=81559 * 2**20,
+    usable_bytes=int(0.75 * 81559 * 2**20),
+    peak_flops=989 * TERA,
+    hbm_rate=3350 * GB,
+    link_rate=450 * GB,
+    links=1,
+    network_rate=50 * GB,
+)
+H200 = Chip(
+    name="gpu:h200",
+    kind="gpu",
+    device_kinds=("NVIDIA H200",),
+    hbm_bytes=143771 * 2**20,
+    usable_bytes=int(0.75 * 143771 * 2**20),
+    peak_flops=989 * TERA,
+    hbm_rate=4800 * GB,
+    link_rate=450 * GB,
+    links=1,
+    network_rate=50 * GB,
+)
+
+
+@functools.cache
+def this_cpu() -> Chip:
+    """This machine as one chip, by formula: two 8-wide float32 multiply-adds per core and cycle
+    at 2.5 GHz, 20 GB/s of memory traffic per core, half of the memory for a step."""
+    memory = total_memory()
+    return Chip(
+        name="cpu",
+        kind="cpu",
+        device_kinds=("cpu",),
+        hbm_bytes=memory,
+        usable_bytes=memory // 2,
+        peak_flops=32 * 2.5 * GB * cores(),
+        hbm_rate=20.0 * GB * cores(),
+        link_rate=10 * GB,
+        links=1,
+        network_rate=GB,
+    )
+
+
+CHIPS = (V4, V5E, V5P, V6E, V7X, H100, H200)
+
+# Topologies by the number in the name: the Cloud's single slices, as far as Ray 2.60 takes them
+# (it stops before v4-4096).
+_CUBES = {
+    **{8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8"},
+    **{512: "4x8x8", 1024: "8x8x8", 2048: "8x8x16"},
+}
+_SQUARES = {
+    **{1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16"},
+    **{256: "16x16"},
+}
+TOPOLOGIES: dict[str, dict[int, str]] = {
+    "v4": _CUBES,
+    "v5e": _SQUARES,
+    "v5p": {**_CUBES, 4096: "8x16x16", 8192: "16x16x16", 12288: "16x16x24"},
+    "v6e": _SQUARES,
+    "7x": {**_CUBES, 4096: "8x16x16"},
+}
+# Other names for the same generation: the Cloud's own, and Ray's.
+_ALIASES = {"v5litepod": "v5e", "v7x": "7x", "tpu7x": "7x"}
+_CLOUD = {"v5e": "v5litepod", "7x": "tpu7x"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A machine of one kind of chip: `slices` equal slices, or GPUs, or hosts of CPUs.
+
+    Attributes:
+      pod: the name without the number of slices ("v4-32").
+      topology: chips along each axis of one slice; "" where there is none.
+      slices: how many, joined by the network between them.
+      chips_per_slice: so many.
+    """
+
+    pod: str
+    chip: Chip
+    topology: str = ""
+    slices: int = 1
+    chips_per_slice: int
+
+    @property
+    def name(self) -> str:
+        """As in `Execution.slice`."""
+        return self.pod if self.slices == 1 else f"{self.pod}x{self.slices}"
+
+    @property
+    def chips(self) -> int:
+        return self.chips_per_slice * self.slices
+
+    @property
+    def devices(self) -> int:
+        """JAX devices of all slices."""
+        return self.chips * self.chip.devices
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Chips along each axis of one slice."""
+        return tuple(int(side) for side in self.topology.split("x")) if self.topology else ()
+
+    @property
+    def chips_per_host(self) -> int:
+        """4, but up to 8 where a v5e, a v6e or GPUs are on one host."""
+        few = len(self.shape) != 3 and self.chips_per_slice <= 8
+        return self.chips_per_slice if few else (8 if self.chip.kind == "gpu" else 4)
+
+    @property
+    def hosts_per_slice(self) -> int:
+        return -(-self.chips_per_slice // self.chips_per_host)
+
+    @property
+    def hosts(self) -> int:
+        return self.hosts_per_slice * self.slices
+
+    @property
+    def wrap(self) -> tuple[bool, ...]:
+        """Whether each axis closes to a ring: all do from 4 x 4 x 4 chips; in two dimensions
+        those of 16."""
+        if len(self.shape) == 3:
+            return (min(self.shape) >= 4,) * 3
+        return tuple(side == 16 for side in self.shape)
+
+    @property
+    def cloud_type(self) -> str:
+        """Of one slice, as Cloud TPU calls it ("v5litepod-16")."""
+        return self._named(_CLOUD.get(self.chip.name, self.chip.name))
+
+    @property
+    def pod_type(self) -> str:
+        """Of one slice, as Ray labels its nodes ("v5litepod-16", "v7x-8")."""
+        return self._named(self.chip.ray)
+
+    @property
+    def accelerator_type(self) -> str:
+        """As Ray's `ScalingConfig` wants it ("TPU-V4", "H100"); "" for a CPU."""
+        if self.chip.kind == "tpu":
+            return f"TPU-{self.chip.ray.upper()}"
+        return self.chip.name.partition(":")[2].upper()
+
+    @property
+    def libtpu_topology(self) -> str:
+        """Of one slice, as libtpu calls it ("v4:2x2x4").
+
+        Raises HardwareError where libtpu compiles nothing.
+        """
+        if not self.chip.libtpu:
+            raise HardwareError(f"{self.name} is no TPU: nothing is compiled for it ahead of time")
+        return f"{self.chip.libtpu}:{self.topology}"
+
+    @property
+    def libtpu_options(self) -> dict[str, Any]:
+        """Keyword arguments of `get_topology_desc` beside the topology."""
+        high = {1: 1, 8: 4}.get(self.chips_per_host, 2)
+        options: dict[str, Any] = {
+            "chips_per_host_bounds": (1 if self.chips_per_host == 1 else 2, high, 1)
+        }
+        if self.chip.config != "default":
+            options["chip_config_name"] = self.chip.config
+        if any(self.wrap):
+            options["wrap"] = (*self.wrap, False)[:3]
+        return options if self.slices == 1 else options | {"num_slices": self.slices}
+
+    def _named(self, generation: str) -> str:
+        return f"{generation}-{self.pod.rpartition('-')[2]}" if self.topology else self.pod
+
+
+def slice_of(name: str) -> Slice:
+    """The machine with this name; the Cloud's and Ray's spellings will do.
+
+    Raises:
+      HardwareError: there is none.
+    """
+    if found := re.fullmatch(r"cpu(?:x([1-9]\d*))?", name):
+        return Slice(pod="cpu", chip=this_cpu(), slices=int(found[1] or 1), chips_per_slice=1)
+    if found := re.fullmatch(r"(gpu:\w+?)(?:x([1-9]\d*))?", name):
+        chip = next((c for c in CHIPS if c.name == found[1]), None)
+        if chip is not None:
+            return Slice(pod=name, chip=chip, chips_per_slice=int(found[2] or 1))
+    if found := re.fullmatch(r"(\w+)-(\d+)(?:x([1-9]\d*))?", name):
+        generation, count = _ALIASES.get(found[1], found[1]), int(found[2])
+        if topology := TOPOLOGIES.get(generation, {}).get(count):
+            return _tpu(generation, count, topology, int(found[3] or 1))
+    near = ", ".join(_nearest(name))
+    raise HardwareError(f"no slice {name!r}; {near and f'nearest: {near}; '}known: {_all()}")
+
+
+def known(name: str) -> str:
+    """`name`, which `slice_of` knows.
+
+    Raises:
+      HardwareError: it does not.
+    """
+    slice_of(name)
+    return name
+
+
+def names() -> list[str]:
+    """All single slices, smallest first within each generation, then GPUs and the CPU."""
+    tpus = [f"{generation}-{n}" for generation, sizes in TOPOLOGIES.items() for n in sizes]
+    return [*tpus, *(c.name for c in CHIPS if c.kind == "gpu"), "cpu"]
+
+
+def slices_of(generation: str) -> list[Slice]:
+    """The single slices of a generation, smallest first.
+
+    Raises:
+      HardwareError: there is no such generation.
+    """
+    generation = _ALIASES.get(generation, generation)
+    if generation not in TOPOLOGIES:
+        raise HardwareError(f"no generation {generation!r}; known: {', '.join(TOPOLOGIES)}")
+    return [_tpu(generation, n, t, 1) for n, t in TOPOLOGIES[generation].items()]
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip of a JAX device, by its `device_kind`; None if it is not in the table."""
+    if device_kind == "cpu":
+        return this_cpu()
+    return next((chip for chip in CHIPS if device_kind in chip.device_kinds), None)
+
+
+def _tpu(generation: str, count: int, topology: str, slices: int) -> Slice:
+    chip = next(c for c in CHIPS if c.name == generation)
+    chips = math.prod(int(side) for side in topology.split("x"))
+    return Slice(
+        pod=f"{generation}-{count}",
+        chip=chip,
+        topology=topology,
+        slices=slices,
+        chips_per_slice=chips,
+    )
+
+
+def _nearest(name: str) -> list[str]:
+    """Of the same generation those of about the size, else by spelling."""
+    if found := re.match(r"(\w+)-(\d+)", name):
+        generation, count = _ALIASES.get(found[1], found[1]), max(1, int(found[2]))
+        if sizes := TOPOLOGIES.get(generation):
+            return [f"{generation}-{n}" for n in sorted(sizes, key=lambda n: abs(n - count))[:2]]
+    return difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+
+
+def _all() -> str:
+    tpus = [f"{g}-{'/'.join(map(str, sizes))}" for g, sizes in TOPOLOGIES.items()]
+    gpus = [chip.name for chip in CHIPS if chip.kind == "gpu"]
+    several = "several slices as in v4-32x2, GPUs as in gpu:h100x8, hosts of CPUs as in cpux2"
+    return f"{', '.join([*tpus, *gpus])}, cpu; {several}"

@@ -1,0 +1,127 @@
+"""What every kind of shard offers: its examples by index, and their pixels."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study.config.cell import Resize
+from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
+from study.data.images import channels_of, decode
+
+
+class DamagedExample(DataError):
+    """One example whose image or text cannot be used, while the file can be read."""
+
+
+class Reader(abc.ABC):
+    """Examples of some shards by index, in the order of the shards.
+
+    `reader[i]` is {"key": str, "image": encoded bytes, "text": str, "json": dict}.
+
+    Raises:
+      DamagedExample: one example that cannot be used, by shard and key.
+      DataError: a shard that cannot be read.
+    """
+
+    paths: tuple[Path, ...]
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def key(self, i: int) -> str:
+        """The name of the example in its shard."""
+
+    @abc.abstractmethod
+    def path(self, i: int) -> Path:
+        """The shard that holds the example."""
+
+    @abc.abstractmethod
+    def image(self, i: int) -> bytes:
+        """The encoded image."""
+
+    @abc.abstractmethod
+    def text(self, i: int) -> str:
+        """The caption."""
+
+    @abc.abstractmethod
+    def json(self, i: int) -> dict[str, Any]:
+        """The metadata; empty where the example has none."""
+
+    def pair(self, i: int) -> tuple[bytes, str]:
+        """Image and text together."""
+        return self.image(i), self.text(i)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        image, text = self.pair(i)
+        return {"key": self.key(i), "image": image, "text": text, "json": self.json(i)}
+
+    def texts(self) -> Iterator[str]:
+        return (self.text(i) for i in range(len(self)))
+
+    def decoded(
+        self, i: int, data: bytes, *, size: int, channels: int, resize: Resize = "bicubic"
+    ) -> np.ndarray:
+        """The pixels of example `i`, encoded in `data`: uint8 size x size x channels."""
+        try:
+            return decode(data, size=size, channels=channels, resize=resize)
+        except Exception as error:  # PIL raises many kinds, SyntaxError among them
+            raise self.damage(i, f"its image does not decode ({error})") from None
+
+    def pixels(
+        self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
+    ) -> np.ndarray:
+        """Decoded images, uint8 N x size x size x channels."""
+        index = [int(i) for i in index_N]
+        out_NxHxWxC = np.empty((len(index), size, size, channels), np.uint8)
+        for row, i in enumerate(index):
+            out_NxHxWxC[row] = self.decoded(
+                i, self.image(i), size=size, channels=channels, resize=resize
+            )
+        return out_NxHxWxC
+
+    def usable(
+        self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
+    ) -> tuple[np.ndarray, dict[int, DamagedExample]]:
+        """As `pixels`, but black where an image cannot be used, and why, by index."""
+        index = [int(i) for i in index_N]
+        out_NxHxWxC = np.zeros((len(index), size, size, channels), np.uint8)
+        errors: dict[int, DamagedExample] = {}
+        for row, i in enumerate(index):
+            try:
+                data = self.image(i)
+                out_NxHxWxC[row] = self.decoded(
+                    i, data, size=size, channels=channels, resize=resize
+                )
+            except DamagedExample as error:
+                errors[i] = error
+        return out_NxHxWxC, errors
+
+    def channels(self) -> int:
+        """1 if the first examples that decode are all grayscale, else 3."""
+        counts = []
+        for i in range(min(16, len(self))):
+            try:
+                counts.append(channels_of(self.image(i)))
+            except Exception:  # damage is met, and counted, where the example is used
+                continue
+        return max(counts, default=3)
+
+    def damage(self, i: int, what: str) -> DamagedExample:
+        """The error that names the shard and key of example `i`."""
+        return DamagedExample(f"{self.path(i)}: {self.key(i)}: {what}; {HOW_TO_MEND}")
+
+
+def checked_length(reader: Reader, dataset: Dataset, split: str) -> None:
+    """Raises DataError unless the reader has as many examples as dataset.json says."""
+    said = dataset.split(split).examples
+    if len(reader) != said:
+        raise DataError(
+            f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
+            f"dataset.json says {said}; {HOW_TO_MEND}"
+        )

@@ -1,0 +1,179 @@
+"""The frozen image tower of the built-in data set: a descriptor and a linear projection.
+
+This is NOT a trained deep tower. It is a hand-made descriptor (histograms of oriented gradients,
+Dalal and Triggs 2005, beside the down-sampled pixels) and a supervised linear projection (Fisher's
+discriminant analysis) in closed form, fitted on the training split only. It needs no SGD, and the
+same data give the same tower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from study.data import embeddings
+from study.data.formats.dataset import DataError, Dataset
+from study.data.formats.examples import examples_of
+from study.data.parallel import Progress, quiet
+from study.data.sources import labels
+
+NAME = "hog-lda-96"
+DIM = 96
+SIZE, CELLS, ORIENTATIONS = 24, 6, 8
+FEATURES = CELLS * CELLS * ORIENTATIONS + (SIZE // 2) ** 2
+FIT_EXAMPLES = 40_000
+RIDGE = 0.01  # of the mean within-class variance, so that no direction is blown up
+_CHUNK = 256  # images whose gradients fit the processor's cache
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HogLda:
+    """HOG (6x6 cells, 8 orientations) and 12x12 pixels, projected to 96 by LDA, unit length.
+
+    mean_F: mean of the training descriptors. projection_FxE: the discriminant directions.
+    """
+
+    mean_F: np.ndarray
+    projection_FxE: np.ndarray
+    fitted_on: int
+    size: int = SIZE
+    channels: int = 1
+
+    @property
+    def dim(self) -> int:
+        return self.projection_FxE.shape[1]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the tower is, for tower.json."""
+        return {
+            "kind": "HOG and pixels, closed-form LDA; not a trained deep tower",
+            "descriptor": f"HOG {CELLS}x{CELLS}x{ORIENTATIONS} + {SIZE // 2}x{SIZE // 2} pixels",
+            "fitted_on_train_examples": self.fitted_on,
+            "sha256": hashlib.sha256(self.projection_FxE.tobytes()).hexdigest(),
+            "ridge": RIDGE,
+        }
+
+    def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
+        """Embeddings, float32 NxE of unit length, of uint8 grayscale images Nx24x24x1."""
+        z_NxE = (describe(images_NxHxWxC) - self.mean_F) @ self.projection_FxE
+        return z_NxE / np.linalg.norm(z_NxE, axis=1, keepdims=True)
+
+
+def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> HogLda:
+    """Fits the projection on at most `examples` images of the training split, evenly spaced.
+
+    Raises:
+      DataError: a shard that cannot be read.
+    """
+    reader = examples_of(dataset, "train")
+    index_N = np.linspace(0, len(reader) - 1, min(examples, len(reader))).astype(np.int64)
+    features, used = [], []
+    for part_N in np.array_split(index_N, len(index_N) // _CHUNK + 1):
+        images_NxHxWxC, errors = reader.usable(part_N, size=SIZE, channels=1)
+        good_N = ~np.isin(part_N, list(errors))
+        features.append(describe(images_NxHxWxC[good_N]))
+        used.append(part_N[good_N])
+    class_N = labels(dataset, "train")[np.concatenate(used)]
+    return fit_features(np.concatenate(features), class_N, dim)
+
+
+def embed(
+    dataset: Dataset,
+    *,
+    dim: int = DIM,
+    workers: int = 2,
+    force: bool = False,
+    progress: Progress = quiet,
+) -> str:
+    """Fits the tower on `train` and embeds every split with it, unless that has been done.
+
+    Returns the name of the embeddings, `hog-lda-<dim>`. For `force` see
+    `study.data.embeddings.embed`.
+
+    Raises:
+      DataError: a damaged shard, no classes, more dimensions than the descriptor has, a disk
+        that is full or read-only, or other embeddings of that name.
+    """
+    if dim > FEATURES:
+        raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
+    name = f"hog-lda-{dim}"
+    if not embeddings.made(dataset, name):
+        progress("fitting the frozen tower", 0, 1)
+        tower = fit(dataset, dim=dim)
+        progress("fitting the frozen tower", 1, 1)
+        embeddings.embed(dataset, tower, name, workers=workers, force=force, progress=progress)
+    return name
+
+
+def fit_features(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
+    """Fisher's discriminant directions: most spread between classes for the spread within."""
+    mean_F = x_NxF.mean(0, dtype=np.float64)
+    x_NxF = (x_NxF - mean_F).astype(np.float32)
+    _, class_N, count_C = np.unique(class_N, return_inverse=True, return_counts=True)
+    order_N = np.argsort(class_N, kind="stable")
+    starts_C = np.concatenate([[0], np.cumsum(count_C)[:-1]])
+    sum_CxF = np.add.reduceat(x_NxF[order_N].astype(np.float64), starts_C)
+    between_FxF = (sum_CxF / count_C[:, None]).T @ sum_CxF
+    within_FxF = (x_NxF.T @ x_NxF).astype(np.float64) - between_FxF
+    size = len(mean_F)
+    ridge = RIDGE * np.trace(within_FxF) / size
+    within_FxF[np.diag_indices(size)] += ridge
+    _, vectors_FxE = scipy.linalg.eigh(
+        between_FxF, within_FxF, subset_by_index=[max(0, size - dim), size - 1]
+    )
+    vectors_FxE = vectors_FxE[:, ::-1]
+    # An eigenvector's sign is the solver's whim: the largest entry is made positive.
+    largest_E = vectors_FxE[np.abs(vectors_FxE).argmax(0), np.arange(vectors_FxE.shape[1])]
+    projection_FxE = (vectors_FxE * np.sign(largest_E) * np.sqrt(len(x_NxF))).astype(np.float32)
+    return HogLda(
+        mean_F=mean_F.astype(np.float32), projection_FxE=projection_FxE, fitted_on=len(x_NxF)
+    )
+
+
+def describe(images_NxHxWxC: np.ndarray) -> np.ndarray:
+    """The descriptor: float32 Nx(6*6*8 + 12*12) of uint8 grayscale images Nx24x24x1."""
+    x_NxHxW = images_NxHxWxC.reshape(-1, SIZE, SIZE)
+    out_NxF = np.empty((len(x_NxHxW), FEATURES), np.float32)
+    for start in range(0, len(x_NxHxW), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        out_NxF[part] = _describe(x_NxHxW[part].astype(np.float32) / np.float32(255))
+    return out_NxF
+
+
+def _describe(x_NxHxW: np.ndarray) -> np.ndarray:
+    n = len(x_NxHxW)
+    dx, dy = np.zeros_like(x_NxHxW), np.zeros_like(x_NxHxW)
+    dx[:, :, 1:-1] = x_NxHxW[:, :, 2:] - x_NxHxW[:, :, :-2]
+    dy[:, 1:-1] = x_NxHxW[:, 2:] - x_NxHxW[:, :-2]
+    # Each gradient votes for all orientations by its positive projection beyond 45 degrees:
+    # a smooth histogram, with neither arctangent nor scatter.
+    votes = []
+    pool_HxC = _pooling()
+    magnitude = np.sqrt(dx * dx + dy * dy)
+    for k in range(ORIENTATIONS):
+        angle = 2 * np.pi * k / ORIENTATIONS
+        vote = np.float32(np.cos(angle)) * dx + np.float32(np.sin(angle)) * dy
+        vote -= np.float32(np.cos(2 * np.pi / ORIENTATIONS)) * magnitude
+        np.maximum(vote, 0, out=vote)
+        votes.append(pool_HxC.T @ vote @ pool_HxC)
+    hog_NxF = np.stack(votes, -1).reshape(n, -1)
+    pixels_NxP = x_NxHxW.reshape(n, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4)).reshape(n, -1)
+    return np.concatenate([_unit(np.sqrt(hog_NxF)), _unit(pixels_NxP)], axis=1)
+
+
+@functools.cache
+def _pooling() -> np.ndarray:
+    """Triangular weights of each pixel in each of the 6 cells along a side: 24x6."""
+    centre_C = (np.arange(CELLS) + 0.5) * SIZE / CELLS - 0.5
+    distance = np.abs(np.arange(SIZE)[:, None] - centre_C[None, :]) * CELLS / SIZE
+    return np.maximum(0, 1 - distance).astype(np.float32)
+
+
+def _unit(x_NxF: np.ndarray) -> np.ndarray:
+    return x_NxF / (np.linalg.norm(x_NxF, axis=1, keepdims=True) + np.float32(1e-3))

@@ -1,0 +1,152 @@
+"""Floating-point operations of one training step, counted from the cell.
+
+Compilers count the body of a loop once, however often it runs, and a step is made of loops: over
+blocks, microbatches, tiles and devices. So operations are counted here by hand: multiplications
+and additions of matrix products, two for each pair of numbers that meet. What is elementwise is
+left out (about 1 % at width 384, less above). All counts are of one step over all devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.config.cell import CachedImage, Cell, Softmax, TextAverage, TextTransformer, ViT
+from study.config.model import Variant
+from study.config.pairs import Groups, Negatives
+
+# Passes over all products by which the threshold of hard or easy negatives is found, beside the
+# one that makes the gradients. They depend on the logits: 2 to 4 and 5 to 8 were counted for
+# random embeddings in batches of 512 and 4,096 with a tenth and a thousandth kept.
+THRESHOLD_PASSES = {"batch": 3, "row": 6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flops:
+    """Operations of one step.
+
+    Attributes:
+      image, text: one forward pass of each tower over the batch; 0 for cached images.
+      towers: both, forward and backward, as far as they are trained.
+      loss: the loss and its gradients as `study.losses` computes them: all pairs of the batch or
+        of its groups are met, also those that a choice of negatives then leaves out.
+      loss_pairs: of it, the pairs that count.
+      recompute: forward passes that are made a second time to save memory.
+    """
+
+    image: int
+    text: int
+    towers: int
+    loss: int
+    loss_pairs: int
+    recompute: int = 0
+
+    @property
+    def model(self) -> int:
+        """What the model needs, however it is run: what "model FLOPs" of an MFU are."""
+        return self.towers + self.loss
+
+    @property
+    def executed(self) -> int:
+        """What the devices do."""
+        return self.model + self.recompute
+
+
+def step_flops(
+    cell: Cell, *, channels: int = 3, microbatched: bool = False, remat: bool = False
+) -> Flops:
+    """Operations of one step of `cell`.
+
+    Arguments:
+      channels: of the images.
+      microbatched, remat: how it is run (`Execution.microbatch`, `Execution.remat`).
+    """
+    model, batch = cell.model, cell.batch_size
+    towers = []
+    if isinstance(model.image, ViT):
+        image = _image(model.image, model.embed_dim, channels)
+        towers.append((image, cell.optimizer.image.frozen))
+    match model.text:
+        case TextTransformer():
+            text = _text(model.text, cell.data.text_length, model.embed_dim)
+        case TextAverage():
+            text = _average(model.text, cell.data.text_length, model.embed_dim)
+    towers.append((text, cell.optimizer.text.frozen))
+    trained = [tower for tower, frozen in towers if not frozen]
+    again = microbatched * sum(t.forward for t in trained) + remat * sum(t.again for t in trained)
+    loss, pairs = _loss(cell)
+    return Flops(
+        image=0 if isinstance(model.image, CachedImage) else batch * image.forward,
+        text=batch * text.forward,
+        towers=batch * (sum(t.forward for t, _ in towers) + sum(t.backward for t in trained)),
+        loss=loss,
+        loss_pairs=pairs,
+        recompute=batch * again,
+    )
+
+
+@dataclass(frozen=True)
+class _Tower:
+    """Operations of one example: forward, backward, and of rematerialised blocks once more.
+
+    Backward costs two products for each of forward's, towards the parameters and towards the
+    input; the first layer of an image tower has an input that needs no gradient.
+    """
+
+    forward: int
+    backward: int
+    again: int = 0
+
+
+def _blocks(v: Variant, length: int) -> tuple[int, int]:
+    """All blocks on one example: forward, and what a backward pass recomputes of it.
+
+    The recomputed part lacks the second layer of the MLP, whose result only leaves the block.
+    """
+    attention = 8 * length * v.width**2 + 4 * length**2 * v.width
+    layer = 2 * length * v.width * v.mlp
+    return v.depth * (attention + 2 * layer), v.depth * (attention + layer)
+
+
+def _image(tower: ViT, embed_dim: int, channels: int) -> _Tower:
+    v, patches = tower.size, tower.grid**2
+    length = patches + (tower.pool == "tok")
+    embedding = 2 * patches * tower.patch**2 * channels * v.width
+    blocks, again = _blocks(v, length)
+    rest = 0
+    if tower.pool == "map":
+        # Keys and values of all positions, the query and the result of one; scores and sums.
+        rest += 4 * length * v.width**2 + 4 * v.width**2 + 4 * length * v.width
+        rest += 4 * v.width * v.mlp
+    if tower.head == "always" or v.width != embed_dim:
+        rest += 2 * v.width * embed_dim
+    return _Tower(embedding + blocks + rest, embedding + 2 * (blocks + rest), again)
+
+
+def _text(tower: TextTransformer, length: int, embed_dim: int) -> _Tower:
+    v = tower.size
+    blocks, again = _blocks(v, length)
+    forward = blocks + 2 * v.width * embed_dim
+    if tower.bottleneck is not None:
+        forward += 2 * length * tower.bottleneck * v.width
+    return _Tower(forward, 2 * forward, again)
+
+
+def _average(tower: TextAverage, length: int, embed_dim: int) -> _Tower:
+    mean = 2 * length * tower.width
+    rest = 8 * tower.width**2 + 2 * tower.width * embed_dim
+    return _Tower(mean + rest, mean + 2 * rest)
+
+
+def _loss(cell: Cell) -> tuple[int, int]:
+    """Operations of the loss with its gradients, as computed and for the pairs that count.
+
+    Sigmoid: each pair's product, and its weight times either side, 6 D. Softmax: the products
+    once more, for the normalisers come first.
+    """
+    batch, pairs, dim = cell.batch_size, cell.pairs, cell.model.embed_dim
+    met = batch * pairs.size if isinstance(pairs, Groups) else batch**2
+    each = (8 if isinstance(cell.loss, Softmax) else 6) * dim
+    computed = met * each
+    if isinstance(pairs, Negatives) and pairs.keep != "random":
+        computed += THRESHOLD_PASSES[pairs.scope] * met * 2 * dim
+    return computed, pairs.count(batch) * each

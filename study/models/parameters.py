@@ -1,0 +1,60 @@
+"""How many parameters a cell trains, counted from the cell: nothing is built."""
+
+from __future__ import annotations
+
+from study.config.cell import CachedImage, Cell, Sigmoid, TextAverage, TextTransformer, ViT
+from study.config.model import Variant
+
+
+def count(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
+    """Parameters of both towers, t and b.
+
+    Arguments:
+      vocabulary: pieces of the tokenizer.
+      channels: of the images.
+    """
+    model = cell.model
+    total = 2 if isinstance(cell.loss, Sigmoid) and cell.loss.b_init is not None else 1
+    match model.image:
+        case ViT():
+            total += _image(model.image, model.embed_dim, channels)
+        case CachedImage():
+            pass
+    match model.text:
+        case TextTransformer():
+            total += _text(model.text, cell.data.text_length, vocabulary, model.embed_dim)
+        case TextAverage():
+            width = model.text.width
+            total += vocabulary * width + _dense(width, 2 * width) + _dense(2 * width, width)
+            total += _dense(width, model.embed_dim)
+    return total
+
+
+def _dense(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _encoder(v: Variant) -> int:
+    mlp = _dense(v.width, v.mlp) + _dense(v.mlp, v.width)
+    return v.depth * (4 * _dense(v.width, v.width) + mlp + 4 * v.width) + 2 * v.width
+
+
+def _image(tower: ViT, embed_dim: int, channels: int) -> int:
+    v, patches = tower.size, tower.grid**2
+    total = _dense(tower.patch**2 * channels, v.width) + _encoder(v)
+    if tower.posemb == "learn":
+        total += patches * v.width
+    if tower.pool == "tok":
+        total += v.width
+    if tower.pool == "map":
+        mlp = _dense(v.width, v.mlp) + _dense(v.mlp, v.width)
+        total += v.width + 4 * _dense(v.width, v.width) + 2 * v.width + mlp
+    if tower.head == "always" or v.width != embed_dim:
+        total += _dense(v.width, embed_dim)
+    return total
+
+
+def _text(tower: TextTransformer, length: int, vocabulary: int, embed_dim: int) -> int:
+    v, narrow = tower.size, tower.bottleneck
+    table = vocabulary * (narrow or v.width) + (narrow or 0) * v.width
+    return table + length * v.width + _encoder(v) + _dense(v.width, embed_dim)

@@ -1,0 +1,68 @@
+"""The text towers: the paper's transformer, and an averaging variant for CPU studies."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from study.config.cell import TextAverage, TextTransformer
+from study.config.vocabulary import Vocabulary
+from study.models.transformer import Dtype, Encoder, Mlp, Rows
+
+
+class TransformerText(nn.Module):
+    """`text_BxL` to `BxE`: bidirectional encoder, last position, linear head.
+
+    The last position sees all others, whatever piece stands there: EOS or what fills short texts.
+    """
+
+    config: TextTransformer
+    vocabulary: int
+    embed_dim: int
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+    rows: Rows = None
+
+    @nn.compact
+    def __call__(self, text_BxL: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        v, narrow = self.config.size, self.config.bottleneck
+        init = nn.initializers.normal(v.width**-0.5)
+        x_BxLxW = nn.Embed(self.vocabulary, narrow or v.width, embedding_init=init)(text_BxL)
+        if narrow is not None:
+            # With this start of the table and lecun_normal here, words begin as large as without.
+            wide = nn.Dense(v.width, use_bias=False, dtype=self.dtype, name="embed_projection")
+            x_BxLxW = wide(x_BxLxW)
+        x_BxLxW += self.param("pos_embedding", init, (1, *x_BxLxW.shape[1:]))
+        encoder = Encoder(
+            v, self.dtype, self.config.dropout, self.remat, self.rows, name="Encoder_0"
+        )
+        x_BxLxW = encoder(x_BxLxW, keys_B)
+        return nn.Dense(self.embed_dim, name="head")(x_BxLxW[:, -1])
+
+
+class AverageText(nn.Module):
+    """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head.
+
+    EOS and what fills short texts are left out of the mean.
+    """
+
+    config: TextAverage
+    vocabulary: Vocabulary
+    embed_dim: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, text_BxL: jax.Array, _keys_B: jax.Array | None = None) -> jax.Array:
+        width = self.config.width
+        init = nn.initializers.normal(width**-0.5)
+        table_VxW = self.param("embedding", init, (self.vocabulary.size, width))
+        is_word_BxL = text_BxL != self.vocabulary.eos
+        if self.vocabulary.pad != self.vocabulary.eos:
+            is_word_BxL &= text_BxL != self.vocabulary.pad
+        mask_BxL = is_word_BxL.astype(table_VxW.dtype)
+        total_BxW = jnp.einsum("bl,blw->bw", mask_BxL, table_VxW[text_BxL])
+        x_BxW = total_BxW / jnp.maximum(mask_BxL.sum(1, keepdims=True), 1)
+        x_BxW = x_BxW * jnp.sqrt(jnp.asarray(width, x_BxW.dtype))
+        x_BxW += Mlp(2 * width, self.dtype)(x_BxW)
+        return nn.Dense(self.embed_dim, name="head")(x_BxW)

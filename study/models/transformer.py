@@ -1,0 +1,126 @@
+"""Pre-LN transformer blocks, scanned over depth, shared by both towers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from study.config.model import Variant
+from study.models.dropout import dropout
+
+Dtype = Any
+# Where the rows of activations lie. Parameters that are cut (FSDP) then come to the rows, layer
+# by layer; left to itself, the compiler might move the rows to them.
+Rows = NamedSharding | None
+
+
+def by_rows(x: jax.Array, rows: Rows) -> jax.Array:
+    return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with gelu between; products in `dtype`."""
+
+    hidden: int
+    dtype: Dtype = jnp.float32
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, keys_B: jax.Array | None = None, site: jax.Array | int = 0
+    ) -> jax.Array:
+        dim = x.shape[-1]
+        init: Any = {
+            "kernel_init": nn.initializers.xavier_uniform(),
+            "bias_init": nn.initializers.normal(1e-6),
+            "dtype": self.dtype,
+        }
+        # Built in this order, so that Dense_0 is the second layer: names seed the initialisation,
+        # and the cells of old records started so.
+        down, up = nn.Dense(dim, **init), nn.Dense(self.hidden, **init)
+        return down(dropout(nn.gelu(up(x)), self.dropout, keys_B, site))
+
+
+class Block(nn.Module):
+    """Self-attention and MLP, each behind a layer norm and beside a float32 residual."""
+
+    hidden: int
+    heads: int
+    dtype: Dtype
+    dropout: float
+    rows: Rows = None
+
+    @nn.compact
+    def __call__(
+        self, x_BxLxW: jax.Array, layer: jax.Array, keys_B: jax.Array | None
+    ) -> tuple[jax.Array, None]:
+        site = 3 * layer + 1  # 0 is the dropout before the first block
+        x_BxLxW = by_rows(x_BxLxW, self.rows)
+        y = nn.LayerNorm()(x_BxLxW)
+        y = nn.MultiHeadDotProductAttention(
+            num_heads=self.heads,
+            kernel_init=nn.initializers.xavier_uniform(),
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+        )(y, y)
+        x_BxLxW += dropout(by_rows(y, self.rows), self.dropout, keys_B, site)
+        y = nn.LayerNorm()(x_BxLxW)
+        y = Mlp(self.hidden, self.dtype, self.dropout)(y, keys_B, site + 1)
+        x_BxLxW += dropout(by_rows(y, self.rows), self.dropout, keys_B, site + 2)
+        return x_BxLxW, None
+
+
+class Encoder(nn.Module):
+    """`depth` blocks with stacked parameters and a final layer norm: `BxLxW` to `BxLxW`.
+
+    dtype: of the matrix products.
+    dropout: rate, where keys are given.
+    remat: keep only each block's input for the backward pass and compute the rest again.
+    rows: where the rows of activations lie.
+    """
+
+    variant: Variant
+    dtype: Dtype = jnp.float32
+    dropout: float = 0.0
+    remat: bool = False
+    rows: Rows = None
+
+    @nn.compact
+    def __call__(self, x_BxLxW: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        v = self.variant
+        block: Any = Block
+        if self.remat:
+            # The loop of the scan already keeps XLA from merging the two forward passes.
+            block = nn.remat(Block, prevent_cse=False)
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=v.depth,
+        )(v.mlp, v.heads, self.dtype, self.dropout, self.rows, name="encoderblock")
+        x_BxLxW, _ = blocks(x_BxLxW.astype(jnp.float32), jnp.arange(v.depth), keys_B)
+        return nn.LayerNorm(name="encoder_norm")(by_rows(x_BxLxW, self.rows))
+
+
+class MapHead(nn.Module):
+    """Multi-head attention pooling: one learned probe attends to all positions."""
+
+    hidden: int
+    heads: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxLxW: jax.Array) -> jax.Array:
+        batch, _, width = x_BxLxW.shape
+        init = nn.initializers.xavier_uniform()
+        probe = self.param("probe", init, (1, 1, width))
+        x = nn.MultiHeadDotProductAttention(
+            num_heads=self.heads, kernel_init=init, dtype=self.dtype, force_fp32_for_softmax=True
+        )(jnp.tile(probe, (batch, 1, 1)), x_BxLxW).astype(jnp.float32)
+        x += Mlp(self.hidden, self.dtype)(nn.LayerNorm()(x))
+        return x[:, 0]

@@ -1,0 +1,86 @@
+"""Both towers, the temperature and the bias as one module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from study.config.cell import CachedImage, Cell, TextAverage, TextTransformer, ViT
+from study.config.vocabulary import Vocabulary
+from study.models.text import AverageText, TransformerText
+from study.models.transformer import Rows
+from study.models.vit import ImageTower
+from study.rng import mix
+
+
+class TwoTowers(nn.Module):
+    """Unit-norm embeddings of images and texts, t' and b as parameters.
+
+    Either input may be None; its embedding is then None. A cached image is an embedding already.
+    `remat` saves memory in the backward pass and changes no result (`Execution.remat`); `rows` is
+    where the rows of a batch lie, of use where parameters are cut (`Execution.fsdp_mib`).
+    """
+
+    cell: Cell
+    vocabulary: Vocabulary
+    remat: bool = False
+    rows: Rows = None
+
+    def setup(self) -> None:
+        model, loss = self.cell.model, self.cell.loss
+        dim, dtype = model.embed_dim, jnp.dtype(model.dtype)
+        if isinstance(model.image, ViT):
+            self.img = ImageTower(model.image, dim, dtype, self.remat, self.rows)
+        match model.text:
+            case TextTransformer():
+                self.txt: nn.Module = TransformerText(
+                    model.text, self.vocabulary.size, dim, dtype, self.remat, self.rows
+                )
+            case TextAverage():
+                self.txt = AverageText(model.text, self.vocabulary, dim, dtype)
+        self.t = self.param("t", lambda _: jnp.full((1,), math.log(loss.t_init)))
+        start = initial_bias(self.cell)
+        self.b = None if start is None else self.param("b", lambda _: jnp.full((1,), start))
+
+    def __call__(
+        self,
+        image: jax.Array | None,
+        text_BxL: jax.Array | None,
+        dropout_keys_B: jax.Array | None = None,
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """`image` (`BxHxWxC`, or cached `BxE`) and `text_BxL` to `zimg_BxE`, `ztxt_BxE`, float32.
+
+        Arguments:
+          dropout_keys_B: uint32, from `study.models.dropout.example_keys`; None drops nothing.
+        """
+        zimg_BxE = ztxt_BxE = None
+        keys_B = dropout_keys_B
+        if image is not None:
+            cached = isinstance(self.cell.model.image, CachedImage)
+            zimg_BxE = unit(image if cached else self.img(image, keys_B))
+        if text_BxL is not None:
+            # The towers share no mask: the text's keys are others.
+            ztxt_BxE = unit(self.txt(text_BxL, None if keys_B is None else mix(~keys_B)))
+        return zimg_BxE, ztxt_BxE
+
+
+def unit(z_BxE: jax.Array) -> jax.Array:
+    """Rows over their length, in float32; a zero row stays zero and has a finite gradient."""
+    z_BxE = z_BxE.astype(jnp.float32)
+    return z_BxE * jax.lax.rsqrt(jnp.sum(z_BxE**2, axis=1, keepdims=True) + 1e-12)
+
+
+def initial_bias(cell: Cell) -> float | None:
+    """b at the start, or None for a loss without one.
+
+    "prior" is the log-odds of a positive among the chosen pairs: at -10 it would be the exact
+    prior of a batch of 22,027 (paper Sec. 3.2, 4.9).
+    """
+    start: Any = getattr(cell.loss, "b_init", None)
+    if start == "prior":
+        return -math.log(cell.pairs.negatives(cell.batch_size) / cell.batch_size)
+    return start

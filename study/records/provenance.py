@@ -1,0 +1,59 @@
+"""Which code and libraries made a record."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "orbax-checkpoint")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of what can change a number."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **found}
+
+
+@functools.cache
+def code_version() -> str:
+    """This package's version, with the commit where it runs from its own checkout.
+
+    "0.1.0+1a2b3c4", "0.1.0+1a2b3c4-dirty", or "0.1.0 (not a checkout)".
+    """
+    return described(Path(__file__).resolve().parents[1])
+
+
+def described(package: Path) -> str:
+    """`code_version` of the package in this folder.
+
+    An installed copy may lie in a virtual environment inside any repository, whose commit says
+    nothing about this code: the package must be tracked, at the top of the repository.
+    """
+    version = importlib.metadata.version("batch-size-study")
+    try:
+        top = _git(package, "rev-parse", "--show-toplevel")
+        if Path(top).resolve() != package.parent:
+            return f"{version} (not a checkout)"
+        _git(package, "ls-files", "--error-unmatch", "records/provenance.py")
+        return f"{version}+{_git(package, 'describe', '--always', '--dirty')}"
+    except (OSError, subprocess.SubprocessError):
+        return f"{version} (not a checkout)"
+
+
+def _git(folder: Path, *args: str) -> str:
+    # A hook's GIT_DIR would name its own repository, whatever the folder.
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    return subprocess.run(
+        ["git", *args],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    ).stdout.strip()

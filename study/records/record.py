@@ -1,0 +1,234 @@
+"""Records: the files that a cell leaves, the only thing `study` and `analysis` share.
+
+    <root>/<study>/<cell id>/        root: a folder, or a bucket (`study.records.storage`)
+      cell.json      the cell, its id and hash, code and library versions, devices, data set
+      metrics.jsonl  append-only; every line has step, examples_seen, pairs_seen, attempt
+                     (in a bucket: metrics/<attempt>-<part>.jsonl, see `study.records.metrics_log`)
+      checkpoints/   Orbax
+      wandb/         wandb's own files (a mirror)
+      FAILED.json    the last attempt's error, until a new attempt begins
+      DONE.json      written last: status "done" or "diverged", and the final metrics
+
+A line with an `event` is no measurement. `{"event": "start", "step": s, "attempt": a}` opens an
+attempt that goes on from step `s`: rows of earlier attempts with a larger step are superseded.
+A torn line, left by a kill in the middle of a write, is dropped by whoever reads.
+`items/` holds which evaluated examples were right, beside the files above.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from study.records.metrics_log import METRICS, BucketRows, FileRows, parsed, read_rows, rows_of
+from study.records.mounts import refuse_mounted_bucket
+from study.records.redact import hide
+from study.records.storage import RecordError, is_bucket, made, place, read, replaced, unlink
+
+__all__ = ["CELL", "DONE", "FAILED", "METRICS", "Record", "RecordError", "Seen"]
+
+CELL, FAILED, DONE = "cell.json", "FAILED.json", "DONE.json"
+
+
+class Seen(NamedTuple):
+    """How far a run is: optimizer steps, examples and pairs, all exact integers."""
+
+    step: int
+    examples: int
+    pairs: int
+
+
+class Record:
+    """Writes one cell's folder. Only process 0 of a run holds one.
+
+    Raises:
+      RecordError: the folder holds another cell, or the disk is full or read-only.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = place(folder)
+        self.attempt = 0
+        self._rows: FileRows | BucketRows | None = None
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """The content of DONE.json, or None while the cell has not ended."""
+        return read_json(self.folder / DONE)
+
+    def check(self, cell_hash: str, dataset_fingerprint: str | None) -> None:
+        """Refuse a folder that cannot keep records, or that holds another cell or data set.
+
+        Raises:
+          RecordError: FUSE mounts a bucket there, or it holds another cell, or the same cell on
+            another data set.
+        """
+        refuse_mounted_bucket(self.folder)
+        known = read_json(self.folder / CELL)
+        if known is None:
+            return
+        if known.get("hash") != cell_hash:
+            raise RecordError(
+                f"{self.folder} holds another cell (hash {str(known.get('hash'))[:8]}, "
+                f"not {cell_hash[:8]}); move it away or choose another --root"
+            )
+        if known.get("dataset_fingerprint") != dataset_fingerprint:
+            raise RecordError(
+                f"{self.folder} was begun on another data set of the same name; restore that "
+                "data set, or choose another --root to start from the beginning"
+            )
+
+    def begin(self, about: dict[str, Any], *, seen: Seen, **event: Any) -> int:
+        """Opens an attempt that goes on from `seen`; returns its number, from 1.
+
+        `about` becomes cell.json the first time. Later it must pass `check`.
+        """
+        self.check(about["hash"], about.get("dataset_fingerprint"))
+        with _disk(self.folder):
+            made(self.folder)
+            known = read_json(self.folder / CELL)
+            if known is None:
+                write_json(self.folder / CELL, about)
+            self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
+            self._rows = rows_of(self.folder, self.attempt)
+            unlink(self.folder / FAILED)
+        self.row(seen, event="start", **event)
+        return self.attempt
+
+    def row(self, seen: Seen, **values: Any) -> None:
+        """Adds one line. In a folder a killed process loses none; for a bucket see `flush`."""
+        line = {
+            "step": seen.step,
+            "examples_seen": seen.examples,
+            "pairs_seen": seen.pairs,
+            "attempt": self.attempt,
+            "time": round(time.time(), 3),
+            **values,
+        }
+        with _disk(self.folder):
+            assert self._rows is not None, "begin comes first"
+            self._rows.write(json.dumps(line))
+
+    def flush(self) -> None:
+        """Waits until every row is kept; to be called before a checkpoint is saved."""
+        if self._rows is not None:
+            with _disk(self.folder):
+                self._rows.flush()
+
+    def finish(self, seen: Seen, *, status: str, **more: Any) -> dict[str, Any]:
+        """Writes DONE.json, after which the cell is never entered again."""
+        done = {
+            "status": status,
+            "step": seen.step,
+            "examples_seen": seen.examples,
+            "pairs_seen": seen.pairs,
+            "attempt": self.attempt,
+            "time": round(time.time(), 3),
+            **more,
+        }
+        self.flush()
+        with _disk(self.folder):
+            write_json(self.folder / DONE, done)
+        self.close()
+        return done
+
+    def summary(self, step: int) -> dict[str, Any]:
+        """The last value of every metric up to `step`, superseded rows left out."""
+        rows: list[dict[str, Any]] = []
+        for row in parsed(read_rows(self.folder)):
+            if row.get("event") == "start":
+                rows = [r for r in rows if r["step"] <= row["step"]]
+            rows.append(row)
+        kept = [r for r in rows if r["step"] <= step]
+        return {k: v for r in kept for k, v in r.items() if "/" in k}
+
+    def items(self, correct: dict[str, np.ndarray]) -> None:
+        """Keeps which evaluated examples were right, for intervals over examples.
+
+        Bool `N` by metric, in `items/<metric, "/" as ".">.json`: {"metric": str, "examples": N,
+        "correct": the bits packed by `numpy.packbits`, as base64}. Each is one file, so that a
+        kill at any point leaves the old content or the new one. Earlier versions kept the bits
+        in a .npy beside it.
+        """
+        folder = self.folder / "items"
+        with _disk(folder):
+            made(folder)
+            for key, hits_N in correct.items():
+                bits = base64.b64encode(np.packbits(hits_N).tobytes()).decode()
+                about = {"metric": key, "examples": len(hits_N), "correct": bits}
+                write_json(folder / f"{key.replace('/', '.')}.json", about)
+
+    def close(self) -> None:
+        if self._rows is not None:
+            with _disk(self.folder):
+                self._rows.close()
+            self._rows = None
+
+
+def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
+    """Notes why the last attempt ended; a new attempt removes the note."""
+    folder = place(folder)
+    with _disk(folder):
+        made(folder)
+        about = {"error": hide(error), "trace": hide(trace), "time": round(time.time(), 3)}
+        write_json(folder / FAILED, about)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's content, or None where it is missing, torn, or no object with something in it."""
+    try:
+        value = json.loads(read(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if value and isinstance(value, dict) else None
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which appears under its name when the block ends, or not at all."""
+    if is_bucket(path):
+        content = io.BytesIO()
+        yield content
+        replaced(path, content.getvalue())
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes the whole file or nothing."""
+    with written_whole(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
+        file.flush()
+        if not is_bucket(path):
+            os.fsync(file.fileno())
+
+
+class _disk:
+    """Turns a full or read-only disk into one line that says what to do."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError):
+            raise RecordError(
+                f"cannot write {self.folder}: {error.strerror or error}; make room or choose "
+                "another --root and run again (what is recorded is kept)"
+            ) from error

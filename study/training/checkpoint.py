@@ -1,0 +1,184 @@
+"""Checkpoints with Orbax: asynchronous, atomic, the last few kept and some for good."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from study.records.record import RecordError
+from study.records.storage import is_bucket
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 4.0)  # waits before a failed read is tried again
+UNREADABLE = "unreadable-"  # begins the name of a checkpoint that was set aside
+
+
+class Restored(NamedTuple):
+    """A checkpoint's state, and the host's values that were saved with it."""
+
+    state: Any
+    metadata: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one cell.
+
+    Orbax removes one when its successor is complete, so a kill never leaves none. A failed read
+    removes nothing. Every process of a run calls every method.
+
+    Arguments:
+      keep_last: how many of the latest stay.
+      keep_at: steps of which a checkpoint, where there is one, stays for good.
+
+    Raises:
+      RecordError: from every method, in one line: the disk or the bucket refuses.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int = 2, keep_at: Collection[int] = ()):
+        kept = [policies.LatestN(keep_last), policies.CustomSteps(sorted(keep_at))]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            create=True,
+            cleanup_tmp_directories=True,
+        )
+        self._place, self._folder = folder, _for_orbax(folder)
+        with self._explained("open"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def restore(self, like: Any) -> Restored | None:
+        """The latest checkpoint that can be read, or None where there are none.
+
+        A read that fails is tried again, since buckets and network disks fail for seconds. Where
+        it keeps failing and an older checkpoint can be read, the newer one is set aside under
+        another name, and training makes it again. With more than one process the error is raised
+        instead: the others may have read what this one could not.
+
+        Arguments:
+          like: `jax.ShapeDtypeStruct` with shardings, as `study.training.compile.abstract_state`
+            gives them; arrays work too.
+
+        Raises:
+          RecordError: there are checkpoints, and none of them can be read.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        with self._explained("list"):
+            steps = sorted(self._manager.all_steps(), reverse=True)
+        failures: dict[int, str] = {}
+        for step in steps:
+            try:
+                state = self._read(step, abstract)
+            except Exception as error:  # Orbax, TensorStore and json raise many kinds
+                failures[step] = one_line(error)
+                if jax.process_count() > 1:
+                    break
+                continue
+            for unreadable, why in failures.items():
+                log.warning(
+                    "checkpoint %d cannot be read (%s); set aside, going on from %d",
+                    *(unreadable, why, step),
+                )
+                self._set_aside(unreadable)
+            # A manager that was just made does not know the kind of what it holds.
+            metadata = self._manager.metadata(step).custom_metadata
+            return Restored(state, dict(metadata or {}))
+        if failures:
+            step, why = next(iter(failures.items()))
+            raise RecordError(
+                f"{self._folder}: checkpoint {step} cannot be read ({why}); run again if the disk "
+                "or the bucket was out of reach, or move this folder away: the cell then starts "
+                "from the beginning and ends with the same numbers"
+            )
+        return None
+
+    def _read(self, step: int, abstract: Any) -> Any:
+        for wait in RETRY_SECONDS if jax.process_count() == 1 else ():
+            try:
+                return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            except Exception as error:
+                log.warning("checkpoint %d: %s; trying again", step, one_line(error))
+                time.sleep(wait)
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def _set_aside(self, step: int) -> None:
+        """Renames a checkpoint to a name that Orbax passes over."""
+        path, aside = self._place / str(step), self._place / f"{UNREADABLE}{step}"
+        with self._explained("rename"):
+            if is_bucket(path):
+                path.fs.mv(path.path, aside.path, recursive=True)  # type: ignore[attr-defined]
+            else:
+                path.rename(aside)
+            self._manager.reload()
+
+    def latest(self) -> dict[str, Any] | None:
+        """The latest whole checkpoint as nested dicts on one device of this process, or None.
+
+        It may have been written by any number of devices.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        # Only a manager that knows the kind of what it reads can tell the shapes of it.
+        kind = ocp.StandardCheckpointHandler()
+        with ocp.CheckpointManager(self._manager.directory, item_handlers=kind) as reader:
+            like = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+                dict(reader.item_metadata(step)),
+            )
+            return reader.restore(step, args=ocp.args.StandardRestore(like))
+
+    def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
+        """Starts to write `state`; it is copied first, so its buffers may be donated.
+
+        metadata: values of the host, ready for JSON, that `restore` gives back.
+        """
+        with self._explained("save"):
+            self._manager.save(
+                step, args=ocp.args.StandardSave(state), custom_metadata=metadata or {}
+            )
+
+    def wait(self) -> None:
+        """Waits until everything saved is on disk."""
+        with self._explained("save"):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits until everything saved is on disk, and ends Orbax's threads in any case."""
+        try:
+            self.wait()
+        finally:
+            with self._explained("save"):
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turns what Orbax and TensorStore raise into one line."""
+        try:
+            yield
+        except RecordError:
+            raise
+        except Exception as error:  # they raise many kinds, ValueError for a full disk among them
+            raise RecordError(
+                f"{self._folder}: cannot {action} a checkpoint ({one_line(error)}); make room or "
+                "restore access and run again (everything recorded is kept)"
+            ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and what it says, on one line of at most 160 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+
+
+def _for_orbax(folder: Path) -> epath.Path:
+    """`folder` as Orbax takes it: absolute, or gs://..."""
+    return epath.Path(str(folder) if is_bucket(folder) else folder.absolute())

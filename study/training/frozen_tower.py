@@ -1,0 +1,83 @@
+"""Frozen image towers made of a checkpoint, for `study.data.embeddings`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from study.config.cell import Cell, ViT, from_dict
+from study.config.vocabulary import Vocabulary
+from study.data.embeddings import Tower
+from study.data.formats.dataset import DataError
+from study.data.images import scaled
+from study.evals.encode import Encoder
+from study.interop.embed import FrozenTowers
+from study.records.record import read_json
+from study.training.checkpoint import Checkpoints
+
+_BATCH = 256
+
+
+def tower_of(checkpoint: str | Path) -> Tower:
+    """The image tower of a checkpoint: a file that `study.interop` reads, or the record folder of
+    a cell that is done.
+
+    Raises:
+      DataError: it is neither, or has no image tower.
+    """
+    path = Path(checkpoint)
+    if (path / "cell.json").is_file():
+        return _of_record(path)
+    if path.is_dir():
+        raise DataError(
+            f"{path} is no checkpoint that can be read; give a file, or the record of a SigLIP "
+            "cell that is done, such as runs/STUDY/CELL"
+        )
+    return FrozenTowers(checkpoint)
+
+
+class VitTower:
+    """The image tower of a cell with these parameters: uint8 NxHxWxC to unit rows, float32 NxE.
+
+    Arguments:
+      params: of both towers, as a `study.training.step.State` holds them.
+      about: where they come from, for tower.json.
+    """
+
+    def __init__(self, cell: Cell, params: Any, about: dict[str, Any]):
+        if not isinstance(cell.model.image, ViT):
+            raise DataError(
+                f"the cell {cell.id} trains no image tower: its images are cached already; "
+                "give one with a ViT"
+            )
+        # The module needs a vocabulary; the image tower does not use it.
+        self._encoder = Encoder(cell.model, cell.data, Vocabulary(1, eos=0, pad=0), size=_BATCH)
+        self._params = self._encoder.place(params)
+        self.size = cell.model.image.image_size
+        self.channels = int(params["img"]["embedding"]["kernel"].shape[2])
+        self.dim = cell.model.embed_dim
+        leaves = jax.tree.leaves(params["img"])
+        digest = hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in leaves)).hexdigest()
+        self.about = {"kind": f"ViT {cell.model.image.variant}", "sha256": digest, **about}
+
+    def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
+        return self._encoder.image(self._params, scaled(images_NxHxWxC))
+
+
+def _of_record(folder: Path) -> VitTower:
+    about = read_json(folder / "cell.json")
+    if about is None or not (folder / "DONE.json").exists():
+        raise DataError(f"the cell at {folder} is not done; train it to its end first")
+    cell = from_dict(about["cell"])
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        state = checkpoints.latest()
+    finally:
+        checkpoints.close()
+    if state is None:
+        raise DataError(f"{folder} has no checkpoint any more; train the cell again")
+    return VitTower(cell, state["params"], {"cell": cell.id, "step": int(state["step"])})

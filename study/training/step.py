@@ -1,0 +1,237 @@
+"""The training step: one function that `train` runs, `plan` compiles and `bench` times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from study.config.cell import Cell, Sigmoid
+from study.config.vocabulary import Vocabulary
+from study.losses import LogitStats, sigmoid_loss, softmax_loss
+from study.models.dropout import example_keys
+from study.models.sharding import by_row, laid_out
+from study.models.two_towers import TwoTowers
+from study.rng import mix
+from study.training.microbatch import in_microbatches
+from study.training.optimizer import global_norm, optimizer, schedule, without_frozen
+
+Batch = dict[str, jax.Array]
+
+
+class Interval(NamedTuple):
+    """Sums and maxima over the steps since the last recorded row; float32 scalars.
+
+    A row is written once in many steps, so a spike of one step would be invisible without these.
+    They are part of the state: a run that is resumed between two rows records the same values. A
+    maximum is NaN if any step's value was.
+    """
+
+    steps: jax.Array
+    loss_sum: jax.Array
+    loss_max: jax.Array
+    grad_norm_max: jax.Array
+    update_norm_max: jax.Array
+
+    @classmethod
+    def empty(cls) -> Interval:
+        lowest = jnp.float32(-jnp.inf)
+        return cls(jnp.float32(0), jnp.float32(0), lowest, lowest, lowest)
+
+    def add(self, loss: jax.Array, grad_norm: jax.Array, update_norm: jax.Array) -> Interval:
+        return Interval(
+            steps=self.steps + 1,
+            loss_sum=self.loss_sum + loss,
+            loss_max=jnp.maximum(self.loss_max, loss),
+            grad_norm_max=jnp.maximum(self.grad_norm_max, grad_norm),
+            update_norm_max=jnp.maximum(self.update_norm_max, update_norm),
+        )
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step, and so all that a checkpoint holds."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+    seed: jax.Array
+    interval: Interval
+
+
+class Metrics(NamedTuple):
+    """Float32 scalars of the last step; `b` is NaN for a loss without a bias.
+
+    `loss_mean` and the maxima are over all steps since the last recorded row, see `Interval`.
+    """
+
+    loss: jax.Array
+    loss_mean: jax.Array
+    loss_max: jax.Array
+    grad_norm_max: jax.Array
+    update_norm_max: jax.Array
+    t: jax.Array
+    b: jax.Array
+    lr: jax.Array
+    grad_norm: jax.Array
+    update_norm: jax.Array
+    param_norm: jax.Array
+    logits: LogitStats
+
+    def named(self) -> dict[str, float]:
+        """As a record's columns: `train/<name>`, without what this loss does not have."""
+        flat = self._asdict()
+        flat |= flat.pop("logits")._asdict()
+        values = {f"train/{name}": float(value) for name, value in flat.items()}
+        if values["train/b"] != values["train/b"]:
+            del values["train/b"]
+        return values
+
+
+Step = Callable[[State, Batch], tuple[State, Metrics]]
+
+
+def initial_state(
+    cell: Cell, vocabulary: Vocabulary, image_shape: tuple[int, ...], seed: Any
+) -> State:
+    """Parameters and optimizer state at step 0, a function of the cell and its seed."""
+    model = TwoTowers(cell, vocabulary)
+    image = jnp.zeros((1, *image_shape))
+    text = jnp.ones((1, cell.data.text_length), jnp.int32)
+    params = model.init(jax.random.key(seed), image, text)["params"]
+    seed = jnp.asarray(seed, jnp.uint32)
+    step = jnp.zeros((), jnp.int32)
+    return State(params, optimizer(cell).init(params), step, seed, Interval.empty())
+
+
+def make_gradients(
+    cell: Cell,
+    vocabulary: Vocabulary,
+    mesh: Mesh | None = None,
+    *,
+    microbatch: int | None = None,
+    remat: bool = False,
+) -> Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, LogitStats], Any]]:
+    """`(params, batch, key) -> ((loss, statistics), gradients)` of one whole batch.
+
+    Arguments:
+      mesh: the devices that hold the batch's rows, over all its axes; None for one device.
+      microbatch: examples per pass through the towers on each device, or None for all at once.
+        Activations of one microbatch are held at a time; the price is a second forward pass. The
+        loss sees all embeddings, so the gradient is the whole batch's, and t and b enter once.
+      remat: compute each block again in the backward pass instead of keeping its activations.
+    """
+    rows = None if mesh is None or mesh.size == 1 else by_row(mesh)
+    model = TwoTowers(cell, vocabulary, remat, rows)
+    towers = (cell.model.image, cell.model.text)
+    drops = any(getattr(tower, "dropout", 0) for tower in towers)
+
+    def loss_fn(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
+        def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
+            embeddings: Any = model.apply(
+                {"params": params}, part["image"], part["text"], part.get("keys")
+            )
+            return embeddings
+
+        if drops:
+            batch = batch | {"keys": example_keys(key, jnp.arange(cell.batch_size))}
+        if microbatch is None:
+            zimg_BxE, ztxt_BxE = encode(batch)
+        else:
+            zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
+        t = jnp.exp(params["t"][0])
+        if isinstance(cell.loss, Sigmoid):
+            b = params["b"][0] if "b" in params else jnp.zeros(())
+            return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, pairs=cell.pairs, key=key, mesh=mesh)
+        return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
+
+    return jax.value_and_grad(loss_fn, has_aux=True)
+
+
+def make_step(
+    cell: Cell,
+    vocabulary: Vocabulary,
+    mesh: Mesh | None = None,
+    *,
+    microbatch: int | None = None,
+    remat: bool = False,
+    fsdp_mib: float | None = None,
+) -> Step:
+    """One optimizer step on one whole batch.
+
+    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
+    spread over all axes of `mesh`; `study.models.sharding.laid_out` shards the state. The seed is
+    read from the state, so cells that differ in nothing else share one compiled step.
+    `microbatch` and `remat` are as for `make_gradients`, `fsdp_mib` as in `Execution`. Norms
+    leave frozen parts out.
+    """
+    gradients = make_gradients(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
+    tx, factor = optimizer(cell), schedule(cell)
+
+    def cut(tree: Any) -> Any:
+        """Gradients are summed to where their parameters lie, and the state stays there."""
+        if mesh is None or fsdp_mib is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, laid_out(tree, mesh, fsdp_mib))
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
+        (loss, logits), grads = gradients(state.params, batch, key)
+        grads = cut(grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        grad_norm = global_norm(without_frozen(cell, grads))
+        update_norm = global_norm(without_frozen(cell, updates))
+        interval = state.interval.add(loss, grad_norm, update_norm)
+        metrics = Metrics(
+            loss=loss,
+            loss_mean=interval.loss_sum / interval.steps,
+            loss_max=interval.loss_max,
+            grad_norm_max=interval.grad_norm_max,
+            update_norm_max=interval.update_norm_max,
+            t=jnp.exp(state.params["t"][0]),
+            b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
+            lr=cell.optimizer.learning_rate * factor(state.step),
+            grad_norm=grad_norm,
+            update_norm=update_norm,
+            param_norm=global_norm(without_frozen(cell, params)),
+            logits=logits,
+        )
+        return cut(State(params, opt_state, state.step + 1, state.seed, interval)), metrics
+
+    return step
+
+
+def make_loop(
+    step: Step,
+) -> Callable[[State, Batch, jax.Array, jax.Array], tuple[State, Metrics]]:
+    """A loop `(state, batches, count, first_of_interval) -> (state, metrics of the last step)`.
+
+    It takes `step` on the first `count` of a buffer of batches. `count` is traced, so that one
+    compilation serves every length: at batch size 16 the dispatch of a single step costs more
+    than the step. `first_of_interval` (a bool) starts `State.interval` anew: the last row of the
+    record is of the step before the first one here.
+    """
+
+    def loop(
+        state: State, batches: Batch, count: jax.Array, first_of_interval: jax.Array
+    ) -> tuple[State, Metrics]:
+        def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            batch = {k: jax.lax.dynamic_index_in_dim(v, i, 0, False) for k, v in batches.items()}
+            return step(carry[0], batch)
+
+        interval = jax.tree.map(
+            lambda new, old: jnp.where(first_of_interval, new, old),
+            Interval.empty(),
+            state.interval,
+        )
+        state = state._replace(interval=interval)
+        first = {k: v[0] for k, v in batches.items()}
+        like = jax.eval_shape(step, state, first)[1]
+        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        return jax.lax.fori_loop(0, count, body, (state, empty))
+
+    return loop

@@ -1,0 +1,36 @@
+"""study run glyphs && study figures glyphs && study claims glyphs
+
+Our own study: every `glyphs-*` grid in one, at most three hours on two cores. Equal cells of
+two grids are trained once.
+"""
+
+from __future__ import annotations
+
+from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.registry import find
+from sweeps.study import Assumption, Study, union
+
+STUDIES = (
+    *("glyphs-lr", "glyphs-batch-size", "glyphs-scratch", "glyphs-composition", "glyphs-bias"),
+    *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-noise-scenes"),
+    *("glyphs-pretrained", "glyphs-examples-vs-pairs"),
+)
+
+
+LANGUAGES = Assumption(
+    "languages",
+    "English alone",
+    "Unicode names characters in English only, and no dependency ships names in other languages.",
+)
+
+
+def study() -> Study:
+    parts = [find(name) for name in STUDIES]
+    return glyphs.study(
+        name="glyphs",
+        question="What of the paper holds on glyphs, on two cores?",
+        cells=union(parts),
+        paper="Fig. 2 to 7, Tables 4, 5, 8",
+        assumptions=(*dict.fromkeys(one for part in parts for one in part.assumptions), LANGUAGES),
+        prepare="sweeps.grids.glyphs.data:everything",
+    )

@@ -1,0 +1,33 @@
+"""study run glyphs-bias
+
+Initial bias and temperature on glyphs by batch size, three seeds: the five rows of Table 4, and
+the prior odds of a positive pair.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from study.config.cell import Sigmoid
+from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs.recipe import SEEDS
+from sweeps.study import Study
+
+BATCH_SIZES = (64, 256, 1024, 4096)
+STARTS: tuple[tuple[float | Literal["prior"] | None, float], ...] = (
+    (None, 10.0), (-10.0, 10.0), (-10.0, 1.0), (0.0, 10.0), (0.0, 1.0), ("prior", 10.0)
+)  # fmt: skip
+
+
+def study() -> Study:
+    return glyphs.study(
+        name="glyphs-bias",
+        question="On glyphs: where should bias and temperature start, at which batch size?",
+        cells=[
+            glyphs.cell(batch_size=batch_size, loss=Sigmoid(b_init=b, t_init=t), seed=seed)
+            for seed in SEEDS
+            for batch_size in BATCH_SIZES
+            for b, t in STARTS
+        ],
+        paper="Table 4",
+    )

@@ -1,0 +1,40 @@
+"""study run glyphs-examples-vs-pairs
+
+The map of examples per step and pairs per example on glyphs, three seeds: each batch is split into
+groups and an example meets its own only. Small groups change the prior odds too, so each point
+is run from b = -10 and from its own prior.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from study.config.cell import Cell, Sigmoid
+from study.config.pairs import AllPairs, Groups
+from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs.recipe import SEEDS
+from sweeps.study import Study
+
+BATCH_SIZES = (64, 256, 1024, 4096)
+GROUPS = (4, 16, 64, 256, 1024, 4096)
+STARTS: tuple[float | Literal["prior"], ...] = (-10.0, "prior")
+
+
+def cell(*, batch_size: int, group: int, b_init: float | Literal["prior"], seed: int) -> Cell:
+    pairs = AllPairs() if group == batch_size else Groups(size=group)
+    return glyphs.cell(batch_size=batch_size, loss=Sigmoid(b_init=b_init, pairs=pairs), seed=seed)
+
+
+def study() -> Study:
+    return glyphs.study(
+        name="glyphs-examples-vs-pairs",
+        question="On glyphs: what makes a large batch good, its examples or its pairs?",
+        cells=[
+            cell(batch_size=batch_size, group=group, b_init=b_init, seed=seed)
+            for seed in SEEDS
+            for batch_size in BATCH_SIZES
+            for group in GROUPS
+            if group <= batch_size
+            for b_init in STARTS
+        ],
+    )

@@ -1,0 +1,59 @@
+"""study run glyphs-noise-scenes
+
+Is what corruption does to the losses on glyphs (see glyphs-noise) a matter of single characters?
+The same at p = 0.4 on scenes of two glyphs beside each other, every caption one of its kind; three
+seeds. Scenes have no classes: quality is retrieval among the scenes of the test fonts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from study.config.cell import CachedImage, Cell, Data, FixedLoss, Retrieval
+from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
+from sweeps.grids.glyphs.noise import BATCH_SIZE
+from sweeps.grids.glyphs.noise_causes import BOTH, corruptions
+from sweeps.grids.glyphs.recipe import LOSSES, SEEDS
+from sweeps.study import Assumption, Study
+
+MODEL = dataclasses.replace(
+    glyphs.SIGLIT, image=CachedImage(embeddings=SCENES_TOWER, dim=SCENES_DIM), embed_dim=SCENES_DIM
+)
+EVALS = (
+    Retrieval(split="val_font"),
+    Retrieval(split="test_font"),
+    FixedLoss(split="val_font", every_percent=10),
+)
+
+
+def cells() -> list[Cell]:
+    return [
+        glyphs.cell(
+            batch_size=BATCH_SIZE,
+            loss=loss,
+            seed=seed,
+            model=MODEL,
+            data=Data(dataset=SCENES, text_length=32, corrupt=corrupt),
+            evals=EVALS,
+        )
+        for seed in SEEDS
+        for corrupt in corruptions(("text",), BOTH)
+        for loss in LOSSES
+    ]
+
+
+def study() -> Study:
+    one = Assumption(
+        "two glyphs",
+        "the frozen tower of single glyphs on each half of a scene",
+        "It is fitted to classes of characters, which scenes do not have.",
+    )
+    return glyphs.study(
+        name="glyphs-noise-scenes",
+        question="On scenes of two glyphs: does sigmoid stand corrupted data better?",
+        cells=cells(),
+        paper="Fig. 7",
+        prepare="study.data.glyphs.scenes:prepare",
+        assumptions=(*glyphs.ASSUMPTIONS, one),
+    )

@@ -1,0 +1,27 @@
+"""study run paper
+
+Every run of the paper once: the cells of all its figures and tables.
+"""
+
+from __future__ import annotations
+
+from sweeps.grids.paper import recipe as paper
+from sweeps.registry import find
+from sweeps.study import Study, union
+
+STUDIES = (
+    *("fig-2-left", "fig-2-middle", "fig-2-right", "fig-3", "fig-4", "fig-5", "fig-6", "fig-7"),
+    *("fig-8", "table-1", "table-2", "table-3", "table-4", "table-5", "table-6", "table-7"),
+    *("table-8", "table-9"),
+)
+
+
+def study() -> Study:
+    parts = [find(name) for name in STUDIES]
+    return paper.study(
+        name="paper",
+        question="All that the paper trains",
+        cells=union(parts),
+        paper="all",
+        assumptions=tuple(dict.fromkeys(one for part in parts for one in part.assumptions)),
+    )

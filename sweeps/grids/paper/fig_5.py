@@ -1,0 +1,41 @@
+"""study run fig-5
+
+beta2 and stability (Sec. 4.7): 0.999 against 0.95, with loss, gradient and update norms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import recipe as paper
+from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, K, siglip
+from sweeps.study import Assumption, Study
+
+ASSUMPTIONS = (
+    *assumed.SIGLIP,
+    Assumption(
+        "cell",
+        "the SigLIP set-up of Table 5 (B/16, English WebLI, Adafactor) at 32k",
+        "Model, batch size, data and optimizer of the plotted run are not stated; the text says "
+        "that even Base models are unstable at large batches.",
+    ),
+    Assumption("examples", "5B", "The last tick of the figure's axis."),
+)
+
+
+def study() -> Study:
+    return paper.study(
+        name="fig-5",
+        question="Does beta2 = 0.95 steady the training at large batches?",
+        cells=[
+            siglip(
+                batch_size=32 * K,
+                examples=5 * BILLION,
+                optimizer=dataclasses.replace(ADAFACTOR, b2=b2),
+            )
+            for b2 in (0.999, 0.95)
+        ],
+        paper="Fig. 5",
+        assumptions=ASSUMPTIONS,
+    )

@@ -1,0 +1,28 @@
+"""study run table-2
+
+mSigLIP: 100 languages, 30B examples, five batch sizes, sigmoid alone (Sec. 4.3).
+"""
+
+from __future__ import annotations
+
+from study.config.cell import Cell
+from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import recipe as paper
+from sweeps.grids.paper.recipe import K, msiglip
+from sweeps.study import Study
+
+BATCH_SIZES = (16 * K, 32 * K, 64 * K, 128 * K, 240 * K)
+
+
+def cells() -> list[Cell]:
+    return [msiglip(batch_size=batch_size) for batch_size in BATCH_SIZES]
+
+
+def study() -> Study:
+    return paper.study(
+        name="table-2",
+        question="Which batch size serves a hundred languages?",
+        cells=cells(),
+        paper="Table 2",
+        assumptions=assumed.MULTILINGUAL,
+    )

@@ -1,0 +1,36 @@
+"""study run table-5
+
+SigLIP from scratch, batch size x budget x loss (Sec. 4.2, App. B): 26 cells.
+"""
+
+from __future__ import annotations
+
+from study.config.cell import Cell
+from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import recipe as paper
+from sweeps.grids.paper.recipe import BILLION, LOSSES, K, siglip
+from sweeps.study import Study
+
+BATCH_SIZES = {
+    3 * BILLION: (512, 1 * K, 2 * K, 4 * K, 8 * K, 32 * K, 96 * K),
+    9 * BILLION: (4 * K, 8 * K, 16 * K, 32 * K, 96 * K, 300 * K),
+}
+
+
+def cells() -> list[Cell]:
+    return [
+        siglip(batch_size=batch_size, examples=examples, loss=loss)
+        for examples, batch_sizes in BATCH_SIZES.items()
+        for batch_size in batch_sizes
+        for loss in LOSSES
+    ]
+
+
+def study() -> Study:
+    return paper.study(
+        name="table-5",
+        question="SigLIP from scratch: which batch size, with which loss, at which budget?",
+        cells=cells(),
+        paper="Table 5",
+        assumptions=(*assumed.SIGLIP, assumed.ODD_SIZES),
+    )

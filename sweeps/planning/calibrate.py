@@ -1,0 +1,200 @@
+"""Measured speed in place of assumed: what finished records say of the chips that they ran on."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.records.lines import Lines, read_lines, read_text
+from analysis.records.record import MANIFEST
+from study.config.cell import Cell, CellError, from_dict
+from study.config.hardware import TOPOLOGIES, Slice, chip_of, slice_of, slices_of
+from study.models.flops import Flops, step_flops
+from study.models.parameters import count
+from study.planning.fits import Setting
+from study.records.record import read_json
+from sweeps.planning.roofline import step_time
+from sweeps.study import StudyError
+
+RATE = "train/examples_per_s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One cell's record: its median speed, and the share of the chips' peak that this is.
+
+    mfu: model FLOPs (towers and loss, nothing made twice) over time, chips and peak.
+    """
+
+    cell: Cell
+    chip: str
+    chips: int
+    examples_per_s: float
+    mfu: float
+
+    @property
+    def step_seconds(self) -> float:
+        return self.cell.batch_size / self.examples_per_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What was measured, and the median share of the peak for each kind of chip."""
+
+    measured: tuple[Measured, ...]
+
+    @functools.cached_property
+    def mfu(self) -> dict[str, float]:
+        return {chip: statistics.median(shares) for chip, shares in self._shares.items()}
+
+    def seconds(
+        self, cell: Cell, flops: Flops, machine: Slice, *, without: Measured | None = None
+    ) -> float | None:
+        """Seconds of one step.
+
+        Where this cell was measured on as many such chips, its own time; elsewhere the operations
+        at the measured share of the peak.
+
+        Arguments:
+          without: one of `measured` to leave out, as if it did not exist.
+
+        Returns:
+          None for a chip that was not measured.
+        """
+        chip = machine.chip.name
+        for m in self._runs.get((cell.id, chip, machine.chips), ()):
+            if m is not without:
+                return m.step_seconds
+        if without is None or without.chip != chip:
+            share = self.mfu.get(chip)
+        else:
+            share = _median_without(self._shares[chip], without.mfu)
+        if share is None:
+            return None
+        return flops.model / (machine.chips * machine.chip.peak_flops * share)
+
+    @functools.cached_property
+    def _runs(self) -> dict[tuple[str, str, int], list[Measured]]:
+        """The measurements of each cell, by its id, its chip and the number of chips."""
+        runs = defaultdict(list)
+        for m in self.measured:
+            runs[m.cell.id, m.chip, m.chips].append(m)
+        return dict(runs)
+
+    @functools.cached_property
+    def _shares(self) -> dict[str, list[float]]:
+        """The measured shares of the peak by chip, ascending."""
+        shares = defaultdict(list)
+        for m in self.measured:
+            shares[m.chip].append(m.mfu)
+        return {chip: sorted(shares[chip]) for chip in sorted(shares)}
+
+
+def _median_without(ordered: list[float], value: float) -> float | None:
+    """The median of an ascending list less one of its values; None if nothing is left."""
+    left_out, n = bisect.bisect_left(ordered, value), len(ordered) - 1
+    middle = [ordered[k + (k >= left_out)] for k in range((n - 1) // 2, n // 2 + 1) if n]
+    return statistics.median(middle) if middle else None
+
+
+def calibration(records: str | Path) -> Calibration:
+    """From all records below a folder, or from a snapshot of them.
+
+    Raises:
+      StudyError: there is none that says how fast it was, on hardware that the table knows.
+    """
+    root = Path(records)
+    measured = tuple(_measured(root)) if root.is_dir() else ()
+    if not measured:
+        raise StudyError(
+            f"--calibrate {records}: no record below it tells its speed on known hardware; give "
+            "the --root of a sweep, or one study's folder in it"
+        )
+    return Calibration(measured=measured)
+
+
+def predicted(found: Calibration) -> list[dict[str, Any]]:
+    """Each measured cell beside what would have been predicted without it: by the assumed share
+    of the peak, and by what the other cells on its chip reached (left out where there is none).
+
+    The way in which a cell was run is not in its record, so it is taken to have computed nothing
+    twice.
+    """
+    rows = []
+    for m in found.measured:
+        machine, channels = _machine(m), _channels(m.cell)
+        flops = step_flops(m.cell, channels=channels)
+        # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
+        time = step_time(m.cell, flops, machine, Setting(), count(m.cell, 2000, channels=channels))
+        seconds = found.seconds(m.cell, flops, machine, without=m)
+        more = {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}
+        rows.append(
+            {
+                "id": m.cell.id,
+                "chip": m.chip,
+                "chips": m.chips,
+                "batch_size": m.cell.batch_size,
+                "loss": m.cell.loss.kind,
+                "predicted_examples_per_s": _rate(m.cell, time.total),
+                "measured_examples_per_s": float(f"{m.examples_per_s:.5g}"),
+                "measured_mfu": float(f"{m.mfu:.4g}"),
+                **more,
+            }
+        )
+    return rows
+
+
+def _rate(cell: Cell, step_seconds: float) -> float:
+    return float(f"{cell.batch_size / step_seconds:.5g}")
+
+
+def _machine(m: Measured) -> Slice:
+    if m.chip in TOPOLOGIES:
+        return next(s for s in slices_of(m.chip) if s.chips >= m.chips)
+    return slice_of(m.chip if m.chips == 1 else f"{m.chip}x{m.chips}")
+
+
+def _channels(cell: Cell) -> int:
+    return 1 if cell.data.dataset == "glyphs" else 3
+
+
+def _measured(root: Path) -> Iterator[Measured]:
+    if (root / MANIFEST).exists():
+        from analysis.records.open import open_snapshot
+
+        snapshot = open_snapshot(str(root))
+        for study in snapshot.studies():
+            for record in snapshot.records(study):
+                if record.about is not None:
+                    yield from _of(record.about, record.lines)
+        return
+    for path in sorted(root.rglob("cell.json")):
+        if (about := read_json(path)) is not None:
+            yield from _of(about, read_lines(read_text(path.parent)))
+
+
+def _of(about: dict[str, Any], lines: Lines) -> Iterator[Measured]:
+    """The record as a measurement, where it is one."""
+    try:
+        cell = from_dict(about["cell"])
+        devices = about["devices"]
+    except (KeyError, CellError):
+        return
+    chip = chip_of(str(devices.get("kind")))
+    rates = [row[RATE] for row in lines.rows if row.get(RATE)]
+    if chip is None or not rates:
+        return
+    # The first line of a run still carries what starts with it.
+    rate = statistics.median(rates[1:] or rates)
+    chips = max(1, int(devices.get("count", 1)) // chip.devices)
+    if chip.kind == "cpu":
+        chips = 1  # its devices are shares of one machine
+    per_example = step_flops(cell, channels=_channels(cell)).model / cell.batch_size
+    mfu = per_example * rate / (chips * chip.peak_flops)
+    yield Measured(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)

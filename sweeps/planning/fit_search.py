@@ -1,0 +1,258 @@
+"""The cheapest way to run a cell that fits a slice, by compiling; answers are kept on disk.
+
+Ways are tried from the cheapest on: the whole batch at once; blocks computed again; microbatches
+(a second forward pass), smaller and smaller; parameters cut over the slice. Where a formula puts
+a way well above the memory there is, it is passed over; a cell is declared too large only when
+the compiler has refused the way that takes the least.
+
+A way fits when the whole run does: the training step, saving, and the evaluation if the cell has
+one. The evaluation is compiled only where a bound on it is not below the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.config.cell import Cell, CellError
+from study.config.hardware import Slice, slice_of
+from study.planning import tpu_compile as aot
+from study.planning.fits import Answer, Setting, Shape
+from study.records.record import write_json
+from sweeps.planning.memory import activations, evaluation_bytes, step_bytes
+
+FSDP_MIB = 1.0
+# Signals that say nothing of the program; the last is also what lack of memory here ends with.
+_FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+# Of the memory that there is, what the activations of a microbatch may take; larger ones would
+# cost the same operations.
+_SHARE = 0.5
+# Ways that the formula, which is generous, puts at more than this many times the memory are passed
+# over: whole batches early, for near its limit the compiler takes minutes over a program and
+# microbatches cost little more; microbatches late, for after them comes the slowest way alone.
+_HOPE, _LAST_HOPE = 1.2, 1.5
+
+_compiling: dict[Shape, threading.Lock] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The end of a search.
+
+    setting: the first that fits, or the last that was tried.
+    tried: so many settings were compiled or known to end here.
+    """
+
+    setting: Setting
+    answer: Answer
+    tried: int
+
+
+def folder() -> Path:
+    """Where answers are kept."""
+    chosen = os.environ.get("STUDY_PLAN_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "batch-size-study" / "plan"
+
+
+def settings(shape: Shape, first: Setting | None = None) -> list[Setting]:
+    """Ways to run a step, cheapest first.
+
+    first: what the user asks for, before all others.
+    """
+    cell, machine = shape.cell, slice_of(shape.slice)
+    usable, rows = machine.chip.usable_bytes, -(-cell.batch_size // machine.devices)
+
+    def hopeful(ways: list[Setting], hope: float) -> list[Setting]:
+        there = hope * usable
+        return [w for w in ways if step_bytes(cell, machine, w, shape.vocabulary) <= there]
+
+    ways = [first] if first is not None else []
+    ways += hopeful([Setting(), Setting(remat=True)], _HOPE)
+    fill = max(1, int(_SHARE * usable / max(1, activations(cell, Setting()))))
+    size = 1 << min(fill, rows).bit_length() - 1
+    sizes = [m for m in (size, size // 4, size // 16) if m]
+    ways += hopeful([Setting(microbatch=m) for m in sizes], _LAST_HOPE)
+    cut = machine.devices // machine.slices > 1
+    if cut:
+        ways += hopeful([Setting(microbatch=m, fsdp_mib=FSDP_MIB) for m in sizes[:2]], _LAST_HOPE)
+    ways.append(Setting(microbatch=1, remat=True, fsdp_mib=FSDP_MIB if cut else None))
+    return list(dict.fromkeys(ways))
+
+
+def check(cell: Cell, machine: Slice) -> None:
+    """Raises CellError if the batch cannot be spread over the machine."""
+    if cell.batch_size % machine.devices:
+        raise CellError(
+            f"batch_size: {cell.batch_size} cannot be spread evenly over the "
+            f"{machine.devices} devices of {machine.name}; choose another --slice"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is searched for one cell.
+
+    step: its training step.
+    evaluation: see `study.planning.fits.evaluation_of`; None for a cell without evaluations.
+    first: the way that is tried before all others.
+    """
+
+    step: Shape
+    evaluation: Shape | None = None
+    first: Setting | None = None
+
+    @property
+    def ways(self) -> list[Setting]:
+        return settings(self.step, self.first)
+
+
+# Answers for the first of some ways to run a program; None where it is not known.
+Ask = Callable[[Shape, Sequence[Setting]], Answer | None]
+
+
+def search(
+    task: Task,
+    *,
+    cache: Path,
+    compile_with: Callable[[Shape, Sequence[Setting]], Iterator[tuple[Setting, Answer]]]
+    | None = None,
+) -> Found:
+    """The first way that fits; compiles what is not known yet.
+
+    Raises:
+      AotError: nothing can be compiled here.
+      CellError: the batch cannot be spread over the slice.
+    """
+    check(task.step.cell, slice_of(task.step.slice))
+    new: dict[tuple[Shape, Setting], Answer] = {}
+
+    def ask(shape: Shape, ways: Sequence[Setting]) -> Answer:
+        # Tasks that run beside each other share programs; the later one waits for the answer.
+        with _compiling.setdefault(shape, threading.Lock()):
+            while True:
+                if answer := new.get((shape, ways[0])) or recall(shape, ways[0], cache):
+                    return answer
+                for way, answer in (compile_with or compiled)(shape, ways):
+                    new[shape, way] = answer
+                    if not answer.aborted:  # which may be this machine's trouble
+                        remember(shape, way, answer, cache)
+
+    found = _first_that_fits(task, ask)
+    assert found is not None
+    return found
+
+
+def known(task: Task, cache: Path) -> Found | None:
+    """How the search ends by what is kept alone; None where something would be compiled."""
+    return _first_that_fits(task, lambda shape, ways: recall(shape, ways[0], cache))
+
+
+def _first_that_fits(task: Task, ask: Ask) -> Found | None:
+    ways = task.ways
+    ruled_out: set[float | None] = set()
+    for tried, way in enumerate(ways, 1):
+        if way.fsdp_mib in ruled_out and tried < len(ways):
+            continue
+        answer = ask(task.step, ways[tried - 1 :])
+        if answer is not None and answer.fits and task.evaluation is not None:
+            answer = _with_evaluation(answer, task.evaluation, way, ask)
+        if answer is None:
+            return None
+        if answer.fits or tried == len(ways):
+            return Found(setting=way, answer=answer, tried=tried)
+        if answer.largest_part == "evaluation":
+            # Microbatches and rematerialising leave an evaluation as it is.
+            ruled_out.add(way.fsdp_mib)
+    return None
+
+
+def _with_evaluation(answer: Answer, shape: Shape, way: Setting, ask: Ask) -> Answer | None:
+    """The answer for a step with its evaluation counted, unless that stays below the step."""
+    bound = evaluation_bytes(shape.cell, slice_of(shape.slice), way, shape.vocabulary)
+    if answer.state_bytes + answer.batch_bytes + bound <= answer.step_bytes:
+        return answer
+    encoding = ask(shape, [Setting(fsdp_mib=way.fsdp_mib)])
+    return None if encoding is None else answer.with_evaluation(encoding)
+
+
+def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, Answer]]:
+    """What the compiler says of each, up to the first that fits or that it breaks off at.
+
+    Raises AotError when it fails before it has begun with any, or is ended from outside.
+    """
+    request = {"shape": shape.to_dict(), "settings": [vars(way) for way in ways]}
+    trying: Setting | None = None
+    try:
+        for line in aot.lines(["-m", "study.planning.fits"], stdin=json.dumps(request)):
+            if "trying" in line:
+                trying = Setting(**line["trying"])
+            else:
+                yield Setting(**line["setting"]), Answer(**line["answer"])
+                trying = None
+    except aot.AotError as error:
+        if trying is None or -(error.code or 0) in _FROM_OUTSIDE:
+            raise
+        usable = slice_of(shape.slice).chip.usable_bytes
+        said = str(error).removeprefix("compiling for TPU failed: ")
+        yield (
+            trying,
+            Answer(usable_bytes=usable, step_bytes=usable + 1, aborted=said[:300]),
+        )
+
+
+def recall(shape: Shape, way: Setting, cache: Path) -> Answer | None:
+    """The kept answer, if there is one that can be read."""
+    try:
+        return Answer(**json.loads((cache / f"{shape.key(way)}.json").read_text())["answer"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(shape: Shape, way: Setting, answer: Answer, cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = {"shape": shape.to_dict(), "setting": vars(way), "answer": vars(answer)}
+    write_json(cache / f"{shape.key(way)}.json", kept)
+
+
+def search_all(
+    tasks: Sequence[Task],
+    *,
+    cache: Path,
+    parallel: int,
+    only_known: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Found | Exception | None]:
+    """`search` of each, several at a time; what goes wrong with one is its result.
+
+    Arguments:
+      only_known: compile nothing; what is not kept is None.
+      progress: called with how many are done.
+    """
+    done = 0
+
+    def one(task: Task) -> Found | Exception | None:
+        if only_known:
+            return known(task, cache)
+        try:
+            return search(task, cache=cache)
+        except (aot.AotError, CellError) as error:
+            return error
+
+    found: list[Found | Exception | None] = []
+    with ThreadPoolExecutor(max(1, parallel)) as pool:
+        try:
+            for result in pool.map(one, tasks):
+                found.append(result)
+                done += 1
+                progress(done)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            aot.stop()
+            raise
+    return found

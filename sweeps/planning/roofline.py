@@ -1,0 +1,114 @@
+"""How long a step takes, from counted operations and the table of hardware.
+
+Assumed, and printed with every plan: the towers reach `MFU` of the chip's bfloat16 peak; so does
+the loss, unless its ring or its traffic with memory takes longer, for they overlap; gradients are
+summed round one ring in both directions, and what is cut (FSDP) is gathered once for every pass,
+neither hidden behind anything; the optimizer moves its state once. Measurements replace all of
+this (see `sweeps.planning.calibrate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.config.cell import Cell
+from study.config.hardware import Slice
+from study.models.flops import Flops
+from study.planning.fits import Setting
+from sweeps.planning.memory import moment_bytes
+
+# Assumed shares of the peak, measured by nobody here. Chips whose peak grew faster than their
+# memory's rate are given less.
+MFU = {
+    **{"v4": 0.40, "v5e": 0.40, "v5p": 0.40, "v6e": 0.30, "7x": 0.25},
+    **{"gpu:h100": 0.35, "gpu:h200": 0.35, "cpu": 0.25},
+}
+_PANEL = (
+    1024  # images that stay on the chip while the texts stream past (`study.losses.pallas_tpu`)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """Seconds of one step, in parts that add up.
+
+    Attributes:
+      towers: forward, backward, and what is computed again.
+      loss: the longest of its operations, its ring and its memory traffic; `loss_bound` says
+        which ("compute", "interconnect" or "memory").
+      gradients: summing them over all devices.
+      gathers: of parameters that are cut.
+      optimizer: its traffic with memory.
+    """
+
+    towers: float
+    loss: float
+    loss_bound: str
+    gradients: float
+    gathers: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        return self.towers + self.loss + self.gradients + self.gathers + self.optimizer
+
+
+def step_time(
+    cell: Cell, flops: Flops, machine: Slice, setting: Setting, parameters: int
+) -> StepTime:
+    """Seconds of one step of `cell` on `machine`.
+
+    parameters: that are trained.
+    """
+    chip, devices = machine.chip, machine.devices
+    rate = machine.chips * chip.peak_flops * MFU[chip.name]
+    rows = -(-cell.batch_size // devices)
+    loss = {
+        "compute": flops.loss / rate,
+        "interconnect": _ring(machine, rows * cell.model.embed_dim * 8),
+        "memory": _traffic(cell, machine, rows),
+    }
+    bound = max(loss, key=lambda name: loss[name])
+    passes = 1 if setting.microbatch is None else -(-rows // setting.microbatch)
+    moved = 4 * parameters
+    gathers = 0.0
+    if setting.fsdp_mib is not None:
+        gathers = moved * passes * (3 if setting.microbatch else 2) / (2 * chip.link_rate)
+    held = parameters // (1 if setting.fsdp_mib is None else devices // machine.slices)
+    hbm_rate = chip.hbm_rate / chip.devices
+    return StepTime(
+        towers=(flops.towers + flops.recompute) / rate,
+        loss=loss[bound],
+        loss_bound=bound,
+        gradients=_summed(machine, moved),
+        gathers=gathers,
+        optimizer=held * (12 + 2 * moment_bytes(cell)) / hbm_rate,
+    )
+
+
+def _ring(machine: Slice, hop_bytes: int) -> float:
+    """Texts and what they gather once round all devices, one way; slices are crossed by the
+    network of the one host at the seam."""
+    if machine.devices == 1:
+        return 0.0
+    slowest = machine.chip.link_rate
+    if machine.slices > 1:
+        slowest = min(slowest, machine.chip.network_rate * machine.chips_per_host)
+    return machine.devices * hop_bytes / slowest
+
+
+def _traffic(cell: Cell, machine: Slice, rows: int) -> float:
+    """Bytes between chip and memory of all blocks of a ring: texts and their gradients stream
+    past every panel of images."""
+    panels = -(-rows // _PANEL)
+    moved = machine.devices * rows * cell.model.embed_dim * (12 * panels + 16)
+    return moved / (machine.chip.hbm_rate / machine.chip.devices)
+
+
+def _summed(machine: Slice, moved: int) -> float:
+    """A sum over all devices: within each slice, then between slices by all of its hosts."""
+    inside = machine.devices // machine.slices
+    seconds = 2 * moved * (inside - 1) / inside / (2 * machine.chip.link_rate)
+    if machine.slices > 1:
+        seconds += 2 * moved / (machine.chip.network_rate * machine.chips_per_slice)
+    return seconds

@@ -1,0 +1,210 @@
+"""TPU slices that are not there: a Ray cluster on this machine whose nodes call themselves hosts.
+
+    study cluster fake --slice v4-16 --slice v4-8
+
+Every node has the resources and labels that a host of such a slice has, and JAX finds CPU devices
+on it, as many as the host has chips. So all that places cells on slices, gathers their hosts, and
+starts again when one is lost, runs as it would on TPUs, and hosts can be taken away at will.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.config.hardware import Slice, slice_of
+from sweeps.study import StudyError
+
+_STORE = 80 * 2**20  # bytes, the least that Ray takes
+DRAIN = 30.0  # seconds that a spot machine has after its notice
+
+
+@dataclass(kw_only=True)
+class FakeSlice:
+    """One whole slice: its name in the cluster, and a Ray node for each of its hosts."""
+
+    name: str
+    kind: Slice
+    hosts: list[Any] = field(default_factory=list)
+
+
+class FakeSlices:
+    """The cluster. To be used from the main thread, as Ray asks of whoever starts its processes.
+
+    Attributes:
+      address: "host:port", to join it.
+      slices: those that are whole, by name.
+    """
+
+    def __init__(self, temp: Path, *, cpus: int = 2):
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no network
+        from ray.cluster_utils import Cluster
+
+        self.temp = temp
+        self.slices: dict[str, FakeSlice] = {}
+        self._count = 0
+        self._cluster = Cluster()
+        with _current_cluster_kept():
+            self._cluster.add_node(
+                num_cpus=cpus,
+                env_vars=_environment(devices=1),
+                object_store_memory=_STORE,
+                temp_dir=str(temp),
+                node_ip_address="127.0.0.1",
+                include_dashboard=False,
+            )
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self, kind: str) -> FakeSlice:
+        """Starts all hosts of one more slice of `kind`."""
+        wanted = slice_of(kind)
+        if wanted.chip.kind == "gpu" or wanted.slices != 1:
+            raise StudyError(
+                f"--slice {kind}: give one TPU slice, such as v4-16, or cpu, once for each"
+            )
+        made = FakeSlice(name=f"{wanted.pod}-{self._count}", kind=wanted)
+        self._count += 1
+        for rank in range(wanted.hosts):
+            made.hosts.append(self._cluster.add_node(**_host(made.name, wanted, rank)))
+        self.slices[made.name] = made
+        return made
+
+    def lose(self, name: str) -> None:
+        """Kills all hosts of a slice without a word, as when machines lose power."""
+        for node in self.slices.pop(name).hosts:
+            with contextlib.suppress(AssertionError):  # its workers die a moment later
+                self._cluster.remove_node(node, allow_graceful=False)
+
+    def replace(self) -> Iterator[tuple[str, str]]:
+        """Puts a new slice in the place of each that has lost a host, as whoever rents them out
+        does; yields the names of both."""
+        for name, old in list(self.slices.items()):
+            if any(host.dead_processes() for host in old.hosts):
+                self.lose(name)
+                yield name, self.add(old.kind.pod).name
+
+    def notice(self, name: str, *, seconds: float = DRAIN) -> None:
+        """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
+        from ray import _raylet
+        from ray.core.generated import autoscaler_pb2
+
+        raylet: Any = _raylet  # compiled, and the other is generated: neither says its types
+        reasons: Any = getattr(autoscaler_pb2, "DrainNodeReason")  # noqa: B009
+        client = raylet.GcsClient(address=self.address)
+        for node in self.slices[name].hosts:
+            client.drain_node(
+                node.node_id,
+                reasons.Value("DRAIN_NODE_REASON_PREEMPTION"),
+                "spot",
+                int((time.time() + seconds) * 1000),
+            )
+
+    def asked(self) -> list[str]:
+        """The kinds of slices that somebody waits for, once each, as an autoscaler is told."""
+        from ray import _raylet
+        from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+        raylet: Any = _raylet
+        state: Any = get_cluster_resource_state(raylet.GcsClient(address=self.address))
+        heads = {
+            name
+            for gang in state.pending_gang_resource_requests
+            for request in gang.requests
+            for name in request.resources_bundle
+            if name.startswith("TPU-") and name.endswith("-head")
+        }
+        return sorted(slice_of(head[len("TPU-") : -len("-head")]).pod for head in heads)
+
+    def close(self) -> None:
+        for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
+            with contextlib.suppress(Exception):
+                self._cluster.remove_node(node, allow_graceful=False)
+
+
+@contextlib.contextmanager
+def fake_slices(kinds: Sequence[str], temp: Path, *, cpus: int = 2) -> Iterator[FakeSlices]:
+    """A cluster with a slice of each of `kinds`, and gone with the block.
+
+    Raises:
+      HardwareError: there is no such slice.
+      StudyError: it is neither a TPU slice nor a host of CPUs.
+    """
+    for kind in kinds:
+        slice_of(kind)
+    up = FakeSlices(temp, cpus=cpus)
+    try:
+        for kind in kinds:
+            up.add(kind)
+        yield up
+    finally:
+        up.close()
+
+
+@contextlib.contextmanager
+def _current_cluster_kept() -> Iterator[None]:
+    """Ray notes the last cluster that was started, for whoever names none; that is not ours."""
+    import ray._common.utils as ray_utils
+
+    note = Path(ray_utils.get_ray_address_file(None))
+    note.parent.mkdir(parents=True, exist_ok=True)
+    before = note.read_bytes() if note.exists() else None
+    try:
+        yield
+    finally:
+        if before is None:
+            note.unlink(missing_ok=True)
+        else:
+            note.write_bytes(before)
+
+
+def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
+    """What Ray is to know of one host, as it finds it on a real one."""
+    chips = kind.chips_per_host
+    environment = _environment(devices=chips * kind.chip.devices)
+    found = {
+        "num_cpus": 1,
+        "node_ip_address": "127.0.0.1",
+        "object_store_memory": _STORE,
+    }
+    if kind.chip.kind == "cpu":
+        return found | {"env_vars": environment}
+    resources = {"TPU": chips, name: 1, f"accelerator_type:{kind.accelerator_type}": 1}
+    if rank == 0:
+        resources[f"TPU-{kind.pod_type}-head"] = 1
+    return found | {
+        "resources": resources,
+        "labels": {
+            "ray.io/tpu-slice-name": name,
+            "ray.io/tpu-worker-id": str(rank),
+            "ray.io/tpu-topology": kind.topology,
+            "ray.io/tpu-pod-type": kind.pod_type,
+        },
+        "env_vars": environment
+        | {
+            "TPU_NAME": name,
+            "TPU_WORKER_ID": str(rank),
+            "TPU_ACCELERATOR_TYPE": kind.pod_type,
+            "TPU_TOPOLOGY": kind.topology,
+        },
+    }
+
+
+def _environment(*, devices: int) -> dict[str, str]:
+    """What JAX is to find on a host."""
+    return {
+        "NPROC": str(devices + 1),  # see `sweeps.ray_cluster.local.environment`
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_cpu_multi_thread_eigen=false",
+        "OMP_NUM_THREADS": "1",
+    }

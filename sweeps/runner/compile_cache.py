@@ -1,0 +1,90 @@
+"""The folder or bucket of compiled programs, which cells of all sweeps share.
+
+JAX writes an entry of a folder in place: a kill or a full disk in the middle leaves a torn one,
+which JAX never replaces, so that every later cell would compile that program anew. In gs:// an
+entry is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from study.records.storage import RecordError, is_bucket, place, reached
+
+CHECKED = ".checked"  # touched after each look: older entries were whole then
+LEAST = 20 * 2**20  # bytes; a program takes some hundred thousand
+
+
+def folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where compiled programs are kept: a folder, or a bucket as `place` gives it.
+
+    Raises:
+      RecordError: JAX_COMPILATION_CACHE_DIR names a bucket that is not gs://, or gcsfs is missing.
+    """
+    chosen = environ.get("JAX_COMPILATION_CACHE_DIR")
+    if not chosen:
+        return Path.home() / ".cache" / "batch-size-study" / "jax"
+    try:
+        return place(chosen)
+    except RecordError as error:
+        raise RecordError(f"JAX_COMPILATION_CACHE_DIR: {error}") from None
+
+
+def mend(folder: Path) -> None:
+    """Removes torn entries; one that somebody is writing just now is lost, and made again."""
+    if is_bucket(folder):
+        return
+    stamp = folder / CHECKED
+    with contextlib.suppress(OSError):  # it only saves time
+        since = stamp.stat().st_mtime if stamp.exists() else 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = list(folder.glob("*-cache"))
+        stamp.touch()
+        for entry in entries:
+            if entry.stat().st_mtime >= since - 1 and _torn(entry.read_bytes()):
+                entry.unlink(missing_ok=True)
+
+
+def trouble(folder: Path) -> str | None:
+    """Why programs cannot be kept there, in one line that says what to do; None where they can."""
+    if is_bucket(folder):
+        return _unreachable(folder)
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    what = None
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "cannot be written"
+    elif (free := shutil.disk_usage(there).free) < LEAST:
+        what = f"has {free / 2**20:.0f} MiB left"
+    if what is None:
+        return None
+    return (
+        f"{folder} {what}, so every cell compiles its programs anew; make room, or set "
+        "JAX_COMPILATION_CACHE_DIR to another folder"
+    )
+
+
+def _unreachable(bucket: Path) -> str | None:
+    try:
+        reached(bucket)
+    except RecordError as error:
+        return f"{error}; every cell compiles its programs anew"
+    return None
+
+
+def _torn(content: bytes) -> bool:
+    """Whether a zlib stream lacks its end; of what is no such stream only emptiness is known."""
+    if not content.startswith(b"\x78"):
+        return not content
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(content)
+    except zlib.error:
+        return True
+    return not stream.eof

@@ -1,0 +1,283 @@
+"""What a sweep shows while it runs: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, TextIO
+
+from sweeps.runner.capacity import LOCAL
+from sweeps.runner.cell_status import Entry
+
+QUIET_SECONDS = 10.0  # off a terminal, the longest time without a line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what."""
+
+    entry: Entry
+    seconds: float
+    attempt: int
+    kind: str = LOCAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Now:
+    """How far a sweep is. `done` of `target` is work: examples, each with the weight of its cell,
+    of the cells that are over and the part of the others; `waiting` cells for a machine, by its
+    kind; `seconds_left` is None until there is evidence to judge it by."""
+
+    study: str
+    cells: int
+    over: int
+    failed: int
+    done: float
+    target: float
+    running: Sequence[Running]
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    seconds_left: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Examples per second of all running cells."""
+        return sum(r.entry.progress.examples_per_second or 0.0 for r in self.running)
+
+
+class Report(Protocol):
+    """Where a sweep's words go. `every` is how often, in seconds, it wants `progress`."""
+
+    every: float
+    errors: bool  # whether it speaks on standard error
+
+    def open(self, terminal: TextIO) -> None:
+        """From here on standard output and error are elsewhere; `terminal` is where its was."""
+
+    def line(self, text: str) -> None: ...
+
+    def progress(self, now: Now) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """Says nothing: for callers that look at the result."""
+
+    every = 1.0
+    errors = False
+
+    def open(self, terminal: TextIO) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+    def progress(self, now: Now) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """One line per event, and one at least every `QUIET_SECONDS`."""
+
+    every = 1.0
+
+    def __init__(self, out: TextIO):
+        self._home = self._out = out
+        self.errors = out is sys.stderr
+        self._last = time.monotonic()
+
+    def open(self, terminal: TextIO) -> None:
+        self._out = terminal
+
+    def line(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+        self._last = time.monotonic()
+
+    def progress(self, now: Now) -> None:
+        if time.monotonic() - self._last < QUIET_SECONDS or not now.running:
+            return
+        running = "  ".join(_said(r) for r in now.running[:4])
+        more = f" and {len(now.running) - 4} more" if len(now.running) > 4 else ""
+        self.line(
+            f"[{now.over}/{now.cells}] running {running}{more}{_waiting(now)}"
+            f"{_left(now.seconds_left)}"
+        )
+
+    def close(self) -> None:
+        self._out = self._home
+
+
+class Live:
+    """A bar for the study and a line per running cell; events scroll by above them."""
+
+    every = 0.25
+
+    def __init__(self, out: TextIO):
+        self._home = out
+        self.errors = out is sys.stderr
+        self._live: Any = None
+        self._start(out)
+
+    def open(self, terminal: TextIO) -> None:
+        self._start(terminal)
+
+    def _start(self, out: TextIO) -> None:
+        from rich.console import Console
+
+        self._stop()
+        self._console = Console(file=out, highlight=False)
+
+    def line(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def progress(self, now: Now) -> None:
+        from rich.live import Live as RichLive
+
+        if self._live is None:
+            self._live = RichLive(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        self._live.update(_table(now), refresh=True)
+
+    def close(self) -> None:
+        self._start(self._home)
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def report_on(out: TextIO) -> Report:
+    """Live on a terminal, lines elsewhere."""
+    return Live(out) if out.isatty() else Lines(out)
+
+
+class Steps:
+    """Shows the progress of a piece of work: called with what is done, how much, of how much."""
+
+    def __init__(self, out: TextIO | None = None):
+        self._out = out or sys.stderr
+        self._last = time.monotonic()
+        self._open = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        text = f"{what} {done}/{total}"
+        if self._out.isatty():
+            print(f"\r\033[K{text}", end="", file=self._out, flush=True)
+            self._open = True
+        elif time.monotonic() - self._last > QUIET_SECONDS:
+            print(text, file=self._out, flush=True)
+            self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._open:
+            print("\r\033[K", end="", file=self._out, flush=True)
+
+
+def _table(now: Now) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for _ in range(5):
+        table.add_column(no_wrap=True, justify="right")
+
+    def row(name: str, part: float, *more: str) -> None:
+        bar = ProgressBar(total=1.0, completed=min(1.0, part), width=24)
+        table.add_row(name, bar, f"{part:.0%}", *more)
+
+    failed = f", {now.failed} failed" if now.failed else ""
+    row(
+        f"{now.study}: {now.over}/{now.cells} cells{failed}",
+        now.done / now.target,
+        rate(now.rate) if now.rate else "",
+        _left(now.seconds_left).strip(" ,"),
+        "",
+    )
+    for r in now.running:
+        seen, target = r.entry.progress.examples_seen, r.entry.cell.examples
+        speed = r.entry.progress.examples_per_second
+        row(
+            f"  {r.entry.cell.id}",
+            seen / target,
+            rate(speed) if speed else ("starting" if not seen else ""),
+            duration(r.entry.seconds_left) if r.entry.seconds_left is not None else "",
+            _where(r),
+        )
+    if now.waiting:
+        table.add_row(f"  {_waiting(now).strip(' ,')}")
+    return table
+
+
+def _said(r: Running) -> str:
+    where = _where(r)
+    return f"{r.entry.cell.id} {percent(r.entry)}" + (f" ({where})" if where else "")
+
+
+def _where(r: Running) -> str:
+    attempt = f"attempt {r.attempt}" if r.attempt > 1 else ""
+    return ", ".join(part for part in ("" if r.kind == LOCAL else r.kind, attempt) if part)
+
+
+def _waiting(now: Now) -> str:
+    cells = ", ".join(f"{n} for {kind}" for kind, n in sorted(now.waiting.items()))
+    return f", waiting: {cells}" if cells else ""
+
+
+def headline(entry: Entry) -> str:
+    """The figure that one looks at first: zero-shot accuracy, or else retrieval, or the loss.
+
+    After it, how many examples stood in for others that could not be used.
+    """
+    summary = entry.done.get("summary", {})
+    replaced = summary.get("data/replaced_examples")
+    more = f", {replaced:,} examples replaced" if replaced else ""
+    return f"{_first_figure(summary)}{more}".removeprefix(", ")
+
+
+def _first_figure(summary: dict[str, Any]) -> str:
+    for prefix, last, name, unit in (
+        ("eval/zero_shot/", "/top1", "zero-shot", " %"),
+        ("eval/retrieval/", "/image_to_text_r1", "image-to-text R@1", " %"),
+    ):
+        for key, value in summary.items():
+            if key.startswith(prefix) and key.endswith(last) and isinstance(value, int | float):
+                return f"{name} {key[len(prefix) : -len(last)]} {value:.1f}{unit}"
+    loss = summary.get("train/loss")
+    return f"loss {loss:.4g}" if isinstance(loss, int | float) else ""
+
+
+def percent(entry: Entry) -> str:
+    return f"{entry.progress.examples_seen / entry.cell.examples:.0%}"
+
+
+def rate(examples_per_second: float) -> str:
+    if examples_per_second >= 1e3:
+        return f"{examples_per_second / 1e3:,.1f}k ex/s"
+    return f"{examples_per_second:.0f} ex/s"
+
+
+def duration(seconds: float) -> str:
+    """As one says it: 8.1 s, 7 min 3 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f", {duration(seconds)} left"

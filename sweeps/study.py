@@ -1,0 +1,149 @@
+"""A study: a named set of cells that answers one question."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study.config.cell import Cell, Execution
+from sweeps.matched import Matched, check
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class StudyError(ValueError):
+    """A study that cannot be found, read or run; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A choice that the paper does not state (or states twice), what was taken, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A named set of cells that answers one question.
+
+    Attributes:
+      name: letters, digits, ".", "_" and "-".
+      question: one line.
+      cells: no two alike.
+      execution: how and where its cells run: the same for all, or a function of the cell.
+      prepare: makes the data set under the data root it is given, if it is not there yet; a
+        function, or "module:function" so that listing studies need not import it. If it has a
+        parameter `progress`, that is called with what is done, how much, and of how much; if it
+        has one `cells`, it is given those that will run.
+      paper: the figure, table or section of the paper it belongs to, or "".
+      assumptions: what its settings rest on where the paper says nothing.
+      hardware: chips and days that the paper used, where it says so.
+      records: the folder under the root of all records that holds those of its cells; its own name
+        if not given. Studies that share cells (Fig. 3 is rows of Table 8) share a folder, so that
+        a cell is trained once and found by each.
+      seconds: a cell's time on one CPU core, by what was measured; None where nobody knows.
+      matched: cells that are said to see equally many pairs, or examples.
+
+    Raises:
+      StudyError: no cells, equal cells, a name that cannot be a folder, or cells that are said to
+        match and do not.
+    """
+
+    name: str
+    question: str
+    cells: tuple[Cell, ...]
+    execution: Execution | Callable[[Cell], Execution] = dataclasses.field(
+        default_factory=Execution
+    )
+    prepare: str | Callable[..., object] | None = None
+    paper: str = ""
+    assumptions: tuple[Assumption, ...] = ()
+    hardware: str = ""
+    records: str = ""
+    seconds: Callable[[Cell], float] | None = None
+    matched: tuple[Matched, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", self.records or self.name)
+        for what, name in (("name", self.name), ("records", self.records)):
+            if not _NAME.fullmatch(name):
+                raise StudyError(
+                    f"study {what} {name!r}: use letters, digits, '.', '_' and '-' only, "
+                    "because it names a folder"
+                )
+        object.__setattr__(self, "cells", tuple(self.cells))
+        for cell in self.cells:
+            if not isinstance(cell, Cell):
+                raise StudyError(f"study {self.name}: {cell!r} is not a Cell")
+        if not self.cells:
+            raise StudyError(f"study {self.name} has no cells")
+        twice = [cell_id for cell_id, n in Counter(c.id for c in self.cells).items() if n > 1]
+        if twice:
+            raise StudyError(
+                f"study {self.name}: {len(twice)} cells appear more than once ({twice[0]}); "
+                "every cell of a study differs from the others in some field"
+            )
+
+        if said := check(self.matched, self.cells):
+            raise StudyError(f"study {self.name}: {said}")
+
+    def execution_of(self, cell: Cell) -> Execution:
+        return self.execution if isinstance(self.execution, Execution) else self.execution(cell)
+
+    def folder(self, root: Any) -> Any:
+        """Where under `root`, a path, its records lie; those of other studies may lie there too."""
+        return root / self.records
+
+    @property
+    def data_root(self) -> str:
+        """The folder of the data sets, which all cells share."""
+        return self.execution_of(self.cells[0]).data_root
+
+    def cell(self, name: str) -> Cell:
+        """The cell with this id, or with an id that starts with `name`.
+
+        Raises:
+          StudyError: no cell, or several.
+        """
+        ids = {cell.id: cell for cell in self.cells}
+        if name in ids:
+            return ids[name]
+        found = [cell_id for cell_id in ids if cell_id.startswith(name)]
+        if len(found) == 1:
+            return ids[found[0]]
+        if found:
+            raise StudyError(
+                f"{name!r} begins {len(found)} cells of {self.name}: {some(found)}; "
+                "write more of it"
+            )
+        near = nearest(name, ids)
+        raise StudyError(
+            f"study {self.name} has no cell {name!r}; nearest: {some(near or list(ids))} "
+            "(study status shows all of them)"
+        )
+
+
+def union(studies: Sequence[Study]) -> tuple[Cell, ...]:
+    """The cells of all of them, each once."""
+    return tuple({cell.id: cell for study in studies for cell in study.cells}.values())
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nearest(name: str, known: Any) -> list[str]:
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+
+
+def some(items: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,80 @@
+"""The claims on the paper's own numbers, and its text against them."""
+
+import json
+
+import pytest
+
+from analysis.claims import checks, format_checks, paper_verdicts
+from analysis.stats.intervals import pooled_means
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {one.name: one for one in paper_verdicts()}
+
+
+@pytest.fixture(scope="module")
+def said():
+    return {check.name: check for check in checks()}
+
+
+def test_what_the_paper_prints_bears_its_claims_out(found):
+    judged = {name: one.verdict for name, one in found.items() if one.verdict != "no data"}
+    assert set(judged.values()) == {"reproduced", "undecided"}
+    # 84.7 from 64k to 1M: one decimal cannot say whether the largest batch hurts.
+    assert [name for name, kind in judged.items() if kind == "undecided"] == [
+        "too large a batch hurts"
+    ]
+    assert len(judged) == 13
+
+
+def test_estimates_are_those_of_the_tables(found):
+    assert found["sigmoid ahead at small batch"].estimate == pytest.approx(1.0)  # 2k, 4k at 18B
+    assert found["from scratch: too large hurts"].estimate == pytest.approx(73.4 - 71.6)
+    assert found["languages gain nothing past 32k"].estimate == pytest.approx(34.4 - 34.9)
+    assert found["b = -10, t' = log 10 is best"].estimate == pytest.approx(63.0 - 62.0)
+    long = found["large batch needs long training"]
+    assert "minus B = 8192 is -8.00 [-8.10, -7.90] points after 450,000,000" in long.sentence
+    assert "+1.10 [1.00, 1.20] after 18,000,000,000" in long.sentence
+
+
+def test_bounds_are_those_of_rounding(found):
+    gap = found["from scratch: sigmoid ahead"]  # the mean of two differences of two numbers
+    assert (gap.low, gap.high) == pytest.approx((gap.estimate - 0.1, gap.estimate + 0.1))
+    assert "bounds of the rounding" in gap.sentence
+
+
+def test_rounding_adds_to_the_noise_of_seeds():
+    printed = pooled_means({1: [1.0], 2: [3.0]}, rounding=0.05)
+    assert printed.contrast({2: 1.0, 1: -1.0}) == pytest.approx((2.0, 1.9, 2.1))
+    seeds = {1: [1.0, 1.2], 2: [3.0, 3.1]}
+    exact, rounded = (pooled_means(seeds, rounding=r).mean(1) for r in (0.0, 0.05))
+    assert rounded.high - exact.high == pytest.approx(0.05)
+
+
+def test_the_text_disagrees_with_the_numbers_where_it_does(said):
+    disagree = {name for name, check in said.items() if not check.agrees}
+    assert disagree == {
+        "the best batch size of SigLiT",
+        "which loss leads at large batches",
+        "SigLiT on four chips in a day",
+        "the default recipe at 3B examples",
+        "how long the runs with masked negatives are",
+        "the sign of b in the formula of the loss",
+    }
+
+
+def test_the_numbers_of_the_disagreements(said):
+    assert "64k, 128k, 256k, 1024k all print 84.7" in said["the best batch size of SigLiT"].numbers
+    lead = said["which loss leads at large batches"].numbers
+    assert "SigLIP 9B at 98k by 0.2" in lead and "SigLIP 9B at 307k by 1.0" in lead
+    assert "SigLiT 900M at 128k by 0.1" in lead
+    defaults = said["the default recipe at 3B examples"].numbers
+    assert "8k: Table 6 70.1, Table 5 68.6" in defaults and "70.1 +- 0.2" in defaults
+    assert "163,831" in said["the sign of b in the formula of the loss"].numbers
+
+
+def test_checks_fit_a_terminal_and_json(said):
+    text = format_checks(said.values())
+    assert max(map(len, text.splitlines())) <= 110
+    json.dumps([vars(check) for check in said.values()])

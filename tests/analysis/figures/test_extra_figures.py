@@ -1,0 +1,210 @@
+"""The figures beyond the paper: what their tables hold, and that they draw from their CSV."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.figures.beyond import BEYOND
+from analysis.figures.inputs import Inputs
+from analysis.figures.plot import style
+from analysis.records.frame import COLUMNS
+from analysis.select.panels import TOP1
+
+LOSS = "eval/fixed_loss/val/softmax"
+SIZES = (16, 32, 64, 128, 256, 512)
+SIGMOID = {"loss.kind": "sigmoid", "loss.pairs.kind": "all"}
+SOFTMAX = {"loss.kind": "softmax"}
+
+
+def quality(size):
+    return 44 - 25 * (1 + size / 30) ** -1.0
+
+
+def row(size, loss, seed, value, **more):
+    return {
+        "status": "done",
+        "batch_size": size,
+        "seed": seed,
+        "steps": 100_000 // size,
+        "examples": 100_000,
+        "budget.examples": 100_000,
+        "model.image.kind": "cached",
+        "model.text.kind": "average",
+        "data.dataset": "glyphs",
+        "dataset_fingerprint": "f",
+        "content": f"{size}{loss}{seed}{more}",
+        "optimizer.learning_rate": 1e-3,
+        "memory.peak_bytes": 2**20 * size,
+        "memory.source": "device",
+        "memory.compiled_bytes": 2**20 * size // 2,
+        TOP1: value,
+        **loss,
+        **more,
+    }
+
+
+def logged(name, size, rng):
+    """Ten lines: the loss falls with the logarithm of examples over those that B needs."""
+    for i in range(1, 11):
+        examples = 10_000 * i
+        loss = 2.0 - 0.5 * np.log(examples / (20_000 + 100 * size)) + 0.01 * rng.standard_normal()
+        yield {
+            "id": name,
+            "step": examples // size,
+            "examples_seen": examples,
+            LOSS: loss,
+            "train/t": 10.0 + i,
+            "train/b": -10.0 - i / 10,
+            "train/grad_norm": 1.0 / i,
+            "train/examples_per_s": 1000.0 if i > 1 else 1.0,
+            "train/mfu": 0.4,
+            "train/gradient_noise": 2.0 * size,
+            "train/gradient_signal": 1.0 if i > 2 else -1.0,
+        }
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    cells = [
+        row(size, loss, seed, quality(size) - lag + 0.05 * rng.standard_normal())
+        for size in SIZES
+        for loss, lag in ((SIGMOID, 0.0), (SOFTMAX, 2.0))
+        for seed in (0, 1)
+    ]
+    groups = {"loss.kind": "sigmoid", "loss.pairs.kind": "groups"}
+    cells += [
+        row(size, groups, 0, 20.0 + np.log2(group), **{"loss.pairs.size": group})
+        for size in (128, 512)
+        for group in (8, 32)
+    ]
+    cells += [
+        row(size, SIGMOID, 0, value, **{"optimizer.learning_rate": rate})
+        for size in (128, 512)
+        for rate, value in ((1e-4, 10.0), (1e-2, 20.0 if size == 128 else 50.0))
+    ]
+    cells += [
+        row(size, SIGMOID, 1, 10.0 + t, **{"loss.b_init": b, "loss.t_init": t, "loss.eps": 0})
+        for size in (128, 512)
+        for b, t in ((-10.0, 10.0), (-10.0, 1.0), (None, 10.0), ("prior", 10.0))
+    ]
+    cells = [{"id": f"cell-{i}", **cell} for i, cell in enumerate(cells)]
+    lines = pd.DataFrame([x for c in cells for x in logged(c["id"], c["batch_size"], rng)])
+    table = pd.DataFrame(cells).merge(lines.groupby("id").last(), on="id", suffixes=("", "_line"))
+    table = table.reindex(columns=list(dict.fromkeys((*COLUMNS, *table.columns))))
+    return Inputs(cells=table, read_rows=lambda: lines)
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_figure_draws_from_its_csv(inputs, name):
+    table = BEYOND[name].data(inputs)
+    again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    fig = BEYOND[name].draw(again)
+    assert all(axes.has_data() or not axes.axison for axes in fig.axes)
+    assert table.attrs["provenance"].startswith("records ")
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_no_cell_is_no_row(name):
+    assert not len(BEYOND[name].data(Inputs()))
+
+
+def test_the_saturation_batch_is_the_fits(inputs):
+    table = BEYOND["saturation"].data(inputs)
+    found = table[(table["what"] == "saturation") & (table["series"] == "sigmoid")]
+    power = found[found["metric"] == "power"].iloc[0]
+    assert max(SIZES) < 30 * (25 / 0.5 - 1)  # the truth is beyond the grid
+    assert power["high"] > max(SIZES) and "not identified" in power["id"]
+
+
+def test_evaluated_examples_enter_when_all_cells_have_them(inputs):
+    rng = np.random.default_rng(0)
+    hits = {name: rng.random(50) < 0.5 for name in inputs.cells["id"]}
+    few = Inputs(
+        cells=inputs.cells, read_rows=inputs.read_rows, read_items=lambda cell, _: hits[cell]
+    )
+    widths = []
+    for one in (inputs, few):
+        table = BEYOND["saturation"].data(one)
+        found = table[table["what"] == "saturation"].iloc[0]
+        widths.append(np.log(found["high"]) - np.log(max(found["low"], 1.0)))
+    assert widths[1] > widths[0]
+
+
+def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
+    table = BEYOND["loss_gap"].data(inputs)
+    means = table[table["what"] == "mean"].set_index("x")
+    wide = table[table["what"] == "all at once"].set_index("x")
+    assert means["value"].to_numpy() == pytest.approx(2.0, abs=0.3)
+    assert (wide["high"] > means["high"]).all() and (wide["low"] < means["low"]).all()
+
+
+def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
+    table = BEYOND["to_target"].data(inputs)
+    part = table[table["panel"] == "examples"]
+    late = part[part["what"] == "censored"]
+    assert len(late) and set(late["value"].round()) == {100_000}
+    assert not set(late["x"]) & set(part.loc[part["what"] == "mean", "x"])
+    steps = table[(table["panel"] == "steps") & (table["what"] == "mean")]
+    examples = part[part["what"] == "mean"]
+    assert (steps["value"] * steps["x"]).to_numpy() == pytest.approx(examples["value"].to_numpy())
+
+
+def test_a_target_that_no_batch_size_reached_with_all_its_seeds_is_drawn_without_a_mean(
+    inputs, tmp_path
+):
+    table = BEYOND["to_target"].data(inputs)
+    sizes = table["x"][table["what"] == "censored"]
+    late = table[table["what"].isin(["seed", "censored"]) & table["x"].isin(sizes)]
+    assert len(late)
+    style.save(BEYOND["to_target"].draw(late), tmp_path / "late")
+
+
+def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
+    table = BEYOND["pairs_map"].data(inputs)
+    means = table[table["what"] == "mean"].set_index(["x", "series"])["value"]
+    assert set(table["panel"]) == {"b starts at its default"}
+    assert set(means.index) == {(128, 8), (128, 32), (128, 128), (512, 8), (512, 32), (512, 512)}
+    assert means[(128, 32)] == pytest.approx(25.0)
+
+
+def test_starts_are_named_and_stand_at_each_batch_size(inputs):
+    table = BEYOND["starts"].data(inputs)
+    means = table[table["what"] == "mean"].set_index(["series", "x"])["value"]
+    names = ("b = -10, t' = log 10", "b = -10, t' = log 1", "no bias, t' = log 10")
+    assert set(means.index) == {
+        (name, size) for name in (*names, "b = log odds, t' = log 10") for size in (128, 512)
+    }
+    assert means["b = -10, t' = log 1", 128] == 11.0
+
+
+def test_a_best_rate_on_the_edge_is_flagged(inputs):
+    table = BEYOND["rate_by_batch"].data(inputs)
+    best = table[table["panel"] == "best"].set_index("x")
+    assert (best.loc[128, "what"], best.loc[128, "value"]) == ("inside", 1e-3)
+    assert (best.loc[512, "what"], best.loc[512, "value"]) == ("edge", 1e-2)
+
+
+def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
+    cells = inputs.cells
+    several = cells["loss.pairs.kind"].eq("all") & cells["batch_size"].isin((128, 512))
+    other = cells["optimizer.learning_rate"] != 1e-3
+    waiting = cells.assign(status=cells["status"].mask(several & other, "not started"))
+    table = BEYOND["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
+    assert not len(table) and "two learning rates" in table.attrs["why"]
+    assert len(table.attrs["missing"]) == 4
+
+
+def test_one_slow_stretch_does_not_set_the_throughput(inputs):
+    table = BEYOND["efficiency"].data(inputs)
+    speed = table[table["panel"].str.startswith("throughput")]
+    assert set(speed["value"]) == {1000.0}
+
+
+def test_no_ratio_where_the_signal_is_not_above_zero(inputs):
+    table = BEYOND["gradient_noise"].data(inputs)
+    seeds = table[table["what"] == "seed"]
+    assert seeds["x"].min() == 30_000
+    assert (seeds["value"] == 2.0 * seeds["series"].astype(float)).all()

@@ -1,0 +1,82 @@
+"""Figures of plans: the same bytes for the same rows, and Table 1 beside what the paper prints."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.errors import AnalysisError
+from analysis.figures import plan as planned
+
+CHIPS = (4, 4, 16, 32, 32)  # of the paper's Table 1
+
+
+def rows(chips=CHIPS):
+    return [
+        {
+            "id": f"b{k}",
+            "batch_size": 16384,
+            "loss": ("sigmoid", "softmax")[k % 2],
+            "pairs": ("all", "hard1638.3")[k // 3],
+            "steps": 10**6,
+            "slice": f"v4-{2 * n}",
+            "chips": n,
+            "fits": (True, False, None)[k % 3],
+            "flops_towers": 4 * 10**15,
+            "flops_loss": 10**13,
+            "peak_flops": 275e12,
+            "hbm_gib": 10.0 + k,
+            "hbm_there_gib": 30.75,
+            "days": 1.0 + k,
+        }
+        for k, n in enumerate(chips)
+    ]
+
+
+def test_a_plan_of_one_batch_size_is_drawn_over_the_pairs_that_are_kept():
+    fig = planned.draw(pd.DataFrame(rows()), "s")
+    days = next(axes for axes in fig.axes if axes.get_ylabel() == "days")
+    assert [text.get_text() for text in days.get_xticklabels()] == ["all", "hard 1,638"]
+    assert "B = 16k" in days.get_xlabel()
+    several = pd.DataFrame(rows()).assign(batch_size=[2**k for k in range(9, 14)])
+    assert "batch size" in planned.draw(several, "s").axes[-1].get_xlabel()
+
+
+def test_a_plan_drawn_twice_is_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        files = planned.write(rows(), tmp_path / folder, "s", assumed="40 % is assumed.")
+        assert [f.name for f in files] == ["s.csv", "s.png", "s.pdf"]
+    for name in ("s.csv", "s.png", "s.pdf"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_table_1_stands_beside_the_papers_days(tmp_path):
+    csv, *_ = planned.write(rows(), tmp_path, "table-1")
+    frame = pd.read_csv(csv)
+    assert list(frame["paper_days"]) == [1, 2, 3, 2, 5]
+    whole = 10**6 * 4.01e15 / (86_400 * 4 * 275e12)
+    assert frame["paper_mfu"][0] == pytest.approx(whole, rel=1e-3)
+    assert (frame["paper_mfu"] > 0).all()
+
+
+def test_table_1_on_other_chips_is_refused(tmp_path):
+    with pytest.raises(AnalysisError, match="plan all five rows on their own slices"):
+        planned.write(rows((4, 4, 4, 4, 4)), tmp_path, "table-1")
+
+
+def test_predicted_stands_against_measured(tmp_path):
+    measured = [
+        {
+            "id": f"b{k}",
+            "chip": "v4",
+            "chips": 4,
+            "loss": "sigmoid",
+            "batch_size": 64,
+            "predicted_examples_per_s": 200.0 * (k + 1),
+            "measured_examples_per_s": 100.0 * (k + 1),
+        }
+        for k in range(3)
+    ]
+    files = planned.write_measured(measured, tmp_path, "s")
+    assert [f.name for f in files] == ["s-measured.csv", "s-measured.png", "s-measured.pdf"]
+    assert len(pd.read_csv(files[0])) == 3

@@ -1,0 +1,160 @@
+"""Records read back: attempts stitched, torn lines dropped, integers exact, nothing hidden."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from analysis.errors import AnalysisError
+from analysis.records.frame import cells, rows, training_progress
+
+
+def train(writer, cell, record, steps):
+    for step in steps:
+        record.row(writer.seen(cell, step), **{"train/loss": 1.0 / step})
+        if step % 4 == 0:
+            record.row(writer.seen(cell, step), **{"eval/zero_shot/test_font/top1": float(step)})
+    record.close()
+
+
+def test_stitched_attempts_equal_an_uninterrupted_record(writer):
+    whole, broken = writer.cell(16, seed=0), writer.cell(16, seed=1)
+    train(writer, whole, writer.begin(whole), range(1, 21))
+    train(writer, broken, writer.begin(broken), range(1, 12))  # killed; last checkpoint at 8
+    train(writer, broken, writer.begin(broken, step=8), range(9, 11))  # killed again, same one
+    train(writer, broken, writer.begin(broken, step=8), range(9, 21))
+    table = rows(writer.root, writer.study).drop(columns=["attempt", "time"])
+    one, other = (
+        table[table["id"] == cell.id].drop(columns="id").reset_index(drop=True)
+        for cell in (whole, broken)
+    )
+    pd.testing.assert_frame_equal(one, other)
+    row = cells(writer.root, writer.study).set_index("id").loc[broken.id]
+    assert row["attempts"] == 3
+    # Steps 9 to 11 of the first attempt, 9 and 10 of the second, and no evaluation among them.
+    assert row["superseded_rows"] == 5
+
+
+def test_torn_and_garbage_lines_are_dropped_and_counted(writer):
+    cell = writer.cell(16)
+    record = writer.begin(cell)
+    train(writer, cell, record, range(1, 4))
+    path = writer.folder(cell) / "metrics.jsonl"
+    garbage = b'\xff\xfe not json\n[1, 2]\n{"step": "3", "attempt": 1}\n{"step": 4, "exam'
+    path.write_bytes(path.read_bytes() + garbage)
+    train(writer, cell, writer.begin(cell, step=3), range(4, 6))
+    table = rows(writer.root, writer.study)
+    assert table[table["train/loss"].notna()]["step"].tolist() == [1, 2, 3, 4, 5]
+    assert table.attrs["dropped_lines"] == {cell.id: 4}
+    assert cells(writer.root, writer.study)["dropped_lines"].tolist() == [4]
+
+
+@pytest.mark.parametrize("pairs", [2**53 + 1, 2**63 + 1, 2**80 + 1])
+def test_pairs_seen_is_exact_beyond_float_and_int64(writer, pairs):
+    small, large = writer.cell(16, seed=0), writer.cell(16, seed=1)
+    writer.done(small, 40.0)
+    record = writer.begin(large)
+    record.row(writer.seen(large, 1)._replace(pairs=pairs))
+    record.close()
+    table = rows(writer.root, writer.study)
+    assert table[table["id"] == large.id]["pairs_seen"].tolist() == [pairs]
+    frame = cells(writer.root, writer.study).set_index("id")
+    assert frame.loc[large.id, "pairs_seen"] == pairs
+    assert type(frame.loc[large.id, "pairs_seen"]) is int
+
+
+def test_every_cell_stays_visible_with_its_status(writer):
+    wanted = {
+        writer.done(writer.cell(16), 40.0).id: "done",
+        writer.done(writer.cell(32), 1.0, status="diverged").id: "diverged",
+        writer.failed(writer.cell(64), "out of memory").id: "failed",
+    }
+    running, unborn, planned = writer.cell(128), writer.cell(256), writer.cell(512)
+    writer.begin(running).close()
+    writer.folder(unborn).mkdir()
+    wanted |= {running.id: "running-or-interrupted", unborn.id: "not started"}
+    plan = [writer.about(cell) for cell in (planned, writer.cell(16))]
+    wanted[planned.id] = "not started"
+    (writer.root / writer.study / "notes").mkdir()  # no cell
+    table = cells(writer.root, writer.study, planned=plan).set_index("id")
+    assert table["status"].to_dict() == wanted
+    assert table.loc[planned.id, "batch_size"] == 512
+    assert "out of memory" in table["error"].tolist()
+
+
+def test_fields_are_flattened_and_the_summary_becomes_columns(writer):
+    cell = writer.done(writer.cell(64, keep="hard", ratio=1.6, seed=3), 41.5, b=-9.0)
+    row = cells(writer.root, writer.study).iloc[0]
+    assert row["loss.kind"] == "sigmoid"
+    assert row["loss.pairs.kind"] == "negatives"
+    assert row["loss.pairs.per_positive"] == 1.6
+    assert row["optimizer.learning_rate"] == 5e-3
+    assert row["model.text.kind"] == "average"
+    assert (row["batch_size"], row["seed"]) == (64, 3)
+    assert (row["steps"], row["examples"]) == (cell.steps, cell.examples)
+    assert row["eval/zero_shot/test_font/top1"] == 41.5
+    assert row["train/b"] == -9.0
+    assert (row["seconds"], row["seconds.train"]) == (2.0, 1.5)
+
+
+def test_a_diverged_summary_with_nan_is_read(writer):
+    writer.done(writer.cell(16), 1.0, status="diverged", loss=float("nan"))
+    assert cells(writer.root, writer.study)["train/loss"].isna().all()
+
+
+def test_progress_reads_the_tail_only(writer, lines):
+    cell = writer.cell(16)
+    folder = writer.folder(cell)
+    assert training_progress(folder).step == 0
+    folder.mkdir(parents=True)
+    old = [
+        {"step": s, "examples_seen": 16 * s, "pairs_seen": 256 * s, "attempt": 1, "time": s * 1.0}
+        for s in range(1, 3000)
+    ]
+    start = {"step": 100, "examples_seen": 1600, "pairs_seen": 25600, "attempt": 2}
+    new = [
+        {"step": 100 + k, "examples_seen": 1600 + 16 * k, "pairs_seen": 1, "attempt": 2}
+        | {"time": 5000.0 + 0.5 * k}
+        for k in range(1, 11)
+    ]
+    (folder / "metrics.jsonl").write_text(
+        lines([*old, start | {"event": "start", "time": 4000.0}, *new]) + '{"step": 999, "ex'
+    )
+    progress = training_progress(folder, tail_bytes=4096)
+    assert (progress.step, progress.examples_seen, progress.attempts) == (110, 1760, 2)
+    assert progress.examples_per_second == pytest.approx(32.0)  # without the start's long wait
+
+
+def test_missing_root_and_study_are_one_line_errors(writer):
+    writer.done(writer.cell(16), 40.0)
+    for call in (rows, cells):
+        with pytest.raises(AnalysisError, match=r"no study 'other' in .*; there are: synthetic"):
+            call(writer.root, "other")
+        with pytest.raises(AnalysisError, match="no folder"):
+            call(writer.root / "nowhere", "synthetic")
+        with pytest.raises(AnalysisError, match=r"ftq://bucket/runs: records are kept in a folder"):
+            call("ftq://bucket/runs", "synthetic")
+
+
+def test_a_torn_cell_json_hides_nothing(writer):
+    cell = writer.done(writer.cell(16), 40.0)
+    path = writer.folder(cell) / "cell.json"
+    path.write_text(path.read_text()[:30])
+    row = cells(writer.root, writer.study).iloc[0]
+    assert (row["id"], row["status"]) == (cell.id, "done")
+    assert pd.isna(row["batch_size"])
+
+
+def test_an_empty_study_is_an_empty_frame(writer):
+    assert len(cells(writer.root, writer.study)) == len(rows(writer.root, writer.study)) == 0
+
+
+def test_the_content_hash_changes_with_any_byte_of_a_record(writer):
+    cell = writer.done(writer.cell(16), 40.0)
+    before = cells(writer.root, writer.study)["content"].tolist()
+    assert before == cells(writer.root, writer.study)["content"].tolist()
+    path = writer.folder(cell) / "DONE.json"
+    done = json.loads(path.read_text())
+    done["summary"]["eval/zero_shot/test_font/top1"] = 40.1
+    path.write_text(json.dumps(done))
+    assert before != cells(writer.root, writer.study)["content"].tolist()

@@ -1,0 +1,307 @@
+"""The report is one file that loads nothing, says what is there and what is not, and escapes."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis.claims import verdicts
+from analysis.claims.finding import printed
+from analysis.errors import AnalysisError
+from analysis.figures import FIGURES
+from analysis.figures.paper import fig_6
+from analysis.report import Assumption, Live, Stated, html, prose, read, write
+from analysis.report.page import SCRIPT
+from analysis.report.pictures import alt
+from sweeps.cli import report as cli_report
+
+QUALITY = {16: 34.0, 64: 40.0, 256: 44.0}
+LOWER = {16: 30.0, 64: 38.0, 256: 44.0}
+MASKED = {
+    (None, None): (30.0, -10.0, 0.0, -10.0),
+    ("random", 32.0): (22.0, -9.0, 2.0, -9.0),
+    ("hard", 32.0): (29.0, -10.0, 0.0, -10.0),
+}
+EVIL = "<script>alert(1)</script>"
+SOME = {name: FIGURES[name] for name in ("batch_size", "fig_6")}  # each takes its time
+STATED = {
+    "question": f"Why {EVIL}?",
+    "assumptions": (Assumption("warmup", "5 %", f"not in the paper {EVIL}"),),
+    "commands": ("study run x",),
+}
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text, and which tags were left open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self.open = [], [], [""]
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page(writer, *, figures=SOME, live=None, **stated):
+    of = Stated(study=writer.study, **stated)
+    return html(read(writer.root, of), of, figures=figures, written={}, live=live)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    from tests.analysis.conftest import Writer
+
+    writer = Writer(tmp_path_factory.mktemp("full") / "runs")
+    writer.batch_panel(QUALITY, LOWER)
+    writer.composition_panel(MASKED)
+    return writer
+
+
+@pytest.fixture(scope="module")
+def text(full):
+    return page(full, **STATED)
+
+
+def test_it_loads_nothing_and_names_no_path_of_this_machine(full, text):
+    for tag, attrs in Page(text).elements:
+        assert tag not in ("script", "iframe", "object", "base")
+        for name in ("src", "href", "action", "srcset", "poster"):
+            assert re.match(r"(data:|#)", attrs.get(name, "#")), (tag, attrs)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert str(full.root) not in text
+    pictures = [attrs["src"] for attrs in Page(text).all("img")]
+    assert len(pictures) >= 2
+    for source in pictures:
+        kind, _, content = source.partition(",")
+        image = base64.b64decode(content).decode()
+        assert kind == "data:image/svg+xml;base64"
+        assert not re.findall(r'(?:href|src)="(?!#)', image)
+        assert str(full.root) not in image
+
+
+def test_what_a_grid_says_is_escaped(text):
+    assert "script" not in {tag for tag, _ in Page(text).elements}
+    assert f"Why {EVIL}?" in Page(text).text
+    assert f"not in the paper {EVIL}" in Page(text).text
+
+
+def test_what_a_record_says_is_escaped(writer):
+    writer.failed(writer.cell(16), f"{EVIL}<img src=x onerror=alert(1)>")
+    failed = Page(page(writer))
+    assert "script" not in {tag for tag, _ in failed.elements}
+    assert failed.all("img") == []
+    assert EVIL in failed.text
+
+
+def test_its_policy_forbids_what_it_does_not_need(full, text):
+    policy = next(a["content"] for a in Page(text).all("meta") if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+    assert "script-src" not in policy
+    live = page(full, figures={}, live=Live(version="v", every=5))
+    assert live.count("<script>") == 1
+    assert SCRIPT in live
+    assert "script-src 'sha256-" in live
+
+
+def test_the_same_records_give_the_same_bytes(full, text):
+    assert page(full, **STATED) == text
+
+
+@pytest.mark.slow
+def test_every_figure_is_shown_or_its_absence_explained(full, tmp_path):
+    write(tmp_path / "all.html", full.root, Stated(study=full.study))
+    assert [path.name for path in tmp_path.iterdir()] == ["all.html"]
+    assert (tmp_path / "all.html").stat().st_size < 3_000_000
+    said = Page((tmp_path / "all.html").read_text())
+    shown = {a["id"].removeprefix("figure-") for a in said.all("figure") if "id" in a}
+    assert {*SOME} <= shown
+    assert "Table 8" in said.text
+    for name in FIGURES:
+        assert name in shown or re.search(rf"\b{name} : \w+", said.text), name
+
+
+def test_verdicts_have_effect_interval_and_cells(full, text):
+    said = Page(text).text
+    assert "With small batches the sigmoid loss is clearly better" in said
+    for part in ("reproduced", "effect", "95 % interval", "cells", "points"):
+        assert part in said
+    assert re.search(r"95 % interval -?[\d.]+ to -?[\d.]+", said)
+
+
+def test_figures_are_told_to_those_who_do_not_see_them(full, text):
+    for attrs in Page(text).all("img"):
+        assert len(attrs["alt"]) > 100
+    words = alt(fig_6.draw(fig_6.data(read(full.root, Stated(study=full.study)))))
+    for part in ("Batch composition", "learned bias", "random, hardest", "2 seeds"):
+        assert part in words
+
+
+def test_headings_step_down_one_at_a_time(text):
+    levels = [int(tag[1]) for tag, _ in Page(text).elements if re.fullmatch(r"h\d", tag)]
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert Page(text).open == [""]
+
+
+def test_the_question_the_assumptions_and_how_to_reproduce_are_there(text):
+    said = Page(text).text
+    for part in ("Assumptions", "warmup: 5 %", "How to reproduce", "study run x"):
+        assert part in said
+
+
+def test_provenance_is_that_of_the_records(writer):
+    for seed, code in ((0, "0.1.0+aaa"), (1, "0.1.0+bbb")):
+        cell = writer.done(writer.cell(16, seed=seed), 30.0)
+        path = writer.folder(cell) / "cell.json"
+        more = {"code": code, "versions": {"jax": "9.9"}}
+        more |= {"devices": {"kind": "TPU v4", "count": 32, "processes": 4}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    said = Page(page(writer, figures={})).text
+    for part in (
+        *("2 cells", "glyphs, fingerprint ffffffffff", "jax 9.9", "32 x TPU v4 in 4 processes"),
+        *("0.1.0+aaa (1 cells); 0.1.0+bbb (1 cells)", "4 seconds", "600,000 examples"),
+    ):
+        assert part in said, part
+
+
+def test_cells_that_are_not_done_are_listed(writer):
+    writer.batch_panel(QUALITY, LOWER)
+    failed = writer.failed(writer.cell(1024, "softmax"), "out of memory")
+    diverged = writer.done(writer.cell(2048), status="diverged")
+    running = writer.cell(4096)
+    writer.begin(running).close()
+    waiting = writer.cell(8192)
+    planned = tuple(
+        {"id": c.id, "cell": writer.about(c)["cell"]} for c in (failed, diverged, running, waiting)
+    )
+    said = Page(page(writer, figures={}, planned=planned)).text
+    assert "12 of 16 cells are done" in said
+    listed = said.partition("Cells that are not done")[2].partition("Provenance")[0]
+    for part in (
+        *(failed.id, "out of memory", diverged.id, "diverged", running.id),
+        *("1 not started", waiting.id),
+    ):
+        assert part in listed, part
+
+
+def test_no_cell_at_all_is_said(writer):
+    said = Page(page(writer, question="Q?"))
+    assert "There are no records yet." in said.text
+    assert said.all("img") == []
+    assert not re.search(r"\bnan\b", said.text)
+
+
+def test_only_failed_cells_make_a_page(writer):
+    writer.failed(writer.cell(16), "out of memory")
+    said = Page(page(writer))
+    assert "0 of 1 cells are done" in said.text
+    assert "No claim can be tested" in said.text
+
+
+def test_no_such_study_and_no_such_place_are_one_line(writer, tmp_path):
+    with pytest.raises(AnalysisError, match="no study 'other'"):
+        write(tmp_path / "x.html", writer.root, Stated(study="other"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AnalysisError, match=r"cannot write .*; choose another --out"):
+        write(tmp_path / "file" / "x.html", writer.root, Stated(study=writer.study))
+
+
+LEADS = "Sigmoid leads when batches are small. [sigmoid ahead at small batch: {}]"
+
+
+def test_a_finding_shows_the_verdict_under_each_sentence(full):
+    of = prose.parse(f"## Batch\n\n> Two {EVIL} seeds.\n\n{LEADS.format('reproduced')}")
+    said = Page(page(full, figures={}, finding=of))
+    assert f"Two {EVIL} seeds." in said.text
+    assert "Sigmoid leads when batches are small. reproduced" in said.text
+    links = [a["href"] for a in said.all("a") if "tag" in a.get("class", "")]
+    assert links == ["#claim-sigmoid-ahead-at-small-batch"]
+    assert "claim-sigmoid-ahead-at-small-batch" in {a.get("id") for a in said.all("article")}
+
+
+def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_path):
+    of = Stated(study=full.study, finding=prose.parse(LEADS.format("contradicted")))
+    assert (
+        "was contradicted, now reproduced" in Page(page(full, figures={}, finding=of.finding)).text
+    )
+    code = cli_report.report(
+        of, str(full.root), str(tmp_path / "x.html"), metric=None, as_json=False
+    )
+    assert code == 1
+    assert "for contradicted; on these records it is reproduced" in capsys.readouterr().err
+
+
+def test_a_number_that_records_no_longer_give_is_stale(full):
+    judged = verdicts(full.root, full.study)
+    (lead,) = (one for one in judged if one.name == "sigmoid ahead at small batch")
+    ((estimate, low, high),) = printed(lead.sentence)
+
+    def stale(numbers):
+        text = LEADS.format(lead.verdict).replace("small.", f"small, by {numbers} points.")
+        return prose.stale(prose.held_against(prose.parse(text), judged))
+
+    assert stale(f"{estimate:.2f} [{low:.2f}, {high:.2f}]") == []
+    assert stale(f"{-estimate:.2f} [{-high:.2f}, {-low:.2f}]") == []  # softmax minus sigmoid
+    (line,) = stale(f"{estimate:.2f} [{low:.2f}, {high + 1:.2f}]")
+    assert "on these records 'sigmoid ahead at small batch' do not" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Sigmoid is best.", "rests on no claim"),
+        (f"{LEADS.format('reproduced')} And so on.", "'And so on.' rests on no claim"),
+        ("Sigmoid is best. [sigmoid is best: reproduced]", "no claim is named 'sigmoid is best'"),
+    ],
+)
+def test_every_sentence_of_a_finding_rests_on_a_claim(text, says):
+    with pytest.raises(AnalysisError, match=says):
+        prose.parse(text)
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [500, 1200])  # headless Chromium's windows start at 500 pixels
+def test_chromium_draws_it_within_the_window(text, tmp_path, width):
+    (tmp_path / "report.html").write_text(text)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
+               f"--window-size={width},2400", f"--screenshot={tmp_path / 'page.png'}",
+               (tmp_path / "report.html").as_uri()]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    picture = np.asarray(Image.open(tmp_path / "page.png").convert("L"), dtype=int)
+    assert picture.shape == (2400, width)
+    assert (np.ptp(picture[:, 16:-16], axis=1) > 100).mean() > 0.3  # ink in many rows
+    assert np.ptp(picture[:, -10:]) < 12  # nothing runs out of the page on the right

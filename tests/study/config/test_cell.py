@@ -1,0 +1,258 @@
+"""A cell: checked when built, equal cells have equal ids, JSON round trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import study.config.cell
+from study.config.budget import Budget
+from study.config.cell import (
+    Adafactor,
+    Adam,
+    CachedImage,
+    Cell,
+    CellError,
+    Corruption,
+    Data,
+    Execution,
+    FewShot,
+    FixedLoss,
+    Lion,
+    Model,
+    Multilingual,
+    Part,
+    Retrieval,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    ZeroShot,
+    explain,
+    from_dict,
+    replace,
+    to_dict,
+)
+from study.config.evals import record_key
+from study.config.pairs import AllPairs, Groups, Negatives
+
+CELLS = [
+    Cell(batch_size=512),
+    Cell(batch_size=512, loss=Softmax()),
+    Cell(batch_size=64, loss=Sigmoid(pairs=Negatives(keep="hard", per_positive=1.6))),
+    Cell(batch_size=64, loss=Sigmoid(pairs=Groups(size=16), b_init="prior")),
+    Cell(batch_size=64, loss=Sigmoid(b_init=None), budget=Budget(pairs=10**12)),
+    Cell(
+        batch_size=32,
+        model=Model(image=CachedImage(embeddings="x", dim=96), text=TextAverage(), embed_dim=96),
+        optimizer=Adam(warmup_percent=5),
+        evals=(ZeroShot(split="val"), FixedLoss(split="val", every_percent=50)),
+    ),
+]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda c: c.id)
+def test_json_round_trip_keeps_the_id(cell):
+    again = from_dict(json.loads(json.dumps(to_dict(cell))))
+    assert again == cell
+    assert again.id == cell.id
+    assert hash(again) == hash(cell)
+
+
+def test_ids_tell_all_cells_apart_and_are_stable():
+    """A changed id orphans every record: this one was taken when the format was fixed."""
+    assert len({cell.id for cell in CELLS}) == len(CELLS)
+    assert Cell(batch_size=512, loss=Softmax()).id == "b512-softmax-s0-66b99351"
+
+
+def test_an_id_is_computed_once_and_is_no_part_of_the_value(monkeypatch):
+    hashed = []
+    identity = study.config.cell._identity
+    monkeypatch.setattr(study.config.cell, "_identity", lambda v: hashed.append(v) or identity(v))
+    asked, unasked = (from_dict(to_dict(CELLS[1])) for _ in range(2))
+    ids = {asked.id for _ in range(3)} | {asked.hash[:8]}
+    assert ids == {CELLS[1].id, CELLS[1].id[-8:]}
+    assert sum(value is asked for value in hashed) == 1
+    assert (asked, hash(asked), to_dict(asked)) == (unasked, hash(unasked), to_dict(unasked))
+    assert pickle.loads(pickle.dumps(asked)) == unasked
+    other = dataclasses.replace(asked, seed=7)
+    assert other.id == from_dict(to_dict(other)).id != asked.id
+
+
+@pytest.mark.parametrize(("recorded", "value"), [(True, "unicode"), (False, False)])
+def test_old_records_of_lower_case_keep_their_meaning_and_id(recorded, value):
+    """They have true or false, from when there was one way to lower a text."""
+    values = to_dict(Cell(batch_size=512, loss=Softmax()))
+    values["data"]["lower_case"] = recorded
+    cell = from_dict(values)
+    assert cell.data.lower_case == value
+    ids = {"unicode": "b512-softmax-s0-66b99351", False: "b512-softmax-s0-588b75a6"}
+    assert cell.id == ids[value]
+
+
+def test_every_field_is_in_the_hash():
+    base = CELLS[5]
+    changes = {
+        "batch_size": 64,
+        "seed": 1,
+        "loss.t_init": 5,
+        "loss.b_init": 0,
+        "optimizer.b2": 0.999,
+        "optimizer.warmup_percent": 6,
+        "model.text.width": 64,
+        "data.text_length": 8,
+        "data.lower_case": "ascii",
+        "data.pad": "pad",
+        "budget.examples": 70_000,
+    }
+    ids = {replace(base, path, value).id for path, value in changes.items()}
+    assert len(ids | {base.id}) == len(changes) + 1
+
+
+def test_execution_is_not_in_the_cell():
+    names = {f.name for f in dataclasses.fields(Execution)}
+    assert not names & {f.name for f in dataclasses.fields(Cell)}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("optimizer.b3", 1, ["b3", "b2"]),
+        ("optimiser.b2", 1, ["optimiser", "optimizer"]),
+        ("optimizer.b2", 1.5, ["optimizer.b2", "1.5", "less than or equal to 1"]),
+        ("batch_size", "many", ["batch_size", "many", "integer"]),
+        ("loss.kind", "hinge", ["loss", "hinge", "sigmoid", "softmax"]),
+        ("budget.examples", 10, ["10", "batch_size=512"]),
+        ("optimizer.learning_rate", float("nan"), ["learning_rate"]),
+        ("seed", 2**32, ["seed = 4294967296", "less than 4294967296"]),
+        ("seed", -1, ["seed = -1", "greater than or equal to 0"]),
+        ("data.corrupt.seed", 2**32, ["data.corrupt.seed = 4294967296", "less than 4294967296"]),
+        ("loss.b_init", float("nan"), ["loss.b_init = nan", "finite number, or 'prior'"]),
+        ("loss.pairs.kind", "hardest", ["loss.pairs", "hardest", "negatives"]),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_what_is_allowed(path, value, words):
+    with pytest.raises(CellError) as error:
+        replace(Cell(batch_size=512), path, value)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (Groups(size=48), ["48", "batch_size=64"]),
+        (Negatives(keep="hard", per_positive=64), ["64", "63"]),
+        (Negatives(keep="hard", per_positive=1.6, scope="row"), ["1.6", "whole"]),
+    ],
+)
+def test_pairs_that_the_batch_does_not_have_are_refused(pairs, words):
+    with pytest.raises(ValueError, match=r"per_positive|size") as error:
+        Cell(batch_size=64, loss=Sigmoid(pairs=pairs))
+    for word in words:
+        assert word in str(error.value)
+
+
+CACHED = dataclasses.replace(
+    CELLS[5],
+    evals=(
+        ZeroShot(split="a"),
+        Retrieval(split="a"),
+        FewShot(split="a"),
+        Multilingual(dataset="d", split="a"),
+    ),
+)
+PIXELS = dataclasses.replace(CACHED, model=Model())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data": Data(flip=True)}, "data.flip: "),
+        ({"data": Data(resize="bilinear")}, "data.resize: 'bilinear' .*embed-shards --resize"),
+        *(
+            (
+                {"evals": (dataclasses.replace(evaluation, crop=0.875),)},
+                rf"evals: crop=0.875 of eval/{evaluation.kind}/",
+            )
+            for evaluation in CACHED.evals
+        ),
+        ({"optimizer": Adam(image=Part(rate_times=0.1))}, "optimizer.image: .* no image tower"),
+        ({"optimizer": Lion(image=Part(decay_times=0))}, "optimizer.image: "),
+        ({"optimizer": Adafactor(image=Part(frozen=True))}, "optimizer.image: "),
+    ],
+)
+def test_what_cannot_act_on_cached_embeddings_is_refused_and_acts_on_images(change, named):
+    with pytest.raises(ValueError, match=named) as error:
+        dataclasses.replace(CACHED, **change)
+    assert len(explain(error.value).splitlines()) == 1
+    assert dataclasses.replace(PIXELS, **change).id != PIXELS.id
+
+
+def test_freezing_all_there_is_beside_cached_embeddings_is_refused():
+    frozen = Adam(text=Part(frozen=True), scalars=Part(frozen=True))
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        dataclasses.replace(CACHED, optimizer=frozen)
+    dataclasses.replace(PIXELS, optimizer=frozen)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Part(frozen=True, rate_times=0.1), "rate_times and decay_times have no effect"),
+        (lambda: Part(frozen=True, decay_times=0), "rate_times and decay_times have no effect"),
+        (lambda: Adam(scalars=Part(decay_times=0)), "scalars.decay_times: 0 has no effect"),
+        (
+            lambda: Lion(weight_decay=0, text=Part(decay_times=2)),
+            "text.decay_times: 2 has no effect with weight_decay=0",
+        ),
+        (lambda: Corruption(redraw=True), "redraw, window and seed have no effect"),
+        (lambda: Corruption(seed=3), "redraw, window and seed have no effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(make, named):
+    with pytest.raises(ValueError, match=named) as error:
+        make()
+    assert len(explain(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ZeroShot(split="a"), ZeroShot(split="a", crop=0.5)),
+        (Retrieval(split="a", examples=10), Retrieval(split="a", examples=20)),
+        (FixedLoss(split="a"), FixedLoss(split="a", every_percent=50)),
+    ],
+)
+def test_evaluations_that_would_overwrite_each_other_are_refused(one, other):
+    dataclasses.replace(PIXELS, evals=(one, dataclasses.replace(other, split="b")))
+    with pytest.raises(ValueError, match=rf"evals: .*{record_key(one)}, .*overwrite"):
+        dataclasses.replace(PIXELS, evals=(one, other))
+
+
+def test_pair_counts_are_exact_at_the_papers_largest_batch():
+    batch = 2**20
+    assert AllPairs().count(batch) == batch * batch
+    assert AllPairs().count(batch) * 17166 > 2**53
+    assert Groups(size=512).count(batch) == batch * 512
+    assert Negatives(keep="hard", per_positive=1.6).count(16384) == 16384 + 26214
+
+
+def test_budget_counts_whole_steps():
+    cell = Cell(batch_size=1000, budget=Budget(examples=65_536))
+    assert (cell.steps, cell.examples) == (65, 65_000)
+    matched = dataclasses.replace(
+        cell, loss=Sigmoid(pairs=Groups(size=10)), budget=Budget(pairs=65 * 10**6)
+    )
+    assert matched.steps * matched.pairs_per_step == cell.steps * cell.pairs_per_step
+
+
+def test_building_cells_needs_no_jax():
+    code = "import sys, study.config.cell, study.records.record; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

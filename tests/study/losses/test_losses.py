@@ -1,0 +1,100 @@
+"""Losses: equal to the paper's formulas in float64, on one device and on many."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from study.config.pairs import AllPairs, Groups, Negatives
+from study.losses import sigmoid_loss, softmax_loss
+from tests.study.losses.reference import (
+    KEY,
+    close,
+    embeddings,
+    mesh_of,
+    on,
+    reference_sigmoid,
+    reference_softmax,
+    sigmoid_and_grads,
+)
+
+
+@pytest.mark.parametrize("tile", [16, 512])
+@pytest.mark.parametrize("batch", [48, 53])
+@pytest.mark.parametrize(("t", "b"), [(10.0, -10.0), (120.0, -13.0), (1.0, 0.0)])
+def test_sigmoid_equals_float64(batch, tile, t, b):
+    zimg, ztxt = embeddings(batch)
+    loss, _, grads = sigmoid_and_grads(zimg, ztxt, t, b, pairs=AllPairs(), tile=tile)
+    want, want_grads = reference_sigmoid(zimg, ztxt, t, b)
+    close(loss, want)
+    for got, expected in zip(grads, want_grads, strict=True):
+        close(got, expected)
+
+
+@pytest.mark.parametrize("tile", [16, 512])
+@pytest.mark.parametrize("batch", [48, 53])
+@pytest.mark.parametrize("t", [10.0, 120.0])
+def test_softmax_equals_float64(batch, tile, t):
+    zimg, ztxt = embeddings(batch)
+    fn = jax.value_and_grad(lambda *a: softmax_loss(*a, tile=tile), (0, 1, 2), True)
+    (loss, _), grads = jax.jit(fn)(zimg, ztxt, jnp.float32(t))
+    want, want_grads = reference_softmax(zimg, ztxt, t)
+    close(loss, want)
+    for got, expected in zip(grads, want_grads, strict=True):
+        close(got, expected)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (8,), (2, 4)])
+@pytest.mark.parametrize(
+    "pairs",
+    [AllPairs(), Negatives(keep="hard", per_positive=3), Groups(size=4)],
+    ids=lambda p: p.kind,
+)
+def test_any_number_of_devices_gives_the_loss_of_one(shape, pairs):
+    mesh = mesh_of(*shape)
+    zimg, ztxt = embeddings(64)
+    one, stats1, grads1 = sigmoid_and_grads(zimg, ztxt, 10.0, -5.0, pairs=pairs)
+    many, stats, grads = sigmoid_and_grads(
+        *on(mesh, zimg, ztxt), 10.0, -5.0, pairs=pairs, mesh=mesh, tile=3
+    )
+    close(many, one)
+    for got, expected in zip(grads, grads1, strict=True):
+        close(got, expected)
+    for got, expected in zip(stats, stats1, strict=True):
+        close(got, expected, floor=5.0)  # a logit is a difference of terms as large as b
+
+
+@pytest.mark.parametrize("shape", [(2,), (8,), (2, 4)])
+def test_softmax_on_devices_equals_float64(shape):
+    mesh = mesh_of(*shape)
+    zimg, ztxt = embeddings(64)
+    fn = jax.value_and_grad(lambda *a: softmax_loss(*a, mesh=mesh, tile=5), (0, 1, 2), True)
+    (loss, stats), grads = jax.jit(fn)(*on(mesh, zimg, ztxt), jnp.float32(30.0))
+    want, want_grads = reference_softmax(zimg, ztxt, 30.0)
+    close(loss, want)
+    for got, expected in zip(grads, want_grads, strict=True):
+        close(got, expected)
+    logits = 30.0 * zimg @ ztxt.T
+    off = ~np.eye(64, dtype=bool)
+    close(stats.neg_logit_mean, logits[off].mean(), 1e-4)
+    close(stats.neg_logit_max, logits[off].max())
+
+
+def test_statistics_equal_those_of_the_full_matrix():
+    zimg, ztxt = embeddings(53)
+    _, stats, _ = sigmoid_and_grads(zimg, ztxt, 20.0, -3.0, pairs=AllPairs(), tile=16)
+    logits = 20.0 * zimg @ ztxt.T - 3.0
+    positive, negative = np.diag(logits), logits[~np.eye(53, dtype=bool)]
+    want = [f(x) for x in (positive, negative, negative) for f in (np.mean, np.min, np.max)]
+    np.testing.assert_allclose(np.asarray(stats), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "loss"), [(512, 10.023), (4096, 10.186), (8192, 10.372)])
+def test_initial_loss_is_the_papers(batch, loss):
+    """x.y = 0 everywhere, t = 10, b = -10: softplus(10) + (B-1) softplus(-10)."""
+    zimg = jnp.zeros((batch, 8)).at[:, 0].set(1)
+    ztxt = jnp.zeros((batch, 8)).at[:, 1].set(1)
+    got, _ = sigmoid_loss(zimg, ztxt, jnp.float32(10), jnp.float32(-10), pairs=AllPairs(), key=KEY)
+    assert abs(float(got) - loss) < 2e-3

@@ -1,0 +1,40 @@
+"""Counted parameters are those of the model that is built."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+from study.config.cell import (
+    CachedImage,
+    Cell,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    TextTransformer,
+    ViT,
+)
+from study.config.vocabulary import Vocabulary
+from study.models.parameters import count
+from study.training.step import initial_state
+
+CELLS = {
+    "map": Model(),
+    "tok, head": Model(image=ViT(pool="tok", head="always", variant="Ti/4"), embed_dim=64),
+    "sincos2d, gap": Model(image=ViT(pool="gap", posemb="sincos2d", depth=2)),
+    "bottleneck": Model(text=TextTransformer(bottleneck=8, depth=3)),
+    "cached": Model(image=CachedImage(embeddings="e", dim=16), text=TextAverage(), embed_dim=16),
+}
+
+
+@pytest.mark.parametrize("model", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("loss", [Sigmoid(), Sigmoid(b_init=None), Softmax()])
+def test_counted_parameters_are_those_of_the_built_model(model, loss):
+    cell = Cell(model=model, loss=loss, batch_size=16)
+    image = model.image
+    shape = (image.dim,) if isinstance(image, CachedImage) else (image.image_size,) * 2 + (3,)
+    params = jax.eval_shape(
+        lambda: initial_state(cell, Vocabulary(50, eos=1, pad=1), shape, 0)
+    ).params
+    assert count(cell, 50) == sum(a.size for a in jax.tree.leaves(params))

@@ -1,0 +1,146 @@
+"""Towers: unit rows, what may and what may not change an embedding, known shapes."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from study.config.budget import Budget
+from study.config.cell import (
+    CachedImage,
+    Cell,
+    Data,
+    Execution,
+    Model,
+    Negatives,
+    Sigmoid,
+    Softmax,
+    TextAverage,
+    TextTransformer,
+    ViT,
+)
+from study.config.model import variant
+from study.config.vocabulary import Vocabulary
+from study.evals.encode import encoder
+from study.models.sharding import mesh_over
+from study.models.text import AverageText
+from study.models.two_towers import TwoTowers, initial_bias
+from study.models.vit import PatchEmbedding
+from study.training.compile import program
+
+VOCABULARY, LENGTH = Vocabulary(50, eos=1, pad=1), 8
+TEXT = jnp.array([[5, 6, 7, 1, 1, 1, 1, 1], [7, 6, 5, 1, 1, 1, 1, 1], [9, 1, 1, 1, 1, 1, 1, 1]])
+IMAGE = jax.random.normal(jax.random.key(0), (3, 24, 24, 1))
+
+
+def towers(text, image=None, loss=None):
+    image = image or ViT(variant="mu/6")
+    cell = Cell(
+        model=Model(image=image, text=text, embed_dim=32),
+        loss=loss or Sigmoid(),
+        batch_size=16,
+    )
+    model = TwoTowers(cell, VOCABULARY)
+    pixels = IMAGE if isinstance(image, ViT) else jnp.ones((3, 32))
+    return model, jax.jit(model.init)(jax.random.key(1), pixels, TEXT), pixels
+
+
+@pytest.mark.parametrize("text", [TextTransformer(), TextAverage(width=16)])
+@pytest.mark.parametrize(
+    "image",
+    [ViT(variant="mu/6"), ViT(variant="mu/8", pool="gap"), CachedImage(embeddings="x", dim=32)],
+)
+def test_embeddings_are_unit_rows_and_examples_do_not_mix(text, image):
+    model, params, pixels = towers(text, image)
+    zimg, ztxt = model.apply(params, pixels, TEXT)
+    for z in (zimg, ztxt):
+        assert z.shape == (3, 32)
+        np.testing.assert_allclose(jnp.linalg.norm(z, axis=1), 1, rtol=1e-5)
+    one, _ = model.apply(params, pixels[1:2], None)
+    np.testing.assert_allclose(one[0], zimg[1], atol=1e-6)
+
+
+def test_the_transformer_reads_word_order_and_the_average_does_not():
+    for text, differs in ((TextTransformer(), True), (TextAverage(width=16), False)):
+        model, params, _ = towers(text)
+        _, ztxt = model.apply(params, None, TEXT)
+        assert (float(jnp.abs(ztxt[0] - ztxt[1]).max()) > 1e-4) == differs
+
+
+def test_the_text_transformer_is_bidirectional():
+    """The last position's embedding depends on every position, first and last alike."""
+    model, params, _ = towers(TextTransformer())
+    full = jnp.arange(2, 2 + LENGTH)[None]
+    _, base = model.apply(params, None, full)
+    for place in range(LENGTH):
+        _, other = model.apply(params, None, full.at[0, place].set(40))
+        assert float(jnp.abs(base - other).max()) > 1e-5, place
+
+
+def test_the_average_ignores_padding():
+    model, params, _ = towers(TextAverage(width=16))
+    _, short = model.apply(params, None, TEXT[:1, :4])
+    _, long = model.apply(params, None, TEXT[:1])
+    np.testing.assert_allclose(short, long, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("eos", "pad", "more"),
+    [(1, 1, [1] * 4), (2, 2, [2] * 4), (1, 0, [1, 0, 0, 0]), (2, 0, [2, 0, 0, 0])],
+)
+def test_the_average_is_of_words_alone_whatever_ends_and_fills_a_text(eos, pad, more):
+    """The ids are the tokenizer's: Llama's EOS is 2, and SigLIP 2 fills texts with PAD."""
+    tower = AverageText(TextAverage(width=16), Vocabulary(50, eos=eos, pad=pad), 8)
+    words = [7, 9, 3]
+    params = tower.init(jax.random.key(0), jnp.array([words]))
+    ends = [jnp.array([words + more[:n]]) for n in range(5)]
+    want, *rest = (tower.apply(params, text) for text in ends)
+    for got in rest:
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    for other in {0, 1, 2, 4} - {eos, pad}:
+        assert float(jnp.abs(tower.apply(params, jnp.array([[*words, other]])) - want).max()) > 1e-3
+
+
+def test_programs_of_tokenizers_with_other_ids_are_not_shared():
+    """As many pieces, but another EOS: the compiled step of one would be wrong for the other."""
+    cell = Cell(batch_size=8, model=Model(text=TextAverage(width=8)), budget=Budget(steps=2))
+    mesh = mesh_over(jax.devices()[:1])
+    vocabularies = [Vocabulary(50, eos=1, pad=1), Vocabulary(50, eos=2, pad=2)]
+    loops = [program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
+    again = program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop
+    assert again is loops[0] is not loops[1]
+    encoders = [encoder(cell.model, Data(), v, 8, mesh) for v in vocabularies]
+    assert encoders[0] is not encoders[1]
+
+
+def test_patch_embedding_is_the_convolution():
+    ours = PatchEmbedding(8, 6)
+    params = ours.init(jax.random.key(2), IMAGE)
+    conv = nn.Conv(8, (6, 6), strides=(6, 6), padding="VALID")
+    want = conv.apply(params, IMAGE)
+    np.testing.assert_allclose(ours.apply(params, IMAGE), want.reshape(3, -1, 8), atol=1e-5)
+
+
+def test_temperature_and_bias_start_where_the_cell_says():
+    _, params, _ = towers(TextAverage(), loss=Sigmoid(t_init=5, b_init=-3))
+    np.testing.assert_allclose(jnp.exp(params["params"]["t"]), [5], rtol=1e-6)
+    np.testing.assert_allclose(params["params"]["b"], [-3])
+    for loss in (Softmax(), Sigmoid(b_init=None)):
+        _, params, _ = towers(TextAverage(), loss=loss)
+        assert "b" not in params["params"]
+
+
+@pytest.mark.parametrize(("batch_size", "bias"), [(16384, -9.704), (32768, -10.397), (22027, -10)])
+def test_prior_bias_is_the_log_odds_of_the_chosen_pairs(batch_size, bias):
+    cell = Cell(batch_size=batch_size, loss=Sigmoid(b_init="prior"))
+    assert abs(initial_bias(cell) - bias) < 1e-3
+    hard = Sigmoid(b_init="prior", pairs=Negatives(keep="hard", per_positive=1.6))
+    assert abs(initial_bias(Cell(batch_size=1000, loss=hard)) + np.log(1.6)) < 1e-6
+
+
+def test_an_unknown_variant_names_those_that_exist():
+    with pytest.raises(ValueError, match="'XL' does not exist; there are mu, Ti"):
+        variant("XL")

@@ -1,0 +1,224 @@
+"""Compiles our programs for TPUs that are not there; the `compiled_for_tpu` fixture runs it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from study.config.budget import Budget
+from study.config.cell import CachedImage, Cell, Data, Execution, Model, TextAverage
+from study.config.hardware import GIB, V4
+from study.config.pairs import AllPairs
+from study.config.vocabulary import Vocabulary
+from study.losses import pallas_tpu as pallas
+from study.losses import sigmoid_loss, tiles
+from study.models.sharding import by_row, mesh_over
+from study.planning import fits as fit
+from study.planning import tpu_compile as aot
+from study.training import compile as programs
+from study.training import microbatch
+
+SLICES = ("v4-8", "v5e-16", "v5p-8", "v6e-16")
+
+
+def chip(name):
+    """One chip of a slice."""
+    return Mesh(np.array(aot.devices(name)[:1]), ("data",))
+
+
+def report(jitted, *args):
+    """Bytes of HBM per chip that a program takes."""
+    memory = jitted.lower(*args).compile().memory_analysis()
+    return {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "peak_bytes": memory.peak_memory_in_bytes,
+    }
+
+
+def scalars(mesh, count):
+    whole = NamedSharding(mesh, P())
+    return [jax.ShapeDtypeStruct((), jnp.float32, sharding=whole) for _ in range(count)]
+
+
+def block(name, dim, dtype, *, rows=2048, ragged=0, in_mesh=True):
+    """The kernel on one block of a chip; `in_mesh` is where it can tell which chip that is."""
+    mesh = chip(name)
+    sharding = NamedSharding(mesh, P("data"))
+    z = [jax.ShapeDtypeStruct((n, dim), dtype, sharding=sharding) for n in (rows - ragged, rows)]
+    is_own = jax.ShapeDtypeStruct((), jnp.bool_, sharding=NamedSharding(mesh, P()))
+
+    def sweep(zimg, ztxt, t, b, diagonal):
+        return pallas.sigmoid_negatives(zimg, ztxt, t, b, diagonal=diagonal, tile=512)
+
+    if in_mesh:
+        specs = (P("data"), P("data"), P(), P(), P())
+        sweep = jax.shard_map(
+            sweep, mesh=mesh, in_specs=specs, out_specs=(P(), P("data"), P("data")), check_vma=False
+        )
+    return report(jax.jit(sweep), *z, *scalars(mesh, 2), is_own)
+
+
+def kernels():
+    """Reports by name: the tightest chip with every kind of block, the others with the extremes."""
+    found = {
+        "v4-8 768 bfloat16": block("v4-8", 768, jnp.bfloat16),
+        "v4-8 768 float32": block("v4-8", 768, jnp.float32),
+        "v4-8 1152 bfloat16": block("v4-8", 1152, jnp.bfloat16),
+        "v4-8 ragged": block("v4-8", 100, jnp.bfloat16, ragged=37),
+        "v4-8 unknown": block("v4-8", 768, jnp.bfloat16, in_mesh=False),
+    }
+    for name in SLICES:
+        found[f"{name} wide"] = block(name, 1152, jnp.float32)
+        found[f"{name} large"] = block(name, 64, jnp.bfloat16, rows=8192)
+    return found
+
+
+def by_platform():
+    """Whether a program that offers both sweeps takes the kernel when compiled for a TPU."""
+
+    def both(*args):
+        kernel = functools.partial(pallas.sigmoid_negatives, diagonal=True, tile=512)
+        sweep = functools.partial(tiles.sigmoid_negatives, diagonal=True, tile=512)
+        return jax.lax.platform_dependent(
+            *args,
+            tpu=lambda *a: kernel(*a)[1:],
+            default=lambda *a: sweep(*a)[1:],
+        )
+
+    mesh = chip("v4-8")
+    z = jax.ShapeDtypeStruct((256, 64), jnp.float32, sharding=NamedSharding(mesh, P()))
+    here = [jnp.zeros((256, 64)), jnp.zeros((256, 64)), jnp.float32(1), jnp.float32(0)]
+    lowered = {
+        "tpu": jax.jit(both).lower(z, z, *scalars(mesh, 2)),
+        "cpu": jax.jit(both).lower(*here),
+    }
+    return {name: "tpu_custom_call" in text.as_text() for name, text in lowered.items()}
+
+
+def ring(name, batch, dim):
+    """Value and all gradients of the public loss over a whole slice."""
+    mesh = mesh_over(aot.devices(name))
+    z = jax.ShapeDtypeStruct((batch, dim), jnp.bfloat16, sharding=by_row(mesh))
+
+    def loss(zimg, ztxt, t, b):
+        key = jnp.uint32(0)
+        return sigmoid_loss(zimg, ztxt, t, b, pairs=AllPairs(), key=key, mesh=mesh)
+
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))
+    return report(both, z, z, *scalars(mesh, 2))
+
+
+def too_large():
+    """What is learned of a program that no v4 chip can hold."""
+    z = jax.ShapeDtypeStruct((1 << 18, 64), jnp.float32, sharding=NamedSharding(chip("v4-8"), P()))
+    jitted = jax.jit(lambda z: jnp.sort(z @ z.T, axis=0) @ z)
+    return microbatch.try_to_compile(jitted, (z,))._asdict()
+
+
+def around_the_limit():
+    """Two programs for a v4 chip: one has just enough memory, the other just too little."""
+    found = []
+    for rows in (147_500, 148_500):
+        sharding = NamedSharding(chip("v4-8"), P())
+        z = jax.ShapeDtypeStruct((rows, 64), jnp.float32, sharding=sharding)
+
+        def layer(x, w):
+            h = jnp.tanh(jnp.tile(x @ w, (1, 32)))
+            return x + h.reshape(len(x), 32, 64).sum(1) * jnp.tanh(h[:, :64]), None
+
+        def loss(z):
+            return jax.lax.scan(layer, z, jnp.ones((12, 64, 64)))[0].sum()
+
+        attempt = microbatch.try_to_compile(jax.jit(jax.grad(loss)), (z,))
+        total = None
+        if attempt.executable is not None:
+            m = attempt.executable.memory_analysis()
+            total = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+        found.append(
+            {
+                "compiled": attempt.executable is not None,
+                "needed_bytes": attempt.needed_bytes,
+                "sum_bytes": total,
+            }
+        )
+    return found
+
+
+def microbatches():
+    """What training compiles for v4-8 of a step that does not fit it whole, and what planning says
+    of that step. Nearly all of it is the tower of texts, which a compiler is soon done with."""
+    model = Model(
+        image=CachedImage(embeddings="e", dim=64), text=TextAverage(width=64), embed_dim=64
+    )
+    step_cell = Cell(
+        model=model,
+        batch_size=1 << 22,
+        budget=Budget(steps=2),
+        data=Data(text_length=128),
+    )
+    allowed = 0.9 * V4.usable_bytes
+    execution = Execution(slice="v4-8", microbatch="auto", memory_gib=allowed / GIB)
+    attempts = []
+
+    def compile_loop(loop, arguments):
+        attempt = microbatch.compile_loop(loop, arguments)
+        attempts.append(attempt)
+        return attempt
+
+    sizes = []
+
+    def program(*args, microbatch=None, **kwargs):
+        sizes.append(microbatch)
+        return programs_program(*args, microbatch=microbatch, **kwargs)
+
+    programs_program = programs.program
+    with (
+        mock.patch.object(programs, "compile_loop", compile_loop),
+        mock.patch.object(programs, "program", program),
+    ):
+        _, size = programs.compiled(
+            step_cell,
+            execution,
+            Vocabulary(2000, eos=1, pad=1),
+            (64,),
+            mesh_over(aot.devices("v4-8")),
+        )
+    shape = fit.Shape(
+        cell=fit.canonical(step_cell, 8192), vocabulary=2000, image_shape=(64,), slice="v4-8"
+    )
+    return {
+        "attempts": [
+            {
+                "microbatch": tried,
+                "compiled": attempt.executable is not None,
+                "needed_bytes": attempt.needed_bytes,
+            }
+            for tried, attempt in zip(sizes, attempts, strict=True)
+        ],
+        "microbatch": size,
+        "around_the_limit": around_the_limit(),
+        "planned_bytes": fit.compiled(shape, fit.Setting()).step_bytes,
+        "allowed_bytes": allowed,
+        "usable_bytes": V4.usable_bytes,
+    }
+
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "kernels":
+            result = {"kernels": kernels(), "by_platform": by_platform()}
+        case "losses":
+            result = {"ring": ring("v4-1024", 1 << 20, 768), "too_large": too_large()}
+        case "microbatches":
+            result = microbatches()
+    print(json.dumps(result))

@@ -1,0 +1,161 @@
+"""The same record in a bucket: nothing recorded is lost, though nothing can be appended."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from analysis.errors import AnalysisError
+from analysis.records.storage import place as read_place
+from study.records import metrics_log as rows
+from study.records.metrics_log import parsed, read_rows
+from study.records.record import METRICS, Record, RecordError, Seen, write_failure
+from study.records.storage import is_bucket, place, reached
+from tests.bucket import Strict
+
+KEPT = {"step", "examples_seen", "pairs_seen", "attempt"}
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    Strict.clear()
+    monkeypatch.setattr(rows, "PAUSE", 0.0)
+    return place("bucket://lab/runs/s/x")
+
+
+def about(hash_="a" * 64):
+    return {"id": "x", "hash": hash_}
+
+
+def attempt(folder, start, steps):
+    record = Record(folder)
+    record.begin(about(), seen=Seen(start, start, start))
+    for step in steps:
+        record.row(Seen(step, step, step), **{"a/x": step})
+    return record
+
+
+def lines(folder):
+    """All lines without what differs from run to run."""
+    kept = [{k: v for k, v in row.items() if k != "time"} for row in parsed(read_rows(folder))]
+    assert all(set(row) >= KEPT for row in kept)
+    return kept
+
+
+def test_the_rows_of_a_bucket_are_those_of_a_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "PART", 300)  # some parts for each attempt
+    for where in (folder, tmp_path / "x"):
+        attempt(where, 0, range(1, 20)).close()
+        record = attempt(where, 8, range(9, 30))
+        record.items({"eval/top1": np.arange(13) % 3 == 0})
+        assert record.attempt == 2
+        assert record.summary(100) == {"a/x": 29}
+        record.finish(Seen(30, 30, 30), status="done")
+    assert lines(folder) == lines(tmp_path / "x")
+    assert len(list((folder / "metrics").iterdir())) > 4
+    name = "items/eval.top1.json"
+    assert (folder / name).read_bytes() == (tmp_path / "x" / name).read_bytes()
+
+
+def test_a_killed_process_loses_no_row_that_was_flushed(folder, monkeypatch):
+    monkeypatch.setattr(rows, "PAUSE", 1e6)
+    record = attempt(folder, 0, range(1, 6))
+    assert [row["step"] for row in lines(folder)] == [0]  # the others wait
+    record.flush()
+    record.row(Seen(6, 6, 6))
+    assert [row["step"] for row in lines(folder)] == [0, 1, 2, 3, 4, 5]  # as a kill leaves it
+
+
+def test_rows_that_come_fast_are_written_together_and_soon(folder, monkeypatch):
+    monkeypatch.setattr(rows, "PAUSE", 0.3)
+    Strict.requests.clear()
+    record = attempt(folder, 0, range(1, 200))
+    assert Strict.requests["write"] < 100
+    until = time.monotonic() + 60
+    while len(lines(folder)) < 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    record.close()
+
+
+def test_a_row_costs_no_more_than_its_part(folder, monkeypatch):
+    monkeypatch.setattr(rows, "PART", 1000)
+    attempt(folder, 0, range(1, 100)).close()
+    sizes = [len(text) for name, (text, _) in Strict.objects.items() if "/metrics/" in name]
+    assert max(sizes) <= 1000
+    assert sum(sizes) > 5000
+
+
+def test_what_the_bucket_refuses_is_one_line_and_the_next_row_brings_it(folder):
+    record = attempt(folder, 0, [1])
+    Strict.broken.append(RuntimeError("503 slow\ndown"))
+    with pytest.raises(
+        RecordError,
+        match=r"cannot write bucket://lab/runs/s/x/metrics/\S+ \(RuntimeError: 503 slow down\);",
+    ):
+        record.row(Seen(2, 2, 2))
+    record.row(Seen(3, 3, 3))
+    record.close()
+    assert [row["step"] for row in lines(folder)] == [0, 1, 2, 3]
+
+
+def test_done_and_failure_are_whole_or_absent(folder):
+    record = attempt(folder, 0, [1])
+    write_failure(folder, error="boom")
+    assert json.loads((folder / "FAILED.json").read_bytes())["error"] == "boom"
+    Strict.broken.append(OSError("no"))
+    with pytest.raises(RecordError, match="cannot write"):
+        record.finish(Seen(2, 2, 2), status="done")
+    assert record.done is None
+    record.finish(Seen(2, 2, 2), status="done")
+    assert record.done["step"] == 2
+
+
+def test_a_new_attempt_removes_the_note_of_failure_and_another_cell_is_refused(folder):
+    attempt(folder, 0, []).close()
+    write_failure(folder, error="boom")
+    attempt(folder, 0, []).close()
+    assert not (folder / "FAILED.json").exists()
+    with pytest.raises(RecordError, match="holds another cell"):
+        Record(folder).begin(about("b" * 64), seen=Seen(0, 0, 0))
+
+
+def test_a_record_that_was_moved_to_a_folder_goes_on_there(folder, tmp_path):
+    attempt(folder, 0, range(1, 10)).close()
+    for name, (text, _) in Strict.objects.items():
+        path = tmp_path / name.partition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+    moved = tmp_path / "runs/s/x"
+    attempt(moved, 5, range(6, 12)).close()
+    assert (moved / METRICS).exists()
+    assert [row["attempt"] for row in lines(moved)] == [1] * 10 + [2] * 7
+    assert Record(moved).summary(100) == {"a/x": 11}
+
+
+def test_a_place_is_a_folder_or_a_bucket(tmp_path):
+    assert place(f"file://{tmp_path}") == tmp_path
+    assert not is_bucket(tmp_path)
+    assert is_bucket(place("bucket://lab/runs") / "x")
+    assert place(str(place("bucket://lab/runs") / "x")) == place("bucket://lab/runs/x")
+    Strict.clear()
+    with pytest.raises(RecordError, match=r"cannot reach bucket://lab/runs .*check its name"):
+        reached(place("bucket://lab/runs"))
+
+
+@pytest.mark.parametrize("place_of, error", [(place, RecordError), (read_place, AnalysisError)])
+def test_a_bucket_that_checkpoints_cannot_go_to_is_refused_in_one_line(place_of, error):
+    for root in ("s3://lab/runs", "gcs://lab/runs", "az://lab/runs", "ftq://lab"):
+        with pytest.raises(error, match=f"^{root}: records are kept in a folder or in gs://"):
+            place_of(root)
+
+
+@pytest.mark.parametrize("place_of, error", [(place, RecordError), (read_place, AnalysisError)])
+def test_a_missing_package_is_named_in_one_line(place_of, error, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(error, match=r"needs gcsfs: pip install .*\[gcs\]"):
+        place_of("gs://lab/runs")

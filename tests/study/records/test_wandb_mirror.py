@@ -1,0 +1,133 @@
+"""The wandb mirror: readable with wandb's own tools, never asks, never stops a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from study.records import wandb_mirror as tracker
+from study.records.record import Seen
+from study.records.wandb_mirror import WandbMirror, wandb_mode
+
+# wandb's protobuf stubs and threads warn on their own account.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def mirror(folder: Path, **more) -> WandbMirror:
+    folder.mkdir(exist_ok=True)
+    values = {"study": "s", "cell_id": "b16-x", "config": {"cell": {"a": 1}}, "enabled": True}
+    return WandbMirror(folder, **values | more)
+
+
+def inspected(folder: Path) -> list[dict]:
+    """Every record of the run, read with wandb's own reader."""
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", file],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [None, "dryrun", "online", "run"])
+def test_rows_are_mirrored_offline_where_there_is_no_key(
+    mode, tmp_path, no_key, monkeypatch, caplog
+):
+    """Also in online mode: wandb would ask for the key and wait."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    with caplog.at_level(logging.WARNING):
+        run = mirror(tmp_path / "r")
+        run.row(Seen(1, 16, 256), 1, {"train/loss": 2.5})
+        run.row(Seen(2, 32, 2**60), 1, {"train/loss": 1.25})
+        run.finish()
+    assert ("no API key" in caplog.text) == (mode in ("online", "run"))
+    text = json.dumps(inspected(tmp_path / "r"))
+    for word in ("b16-x", "train/loss", "1.25", "examples_seen"):
+        assert word in text
+
+
+@pytest.mark.parametrize("host", tracker.HOSTS)
+def test_a_key_that_wandb_noted_is_found_under_either_name(host, no_key, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    assert not tracker.has_key()
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {host}\n  login user\n  password {'a' * 40}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert tracker.has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not tracker.has_key()
+
+
+def test_a_server_that_does_not_answer_is_asked_once(no_key, monkeypatch):
+    """And the run is mirrored offline: wandb would wait half a minute in every cell."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(tracker.urllib.request, "getproxies", dict)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    assert "127.0.0.1 does not answer" in tracker.why_offline()
+    with socket.create_server(("127.0.0.1", port)):
+        assert tracker.why_offline() is not None
+        tracker._answers.cache_clear()
+        assert tracker.why_offline() is None
+
+
+def test_a_disabled_mirror_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for run in (mirror(tmp_path / "a"), mirror(tmp_path / "b", enabled=False)):
+        run.row(Seen(1, 1, 1), 1, {"train/loss": 1.0})
+        run.finish()
+    assert not list(tmp_path.rglob("*.wandb"))
+
+
+def test_a_failure_of_wandb_is_told_once_and_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+    """The message names the kind of error only: its text might quote a key."""
+    import wandb
+
+    def broken(*_, **__):
+        raise wandb.Error("cannot log in with key 0123456789abcdef")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with caplog.at_level(logging.WARNING):
+        run = mirror(tmp_path / "r")
+        run.row(Seen(1, 1, 1), 1, {"train/loss": 1.0})
+        run.finish()
+    assert caplog.text.count("the run goes on without it") == 1
+    assert "0123456789abcdef" not in caplog.text
+
+
+def test_every_mode_that_wandb_takes_means_here_what_it_means_there(monkeypatch):
+    """WANDB_DISABLED, which other tools read, means nothing to wandb."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    modes = typing.get_args(wandb.Settings.model_fields["mode"].annotation)
+    assert {"online", "offline", "disabled", "shared", "dryrun", "run"} == set(modes)
+    for mode in modes:
+        monkeypatch.setenv("WANDB_MODE", mode)
+        theirs = wandb.Settings(mode=mode)
+        theirs.update_from_env_vars(os.environ)
+        assert (wandb_mode() == "offline") == theirs._offline
+        assert (wandb_mode() == "disabled") == theirs._noop

@@ -1,0 +1,32 @@
+"""One process of a two-process run: trains a cell and prints what process it was."""
+
+import sys
+from pathlib import Path
+
+import jax
+
+rank, port, folder, data = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
+jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
+
+import json  # noqa: E402
+
+import numpy as np  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
+
+import study.training.loop  # noqa: E402
+import study.training.microbatch  # noqa: E402
+from study.config.cell import Execution, from_dict  # noqa: E402
+from study.models.sharding import AXES  # noqa: E402
+from study.training.loop import train  # noqa: E402
+
+cell = from_dict(json.loads(sys.argv[5]))
+how = json.loads(sys.argv[6])
+if how.pop("crossed"):
+    # Two slices, of which each process holds half, as hosts of a pod may.
+    devices = np.array(jax.devices()).reshape(2, 2).T
+    study.training.loop.mesh_over = lambda _: Mesh(devices, AXES)
+execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50, **how)
+done = train(cell, execution, folder=folder, study="s")
+# Hosts with different amounts of free memory must choose the same microbatch.
+study.training.microbatch.available_memory = lambda: (3 + rank) << 30
+print(json.dumps({"rank": rank, "step": done["step"], "room": study.training.microbatch.room()}))

@@ -1,0 +1,29 @@
+"""`study claims`: on a study, or on the paper's own numbers, never on both."""
+
+import json
+
+import pytest
+
+from analysis.claims import CLAIMS
+from sweeps.cli.claims import claims
+from sweeps.study import StudyError
+
+
+def test_the_papers_numbers_as_json_and_as_text(capsys):
+    assert claims(None, "nowhere", metric=None, paper=True, as_json=True) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [one["name"] for one in said["verdicts"]] == [claim.name for claim in CLAIMS]
+    assert {check["agrees"] for check in said["checks"]} == {True, False}
+    assert claims(None, "nowhere", metric=None, paper=True, as_json=False) == 0
+    text = capsys.readouterr().out
+    assert "DISAGREE  the best batch size of SigLiT" in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+@pytest.mark.parametrize(
+    ("study", "paper", "metric"), [(None, False, None), ("demo", True, None), (None, True, "key")]
+)
+def test_what_cannot_be_asked_for_together_is_one_line(study, paper, metric):
+    with pytest.raises(StudyError) as error:
+        claims(study, "runs", metric=metric, paper=paper, as_json=False)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,183 @@
+"""Our own study: what its sub-studies hold, what they share, and that they fit three hours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+
+import pytest
+
+from study.config.cell import CachedImage, Cell, Sigmoid, ViT
+from study.config.pairs import Groups, Negatives
+from study.data.glyphs import scenes
+from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs.all import STUDIES
+from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
+from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT
+from sweeps.registry import find, names
+
+CORES, HOURS = 2, 3
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return {name: find(name) for name in STUDIES}
+
+
+def without_seed(cell: Cell) -> Cell:
+    return dataclasses.replace(cell, seed=0)
+
+
+def test_the_umbrella_is_every_sub_study_once(studies):
+    whole = find("glyphs")
+    assert {c.id for c in whole.cells} == {c.id for s in studies.values() for c in s.cells}
+    assert set(STUDIES) == {n for n in names() if n.startswith("glyphs-")}
+    assert {s.records for s in studies.values()} == {whole.records} == {"glyphs"}
+    assert len(whole.cells) < sum(len(s.cells) for s in studies.values())
+
+
+def test_all_of_it_fits_three_hours_on_two_cores():
+    whole = find("glyphs")
+    assert sum(map(whole.seconds, whole.cells)) < CORES * HOURS * 3600
+
+
+def test_every_cell_has_three_seeds_but_those_that_tune(studies):
+    for name, study in studies.items():
+        seeds = defaultdict(set)
+        for cell in study.cells:
+            seeds[without_seed(cell).id].add(cell.seed)
+        wanted = {glyphs.TUNING_SEED} if name == "glyphs-lr" else set(SEEDS)
+        assert set(map(frozenset, seeds.values())) == {frozenset(wanted)}, name
+
+
+def test_batch_size_crosses_losses_and_budgets_and_both_losses_see_the_same(studies):
+    cells = studies["glyphs-batch-size"].cells
+    points = Counter((c.batch_size, c.examples, c.loss.kind) for c in cells)
+    assert {b for b, _, _ in points} == {4**k for k in range(2, 9)}
+    for examples in (SHORT, MIDDLE, LONG):
+        sizes = {b for b, n, _ in points if n == examples}
+        assert sizes >= {4**k for k in range(2, 8)}
+        assert (4**8 in sizes) == (examples < LONG)
+    assert {(b, n) for b, n, kind in points if kind == "sigmoid"} == {
+        (b, n) for b, n, kind in points if kind == "softmax"
+    }
+    assert all(c.steps * c.batch_size == c.budget.examples for c in cells)  # nothing is cut off
+
+
+def test_the_rate_follows_one_rule_for_each_loss_in_every_study_but_those_that_vary_it(studies):
+    for name, study in studies.items():
+        if name in ("glyphs-lr", "glyphs-beta2", "glyphs-noise-causes"):
+            continue
+        for cell in study.cells:
+            frozen = isinstance(cell.model.image, CachedImage)
+            factor = (glyphs.RATES if frozen else glyphs.SCRATCH_RATES)[cell.loss.kind]
+            assert cell.optimizer.learning_rate == glyphs.rate(cell.batch_size, factor)
+    factors = {
+        (c.loss.kind, c.batch_size, c.optimizer.learning_rate) for c in studies["glyphs-lr"].cells
+    }
+    for rates in (glyphs.RATES, glyphs.SCRATCH_RATES):  # what is used lies inside what was tried
+        for kind, factor in rates.items():
+            assert (kind, 1024, glyphs.rate(1024, factor)) in factors
+
+
+def test_masks_have_five_ratios_and_matched_pairs_their_unmasked_reference(studies):
+    cells = [c for c in studies["glyphs-composition"].cells if c.seed == 0]
+    whole = {c.examples: c for c in cells if c.pairs.kind == "all"}
+    masked = [c for c in cells if isinstance(c.pairs, Negatives)]
+    base = whole[MIDDLE]
+    ratios = {base.batch_size - 1} | {c.pairs.per_positive for c in masked}
+    assert len(ratios) == 5
+    longer = [c for c in masked if c.examples > MIDDLE]
+    assert len(longer) == 1
+    for cell in longer:
+        assert cell.examples in whole
+        pairs = cell.steps * cell.pairs.negatives(cell.batch_size)
+        assert pairs == pytest.approx(base.steps * base.pairs.negatives(base.batch_size), rel=0.01)
+    assert {c.pairs.keep for c in masked} == {"random", "hard", "easy"}
+
+
+def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studies):
+    cells = studies["glyphs-noise"].cells
+    by_loss = defaultdict(set)
+    shares = defaultdict(set)
+    for cell in cells:
+        c = cell.data.corrupt
+        by_loss[cell.loss.kind].add(c)
+        if not c.nothing:
+            shares[c.redraw].add((c.image, c.text, c.alignment))
+            assert (c.window == cell.batch_size) == c.redraw
+    assert by_loss["sigmoid"] == by_loss["softmax"]
+    assert shares[True] == shares[False] and len(shares[True]) == 10
+    kinds = {tuple(bool(share) for share in one) for one in shares[True]}
+    assert len(kinds) == 5
+
+
+def test_scenes_are_corrupted_as_glyphs_are_and_found_under_the_names_they_have(studies):
+    assert (SCENES, SCENES_TOWER, SCENES_DIM) == (scenes.NAME, scenes.TOWER, scenes.DIM)
+    cells = studies["glyphs-noise-scenes"].cells
+    glyph = {c.data.corrupt for c in studies["glyphs-noise-causes"].cells}
+    for loss in LOSSES:
+        own = [c for c in cells if c.loss == loss]
+        assert {c.data.corrupt for c in own} == glyph
+        assert len(own) == len(glyph) * len(SEEDS)
+
+
+def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone(studies):
+    ids = {c.id for c in studies["glyphs-noise"].cells}
+    rates = Counter()
+    for cell in studies["glyphs-noise-causes"].cells:
+        times = cell.optimizer.learning_rate / glyphs.rate(
+            cell.batch_size, glyphs.RATES[cell.loss.kind]
+        )
+        data = dataclasses.replace(cell.data, dataset="glyphs")
+        same = glyphs.cell(batch_size=cell.batch_size, loss=cell.loss, seed=cell.seed, data=data)
+        assert same.id in ids
+        assert times == 1 or cell.data.dataset == "glyphs"
+        rates[cell.data.dataset, round(times, 6), cell.loss.kind, cell.data.corrupt.redraw] += 1
+    assert all(n == rates[(*key[:2], "softmax", key[3])] for key, n in rates.items())
+    assert {times for _, times, _, _ in rates} == {0.5, 1.0, 2.0}
+    assert {dataset for dataset, _, _, _ in rates} == {"glyphs", "glyphs-1view"}
+
+
+def test_the_map_crosses_batch_and_group_from_both_starts(studies):
+    cells = studies["glyphs-examples-vs-pairs"].cells
+    for start in (-10.0, "prior"):
+        points = {
+            (c.batch_size, c.pairs.size if isinstance(c.pairs, Groups) else c.batch_size)
+            for c in cells
+            if c.loss.b_init == start
+        }
+        assert points == {(4**b, 4**g) for b in range(3, 7) for g in range(1, b + 1)}
+
+
+def test_bias_has_the_papers_rows_and_the_prior(studies):
+    starts = {(c.loss.b_init, c.loss.t_init) for c in studies["glyphs-bias"].cells}
+    table_4 = {(c.loss.b_init, c.loss.t_init) for c in find("table-4").cells}
+    assert starts == table_4 | {("prior", 10.0)}
+
+
+def test_the_pretrained_tower_differs_in_its_start_and_its_decay_alone(studies):
+    cells = [c for c in studies["glyphs-pretrained"].cells if c.seed == 0]
+    scratch, tuned, undecayed = cells
+    assert scratch.model.init is None and tuned.model == undecayed.model
+    assert tuned.optimizer.image.decay_times == 1 and undecayed.optimizer.image.decay_times == 0
+    assert {e.kind for e in scratch.evals} >= {"zero_shot", "few_shot"}
+    assert isinstance(scratch.model.image, ViT)
+
+
+def test_beta2_differs_in_beta2_alone_and_nothing_is_clipped(studies):
+    pairs = defaultdict(set)
+    for cell in studies["glyphs-beta2"].cells:
+        assert cell.optimizer.clip_norm is None and cell.model.image.size.depth >= 12
+        pairs[(cell.batch_size, cell.seed)].add(cell.optimizer.b2)
+    assert set(map(frozenset, pairs.values())) == {frozenset({0.95, 0.999})}
+
+
+def test_more_examples_pairs_or_blocks_are_estimated_to_take_longer():
+    base = glyphs.cell(batch_size=256)
+    small = glyphs.cell(batch_size=16)
+    groups = glyphs.cell(batch_size=4096, loss=Sigmoid(pairs=Groups(size=16)))
+    assert glyphs.seconds(glyphs.cell(batch_size=256, examples=LONG)) > glyphs.seconds(base)
+    assert glyphs.seconds(glyphs.cell(batch_size=4096)) > glyphs.seconds(groups)
+    assert glyphs.seconds(small) > glyphs.seconds(base)  # each step has its price
+    assert glyphs.seconds(glyphs.cell(batch_size=256, model=glyphs.SIGLIP)) > glyphs.seconds(base)

@@ -1,0 +1,315 @@
+"""The cheapest way that fits: the order of trying, what is kept, and what ends a search."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from study.config.budget import Budget
+from study.config.cell import CachedImage, Cell, CellError, Model, TextTransformer, ViT
+from study.config.hardware import GIB, slice_of
+from study.planning import tpu_compile as aot
+from study.planning.fits import Answer, Setting, Shape, canonical, evaluation_of
+from sweeps.planning import fit_search as search
+from sweeps.planning.fit_search import Found, Task, settings
+from sweeps.planning.memory import evaluation_bytes
+
+USABLE = slice_of("v4-8").chip.usable_bytes
+SIGLIP = Model(
+    image=ViT(variant="B/16", image_size=224),
+    text=TextTransformer(variant="B"),
+    embed_dim=768,
+    dtype="bfloat16",
+)
+SIGLIT = Model(
+    image=CachedImage(embeddings="e", dim=1408),
+    text=TextTransformer(variant="g"),
+    embed_dim=1408,
+    dtype="bfloat16",
+)
+
+
+def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> Shape:
+    cell = Cell(model=SIGLIP, batch_size=batch_size, budget=Budget(steps=100))
+    return Shape(
+        cell=canonical(cell, 8192),
+        vocabulary=32_000,
+        image_shape=(224, 224, 3),
+        slice=slice_name,
+    )
+
+
+def fits(way: Setting) -> bool:
+    return way.microbatch is not None and way.microbatch <= 8
+
+
+class Compiler:
+    """Knows what fits, and what it was asked."""
+
+    def __init__(self, fits=fits):
+        self.asked: list[Setting] = []
+        self._fits = fits
+
+    def __call__(self, shape, ways):
+        for way in ways:
+            self.asked.append(way)
+            fine = self._fits(way)
+            yield way, Answer(step_bytes=USABLE + (not fine), usable_bytes=USABLE)
+            if fine:
+                return
+
+
+def find(compiler, cache, **more) -> Found:
+    return search.search(Task(step=shape(**more)), cache=cache, compile_with=compiler)
+
+
+def cost(way: Setting) -> tuple[bool, float, float]:
+    again = (way.microbatch is not None) + 0.8 * way.remat
+    return way.fsdp_mib is not None, again, -(way.microbatch or 1 << 30)
+
+
+@pytest.mark.parametrize("batch_size", [256, 4096, 65536])
+def test_ways_are_tried_from_the_cheapest_and_end_with_the_smallest(batch_size):
+    ways = settings(shape(batch_size))
+    assert ways[:-1] == sorted(ways[:-1], key=cost)
+    assert ways[-1] == Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert len(set(ways)) == len(ways)
+
+
+def test_a_small_batch_is_first_tried_whole():
+    assert settings(shape(64))[0] == Setting()
+
+
+def test_what_the_user_asks_for_is_tried_first():
+    asked = Setting(microbatch=3)
+    assert settings(shape(), asked)[0] == asked
+
+
+def test_the_first_that_fits_ends_the_search(tmp_path):
+    compiler = Compiler()
+    found = find(compiler, tmp_path)
+    assert found.answer.fits
+    assert fits(found.setting)
+    assert compiler.asked[-1] == found.setting
+    assert not any(fits(way) for way in compiler.asked[:-1])
+
+
+def test_answers_are_kept_so_that_nothing_is_compiled_twice(tmp_path):
+    first = find(Compiler(), tmp_path)
+    again = Compiler()
+    assert find(again, tmp_path) == first
+    assert again.asked == []
+
+
+def test_a_torn_answer_is_made_again(tmp_path):
+    first = find(Compiler(), tmp_path)
+    for kept in tmp_path.glob("*.json"):
+        kept.write_text(kept.read_text()[:20])
+    again = Compiler()
+    assert find(again, tmp_path) == first
+    assert again.asked
+
+
+@pytest.mark.parametrize("batch_size", [64, 16384, 1 << 26])
+def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path, batch_size):
+    """Not even where the formula puts every way at many times the memory there is."""
+    compiler = Compiler(lambda way: False)
+    found = find(compiler, tmp_path, batch_size=batch_size)
+    assert not found.answer.fits
+    smallest = Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert compiler.asked[-1] == settings(shape(batch_size))[-1] == found.setting == smallest
+
+
+def test_a_slice_without_hope_costs_one_compile(tmp_path):
+    """Where the formula puts every way far above the memory, only the smallest is asked after."""
+    compiler = Compiler(lambda way: False)
+    find(compiler, tmp_path, batch_size=1 << 26)
+    assert len(compiler.asked) == 1
+
+
+def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
+    find(Compiler(lambda way: False), tmp_path)
+    assert search.known(Task(step=shape()), tmp_path) is not None
+    (tmp_path / f"{shape().key(settings(shape())[-1])}.json").unlink()
+    assert search.known(Task(step=shape()), tmp_path) is None
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(CellError, match=r"batch_size: 1022 cannot be spread evenly over the 4"):
+        find(Compiler(), tmp_path, batch_size=1022)
+
+
+class Programs:
+    """Every step needs 1 GiB beside 8 GiB of state, of which an eighth is left where it is cut; an
+    evaluation needs `evaluation_gib`."""
+
+    def __init__(self, evaluation_gib):
+        self.asked: list[tuple[str, Setting]] = []
+        self._evaluation_gib = evaluation_gib
+
+    def __call__(self, shape, ways):
+        for way in ways:
+            self.asked.append((shape.program, way))
+            state = 8 * GIB if way.fsdp_mib is None else GIB
+            if shape.program == "evaluation":
+                encoding = int(self._evaluation_gib * GIB)
+                answer = Answer(usable_bytes=USABLE, evaluation_bytes=encoding)
+            else:
+                answer = Answer(usable_bytes=USABLE, state_bytes=state, step_bytes=state + GIB)
+            yield way, answer
+            if answer.fits:
+                return
+
+
+def task(batch_size: int = 64, rows: int = 2048) -> Task:
+    step = shape(batch_size)
+    return Task(step=step, evaluation=evaluation_of(step, rows))
+
+
+def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
+    """It fits beside parameters that are cut; of the ways that leave them whole none does."""
+    compiler = Programs(25)
+    found = search.search(task(), cache=tmp_path, compile_with=compiler)
+    assert found.answer.fits and found.setting.fsdp_mib is not None
+    assert found.answer.needed_bytes == 26 * GIB
+    assert found.answer.largest_part == "evaluation"
+    assert found.answer.summary == "takes 26.0 of 30.8 GiB for evaluation"
+    # One step and one evaluation for whole parameters, one of each for cut ones.
+    assert [(program, way.fsdp_mib) for program, way in compiler.asked] == [
+        ("step", None),
+        ("evaluation", None),
+        ("step", search.FSDP_MIB),
+        ("evaluation", search.FSDP_MIB),
+    ]
+    again = Programs(25)
+    assert search.search(task(), cache=tmp_path, compile_with=again) == found
+    assert search.known(task(), tmp_path) == found
+    assert again.asked == []
+
+
+def test_where_no_way_leaves_room_for_an_evaluation_that_is_what_is_reported(tmp_path):
+    found = search.search(task(), cache=tmp_path, compile_with=Programs(40))
+    assert not found.answer.fits
+    assert found.answer.summary == (
+        "needs 41.0 of 30.8 GiB for evaluation; lower execution.eval_batch_size"
+    )
+
+
+def test_an_evaluation_that_stays_below_the_step_by_formula_is_not_compiled(tmp_path):
+    compiler = Programs(40)
+    found = search.search(task(rows=4), cache=tmp_path, compile_with=compiler)
+    assert found.answer.fits and found.answer.largest_part == "the training step"
+    assert [program for program, _ in compiler.asked] == ["step"]
+
+
+def test_nothing_is_known_of_a_cell_whose_evaluation_is_not(tmp_path):
+    search.search(Task(step=shape(64)), cache=tmp_path, compile_with=Programs(1))
+    assert search.known(Task(step=shape(64)), tmp_path) is not None
+    assert search.known(task(), tmp_path) is None
+
+
+def test_cells_with_the_same_towers_share_an_evaluation(tmp_path):
+    for batch_size in (64, 128):
+        compiler = Programs(20)
+        found = search.search(task(batch_size), cache=tmp_path, compile_with=compiler)
+        assert found.answer.needed_bytes == 28 * GIB
+    assert "evaluation" not in dict(compiler.asked)
+
+
+# GiB that libtpu 0.0.42.1 takes on v4-8 beside the parameters to embed 2048 images or texts,
+# whichever takes more: batch, embeddings and all in between.
+MEASURED = [
+    (SIGLIP, None, 1.84),
+    (SIGLIP, 1.0, 1.72),
+    (SIGLIT, None, 1.98),
+    (SIGLIT, 1.0, 0.62),
+]
+
+
+@pytest.mark.parametrize(("model", "fsdp_mib", "gib"), MEASURED)
+def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
+    cell = Cell(model=model, batch_size=2048, budget=Budget(steps=1))
+    way = Setting(fsdp_mib=fsdp_mib)
+    bound = evaluation_bytes(cell, slice_of("v4-8"), way, 32_000) / GIB
+    assert gib < bound < 12 * gib
+
+
+def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path, monkeypatch):
+    """It dies at every way that is not small; each time the next is tried by a new process."""
+    started = []
+
+    def lines(argv, *, stdin):
+        asked = json.loads(stdin)["settings"]
+        started.append(len(asked))
+        for way in asked:
+            yield {"trying": way}
+            if not fits(Setting(**way)):
+                raise aot.AotError("compiling for TPU failed: Check failed: x < y")
+            answer = Answer(step_bytes=1, usable_bytes=2)
+            yield {"setting": way, "answer": vars(answer)}
+            return
+
+    monkeypatch.setattr(aot, "lines", lines)
+    found = find(None, tmp_path)
+    assert found.answer.fits
+    assert len(started) == found.tried
+    # It may have been this machine's trouble, so it is not kept.
+    assert search.recall(shape(), settings(shape())[0], tmp_path) is None
+
+
+def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
+    def lines(argv, *, stdin):
+        yield {"trying": json.loads(stdin)["settings"][0]}
+        raise aot.AotError("compiling for TPU failed: Check failed: x < y")
+
+    monkeypatch.setattr(aot, "lines", lines)
+    found = find(None, tmp_path)
+    assert not found.answer.fits
+    assert found.answer.summary == "the compiler broke off: Check failed: x < y"
+
+
+def test_being_ended_from_outside_is_no_answer(tmp_path, monkeypatch):
+    def lines(argv, *, stdin):
+        yield {"trying": json.loads(stdin)["settings"][0]}
+        error = aot.AotError("compiling for TPU failed: exit code -9")
+        error.code = -9
+        raise error
+
+    monkeypatch.setattr(aot, "lines", lines)
+    with pytest.raises(aot.AotError, match="exit code -9"):
+        find(None, tmp_path)
+
+
+def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
+    def lines(argv, *, stdin):
+        raise aot.AotError("libtpu is not installed")
+        yield
+
+    monkeypatch.setattr(aot, "lines", lines)
+    with pytest.raises(aot.AotError, match="libtpu is not installed"):
+        find(None, tmp_path)
+
+
+def plan_that_compiles() -> str:
+    """A script: reads what a process says whose compiler never comes back."""
+    compiling = (
+        "import time; from study.planning import fits; fits.compiled = lambda *_: time.sleep(600);"
+        "fits.main()"
+    )
+    request = json.dumps({"shape": shape().to_dict(), "settings": [vars(Setting())]})
+    return (
+        "from study.planning import tpu_compile; tpu_compile.missing = lambda: None\n"
+        f"lines = tpu_compile.lines(['-c', {compiling!r}], stdin={request!r})\n"
+        "for line in lines: print(line, flush=True)"
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_compiler_outlives_the_plan_that_started_it(start, session, wait_for, how):
+    process = start("-c", plan_that_compiles())
+    assert "trying" in process.stdout.readline()
+    assert len(session(process.pid)) == 2
+    process.send_signal(how)
+    wait_for(lambda: session(process.pid) == [])

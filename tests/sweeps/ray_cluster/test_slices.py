@@ -1,0 +1,248 @@
+"""Cells on slices: each on its own kind, whatever is taken away, and never twice.
+
+The slices, and the study of real cells on two hosts, are those of the README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.records.lines import read_text
+from study.config.cell import Execution
+from study.training.loop import train
+from study.training.throughput import CLOCKED
+from sweeps.bench import bench_cells
+from sweeps.bench.chaos_compare import of_rows
+from sweeps.selection import select
+
+HERE = Path(__file__).parents[1]
+ROOT = HERE.parents[1]
+DRIVER = str(HERE / "fake_driver.py")
+SLOW = {"FAKE_CELL_SECONDS": "0.5"}
+# A server of wandb's that nobody listens at, and a key for it.
+NO_WANDB = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0"}
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def readme(verb: str) -> list[str]:
+    """The words after `study` of the README's command for fake slices that begins with `verb`."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", "")
+    (block,) = (b for b in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "cluster fake" in b)
+    (line,) = (x for x in block.splitlines() if x.startswith(f"study {verb}"))
+    return shlex.split(line, comments=True)[1:]
+
+
+class Slices:
+    """A cluster of fake slices that a test takes things away from.
+
+    folder: where files tell fake cells what to do.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path):
+        self.process, self.folder = process, folder
+        self.address = self._line()
+
+    def __call__(self, *words: str) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line, "the cluster ended"
+        return line
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory) -> Iterator[Slices]:
+    """The README's, a v4-16 of two hosts and a v4-8, and one more host of CPUs beside the head."""
+    kinds = [word for word in readme("cluster fake") if word[0] == "v"]
+    assert kinds == ["v4-16", "v4-8"]
+    folder = tmp_path_factory.mktemp("cell")
+    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    # Workers find fake cells as their raylets do.
+    env = {**os.environ, "PYTHONPATH": path, "FAKE_CELL": str(folder), **SLOW, **NO_WANDB}
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "fake_cluster.py"), *kinds, "cpu"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
+    try:
+        yield Slices(process, folder)
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def expected(monkeypatch, tmp_path_factory) -> Callable[[int], float]:
+    """The final number of a seed that was trained without Ray and without a stop."""
+    monkeypatch.syspath_prepend(str(HERE))
+    import fake_cell
+    import fake_driver
+
+    monkeypatch.setattr(fake_cell, "SECONDS_PER_STEP", 0.0)
+    monkeypatch.setattr(fake_cell, "_among_processes", lambda: (True, lambda stop: stop()))
+
+    def final(seed: int) -> float:
+        (cell,) = fake_driver.study([seed]).cells
+        folder = tmp_path_factory.mktemp("plain")
+        done = fake_cell.train(cell, None, folder=folder, study="fake", should_stop=lambda: False)
+        return done["summary"]["train/loss"]
+
+    return final
+
+
+def rows(root: Path, seed: int, event: str | None = None) -> list[dict]:
+    found = []
+    for path in root.glob(f"fake/*-s{seed}-*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        found += [row for row in lines if row.get("event") == event]
+    return found
+
+
+def done(root: Path) -> dict[int, float]:
+    return {
+        int(path.parent.name.split("-s")[-1].split("-")[0]): json.loads(path.read_text())[
+            "summary"
+        ]["train/loss"]
+        for path in root.glob("fake/*/DONE.json")
+    }
+
+
+def kept_steps(root: Path, seed: int) -> list[int]:
+    """The steps of a record that no later attempt supersedes."""
+    kept: list[int] = []
+    (path,) = root.glob(f"fake/*-s{seed}-*/metrics.jsonl")
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        if row.get("event") == "start":
+            kept = [step for step in kept if step <= row["step"]]
+        else:
+            kept.append(row["step"])
+    return kept
+
+
+@pytest.mark.timeout(1200)  # a minute's work on idle cores, and cores are seldom idle
+def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
+    slices, start, wait_for, tmp_path, expected
+):
+    """Meanwhile the disk of another study's records on another slice is full."""
+    root, other = tmp_path / "runs", tmp_path / "other"
+    cells = ["0@v4-16", "1@v4-16", "3@cpux2"]
+    (slices.folder / "2.full").write_text("1")
+    full = start(DRIVER, str(other), "2@v4-8", ADDRESS=slices.address)
+    process = start(DRIVER, str(root), *cells, ADDRESS=slices.address)
+    wait_for(lambda: len(rows(root, 0)) >= 7 or len(rows(root, 1)) >= 7, 400)
+    hit = 0 if rows(root, 0) else 1
+    slices("kill", "v4-16-0")  # one of its hosts, and not a word before
+    wait_for(lambda: "v4-16" in slices("asked"))  # as an autoscaler would be told
+    first = slices("replace")
+    said, _ = full.communicate(timeout=400)
+    assert full.returncode == 1, said
+    assert "RecordError: cannot write there" in said
+    assert not list(other.glob("fake/*/FAILED.json"))  # the disk's fault, not the cell's
+    again = start(DRIVER, str(other), "2@v4-8", ADDRESS=slices.address)
+    wait_for(lambda: sum(row["attempt"] == 2 for row in rows(root, hit)) >= 3, 300)
+    slices("notice", first, "60")
+    second = slices("add", "v4-16")
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert done(root) == {seed: expected(seed) for seed in (0, 1, 3)}
+    where = {seed: [row["slice"] for row in rows(root, seed, "start")] for seed in (0, 1)}
+    assert where[hit] == ["v4-16-0", first, second]
+    assert where[1 - hit][0] in (first, second)  # whichever of the two asked first
+    assert said.count("was taken away") == 2, said
+    assert not [noise for noise in ("raylet", "\x1b", "Warning") if noise in said], said
+    before = [row["time"] for row in rows(root, hit) if row["attempt"] == 1]
+    assert before[-1] < rows(root, 1 - hit)[0]["time"]  # one waited
+    told = rows(root, hit, "start")[2]["step"]  # nothing that was trained before the notice is lost
+    assert told == max(r["step"] for r in rows(root, hit) if r["attempt"] == 2)
+    assert again.wait(200) == 0
+    assert done(other) == {2: expected(2)}
+    assert [row["slice"] for row in rows(other, 2, "start")] == ["v4-8-1", "v4-8-1"]
+    for seed, where_to in ((0, root), (1, root), (2, other), (3, root)):
+        assert kept_steps(where_to, seed) == list(range(1, 21))
+    for folder in root.glob("fake/*-s[013]-*"):
+        assert len(list((folder / "logs").iterdir())) == 2, folder  # a process on each host
+    assert not list(tmp_path.glob("*/fake/*/FAILED.json"))
+    assert not list(tmp_path.glob("*/fake/*/lease.json"))
+
+
+def final(folder: Path) -> dict[str, float]:
+    summary = json.loads((folder / "DONE.json").read_text())["summary"]
+    return {key: value for key, value in summary.items() if key not in CLOCKED}
+
+
+def starts(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in read_text(folder).splitlines()]
+    return [row for row in rows if row.get("event") == "start"]
+
+
+@pytest.mark.timeout(1200)
+def test_the_readmes_cells_on_two_hosts_outlive_their_driver_and_equal_one_process(
+    slices, start, session, wait_for, tmp_path
+):
+    """wandb is down all the while."""
+    (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
+    words = [slices.address if word == "ADDRESS" else word for word in readme("run")]
+    command = ("-c", "from sweeps.cli.app import main; main()", *words)
+    online = NO_WANDB | {"WANDB_MODE": "online"}
+    records = tmp_path / "runs" / "bench"
+
+    def trained() -> int:
+        paths = records.glob("*/metrics.jsonl")
+        return sum(path.read_text().count('"train/loss"') for path in paths)
+
+    killed = start(*command, **online)
+    wait_for(lambda: trained() >= 15, 400)
+    killed.kill()
+    assert not list(records.glob("*/DONE.json"))
+    again = start(*command, **online)
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, said
+    assert "2 done" in said, said
+    wait_for(lambda: session(killed.pid) == [])
+
+    set_to = [b for a, b in itertools.pairwise(words) if a == "--set" and "slice" not in b]
+    study = select(bench_cells.study(), only=["seed=0", "batch_size=256"], settings=set_to)
+    hit = max(study.cells, key=lambda cell: len(starts(records / cell.id)))  # was under way
+    assert len(starts(records / hit.id)) > 1
+    assert starts(records / hit.id)[0]["step"] == 0
+    alone, here = tmp_path / "alone" / hit.id, records / hit.id
+    train(hit, Execution(data_root=str(tmp_path / "data"), wandb=False), folder=alone, study="")
+    lines = of_rows(read_text(alone), read_text(here))
+    assert not [line for line in lines if "lost" in line or "twice" in line], lines
+    one, two = final(alone), final(here)
+    assert one.keys() == two.keys()
+    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=2e-3)
+    for cell in study.cells:
+        logs = "".join(p.read_text() for p in (records / cell.id / "logs").iterdir())
+        assert "wandb: 127.0.0.1 does not answer" in logs
+        assert not re.search("[Cc]heckpoint", logs), logs  # Orbax's forty lines for each
+        about = json.loads((records / cell.id / "cell.json").read_text())
+        assert about["devices"] == {"kind": "cpu", "count": 8, "processes": 2}

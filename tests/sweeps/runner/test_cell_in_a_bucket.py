@@ -1,0 +1,200 @@
+"""A cell whose record is in a bucket of a real server: killed, cancelled, resumed and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.records.frame import items, rows
+from study.config.budget import Budget
+from study.config.cell import (
+    Adam,
+    CachedImage,
+    Cell,
+    Execution,
+    Model,
+    TextAverage,
+    ZeroShot,
+    to_dict,
+)
+from study.records.storage import children, place
+from study.training.throughput import CLOCKED
+from sweeps.runner import cell_status as ledger
+from sweeps.runner.lease_file import LEASE, Lease, LeaseHeld
+from sweeps.runner.worker import Task, run_here
+from sweeps.study import Study
+
+CELL = Cell(
+    model=Model(
+        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+    ),
+    optimizer=Adam(learning_rate=3e-3, warmup_percent=5),
+    budget=Budget(examples=320),
+    batch_size=16,
+    evals=(ZeroShot(split="val_font"),),
+)
+STUDY = Study(name="s", question="?", cells=(CELL,))
+GRID = """
+from sweeps.study import Study
+from tests.sweeps.runner.test_cell_in_a_bucket import STUDY
+def study():
+    return STUDY
+"""
+# A process as a sweep starts one. In the middle of the cell it waits to be killed or stopped.
+WORKER = """
+import itertools, json, sys, time
+from study import train as real
+from sweeps import watch
+from sweeps.runner.worker import Task, run_cell
+watch.EVERY_IN_A_BUCKET = 0.5
+def train(*args, should_stop, **more):
+    calls = itertools.count()
+    def wait():
+        while next(calls) >= 6 and not should_stop():
+            time.sleep(0.1)
+        return should_stop()
+    return real.train(*args, should_stop=wait, **more)
+print(run_cell(Task(**json.loads(sys.argv[1]))).end)
+"""
+MEASURED = ["time", "content", "attempt", "memory.peak_bytes", *CLOCKED]
+
+
+def measured_apart(frame):
+    """Without what differs from run to run, and from attempt to attempt."""
+    return frame.drop(columns=[c for c in frame if c in MEASURED or c.startswith("seconds")])
+
+
+def committed(folder) -> list[str]:
+    """The checkpoints of a cell that are whole."""
+    names = folder.fs.find((folder / "checkpoints").path)
+    return [name for name in names if name.count("/") == folder.path.count("/") + 3
+            and name.endswith("commit_success.txt")]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # wandb's threads and stubs warn
+def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_folder(
+    gcs, small_glyphs, tmp_path, start, wait_for, study, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    # An earlier test may have set it: a worker that is killed has a service of its own.
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+    Path("own.py").write_text(GRID)
+    bucket = place(f"gs://{gcs.bucket()}/runs")
+    root, folder = str(bucket), bucket / "s" / CELL.id
+    execution = Execution(
+        data_root=str(small_glyphs.parent),
+        chunk_examples=16,
+        log_every_percent=10,
+        keep_every_percent=20,
+    )
+    task = Task(
+        cell=to_dict(CELL),
+        execution=dataclasses.asdict(execution),
+        folder=str(folder),
+        study="s",
+        entry="__main__:train",
+    )
+
+    def state() -> str:
+        code, out, err = study("status", "own.py", "--root", root, "--json")
+        now = json.loads(out)["cells"][0]["state"]
+        assert (code, err) == (0 if now in ("done", "cancelled") else 3, "")
+        return now
+
+    assert state() == "waiting"
+    killed = start("-c", WORKER, json.dumps(dataclasses.asdict(task)))
+    wait_for(lambda: committed(folder))
+    assert state() == "running"
+    other = run_here(CELL, execution, folder=folder, study="s", should_stop=lambda: False)
+    assert other.end == "held"
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert state() == "interrupted"
+    kept = committed(folder)
+
+    stopped = start("-c", WORKER, json.dumps(dataclasses.asdict(task)))
+    wait_for(lambda: committed(folder)[-1] != kept[-1])
+    code, out, _ = study("cancel", "own.py", CELL.id, "--root", root)
+    assert (code, "it saves what it has and stops" in out) == (0, True)
+    assert stopped.communicate(timeout=90)[0].split()[-1] == "stopped"
+    assert state() == "cancelled"
+    assert study("retry", "own.py", CELL.id, "--root", root)[0] == 0
+    assert state() == "interrupted"
+
+    last = run_here(CELL, execution, folder=folder, study="s", should_stop=lambda: False)
+    assert (last.end, last.done["attempt"]) == ("done", 3)
+    assert state() == "done"
+    names = bucket.fs.find(bucket.path)
+    assert not any("lease" in name or "CANCELLED" in name for name in names)
+    assert sum(name.endswith(".wandb") for name in names) == 2  # of the attempts that ended
+
+    undisturbed = tmp_path / "undisturbed"
+    how = dataclasses.replace(execution, wandb=False)
+    whole = run_here(
+        CELL, how, folder=undisturbed / "s" / CELL.id, study="s", should_stop=lambda: False
+    )
+    assert (whole.end, whole.done["step"]) == ("done", last.done["step"])
+    one, another = (measured_apart(rows(at, "s")) for at in (root, undisturbed))
+    pd.testing.assert_frame_equal(one, another)
+    (one, another) = (items(at, "s", CELL.id) for at in (root, undisturbed))
+    assert one.keys() == another.keys() == {"eval/zero_shot/val_font/top1"}
+    assert all((one[key] == another[key]).all() for key in one)
+
+    copy = tmp_path / "copy"
+    bucket.fs.get(bucket.path, str(copy), recursive=True)
+    assert {record.state for record in ledger.read(STUDY, copy)} == {"done"}
+    for verb in (
+        ("status", "own.py"),
+        ("logs", "own.py", CELL.id),
+        ("claims", "own.py"),
+        ("figures", "own.py", "--out", "figures"),
+        ("pull", "s", "--out", "snapshot"),
+    ):
+        said = []
+        for at in (root, str(copy)):
+            option = "--from" if verb[0] == "pull" else "--root"
+            code, out, err = study(*verb, option, at)
+            assert (code, err) == (0, "")
+            said.append(out.replace(at, "ROOT"))
+            for made in ("figures", "snapshot"):
+                shutil.rmtree(made, ignore_errors=True)
+        assert said[0] == said[1] != ""
+
+
+def test_of_two_that_contend_for_a_lease_one_wins(gcs):
+    from tests.sweeps.runner.test_bucket_lease import contend
+
+    path = place(f"gs://{gcs.bucket()}/runs/s/x") / LEASE
+    for _ in range(5):
+        (won,) = contend(path, count=2)
+        won.check()
+        with pytest.raises(LeaseHeld):
+            Lease.acquire(path)
+        won.release()
+        assert children(path.parent) == []
+
+
+def test_a_wrong_name_is_one_line(gcs, study):
+    Path("own.py").write_text(GRID)
+    for verb in (
+        ("run", "own.py", "--root"),
+        ("train", "own.py", CELL.id, "--root"),
+        ("status", "own.py", "--root"),
+        ("logs", "own.py", CELL.id, "--root"),
+        ("cancel", "own.py", "--root"),
+        ("retry", "own.py", "--failed", "--root"),
+        ("figures", "--root"),
+        ("claims", "own.py", "--root"),
+        ("pull", "--from"),
+    ):
+        code, out, err = study(*verb, "gs://no-such-bucket/runs")
+        assert (code, out, err.count("\n")) == (2, "", 1), verb
+        assert "gs://no-such-bucket/runs" in err

@@ -1,0 +1,32 @@
+"""What a process prints is in the record, and a bucket is written to only if it printed more."""
+
+from __future__ import annotations
+
+import os
+
+from study.records.storage import place, read
+from sweeps.runner import logs
+from tests.bucket import Strict
+
+
+def test_a_log_in_a_bucket_is_written_when_something_was_printed(monkeypatch, wait_for):
+    Strict.clear()
+    monkeypatch.setattr(logs, "COPY", 0.01)
+    looks = []
+    flush = logs._flush
+    monkeypatch.setattr(logs, "_flush", lambda: looks.append(flush()))
+    folder = place("bucket://lab/runs/s/x")
+    log = logs.Log(folder, 0)
+    try:
+        wait_for(lambda: Strict.requests["write"] == 1)
+        before = len(looks)
+        wait_for(lambda: len(looks) > before + 10)
+        written = Strict.requests["write"]
+        os.write(1, b"more\n")
+        wait_for(lambda: Strict.requests["write"] == 2)
+    finally:
+        log.close()
+    assert written == 1
+    (path,) = logs.logs_of(folder)
+    assert read(path).endswith(b"\nmore\n")
+    assert Strict.requests["write"] == 2
