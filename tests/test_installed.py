@@ -28,9 +28,9 @@ from study.config.cell import (
     TextAverage,
     ZeroShot,
 )
-from study.data import descriptor
-from study.data.glyphs.write import write_glyphs
 from study.config.budget import Budget
+from study.data.glyphs import hog_lda
+from study.data.glyphs.write import write_glyphs
 from sweeps.study import Study
 
 siglit = Model(image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(), embed_dim=16)
@@ -38,7 +38,7 @@ siglit = Model(image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAver
 
 def prepare(data_root, progress=None):
     dataset = write_glyphs(Path(data_root) / "glyphs", workers=1, views=1, limit_characters=120)
-    descriptor.embed(dataset, dim=16, workers=1)
+    hog_lda.embed(dataset, dim=16, workers=1)
 
 
 def study():

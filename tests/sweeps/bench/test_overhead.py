@@ -41,10 +41,10 @@ TIMED = """
 import json
 import sys
 from pathlib import Path
-import test_overhead
-from sweeps import overhead
+from sweeps.bench import overhead
 from sweeps.runner.display import Silent
-found = overhead.overhead(test_overhead.small(), Path(sys.argv[1]), parallel=1, report=Silent())
+from tests.sweeps.bench.test_overhead import small
+found = overhead.overhead(small(), Path(sys.argv[1]), parallel=1, report=Silent())
 Path(sys.argv[1], "found.json").write_text(json.dumps(vars(found)))
 """
 

@@ -50,8 +50,8 @@ def study():
 # A process as a sweep starts one. In the middle of the cell it waits to be killed or stopped.
 WORKER = """
 import itertools, json, sys, time
-from study import train as real
-from sweeps import watch
+from study.training import loop as real
+from sweeps.runner import stop_watch as watch
 from sweeps.runner.worker import Task, run_cell
 watch.EVERY_IN_A_BUCKET = 0.5
 def train(*args, should_stop, **more):
