@@ -7,7 +7,6 @@ from typing import Any
 
 from analysis.figures.extra import (
     efficiency,
-    gradient_noise,
     loss_gap,
     memory,
     pairs_map,
@@ -26,7 +25,6 @@ BEYOND: Mapping[str, Any] = {
     "rate_by_batch": rate_by_batch,
     "starts": starts,
     "trajectories": trajectories,
-    "gradient_noise": gradient_noise,
     "efficiency": efficiency,
     "memory": memory,
 }

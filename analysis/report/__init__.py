@@ -8,7 +8,7 @@ the same bytes.
 """
 
 from analysis.report.files import read, write
-from analysis.report.page import Live, html
+from analysis.report.page import html
 from analysis.report.stated import Assumption, Stated
 
-__all__ = ["Assumption", "Live", "Stated", "html", "read", "write"]
+__all__ = ["Assumption", "Stated", "html", "read", "write"]

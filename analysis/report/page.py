@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +26,6 @@ from analysis.report.tables import of_cells, of_unfinished, papers_tables
 
 HERE = Path(__file__).parent
 SAID = {"running-or-interrupted": "running or interrupted"}
-# Asks whether there is a newer page; the text of the element says what to ask and how often.
-SCRIPT = (HERE / "live.js").read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Live:
-    """A page that is served: its version, and how often (seconds) it asks for a newer one."""
-
-    version: str
-    every: float
 
 
 def html(
@@ -47,9 +34,8 @@ def html(
     *,
     figures: Mapping[str, Any] = FIGURES,
     written: Mapping[str, Any] = TABLES,
-    live: Live | None = None,
 ) -> str:
-    """The whole page. It loads nothing, and runs a script only if it is `live`.
+    """The whole page. It loads nothing and has no script.
 
     Args:
       figures, written: by name, modules of figures and of tables, see `analysis.figures`.
@@ -63,9 +49,6 @@ def html(
         stated=stated,
         finding=prose.held_against(stated.finding, verdicts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=SCRIPT,
-        script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
-        live=live,
         quality=" ".join(label(inputs.quality).split()),
         states=_states(cells),
         finished=int((cells["status"] == "done").sum()) if len(cells) else 0,

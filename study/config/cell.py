@@ -276,9 +276,6 @@ class Execution:
     keep_last: how many of the latest checkpoints stay. With 1, the run starts from the beginning
       if that one cannot be read.
     keep_every_percent: checkpoints are also saved at these parts of the run, and stay for good.
-    gradient_noise_batches: how many batches of the stream, beyond the run's end, each row of
-      metrics measures the noise of the gradient with (`study.training.gradient_noise`); all of them
-      are on the devices together. None measures none.
     decode_threads: that read images; None is one for each core.
     cores: that a local cell takes, each as a device, or all where there are fewer. More than one is
       for a cell that runs alone: a sweep of several is faster with one each.
@@ -293,7 +290,6 @@ class Execution:
     checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 15.0
     keep_last: Positive = 2
     keep_every_percent: Annotated[float, Field(gt=0, le=100)] | None = None
-    gradient_noise_batches: Annotated[int, Field(ge=2)] | None = None
     wandb: bool = True
     microbatch: Positive | Literal["auto"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None

@@ -20,11 +20,8 @@ from jax.sharding import Mesh
 from study.config.cell import Cell, CellError, Data, Execution
 from study.config.vocabulary import Vocabulary
 from study.models.sharding import by_row, check, laid_out, replicated
-from study.rng import mix
-from study.training.gradient_noise import GradientNoise, gradient_noise
 from study.training.microbatch import GIB, Attempt, compile_loop, fitting, room
-from study.training.optimizer import without_frozen
-from study.training.step import State, initial_state, make_gradients, make_loop, make_step
+from study.training.step import State, initial_state, make_loop, make_step
 
 PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
 
@@ -147,23 +144,6 @@ def abstract_state(
     return _state(_family(cell), vocabulary, image_shape, mesh, execution.fsdp_mib)
 
 
-def noise(
-    cell: Cell,
-    execution: Execution,
-    vocabulary: Vocabulary,
-    state: State,
-    batches: dict[str, jax.Array],
-    mesh: Mesh,
-    *,
-    microbatch: int | None,
-) -> GradientNoise:
-    """`GradientNoise` at the state's parameters, by batches with axes (K, rows, ...)."""
-    measure = _noise(
-        _family(cell), vocabulary, mesh, microbatch, execution.remat, execution.fsdp_mib
-    )
-    return GradientNoise(*jax.device_get(measure(state, batches)))
-
-
 def steps_per_piece(
     cell: Cell, execution: Execution, image_shape: tuple[int, ...], image_dtype: Any = np.float32
 ) -> int:
@@ -242,28 +222,6 @@ def _program(
     }
     count, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
     return Program(loop=loop, arguments=(state, batch, count, first_of_interval))
-
-
-@functools.lru_cache(maxsize=32)
-def _noise(
-    family: Cell,
-    vocabulary: Vocabulary,
-    mesh: Mesh,
-    microbatch: int | None,
-    remat: bool,
-    fsdp_mib: float | None,
-) -> Any:
-    whole = make_gradients(family, vocabulary, mesh, microbatch=microbatch, remat=remat)
-
-    def gradients(params: Any, batch: Any, key: jax.Array) -> Any:
-        trained = without_frozen(family, whole(params, batch, key)[1])
-        return jax.lax.with_sharding_constraint(trained, laid_out(trained, mesh, fsdp_mib))
-
-    def measure(state: State, batches: dict[str, jax.Array]) -> GradientNoise:
-        key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
-        return gradient_noise(gradients, state.params, batches, key)
-
-    return jax.jit(measure, out_shardings=replicated(mesh))
 
 
 @functools.lru_cache(maxsize=32)

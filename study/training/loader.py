@@ -69,12 +69,6 @@ class Feed:
         share = 1 / jax.process_count()
         self._source.stand_ins.resume(step * self._cell.batch_size * share, replaced * share)
 
-    def beyond(self, step: int, count: int) -> dict[str, jax.Array]:
-        """`count` batches of the stream that the run itself never takes, others at each step."""
-        first = self._cell.steps + step * count
-        (arrays,) = self._stream(first, [count], None)
-        return self._to_devices(arrays, count)
-
     def metrics(self) -> dict[str, int]:
         """How many examples of all processes stood in for others; nothing where none did."""
         count = self.replaced

@@ -31,7 +31,7 @@ from study.records.provenance import code_version, versions
 from study.records.record import CELL, Record, Seen, read_json
 from study.records.wandb_mirror import WandbMirror
 from study.training.checkpoint import Checkpoints, one_line
-from study.training.compile import abstract_state, compiled, initial, noise
+from study.training.compile import abstract_state, compiled, initial
 from study.training.init_from import start_from
 from study.training.loader import REPLACED, Feed
 from study.training.microbatch import memory
@@ -93,14 +93,13 @@ class _Run:
         stack: contextlib.ExitStack,
     ):
         self.cell, self.execution, self.record = cell, execution, record
-        self.seconds = dict.fromkeys(("open", "compile", "eval", "noise", "checkpoint"), 0.0)
+        self.seconds = dict.fromkeys(("open", "compile", "eval", "checkpoint"), 0.0)
         self.started = time.perf_counter()
         self.primary = jax.process_index() == 0
         self.mesh = mesh_over(jax.devices())
         check(cell, execution, self.mesh)
         self.summary: dict[str, Any] = {}
         self.start: dict[str, Any] | None = None
-        self.microbatch: int | None = None
         self.memory: dict[str, Any] | None = None
         with self._timed("open"):
             raise_together(lambda: self._open_data(stack))
@@ -221,8 +220,6 @@ class _Run:
         loop, found = compiled(
             self.cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh
         )
-        asked = self.execution.microbatch
-        self.microbatch = asked if isinstance(asked, int) else found
         if found is not None:
             self.summary["execution/microbatch"] = found
         return loop
@@ -235,20 +232,8 @@ class _Run:
         # Of one step, and exact: the selection keeps neither one more nor one less.
         values["train/positive_pairs"] = self.cell.batch_size
         values["train/negative_pairs"] = self.cell.pairs.negatives(self.cell.batch_size)
-        self._row(values | self.feed.metrics() | self._noise())
+        self._row(values | self.feed.metrics())
         return math.isfinite(values["train/loss"])
-
-    def _noise(self) -> dict[str, float]:
-        count = self.execution.gradient_noise_batches
-        if count is None:
-            return {}
-        with self._timed("noise"):
-            found = noise(
-                *(self.cell, self.execution, self.vocabulary, self.state),
-                *(self.feed.beyond(self.step, count), self.mesh),
-                microbatch=self.microbatch,
-            )
-        return found.named()
 
     def _evaluate(self) -> None:
         result = self.evaluator.run(self.step, self.state.params)

@@ -188,13 +188,6 @@ def report(
         ),
     ] = None,
     metric: Metric = None,
-    watch: Annotated[
-        bool,
-        typer.Option("--watch", help="Serve it on this machine and redraw it as records change."),
-    ] = False,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Of --watch; 0 is any free one.")
-    ] = 8765,
     finding: Annotated[
         str | None,
         typer.Option(
@@ -212,8 +205,6 @@ def report(
     from sweeps.cli import report as cli_report
 
     of = cli_report.stated(name, *_recorded(name, _root(root)), finding)
-    if watch:
-        return cli_report.watch(of, _root(root), metric=metric, port=port)
     return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)
 
 

@@ -1,11 +1,9 @@
-"""`study report`: one HTML file of a study, or the same page served while it runs."""
+"""`study report`: one HTML file of a study."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 
 from analysis.claims import judge
 from analysis.figures.inputs import Inputs
-from analysis.records.storage import place
 from analysis.report import Assumption, Stated, prose, write
 from sweeps.registry import find
 
@@ -73,19 +70,3 @@ def _stale(of: Stated, inputs: Inputs) -> list[str]:
         return []
     verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
     return prose.stale(prose.held_against(of.finding, verdicts))
-
-
-def watch(of: Stated, root: str, *, metric: str | None, port: int) -> int:
-    """Serves it until Ctrl-C."""
-    from analysis.report.watch import Watched, drawing, serving
-
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    page = Watched(place(root) / of.folder, drawing(root, of, metric=metric))
-    with serving(page, port=port) as address:
-        print(f"{of.study}: {address} on this machine only; Ctrl-C ends it", flush=True)
-        try:
-            ended.wait()
-        except KeyboardInterrupt:  # the way out of a watch
-            print()
-    return 0

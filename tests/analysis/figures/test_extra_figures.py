@@ -60,8 +60,6 @@ def logged(name, size, rng):
             "train/grad_norm": 1.0 / i,
             "train/examples_per_s": 1000.0 if i > 1 else 1.0,
             "train/mfu": 0.4,
-            "train/gradient_noise": 2.0 * size,
-            "train/gradient_signal": 1.0 if i > 2 else -1.0,
         }
 
 
@@ -201,10 +199,3 @@ def test_one_slow_stretch_does_not_set_the_throughput(inputs):
     table = BEYOND["efficiency"].data(inputs)
     speed = table[table["panel"].str.startswith("throughput")]
     assert set(speed["value"]) == {1000.0}
-
-
-def test_no_ratio_where_the_signal_is_not_above_zero(inputs):
-    table = BEYOND["gradient_noise"].data(inputs)
-    seeds = table[table["what"] == "seed"]
-    assert seeds["x"].min() == 30_000
-    assert (seeds["value"] == 2.0 * seeds["series"].astype(float)).all()

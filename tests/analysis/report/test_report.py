@@ -19,8 +19,7 @@ from analysis.claims.finding import printed
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.paper import fig_6
-from analysis.report import Assumption, Live, Stated, html, prose, read, write
-from analysis.report.page import SCRIPT
+from analysis.report import Assumption, Stated, html, prose, read, write
 from analysis.report.pictures import alt
 from sweeps.cli import report as cli_report
 
@@ -70,9 +69,9 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def page(writer, *, figures=SOME, live=None, **stated):
+def page(writer, *, figures=SOME, **stated):
     of = Stated(study=writer.study, **stated)
-    return html(read(writer.root, of), of, figures=figures, written={}, live=live)
+    return html(read(writer.root, of), of, figures=figures, written={})
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +125,6 @@ def test_its_policy_forbids_what_it_does_not_need(full, text):
     policy = next(a["content"] for a in Page(text).all("meta") if "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
     assert "script-src" not in policy
-    live = page(full, figures={}, live=Live(version="v", every=5))
-    assert live.count("<script>") == 1
-    assert SCRIPT in live
-    assert "script-src 'sha256-" in live
 
 
 def test_the_same_records_give_the_same_bytes(full, text):

@@ -240,14 +240,8 @@ def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_dev
         checkpoint_every_minutes=1e-9,
         keep_every_percent=50,
         keep_last=1,
-        gradient_noise_batches=2,
     )
     b = train(CELL, other, folder=tmp_path / "b", study="s")
-    noise = {"train/gradient_noise", "train/gradient_signal"}
-    measured = [row for row in rows(tmp_path / "b") if noise <= row.keys()]
-    assert [row["step"] for row in measured] == list(range(4, 41, 4))
-    assert all(row["train/gradient_noise"] > 0 for row in measured)
-    b["summary"] = {k: v for k, v in b["summary"].items() if k not in noise}
     assert without_clock(a) == without_clock(b)
     assert {int(p.name) for p in (tmp_path / "b" / "checkpoints").iterdir()} == {20, 40}
 
