@@ -1,4 +1,4 @@
-"""Examples that cannot be used, and which stand in for them."""
+"""Replacements for examples that cannot be used."""
 
 from __future__ import annotations
 

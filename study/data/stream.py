@@ -126,7 +126,7 @@ def batches(
       rows: which rows of each batch, int64 `R`: those that a host's devices hold; None is all.
       read: stands between source and stream where data are corrupted (`study.data.corruption`).
       flip: mirror images left to right or not, as (seed, i) decides.
-      replaced: told of each piece how many examples of it stand in for others. None where
+      replaced: called with the number of replaced examples of each piece. None where
         what is read is no part of the run, and is not counted.
 
     Yields dicts of arrays `chunk x R x ...`.

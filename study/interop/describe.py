@@ -23,7 +23,7 @@ RELEASED: dict[int, tuple[str, Pad]] = {
 
 
 class Described(NamedTuple):
-    """A model, and what of its input its parameters fix; None for a tower that is not there.
+    """A model, and what of its input its parameters fix; None for a missing tower.
 
     pad: what texts were filled with; None if the vocabulary is not that of a released checkpoint.
     """

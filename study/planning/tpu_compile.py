@@ -45,7 +45,7 @@ _children: set[subprocess.Popen[str]] = set()
 
 
 class AotError(Exception):
-    """One line: why nothing is compiled, and how to mend it.
+    """One line: why nothing is compiled, and how to fix it.
 
     code: with which the process ended, if it began; below zero the signal that ended it.
     """

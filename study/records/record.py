@@ -64,8 +64,10 @@ class Record:
         """The content of DONE.json, or None while the cell has not ended."""
         return read_json(self.folder / DONE)
 
-    def check(self, cell_hash: str, dataset_fingerprint: str | None) -> None:
+    def check(self, cell_hash: str, dataset_fingerprint: str | None) -> bool:
         """Refuse a folder that cannot keep records, or that holds another cell or data set.
+
+        Returns: whether the cell has been begun there.
 
         Raises:
           RecordError: FUSE mounts a bucket there, or it holds another cell, or the same cell on
@@ -74,7 +76,7 @@ class Record:
         refuse_mounted_bucket(self.folder)
         known = read_json(self.folder / CELL)
         if known is None:
-            return
+            return False
         if known.get("hash") != cell_hash:
             raise RecordError(
                 f"{self.folder} holds another cell (hash {str(known.get('hash'))[:8]}, "
@@ -85,17 +87,17 @@ class Record:
                 f"{self.folder} was begun on another data set of the same name; restore that "
                 "data set, or choose another --root to start from the beginning"
             )
+        return True
 
     def begin(self, about: dict[str, Any], *, seen: Seen, **event: Any) -> int:
         """Opens an attempt that goes on from `seen`; returns its number, from 1.
 
         `about` becomes cell.json the first time. Later it must pass `check`.
         """
-        self.check(about["hash"], about.get("dataset_fingerprint"))
+        begun = self.check(about["hash"], about.get("dataset_fingerprint"))
         with _disk(self.folder):
             made(self.folder)
-            known = read_json(self.folder / CELL)
-            if known is None:
+            if not begun:
                 write_json(self.folder / CELL, about)
             self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
             self._rows = rows_of(self.folder, self.attempt)

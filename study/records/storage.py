@@ -76,7 +76,7 @@ def reached(root: Path) -> Path:
             system.info(bucket.strip("/").partition("/")[0])
         except Exception as error:  # each service raises types of its own
             raise RecordError(
-                f"cannot reach {root} ({_summary(error)}); check its name, and that this machine "
+                f"cannot reach {root} ({one_line(error)}); check its name, and that this machine "
                 "may use it"
             ) from None
     return root
@@ -102,7 +102,7 @@ def bucket_errors(path: Path, action: str) -> Iterator[None]:
         if isinstance(error, RecordError) or not is_bucket(path):
             raise
         raise RecordError(
-            f"cannot {action} {path} ({_summary(error)}); check the bucket and run again (what is "
+            f"cannot {action} {path} ({one_line(error)}); check the bucket and run again (what is "
             "recorded is kept)"
         ) from error
 
@@ -189,6 +189,6 @@ def _system(path: Any) -> tuple[Any, str]:
     return path.fs, path.path.rstrip("/")
 
 
-def _summary(error: Exception) -> str:
-    """The type of an error and how its message begins, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+def one_line(error: BaseException, *, longest: int = 120) -> str:
+    """The type of an error and up to `longest` characters of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:longest]}"

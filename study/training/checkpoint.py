@@ -15,7 +15,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from study.records.record import RecordError
-from study.records.storage import is_bucket
+from study.records.storage import is_bucket, one_line
 
 log = logging.getLogger(__name__)
 
@@ -172,11 +172,6 @@ class Checkpoints:
                 f"{self._folder}: cannot {action} a checkpoint ({one_line(error)}); make room or "
                 "restore access and run again (everything recorded is kept)"
             ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The kind of an error and what it says, on one line of at most 160 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
 
 
 def _for_orbax(folder: Path) -> epath.Path:

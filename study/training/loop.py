@@ -29,8 +29,9 @@ from study.evals import Evaluator
 from study.models.sharding import check, laid_out, mesh_over, put
 from study.records.provenance import code_version, versions
 from study.records.record import CELL, Record, Seen, read_json
+from study.records.storage import one_line
 from study.records.wandb_mirror import WandbMirror
-from study.training.checkpoint import Checkpoints, one_line
+from study.training.checkpoint import Checkpoints
 from study.training.compile import abstract_state, compiled, initial
 from study.training.init_from import start_from
 from study.training.loader import REPLACED, Feed
@@ -68,7 +69,7 @@ def train(
 
     Raises:
       Stopped: `should_stop` said so; a checkpoint is saved.
-      CellError, DataError, RecordError: bad input, in one line that says how to mend it.
+      CellError, DataError, RecordError: bad input, in one line that says how to fix it.
     """
     record = Record(folder)
     if (done := record.done) is not None:

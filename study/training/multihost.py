@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from study.records.storage import one_line
+
 _LINE_BYTES = 512
 
 
@@ -30,8 +32,8 @@ def raise_together(action: Callable[[], None]) -> None:
     except Exception as error:
         failure = error
     if jax.process_count() > 1:
-        line = "" if failure is None else f"{type(failure).__name__}: {failure}"
-        text = " ".join(line.split()).encode()[:_LINE_BYTES].ljust(_LINE_BYTES, b"\0")
+        line = "" if failure is None else one_line(failure, longest=_LINE_BYTES)
+        text = line.encode()[:_LINE_BYTES].ljust(_LINE_BYTES, b"\0")
         texts = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
         for process, raw in enumerate(np.asarray(texts)):
             peer_line = raw.tobytes().rstrip(b"\0").decode(errors="replace")

@@ -65,7 +65,7 @@ class Left:
 
 
 def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: int) -> float | None:
-    """Seconds until all of `left` is done by so many workers, one cell each at a time.
+    """Seconds until `workers` workers, each with one cell at a time, have done all of `left`.
 
     Returns:
       None without evidence: nobody works, or no cell has settled and no more have ended than there

@@ -1,4 +1,4 @@
-"""Compiling for TPUs that are not there: what fits, and errors of one line."""
+"""Compiling for TPUs that are not attached: what fits, and errors of one line."""
 
 from __future__ import annotations
 

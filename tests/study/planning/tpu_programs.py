@@ -1,4 +1,4 @@
-"""Compiles our programs for TPUs that are not there; the `compiled_for_tpu` fixture runs it."""
+"""Compiles our programs for TPUs that are not attached; the `compiled_for_tpu` fixture runs it."""
 
 from __future__ import annotations
 
