@@ -6,6 +6,6 @@ across a study.
 
 from __future__ import annotations
 
-from study.evals.run import Evaluator, Result
+from study.evals.evaluator import Evaluator, Result
 
 __all__ = ["Evaluator", "Result"]

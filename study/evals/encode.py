@@ -59,19 +59,19 @@ class Encoder:
         """`params`, which every process has, replicated on the mesh."""
         return jax.device_put(params, self._replicated)
 
-    def image(self, params: Any, image_N: np.ndarray) -> np.ndarray:
+    def embed_pixels(self, params: Any, image_N: np.ndarray) -> np.ndarray:
         """Unit embeddings `N x E` of images in memory."""
         return self._all(self._image, params, image_N.__getitem__, len(image_N))
 
-    def text(self, params: Any, text_NxL: np.ndarray) -> np.ndarray:
+    def embed_texts(self, params: Any, text_NxL: np.ndarray) -> np.ndarray:
         """Unit embeddings `N x E` of tokens."""
         return self._all(self._text, params, text_NxL.__getitem__, len(text_NxL))
 
-    def images(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
+    def embed_images(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
         """Unit embeddings `N x E` of the images at `index_N`, read batch by batch."""
         return self._all(self._image, params, lambda at: source.image(index_N[at]), len(index_N))
 
-    def features(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
+    def image_features(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
         """The image tower's features `N x F`, see `features`; cached embeddings as they are."""
         if self._cached:
             return source.image(index_N)
@@ -93,6 +93,8 @@ class Encoder:
 
 
 @functools.lru_cache(maxsize=8)
-def encoder(model: Model, data: Data, vocabulary: Vocabulary, size: int, mesh: Mesh) -> Encoder:
+def cached_encoder(
+    model: Model, data: Data, vocabulary: Vocabulary, size: int, mesh: Mesh
+) -> Encoder:
     """One `Encoder` for all cells of this process with the same towers, so compiled once."""
     return Encoder(model, data, vocabulary, size=size, mesh=mesh)

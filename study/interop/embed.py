@@ -22,8 +22,8 @@ from study.data.images import decode, scaled
 from study.data.parallel import Progress, quiet
 from study.data.tokens import Tokenizer
 from study.evals.encode import Encoder
-from study.interop.describe import describe
-from study.interop.files import read, split
+from study.interop.infer_model import infer_model
+from study.interop.load import load_params, split_spec
 
 BATCH = 32
 
@@ -43,8 +43,8 @@ class FrozenTowers:
 
     def __init__(self, spec: str | Path, *, image_size: int | None = None):
         # A tower alone comes without t, which the module asks for and an embedding does not use.
-        self._spec, self._params = spec, {"t": np.zeros(1, np.float32)} | read(spec)
-        self.model, self._channels, vocabulary, self.text_length, self.pad = describe(
+        self._spec, self._params = spec, {"t": np.zeros(1, np.float32)} | load_params(spec)
+        self.model, self._channels, vocabulary, self.text_length, self.pad = infer_model(
             self._params, image_size=image_size
         )
         self._vocabulary = vocabulary or 0
@@ -69,7 +69,7 @@ class FrozenTowers:
 
     @property
     def about(self) -> dict[str, Any]:
-        path, _ = split(self._spec)
+        path, _ = split_spec(self._spec)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"tower": self._image_tower.variant, "checkpoint": path.name, "sha256": digest}
@@ -88,7 +88,7 @@ class FrozenTowers:
             raise DataError(f"{self._spec} takes images N x {' x '.join(map(str, want))}: {shape}")
         if images_NxHxWxC.dtype == np.uint8:
             images_NxHxWxC = scaled(images_NxHxWxC)
-        return self._encoder.image(self._params, images_NxHxWxC.astype(np.float32))
+        return self._encoder.embed_pixels(self._params, images_NxHxWxC.astype(np.float32))
 
     def images(
         self, source: str | Path, *, resize: Resize = "bicubic", progress: Progress = quiet
@@ -136,7 +136,7 @@ class FrozenTowers:
                 f"{source}: {self._spec} takes {self.text_length} tokens below "
                 f"{self._vocabulary}, these are {length}, up to {most}; choose its own tokenizer"
             )
-        return self._encoder.text(self._params, tokens_NxL)
+        return self._encoder.embed_texts(self._params, tokens_NxL)
 
 
 def _images(

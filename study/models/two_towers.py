@@ -61,14 +61,14 @@ class TwoTowers(nn.Module):
         keys_B = dropout_keys_B
         if image is not None:
             cached = isinstance(self.cell.model.image, CachedImage)
-            zimg_BxE = unit(image if cached else self.img(image, keys_B))
+            zimg_BxE = l2_normalize(image if cached else self.img(image, keys_B))
         if text_BxL is not None:
             # The towers share no mask: the text's keys are others.
-            ztxt_BxE = unit(self.txt(text_BxL, None if keys_B is None else mix(~keys_B)))
+            ztxt_BxE = l2_normalize(self.txt(text_BxL, None if keys_B is None else mix(~keys_B)))
         return zimg_BxE, ztxt_BxE
 
 
-def unit(z_BxE: jax.Array) -> jax.Array:
+def l2_normalize(z_BxE: jax.Array) -> jax.Array:
     """Rows over their length, in float32; a zero row stays zero and has a finite gradient."""
     z_BxE = z_BxE.astype(jnp.float32)
     return z_BxE * jax.lax.rsqrt(jnp.sum(z_BxE**2, axis=1, keepdims=True) + 1e-12)

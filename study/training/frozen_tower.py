@@ -65,7 +65,7 @@ class VitTower:
         self.about = {"kind": f"ViT {cell.model.image.variant}", "sha256": digest, **about}
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
-        return self._encoder.image(self._params, scaled(images_NxHxWxC))
+        return self._encoder.embed_pixels(self._params, scaled(images_NxHxWxC))
 
 
 def _of_record(folder: Path) -> VitTower:

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from study.config.cell import Cell
 from study.data.formats.dataset import DataError
-from study.interop.describe import RELEASED
-from study.interop.files import read, split
+from study.interop.infer_model import RELEASED
+from study.interop.load import load_params, split_spec
 
 _SHOWN = 3
 # May stay random: an image-only file has no head into an embedding space.
@@ -39,8 +39,8 @@ def start_from(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str
     assert spec is not None
     if "://" in spec:
         raise DataError(f"model.init: {spec} is not on this machine; give a copy of the file")
-    path = Path(root) / split(spec)[0]
-    found = read(str(Path(root) / spec))
+    path = Path(root) / split_spec(spec)[0]
+    found = load_params(str(Path(root) / spec))
     both = {part: value for part, value in found.items() if part in params}
     if not both.keys() & {"img", "txt"}:
         raise DataError(

@@ -10,7 +10,7 @@ from study.config.cell import Pad, Resize
 from study.data import embeddings
 from study.data.formats.dataset import Dataset
 from study.interop.embed import FrozenTowers
-from study.interop.files import split
+from study.interop.load import split_spec
 from study.records.record import written_whole
 from sweeps.runner.display import Steps
 from sweeps.study import StudyError
@@ -63,7 +63,7 @@ def cache(
     """Caches the image embeddings of a data set's splits under the checkpoint's name."""
     dataset = Dataset.open(folder)
     towers = FrozenTowers(checkpoint, image_size=image_size)
-    name = split(checkpoint)[0].stem
+    name = split_spec(checkpoint)[0].stem
     with Steps() as steps:
         return embeddings.embed(
             dataset, towers, name, resize=resize, workers=1, force=force, progress=steps

@@ -162,7 +162,7 @@ LANGUAGES = ("de", "en", "he", "zh")
 
 
 def metric_names(evaluation):
-    """What `study.evals.run` records of an evaluation."""
+    """What `study.evals.evaluator` records of an evaluation."""
     dataset = getattr(evaluation, "dataset", None)
     head = "/".join(["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split])
     directions = ("image_to_text_r1", "text_to_image_r1")

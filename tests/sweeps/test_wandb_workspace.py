@@ -57,7 +57,7 @@ def test_every_section_is_there_and_full_without_a_network(no_network, tmp_path,
 
 def test_the_panels_show_what_records_are_made_of():
     """Every column that training logs by itself is on some panel."""
-    from study.losses.stats import LogitStats
+    from study.losses import LogitStats
     from study.training.step import Metrics
 
     spec = dash.spec(dash.workspace(find("table-8"), entity="", project="p"))

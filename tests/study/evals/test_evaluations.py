@@ -30,7 +30,7 @@ from study.data.formats.webdataset import ShardReader
 from study.data.sources import labels, open_source
 from study.data.tokens import Tokenizer
 from study.evals import Evaluator
-from study.evals.encode import encoder
+from study.evals.encode import cached_encoder
 from study.models.sharding import laid_out, mesh_over
 from study.training.step import initial_state
 
@@ -103,16 +103,16 @@ def test_eight_devices_give_what_one_gives(fsdp_mib, dataset, tokenizer, params)
     found = []
     for count in (8, 1):
         mesh = mesh_over(jax.devices()[:count])
-        encode = encoder(image, Data(), tokenizer.vocabulary, 30, mesh)
+        encode = cached_encoder(image, Data(), tokenizer.vocabulary, 30, mesh)
         shardings = laid_out(params[PIXELS], mesh, fsdp_mib if count > 1 else None)
         placed = jax.device_put(params[PIXELS], shardings)
         sharded = any(not a.is_fully_replicated for a in jax.tree.leaves(placed))
         assert sharded == (count > 1 and fsdp_mib is not None)
         found.append(
             (
-                encode.images(placed, source, index_N),
-                encode.text(placed, text),
-                encode.features(placed, source, index_N),
+                encode.embed_images(placed, source, index_N),
+                encode.embed_texts(placed, text),
+                encode.image_features(placed, source, index_N),
             )
         )
     for eight, one in zip(*found, strict=True):
@@ -127,16 +127,16 @@ def test_features_are_what_the_projection_reads(dataset, tokenizer, embed_dim, h
     cell = dataclasses.replace(PIXELS, model=model)
     params = initial_state(cell, tokenizer.vocabulary, (24, 24, 1), 0).params
     assert ("head" in params["img"]) == head
-    encode = encoder(model, Data(), tokenizer.vocabulary, 64, mesh_over(jax.devices()[:1]))
+    encode = cached_encoder(model, Data(), tokenizer.vocabulary, 64, mesh_over(jax.devices()[:1]))
     source = open_source(dataset, SPLIT, model.image, Data())
-    x_NxF = encode.features(params, source, np.arange(20))
+    x_NxF = encode.image_features(params, source, np.arange(20))
     assert x_NxF.shape == (20, 32)
     z_NxE = (
         x_NxF @ params["img"]["head"]["kernel"] + params["img"]["head"]["bias"] if head else x_NxF
     )
     z_NxE /= np.linalg.norm(z_NxE, axis=1, keepdims=True)
     np.testing.assert_allclose(
-        encode.images(params, source, np.arange(20)), z_NxE, rtol=1e-4, atol=1e-6
+        encode.embed_images(params, source, np.arange(20)), z_NxE, rtol=1e-4, atol=1e-6
     )
 
 

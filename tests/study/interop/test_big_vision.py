@@ -10,7 +10,7 @@ import pytest
 from study.data.formats.dataset import DataError
 from study.interop import big_vision
 from study.interop.embed import FrozenTowers
-from study.interop.files import read
+from study.interop.load import load_params
 
 
 def image_only(flat):
@@ -29,16 +29,16 @@ def test_both_towers_compute_what_the_file_holds(bv, tmp_path):
     np.save(tmp_path / "tokens.npy", bv.tokens)
     np.testing.assert_allclose(towers(bv.images), bv.zimg, atol=2e-6)
     np.testing.assert_allclose(towers.texts(tmp_path / "tokens.npy"), bv.ztxt, atol=2e-6)
-    tree = read(tmp_path / "a.npz")
+    tree = load_params(tmp_path / "a.npz")
     np.testing.assert_array_equal(tree["t"], bv.flat["t"])
     np.testing.assert_array_equal(tree["b"], bv.flat["b"])
 
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_what_is_written_is_read_the_same(bv, tmp_path, scan):
-    tree = read(bv.save(tmp_path / "a.npz"))
+    tree = load_params(bv.save(tmp_path / "a.npz"))
     big_vision.write(tmp_path / "b.npz", tree, scan=scan)
-    equal(read(tmp_path / "b.npz"), tree)
+    equal(load_params(tmp_path / "b.npz"), tree)
     with np.load(tmp_path / "b.npz") as file:
         names = {name.removeprefix("params/"): file[name].shape for name in file.files}
     if scan:
@@ -49,40 +49,40 @@ def test_what_is_written_is_read_the_same(bv, tmp_path, scan):
 
 
 def test_written_blocks_keep_their_order_beyond_ten(bv, tmp_path):
-    tree = read(bv.save(tmp_path / "a.npz"))
+    tree = load_params(bv.save(tmp_path / "a.npz"))
     many = jax.tree.map(
         lambda a: np.concatenate([a + i for i in range(6)]), tree["txt"]["Encoder_0"]
     )
     many["encoder_norm"] = tree["txt"]["Encoder_0"]["encoder_norm"]
     tree["txt"]["Encoder_0"] = many
     big_vision.write(tmp_path / "b.npz", tree)
-    equal(read(tmp_path / "b.npz"), tree)
+    equal(load_params(tmp_path / "b.npz"), tree)
 
 
 def test_bfloat16_comes_back_from_its_bytes(bv, tmp_path):
     """numpy stores bfloat16 as two raw bytes and loads it as void."""
     halves = {k: v.astype(jnp.bfloat16) for k, v in bv.flat.items()}
-    got = read(bv.save(tmp_path / "half.npz", halves))
+    got = load_params(bv.save(tmp_path / "half.npz", halves))
     full = {k: v.astype(np.float32) for k, v in halves.items()}
-    want = read(bv.save(tmp_path / "full.npz", full))
+    want = load_params(bv.save(tmp_path / "full.npz", full))
     equal(got, want)
     assert all(a.dtype == np.float32 for a in jax.tree.leaves(got))
 
 
 def test_a_part_is_named_behind_a_colon(bv, tmp_path):
     path = bv.save(tmp_path / "a.npz")
-    assert set(read(f"{path}:img")) == {"img"}
-    equal(read(f"{path}:txt")["txt"], read(path)["txt"])
+    assert set(load_params(f"{path}:img")) == {"img"}
+    equal(load_params(f"{path}:txt")["txt"], load_params(path)["txt"])
     only = bv.save(tmp_path / "img.npz", image_only(bv.flat), prefix="")
-    equal(read(f"{only}:img"), read(f"{path}:img"))
+    equal(load_params(f"{only}:img"), load_params(f"{path}:img"))
     with pytest.raises(DataError, match="no part txt; it has: img"):
-        read(f"{only}:txt")
+        load_params(f"{only}:txt")
 
 
 def test_a_second_text_position_embedding_is_added(bv, tmp_path):
     second = np.full_like(bv.flat["txt/pos_embedding"], 0.25)
     path = bv.save(tmp_path / "a.npz", bv.flat | {"txt/Encoder_0/pos_embedding": second})
-    txt = read(path)["txt"]
+    txt = load_params(path)["txt"]
     np.testing.assert_allclose(txt["pos_embedding"], bv.flat["txt/pos_embedding"] + 0.25)
     assert set(txt["Encoder_0"]) == {"encoderblock", "encoder_norm"}
 
@@ -112,8 +112,8 @@ def test_the_oldest_image_files_give_the_same_tower(bv_tok, tmp_path, place):
 
 def test_an_inlined_map_head_is_found(bv, tmp_path):
     inlined = {k.removeprefix("MAPHead_0/"): v for k, v in image_only(bv.flat).items()}
-    got = read(bv.save(tmp_path / "old.npz", inlined, prefix="opt/target/"))
-    equal(got["img"], read(bv.save(tmp_path / "new.npz"))["img"])
+    got = load_params(bv.save(tmp_path / "old.npz", inlined, prefix="opt/target/"))
+    equal(got["img"], load_params(bv.save(tmp_path / "new.npz"))["img"])
 
 
 def test_the_head_of_an_image_tower_is_kept_in_a_two_tower_file(bv, tmp_path):
@@ -126,7 +126,7 @@ def test_the_head_of_an_image_tower_is_kept_in_a_two_tower_file(bv, tmp_path):
 def test_files_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "a.npz", **{"params/img/embedding/kernel": np.array([print], object)})
     with pytest.raises(DataError, match=r"a.npz.*pickle"):
-        read(tmp_path / "a.npz")
+        load_params(tmp_path / "a.npz")
 
 
 def test_what_cannot_be_read_is_one_line(bv, tmp_path):
@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_one_line(bv, tmp_path):
         "model.bin",
     ):
         with pytest.raises(DataError, match=name) as error:
-            read(tmp_path / name)
+            load_params(tmp_path / name)
         assert "\n" not in str(error.value)
 
 

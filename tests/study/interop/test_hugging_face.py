@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from study.data.formats.dataset import DataError
 from study.interop import big_vision
 from study.interop.embed import FrozenTowers
-from study.interop.files import read
+from study.interop.load import load_params
 
 FILE = Path(__file__).parent / "siglip_tiny.safetensors"
 
@@ -38,13 +38,13 @@ def test_embeddings_and_logits_are_those_of_the_other_implementation(expected, t
     zimg, ztxt = embeddings(FILE, expected, tmp_path)
     np.testing.assert_allclose(zimg, expected["zimg"], atol=1e-5)
     np.testing.assert_allclose(ztxt, expected["ztxt"], atol=1e-5)
-    tree = read(FILE)
+    tree = load_params(FILE)
     logits = np.exp(tree["t"]) * zimg @ ztxt.T + tree["b"]
     np.testing.assert_allclose(logits, expected["logits"], atol=2e-3)  # t is 117
 
 
 def test_they_are_the_same_after_the_way_through_a_big_vision_file(expected, tmp_path):
-    big_vision.write(tmp_path / "same.npz", read(FILE))
+    big_vision.write(tmp_path / "same.npz", load_params(FILE))
     zimg, ztxt = embeddings(tmp_path / "same.npz", expected, tmp_path)
     np.testing.assert_allclose(zimg, expected["zimg"], atol=1e-5)
     np.testing.assert_allclose(ztxt, expected["ztxt"], atol=1e-5)
@@ -53,9 +53,11 @@ def test_they_are_the_same_after_the_way_through_a_big_vision_file(expected, tmp
 def test_one_tower_is_read_alone(tmp_path):
     state = {k: v for k, v in load_file(FILE).items() if k.startswith("vision_model.")}
     save_file(state, tmp_path / "vision.safetensors")
-    tree = read(tmp_path / "vision.safetensors")
+    tree = load_params(tmp_path / "vision.safetensors")
     assert set(tree) == {"img"}
-    np.testing.assert_array_equal(tree["img"]["pos_embedding"], read(FILE)["img"]["pos_embedding"])
+    np.testing.assert_array_equal(
+        tree["img"]["pos_embedding"], load_params(FILE)["img"]["pos_embedding"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,14 +76,14 @@ def test_a_file_of_another_model_is_one_line(tmp_path, change, said):
     change(state)
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(DataError, match=f"a.safetensors.*{said}") as error:
-        read(tmp_path / "a.safetensors")
+        load_params(tmp_path / "a.safetensors")
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_no_safetensors_is_one_line(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(FILE.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"no \.safetensors file"):
-        read(tmp_path / "a.safetensors")
+        load_params(tmp_path / "a.safetensors")
 
 
 def test_heads_of_no_variant_are_refused_rather_than_guessed(tmp_path):
@@ -93,4 +95,4 @@ def test_heads_of_no_variant_are_refused_rather_than_guessed(tmp_path):
             state[name] = np.concatenate([a, a], axis=1)
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(DataError, match="no variant"):
-        read(tmp_path / "a.safetensors")
+        load_params(tmp_path / "a.safetensors")

@@ -12,7 +12,7 @@ import scipy.ndimage
 from study.config.cell import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.config.vocabulary import Vocabulary
 from study.data.formats.dataset import DataError
-from study.interop.files import read
+from study.interop.load import load_params
 from study.models.two_towers import TwoTowers
 from study.training.init_from import resized, start_from
 
@@ -40,7 +40,7 @@ def equal(a, b):
 def test_a_whole_file_gives_towers_temperature_and_bias(bv, tmp_path):
     bv.save(tmp_path / "a.npz")
     _, params, about = start("a.npz", tmp_path)
-    equal(params, read(tmp_path / "a.npz"))
+    equal(params, load_params(tmp_path / "a.npz"))
     assert (about["loaded"], about["random"]) == (["b", "img", "t", "txt"], [])
     _, params, about = start("a.npz", tmp_path, loss=Softmax())
     assert set(params) == {"img", "txt", "t"}
@@ -49,7 +49,7 @@ def test_a_whole_file_gives_towers_temperature_and_bias(bv, tmp_path):
 def test_one_tower_leaves_the_rest_as_it_was(bv, tmp_path):
     bv.save(tmp_path / "a.npz")
     before, params, about = start("a.npz:txt", tmp_path)
-    equal(params["txt"], read(tmp_path / "a.npz")["txt"])
+    equal(params["txt"], load_params(tmp_path / "a.npz")["txt"])
     equal({k: params[k] for k in ("img", "t", "b")}, {k: before[k] for k in ("img", "t", "b")})
     assert (about["loaded"], about["random"]) == (["txt"], ["b", "img", "t"])
 

@@ -24,7 +24,7 @@ from study.config.cell import (
 )
 from study.config.model import variant
 from study.config.vocabulary import Vocabulary
-from study.evals.encode import encoder
+from study.evals.encode import cached_encoder
 from study.models.sharding import mesh_over
 from study.models.text import AverageText
 from study.models.two_towers import TwoTowers, initial_bias
@@ -112,7 +112,7 @@ def test_programs_of_tokenizers_with_other_ids_are_not_shared():
     loops = [program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
     again = program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop
     assert again is loops[0] is not loops[1]
-    encoders = [encoder(cell.model, Data(), v, 8, mesh) for v in vocabularies]
+    encoders = [cached_encoder(cell.model, Data(), v, 8, mesh) for v in vocabularies]
     assert encoders[0] is not encoders[1]
 
 

@@ -32,7 +32,7 @@ from study.data.sources import Source, labels, open_source
 from study.data.stream import indices
 from study.data.tokens import Tokenizer
 from study.evals import few_shot, retrieval, zero_shot
-from study.evals.encode import SIZE, encoder
+from study.evals.encode import SIZE, cached_encoder
 from study.evals.texts import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
 
@@ -66,7 +66,7 @@ class Evaluator:
     ):
         self._cell, self._tokenizer = cell, tokenizer
         data = Data(text_length=cell.data.text_length)  # what else it is changes no tower
-        self._encoder = encoder(cell.model, data, tokenizer.vocabulary, batch_size, mesh)
+        self._encoder = cached_encoder(cell.model, data, tokenizer.vocabulary, batch_size, mesh)
         self._due = {e: frozenset(every(e.every_percent, cell.steps)) for e in cell.evals}
         self._datasets: dict[str | None, Dataset] = {None: dataset}
         for evaluation in cell.evals:  # what is missing is found before training, not after
@@ -115,12 +115,12 @@ class Evaluator:
     def _classifier(self, evaluation: ZeroShot, params: Any) -> np.ndarray:
         dataset = self._dataset(evaluation)
         tokens_PxL = prompt_tokens(dataset, self._tokenizer, canonical=evaluation.canonical)
-        ztxt_PxE = self._encoder.text(params, tokens_PxL)
+        ztxt_PxE = self._encoder.embed_texts(params, tokens_PxL)
         return zero_shot.classifier(ztxt_PxE, classes=len(dataset.class_names))
 
     def _zero_shot(self, evaluation: ZeroShot, params: Any, zclass_CxE: np.ndarray) -> np.ndarray:
         source = self._source(evaluation)
-        zimg_NxE = self._encoder.images(params, source, np.arange(source.size))
+        zimg_NxE = self._encoder.embed_images(params, source, np.arange(source.size))
         label_N = labels(self._dataset(evaluation), evaluation.split)
         return zero_shot.correct(zimg_NxE, zclass_CxE, label_N)
 
@@ -130,20 +130,20 @@ class Evaluator:
         tokens_MxL, image_M = caption_tokens(
             self._dataset(evaluation), evaluation.split, self._tokenizer, index_N
         )
-        zimg_NxE = self._encoder.images(params, source, index_N)
-        return retrieval.hits(zimg_NxE, self._encoder.text(params, tokens_MxL), image_M)
+        zimg_NxE = self._encoder.embed_images(params, source, index_N)
+        return retrieval.hits(zimg_NxE, self._encoder.embed_texts(params, tokens_MxL), image_M)
 
     def _multilingual(self, evaluation: Multilingual, params: Any) -> dict[str, float]:
         dataset, source = self._dataset(evaluation), self._source(evaluation)
         index_N = np.arange(source.size)
-        zimg_NxE = self._encoder.images(params, source, index_N)
+        zimg_NxE = self._encoder.embed_images(params, source, index_N)
         recall: dict[str, list[float]] = {"image_to_text_r1": [], "text_to_image_r1": []}
         values = {}
         for language in evaluation.languages or languages(dataset, evaluation.split):
             tokens_MxL, image_M = caption_tokens(
                 dataset, evaluation.split, self._tokenizer, index_N, language=language
             )
-            ztxt_MxE = self._encoder.text(params, tokens_MxL)
+            ztxt_MxE = self._encoder.embed_texts(params, tokens_MxL)
             hits = retrieval.hits(zimg_NxE, ztxt_MxE, image_M)
             for key, of_languages in recall.items():
                 values[f"{language}_{key}"] = 100.0 * float(hits[key].mean())
@@ -160,8 +160,8 @@ class Evaluator:
             for seed in range(evaluation.seeds)
         ]
         index_K = np.unique(np.concatenate(picks))
-        few_KxF = self._encoder.features(params, train, index_K)
-        test_MxF = self._encoder.features(params, test, np.arange(test.size))
+        few_KxF = self._encoder.image_features(params, train, index_K)
+        test_MxF = self._encoder.image_features(params, test, np.arange(test.size))
         accuracy_SxL = [
             [
                 100.0 * float(hits.mean())
@@ -184,8 +184,8 @@ class Evaluator:
         """The softmax loss of every cell; the sigmoid loss of those that learn a bias."""
         source = self._source(evaluation)
         index_N = _sample(evaluation.examples, source.size)
-        zimg_NxE = self._encoder.images(params, source, index_N)
-        ztxt_NxE = self._encoder.text(params, source.text(index_N))
+        zimg_NxE = self._encoder.embed_images(params, source, index_N)
+        ztxt_NxE = self._encoder.embed_texts(params, source.text(index_N))
         sigmoid = isinstance(self._cell.loss, Sigmoid)
         t, b = (np.asarray(params.get(name, [0.0]), np.float32)[0] for name in ("t", "b"))
         losses = _both_losses(zimg_NxE, ztxt_NxE, np.exp(t), b)

@@ -22,7 +22,7 @@ RELEASED: dict[int, tuple[str, Pad]] = {
 }
 
 
-class Described(NamedTuple):
+class InferredModel(NamedTuple):
     """A model, and what of its input its parameters fix; None for a missing tower.
 
     pad: what texts were filled with; None if the vocabulary is not that of a released checkpoint.
@@ -35,7 +35,7 @@ class Described(NamedTuple):
     pad: Pad | None
 
 
-def describe(params: Tree, *, image_size: int | None = None) -> Described:
+def infer_model(params: Tree, *, image_size: int | None = None) -> InferredModel:
     """The model that `params` (see `study.interop`) are the parameters of.
 
     Arguments:
@@ -45,14 +45,14 @@ def describe(params: Tree, *, image_size: int | None = None) -> Described:
       DataError: sizes of no variant, or towers that do not meet in one width.
     """
     try:
-        return _describe(params, image_size)
+        return _infer(params, image_size)
     except pydantic.ValidationError as error:
         raise DataError(f"the checkpoint is of no model that we know: {explain(error)}") from None
     except KeyError as error:
         raise DataError(f"the checkpoint is of no model that we know: it lacks {error}") from None
 
 
-def _describe(params: Tree, image_size: int | None) -> Described:
+def _infer(params: Tree, image_size: int | None) -> InferredModel:
     towers: dict[str, Any] = {}
     channels = vocabulary = text_length = pad = None
     dims = {}
@@ -74,7 +74,7 @@ def _describe(params: Tree, image_size: int | None) -> Described:
     if len(set(dims.values())) != 1:
         raise DataError(f"the checkpoint's towers do not meet in one width: {dims or 'none'}")
     model = Model(**towers, embed_dim=dims.popitem()[1])
-    return Described(model, channels, vocabulary, text_length, pad)
+    return InferredModel(model, channels, vocabulary, text_length, pad)
 
 
 def _image(img: Tree, image_size: int | None) -> tuple[ViT, int, int]:

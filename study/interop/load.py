@@ -11,7 +11,7 @@ from study.interop.names import Tree
 PARTS = ("img", "txt")
 
 
-def read(spec: str | Path) -> Tree:
+def load_params(spec: str | Path) -> Tree:
     """The parameters in "file.npz" (big_vision) or "file.safetensors" (Hugging Face).
 
     "file.npz:img" gives the image tower alone, "file.npz:txt" the text tower.
@@ -19,7 +19,7 @@ def read(spec: str | Path) -> Tree:
     Raises:
       DataError: no such file or part, or not a checkpoint that can be read, in one line.
     """
-    path, part = split(spec)
+    path, part = split_spec(spec)
     if not path.is_file():
         raise DataError(f"no checkpoint at {path}; give a .npz or .safetensors file")
     match path.suffix:
@@ -38,7 +38,7 @@ def read(spec: str | Path) -> Tree:
     return {part: tree[part]}
 
 
-def split(spec: str | Path) -> tuple[Path, str | None]:
+def split_spec(spec: str | Path) -> tuple[Path, str | None]:
     """The path and the part, which may be none."""
     path, _, part = str(spec).rpartition(":")
     return (Path(path), part) if part in PARTS and path else (Path(spec), None)
