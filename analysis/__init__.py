@@ -3,7 +3,7 @@
 >>> import analysis
 >>> analysis.frame.cells("runs", "glyphs")
 >>> analysis.figures.draw_all("runs", "glyphs", "figures")
->>> print(analysis.claims.format_verdicts(analysis.claims.verdicts("runs", "glyphs")))
+>>> print(analysis.claims.format_verdicts(analysis.claims.judge_study("runs", "glyphs")))
 
 The parts load when first named, so that `import analysis` costs nothing.
 """

@@ -1,7 +1,7 @@
 """The paper's claims as tests on records: reproduced, contradicted or undecided.
 
->>> print(format_verdicts(verdicts("runs", "glyphs")))
->>> print(format_verdicts(paper_verdicts()))
+>>> print(format_verdicts(judge_study("runs", "glyphs")))
+>>> print(format_verdicts(judge_paper()))
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ import pandas as pd
 
 from analysis.claims.catalogue import CLAIMS, Claim
 from analysis.claims.evidence import Evidence
-from analysis.claims.show import Verdict, format_verdicts, to_json
+from analysis.claims.formatting import Verdict, format_verdicts, to_json
 from analysis.errors import AnalysisError
 from analysis.paper import as_cells
-from analysis.paper.errata import Check, checks, format_checks
 from analysis.records import frame
 from analysis.select.panels import TOP1
 
 __all__ = [
-    "CLAIMS", "Check", "Claim", "Evidence", "Verdict", "checks", "format_checks",
-    "format_verdicts", "judge", "paper_verdicts", "to_json", "verdicts",
+    "CLAIMS", "Claim", "Evidence", "Verdict", "format_verdicts", "judge", "judge_paper",
+    "judge_study", "to_json",
 ]  # fmt: skip
 
 
-def verdicts(
+def judge_study(
     root: str | Path,
     study: str,
     *,
@@ -73,7 +72,7 @@ def judge(
     return [_verdict(claim, evidence, paper[claim.name]) for claim in claims]
 
 
-def paper_verdicts() -> list[Verdict]:
+def judge_paper() -> list[Verdict]:
     """Every claim on the numbers that the paper prints: its intervals are those of rounding.
 
     Raises:
@@ -100,6 +99,6 @@ def _verdict(claim: Claim, evidence: Evidence, paper: float) -> Verdict:
 def _paper_estimates() -> dict[str, float]:
     """The estimates on the paper's own numbers, to stand beside ours."""
     try:
-        return {one.name: one.estimate for one in paper_verdicts()}
+        return {one.name: one.estimate for one in judge_paper()}
     except AnalysisError:
         return {claim.name: math.nan for claim in CLAIMS}

@@ -14,20 +14,19 @@ from typing import Literal
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import (
+from analysis.claims.rates import Tuning, at_tuned_rates, rate_not_tuned
+from analysis.claims.scope import scope, sizes_with_steps, steps_by_size
+from analysis.claims.verdict import (
     POINTS,
     TOLERANCE,
     Finding,
     Kind,
-    all_positive,
     found,
+    intersection_union,
     no_data,
-    shown,
-    side,
+    verdict_of,
     withheld,
 )
-from analysis.claims.rates import Tuning, at_tuned_rates, rate_not_tuned
-from analysis.claims.scope import scope, sizes_with_steps, steps_by_size
 from analysis.select import panels
 from analysis.select.fields import with_fields
 from analysis.stats.intervals import (
@@ -138,7 +137,7 @@ def ahead_at_small(data: BatchData) -> Finding:
         return no_data("No batch size has a finished sigmoid and softmax cell of one seed.")
     small = sizes[: quarter(sizes)]
     gap = data.differences.contrast(_mean(small))
-    return _gap_finding(data, side(gap), gap, small, f"At {_at(small)} {_lead(gap)}")
+    return _gap_finding(data, verdict_of(gap), gap, small, f"At {_at(small)} {_lead(gap)}")
 
 
 def gap_closes(data: BatchData) -> Finding:
@@ -153,11 +152,11 @@ def gap_closes(data: BatchData) -> Finding:
     )
     return _gap_finding(
         data,
-        side(change),
+        verdict_of(change),
         change,
         [*small, *large],
         f"Sigmoid's lead over softmax at {_at(small)} minus its lead at {_at(large)} is "
-        f"{shown(change)} points",
+        f"{change} points",
     )
 
 
@@ -169,10 +168,10 @@ def level_at_large(data: BatchData) -> Finding:
     large = sizes[-quarter(sizes) :]
     gap = data.differences.contrast(_mean(large))
     within = {
-        "tolerance minus the lead": gap.negative().above(-TOLERANCE),
-        "the lead plus the tolerance": gap.above(-TOLERANCE),
+        "tolerance minus the lead": (-gap).shift(TOLERANCE),
+        "the lead plus the tolerance": gap.shift(TOLERANCE),
     }
-    verdict, _ = all_positive(*within.values())
+    verdict, _ = intersection_union(*within.values())
     sentence = f"At {_at(large)} {_lead(gap)}; level means within {TOLERANCE:g}"
     return _gap_finding(data, verdict, gap, large, sentence, conditions=within)
 
@@ -232,12 +231,12 @@ def too_large_hurts(data: BatchData) -> Finding:
     lead = Interval(*(max(ends) for ends in zip(*leads, strict=True)))
     best = smaller[max(range(len(leads)), key=lambda i: leads[i].estimate)]
     return found(
-        side(lead),
+        verdict_of(lead),
         lead,
         unit=POINTS,
         cells=sum(data.quality.counts[("sigmoid", size)] for size in sizes),
         sentence=f"Of the smaller batches {sizes_with_steps([best], data.steps)} is best; it gains "
-        f"{shown(lead)} points over the largest, {sizes_with_steps([largest], data.steps)}",
+        f"{lead} points over the largest, {sizes_with_steps([largest], data.steps)}",
         means=data.quality,
         scope=data.scope,
     )
@@ -268,9 +267,11 @@ def saturates(data: BatchData) -> Finding:
         return float(sizes[-1])
 
     estimate = first("estimate")
-    batch = Interval(estimate, *([first("low"), first("high")] if data.quality.known else NONE))
+    batch = Interval(
+        estimate, *([first("low"), first("high")] if data.quality.has_interval else NONE)
+    )
     verdict: Kind = "undecided"
-    if batch.known:
+    if batch.has_interval:
         verdict = "reproduced" if batch.high <= by else verdict
         verdict = "contradicted" if batch.low > by else verdict
     finding = found(
@@ -278,7 +279,7 @@ def saturates(data: BatchData) -> Finding:
         batch,
         unit="batch size",
         cells=sum(data.quality.counts[("sigmoid", size)] for size in sizes),
-        sentence=f"From B = {shown(batch, '.0f')} on, no larger batch up to "
+        sentence=f"From B = {batch:.0f} on, no larger batch up to "
         f"{sizes_with_steps(sizes[-1:], data.steps).removeprefix('B = ')} gains more than "
         f"{TOLERANCE:g} point; reproduced means at most {by}, {scale}",
         means=data.quality,
@@ -317,7 +318,7 @@ def _step(data: BatchData, size: int, minus: int, critical: float) -> Interval:
 
 
 def _lead(gap: Interval) -> str:
-    return f"sigmoid minus softmax is {shown(gap)} points"
+    return f"sigmoid minus softmax is {gap} points"
 
 
 def _mean(sizes: Sequence[int]) -> dict[int, float]:

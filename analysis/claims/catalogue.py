@@ -19,8 +19,8 @@ from analysis.claims import (
 )
 from analysis.claims.duration import best_batch_grows, long_training_for_large
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import Finding
 from analysis.claims.initial import default_is_best, prior_is_no_worse
+from analysis.claims.verdict import Finding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from functools import partial
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
 from analysis.claims.scope import scope
+from analysis.claims.verdict import POINTS, Finding, found, intersection_union, no_data, verdict_of
 from analysis.select import panels
 from analysis.stats.intervals import PooledMeans, by_group, pooled_means
 
@@ -74,12 +74,11 @@ def random_hurts(data: CompositionData) -> Finding:
         return no_data("Needs the unmasked batch and random negatives dropped.")
     loss = means.contrast(_loss(data, random))
     return found(
-        side(loss),
+        verdict_of(loss),
         loss,
         unit=POINTS,
         cells=_cells(means, [data.unmasked, *random]),
-        sentence=f"Dropping random negatives costs {shown(loss, '.2f')} points, mean over "
-        f"{_ratios(random)}",
+        sentence=f"Dropping random negatives costs {loss:.2f} points, mean over {_ratios(random)}",
         means=means,
         scope=data.scope,
     )
@@ -94,7 +93,7 @@ def easy_fails(data: CompositionData) -> Finding:
     randoms, easies = [("random", r) for r in both], [("easy", r) for r in both]
     behind = means.contrast(_sum(_mean(randoms), _mean(easies, -1)))
     large = means.contrast(_sum({data.unmasked: 1 - QUARTER}, _mean(easy, -1)))
-    verdict, _ = all_positive(behind, large)
+    verdict, _ = intersection_union(behind, large)
     lost = 1 - _average(means, easy) / means.means[data.unmasked]
     kept = f"{1 - QUARTER:.0%}"
     return found(
@@ -103,8 +102,8 @@ def easy_fails(data: CompositionData) -> Finding:
         unit=POINTS,
         cells=_cells(means, [data.unmasked, *easy, *randoms]),
         sentence=f"Easy negatives alone lose {lost:.0%} of the unmasked quality; {kept} of it minus"
-        f" theirs is {shown(large)} points, and as many random ones minus easy ones "
-        f"{shown(behind)}",
+        f" theirs is {large} points, and as many random ones minus easy ones "
+        f"{behind}",
         means=means,
         scope=data.scope,
         conditions={
@@ -122,14 +121,14 @@ def hard_keeps(data: CompositionData) -> Finding:
     hard, random = [("hard", r) for r in both], [("random", r) for r in both]
     random_loss, hard_loss = _loss(data, random), _loss(data, hard)
     margin = means.contrast(_sum(_scaled(random_loss, QUARTER), _scaled(hard_loss, -1)))
-    lost = [shown(means.contrast(weights), ".2f") for weights in (hard_loss, random_loss)]
+    lost = [f"{means.contrast(weights):.2f}" for weights in (hard_loss, random_loss)]
     return found(
-        side(margin),
+        verdict_of(margin),
         margin,
         unit=POINTS,
         cells=_cells(means, [data.unmasked, *hard, *random]),
         sentence=f"Hard negatives alone lose {lost[0]} points where random ones lose {lost[1]}; a "
-        f"quarter of random's loss minus hard's is {shown(margin)}",
+        f"quarter of random's loss minus hard's is {margin}",
         means=means,
         scope=data.scope,
     )
@@ -147,12 +146,12 @@ def rises(data: CompositionData, *, of: str) -> Finding:
     slope = means.contrast(_slope(groups))
     what = {"bias": "The learned bias", "positives": "The mean logit of positives"}
     return found(
-        side(slope),
+        verdict_of(slope),
         slope,
         unit=SLOPE,
         cells=_cells(means, groups),
         sentence=f"{what.get(of, 'The mean logit of negatives')} changes by "
-        f"{shown(slope)} per tenfold fewer random negatives",
+        f"{slope} per tenfold fewer random negatives",
         means=means,
         scope=data.scope,
     )
@@ -168,8 +167,8 @@ def hard_is_flat(data: CompositionData) -> Finding:
     allowed = _scaled(random, QUARTER)
     below = means.contrast(_sum(allowed, _scaled(hard, -1)))
     above = means.contrast(_sum(allowed, hard))
-    verdict, binding = all_positive(below, above)
-    slopes = [shown(means.contrast(weights)) for weights in (hard, random)]
+    verdict, binding = intersection_union(below, above)
+    slopes = [f"{means.contrast(weights)}" for weights in (hard, random)]
     return found(
         verdict,
         binding,
@@ -177,7 +176,7 @@ def hard_is_flat(data: CompositionData) -> Finding:
         cells=_cells(means, {*hard, *random}),
         sentence=f"Per tenfold fewer negatives positive logits change by {slopes[0]} with hard "
         f"ones and by {slopes[1]} with random ones; a quarter of random's change minus the size of "
-        f"hard's is {shown(binding)}",
+        f"hard's is {binding}",
         means=means,
         scope=data.scope,
         conditions={"a quarter of random's minus hard's": below, "their sum": above},

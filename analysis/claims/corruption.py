@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
 from analysis.claims.rates import VALIDATION, at_tuned_rates, rate_not_tuned
 from analysis.claims.scope import scope
+from analysis.claims.verdict import POINTS, Finding, found, intersection_union, no_data, verdict_of
 from analysis.select.fields import keys, most, same_fields, varying, with_fields
 from analysis.select.rate_rule import RATE
 from analysis.stats.intervals import Interval, PooledMeans, pooled_means
@@ -57,12 +57,10 @@ def _test(evidence: Evidence, kind: str) -> Finding:
         how = "drawn anew" if redraw else "fixed"
         tops[f"lead at p = {levels[-1]:g}, {how}"] = top
         slopes[f"change of the lead per unit of p, {how}"] = slope
-        parts.append(
-            f"{shown(top)} points at p = {levels[-1]:g}, {shown(slope)} per unit of p ({how})"
-        )
+        parts.append(f"{top} points at p = {levels[-1]:g}, {slope} per unit of p ({how})")
     if not tops:
         return no_data(f"Needs both losses with and without corrupted {kind}, equal in the rest.")
-    verdict, binding = all_positive(*tops.values(), *slopes.values())
+    verdict, binding = intersection_union(*tops.values(), *slopes.values())
     finding = found(
         verdict,
         binding,
@@ -184,12 +182,12 @@ def holds_on_scenes(evidence: Evidence) -> Finding:
 
 def _all_grow(changes: dict[Any, Interval], means: PooledMeans, whose: str, scope: str) -> Finding:
     """Whether every change is above zero, by (what, redraw, p)."""
-    verdict, binding = all_positive(*changes.values())
+    verdict, binding = intersection_union(*changes.values())
     named = {
         f"{what} at p = {p:g} ({'drawn anew' if redraw else 'fixed'})": change
         for (what, redraw, p), change in changes.items()
     }
-    parts = [f"{shown(change)} with {name}" for name, change in named.items()]
+    parts = [f"{change} with {name}" for name, change in named.items()]
     return found(
         verdict,
         binding,
@@ -230,12 +228,12 @@ def more_examples_help(evidence: Evidence) -> Finding:
     }
     change = means.contrast(weights)
     finding = found(
-        side(change),
+        verdict_of(change),
         change,
         unit=POINTS,
         cells=2 * sum(means.counts[key] for key in weights),
         sentence=f"With {int(sizes[many]):,} distinct examples corruption moves sigmoid's lead by "
-        f"{shown(change)} points more than with {int(sizes[few]):,}, on the mean over "
+        f"{change} points more than with {int(sizes[few]):,}, on the mean over "
         f"{len(shared)} corruptions",
         means=means,
         scope=scope(cells),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, all_positive, found, no_data, shown, side
+from analysis.claims.verdict import POINTS, Finding, found, intersection_union, no_data, verdict_of
 from analysis.select import panels
 from analysis.select.fields import with_fields
 from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
@@ -25,7 +25,7 @@ def long_training_for_large(evidence: Evidence) -> Finding:
     small, large = pair
     short, long = budgets[0], budgets[-1]
     behind, ahead = _crossing(means, budgets, small, large)
-    verdict, binding = all_positive(behind, ahead)
+    verdict, binding = intersection_union(behind, ahead)
     used = [(budget, size) for budget in (short, long) for size in (small, large)]
     return found(
         verdict,
@@ -60,7 +60,7 @@ def best_batch_grows(evidence: Evidence) -> Finding:
     small, large = max(pairs, key=lambda pair: least[pair].estimate)
     behind, ahead = crossings[small, large]
     return found(
-        side(clearest),
+        verdict_of(clearest),
         clearest,
         unit=POINTS,
         cells=sum(means.counts[b, size] for b in (budgets[0], budgets[-1]) for size in shared),
@@ -74,8 +74,8 @@ def best_batch_grows(evidence: Evidence) -> Finding:
 def _both(behind: Interval, ahead: Interval, large: int, short: int, long: int) -> str:
     """The large batch minus the small one at both budgets, with the steps that it has there."""
     return (
-        f"{shown(behind.negative())} points after {short:,} examples ({short // large:,} steps of "
-        f"it) and {shown(ahead)} after {long:,} ({long // large:,} steps)"
+        f"{-behind} points after {short:,} examples ({short // large:,} steps of "
+        f"it) and {ahead} after {long:,} ({long // large:,} steps)"
     )
 
 

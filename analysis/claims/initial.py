@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import (
+from analysis.claims.scope import scope
+from analysis.claims.verdict import (
     POINTS,
     TOLERANCE,
     Finding,
-    all_positive,
     found,
+    intersection_union,
     no_data,
-    shown,
-    side,
+    verdict_of,
 )
-from analysis.claims.scope import scope
 from analysis.select import initial_values as starts
 from analysis.select.fields import grouped, matched, with_fields
 from analysis.select.initial_values import AXES
@@ -45,13 +44,13 @@ def default_is_best(evidence: Evidence) -> Finding:
         )
         for size, start in others
     }
-    verdict, binding = all_positive(*leads.values())
+    verdict, binding = intersection_union(*leads.values())
     behind: dict[str, list[int]] = {}
     for size, start in others:
-        if side(leads[size, start]) == "contradicted":
+        if verdict_of(leads[size, start]) == "contradicted":
             behind.setdefault(starts.name(start), []).append(size)
     size, nearest = min(others, key=lambda other: leads[other].estimate)
-    ahead = sum(side(lead) == "reproduced" for lead in leads.values())
+    ahead = sum(verdict_of(lead) == "reproduced" for lead in leads.values())
     worse = "; ".join(f"{name} at B = {_list(at)}" for name, at in behind.items())
     return found(
         verdict,
@@ -60,7 +59,7 @@ def default_is_best(evidence: Evidence) -> Finding:
         cells=sum(means.counts.values()),
         sentence=f"At B = {_list(sorted(set(sizes)))} b = -10, t' = log 10 is clearly ahead of "
         f"{ahead} of {len(leads)} other starts and clearly behind {worse or 'none'}; it does least "
-        f"against {starts.name(nearest)} at B = {size}, {shown(binding)} points",
+        f"against {starts.name(nearest)} at B = {size}, {binding} points",
         means=means,
         scope=scope(done[done["batch_size"].isin(sizes)]),
         conditions={
@@ -89,8 +88,8 @@ def prior_is_no_worse(evidence: Evidence) -> Finding:
         f"setting {i}": means.contrast({group: 1.0}, critical=critical)
         for i, group in enumerate(both, 1)
     }
-    no_worse = {name: lead.above(-TOLERANCE) for name, lead in leads.items()}
-    verdict, _ = all_positive(*no_worse.values())
+    no_worse = {name: lead.shift(TOLERANCE) for name, lead in leads.items()}
+    verdict, _ = intersection_union(*no_worse.values())
     least = min(leads.values(), key=lambda lead: lead.estimate)
     return found(
         verdict,
@@ -98,7 +97,7 @@ def prior_is_no_worse(evidence: Evidence) -> Finding:
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
         sentence=f"In the worst of {len(leads)} settings the start at the prior odds minus that at "
-        f"b = -10 is {shown(least)} points; as good means no more than {TOLERANCE:g} below",
+        f"b = -10 is {least} points; as good means no more than {TOLERANCE:g} below",
         means=means,
         scope=scope(done[done[AXES[0]] == "prior"]),
         conditions=no_worse,

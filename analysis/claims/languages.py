@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.claims.batch import enough
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, TOLERANCE, Finding, all_positive, found, no_data, shown
+from analysis.claims.verdict import POINTS, TOLERANCE, Finding, found, intersection_union, no_data
 from analysis.select import panels
 from analysis.stats.intervals import Interval, by_group, pooled_means
 
@@ -38,10 +38,10 @@ def _test(groups: dict[int, list[float]], rounding: float) -> Finding:
     critical = means.critical(comparisons=len(larger))
     gains = [means.contrast({size: 1.0, base: -1.0}, critical=critical) for size in larger]
     below = {
-        f"{TOLERANCE:g} minus the gain at B = {size}": gain.negative().above(-TOLERANCE)
+        f"{TOLERANCE:g} minus the gain at B = {size}": (-gain).shift(TOLERANCE)
         for size, gain in zip(larger, gains, strict=True)
     }
-    verdict, _ = all_positive(*below.values())
+    verdict, _ = intersection_union(*below.values())
     best = Interval(*(max(ends) for ends in zip(*gains, strict=True)))
     at = larger[max(range(len(gains)), key=lambda i: gains[i].estimate)]
     return found(
@@ -49,8 +49,8 @@ def _test(groups: dict[int, list[float]], rounding: float) -> Finding:
         best,
         unit=POINTS,
         cells=sum(means.counts.values()),
-        sentence=f"Beyond B = {base}, {why}, the most that is gained is {shown(best)} points at "
-        f"B = {at}; at the largest, B = {sizes[-1]}, it is {shown(gains[-1])}; no gain means below "
+        sentence=f"Beyond B = {base}, {why}, the most that is gained is {best} points at "
+        f"B = {at}; at the largest, B = {sizes[-1]}, it is {gains[-1]}; no gain means below "
         f"{TOLERANCE:g}",
         means=means,
         conditions=below,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import POINTS, Finding, found, no_data, shown, side
+from analysis.claims.verdict import POINTS, Finding, found, no_data, verdict_of
 from analysis.select.fields import keys, same_fields, with_fields
 from analysis.select.panels import NEAR
 from analysis.stats.intervals import pooled_means
@@ -46,13 +46,13 @@ def _test(evidence: Evidence, same: Same) -> Finding:
     gain = means.contrast(dict.fromkeys(means.means, 1 / len(means.means)))
     ratios = ", ".join(f"1:{ratio:g}" for _, ratio in sorted(means.means, reverse=True))
     return found(
-        side(gain),
+        verdict_of(gain),
         gain,
         unit=POINTS,
         cells=2 * sum(means.counts.values()),
         sentence=f"Hard negatives at matched pairs ({ratios}, {_examples(a for a, _ in seen)}) "
         f"minus the whole batch at as many {WHAT[same]} ({_examples(b for _, b in seen)}) is "
-        f"{shown(gain)} points",
+        f"{gain} points",
         means=means,
         scope=f"B = {', '.join(str(size) for size in sorted({size for size, _ in means.means}))}",
     )

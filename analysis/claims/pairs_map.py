@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import Finding, all_positive, found, no_data, shown
 from analysis.claims.scope import FEWEST_STEPS, scope, sizes_with_steps, steps_by_size
+from analysis.claims.verdict import Finding, found, intersection_union, no_data
 from analysis.select import groups as maps
 from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
 
@@ -87,8 +87,8 @@ def _test(
         )
     if not slopes:
         return no_data(NEEDED)
-    verdict, binding = all_positive(*slopes.values())
-    each = ", ".join(f"{shown(slope)} {name}" for name, slope in slopes.items())
+    verdict, binding = intersection_union(*slopes.values())
+    each = ", ".join(f"{slope} {name}" for name, slope in slopes.items())
     on = f"at {sizes_with_steps(sizes, steps)}"
     if short:
         left_out = sizes_with_steps(sorted(short), steps)

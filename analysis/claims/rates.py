@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import TOLERANCE, Finding, withheld
+from analysis.claims.verdict import TOLERANCE, Finding, withheld
 from analysis.select.fields import keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE, SEARCH
 

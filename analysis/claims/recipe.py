@@ -8,17 +8,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.finding import (
+from analysis.claims.scope import scope
+from analysis.claims.verdict import (
     POINTS,
     Finding,
-    all_positive,
     found,
+    intersection_union,
     no_data,
-    shown,
-    side,
+    verdict_of,
     withheld,
 )
-from analysis.claims.scope import scope
 from analysis.select.fields import keys, matched, same_fields, with_fields
 from analysis.stats.intervals import Interval, PooledMeans, pooled_means
 
@@ -50,9 +49,9 @@ def decay_hurts(evidence: Evidence) -> Finding:
         return no_data(
             "Needs cells that start from a checkpoint, with the image tower's decay on and off."
         )
-    verdict, binding = all_positive(*(gain for gain, _ in gains.values()))
+    verdict, binding = intersection_union(*(gain for gain, _ in gains.values()))
     means = next(means for gain, means in gains.values() if gain == binding)
-    each = [f"{shown(gain)} points in {metric}" for metric, (gain, _) in gains.items()]
+    each = [f"{gain} points in {metric}" for metric, (gain, _) in gains.items()]
     decays = ", ".join(f"{value:g}" for value in sorted(set(done[WEIGHT].dropna())))
     return found(
         verdict,
@@ -94,11 +93,11 @@ def lower_b2_is_steadier(evidence: Evidence) -> Finding:
     ]
     times = Interval(*(10**end for end in rougher))
     finding = found(
-        side(rougher),
+        verdict_of(rougher),
         rougher,
         unit="log10 of the worst spike",
         cells=2 * sum(means.counts.values()),
-        sentence=f"The worst spike in the recorded update norms is {shown(times, '.2f')} times as "
+        sentence=f"The worst spike in the recorded update norms is {times:.2f} times as "
         f"high with beta2 0.999 as with 0.95; diverged: {diverged[0]} and {diverged[1]} cells",
         means=means,
         scope=scope(compared),

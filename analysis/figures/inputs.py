@@ -45,7 +45,7 @@ class Inputs:
         """The metric asked for; else zero-shot on the paper's benchmark where a cell ended with
         it; else the built-in studies' own."""
         known = (key for key in cells if cells[key].notna().any())
-        return self.metric or paper.measured_on(known, benchmark) or TOP1
+        return self.metric or paper.find_metric(known, benchmark) or TOP1
 
     def chosen(self, choose: Callable[..., Chosen], **how: Hashable) -> Chosen:
         """What a function of `panels` chooses of these cells, chosen once for all figures.

@@ -1,18 +1,21 @@
 """What the paper prints: its numbers, and where its text and its own numbers disagree.
 
-The numbers are part of the package, so they are there wherever it is installed.
+The numbers are part of the package (`reference.csv`).
 """
 
 from __future__ import annotations
 
+from analysis.paper.errata import TextCheck, check_text, format_checks
 from analysis.paper.reference import (
     BENCHMARKS,
     benchmark,
     fig_2,
-    measured_on,
-    of,
+    find_metric,
     provenance,
     reference,
 )
 
-__all__ = ["BENCHMARKS", "benchmark", "fig_2", "measured_on", "of", "provenance", "reference"]
+__all__ = [
+    "BENCHMARKS", "TextCheck", "benchmark", "check_text", "fig_2", "find_metric",
+    "format_checks", "provenance", "reference",
+]  # fmt: skip

@@ -16,7 +16,7 @@ WIDTH = 110
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class TextCheck:
     """One statement of the paper's text held against the paper's numbers.
 
     agrees: whether the numbers, as far as they are printed, bear the text out.
@@ -29,7 +29,7 @@ class Check:
     agrees: bool
 
 
-def checks() -> list[Check]:
+def check_text() -> list[TextCheck]:
     """All of them, computed from the paper's numbers.
 
     Raises:
@@ -50,7 +50,7 @@ def checks() -> list[Check]:
     ]
 
 
-def format_checks(found: Iterable[Check]) -> str:
+def format_checks(found: Iterable[TextCheck]) -> str:
     """For a terminal: what the text says, what the numbers say."""
     lines = ["The paper's text against its own numbers", ""]
     for one in found:
@@ -71,11 +71,11 @@ def _curves(table: pd.DataFrame, name: str, panel: str) -> dict[str, dict[int, f
     }
 
 
-def _peak(table: pd.DataFrame) -> Check:
+def _peak(table: pd.DataFrame) -> TextCheck:
     sigmoid = _curves(table, "Table 8", "18B")["sigmoid"]
     best = max(sigmoid.values())
     tied = [size for size, value in sigmoid.items() if best - value <= 2 * ROUNDING - 1e-9]
-    return Check(
+    return TextCheck(
         name="the best batch size of SigLiT",
         where="Sec. 4.1, Table 8",
         text="at 18B examples the model is best at 256k",
@@ -85,7 +85,7 @@ def _peak(table: pd.DataFrame) -> Check:
     )
 
 
-def _softmax_at_large(table: pd.DataFrame) -> Check:
+def _softmax_at_large(table: pd.DataFrame) -> TextCheck:
     ahead, within, level = [], [], 0
     panels = [("Table 8", p) for p in ("450M", "900M", "3B", "18B")]
     for name, panel in [*panels, ("Table 5", "3B"), ("Table 5", "9B")]:
@@ -102,7 +102,7 @@ def _softmax_at_large(table: pd.DataFrame) -> Check:
                 within.append(said)
             else:
                 level += 1
-    return Check(
+    return TextCheck(
         name="which loss leads at large batches",
         where="Sec. 4.1, 4.2, Tables 5 and 8",
         text="at large batches softmax is level with sigmoid or slightly behind it",
@@ -112,11 +112,11 @@ def _softmax_at_large(table: pd.DataFrame) -> Check:
     )
 
 
-def _scratch_peak(table: pd.DataFrame) -> Check:
+def _scratch_peak(table: pd.DataFrame) -> TextCheck:
     curves = _curves(table, "Table 5", "9B")
     best = {loss: max(curve, key=lambda size: curve[size]) for loss, curve in curves.items()}
     sigmoid, softmax = (curves[loss][best[loss]] for loss in ("sigmoid", "softmax"))
-    return Check(
+    return TextCheck(
         name="the best batch sizes of SigLIP",
         where="Sec. 4.2, Table 5",
         text="at 9B examples sigmoid is best at 32k, softmax at 98k and no better than it",
@@ -126,12 +126,12 @@ def _scratch_peak(table: pd.DataFrame) -> Check:
     )
 
 
-def _few_chips(table: pd.DataFrame) -> Check:
+def _few_chips(table: pd.DataFrame) -> TextCheck:
     rows = table[(table["figure"] == "Table 1") & table["x"].astype(str).str.contains("B/8")]
     printed = {
         str(row["panel"]).partition(" (")[0]: float(row["value"]) for _, row in rows.iterrows()
     }
-    return Check(
+    return TextCheck(
         name="SigLiT on four chips in a day",
         where="Table 1, Sec. 4.4",
         text="79.7",
@@ -140,7 +140,7 @@ def _few_chips(table: pd.DataFrame) -> Check:
     )
 
 
-def _defaults(table: pd.DataFrame) -> Check:
+def _defaults(table: pd.DataFrame) -> TextCheck:
     """Table 6's default runs against the same cells in Tables 5 and 7."""
     sweep = table[(table["figure"] == "Table 6") & table["series"].str.startswith("default")]
     six = {int(x): float(v) for x, v in zip(sweep["x"], sweep["value"], strict=True)}
@@ -148,7 +148,7 @@ def _defaults(table: pd.DataFrame) -> Check:
     seven = _table_7(table)["Sigmoid, ViT-Adafactor"]
     shared = sorted(set(six) & set(five))
     said = [f"{_short(size)}: Table 6 {six[size]:g}, Table 5 {five[size]:g}" for size in shared]
-    return Check(
+    return TextCheck(
         name="the default recipe at 3B examples",
         where="Appendix C, Tables 5, 6 and 7",
         text="the same recipe was trained for the same 3B examples in all three",
@@ -158,7 +158,7 @@ def _defaults(table: pd.DataFrame) -> Check:
     )
 
 
-def _repeats(table: pd.DataFrame) -> Check:
+def _repeats(table: pd.DataFrame) -> TextCheck:
     sigmoid = _table_7(table)["Sigmoid, ViT-Adafactor"]
     softmax = _table_7(table)["Softmax, ViT-Adafactor"]
     gap = sigmoid[0] - softmax[0]
@@ -166,7 +166,7 @@ def _repeats(table: pd.DataFrame) -> Check:
     error = math.sqrt(((sigmoid[1] + ROUNDING) ** 2 + (softmax[1] + ROUNDING) ** 2) / 5)
     curves = _curves(table, "Table 5", "3B")
     once = curves["sigmoid"][32_768] - curves["softmax"][32_768]
-    return Check(
+    return TextCheck(
         name="sigmoid against softmax at 32k, five runs each",
         where="Appendix C, Tables 5 and 7",
         text="the gap has closed at 32k",
@@ -176,10 +176,10 @@ def _repeats(table: pd.DataFrame) -> Check:
     )
 
 
-def _steps(table: pd.DataFrame) -> Check:
+def _steps(table: pd.DataFrame) -> TextCheck:
     pairs = float(table.loc[table["metric"] == "negative pairs in one batch", "value"].iloc[0])
     size = 16_384
-    return Check(
+    return TextCheck(
         name="how long the runs with masked negatives are",
         where="Sec. 4.8",
         text="900 million steps at a batch of 16k",
@@ -190,14 +190,14 @@ def _steps(table: pd.DataFrame) -> Check:
     )
 
 
-def _formula() -> Check:
+def _formula() -> TextCheck:
     """The loss at the start, where all similarities are near zero, by formula and by algorithm."""
     n, bias = 16_384, -10.0
 
     def loss(b: float) -> float:
         return math.log1p(math.exp(-b)) + (n - 1) * math.log1p(math.exp(b))
 
-    return Check(
+    return TextCheck(
         name="the sign of b in the formula of the loss",
         where="Sec. 3.2, Algorithm 1",
         text="the bias starts at -10 so that training starts near the prior",
@@ -208,12 +208,12 @@ def _formula() -> Check:
     )
 
 
-def _languages(table: pd.DataFrame) -> Check:
+def _languages(table: pd.DataFrame) -> TextCheck:
     rows = table[(table["figure"] == "Table 9") & table["panel"].str.contains("30B")]
     means = rows[rows["series"] == "lang=avg"].set_index(["panel", "x"])["value"]
     each = rows[rows["series"] != "lang=avg"].groupby(["panel", "x"])["value"].mean()
     worst = float((means - each).abs().max())
-    return Check(
+    return TextCheck(
         name="means over 36 languages",
         where="Tables 2 and 9",
         text="the mean of the 36 languages, at each batch size and in both directions",
@@ -222,7 +222,7 @@ def _languages(table: pd.DataFrame) -> Check:
     )
 
 
-def _two_versions(table: pd.DataFrame) -> Check:
+def _two_versions(table: pd.DataFrame) -> TextCheck:
     """Table 9 (one decimal) against the same table of the third version (two decimals)."""
     values = {}
     for name in ("Table 9", "Table 6 of arXiv v3"):
@@ -232,7 +232,7 @@ def _two_versions(table: pd.DataFrame) -> Check:
         values[name] = keyed.set_index(["direction", "series", "x"])["value"].sort_index()
     new, old = values.values()
     worst = float((new - old).abs().max())
-    return Check(
+    return TextCheck(
         name="recall by language in two versions of the paper",
         where="Table 9, Table 6 of v3",
         text="the same runs, printed with one decimal and with two",

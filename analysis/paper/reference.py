@@ -1,4 +1,4 @@
-"""The paper's own numbers, from `reference.csv` in this package, to compare ours with."""
+"""The paper's own numbers, from `reference.csv` in this package."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from analysis.errors import AnalysisError
 
 REFERENCE = resources.files("analysis.paper") / "reference.csv"
 
-# The panels of Fig. 2 with both losses: by the image tower that ours are chosen by.
+# The panels of Fig. 2 with both losses, by `model.image.kind`.
 FIG_2 = {"cached": "left", "vit": "middle"}
 
-# The paper's benchmarks, by how a data set of them is named here: letters and digits only.
+# The paper's benchmarks, and names of data sets that hold them, letters and digits only.
 BENCHMARKS = {
     "ImageNet": ("imagenet", "imagenet1k", "imagenet2012", "ilsvrc2012"),
     "ImageNet-v2": ("imagenetv2", "imagenetv2matchedfrequency"),
@@ -32,58 +32,58 @@ BENCHMARKS = {
 }
 
 
-def reference(path: str | Path | None = None) -> pd.DataFrame:
-    """The whole table: figure, panel, series, x_name, x, metric, value, unit, provenance.
+def reference(
+    figure: str | None = None, *, panel: str = "", path: str | Path | None = None
+) -> pd.DataFrame:
+    """The numbers that the paper prints.
 
-    What is not given is an empty string; `x` is text ("n/a" is the cell without a bias).
+    Args:
+      figure: only those of this figure or table, "Fig. 2" or "Table 5"; None is all of them.
+      panel: only the panels whose names begin so.
+      path: another file in place of the package's own.
+
+    Returns: columns figure, panel, series, x_name, x, metric, value, unit, provenance. What the
+      paper does not give is an empty string; `x` is text ("n/a" is a cell without a bias).
 
     Raises:
-      AnalysisError: there is no such file.
+      AnalysisError: the file does not exist.
     """
-    return _read(Path(path) if path else None).copy()
+    table = _read(Path(path) if path else None)
+    if figure is not None:
+        table = table[table["figure"] == figure]
+    return table[table["panel"].str.startswith(panel)].copy()
 
 
 @functools.cache
 def _read(path: Path | None) -> pd.DataFrame:
-    with _there(path).open("rb") as file:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    with _file(path).open("rb") as stream:
+        table = pd.read_csv(stream, dtype=str, keep_default_na=False)
     return table.assign(value=table["value"].astype(float))
 
 
-def _there(path: str | Path | None) -> Traversable:
+def _file(path: str | Path | None) -> Traversable:
     file = Path(path) if path else REFERENCE
     if not file.is_file():
-        raise AnalysisError(f"the paper's numbers are not at {file}; give the file's path")
+        raise AnalysisError(f"cannot find the paper's numbers at {file}; give the file's path")
     return file
 
 
 def provenance(path: str | Path | None = None) -> str:
     """Which file of the paper's numbers a figure is drawn from, as a short hash."""
-    digest = hashlib.sha256(_there(path).read_bytes()).hexdigest()[:10]
+    digest = hashlib.sha256(_file(path).read_bytes()).hexdigest()[:10]
     return f"paper's numbers {digest}"
 
 
-def of(figure: str, path: str | Path | None = None, *, panel: str = "") -> pd.DataFrame:
-    """The rows of one figure or table, of the panel that begins so, with a batch size or count
-    in `x` where it is one.
-
-    Raises:
-      AnalysisError: there is no such file.
-    """
-    table = reference(path)
-    return table[(table["figure"] == figure) & table["panel"].str.startswith(panel)]
-
-
-def fig_2(image: str, path: str | Path | None = None) -> pd.DataFrame:
-    """Zero-shot quality against batch size in the paper (Fig. 2 left for "cached", middle "vit").
+def fig_2(image: str, *, path: str | Path | None = None) -> pd.DataFrame:
+    """Zero-shot quality by batch size in Fig. 2: its left panel for "cached", the middle for "vit".
 
     Returns: columns loss.kind, batch_size, value (% ImageNet top-1), panel; one row per point.
       The paper gives no seeds and no intervals.
 
     Raises:
-      AnalysisError: there is no such file.
+      AnalysisError: the file does not exist.
     """
-    table = of("Fig. 2", path, panel=FIG_2[image])
+    table = reference("Fig. 2", panel=FIG_2[image], path=path)
     frame = pd.DataFrame(
         {
             "loss.kind": table["series"].str.lower(),
@@ -96,7 +96,7 @@ def fig_2(image: str, path: str | Path | None = None) -> pd.DataFrame:
 
 
 def benchmark(metric: str) -> str | None:
-    """The paper's benchmark that a record's metric is measured on, or None.
+    """The paper's benchmark that a metric is measured on, or None.
 
     >>> benchmark("eval/zero_shot/imagenet/val/top1")
     'ImageNet'
@@ -108,10 +108,10 @@ def benchmark(metric: str) -> str | None:
     return next((paper for paper, ours in BENCHMARKS.items() if name in ours), None)
 
 
-def measured_on(
+def find_metric(
     metrics: Iterable[str], name: str, *, kind: str = "zero_shot", measure: str = "top1"
 ) -> str | None:
-    """Which of the metrics is `measure` of an evaluation `kind` on the paper's benchmark `name`."""
+    """The first of the metrics that is `measure` of an evaluation `kind` on this benchmark."""
     return next(
         (
             metric

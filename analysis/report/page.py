@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims import Verdict, judge
-from analysis.claims.finding import number
-from analysis.claims.show import OURS, counted
+from analysis.claims.formatting import OURS, count_verdicts
+from analysis.claims.verdict import format_number
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import Inputs
 from analysis.figures.plot.quality import label
@@ -53,8 +53,10 @@ def html(
         states=_states(cells),
         finished=int((cells["status"] == "done").sum()) if len(cells) else 0,
         total=len(cells),
-        kinds=counted(v for v in verdicts if v.section != OURS),
-        kinds_of_ours=counted(v for v in verdicts if v.section == OURS and v.verdict != "no data"),
+        kinds=count_verdicts(v for v in verdicts if v.section != OURS),
+        kinds_of_ours=count_verdicts(
+            v for v in verdicts if v.section == OURS and v.verdict != "no data"
+        ),
         verdicts=[v for v in verdicts if v.verdict != "no data"],
         untested=[v for v in verdicts if v.verdict == "no data"],
         pictures=[p for p in drawn if not p.skipped],
@@ -80,7 +82,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = _interval
-    environment.filters["number"] = number
+    environment.filters["number"] = format_number
     environment.filters["anchor"] = _anchor
     return environment.get_template("page.html")
 
@@ -98,5 +100,5 @@ def _anchor(claim: str) -> str:
 
 
 def _interval(verdict: Verdict) -> str:
-    low, high = number(verdict.low), number(verdict.high)
+    low, high = format_number(verdict.low), format_number(verdict.high)
     return f"{low} to {high}" if low and high else "none: one seed each"

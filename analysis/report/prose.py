@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.claims import CLAIMS, Verdict
-from analysis.claims.finding import printed
+from analysis.claims.verdict import parse_intervals
 from analysis.errors import AnalysisError
 
 _RESTS_ON = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")  # with a colon: `[1.40, 1.60]` is an interval
@@ -116,12 +116,12 @@ def stale(blocks: Sequence[Block]) -> list[str]:
     ]
     for one in sentences:
         verdicts = [rest.found for rest in one.rests if rest.found]
-        known = {number for verdict in verdicts for number in printed(verdict.sentence)}
+        known = {number for verdict in verdicts for number in parse_intervals(verdict.sentence)}
         known |= {(-estimate, -high, -low) for estimate, low, high in known}
         names = " or ".join(repr(verdict.name) for verdict in verdicts)
         lines += [
             f"the finding prints {estimate:g} [{low:g}, {high:g}]; on these records {names} do not"
-            for estimate, low, high in printed(one.text)
+            for estimate, low, high in parse_intervals(one.text)
             if verdicts and (estimate, low, high) not in known
         ]
     return list(dict.fromkeys(lines))

@@ -33,16 +33,26 @@ class Interval(NamedTuple):
     high: float
 
     @property
-    def known(self) -> bool:
+    def has_interval(self) -> bool:
         return not math.isnan(self.low)
 
-    def negative(self) -> Interval:
-        """Of minus the estimate."""
+    def __neg__(self) -> Interval:
         return Interval(-self.estimate, -self.high, -self.low)
 
-    def above(self, bound: float) -> Interval:
-        """Of the estimate minus a number."""
-        return Interval(*(end - bound for end in self))
+    def shift(self, by: float) -> Interval:
+        """The estimate plus a constant, with its interval."""
+        return Interval(*(end + by for end in self))
+
+    def __format__(self, spec: str) -> str:
+        """The estimate with its interval behind it, if it has one: `+1.00 [0.67, 1.33]`.
+
+        `spec` is the format of the estimate, `+.2f` by default.
+        """
+        spec = spec or "+.2f"
+        if not self.has_interval:
+            return format(self.estimate, spec)
+        ends = spec.removeprefix("+")
+        return f"{self.estimate:{spec}} [{self.low:{ends}}, {self.high:{ends}}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +70,7 @@ class PooledMeans:
     rounding: float = 0.0
 
     @property
-    def known(self) -> bool:
+    def has_interval(self) -> bool:
         """Whether a contrast has an interval."""
         return self.dof > 0 or self.rounding > 0
 
@@ -78,7 +88,7 @@ class PooledMeans:
           critical: half-width in standard errors; None is the 95 % quantile of Student's t.
         """
         estimate = math.fsum(w * self.means[g] for g, w in weights.items())
-        if not self.known:
+        if not self.has_interval:
             return Interval(estimate, math.nan, math.nan)
         half = self.rounding * math.fsum(map(abs, weights.values()))
         if self.dof:

@@ -19,7 +19,7 @@ def claims(
     of "verdicts" and "checks", without it a list of verdicts.
 
     Args:
-      where: the grid's cells and the folder of their records, as for `analysis.claims.verdicts`.
+      where: the grid's cells and the folder of their records, as for `analysis.claims.judge_study`.
 
     Raises:
       StudyError: neither a study nor `paper`, or both.
@@ -33,11 +33,11 @@ def claims(
         raise StudyError("--paper takes no --metric; leave it out")
     if study is not None:
         more = where | ({"metric": metric} if metric else {})
-        found = analysis.claims.verdicts(root, study, **more)
+        found = analysis.claims.judge_study(root, study, **more)
         show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
         print(show(found))
         return 0
-    found, checks = analysis.claims.paper_verdicts(), analysis.claims.checks()
+    found, checks = analysis.claims.judge_paper(), analysis.paper.check_text()
     if as_json:
         verdicts = json.loads(analysis.claims.to_json(found))
         both = {"verdicts": verdicts, "checks": [asdict(check) for check in checks]}
@@ -45,5 +45,5 @@ def claims(
     else:
         print(analysis.claims.format_verdicts(found))
         print()
-        print(analysis.claims.format_checks(checks))
+        print(analysis.paper.format_checks(checks))
     return 0

@@ -41,6 +41,6 @@ def test_studies_and_progress_load_no_library(tmp_path):
 def test_parts_are_reached_by_name():
     modules_after(
         "import analysis\n"
-        "analysis.figures.draw_all, analysis.claims.verdicts, analysis.claims.format_verdicts\n"
+        "analysis.figures.draw_all, analysis.claims.judge_study, analysis.claims.format_verdicts\n"
         "analysis.frame.cells, analysis.frame.rows, analysis.AnalysisError"
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.claims import paper_verdicts, to_json, verdicts
-from analysis.claims.finding import printed
+from analysis.claims import judge_paper, judge_study, to_json
+from analysis.claims.verdict import parse_intervals
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import of_study
 from analysis.figures.tables import table as tables
@@ -34,7 +34,7 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def found():
-    return verdicts(SNAPSHOT, "glyphs", **planned())
+    return judge_study(SNAPSHOT, "glyphs", **planned())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def demo(tmp_path_factory):
     writer = Writer(tmp_path_factory.mktemp("demo"), "demo")
     for cell in find("demo").cells:
         writer.measured(cell, metrics[cell.id])
-    return verdicts(writer.root, "demo")
+    return judge_study(writer.root, "demo")
 
 
 def planned():
@@ -99,8 +99,8 @@ def test_the_verdicts_come_from_the_snapshot(found):
 def test_every_printed_interval_holds_the_number_in_front_of_it(found, demo):
     """In glyphs, in the demo and on the paper's own numbers."""
     count = 0
-    for one in [*found, *demo, *paper_verdicts()]:
-        for estimate, low, high in printed(one.sentence):
+    for one in [*found, *demo, *judge_paper()]:
+        for estimate, low, high in parse_intervals(one.sentence):
             count += 1
             assert low <= estimate <= high, one.sentence
         assert all(part.low <= part.estimate <= part.high for part in one.conditions), one.name

@@ -55,7 +55,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             used.append(panel)
             titles.append(f"{name}: {points.short_title(panel)}")
     for spec in SPECS:
-        table = paper.of("Fig. 2", panel=spec.name)
+        table = paper.reference("Fig. 2", panel=spec.name)
         rows += points.printed(
             table, spec.name, series=table["series"].str.lower().tolist(), x=table["x"].astype(int)
         )
@@ -90,5 +90,5 @@ def retrieval(cells: pd.DataFrame, measure: str = LANGUAGES) -> str:
     """The mean over languages of what cells were evaluated on, XM3600 before others."""
     keys = [k for k in cells if k.startswith("eval/multilingual/") and k.endswith(f"/{measure}")]
     keys = [key for key in keys if cells[key].notna().any()]
-    xm = paper.measured_on(keys, "XM3600", kind="multilingual", measure=measure)
+    xm = paper.find_metric(keys, "XM3600", kind="multilingual", measure=measure)
     return xm or min(keys, default=f"eval/multilingual/xm3600/test/{measure}")

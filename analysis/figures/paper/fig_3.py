@@ -57,7 +57,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             if not _has(panel.cells, size, loss)
         ]
         notes = [f"ours: small batch {style.short(sizes[0])}, large batch {style.short(sizes[1])}"]
-    table = paper.of("Fig. 3")
+    table = paper.reference("Fig. 3")
     series = table["series"].str.lower().str.replace("batch 8k", "small batch")
     rows += points.printed(
         table,

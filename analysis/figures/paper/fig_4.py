@@ -60,7 +60,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             missing += points.unmeasured(panel, metric)
         there = set(_series(panel.cells))
         missing += [f"no cell {name}" for name in LOOKS if name not in there]
-    table = paper.of("Fig. 4")
+    table = paper.reference("Fig. 4")
     x = table["x"].astype(int) * 1_000_000
     rows += points.printed(table, "zero_shot", series=[UNDECAYED], x=x)
     title = points.short_title(panel) if len(panel.cells) else ""
@@ -95,7 +95,7 @@ def _series(cells: pd.DataFrame) -> pd.Series:
 
 def _few_shot(cells: pd.DataFrame) -> str:
     keys = [k for k in cells if k.startswith("eval/few_shot/") and k.endswith("/top1")]
-    imagenet = paper.measured_on(keys, "ImageNet", kind="few_shot")
+    imagenet = paper.find_metric(keys, "ImageNet", kind="few_shot")
     return imagenet or min(keys, default="eval/few_shot/imagenet/val/top1")
 
 

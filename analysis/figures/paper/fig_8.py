@@ -93,7 +93,7 @@ def languages(cells: pd.DataFrame, direction: str) -> Mapping[str, str]:
 
 
 def paper_rows(direction: str, printed: str) -> list[dict[str, Any]]:
-    table = paper.of("Table 9", panel=printed)
+    table = paper.reference("Table 9", panel=printed)
     size = table["x"].astype(int).map(style.short)
     scaled = table["panel"].str.contains("scaled-up")
     return points.printed(

@@ -70,7 +70,7 @@ def size_of(label: str) -> float:
 
 
 def _printed(name: str) -> list[Entry]:
-    table = paper.of(name)
+    table = paper.reference(name)
     return [
         Entry(
             row=_row(row["x"]),

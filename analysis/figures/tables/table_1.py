@@ -31,7 +31,7 @@ FIELDS = (
 
 
 def table(inputs: Inputs) -> Table:
-    printed = paper.of("Table 1")
+    printed = paper.reference("Table 1")
     rows = list(dict.fromkeys(printed["x"]))
     body = printed[printed["panel"] == "v4"].set_index("x")
     labels = {x: _labels(body.loc[x, "series"], x) for x in rows}

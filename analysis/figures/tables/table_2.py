@@ -20,7 +20,7 @@ LANGUAGES = ("avg", "de", "en", "hi", "ru", "zh")
 
 
 def table(inputs: Inputs) -> Table:
-    printed = paper.of("Table 2")
+    printed = paper.reference("Table 2")
     entries = [
         Entry(
             row=_row(row["series"]),

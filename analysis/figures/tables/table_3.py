@@ -42,7 +42,7 @@ def table(inputs: Inputs) -> Table:
             source="paper",
             value=row["value"],
         )
-        for _, row in paper.of("Table 3").iterrows()
+        for _, row in paper.reference("Table 3").iterrows()
     ]
     cells = panels.with_fields(inputs.cells, ("model.image.variant", "model.image.image_size"))
     own = (cells["model.image.kind"] == "vit") & (cells["loss.kind"] == "sigmoid")
@@ -54,7 +54,7 @@ def table(inputs: Inputs) -> Table:
         used.append(panel)
         missing += panel.missing()
         for column, (_, benchmark, kind, measure) in COLUMNS.items():
-            metric = paper.measured_on(panel.done, benchmark, kind=kind, measure=measure)
+            metric = paper.find_metric(panel.done, benchmark, kind=kind, measure=measure)
             if metric is None:
                 continue
             means = pooled_means(by_group(panel.done.assign(one=0), ["one"], metric))

@@ -39,7 +39,7 @@ def table(inputs: Inputs) -> Table:
             source="paper",
             value=row["value"],
         )
-        for _, row in paper.of("Table 4").iterrows()
+        for _, row in paper.reference("Table 4").iterrows()
     ]
     cells = panels.with_fields(inputs.cells, START)
     own = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")

@@ -27,7 +27,7 @@ QUALITY = {
 
 def table(inputs: Inputs) -> Table:
     entries = []
-    for _, row in paper.of("Table 6").iterrows():
+    for _, row in paper.reference("Table 6").iterrows():
         accuracy = row["metric"] == "ImageNet 0-shot accuracy"
         entries.append(
             Entry(

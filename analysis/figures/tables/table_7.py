@@ -28,11 +28,11 @@ MEAN, STD = "mean", "std"
 
 def table(inputs: Inputs) -> Table:
     entries = []
-    for _, row in paper.of("Table 7").iterrows():
+    for _, row in paper.reference("Table 7").iterrows():
         column = MEAN if "mean" in row["metric"] else STD
         label = (row["series"], "cosine")
         entries.append(Entry(row=label, column=column, source="paper", value=row["value"]))
-    for _, row in paper.of("Appendix C").iterrows():
+    for _, row in paper.reference("Appendix C").iterrows():
         label = ("Sigmoid, ViT-Adafactor", "linear")
         entries.append(Entry(row=label, column=MEAN, source="paper", value=row["value"]))
     cells = panels.plain(panels.with_fields(inputs.cells, AXES))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.claims import verdicts
+from analysis.claims import judge_study
 from analysis.select.panels import TOP1
 from study.config.budget import Budget
 from study.config.cell import Adam
@@ -34,7 +34,7 @@ def search(writer, size, loss, qualities, *, seed=100, rates=SEARCHED, examples=
 
 
 def found(writer):
-    return {one.name: one for one in verdicts(writer.root, writer.study)}
+    return {one.name: one for one in judge_study(writer.root, writer.study)}
 
 
 def test_a_comparison_says_whether_rates_were_tried(writer):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.claims import CLAIMS, format_verdicts, judge, to_json, verdicts
+from analysis.claims import CLAIMS, format_verdicts, judge, judge_study, to_json
 from analysis.claims.batch import BatchData, too_large_hurts
 from analysis.errors import AnalysisError
 from analysis.records.frame import cells
@@ -48,7 +48,7 @@ NOTHING = composed(random=(0.0,) * 4, hard=(0.0,) * 4, easy=(0.0,) * 4)
 
 
 def found(writer):
-    return {one.name: one for one in verdicts(writer.root, writer.study)}
+    return {one.name: one for one in judge_study(writer.root, writer.study)}
 
 
 def kinds(writer, names=None):
@@ -191,7 +191,7 @@ def test_another_metric_can_be_asked_for(writer):
 def test_the_table_fits_a_terminal_and_json_has_no_nan(writer):
     writer.batch_panel(RISING_THEN_FALLING, minus(RISING_THEN_FALLING, (5, 4, 2, 0.5, 0)))
     writer.composition_panel(AS_IN_THE_PAPER)
-    shown = verdicts(writer.root, writer.study)
+    shown = judge_study(writer.root, writer.study)
     text = format_verdicts(shown)
     assert max(map(len, text.splitlines())) <= 110
     assert all(one.name in text and one.verdict in text for one in shown)
@@ -204,11 +204,11 @@ def test_a_study_that_shares_its_records_is_judged_on_its_own_cells(writer):
     every = cells(writer.root, writer.study)
     own = every[every["batch_size"] <= every["batch_size"].median()]
     plans = [{"id": name} for name in own["id"]]
-    found = verdicts(writer.root, "mine", planned=plans, records=writer.study)
+    found = judge_study(writer.root, "mine", planned=plans, records=writer.study)
     assert to_json(found) == to_json(judge(own.reset_index(drop=True)))
     assert to_json(found) != to_json(judge(every))
 
 
 def test_a_missing_study_is_one_line(writer):
     with pytest.raises(AnalysisError, match="no study 'nope'"):
-        verdicts(writer.root, "nope")
+        judge_study(writer.root, "nope")

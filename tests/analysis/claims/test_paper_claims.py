@@ -4,18 +4,19 @@ import json
 
 import pytest
 
-from analysis.claims import checks, format_checks, paper_verdicts
+from analysis.claims import judge_paper
+from analysis.paper import check_text, format_checks
 from analysis.stats.intervals import pooled_means
 
 
 @pytest.fixture(scope="module")
 def found():
-    return {one.name: one for one in paper_verdicts()}
+    return {one.name: one for one in judge_paper()}
 
 
 @pytest.fixture(scope="module")
 def said():
-    return {check.name: check for check in checks()}
+    return {check.name: check for check in check_text()}
 
 
 def test_what_the_paper_prints_bears_its_claims_out(found):

@@ -181,11 +181,11 @@ def test_wrong_use_of_the_module_is_one_line(tmp_path, capsys):
 def test_every_printed_number_stands_in_its_table(number):
     """The same numbers as the reference, as often as they are there, and no other."""
     table = TABLES[f"table_{number}"].table(Inputs())
-    reference = paper.of(f"Table {number}")
+    reference = paper.reference(f"Table {number}")
     if number == 1:  # two more rows of the reference are of the caption and of version 3
         reference = reference[reference["panel"] == "v4"]
     if number == 7:
-        reference = pd.concat([reference, paper.of("Appendix C")])
+        reference = pd.concat([reference, paper.reference("Appendix C")])
     found = tables.frame(table)
     assert set(found["source"]) == {"paper"}
     assert sorted(found["value"]) == sorted(reference["value"])
@@ -195,7 +195,7 @@ def test_every_printed_number_stands_in_its_table(number):
 def test_tables_by_budget_have_each_number_in_its_place(number):
     found = tables.frame(TABLES[f"table_{number}"].table(Inputs()))
     places = found.set_index(["batch size", "column"])["value"]
-    for _, row in paper.of(f"Table {number}").iterrows():
+    for _, row in paper.reference(f"Table {number}").iterrows():
         column = f"{row['panel'].split()[0]} {row['series'].lower()}"
         assert places[(style.short(int(row["x"])), column)] == row["value"]
 
@@ -206,7 +206,7 @@ def test_tables_2_4_and_9_have_each_number_in_its_place():
     shown = tables.text(TABLES["table_4"].table(Inputs()))
     assert "n/a  log 10      62.0             81.8       59.9" in shown
     found = tables.frame(TABLES["table_9"].table(Inputs())).set_index(["language", "column"])
-    for _, row in paper.of("Table 9").iterrows():
+    for _, row in paper.reference("Table 9").iterrows():
         way = "I-T" if row["panel"].startswith("image") else "T-I"
         scaled = ", scaled up" if "scaled-up" in row["panel"] else ""
         column = f"{way} {style.short(int(row['x']))}{scaled}"

@@ -30,6 +30,6 @@ def test_another_file_can_be_given_and_a_missing_one_is_one_line(tmp_path):
         "figure,panel,series,x_name,x,metric,value,unit,provenance\n"
         "Fig. 2,left,Sigmoid,batch_size,16,top1,50.0,%,table\n"
     )
-    assert value(fig_2("cached", tmp_path / "numbers.csv"), "sigmoid", 16) == 50.0
-    with pytest.raises(AnalysisError, match="not at"):
-        fig_2("cached", tmp_path / "nowhere.csv")
+    assert value(fig_2("cached", path=tmp_path / "numbers.csv"), "sigmoid", 16) == 50.0
+    with pytest.raises(AnalysisError, match="cannot find"):
+        fig_2("cached", path=tmp_path / "nowhere.csv")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.claims import verdicts
-from analysis.claims.finding import printed
+from analysis.claims import judge_study
+from analysis.claims.verdict import parse_intervals
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.paper import fig_6
@@ -256,9 +256,9 @@ def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_pat
 
 
 def test_a_number_that_records_no_longer_give_is_stale(full):
-    judged = verdicts(full.root, full.study)
+    judged = judge_study(full.root, full.study)
     (lead,) = (one for one in judged if one.name == "sigmoid ahead at small batch")
-    ((estimate, low, high),) = printed(lead.sentence)
+    ((estimate, low, high),) = parse_intervals(lead.sentence)
 
     def stale(numbers):
         text = LEADS.format(lead.verdict).replace("small.", f"small, by {numbers} points.")

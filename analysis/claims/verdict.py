@@ -61,7 +61,7 @@ def no_data(why: str) -> Finding:
     return Finding(verdict="no data", sentence=why)
 
 
-def side(interval: Interval) -> Kind:
+def verdict_of(interval: Interval) -> Kind:
     """Whether an interval lies above zero, below, or holds it. Without ends: undecided."""
     if interval.low > 0:
         return "reproduced"
@@ -70,9 +70,9 @@ def side(interval: Interval) -> Kind:
     return "undecided"
 
 
-def all_positive(*intervals: Interval) -> tuple[Kind, Interval]:
+def intersection_union(*intervals: Interval) -> tuple[Kind, Interval]:
     """The rule for several conditions `> 0`, and the interval that binds: the lowest one."""
-    sides = {side(interval) for interval in intervals}
+    sides = {verdict_of(interval) for interval in intervals}
     verdict: Kind = "undecided"
     if sides == {"reproduced"}:
         verdict = "reproduced"
@@ -81,17 +81,8 @@ def all_positive(*intervals: Interval) -> tuple[Kind, Interval]:
     return verdict, min(intervals, key=lambda interval: interval.estimate)
 
 
-def shown(interval: Interval, form: str = "+.2f") -> str:
-    """An estimate with its own interval behind it, if it has one: `+1.00 [0.67, 1.33]`."""
-    estimate = f"{interval.estimate:{form}}"
-    if not interval.known:
-        return estimate
-    ends = form.removeprefix("+")
-    return f"{estimate} [{interval.low:{ends}}, {interval.high:{ends}}]"
-
-
-def printed(text: str) -> list[tuple[float, float, float]]:
-    """Every number in a text with an interval behind it, as `shown` writes them."""
+def parse_intervals(text: str) -> list[tuple[float, float, float]]:
+    """Every number in a text with an interval behind it, as `Interval` formats them."""
     return [(float(a), float(b), float(c)) for a, b, c in _SHOWN.findall(text)]
 
 
@@ -110,7 +101,7 @@ def found(
     """A finding with these numbers.
 
     Args:
-      sentence: without a full stop; numbers with an interval are written by `shown`.
+      sentence: without a full stop; numbers with an interval are formatted `Interval`s.
       means: what the intervals were computed from.
       scope: budget and batch sizes of the cells, see `scope.scope`.
       conditions: the intervals that were compared with zero, by what they are of; None is
@@ -144,19 +135,19 @@ def withheld(finding: Finding, *, because: str, decide: str) -> Finding:
 
 
 def _kind_of_interval(interval: Interval, means: PooledMeans) -> str:
-    if not interval.known:
+    if not interval.has_interval:
         return "one seed each, so no interval"
     return "95 % intervals" if means.dof else "bounds of the rounding"
 
 
 def _decide(conditions: Sequence[Interval], means: PooledMeans, cells: int) -> str:
     """How many seeds it would take: an interval shrinks with the root of their number."""
-    if not means.known:
+    if not means.has_interval:
         return f"a second seed of each of these {cells} cells"
     if not means.dof:
         return "runs with several seeds, or one more decimal than is printed"
     wanted = 0.0
-    open_ones = [one for one in conditions if side(one) == "undecided"]
+    open_ones = [one for one in conditions if verdict_of(one) == "undecided"]
     for one in open_ones:
         half = max(one.estimate - one.low, one.high - one.estimate)
         wanted = max(wanted, (half / max(abs(one.estimate), 1e-12)) ** 2)
@@ -164,8 +155,8 @@ def _decide(conditions: Sequence[Interval], means: PooledMeans, cells: int) -> s
     if seeds > MOST_SEEDS:
         nearest = min(abs(one.estimate) for one in open_ones)
         return (
-            f"no affordable number of seeds: {number(nearest)} from the boundary is too little to "
-            f"tell from nothing with {MOST_SEEDS} seeds at the spread seen"
+            f"no affordable number of seeds: {format_number(nearest)} from the boundary is too "
+            f"little to tell from nothing with {MOST_SEEDS} seeds at the spread seen"
         )
     return (
         f"about {seeds} seeds of each of these cells where there are {means.seeds}, if the effect "
@@ -173,7 +164,7 @@ def _decide(conditions: Sequence[Interval], means: PooledMeans, cells: int) -> s
     )
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Three digits, or a whole number; nothing where it is not known."""
     if math.isnan(value):
         return ""

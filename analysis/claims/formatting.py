@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.claims.finding import Condition, Kind, number
+from analysis.claims.verdict import Condition, Kind, format_number
 
 KINDS: tuple[Kind, ...] = ("reproduced", "contradicted", "undecided", "no data")
 OURS = "ours"  # the section of claims that are not the paper's
@@ -57,8 +57,10 @@ def format_verdicts(found: Iterable[Verdict]) -> str:
         if one.verdict == "no data":
             lacking.append(one)
             continue
-        interval = "" if math.isnan(one.low) else f"[{number(one.low)}, {number(one.high)}]"
-        numbers = [number(one.estimate), interval, number(one.paper), str(one.cells)]
+        interval = (
+            "" if math.isnan(one.low) else f"[{format_number(one.low)}, {format_number(one.high)}]"
+        )
+        numbers = [format_number(one.estimate), interval, format_number(one.paper), str(one.cells)]
         lines.append(row([one.name, one.section, one.verdict, *numbers]))
         lines += _wrapped(one.sentence)
         if one.decide:
@@ -72,14 +74,14 @@ def format_verdicts(found: Iterable[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def counted(verdicts: Iterable[Verdict]) -> list[tuple[Kind, int]]:
+def count_verdicts(verdicts: Iterable[Verdict]) -> list[tuple[Kind, int]]:
     """How many there are of each kind, those that there are."""
     counts = Counter(one.verdict for one in verdicts)
     return [(kind, counts[kind]) for kind in KINDS if counts[kind]]
 
 
 def _total(verdicts: Iterable[Verdict]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counted(verdicts))
+    return ", ".join(f"{count} {kind}" for kind, count in count_verdicts(verdicts))
 
 
 def _wrapped(text: str) -> list[str]:
