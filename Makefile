@@ -1,4 +1,4 @@
-# Two commands do it all on a machine with Python 3.11+: `make demo` and `make test`.
+# `make demo` and `make test` need Python 3.11+ and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,26 +7,26 @@ GLYPHS := results/glyphs
 
 .PHONY: demo study glyphs test lint clean
 
-# The small study for real: trains, draws the figures, judges the paper's claims.
+# Train the demo study, draw its figures, judge the paper's claims.
 demo: $(READY)
 	$(BIN)/study run demo
 	$(BIN)/study figures demo
 	$(BIN)/study claims demo
 
-# Our own study: two to three hours on two cores. What it finds is kept in results/glyphs.
+# Run our own study (two to three hours on two cores) and keep its snapshot in results/glyphs.
 study: $(READY)
 	$(BIN)/study run glyphs
 	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --pack --items eval/zero_shot/test_font/top1
 	$(MAKE) glyphs
 
-# All that results/glyphs holds beside its snapshot, from that snapshot alone.
+# Redraw results/glyphs from its snapshot.
 glyphs: $(READY)
 	$(BIN)/study figures glyphs --root $(GLYPHS)/snapshot --out $(GLYPHS)/figures
 	$(BIN)/study claims glyphs --root $(GLYPHS)/snapshot --json > $(GLYPHS)/claims.json
 	$(BIN)/study report glyphs --root $(GLYPHS)/snapshot --finding $(GLYPHS)/finding.md \
 	  --out $(GLYPHS)/report.html
 
-# All checks: lint, types, then every test, slow ones too.
+# Run lint, types and every test, slow ones included.
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -35,7 +35,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Made once; again when what it is made from has changed.
+# Install once, and again when a dependency changes.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "study: needs Python 3.11 or later, found $$($(PYTHON) --version); set PYTHON=..."; exit 2; }
