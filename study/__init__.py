@@ -2,7 +2,7 @@
 
 >>> from study import Budget, Cell, Execution, Sigmoid, train
 >>> cell = Cell(batch_size=256, loss=Sigmoid(), budget=Budget(examples=65_536))
->>> train(cell, Execution(), folder=f"runs/mine/{cell.id}", study="mine")
+>>> train(cell, Execution(), folder=f"runs/mine/{cell.id}", group="mine")
 
 The names load when first used, so that `import study` costs nothing.
 """

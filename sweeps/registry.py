@@ -17,7 +17,8 @@ from typing import Any
 import pydantic
 
 from study.config.cell import explain
-from sweeps.study import Study, StudyError, nearest, one_line
+from study.records.storage import format_error
+from sweeps.study import Study, StudyError, nearest
 
 # The module in `sweeps.grids` of each built-in study.
 GRIDS = {
@@ -105,7 +106,7 @@ def _broken(path: Path, error: BaseException) -> StudyError:
     said = (
         explain(error).splitlines()[0]
         if isinstance(error, pydantic.ValidationError)
-        else one_line(error)
+        else format_error(error, max_chars=1000)
     )
     return StudyError(f"{_where(error, path)}: {said}")
 

@@ -45,7 +45,7 @@ class Study:
       paper: the figure, table or section of the paper it belongs to, or "".
       assumptions: what its settings rest on where the paper says nothing.
       hardware: chips and days that the paper used, where it says so.
-      records: the folder under the root of all records that holds those of its cells; its own name
+      group: the folder under the root of all records that holds those of its cells; its own name
         if not given. Studies that share cells (Fig. 3 is rows of Table 8) share a folder, so that
         a cell is trained once and found by each.
       seconds: a cell's time on one CPU core, by what was measured; None where nobody knows.
@@ -66,13 +66,13 @@ class Study:
     paper: str = ""
     assumptions: tuple[Assumption, ...] = ()
     hardware: str = ""
-    records: str = ""
+    group: str = ""
     seconds: Callable[[Cell], float] | None = None
     matched: tuple[Matched, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "records", self.records or self.name)
-        for what, name in (("name", self.name), ("records", self.records)):
+        object.__setattr__(self, "group", self.group or self.name)
+        for what, name in (("name", self.name), ("group", self.group)):
             if not _NAME.fullmatch(name):
                 raise StudyError(
                     f"study {what} {name!r}: use letters, digits, '.', '_' and '-' only, "
@@ -99,7 +99,7 @@ class Study:
 
     def folder(self, root: Any) -> Any:
         """Where under `root`, a path, its records lie; those of other studies may lie there too."""
-        return root / self.records
+        return root / self.group
 
     @property
     def data_root(self) -> str:
@@ -133,11 +133,6 @@ class Study:
 def union(studies: Sequence[Study]) -> tuple[Cell, ...]:
     """The cells of all of them, each once."""
     return tuple({cell.id: cell for study in studies for cell in study.cells}.values())
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def nearest(name: str, known: Any) -> list[str]:

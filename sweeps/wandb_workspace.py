@@ -118,8 +118,8 @@ def save(study: Study) -> str:
 
 def _filters(ws: Any, study: Study) -> list[Any]:
     """Runs of its folder; of a shared folder, its cells only."""
-    group = ws.Metric("group") == study.records
-    if study.records == study.name:
+    group = ws.Metric("group") == study.group
+    if study.group == study.name:
         return [group]
     return [group, ws.Metric("name").isin([cell.id for cell in study.cells])]
 

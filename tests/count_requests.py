@@ -19,8 +19,8 @@ from typing import Any
 
 from study.config.budget import Budget
 from study.config.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage, to_dict
-from study.records.record import Record, Seen
-from study.records.storage import place, replaced
+from study.records.record import Progress, Record
+from study.records.storage import resolve, write
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import lease_bucket as bucket_lease
 from sweeps.runner import logs
@@ -40,7 +40,7 @@ class Bucket:
 
     def __init__(self, running: Server):
         self._server, self._name = running, running.bucket()
-        self.root = place(f"gs://{self._name}/runs")
+        self.root = resolve(f"gs://{self._name}/runs")
 
     def __call__(self, call: Callable[[], Any]) -> Counter[str]:
         before = self._server.counts(self._name)
@@ -55,9 +55,9 @@ def looks(running: Server) -> Costs:
     waiting, begun, done = (bucket.root / "s" / cell.id for cell in cells)
     for cell, folder in zip(cells[1:], (begun, done), strict=True):
         record = Record(folder)
-        record.begin({"hash": cell.hash, "cell": to_dict(cell)}, seen=Seen(0, 0, 0))
+        record.begin({"hash": cell.hash, "cell": to_dict(cell)}, seen=Progress(0, 0, 0))
         if folder == done:
-            record.finish(Seen(10, 160, 2560), status="done")
+            record.finish(Progress(10, 160, 2560), status="done")
         record.close()
     held: list[Any] = []
     costs = {"a lease is taken": bucket(lambda: held.append(Lease.acquire(begun / LEASE)))}
@@ -65,7 +65,7 @@ def looks(running: Server) -> Costs:
 
     def renew() -> None:  # as the lease's own thread does
         assert lease._is_mine()
-        replaced(lease._own, json.dumps(dataclasses.asdict(lease.holder)).encode())
+        write(lease._own, json.dumps(dataclasses.asdict(lease.holder)).encode())
 
     costs |= {
         "a lease is renewed": bucket(renew),
@@ -105,7 +105,7 @@ def training(running: Server, data: Path) -> Costs:
 
         def run(how: Execution = how, folder: Path = folder) -> None:
             with logged(folder):
-                ended = run_here(cell, how, folder=folder, study="s", should_stop=lambda: False)
+                ended = run_here(cell, how, folder=folder, group="s", should_stop=lambda: False)
             assert ended.end == "done", ended.error
 
         costs[f"a cell of {rows} rows and {saves} checkpoint{'s' * (saves > 1)}"] = bucket(run)

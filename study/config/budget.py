@@ -1,7 +1,7 @@
 """Durations: written `_steps`, `_examples` or `_percent`, converted here and nowhere else.
 
 A study holds the examples fixed and varies the batch size, so a duration must say which of the
-three it means. `Budget` is the length of a run; `steps_of` reads any other duration of it.
+three it means. `Budget` is the length of a run; `to_steps` reads any other duration of it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def is_set(owner: Any, name: str) -> bool:
     return any(getattr(owner, f"{name}_{suffix}") for suffix in SUFFIXES)
 
 
-def steps_of(owner: Any, name: str, *, batch_size: int, total_steps: int) -> int:
+def to_steps(owner: Any, name: str, *, batch_size: int, total_steps: int) -> int:
     """The duration `name` of `owner` in steps, rounded, at least 1 when it is above zero.
 
     Returns 0 when none of its three suffixes is set or it is zero.
@@ -81,7 +81,7 @@ def steps_of(owner: Any, name: str, *, batch_size: int, total_steps: int) -> int
     return 0
 
 
-def every(percent: float, total_steps: int) -> list[int]:
+def schedule_points(percent: float, total_steps: int) -> list[int]:
     """The steps at which something due every `percent` of a run happens; the last is the end.
 
     >>> every(25, 100)

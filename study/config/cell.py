@@ -32,9 +32,9 @@ from study.config.evals import (
     Multilingual,
     Retrieval,
     ZeroShot,
-    record_key,
+    metric_prefix,
 )
-from study.config.hardware import known
+from study.config.hardware import check_slice_name
 from study.config.model import (
     CachedImage,
     ImageTower,
@@ -95,14 +95,14 @@ class Corruption:
                 f"data.corrupt.window: {self.window} needs redraw=True, because which examples "
                 "are neighbours in the stream differs between visits"
             )
-        if self.nothing and (self.redraw or self.window is not None or self.seed):
+        if self.is_identity and (self.redraw or self.window is not None or self.seed):
             raise ValueError(
                 "data.corrupt: redraw, window and seed have no effect where image, text and "
                 "alignment are all 0; leave them out"
             )
 
     @property
-    def nothing(self) -> bool:
+    def is_identity(self) -> bool:
         return self.image == self.text == self.alignment == 0
 
 
@@ -184,7 +184,7 @@ class Cell:
     def __post_init__(self) -> None:
         if isinstance(self.model.image, CachedImage):
             self._check_cached()
-        twice = [key for key, n in Counter(map(record_key, self.evals)).items() if n > 1]
+        twice = [key for key, n in Counter(map(metric_prefix, self.evals)).items() if n > 1]
         if twice:
             raise ValueError(
                 f"evals: several are recorded as {twice[0]}, and the last would overwrite the "
@@ -205,7 +205,7 @@ class Cell:
         for evaluation in self.evals:
             if (crop := getattr(evaluation, "crop", 1.0)) != 1.0:
                 raise ValueError(
-                    f"evals: crop={crop:g} of {record_key(evaluation)} has no effect on "
+                    f"evals: crop={crop:g} of {metric_prefix(evaluation)} has no effect on "
                     "cached embeddings, which are of whole images; leave it out"
                 )
         o = self.optimizer
@@ -282,7 +282,7 @@ class Execution:
     priority: cells with a higher one start before others that want the same kind of machine.
     """
 
-    slice: Annotated[str, AfterValidator(known)] | None = None
+    slice: Annotated[str, AfterValidator(check_slice_name)] | None = None
     data_root: Annotated[str, AfterValidator(_local)] = "data"
     chunk_examples: Positive = 8192
     eval_batch_size: Positive = 2048
@@ -368,9 +368,9 @@ def replace(cell: Cell, path: str, value: Any) -> Cell:
     parts = path.split(".")
     for depth, part in enumerate(parts):
         if not isinstance(node, dict) or part not in node:
-            known = ", ".join(k for k in node if k != "kind") if isinstance(node, dict) else "none"
+            fields = ", ".join(k for k in node if k != "kind") if isinstance(node, dict) else "none"
             inside = ".".join(parts[:depth]) or "a cell"
-            raise CellError(f"--set {path}: {inside} has no field {part!r}; it has: {known}")
+            raise CellError(f"--set {path}: {inside} has no field {part!r}; it has: {fields}")
         if depth == len(parts) - 1:
             node[part] = value
         else:

@@ -109,7 +109,7 @@ Eval = Annotated[
 ]
 
 
-def record_key(evaluation: Eval) -> str:
+def metric_prefix(evaluation: Eval) -> str:
     """How the metrics of an evaluation begin in a record: "eval/zero_shot/imagenet/val"."""
     dataset = getattr(evaluation, "dataset", None)
     return "/".join(["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split])

@@ -1,9 +1,9 @@
 """The one table of hardware: chips, and the machines that a cell can ask for by name.
 
-    slice_of("v4-32")     16 v4 chips as 2x2x4 on 4 hosts
-    slice_of("v6e-16x2")  two slices of 16 v6e chips, joined by the data-centre network
-    slice_of("gpu:h100")  one GPU; "gpu:h100x8" is a host of eight
-    slice_of("cpu")       this machine; "cpux2" is two hosts of a cluster
+    get_slice("v4-32")     16 v4 chips as 2x2x4 on 4 hosts
+    get_slice("v6e-16x2")  two slices of 16 v6e chips, joined by the data-centre network
+    get_slice("gpu:h100")  one GPU; "gpu:h100x8" is a host of eight
+    get_slice("cpu")       this machine; "cpux2" is two hosts of a cluster
 
 Names are Cloud TPU's, which count TensorCores where a chip has two (v4, v5p, 7x): v4-32 is 16
 chips. Ray and libtpu name the same things in other ways; all of those ways are properties here.
@@ -315,7 +315,7 @@ class Slice:
         return f"{generation}-{self.pod.rpartition('-')[2]}" if self.topology else self.pod
 
 
-def slice_of(name: str) -> Slice:
+def get_slice(name: str) -> Slice:
     """The machine with this name; the Cloud's and Ray's spellings will do.
 
     Raises:
@@ -335,23 +335,23 @@ def slice_of(name: str) -> Slice:
     raise HardwareError(f"no slice {name!r}; {near and f'nearest: {near}; '}known: {_all()}")
 
 
-def known(name: str) -> str:
-    """`name`, which `slice_of` knows.
+def check_slice_name(name: str) -> str:
+    """`name`, which `get_slice` knows.
 
     Raises:
       HardwareError: it does not.
     """
-    slice_of(name)
+    get_slice(name)
     return name
 
 
-def names() -> list[str]:
+def slice_names() -> list[str]:
     """All single slices, smallest first within each generation, then GPUs and the CPU."""
     tpus = [f"{generation}-{n}" for generation, sizes in TOPOLOGIES.items() for n in sizes]
     return [*tpus, *(c.name for c in CHIPS if c.kind == "gpu"), "cpu"]
 
 
-def slices_of(generation: str) -> list[Slice]:
+def list_slices(generation: str) -> list[Slice]:
     """The single slices of a generation, smallest first.
 
     Raises:
@@ -363,7 +363,7 @@ def slices_of(generation: str) -> list[Slice]:
     return [_tpu(generation, n, t, 1) for n, t in TOPOLOGIES[generation].items()]
 
 
-def chip_of(device_kind: str) -> Chip | None:
+def get_chip(device_kind: str) -> Chip | None:
     """The chip of a JAX device, by its `device_kind`; None if it is not in the table."""
     if device_kind == "cpu":
         return this_cpu()
@@ -388,7 +388,7 @@ def _nearest(name: str) -> list[str]:
         generation, count = _ALIASES.get(found[1], found[1]), max(1, int(found[2]))
         if sizes := TOPOLOGIES.get(generation):
             return [f"{generation}-{n}" for n in sorted(sizes, key=lambda n: abs(n - count))[:2]]
-    return difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+    return difflib.get_close_matches(name, slice_names(), n=3, cutoff=0.5)
 
 
 def _all() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from study.data.formats.dataset import Dataset
-from study.records.record import written_whole
+from study.records.record import atomic_write
 
 IN_MEMORY_BYTES = 1 << 30  # larger arrays stay memory-mapped
 
@@ -46,5 +46,5 @@ def load(path: Path) -> np.ndarray | None:
 def save(path: Path, value: np.ndarray) -> None:
     """Writes the whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         np.save(file, value)

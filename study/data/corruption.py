@@ -35,7 +35,7 @@ _IMAGE, _TEXT, _ALIGNMENT, _PIXELS, _LENGTH, _TOKENS = range(6)
 def reader(cell: Cell, *, vocabulary: Vocabulary) -> Read | None:
     """How the cell's stream reads its source; None where nothing is corrupted."""
     corruption = cell.data.corrupt
-    if corruption.nothing:
+    if corruption.is_identity:
         return None
     return Corruptor(corruption=corruption, seed=cell.seed, vocabulary=vocabulary).batch
 

@@ -27,7 +27,7 @@ from study.config.cell import Resize
 from study.data import cache as memo
 from study.data.formats.dataset import DataError, Dataset, hashes_of
 from study.data.formats.examples import examples_of_shard
-from study.data.parallel import Progress, each, quiet
+from study.data.parallel import ProgressFn, each, quiet
 from study.records.record import read_json, write_json
 
 FILE, BEGUN = "tower.json", "begun.json"
@@ -61,7 +61,7 @@ def embed(
     max_bad_share: float = 0.01,
     part: tuple[int, int] = (0, 1),
     force: bool = False,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
 ) -> Path:
     """Embeds every split with `tower` into `embeddings/<name>`, shard by shard.
 

@@ -14,7 +14,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # Called with what is being done, how many are done and how many there are.
-Progress = Callable[[str, int, int], None]
+ProgressFn = Callable[[str, int, int], None]
 
 
 def quiet(what: str, done: int, total: int) -> None:

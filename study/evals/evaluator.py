@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.config.budget import every
+from study.config.budget import schedule_points
 from study.config.cell import (
     Cell,
     Data,
@@ -23,7 +23,7 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
-from study.config.evals import record_key
+from study.config.evals import metric_prefix
 from study.config.pairs import AllPairs
 from study.data.benchmarks.captions import languages
 from study.data.formats.dataset import DataError, Dataset
@@ -67,7 +67,7 @@ class Evaluator:
         self._cell, self._tokenizer = cell, tokenizer
         data = Data(text_length=cell.data.text_length)  # what else it is changes no tower
         self._encoder = cached_encoder(cell.model, data, tokenizer.vocabulary, batch_size, mesh)
-        self._due = {e: frozenset(every(e.every_percent, cell.steps)) for e in cell.evals}
+        self._due = {e: frozenset(schedule_points(e.every_percent, cell.steps)) for e in cell.evals}
         self._datasets: dict[str | None, Dataset] = {None: dataset}
         for evaluation in cell.evals:  # what is missing is found before training, not after
             name: str | None = getattr(evaluation, "dataset", None)
@@ -104,7 +104,7 @@ class Evaluator:
                     values = self._few_shot(evaluation, params)
                 case FixedLoss():
                     values = self._fixed_loss(evaluation, params)
-            name = record_key(evaluation)
+            name = metric_prefix(evaluation)
             values |= {key: 100.0 * float(found.mean()) for key, found in hits.items()}
             result.items.update({f"{name}/{key}": found for key, found in hits.items()})
             result.metrics.update({f"{name}/{key}": value for key, value in values.items()})

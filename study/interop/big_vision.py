@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from study.data.formats.dataset import DataError
 from study.interop.names import Tree, ours, theirs
-from study.records.record import written_whole
+from study.records.record import atomic_write
 
 _PREFIXES = ("params/", "opt/target/", "target/")
 _NUMBERED = re.compile(r"([A-Z]\w*)_(\d+)")
@@ -61,7 +61,7 @@ def write(path: str | Path, params: Tree, *, scan: bool = False) -> None:
     }
     flat = {f"params/{k}": np.asarray(v) for k, v in flatten_dict(nested, sep="/").items()}
     try:
-        with written_whole(path) as stream:
+        with atomic_write(path) as stream:
             np.savez(stream, allow_pickle=False, **flat)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}; choose another file") from None

@@ -19,7 +19,7 @@ from study.data.formats.dataset import DataError, Dataset, read_lines
 from study.data.formats.tar_index import IMAGE_NAMES
 from study.data.formats.webdataset import ShardReader
 from study.data.images import decode, scaled
-from study.data.parallel import Progress, quiet
+from study.data.parallel import ProgressFn, quiet
 from study.data.tokens import Tokenizer
 from study.evals.encode import Encoder
 from study.interop.infer_model import infer_model
@@ -91,7 +91,7 @@ class FrozenTowers:
         return self._encoder.embed_pixels(self._params, images_NxHxWxC.astype(np.float32))
 
     def images(
-        self, source: str | Path, *, resize: Resize = "bicubic", progress: Progress = quiet
+        self, source: str | Path, *, resize: Resize = "bicubic", progress: ProgressFn = quiet
     ) -> np.ndarray:
         """Unit rows of all images of a source, in its order.
 

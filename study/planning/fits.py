@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from study.config.budget import Budget
 from study.config.cell import Cell, Data, Execution, Sigmoid, Softmax, from_dict, to_dict
-from study.config.hardware import GIB, slice_of
+from study.config.hardware import GIB, get_slice
 from study.config.optimizer import Part
 from study.config.pairs import Negatives
 from study.planning.code_hash import sources
@@ -201,7 +201,7 @@ def evaluation_of(shape: Shape, rows: int) -> Shape:
     All cells of a slice with the same towers share it, whatever their batch size, loss and
     optimizer.
     """
-    devices = slice_of(shape.slice).devices
+    devices = get_slice(shape.slice).devices
     return dataclasses.replace(
         shape,
         program="evaluation",
@@ -290,7 +290,7 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
         mesh,
         image_dtype=np.dtype(shape.image_dtype),
     )
-    usable = slice_of(shape.slice).chip.usable_bytes
+    usable = get_slice(shape.slice).chip.usable_bytes
     if shape.program == "evaluation":
         answer = Answer(
             usable_bytes=usable, evaluation_bytes=_evaluation_bytes(made, shape, mesh, usable)

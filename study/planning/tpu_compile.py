@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.config.hardware import slice_of
+from study.config.hardware import get_slice
 
 # Before jax is imported: JAX itself stays on the CPU, or it would look for hardware; libtpu does
 # not ask the Cloud for metadata, is quiet, and lets several processes load it at once.
@@ -134,7 +134,7 @@ def devices(name: str) -> list[Any]:
       AotError: libtpu is missing, or the environment is not as `environment` makes it.
       HardwareError: there is no such slice.
     """
-    chosen = slice_of(name)
+    chosen = get_slice(name)
     if reason := missing():
         raise AotError(reason)
     if os.environ.get("JAX_PLATFORMS") != "cpu":

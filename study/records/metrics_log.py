@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from study.records.storage import children, is_bucket, read, replaced
+from study.records.storage import is_bucket, listdir, read, write
 
 METRICS, PARTS = "metrics.jsonl", "metrics"
 PAUSE = 1.0  # seconds between two writes of one object
@@ -31,14 +31,14 @@ def read_rows(folder: Path) -> bytes:
         text = read(folder / METRICS)
     except (FileNotFoundError, NotADirectoryError):
         text = b""
-    for part in children(folder / PARTS):
+    for part in listdir(folder / PARTS):
         if text and not text.endswith(b"\n"):
             text += b"\n"  # so that a torn line spoils no other
         text += read(part)
     return text
 
 
-def parsed(text: bytes) -> list[dict[str, Any]]:
+def parse(text: bytes) -> list[dict[str, Any]]:
     """The rows among these lines, in the order in which attempts made them.
 
     A record may have been moved between a folder and a bucket, so an earlier attempt may stand in
@@ -55,7 +55,7 @@ def parsed(text: bytes) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["attempt"] if type(row.get("attempt")) is int else 0)
 
 
-class FileRows:
+class FileLog:
     """Appends to `metrics.jsonl`."""
 
     def __init__(self, folder: Path):
@@ -76,7 +76,7 @@ class FileRows:
         self._file.close()
 
 
-class BucketRows:
+class BucketLog:
     """Writes the parts of one attempt.
 
     A write that fails in the background is tried again with the next row, whose caller gets the
@@ -129,10 +129,10 @@ class BucketRows:
     def _put(self) -> None:
         if self._unwritten:
             name = f"{self._attempt:05d}-{self._part:05d}.jsonl"
-            replaced(self._folder / name, b"".join(self._lines))
+            write(self._folder / name, b"".join(self._lines))
             self._unwritten, self._written = False, time.monotonic()
 
 
-def rows_of(folder: Path, attempt: int) -> FileRows | BucketRows:
+def open_log(folder: Path, attempt: int) -> FileLog | BucketLog:
     """A writer of rows for `attempt` at the cell of `folder`."""
-    return BucketRows(folder, attempt) if is_bucket(folder) else FileRows(folder)
+    return BucketLog(folder, attempt) if is_bucket(folder) else FileLog(folder)

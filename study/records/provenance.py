@@ -13,7 +13,7 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "orbax-checkpoi
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of what can change a number."""
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {"python": platform.python_version(), **found}
@@ -25,10 +25,10 @@ def code_version() -> str:
 
     "0.1.0+1a2b3c4", "0.1.0+1a2b3c4-dirty", or "0.1.0 (not a checkout)".
     """
-    return described(Path(__file__).resolve().parents[1])
+    return describe_version(Path(__file__).resolve().parents[1])
 
 
-def described(package: Path) -> str:
+def describe_version(package: Path) -> str:
     """`code_version` of the package in this folder.
 
     An installed copy may lie in a virtual environment inside any repository, whose commit says

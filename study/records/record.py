@@ -29,17 +29,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from study.records.metrics_log import METRICS, BucketRows, FileRows, parsed, read_rows, rows_of
+from study.records.metrics_log import METRICS, BucketLog, FileLog, open_log, parse, read_rows
 from study.records.mounts import refuse_mounted_bucket
-from study.records.redact import hide
-from study.records.storage import RecordError, is_bucket, made, place, read, replaced, unlink
+from study.records.redact import redact
+from study.records.storage import RecordError, is_bucket, mkdir, read, resolve, unlink, write
 
-__all__ = ["CELL", "DONE", "FAILED", "METRICS", "Record", "RecordError", "Seen"]
+__all__ = ["CELL", "DONE", "FAILED", "METRICS", "Progress", "Record", "RecordError"]
 
 CELL, FAILED, DONE = "cell.json", "FAILED.json", "DONE.json"
 
 
-class Seen(NamedTuple):
+class Progress(NamedTuple):
     """How far a run is: optimizer steps, examples and pairs, all exact integers."""
 
     step: int
@@ -55,9 +55,9 @@ class Record:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = place(folder)
+        self.folder = resolve(folder)
         self.attempt = 0
-        self._rows: FileRows | BucketRows | None = None
+        self._rows: FileLog | BucketLog | None = None
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -89,23 +89,23 @@ class Record:
             )
         return True
 
-    def begin(self, about: dict[str, Any], *, seen: Seen, **event: Any) -> int:
+    def begin(self, about: dict[str, Any], *, seen: Progress, **event: Any) -> int:
         """Opens an attempt that goes on from `seen`; returns its number, from 1.
 
         `about` becomes cell.json the first time. Later it must pass `check`.
         """
         begun = self.check(about["hash"], about.get("dataset_fingerprint"))
         with _disk(self.folder):
-            made(self.folder)
+            mkdir(self.folder)
             if not begun:
                 write_json(self.folder / CELL, about)
             self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
-            self._rows = rows_of(self.folder, self.attempt)
+            self._rows = open_log(self.folder, self.attempt)
             unlink(self.folder / FAILED)
         self.row(seen, event="start", **event)
         return self.attempt
 
-    def row(self, seen: Seen, **values: Any) -> None:
+    def row(self, seen: Progress, **values: Any) -> None:
         """Adds one line. In a folder a killed process loses none; for a bucket see `flush`."""
         line = {
             "step": seen.step,
@@ -125,7 +125,7 @@ class Record:
             with _disk(self.folder):
                 self._rows.flush()
 
-    def finish(self, seen: Seen, *, status: str, **more: Any) -> dict[str, Any]:
+    def finish(self, seen: Progress, *, status: str, **more: Any) -> dict[str, Any]:
         """Writes DONE.json, after which the cell is never entered again."""
         done = {
             "status": status,
@@ -145,7 +145,7 @@ class Record:
     def summary(self, step: int) -> dict[str, Any]:
         """The last value of every metric up to `step`, superseded rows left out."""
         rows: list[dict[str, Any]] = []
-        for row in parsed(read_rows(self.folder)):
+        for row in parse(read_rows(self.folder)):
             if row.get("event") == "start":
                 rows = [r for r in rows if r["step"] <= row["step"]]
             rows.append(row)
@@ -162,7 +162,7 @@ class Record:
         """
         folder = self.folder / "items"
         with _disk(folder):
-            made(folder)
+            mkdir(folder)
             for key, hits_N in correct.items():
                 bits = base64.b64encode(np.packbits(hits_N).tobytes()).decode()
                 about = {"metric": key, "examples": len(hits_N), "correct": bits}
@@ -177,10 +177,10 @@ class Record:
 
 def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
     """Notes why the last attempt ended; a new attempt removes the note."""
-    folder = place(folder)
+    folder = resolve(folder)
     with _disk(folder):
-        made(folder)
-        about = {"error": hide(error), "trace": hide(trace), "time": round(time.time(), 3)}
+        mkdir(folder)
+        about = {"error": redact(error), "trace": redact(trace), "time": round(time.time(), 3)}
         write_json(folder / FAILED, about)
 
 
@@ -194,12 +194,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which appears under its name when the block ends, or not at all."""
     if is_bucket(path):
         content = io.BytesIO()
         yield content
-        replaced(path, content.getvalue())
+        write(path, content.getvalue())
         return
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -212,7 +212,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes the whole file or nothing."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(value, indent=1).encode())
         file.flush()
         if not is_bucket(path):

@@ -55,13 +55,13 @@ _NEAR = 100  # characters
 _WORDS = ("key", "token", "secret", "passw", "credential", "wandb", "w&b", "login")
 
 
-def hide(text: str, environ: Mapping[str, str] = os.environ) -> str:
+def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
     """`text` with the value of each variable that is named like a secret replaced by its name,
     and whatever else has the form of a key or token by "<hidden>".
 
-    >>> hide("no user has 0123456789abcdef", {"WANDB_API_KEY": "0123456789abcdef"})
+    >>> redact("no user has 0123456789abcdef", {"WANDB_API_KEY": "0123456789abcdef"})
     'no user has <WANDB_API_KEY>'
-    >>> hide("GET https://host/file?X-Goog-Signature=0123456789abcdef", {})
+    >>> redact("GET https://host/file?X-Goog-Signature=0123456789abcdef", {})
     'GET https://host/file?X-Goog-Signature=<hidden>'
     """
     values, names = _values(environ)
@@ -70,7 +70,7 @@ def hide(text: str, environ: Mapping[str, str] = os.environ) -> str:
     for form in _FORMS:
         text = form.sub(r"\1<hidden>", text)
     if _has_word(text):
-        text = "\n".join(map(_hide_by_context, text.split("\n")))
+        text = "\n".join(map(_redact_by_context, text.split("\n")))
     return text
 
 
@@ -93,15 +93,15 @@ def _has_word(text: str) -> bool:
     return any(word in text for word in _WORDS)
 
 
-def _hide_by_context(line: str) -> str:
+def _redact_by_context(line: str) -> str:
     if not _has_word(line):
         return line
     for form, context in _BY_CONTEXT:
-        line = form.sub(functools.partial(_hide_after, context), line)
+        line = form.sub(functools.partial(_redact_after, context), line)
     return line
 
 
-def _hide_after(context: re.Pattern[str], match: re.Match[str]) -> str:
+def _redact_after(context: re.Pattern[str], match: re.Match[str]) -> str:
     near = context.search(match.string, max(0, match.start() - _NEAR), match.start())
     return "<hidden>" if near else match.group()
 

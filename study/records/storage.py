@@ -31,7 +31,7 @@ class RecordError(RuntimeError):
     """A record that cannot be read, written or trusted; the message says what to do."""
 
 
-def place(root: str | os.PathLike[str]) -> Path:
+def resolve(root: str | os.PathLike[str]) -> Path:
     """The folder or bucket that `root` names; a path in a bucket is returned as it is.
 
     Returns: a `pathlib.Path`, or for `gs://...` a UPath, which has the same methods.
@@ -64,7 +64,7 @@ def is_bucket(path: str | os.PathLike[str]) -> bool:
     return not isinstance(path, (str, Path))
 
 
-def reached(root: Path) -> Path:
+def check_reachable(root: Path) -> Path:
     """`root`, once its bucket has answered; a folder is returned unchecked.
 
     Raises:
@@ -76,8 +76,8 @@ def reached(root: Path) -> Path:
             system.info(bucket.strip("/").partition("/")[0])
         except Exception as error:  # each service raises types of its own
             raise RecordError(
-                f"cannot reach {root} ({one_line(error)}); check its name, and that this machine "
-                "may use it"
+                f"cannot reach {root} ({format_error(error)}); check its name, and that this "
+                "machine may use it"
             ) from None
     return root
 
@@ -102,8 +102,8 @@ def bucket_errors(path: Path, action: str) -> Iterator[None]:
         if isinstance(error, RecordError) or not is_bucket(path):
             raise
         raise RecordError(
-            f"cannot {action} {path} ({one_line(error)}); check the bucket and run again (what is "
-            "recorded is kept)"
+            f"cannot {action} {path} ({format_error(error)}); check the bucket and run again (what "
+            "is recorded is kept)"
         ) from error
 
 
@@ -131,22 +131,22 @@ def unlink(path: Path) -> None:
         system.rm_file(name)
 
 
-def made(folder: Path) -> None:
+def mkdir(folder: Path) -> None:
     """Makes a folder and those above it; a bucket has none, and is never made."""
     if not is_bucket(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def removed(folder: Path) -> None:
+def rmtree(folder: Path) -> None:
     """Removes a folder and the files in it, or the objects under a prefix, as far as it can be."""
     if not is_bucket(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for path in children(folder):
+    for path in listdir(folder):
         unlink(path)
 
 
-def created(path: Path, content: bytes) -> bool:
+def write_new(path: Path, content: bytes) -> bool:
     """Makes the object `path` of a bucket unless it is there; of several callers one succeeds."""
     system, name = _system(path)
     try:
@@ -157,21 +157,21 @@ def created(path: Path, content: bytes) -> bool:
     return True
 
 
-def replaced(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Makes the object `path` of a bucket anew, whole or not at all."""
     system, name = _system(path)
     with bucket_errors(path, "write"):
         system.pipe_file(name, content)
 
 
-def modified(path: Path) -> float:
+def mtime(path: Path) -> float:
     """When the object `path` was last written, in seconds by the clock of the bucket."""
     system, name = _system(path)
     with bucket_errors(path, "read"):
         return float(system.modified(name).timestamp())
 
 
-def children(folder: Path) -> list[Path]:
+def listdir(folder: Path) -> list[Path]:
     """What is in `folder`, by name; nothing where it does not exist."""
     try:
         if not is_bucket(folder):
@@ -189,6 +189,7 @@ def _system(path: Any) -> tuple[Any, str]:
     return path.fs, path.path.rstrip("/")
 
 
-def one_line(error: BaseException, *, longest: int = 120) -> str:
-    """The type of an error and up to `longest` characters of its message, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:longest]}"
+def format_error(error: BaseException, *, max_chars: int = 120) -> str:
+    """The type of an error and up to `max_chars` characters of its message, on one line."""
+    message = " ".join(str(error).split())[:max_chars]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -20,8 +20,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from study.records.record import Seen
-from study.records.storage import is_bucket, replaced
+from study.records.record import Progress
+from study.records.storage import is_bucket, write
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class WandbMirror:
     """Mirrors rows to wandb; nothing with `enabled=False` or in the mode "disabled"."""
 
     def __init__(
-        self, folder: Path, *, study: str, cell_id: str, config: dict[str, Any], enabled: bool
+        self, folder: Path, *, group: str, cell_id: str, config: dict[str, Any], enabled: bool
     ):
         self._run: Any = None
         self._folder = folder
@@ -55,7 +55,7 @@ class WandbMirror:
                 mode = "offline"
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
-                group=study,
+                group=group,
                 id=cell_id,
                 name=cell_id,
                 resume="allow" if mode == "online" else None,
@@ -69,7 +69,7 @@ class WandbMirror:
         except Exception as error:
             self._give_up(error)
 
-    def row(self, seen: Seen, attempt: int, values: dict[str, Any]) -> None:
+    def row(self, seen: Progress, attempt: int, values: dict[str, Any]) -> None:
         """One row; its x axis is the logged `examples_seen`, since wandb steps cannot go back."""
         if self._run is None:
             return
@@ -107,7 +107,7 @@ class WandbMirror:
 def _copied(temp: Path, folder: Path) -> None:
     for path in sorted(temp.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            replaced(folder.joinpath(*path.relative_to(temp).parts), path.read_bytes())
+            write(folder.joinpath(*path.relative_to(temp).parts), path.read_bytes())
 
 
 def wandb_mode() -> str:

@@ -15,7 +15,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from study.records.record import RecordError
-from study.records.storage import is_bucket, one_line
+from study.records.storage import format_error, is_bucket
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Checkpoints:
             try:
                 state = self._read(step, abstract)
             except Exception as error:  # Orbax, TensorStore and json raise many kinds
-                failures[step] = one_line(error)
+                failures[step] = format_error(error)
                 if jax.process_count() > 1:
                     break
                 continue
@@ -105,7 +105,7 @@ class Checkpoints:
             try:
                 return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             except Exception as error:
-                log.warning("checkpoint %d: %s; trying again", step, one_line(error))
+                log.warning("checkpoint %d: %s; trying again", step, format_error(error))
                 time.sleep(wait)
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
@@ -169,8 +169,8 @@ class Checkpoints:
             raise
         except Exception as error:  # they raise many kinds, ValueError for a full disk among them
             raise RecordError(
-                f"{self._folder}: cannot {action} a checkpoint ({one_line(error)}); make room or "
-                "restore access and run again (everything recorded is kept)"
+                f"{self._folder}: cannot {action} a checkpoint ({format_error(error)}); make room "
+                "or restore access and run again (everything recorded is kept)"
             ) from error
 
 

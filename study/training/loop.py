@@ -1,6 +1,6 @@
 """Trains one cell from start to DONE, or goes on where its record stops.
 
-    done = train(cell, Execution(), folder=Path("runs/demo") / cell.id, study="demo")
+    done = train(cell, Execution(), folder=Path("runs/demo") / cell.id, group="demo")
 
 Every process of a multi-host run calls `train`; process 0 alone writes the record.
 """
@@ -20,16 +20,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from study.config.budget import every
+from study.config.budget import schedule_points
 from study.config.cell import Cell, Execution, to_dict
 from study.data import corruption as corrupt
 from study.data.formats.dataset import Dataset
 from study.data.tokens import Tokenizer
 from study.evals import Evaluator
 from study.models.sharding import check, laid_out, mesh_over, put
-from study.records.provenance import code_version, versions
-from study.records.record import CELL, Record, Seen, read_json
-from study.records.storage import one_line
+from study.records.provenance import code_version, library_versions
+from study.records.record import CELL, Progress, Record, read_json
+from study.records.storage import format_error
 from study.records.wandb_mirror import WandbMirror
 from study.training.checkpoint import Checkpoints
 from study.training.compile import abstract_state, compiled, initial
@@ -55,7 +55,7 @@ def train(
     execution: Execution,
     *,
     folder: Path,
-    study: str,
+    group: str,
     should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Trains `cell` into the record `folder` and returns the content of its DONE.json.
@@ -64,7 +64,7 @@ def train(
     checkpoint and ends with the same numbers, bit for bit on CPU, as if it had not been.
 
     Arguments:
-      folder: `<root>/<study>/<cell id>`.
+      folder: `<root>/<group>/<cell id>`.
       should_stop: asked between compiled loops of steps.
 
     Raises:
@@ -75,7 +75,7 @@ def train(
     if (done := record.done) is not None:
         return done
     with contextlib.ExitStack() as stack:
-        return _Run(cell, execution, record, study, stack).go(should_stop)
+        return _Run(cell, execution, record, group, stack).go(should_stop)
 
 
 class _Run:
@@ -90,7 +90,7 @@ class _Run:
         cell: Cell,
         execution: Execution,
         record: Record,
-        study: str,
+        group: str,
         stack: contextlib.ExitStack,
     ):
         self.cell, self.execution, self.record = cell, execution, record
@@ -105,7 +105,7 @@ class _Run:
         with self._timed("open"):
             raise_together(lambda: self._open_data(stack))
             self._open_state(stack)
-            raise_together(lambda: self._open_record(study, stack))
+            raise_together(lambda: self._open_record(group, stack))
         self.saved = time.monotonic()
 
     def _open_data(self, stack: contextlib.ExitStack) -> None:
@@ -148,9 +148,9 @@ class _Run:
                 self.state = self.state._replace(params=self._placed(params))
         self.step = int(self.state.step)
 
-    def _open_record(self, study: str, stack: contextlib.ExitStack) -> None:
+    def _open_record(self, group: str, stack: contextlib.ExitStack) -> None:
         """The record and its mirror, which the first process alone writes."""
-        about = self._about(study)
+        about = self._about(group)
         if self.primary:
             if self.step:
                 self.summary = self.record.summary(self.step)
@@ -164,7 +164,7 @@ class _Run:
             )
         self.mirror = WandbMirror(
             self.record.folder,
-            study=study,
+            group=group,
             cell_id=self.cell.id,
             config=about,
             enabled=self.execution.wandb and self.primary,
@@ -173,7 +173,7 @@ class _Run:
 
     def go(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
         cell, steps = self.cell, self.cell.steps
-        log_at = set(every(self.execution.log_every_percent, steps))
+        log_at = set(schedule_points(self.execution.log_every_percent, steps))
         save_at = self._kept_at() | {steps}
         eval_at = self.evaluator.steps
         due = log_at | save_at | eval_at
@@ -286,10 +286,10 @@ class _Run:
 
     def _kept_at(self) -> set[int]:
         share = self.execution.keep_every_percent
-        return set() if share is None else set(every(share, self.cell.steps))
+        return set() if share is None else set(schedule_points(share, self.cell.steps))
 
-    def _seen(self, step: int) -> Seen:
-        return Seen(step, step * self.cell.batch_size, step * self.cell.pairs_per_step)
+    def _seen(self, step: int) -> Progress:
+        return Progress(step, step * self.cell.batch_size, step * self.cell.pairs_per_step)
 
     def _placed(self, params: Any) -> Any:
         """Parameters some of which are read from a file, all where they belong."""
@@ -297,15 +297,15 @@ class _Run:
         read = jax.tree.map(lambda a: isinstance(a, np.ndarray), params)
         return jax.tree.map(lambda a, new, at: put(a, at) if new else a, params, read, where)
 
-    def _about(self, study: str) -> dict[str, Any]:
+    def _about(self, group: str) -> dict[str, Any]:
         cell = self.cell
         return {
             "id": cell.id,
             "hash": cell.hash,
-            "study": study,
+            "study": group,
             "cell": to_dict(cell),
             "code": code_version(),
-            "versions": versions(),
+            "versions": library_versions(),
             "devices": {
                 "kind": jax.devices()[0].device_kind,
                 "count": jax.device_count(),
@@ -340,6 +340,6 @@ def _close_after(close: Callable[[], None]) -> Callable[..., None]:
         except Exception as another:
             if error is None:
                 raise
-            error.add_note(f"and while closing: {one_line(another)}")
+            error.add_note(f"and while closing: {format_error(another)}")
 
     return on_exit

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from study.records.storage import one_line
+from study.records.storage import format_error
 
 _LINE_BYTES = 512
 
@@ -32,7 +32,7 @@ def raise_together(action: Callable[[], None]) -> None:
     except Exception as error:
         failure = error
     if jax.process_count() > 1:
-        line = "" if failure is None else one_line(failure, longest=_LINE_BYTES)
+        line = "" if failure is None else format_error(failure, max_chars=_LINE_BYTES)
         text = line.encode()[:_LINE_BYTES].ljust(_LINE_BYTES, b"\0")
         texts = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
         for process, raw in enumerate(np.asarray(texts)):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from study.config.budget import steps_of
+from study.config.budget import to_steps
 from study.config.cell import Adafactor, Adam, Cell, Lion, Optimizer, Part
 
 # Which part of the optimizer speaks for each top-level name of the parameter tree.
@@ -30,7 +30,7 @@ def schedule(cell: Cell) -> optax.Schedule:
     """
     total = cell.steps
     warmup, timescale, cooldown = (
-        steps_of(cell.optimizer, name, batch_size=cell.batch_size, total_steps=total)
+        to_steps(cell.optimizer, name, batch_size=cell.batch_size, total_steps=total)
         for name in ("warmup", "timescale", "cooldown")
     )
     after = max(1, total - warmup)

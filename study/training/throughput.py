@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from study.config.cell import Cell
-from study.config.hardware import chip_of
+from study.config.hardware import get_chip
 from study.models.flops import step_flops
 
 # What a clock says of a run, and so what differs when it is run again.
@@ -38,7 +38,7 @@ class Meter:
     def __init__(self, cell: Cell, *, channels: int):
         self._batch_size = cell.batch_size
         device = jax.devices()[0]
-        chip = chip_of(device.device_kind)
+        chip = get_chip(device.device_kind)
         self._flops_ratio: float | None = None  # of a step, over what the devices could in 1 s
         if chip is not None and chip.kind != "cpu":
             peak = chip.peak_flops / chip.devices * jax.device_count()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.config.hardware import slice_of
+from study.config.hardware import get_slice
 from study.records.record import METRICS
 from sweeps.bench import bench_cells
 from sweeps.bench.chaos_compare import differences
@@ -137,7 +137,7 @@ def _ground(root: Path, slice_name: str | None) -> Iterator[_Ground]:
     if slice_name is None:
         yield _Ground()
         return
-    kind, log = slice_of(slice_name).name, root / "slices.log"
+    kind, log = get_slice(slice_name).name, root / "slices.log"
     with Sessions() as sessions:
         up = sessions.start([*STUDY, "cluster", "fake", "--slice", kind], log)
         until = time.monotonic() + UP

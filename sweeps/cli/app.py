@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from study.records.redact import hide
+from study.records.redact import redact
 from sweeps.cli import bench as cli_bench
 from sweeps.cli import cells as cli_cells
 from sweeps.cli import cluster as cli_cluster
@@ -250,7 +250,7 @@ def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
         }
         for c in study.cells
     ]
-    return study.name, {"planned": planned, "records": study.records}
+    return study.name, {"planned": planned, "records": study.group}
 
 
 def main() -> None:
@@ -287,14 +287,14 @@ def _explain(error: Exception) -> int:
     for module, name in EXPECTED:
         known = getattr(sys.modules.get(module), name, None)
         if known is not None and isinstance(error, known):
-            print(f"study: {hide(_one_line(str(error)))}", file=sys.stderr)
+            print(f"study: {redact(_one_line(str(error)))}", file=sys.stderr)
             return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"study-error-{stamp}-", suffix=".txt", delete=False
     ) as file:
-        file.write(hide("".join(traceback.format_exception(error))))
-    said = hide(_one_line(f"{type(error).__name__}: {error}"))
+        file.write(redact("".join(traceback.format_exception(error))))
+    said = redact(_one_line(f"{type(error).__name__}: {error}"))
     print(f"study: unexpected {said}; the traceback is in {file.name}", file=sys.stderr)
     return UNEXPECTED
 

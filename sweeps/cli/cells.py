@@ -164,9 +164,9 @@ def _entry(study: Any, cell: str, root: str) -> Any:
 
 
 def _folder(root: str) -> Path:
-    from study.records.storage import place
+    from study.records.storage import resolve
 
-    return place(root_of(root)).absolute()
+    return resolve(root_of(root)).absolute()
 
 
 def _left_alone(entry: Any) -> str:

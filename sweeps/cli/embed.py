@@ -11,7 +11,7 @@ from study.data import embeddings
 from study.data.formats.dataset import Dataset
 from study.interop.embed import FrozenTowers
 from study.interop.load import split_spec
-from study.records.record import written_whole
+from study.records.record import atomic_write
 from sweeps.runner.display import Steps
 from sweeps.study import StudyError
 
@@ -49,7 +49,7 @@ def write(
     if texts:
         arrays["ztxt"] = towers.texts(texts, tokenizer=tokenizer, pad=pad)
     try:
-        with written_whole(Path(out)) as stream:
+        with atomic_write(Path(out)) as stream:
             np.savez(stream, allow_pickle=False, **arrays)
     except OSError as error:
         raise StudyError(f"cannot write {out}: {error.strerror}; choose another --out") from None

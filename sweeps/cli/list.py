@@ -51,8 +51,8 @@ def study(study: Study, *, as_json: bool) -> int:
         "paper": study.paper,
         "hardware": study.hardware,
         "time": _estimate(study),
-        "records": f"in <root>/{study.records}, beside those of other studies"
-        if study.records != study.name
+        "records": f"in <root>/{study.group}, beside those of other studies"
+        if study.group != study.name
         else "",
     }
     print("".join(f"{key}: {text}\n" for key, text in told.items() if text))
@@ -113,7 +113,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "pairs": sum(_pairs(cell) for cell in study.cells),
         "paper_hardware": study.hardware or None,
         "core_seconds": None if seconds is None else round(seconds),
-        "records": study.records,
+        "records": study.group,
         "assumptions": [asdict(one) for one in study.assumptions],
     }
 

@@ -103,6 +103,6 @@ def study_of(
 
 def root_of(root: str) -> str:
     """A folder, or a bucket that answers."""
-    from study.records.storage import place, reached
+    from study.records.storage import check_reachable, resolve
 
-    return str(reached(place(root))) if "://" in root else root
+    return str(check_reachable(resolve(root))) if "://" in root else root

@@ -16,7 +16,7 @@ from pathlib import Path
 from study.config.cell import Cell
 from study.config.host import cores
 from study.records.mounts import refuse_mounted_bucket
-from study.records.storage import place
+from study.records.storage import resolve
 from study.records.wandb_mirror import wandb_mode, why_offline
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import run as runner
@@ -66,8 +66,8 @@ def run(
         print(f"interrupted; to go on: {_again()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in {study.folder(place(root))}; "
-            f"to try them again: {_again()}",
+            f"why cells failed is in FAILED.json of their folders in "
+            f"{study.folder(resolve(root))}; to try them again: {_again()}",
             file=out,
         )
     return result.exit_code
@@ -82,7 +82,7 @@ def without_done(study: Study, snapshot: str) -> Study | None:
     from analysis.records.open import open_snapshot
 
     known = open_snapshot(snapshot)
-    there = known.records(study.records) if study.records in known.studies() else []
+    there = known.records(study.group) if study.group in known.studies() else []
     done = {record.id for record in there if record.done}
     left = tuple(cell for cell in study.cells if cell.id not in done)
     return dataclasses.replace(study, cells=left) if left else None
@@ -91,7 +91,7 @@ def without_done(study: Study, snapshot: str) -> Study | None:
 def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
     machines = kinds(study)
-    entries = ledger.read(study, place(root).absolute())
+    entries = ledger.read(study, resolve(root).absolute())
     left = in_order(entries, priorities(study, matching(study, first)), machines)
     if as_json:
         cells = [
@@ -125,7 +125,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
     from sweeps.ray_cluster.local import environment
     from sweeps.runner.worker import run_here
 
-    folder = study.folder(place(root).absolute()) / cell.id
+    folder = study.folder(resolve(root).absolute()) / cell.id
     refuse_mounted_bucket(folder)
     entry = ledger.entry(cell, folder)
     report = report_on(sys.stdout)
@@ -151,7 +151,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
                 cell,
                 study.execution_of(cell),
                 folder=folder,
-                study=study.records,
+                group=study.group,
                 should_stop=stop.is_asked,
             )
     entry = ledger.entry(cell, folder)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.records.storage import place
+from study.records.storage import resolve
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.cell_status import Entry
 from sweeps.runner.display import duration, headline, percent, rate
@@ -23,7 +23,7 @@ WATCH = 2.0  # seconds between two readings
 
 def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
     """Shows it, once or for as long as it may change; returns the exit code."""
-    folder = place(root).absolute()
+    folder = resolve(root).absolute()
     if as_json or not watch:
         entries = ledger.read(study, folder)
         left = Remaining(study).seconds(entries)

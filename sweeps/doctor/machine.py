@@ -17,7 +17,7 @@ from pathlib import Path
 
 from study.config.host import cores, total_memory
 from study.records.mounts import refuse_mounted_bucket
-from study.records.storage import RecordError, created, is_bucket, place, reached
+from study.records.storage import RecordError, check_reachable, is_bucket, resolve, write_new
 from study.records.wandb_mirror import has_key, wandb_mode, why_offline
 from sweeps.doctor.check import Check
 from sweeps.ray_cluster.local import environment
@@ -40,7 +40,7 @@ def report(
     as_json: bool,
 ) -> int:
     """Prints all checks; returns 1 if one of them failed."""
-    found = list(checks(place(root).absolute(), data.absolute()))
+    found = list(checks(resolve(root).absolute(), data.absolute()))
     if study is not None or address is not None:
         from sweeps.doctor.ray import cluster_checks
 
@@ -140,8 +140,8 @@ def _records(root: Path) -> Check:
 def _bucket(root: Path) -> Check:
     """Whether objects can be made, only if absent, and removed."""
     try:
-        probe = reached(root) / f".doctor-{uuid.uuid4().hex[:8]}"
-        first, second = created(probe, b"?"), created(probe, b"?")
+        probe = check_reachable(root) / f".doctor-{uuid.uuid4().hex[:8]}"
+        first, second = write_new(probe, b"?"), write_new(probe, b"?")
         probe.unlink()
     except Exception as error:  # every service has kinds of its own
         said = str(error) if isinstance(error, RecordError) else type(error).__name__

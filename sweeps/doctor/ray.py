@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from study.config.hardware import HardwareError, slice_of
+from study.config.hardware import HardwareError, get_slice
 from sweeps.doctor.check import Check
 from sweeps.runner.capacity import LOCAL, census, cpu_hosts, steady
 from sweeps.runner.placing import kinds
@@ -87,7 +87,7 @@ def placements(
 
 
 def _why_not(kind: str, here: set[str], nodes: list[Any]) -> str:
-    wanted = slice_of(kind)
+    wanted = get_slice(kind)
     if wanted.chip.kind == "cpu":
         return f"of {wanted.hosts} hosts of CPUs only {len(cpu_hosts(nodes))} are up"
     hosts = Counter(
@@ -109,7 +109,7 @@ def _kind_of(node: Any) -> str | None:
         (r.partition(":")[2] for r in node["Resources"] if r.startswith("accelerator_type:")), ""
     )
     try:
-        return slice_of(pod or f"gpu:{gpu.lower()}").name
+        return get_slice(pod or f"gpu:{gpu.lower()}").name
     except HardwareError:
         return None
 

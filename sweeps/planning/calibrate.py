@@ -14,7 +14,7 @@ from typing import Any
 from analysis.records.lines import Lines, read_lines, read_text
 from analysis.records.record import MANIFEST
 from study.config.cell import Cell, CellError, from_dict
-from study.config.hardware import TOPOLOGIES, Slice, chip_of, slice_of, slices_of
+from study.config.hardware import TOPOLOGIES, Slice, get_chip, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count
 from study.planning.fits import Setting
@@ -156,8 +156,8 @@ def _rate(cell: Cell, step_seconds: float) -> float:
 
 def _machine(m: Measured) -> Slice:
     if m.chip in TOPOLOGIES:
-        return next(s for s in slices_of(m.chip) if s.chips >= m.chips)
-    return slice_of(m.chip if m.chips == 1 else f"{m.chip}x{m.chips}")
+        return next(s for s in list_slices(m.chip) if s.chips >= m.chips)
+    return get_slice(m.chip if m.chips == 1 else f"{m.chip}x{m.chips}")
 
 
 def _channels(cell: Cell) -> int:
@@ -186,7 +186,7 @@ def _of(about: dict[str, Any], lines: Lines) -> Iterator[Measured]:
         devices = about["devices"]
     except (KeyError, CellError):
         return
-    chip = chip_of(str(devices.get("kind")))
+    chip = get_chip(str(devices.get("kind")))
     rates = [row[RATE] for row in lines.rows if row.get(RATE)]
     if chip is None or not rates:
         return

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.config.cell import Cell, CellError
-from study.config.hardware import Slice, slice_of
+from study.config.hardware import Slice, get_slice
 from study.planning import tpu_compile as aot
 from study.planning.fits import Answer, Setting, Shape
 from study.records.record import write_json
@@ -65,7 +65,7 @@ def settings(shape: Shape, first: Setting | None = None) -> list[Setting]:
 
     first: what the user asks for, before all others.
     """
-    cell, machine = shape.cell, slice_of(shape.slice)
+    cell, machine = shape.cell, get_slice(shape.slice)
     usable, rows = machine.chip.usable_bytes, -(-cell.batch_size // machine.devices)
 
     def hopeful(ways: list[Setting], hope: float) -> list[Setting]:
@@ -129,7 +129,7 @@ def search(
       AotError: nothing can be compiled here.
       CellError: the batch cannot be spread over the slice.
     """
-    check(task.step.cell, slice_of(task.step.slice))
+    check(task.step.cell, get_slice(task.step.slice))
     new: dict[tuple[Shape, Setting], Answer] = {}
 
     def ask(shape: Shape, ways: Sequence[Setting]) -> Answer:
@@ -174,7 +174,7 @@ def _first_that_fits(task: Task, ask: Ask) -> Found | None:
 
 def _with_evaluation(answer: Answer, shape: Shape, way: Setting, ask: Ask) -> Answer | None:
     """The answer for a step with its evaluation counted, unless that stays below the step."""
-    bound = evaluation_bytes(shape.cell, slice_of(shape.slice), way, shape.vocabulary)
+    bound = evaluation_bytes(shape.cell, get_slice(shape.slice), way, shape.vocabulary)
     if answer.state_bytes + answer.batch_bytes + bound <= answer.step_bytes:
         return answer
     encoding = ask(shape, [Setting(fsdp_mib=way.fsdp_mib)])
@@ -198,7 +198,7 @@ def compiled(shape: Shape, ways: Sequence[Setting]) -> Iterator[tuple[Setting, A
     except aot.AotError as error:
         if trying is None or -(error.code or 0) in _FROM_OUTSIDE:
             raise
-        usable = slice_of(shape.slice).chip.usable_bytes
+        usable = get_slice(shape.slice).chip.usable_bytes
         said = str(error).removeprefix("compiling for TPU failed: ")
         yield (
             trying,

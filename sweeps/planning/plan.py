@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.cell import CachedImage, Cell, Execution
-from study.config.hardware import TOPOLOGIES, Slice, slice_of, slices_of
+from study.config.hardware import TOPOLOGIES, Slice, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count
 from study.planning import tpu_compile as aot
@@ -184,7 +184,7 @@ def _smallest(
     """Each cell on the smallest slice that fits; where none does, on the largest that was tried."""
     done: dict[str, Planned] = {}
     left = list(sized)
-    for where in slices_of(generation):
+    for where in list_slices(generation):
         here = [(item, where) for item in left if item[0].batch_size % where.devices == 0]
         done |= {item.cell.id: item for item in on(here)} if here else {}
         left = [item for item in left if (at := done.get(item[0].id)) is None or not at.roomy]
@@ -278,7 +278,7 @@ def _asked(execution: Execution) -> Setting | None:
 
 def machine(execution: Execution, name: str | None) -> Slice:
     """The slice that is asked for, or the cell's own; this CPU where neither says."""
-    return slice_of(name or execution.slice or "cpu")
+    return get_slice(name or execution.slice or "cpu")
 
 
 def sizes(cell: Cell, execution: Execution) -> tuple[int, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study.config.hardware import Slice, slice_of
+from study.config.hardware import Slice, get_slice
 from sweeps.study import StudyError
 
 _STORE = 80 * 2**20  # bytes, the least that Ray takes
@@ -67,7 +67,7 @@ class FakeSlices:
 
     def add(self, kind: str) -> FakeSlice:
         """Starts all hosts of one more slice of `kind`."""
-        wanted = slice_of(kind)
+        wanted = get_slice(kind)
         if wanted.chip.kind == "gpu" or wanted.slices != 1:
             raise StudyError(
                 f"--slice {kind}: give one TPU slice, such as v4-16, or cpu, once for each"
@@ -123,7 +123,7 @@ class FakeSlices:
             for name in request.resources_bundle
             if name.startswith("TPU-") and name.endswith("-head")
         }
-        return sorted(slice_of(head[len("TPU-") : -len("-head")]).pod for head in heads)
+        return sorted(get_slice(head[len("TPU-") : -len("-head")]).pod for head in heads)
 
     def close(self) -> None:
         for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
@@ -140,7 +140,7 @@ def fake_slices(kinds: Sequence[str], temp: Path, *, cpus: int = 2) -> Iterator[
       StudyError: it is neither a TPU slice nor a host of CPUs.
     """
     for kind in kinds:
-        slice_of(kind)
+        get_slice(kind)
     up = FakeSlices(temp, cpus=cpus)
     try:
         for kind in kinds:

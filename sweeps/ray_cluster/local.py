@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from study.records.storage import format_error
 from sweeps.runner import compile_cache as compiled
 from sweeps.runner.lease_file import LEASE, STALE, Lease, holder_of
-from sweeps.study import StudyError, one_line
+from sweeps.study import StudyError
 
 _PREFIX = "study-"
 _LEAST_DISK = 200 * 2**20  # bytes that a session writes at most in logs and sockets, generously
@@ -277,7 +278,7 @@ def check_address(address: str) -> None:
 
 
 def _no_ray(error: Exception, address: str | None) -> str:
-    said = one_line(error)[:300]
+    said = format_error(error, max_chars=300)
     if "AuthenticationError" in "".join(traceback.format_exception(error)):
         said = "it asks for a token; set RAY_AUTH_MODE=token, as Ray's page on token auth says"
     if address is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from study.config.hardware import slice_of
+from study.config.hardware import get_slice
 from sweeps.runner.capacity import LOCAL, Pool
 from sweeps.runner.job_queue import Job
 
@@ -31,14 +31,14 @@ def short(waiting: Iterable[Job], pool: Pool) -> dict[str, int]:
     return {
         kind: lacking
         for kind, count in counts.items()
-        if (slice_of(kind).chip.kind == "tpu" or not pool.whole(kind))
+        if (get_slice(kind).chip.kind == "tpu" or not pool.whole(kind))
         and (lacking := min(AT_ONCE, count, pool.allowed(kind)) - pool.room(kind)) > 0
     }
 
 
 def bundles(kind: str) -> list[dict[str, float]]:
     """What Ray is asked for. Of a slice its head: an autoscaler brings slices up whole."""
-    wanted = slice_of(kind)
+    wanted = get_slice(kind)
     if wanted.chip.kind == "tpu":
         return [{f"TPU-{wanted.pod_type}-head": 1.0}] * wanted.slices
     if wanted.chip.kind == "gpu":

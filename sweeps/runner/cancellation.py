@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 from study.records.record import FAILED, read_json, write_json
-from study.records.storage import made, unlink
+from study.records.storage import mkdir, unlink
 
 CANCELLED = "CANCELLED.json"
 
 
 def cancel(folder: Path) -> None:
     """The cell stops if it runs, keeps what it has, and does not start again."""
-    made(folder)
+    mkdir(folder)
     write_json(folder / CANCELLED, {"time": round(time.time(), 3)})
 
 

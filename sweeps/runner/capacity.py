@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.config.hardware import Slice, slice_of
+from study.config.hardware import Slice, get_slice
 
 LOCAL = "local"  # the kind of a cell that asks for no machine: a process beside others
 Node = Mapping[str, Any]  # as `ray.nodes()` shows one
@@ -176,4 +176,4 @@ def _labels(node: Node) -> Mapping[str, str]:
 
 @functools.cache
 def _slice(kind: str) -> Slice:
-    return slice_of(kind)
+    return get_slice(kind)

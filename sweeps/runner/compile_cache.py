@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from study.records.storage import RecordError, is_bucket, place, reached
+from study.records.storage import RecordError, check_reachable, is_bucket, resolve
 
 CHECKED = ".checked"  # touched after each look: older entries were whole then
 LEAST = 20 * 2**20  # bytes; a program takes some hundred thousand
@@ -30,7 +30,7 @@ def folder(environ: Mapping[str, str] = os.environ) -> Path:
     if not chosen:
         return Path.home() / ".cache" / "batch-size-study" / "jax"
     try:
-        return place(chosen)
+        return resolve(chosen)
     except RecordError as error:
         raise RecordError(f"JAX_COMPILATION_CACHE_DIR: {error}") from None
 
@@ -72,7 +72,7 @@ def trouble(folder: Path) -> str | None:
 
 def _unreachable(bucket: Path) -> str | None:
     try:
-        reached(bucket)
+        check_reachable(bucket)
     except RecordError as error:
         return f"{error}; every cell compiles its programs anew"
     return None

@@ -11,8 +11,8 @@ from typing import Any
 
 from study.config.cell import to_dict
 from study.records.record import RecordError, write_failure
-from study.records.redact import hide
-from study.records.storage import removed
+from study.records.redact import redact
+from study.records.storage import format_error, rmtree
 from sweeps.ray_cluster.local import (
     Cluster,
     cluster,
@@ -32,7 +32,7 @@ from sweeps.runner.remaining import Remaining
 from sweeps.runner.signals import Stop
 from sweeps.runner.slice_run import run_gang
 from sweeps.runner.worker import Outcome, Task, run_cell
-from sweeps.study import Study, StudyError, one_line
+from sweeps.study import Study, StudyError
 
 RESTARTS = 3  # of Ray
 UNPLACED = 5.0  # seconds before a cell asks again for a slice that another took
@@ -155,12 +155,12 @@ class Sweep:
                         self.submit(up, path)
                     self.collect(up.ray)
                 except (ConnectionError, up.ray.exceptions.RayError) as error:
-                    return one_line(error)[:200]
+                    return format_error(error, max_chars=200)
                 self.show()
             return None
         finally:
             lease.release()
-            removed(path.parent)
+            rmtree(path.parent)
 
     def look_around(self, up: Cluster) -> None:
         """What the cluster has now, and which cells somebody put back with `study retry`."""
@@ -222,7 +222,7 @@ class Sweep:
             cell=to_dict(job.entry.cell),
             execution=execution | {"data_root": self.data_root},
             folder=str(job.entry.folder),
-            study=self.study.records,
+            group=self.study.group,
             entry=self.entry,
             driver=str(driver),
             slice=None if local else job.kind,
@@ -246,7 +246,7 @@ class Sweep:
             try:
                 outcome = ray.get(ref)
             except ray.exceptions.RayTaskError as error:  # of our own code: run_cell returns
-                line = hide(one_line(error.cause or error))[:500]
+                line = redact(format_error(error.cause or error, max_chars=100_000))[:500]
                 outcome = Outcome(end="failed", pid=0, error=line)
             except ray.exceptions.RayError as error:
                 outcome = Outcome(end="crashed", pid=0, error=type(error).__name__)

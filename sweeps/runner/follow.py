@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from study.records.storage import children
+from study.records.storage import listdir
 from sweeps.runner.cell_status import Entry
 from sweeps.runner.lease_file import DRIVER, LEASE, holder_of
 from sweeps.runner.lease_owner import Holder
@@ -18,7 +18,7 @@ PATIENCE = 5.0
 
 def driver_of(folder: Path) -> Holder | None:
     """Who runs the study whose records are in `folder`; None where no driver is alive."""
-    paths = [path / LEASE for path in children(folder) if path.name.startswith(DRIVER)]
+    paths = [path / LEASE for path in listdir(folder) if path.name.startswith(DRIVER)]
     return next((holder for path in paths if (holder := holder_of(path)) is not None), None)
 
 

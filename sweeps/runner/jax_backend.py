@@ -49,11 +49,11 @@ def _make_ready(logs: str, rank: int) -> str:
     """On each host; returns the id of its node."""
     import ray
 
-    from study.records.storage import place
+    from study.records.storage import resolve
     from sweeps.runner.logs import Log
 
     global _log
-    _log = Log(place(logs), rank)  # kept, and with it what it copies into a bucket
+    _log = Log(resolve(logs), rank)  # kept, and with it what it copies into a bucket
     unlock(Path(tempfile.gettempdir()) / LOCK)
     return str(ray.get_runtime_context().get_node_id())
 

@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from study.records.storage import children, created, modified, read, replaced, unlink
+from study.records.storage import listdir, mtime, read, unlink, write, write_new
 from sweeps.runner.lease_owner import Holder, LeaseHeld, LeaseLost, parse
 
 RENEW = 15.0  # seconds between heartbeats, each of them three requests
@@ -78,7 +78,7 @@ class BucketLease:
                         )
             began = time.monotonic()
             own = _name(path, number + 1)
-            if created(own, json.dumps(asdict(me)).encode()):
+            if write_new(own, json.dumps(asdict(me)).encode()):
                 # What was found may be long gone, and others at work since: nobody may stand
                 # above, and below none but the one that was found stale.
                 after = _read(path)
@@ -111,7 +111,7 @@ class BucketLease:
                 if began - self._renewed > self._stale or not self._is_mine():
                     self.lost.set()
                     return
-                replaced(self._own, json.dumps(asdict(self.holder)).encode())
+                write(self._own, json.dumps(asdict(self.holder)).encode())
                 self._renewed = began
 
     def _is_mine(self) -> bool:
@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[int, tuple[Holder, Path]]:
     """The holders that the objects of the lease at `path` name, by number, the lowest first."""
     form = re.compile(rf"{re.escape(path.stem)}(?:-(\d+))?{re.escape(path.suffix)}")
     found: dict[int, tuple[Holder, Path]] = {}
-    for there in children(path.parent):
+    for there in listdir(path.parent):
         if match := form.fullmatch(there.name):
             with contextlib.suppress(FileNotFoundError):  # released in between
                 found[int(match[1] or 1)] = parse(read(there)), there
@@ -141,4 +141,4 @@ def _name(path: Path, number: int) -> Path:
 
 
 def _age(path: Path) -> float:
-    return time.time() - modified(path)
+    return time.time() - mtime(path)

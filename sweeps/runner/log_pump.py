@@ -48,7 +48,7 @@ def split(secrets: Any, held: bytes) -> tuple[bytes, bytes]:
 
 
 def _hidden(secrets: Any, data: bytes) -> bytes:
-    hidden: str = secrets.hide(data.decode("utf-8", "surrogateescape"))
+    hidden: str = secrets.redact(data.decode("utf-8", "surrogateescape"))
     return hidden.encode("utf-8", "surrogateescape")
 
 

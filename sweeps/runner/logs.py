@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from study.records import redact as secrets
-from study.records.storage import children, is_bucket, replaced
+from study.records.storage import is_bucket, listdir, write
 from sweeps.runner import log_pump
 
 LOGS = "logs"
@@ -34,7 +34,7 @@ def logs_of(folder: Path, process: int = 0) -> list[Path]:
     """The logs of one process of the cell whose record is `folder`, oldest first."""
     return [
         path
-        for path in children(folder / LOGS)
+        for path in listdir(folder / LOGS)
         if path.name == f"{process}.log" or path.name.startswith(f"{process}-")
     ]
 
@@ -108,7 +108,7 @@ class Log:
             with contextlib.suppress(Exception):  # the record says soon enough what is wrong
                 text = copy[0].read_bytes()
                 if len(text) > self._copied:  # else nothing was printed since
-                    replaced(copy[1], text)
+                    write(copy[1], text)
                     self._copied = len(text)
 
 

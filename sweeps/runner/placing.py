@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from study.config.cell import Cell
-from study.config.hardware import HardwareError, slice_of
+from study.config.hardware import HardwareError, get_slice
 from sweeps.runner.capacity import LOCAL, kind_of
 from sweeps.study import Study, StudyError
 
@@ -30,7 +30,7 @@ def _kind(study: Study, cell: Cell) -> str:
 
 def _reservable(kind: str) -> None:
     """Ray takes a wrong topology, and then tries for ever to find a slice of it."""
-    wanted = slice_of(kind)
+    wanted = get_slice(kind)
     if wanted.chip.kind != "tpu":
         return
     from ray._private.accelerators import TPUAcceleratorManager

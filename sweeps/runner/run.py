@@ -17,7 +17,7 @@ from typing import Any
 from study.config.cell import Execution
 from study.records.mounts import refuse_mounted_bucket
 from study.records.record import RecordError
-from study.records.storage import children, made, place, removed
+from study.records.storage import listdir, mkdir, resolve, rmtree
 from sweeps.ray_cluster.local import check_address
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import compile_cache as compiled
@@ -87,7 +87,7 @@ def run(
       RecordError: a record cannot be written or trusted; the sweep has stopped.
     """
     report = report or Silent()
-    root = place(root).absolute()
+    root = resolve(root).absolute()
     refuse_mounted_bucket(root)
     machines = kinds(study)
     before = ledger.read(study, root)
@@ -172,13 +172,13 @@ def keep_programs(report: Report) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        made(folder)
+        mkdir(folder)
     except OSError as error:
         said = error.strerror or error
         raise RecordError(f"cannot write {folder}: {said}; choose another --root") from None
-    for left in children(folder):  # by drivers that were killed
+    for left in listdir(folder):  # by drivers that were killed
         if left.name.startswith(DRIVER) and holder_of(left / LEASE) is None:
-            removed(left)
+            rmtree(left)
 
 
 def _placeable(kinds: Sequence[str], study: Study, address: str | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.config.hardware import slice_of
+from study.config.hardware import get_slice
 from sweeps.runner.capacity import Pool, pod_of
 from sweeps.runner.cell_status import Entry
 from sweeps.runner.job_queue import Job, Queue, admitted, priorities
@@ -72,14 +72,14 @@ def _bound(machines: Mapping[str, str], seconds: Mapping[str, float], slices: An
     """The longest cell, or the work for one kind of slice evenly spread over all of them."""
     work: dict[str, float] = dict.fromkeys(slices, 0.0)
     for cell_id, kind in machines.items():
-        work[pod_of(kind)] += seconds[cell_id] * slice_of(kind).slices
+        work[pod_of(kind)] += seconds[cell_id] * get_slice(kind).slices
     spread = max(work[pod] / count for pod, count in slices.items())
     return max(spread, max(seconds[cell_id] for cell_id in machines))
 
 
 def _nodes(pod: str, count: int) -> list[dict[str, Any]]:
     """As Ray would show the hosts of so many slices."""
-    wanted = slice_of(pod)
+    wanted = get_slice(pod)
     return [
         {
             "NodeID": f"{pod}/{i}/{host}",

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from study.config.cell import Execution, from_dict
-from study.config.hardware import Slice, slice_of
-from study.records.storage import is_bucket, place
+from study.config.hardware import Slice, get_slice
+from study.records.storage import is_bucket, resolve
 from sweeps.runner.capacity import cores, cpu_hosts
 from sweeps.runner.stop_watch import Watched, watch
 from sweeps.runner.worker import Outcome, Task, ended, load, note, outcome_of, take
@@ -50,7 +50,7 @@ class Ended(Exception):
 
 def run_gang(task: Task, environment: dict[str, str]) -> Outcome:
     """Trains one cell on a slice, under its lease. Returns whatever happens."""
-    folder = place(task.folder)
+    folder = resolve(task.folder)
     lease = take(folder)
     if isinstance(lease, Outcome):
         return lease
@@ -77,10 +77,10 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     from sweeps.runner.jax_backend import SliceBackend
 
     assert task.slice is not None
-    wanted = slice_of(task.slice)
+    wanted = get_slice(task.slice)
     scratch = Path(tempfile.mkdtemp(prefix="study-gang-"))
     # Ray Train leaves files of its own beside the records; it insists that all hosts see them.
-    storage = place(task.folder).parent / ".ray"
+    storage = resolve(task.folder).parent / ".ray"
     if wanted.chip.kind == "cpu":
         environment = environment | {"JAX_PLATFORMS": "cpu"}
     trainer = JaxTrainer(
@@ -94,7 +94,7 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
         ),
         scaling_config=scaling(wanted, cpu_hosts(ray.nodes())),
         run_config=RunConfig(
-            name=place(task.folder).name,
+            name=resolve(task.folder).name,
             storage_path=str(storage),
             worker_runtime_env={"env_vars": environment},
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -117,7 +117,7 @@ def _fit(task: Task, environment: dict[str, str], watched: Watched) -> Outcome:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if not is_bucket(storage):
-            shutil.rmtree(storage / place(task.folder).name, ignore_errors=True)
+            shutil.rmtree(storage / resolve(task.folder).name, ignore_errors=True)
 
 
 def scaling(wanted: Slice, cpus: list[Any]) -> Any:
@@ -176,7 +176,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     # Ray Train lets everything through that is worth knowing, and Orbax tells forty lines a save.
     logging.getLogger("absl").setLevel(logging.WARNING)
     task, watched = Task(**config["task"]), Watched(**config["watched"])
-    folder = place(task.folder)
+    folder = resolve(task.folder)
     noticed = False
     with watch(watched) as stop:
 
@@ -191,7 +191,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
                 from_dict(task.cell),
                 Execution(**task.execution),
                 folder=folder,
-                study=task.study,
+                group=task.group,
                 should_stop=asked,
             )
         except Exception as error:

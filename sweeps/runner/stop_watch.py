@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.records.storage import is_bucket, place
+from study.records.storage import is_bucket, resolve
 from sweeps.runner.cancellation import is_cancelled
 from sweeps.runner.lease_file import holder_of
 
@@ -44,18 +44,18 @@ def watch(what: Watched) -> Iterator[threading.Event]:
     outlived both would keep its cell from whoever runs the study again.
     """
     stop, over = threading.Event(), threading.Event()
-    every = EVERY_IN_A_BUCKET if is_bucket(place(what.cell)) else EVERY
+    every = EVERY_IN_A_BUCKET if is_bucket(resolve(what.cell)) else EVERY
 
     def look() -> None:
         orphan = False
         while not over.wait(every):
-            if what.lease is not None and not _is_ours(place(what.lease), what.token):
+            if what.lease is not None and not _is_ours(resolve(what.lease), what.token):
                 os._exit(1)
-            if is_cancelled(place(what.cell)):
+            if is_cancelled(resolve(what.cell)):
                 stop.set()
-            if not orphan and what.driver is not None and holder_of(place(what.driver)) is None:
+            if not orphan and what.driver is not None and holder_of(resolve(what.driver)) is None:
                 stop.set()
-                orphan = place(what.driver).exists()
+                orphan = resolve(what.driver).exists()
                 if orphan and not over.wait(GRACE):
                     os._exit(1)
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from study.config.cell import Cell, Execution, from_dict
 from study.records.record import DONE, write_failure
-from study.records.redact import hide
-from study.records.storage import place
+from study.records.redact import redact
+from study.records.storage import resolve
 from sweeps.runner.lease_bucket import BucketLease
 from sweeps.runner.lease_file import LEASE, Lease, LeaseHeld, LeaseLost
 from sweeps.runner.logs import logged
@@ -62,7 +62,7 @@ class Task:
     cell: dict[str, Any]
     execution: dict[str, Any]
     folder: str
-    study: str
+    group: str
     entry: str = TRAIN
     driver: str | None = None
     slice: str | None = None
@@ -81,13 +81,13 @@ class Outcome:
 
 def run_cell(task: Task) -> Outcome:
     """Trains one cell under its lease. Returns whatever happens; only a crash does not."""
-    folder = place(task.folder)
+    folder = resolve(task.folder)
     with watch(Watched(driver=task.driver, cell=task.folder)) as stop, logged(folder):
         return run_here(
             from_dict(task.cell),
             Execution(**task.execution),
             folder=folder,
-            study=task.study,
+            group=task.group,
             entry=task.entry,
             should_stop=stop.is_set,
         )
@@ -98,7 +98,7 @@ def run_here(
     execution: Execution,
     *,
     folder: Path,
-    study: str,
+    group: str,
     entry: str = TRAIN,
     should_stop: Callable[[], bool],
 ) -> Outcome:
@@ -117,7 +117,7 @@ def run_here(
     with lease:
         try:
             train = load(entry)
-            done = train(cell, execution, folder=folder, study=study, should_stop=asked)
+            done = train(cell, execution, folder=folder, group=group, should_stop=asked)
         except Exception as error:
             outcome = outcome_of(error, folder)
             note(outcome, folder)
@@ -150,7 +150,7 @@ def outcome_of(error: Exception, folder: Path) -> Outcome:
     if _of(error, _disk_is_full):
         return _end("disk", error=_disk_line(error, folder))
     bad = any(base.__name__ in _BAD_INPUT for base in type(error).__mro__)
-    line = hide(" ".join(str(error).split()))
+    line = redact(" ".join(str(error).split()))
     line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
     trace = "".join(traceback.format_exception(error))
     return _end("bad input" if bad else "failed", error=line, trace=trace)

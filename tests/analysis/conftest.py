@@ -18,7 +18,7 @@ from study.config.cell import (
     to_dict,
 )
 from study.config.pairs import AllPairs, Negatives
-from study.records.record import Record, Seen, write_failure
+from study.records.record import Progress, Record, write_failure
 
 TOP1 = "eval/zero_shot/test_font/top1"
 
@@ -55,7 +55,7 @@ def about(cell):
 
 
 def seen(cell, step):
-    return Seen(step, step * cell.batch_size, step * cell.pairs_per_step)
+    return Progress(step, step * cell.batch_size, step * cell.pairs_per_step)
 
 
 class Writer:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from study.config.cell import Cell, CellError, to_dict
-from study.records.record import Record, RecordError, Seen
+from study.records.record import Progress, Record, RecordError
 
 SECONDS_PER_STEP = float(os.environ.get("FAKE_CELL_SECONDS", "0.05"))
 
@@ -44,19 +44,19 @@ def _among_processes():
     return jax.process_index() == 0, lambda should_stop: any_process(should_stop())[0]
 
 
-def train(cell: Cell, execution, *, folder: Path, study: str, should_stop) -> dict:
+def train(cell: Cell, execution, *, folder: Path, group: str, should_stop) -> dict:
     del execution
     record = Record(folder)
     if record.done:
         return record.done
     saved = folder / "saved.json"
     step, value = json.loads(saved.read_text()) if saved.exists() else (0, cell.seed)
-    about = {"id": cell.id, "hash": cell.hash, "study": study, "cell": to_dict(cell)}
+    about = {"id": cell.id, "hash": cell.hash, "study": group, "cell": to_dict(cell)}
 
     primary, agreed = _among_processes()
 
-    def seen() -> Seen:
-        return Seen(step, step * cell.batch_size, step * cell.pairs_per_step)
+    def seen() -> Progress:
+        return Progress(step, step * cell.batch_size, step * cell.pairs_per_step)
 
     if primary:
         slice_name = os.environ.get("TPU_NAME")

@@ -15,7 +15,7 @@ from typing import Any
 from study.data.benchmarks.layouts import Benchmark, Example, recognise
 from study.data.formats.dataset import CLASS_NAMES, FILE, TEMPLATES, DataError, Dataset, write_about
 from study.data.formats.webdataset import write_shard
-from study.data.parallel import Progress, quiet
+from study.data.parallel import ProgressFn, quiet
 
 SHARD_EXAMPLES = 4096
 
@@ -27,7 +27,7 @@ def bring_in(
     splits: tuple[str, ...] = (),
     images: str | Path | None = None,
     shard_examples: int = SHARD_EXAMPLES,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
 ) -> Dataset:
     """Writes the benchmark at `source` to `out` as a data set to evaluate on.
 
@@ -64,7 +64,7 @@ def bring_in(
 
 
 def _write(
-    found: Benchmark, split: str, out: Path, shard_examples: int, progress: Progress
+    found: Benchmark, split: str, out: Path, shard_examples: int, progress: ProgressFn
 ) -> tuple[list[str], int]:
     names: list[str] = []
     total = 0

@@ -30,7 +30,7 @@ from study.data.formats.examples import is_array_record
 from study.data.formats.reader import DamagedExample, Reader
 from study.data.formats.tar_index import IMAGE, JSON, TEXT, index_of
 from study.data.formats.webdataset import ShardReader
-from study.data.parallel import Progress, each, quiet
+from study.data.parallel import ProgressFn, each, quiet
 from study.data.tokens import Tokenizer, train_tokenizer
 from study.records.record import write_json
 
@@ -59,7 +59,7 @@ def index(
     hash_files: bool = False,
     skip_damaged: bool = False,
     workers: int = 2,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
 ) -> Indexed:
     """Writes `<out>/dataset.json`, completing the one that is there if there is one.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from study.data.formats.dataset import HOW_TO_MEND, DataError
-from study.records.record import written_whole
+from study.records.record import atomic_write
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp")
 IMAGE, TEXT, JSON = 0, 1, 2  # columns of offsets and sizes
@@ -73,7 +73,7 @@ def save(tar: Path, index: TarIndex, cache: Path | None = None) -> None:
     for path in _places(tar, cache):
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as file:
+            with atomic_write(path) as file:
                 np.savez(
                     file,
                     stamp=np.array([stat.st_size, stat.st_mtime_ns]),

@@ -17,7 +17,7 @@ from study.data.formats import tar_index
 from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
 from study.data.formats.reader import Reader, checked_length
 from study.data.formats.tar_index import BLOCK, IMAGE, IMAGE_NAMES, JSON, TEXT, TarIndex, index_of
-from study.records.record import written_whole
+from study.records.record import atomic_write
 
 _MOST_OPEN_FILES = 256
 
@@ -200,7 +200,7 @@ def write_shard(path: Path, examples: Iterable[tuple[str, Mapping[str, bytes]]])
     """
     keys, where = [], []
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             at = 0
             for key, members in examples:
                 row = [(0, -1)] * 3

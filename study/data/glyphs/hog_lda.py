@@ -19,7 +19,7 @@ import scipy.linalg
 from study.data import embeddings
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.examples import examples_of
-from study.data.parallel import Progress, quiet
+from study.data.parallel import ProgressFn, quiet
 from study.data.sources import labels
 
 NAME = "hog-lda-96"
@@ -89,7 +89,7 @@ def embed(
     dim: int = DIM,
     workers: int = 2,
     force: bool = False,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
 ) -> str:
     """Fits the tower on `train` and embeds every split with it, unless that has been done.
 

@@ -32,7 +32,7 @@ from study.data.glyphs import render as glyph_render
 from study.data.glyphs.characters import FONTS, Characters, Examples
 from study.data.glyphs.write import HELD_OUT, VIEWS, captions, drawn, masters_of, write_lines
 from study.data.glyphs.write import prepare as prepare_glyphs
-from study.data.parallel import Progress, each, quiet
+from study.data.parallel import ProgressFn, each, quiet
 from study.data.stream import ROUNDS, permute
 from study.data.tokens import train_tokenizer
 
@@ -48,7 +48,7 @@ _ROWS = slice(HALF // 2, HALF // 2 + HALF)
 _KEY = np.arange(1, ROUNDS + 1, dtype=np.uint32)
 
 
-def prepare(data_root: str | Path, progress: Progress = quiet) -> Dataset:
+def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> Dataset:
     """Scenes and their embeddings, in `<data_root>/glyph-scenes`, and glyphs beside them.
 
     As many scenes in each split as there are glyphs in that of the glyphs data set.
@@ -68,7 +68,7 @@ def make(
     *,
     views: int = VIEWS,
     workers: int = 2,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
 ) -> Dataset:
     """The scenes of these characters, and their embeddings by the tower of `glyphs`; see `prepare`.
 
@@ -135,7 +135,7 @@ def _write(
     characters: Characters,
     views: int,
     workers: int,
-    progress: Progress,
+    progress: ProgressFn,
 ) -> None:
     """Everything but the embeddings, under another name until it is whole."""
     part = out.with_name(f"{out.name}.part")

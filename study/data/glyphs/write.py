@@ -49,7 +49,7 @@ from study.data.glyphs.characters import (
     templates,
     words,
 )
-from study.data.parallel import Progress, each, quiet
+from study.data.parallel import ProgressFn, each, quiet
 from study.data.sources import labels
 from study.data.texts import tokens
 from study.data.tokens import train_tokenizer
@@ -60,7 +60,7 @@ SHARD_EXAMPLES, HELD_OUT, VIEWS = 8192, 750, 4
 BEGUN = "begun.json"
 
 
-def prepare(data_root: str | Path, progress: Progress = quiet) -> Dataset:
+def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> Dataset:
     """Everything that a study on glyphs reads, in `<data_root>/glyphs`; what is there is kept."""
     return make(Path(data_root) / NAME, progress=progress)
 
@@ -71,7 +71,7 @@ def make(
     views: int = VIEWS,
     workers: int = 2,
     force: bool = False,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
 ) -> Dataset:
     """Shards, the embeddings of the frozen tower, tokens and labels, and samples.png.
 
@@ -97,7 +97,7 @@ def write_glyphs(
     views: int = VIEWS,
     workers: int = 2,
     force: bool = False,
-    progress: Progress = quiet,
+    progress: ProgressFn = quiet,
     limit_characters: int | None = None,
     shard_examples: int = SHARD_EXAMPLES,
 ) -> Dataset:

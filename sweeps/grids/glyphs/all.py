@@ -6,7 +6,7 @@ two grids are trained once.
 
 from __future__ import annotations
 
-from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs.recipe import glyphs_study
 from sweeps.registry import find
 from sweeps.study import Assumption, Study, union
 
@@ -26,7 +26,7 @@ LANGUAGES = Assumption(
 
 def study() -> Study:
     parts = [find(name) for name in STUDIES]
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs",
         question="What of the paper holds on glyphs, on two cores?",
         cells=union(parts),

@@ -9,8 +9,7 @@ Fig. 3: how long a run must be before a large batch pays.
 from __future__ import annotations
 
 from study.config.cell import Cell
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT
+from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096, 16_384, 65_536)
@@ -19,7 +18,7 @@ MOST_PAIRS = 2 * 10**10  # of a cell
 
 def cells() -> list[Cell]:
     return [
-        glyphs.cell(batch_size=batch_size, loss=loss, seed=seed, examples=examples)
+        glyphs_cell(batch_size=batch_size, loss=loss, seed=seed, examples=examples)
         for seed in SEEDS
         for examples in (SHORT, MIDDLE, LONG)
         for batch_size in BATCH_SIZES
@@ -29,7 +28,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-batch-size",
         question="SigLiT on glyphs: which batch size, with which loss, at which budget?",
         cells=cells(),

@@ -8,8 +8,7 @@ Loss, gradient and update norms are what it is run for.
 from __future__ import annotations
 
 from study.config.cell import Adam, Cell, Eval, FixedLoss, Model, TextAverage, ViT, ZeroShot
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import SEEDS, SHORT
+from sweeps.grids.glyphs.recipe import SEEDS, SHORT, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 DEPTH = 12
@@ -29,7 +28,7 @@ EVALS: tuple[Eval, ...] = (
 
 
 def cell(*, batch_size: int, b2: float, seed: int) -> Cell:
-    return glyphs.cell(
+    return glyphs_cell(
         batch_size=batch_size,
         seed=seed,
         examples=SHORT,
@@ -41,7 +40,7 @@ def cell(*, batch_size: int, b2: float, seed: int) -> Cell:
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-beta2",
         question="On glyphs: does beta2 = 0.95 steady a deep transformer?",
         cells=[

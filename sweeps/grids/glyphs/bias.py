@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from study.config.cell import Sigmoid
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import SEEDS
+from sweeps.grids.glyphs.recipe import SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZES = (64, 256, 1024, 4096)
@@ -20,11 +19,11 @@ STARTS: tuple[tuple[float | Literal["prior"] | None, float], ...] = (
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-bias",
         question="On glyphs: where should bias and temperature start, at which batch size?",
         cells=[
-            glyphs.cell(batch_size=batch_size, loss=Sigmoid(b_init=b, t_init=t), seed=seed)
+            glyphs_cell(batch_size=batch_size, loss=Sigmoid(b_init=b, t_init=t), seed=seed)
             for seed in SEEDS
             for batch_size in BATCH_SIZES
             for b, t in STARTS

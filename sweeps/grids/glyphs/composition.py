@@ -13,8 +13,7 @@ from typing import Literal
 
 from study.config.cell import Cell, Sigmoid
 from study.config.pairs import Negatives
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS
+from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZE = 512
@@ -27,11 +26,11 @@ def masked(
     *, keep: Literal["random", "hard", "easy"], kept: int, seed: int, times: int = 1
 ) -> Cell:
     loss = Sigmoid(pairs=Negatives(keep=keep, per_positive=kept))
-    return glyphs.cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, examples=times * MIDDLE)
+    return glyphs_cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, examples=times * MIDDLE)
 
 
 def unmasked(*, seed: int, times: int = 1) -> Cell:
-    return glyphs.cell(batch_size=BATCH_SIZE, seed=seed, examples=times * MIDDLE)
+    return glyphs_cell(batch_size=BATCH_SIZE, seed=seed, examples=times * MIDDLE)
 
 
 def cells() -> list[Cell]:
@@ -47,7 +46,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-composition",
         question="On glyphs: which negatives matter, and does their number?",
         cells=cells(),

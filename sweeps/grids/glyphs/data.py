@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from study.data.parallel import Progress, quiet
+from study.data.parallel import ProgressFn, quiet
 
 NARROW = 16
 ONE_VIEW = "glyphs-1view"  # each character in each font drawn once, and not in four ways
@@ -12,7 +12,7 @@ ONE_VIEW = "glyphs-1view"  # each character in each font drawn once, and not in 
 SCENES, SCENES_TOWER, SCENES_DIM = "glyph-scenes", "hog-lda-96x2", 192
 
 
-def one_view(data_root: str | Path, progress: Progress = quiet) -> None:
+def one_view(data_root: str | Path, progress: ProgressFn = quiet) -> None:
     """The glyphs, and beside them the data set with a quarter of their examples.
 
     Raises:
@@ -24,7 +24,7 @@ def one_view(data_root: str | Path, progress: Progress = quiet) -> None:
     make(Path(data_root) / ONE_VIEW, views=1, progress=progress)
 
 
-def narrow(data_root: str | Path, progress: Progress = quiet) -> None:
+def narrow(data_root: str | Path, progress: ProgressFn = quiet) -> None:
     """The glyphs, and embeddings of NARROW dimensions beside the usual ones.
 
     Raises:
@@ -36,7 +36,7 @@ def narrow(data_root: str | Path, progress: Progress = quiet) -> None:
     descriptor.embed(prepare(data_root, progress), dim=NARROW, progress=progress)
 
 
-def everything(data_root: str | Path, progress: Progress = quiet) -> None:
+def everything(data_root: str | Path, progress: ProgressFn = quiet) -> None:
     """All that any of the glyph studies reads.
 
     Raises:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from study.config.cell import Cell, Eval, Loss, Model, Sigmoid
 from study.config.pairs import Negatives
 from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import LOSSES, SIGLIP, SIGLIT
+from sweeps.grids.glyphs.recipe import LOSSES, SIGLIP, SIGLIT, glyphs_cell
 from sweeps.study import Study
 
 BATCH_SIZES = (16, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -48,7 +48,7 @@ def cell(
     evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
     """A cell of this study; `sweeps.grids.glyphs.recipe` holds what all cells on glyphs share."""
-    return glyphs.cell(
+    return glyphs_cell(
         batch_size=batch_size,
         loss=loss,
         seed=seed,

@@ -11,8 +11,7 @@ from typing import Literal
 
 from study.config.cell import Cell, Sigmoid
 from study.config.pairs import AllPairs, Groups
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import SEEDS
+from sweeps.grids.glyphs.recipe import SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZES = (64, 256, 1024, 4096)
@@ -22,11 +21,11 @@ STARTS: tuple[float | Literal["prior"], ...] = (-10.0, "prior")
 
 def cell(*, batch_size: int, group: int, b_init: float | Literal["prior"], seed: int) -> Cell:
     pairs = AllPairs() if group == batch_size else Groups(size=group)
-    return glyphs.cell(batch_size=batch_size, loss=Sigmoid(b_init=b_init, pairs=pairs), seed=seed)
+    return glyphs_cell(batch_size=batch_size, loss=Sigmoid(b_init=b_init, pairs=pairs), seed=seed)
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-examples-vs-pairs",
         question="On glyphs: what makes a large batch good, its examples or its pairs?",
         cells=[

@@ -12,6 +12,7 @@ import dataclasses
 from study.config.cell import Adam, CachedImage, Execution
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import NARROW
+from sweeps.grids.glyphs.recipe import glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 BATCH_SIZE, STEPS = 2**20, 2
@@ -25,11 +26,11 @@ MODEL = dataclasses.replace(
 
 
 def study() -> Study:
-    whole = glyphs.study(
+    whole = glyphs_study(
         name="largest-batch",
         question="Does a batch of a million train on two cores, and in how much memory?",
         cells=[
-            glyphs.cell(
+            glyphs_cell(
                 batch_size=BATCH_SIZE,
                 examples=STEPS * BATCH_SIZE,
                 model=MODEL,
@@ -46,4 +47,4 @@ def study() -> Study:
     )
     # Without a microbatch the towers alone would take 9 GiB for their activations.
     execution = Execution(cores=2, microbatch=8192)
-    return dataclasses.replace(whole, execution=execution, records="", seconds=None)
+    return dataclasses.replace(whole, execution=execution, group="", seconds=None)

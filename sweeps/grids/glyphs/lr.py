@@ -7,8 +7,14 @@ sizes. Its seed is used nowhere else.
 
 from __future__ import annotations
 
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import LOSSES, SIGLIP, SIGLIT, TUNING_SEED
+from sweeps.grids.glyphs.recipe import (
+    LOSSES,
+    SIGLIP,
+    SIGLIT,
+    TUNING_SEED,
+    glyphs_cell,
+    glyphs_study,
+)
 from sweeps.study import Study
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096)
@@ -19,11 +25,11 @@ SCRATCH_FACTORS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 def study() -> Study:
     panels = ((SIGLIT, BATCH_SIZES, FACTORS), (SIGLIP, SCRATCH_BATCH_SIZES, SCRATCH_FACTORS))
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-lr",
         question="Which learning rate suits each loss, and does it grow with the batch?",
         cells=[
-            glyphs.cell(
+            glyphs_cell(
                 model=model, batch_size=batch_size, loss=loss, factor=factor, seed=TUNING_SEED
             )
             for model, batch_sizes, factors in panels

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from study.config.cell import Cell, Corruption, Data, Loss
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import LOSSES, SEEDS
+from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZE = 256
@@ -33,7 +32,7 @@ def corrupted(*, kinds: tuple[str, ...], p: float, redraw: bool) -> Corruption:
 
 def cell(*, loss: Loss, seed: int, corrupt: Corruption) -> Cell:
     data = Data(dataset="glyphs", text_length=16, corrupt=corrupt)
-    return glyphs.cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
+    return glyphs_cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
 
 
 def cells() -> list[Cell]:
@@ -52,7 +51,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-noise",
         question="On glyphs: which loss stands corrupted data better, fixed or drawn anew?",
         cells=cells(),

@@ -12,7 +12,7 @@ from study.config.cell import Cell, Corruption, Data
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import ONE_VIEW
 from sweeps.grids.glyphs.noise import BATCH_SIZE, corrupted
-from sweeps.grids.glyphs.recipe import LOSSES, RATES, SEEDS
+from sweeps.grids.glyphs.recipe import LOSSES, RATES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 P = 0.4
@@ -34,14 +34,14 @@ def cells() -> list[Cell]:
                 for corrupt in corruptions(("text",), BOTH):
                     data = Data(dataset=dataset, text_length=16, corrupt=corrupt)
                     found.append(
-                        glyphs.cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
+                        glyphs_cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
                     )
             for times in TIMES:
                 for corrupt in corruptions(BOTH):
                     data = Data(text_length=16, corrupt=corrupt)
                     factor = times * RATES[loss.kind]
                     found.append(
-                        glyphs.cell(
+                        glyphs_cell(
                             batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data, factor=factor
                         )
                     )
@@ -54,7 +54,7 @@ def study() -> Study:
         "one drawing of each character in each font instead of four",
         "The frozen tower is fitted to what there is, so it is a little worse there too.",
     )
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-noise-causes",
         question="On glyphs: is what corruption does to the losses a matter of rate or repetition?",
         cells=cells(),

@@ -14,7 +14,7 @@ from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.noise import BATCH_SIZE
 from sweeps.grids.glyphs.noise_causes import BOTH, corruptions
-from sweeps.grids.glyphs.recipe import LOSSES, SEEDS
+from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 MODEL = dataclasses.replace(
@@ -29,7 +29,7 @@ EVALS = (
 
 def cells() -> list[Cell]:
     return [
-        glyphs.cell(
+        glyphs_cell(
             batch_size=BATCH_SIZE,
             loss=loss,
             seed=seed,
@@ -49,7 +49,7 @@ def study() -> Study:
         "the frozen tower of single glyphs on each half of a scene",
         "It is fitted to classes of characters, which scenes do not have.",
     )
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-noise-scenes",
         question="On scenes of two glyphs: does sigmoid stand corrupted data better?",
         cells=cells(),

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from study.config.cell import Cell, Execution, FixedLoss
-from study.data.parallel import Progress, quiet
+from study.data.parallel import ProgressFn, quiet
 from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import MIDDLE
+from sweeps.grids.glyphs.recipe import MIDDLE, glyphs_cell
 
 SEED = 200  # of nothing else
 FILE = "glyphs-siglip-mu8.npz"
@@ -18,11 +18,11 @@ SIGLIP = glyphs.SIGLIP
 
 def cell() -> Cell:
     """SigLIP from scratch, as long as the runs that start from its image tower."""
-    trained = glyphs.cell(batch_size=256, seed=SEED, examples=2 * MIDDLE, model=SIGLIP)
+    trained = glyphs_cell(batch_size=256, seed=SEED, examples=2 * MIDDLE, model=SIGLIP)
     return dataclasses.replace(trained, evals=(FixedLoss(split="val_font"),))
 
 
-def prepare(data_root: str | Path, progress: Progress = quiet) -> None:
+def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> None:
     """The glyphs, and beside them the image tower as a big_vision file; what is there is kept.
 
     Raises:
@@ -41,7 +41,7 @@ def prepare(data_root: str | Path, progress: Progress = quiet) -> None:
     progress("pretraining an image tower", 0, 1)
     with tempfile.TemporaryDirectory(prefix="pretrain-", dir=root) as folder:
         execution = Execution(data_root=str(root), wandb=False)
-        train(cell(), execution, folder=Path(folder), study="pretrain")
+        train(cell(), execution, folder=Path(folder), group="pretrain")
         checkpoints = Checkpoints(Path(folder) / "checkpoints")
         state = checkpoints.latest()
         checkpoints.close()

@@ -107,7 +107,7 @@ def rate(batch_size: int, factor: float) -> float:
     return factor * (min(batch_size, LARGEST_RATE_AT) / 256) ** 0.5
 
 
-def cell(
+def glyphs_cell(
     *,
     batch_size: int,
     loss: Loss = LOSSES[0],
@@ -139,7 +139,7 @@ def cell(
     )
 
 
-def study(
+def glyphs_study(
     *,
     name: str,
     question: str,
@@ -155,7 +155,7 @@ def study(
         prepare=prepare,
         paper=paper,
         assumptions=assumptions,
-        records=FOLDER,
+        group=FOLDER,
         seconds=seconds,
     )
 

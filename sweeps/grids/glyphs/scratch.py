@@ -5,19 +5,18 @@ SigLIP on glyphs, both towers from scratch, batch size x loss, three seeds: Fig.
 
 from __future__ import annotations
 
-from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs.recipe import LOSSES, MIDDLE, SEEDS, SIGLIP
+from sweeps.grids.glyphs.recipe import LOSSES, MIDDLE, SEEDS, SIGLIP, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096)
 
 
 def study() -> Study:
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-scratch",
         question="From scratch on glyphs: which batch size, with which loss?",
         cells=[
-            glyphs.cell(
+            glyphs_cell(
                 batch_size=batch_size, loss=loss, seed=seed, model=SIGLIP, examples=2 * MIDDLE
             )
             for seed in SEEDS

@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from study.config.cell import Adam, Cell, Eval, FewShot, FixedLoss, Part, ZeroShot
-from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.pretrained import FILE, SIGLIP
-from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS
+from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 BATCH_SIZE = 256
@@ -33,7 +32,7 @@ def cell(*, seed: int, image: Part | None) -> Cell:
     optimizer = Adam(
         b2=0.95, weight_decay=DECAY, warmup_percent=5, clip_norm=1.0, image=image or Part()
     )
-    return glyphs.cell(
+    return glyphs_cell(
         batch_size=BATCH_SIZE,
         seed=seed,
         examples=2 * MIDDLE,
@@ -45,7 +44,7 @@ def cell(*, seed: int, image: Part | None) -> Cell:
 
 def study() -> Study:
     parts = (None, Part(rate_times=0.1), Part(rate_times=0.1, decay_times=0.0))
-    return glyphs.study(
+    return glyphs_study(
         name="glyphs-pretrained",
         question="On glyphs: does weight decay spoil a pretrained image tower?",
         cells=[cell(seed=seed, image=image) for seed in SEEDS for image in parts],

@@ -5,7 +5,7 @@ Every run of the paper once: the cells of all its figures and tables.
 
 from __future__ import annotations
 
-from sweeps.grids.paper import recipe as paper
+from sweeps.grids.paper.recipe import paper_study
 from sweeps.registry import find
 from sweeps.study import Study, union
 
@@ -18,7 +18,7 @@ STUDIES = (
 
 def study() -> Study:
     parts = [find(name) for name in STUDIES]
-    return paper.study(
+    return paper_study(
         name="paper",
         question="All that the paper trains",
         cells=union(parts),

@@ -10,8 +10,7 @@ from typing import Literal
 
 from study.config.cell import Sigmoid
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import MILLION, K, siglit
+from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study
 
 BATCH_SIZES = (512, 2 * K, 8 * K, 32 * K, 128 * K)
@@ -19,11 +18,11 @@ STARTS: tuple[float | Literal["prior"], ...] = (-10.0, 0.0, "prior")
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="bias-init",
         question="Should the bias start at -10, at 0, or at the prior odds of the batch size?",
         cells=[
-            siglit(batch_size=batch_size, examples=900 * MILLION, loss=Sigmoid(b_init=b_init))
+            siglit_cell(batch_size=batch_size, examples=900 * MILLION, loss=Sigmoid(b_init=b_init))
             for batch_size in BATCH_SIZES
             for b_init in STARTS
         ],

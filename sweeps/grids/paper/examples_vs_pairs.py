@@ -15,8 +15,7 @@ from typing import Literal
 from study.config.cell import Cell, Sigmoid
 from study.config.pairs import AllPairs, Groups
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import MILLION, K, siglit
+from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study
 
 BATCH_SIZES = (2 * K, 8 * K, 32 * K, 128 * K)
@@ -26,13 +25,13 @@ STARTS: tuple[float | Literal["prior"], ...] = (-10.0, "prior")
 
 def cell(*, batch_size: int, group: int, b_init: float | Literal["prior"]) -> Cell:
     pairs = AllPairs() if group == batch_size else Groups(size=group)
-    return siglit(
+    return siglit_cell(
         batch_size=batch_size, examples=900 * MILLION, loss=Sigmoid(b_init=b_init, pairs=pairs)
     )
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="examples-vs-pairs",
         question="What makes a large batch good: its examples or its pairs?",
         cells=[

@@ -11,8 +11,15 @@ import dataclasses
 
 from study.config.cell import Adafactor, Cell, Eval, FewShot, Model, Part, TextTransformer, ViT
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import ADAFACTOR, MILLION, VALIDATION, K, siglip, zero_shot
+from sweeps.grids.paper.recipe import (
+    ADAFACTOR,
+    MILLION,
+    VALIDATION,
+    K,
+    paper_study,
+    siglip_cell,
+    zero_shot,
+)
 from sweeps.study import Assumption, Study
 
 EXAMPLES = 2_400 * MILLION
@@ -47,7 +54,7 @@ ASSUMPTIONS = (
 
 
 def cell(*, model: Model, optimizer: Adafactor) -> Cell:
-    return siglip(
+    return siglip_cell(
         batch_size=16 * K, examples=EXAMPLES, model=model, optimizer=optimizer, evals=EVALS
     )
 
@@ -59,7 +66,7 @@ def tuned(*, decay: float) -> Cell:
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="fig-4",
         question="Does weight decay spoil a pretrained image tower?",
         cells=[cell(model=RANDOM, optimizer=ADAFACTOR), tuned(decay=1.0), tuned(decay=0.0)],

@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, K, siglip
+from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, K, paper_study, siglip_cell
 from sweeps.study import Assumption, Study
 
 ASSUMPTIONS = (
@@ -25,11 +24,11 @@ ASSUMPTIONS = (
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="fig-5",
         question="Does beta2 = 0.95 steady the training at large batches?",
         cells=[
-            siglip(
+            siglip_cell(
                 batch_size=32 * K,
                 examples=5 * BILLION,
                 optimizer=dataclasses.replace(ADAFACTOR, b2=b2),

@@ -11,8 +11,7 @@ from study.config.budget import Budget
 from study.config.cell import Cell, Sigmoid
 from study.config.pairs import Negatives
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import MILLION, K, siglit
+from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.matched import Matched, budget
 from sweeps.study import Assumption, Study
 
@@ -43,12 +42,12 @@ ASSUMPTIONS = (
 
 
 def unmasked() -> Cell:
-    return siglit(batch_size=BATCH_SIZE, examples=EXAMPLES)
+    return siglit_cell(batch_size=BATCH_SIZE, examples=EXAMPLES)
 
 
 def masked(*, keep: str, one_in: int, budget: Budget | None = None) -> Cell:
     pairs = Negatives(keep=keep, per_positive=(BATCH_SIZE - 1) / one_in)  # type: ignore[arg-type]
-    return siglit(
+    return siglit_cell(
         batch_size=BATCH_SIZE, examples=EXAMPLES, loss=Sigmoid(pairs=pairs), budget=budget
     )
 
@@ -69,7 +68,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="fig-6",
         question="Which negatives matter, and does their number?",
         cells=cells(),

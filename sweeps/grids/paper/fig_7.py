@@ -10,8 +10,15 @@ from typing import Any
 
 from study.config.cell import Cell, Corruption, Loss, Model, TextTransformer, ViT
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import ADAFACTOR, LOSSES, MILLION, WEBLI_EN, K, siglip
+from sweeps.grids.paper.recipe import (
+    ADAFACTOR,
+    LOSSES,
+    MILLION,
+    WEBLI_EN,
+    K,
+    paper_study,
+    siglip_cell,
+)
 from sweeps.study import Assumption, Study
 
 BATCH_SIZE, EXAMPLES = 16 * K, 3_600 * MILLION
@@ -57,7 +64,7 @@ def cell(*, loss: Loss, kinds: tuple[str, ...] = (), p: float = 0.0) -> Cell:
     if kinds:
         shares: dict[str, Any] = dict.fromkeys(kinds, p)
         corrupt = Corruption(redraw=True, window=BATCH_SIZE, **shares)
-    return siglip(
+    return siglip_cell(
         batch_size=BATCH_SIZE,
         examples=EXAMPLES,
         loss=loss,
@@ -68,7 +75,7 @@ def cell(*, loss: Loss, kinds: tuple[str, ...] = (), p: float = 0.0) -> Cell:
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="fig-7",
         question="Which loss stands corrupted data better?",
         cells=[

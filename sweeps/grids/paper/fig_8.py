@@ -6,13 +6,13 @@ mSigLIP, recall by language and batch size as a figure (App. D): the cells of Ta
 from __future__ import annotations
 
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper import table_9
+from sweeps.grids.paper.recipe import paper_study
 from sweeps.study import Study
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="fig-8",
         question="mSigLIP: which languages gain or lose with the batch?",
         cells=table_9.cells(),

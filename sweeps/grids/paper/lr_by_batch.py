@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import ADAFACTOR, LOSSES, MILLION, K, siglit
+from sweeps.grids.paper.recipe import ADAFACTOR, LOSSES, MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study
 
 BATCH_SIZES = (512, 2 * K, 8 * K, 32 * K, 128 * K)
@@ -18,11 +17,11 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="lr-by-batch",
         question="Does the best learning rate grow with the batch, and alike for both losses?",
         cells=[
-            siglit(
+            siglit_cell(
                 batch_size=batch_size,
                 examples=900 * MILLION,
                 loss=loss,

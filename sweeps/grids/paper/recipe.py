@@ -125,7 +125,7 @@ TABLE_3: tuple[Eval, ...] = (
 # --- cells ----------------------------------------------------------------------------------------
 
 
-def siglit(
+def siglit_cell(
     *,
     batch_size: int,
     examples: int,
@@ -147,7 +147,7 @@ def siglit(
     )
 
 
-def siglip(
+def siglip_cell(
     *,
     batch_size: int,
     examples: int,
@@ -171,9 +171,9 @@ def siglip(
     )
 
 
-def msiglip(*, batch_size: int) -> Cell:
+def msiglip_cell(*, batch_size: int) -> Cell:
     """Sec. 4.3: 100 languages, 30B examples, the factored embedding of 250k pieces."""
-    return siglip(
+    return siglip_cell(
         batch_size=batch_size,
         examples=30 * BILLION,
         model=MSIGLIP,
@@ -187,10 +187,10 @@ def msiglip(*, batch_size: int) -> Cell:
 
 def execution(cell: Cell) -> Execution:
     """TPU v4, as in the paper: the smallest slice of Table 1's kind for such a model and batch."""
-    return Execution(slice=slice_of(cell), microbatch="auto")
+    return Execution(slice=default_slice(cell), microbatch="auto")
 
 
-def slice_of(cell: Cell) -> str:
+def default_slice(cell: Cell) -> str:
     """4 to 128 chips; every batch size of the paper is a multiple of its slice's chips."""
     image = cell.model.image
     if isinstance(image, CachedImage):
@@ -204,7 +204,7 @@ def slice_of(cell: Cell) -> str:
     return "v4-32" if cell.batch_size <= 16 * K else "v4-64"
 
 
-def study(
+def paper_study(
     *,
     name: str,
     question: str,
@@ -220,11 +220,11 @@ def study(
         question=question,
         cells=tuple(cells),
         execution=execution,
-        prepare=present,
+        prepare=check_datasets,
         paper=paper,
         assumptions=assumptions,
         hardware=hardware,
-        records=FOLDER,
+        group=FOLDER,
         matched=matched,
     )
 
@@ -240,7 +240,7 @@ def datasets(cells: Iterable[Cell]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def present(data_root: str | Path, *, cells: Iterable[Cell]) -> None:
+def check_datasets(data_root: str | Path, *, cells: Iterable[Cell]) -> None:
     """Checks that the data sets of cells are there; none of them can be fetched for the user.
 
     Raises:

@@ -15,7 +15,7 @@ from sweeps.grids.paper.recipe import (
     WEBLI_100,
     WEBLI_EN,
     K,
-    siglip,
+    siglip_cell,
 )
 from sweeps.study import Assumption
 
@@ -67,7 +67,7 @@ def cells() -> list[Cell]:
     data = dataclasses.replace(WEBLI_EN, text_length=TOKENS)
     for name, patches, first, others in SIZES:
         found.append(
-            siglip(
+            siglip_cell(
                 batch_size=32 * K,
                 examples=40 * BILLION,
                 model=model(name, patches, first),
@@ -78,7 +78,7 @@ def cells() -> list[Cell]:
         for size in others:
             init = f"siglip-{name}-{first}.npz"
             found.append(
-                siglip(
+                siglip_cell(
                     batch_size=32 * K,
                     examples=5 * BILLION,
                     model=dataclasses.replace(model(name, patches, size), init=init),
@@ -95,7 +95,7 @@ def cells() -> list[Cell]:
 def msiglip(*, batch_size: int) -> Cell:
     """The multilingual B of the same kind (Table 9, *32k)."""
     text = TextTransformer(variant="B", bottleneck=96)
-    return siglip(
+    return siglip_cell(
         batch_size=batch_size,
         examples=40 * BILLION,
         model=dataclasses.replace(model("B", "B/16", 256), text=text),

@@ -13,8 +13,15 @@ from study.config.budget import Budget
 from study.config.cell import CachedImage, Cell, Lion, Model, TextTransformer
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper import fig_4
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import BILLION, MILLION, SIGLIT, K, siglip, siglit
+from sweeps.grids.paper.recipe import (
+    BILLION,
+    MILLION,
+    SIGLIT,
+    K,
+    paper_study,
+    siglip_cell,
+    siglit_cell,
+)
 from sweeps.study import Assumption, Study
 
 B8 = Model(
@@ -52,19 +59,19 @@ ASSUMPTIONS = (
 
 
 def cells() -> list[Cell]:
-    quick = siglit(batch_size=32 * K, examples=0, budget=Budget(steps=65_000), optimizer=LION)
-    long = siglit(batch_size=20 * K, examples=0, budget=Budget(steps=107_000))
+    quick = siglit_cell(batch_size=32 * K, examples=0, budget=Budget(steps=65_000), optimizer=LION)
+    long = siglit_cell(batch_size=20 * K, examples=0, budget=Budget(steps=107_000))
     return [
         dataclasses.replace(quick, model=B8),
         dataclasses.replace(long, model=G14),
         fig_4.tuned(decay=0.0),
-        siglip(batch_size=32 * K, examples=3_600 * MILLION),
-        siglip(batch_size=32 * K, examples=9 * BILLION),
+        siglip_cell(batch_size=32 * K, examples=3_600 * MILLION),
+        siglip_cell(batch_size=32 * K, examples=9 * BILLION),
     ]
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-1",
         question="What can be trained on few chips?",
         cells=cells(),

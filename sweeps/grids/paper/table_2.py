@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from study.config.cell import Cell
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import K, msiglip
+from sweeps.grids.paper.recipe import K, msiglip_cell, paper_study
 from sweeps.study import Study
 
 BATCH_SIZES = (16 * K, 32 * K, 64 * K, 128 * K, 240 * K)
 
 
 def cells() -> list[Cell]:
-    return [msiglip(batch_size=batch_size) for batch_size in BATCH_SIZES]
+    return [msiglip_cell(batch_size=batch_size) for batch_size in BATCH_SIZES]
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-2",
         question="Which batch size serves a hundred languages?",
         cells=cells(),

@@ -7,13 +7,13 @@ resolutions of Table 3: 8 cells. The second part starts from files written from 
 from __future__ import annotations
 
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper import scaled_up as scaled
+from sweeps.grids.paper.recipe import paper_study
 from sweeps.study import Study
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-3",
         question="How good do SigLIP models become when they are scaled up?",
         cells=scaled.cells(),

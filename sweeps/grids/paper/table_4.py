@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from study.config.cell import Sigmoid
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import MILLION, TABLE_4, K, siglip
+from sweeps.grids.paper.recipe import MILLION, TABLE_4, K, paper_study, siglip_cell
 from sweeps.study import Study
 
 # (b, t = exp(t')): t' is log 10 or log 1
@@ -18,11 +17,11 @@ STARTS: tuple[tuple[float | None, float], ...] = (
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-4",
         question="Where should bias and temperature start?",
         cells=[
-            siglip(
+            siglip_cell(
                 batch_size=8 * K,
                 examples=900 * MILLION,
                 loss=Sigmoid(b_init=b, t_init=t),

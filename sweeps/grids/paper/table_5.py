@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from study.config.cell import Cell
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import BILLION, LOSSES, K, siglip
+from sweeps.grids.paper.recipe import BILLION, LOSSES, K, paper_study, siglip_cell
 from sweeps.study import Study
 
 BATCH_SIZES = {
@@ -19,7 +18,7 @@ BATCH_SIZES = {
 
 def cells() -> list[Cell]:
     return [
-        siglip(batch_size=batch_size, examples=examples, loss=loss)
+        siglip_cell(batch_size=batch_size, examples=examples, loss=loss)
         for examples, batch_sizes in BATCH_SIZES.items()
         for batch_size in batch_sizes
         for loss in LOSSES
@@ -27,7 +26,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-5",
         question="SigLIP from scratch: which batch size, with which loss, at which budget?",
         cells=cells(),

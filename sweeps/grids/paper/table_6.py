@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, K, siglip
+from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, K, paper_study, siglip_cell
 from sweeps.study import Assumption, Study
 
 RATES, DECAYS, BATCH_SIZES = (3e-4, 1e-3, 3e-3), (3e-5, 1e-4, 3e-4), (8 * K, 16 * K, 32 * K)
@@ -23,11 +22,11 @@ SAME = Assumption(
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-6",
         question="Do the default learning rate and decay serve all batch sizes?",
         cells=[
-            siglip(
+            siglip_cell(
                 batch_size=batch_size,
                 examples=3 * BILLION,
                 optimizer=dataclasses.replace(ADAFACTOR, learning_rate=rate, weight_decay=decay),

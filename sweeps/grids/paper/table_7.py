@@ -10,8 +10,16 @@ import dataclasses
 
 from study.config.cell import Adam
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, MILLION, SIGMOID, SOFTMAX, K, siglip
+from sweeps.grids.paper.recipe import (
+    ADAFACTOR,
+    BILLION,
+    MILLION,
+    SIGMOID,
+    SOFTMAX,
+    K,
+    paper_study,
+    siglip_cell,
+)
 from sweeps.study import Assumption, Study
 
 SEEDS = range(5)
@@ -37,12 +45,12 @@ ASSUMPTIONS = (
 
 def study() -> Study:
     recipes = ((SOFTMAX, ADAFACTOR), (SIGMOID, ADAFACTOR), (SIGMOID, ADAMW))
-    return paper.study(
+    return paper_study(
         name="table-7",
         question="How far apart are equal runs, losses and optimizers?",
         cells=[
             *(
-                siglip(
+                siglip_cell(
                     batch_size=32 * K,
                     examples=3 * BILLION,
                     loss=loss,
@@ -52,7 +60,7 @@ def study() -> Study:
                 for loss, optimizer in recipes
                 for seed in SEEDS
             ),
-            siglip(batch_size=32 * K, examples=3 * BILLION, optimizer=LINEAR),
+            siglip_cell(batch_size=32 * K, examples=3 * BILLION, optimizer=LINEAR),
         ],
         paper="Table 7",
         assumptions=ASSUMPTIONS,

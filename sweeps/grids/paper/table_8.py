@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from study.config.cell import Cell
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
-from sweeps.grids.paper.recipe import BILLION, LOSSES, MILLION, SIGMOID, K, siglit
+from sweeps.grids.paper.recipe import BILLION, LOSSES, MILLION, SIGMOID, K, paper_study, siglit_cell
 from sweeps.study import Study
 
 SMALL = (512, 1 * K)
@@ -29,16 +28,16 @@ LONGEST = 18 * BILLION
 def longest() -> list[Cell]:
     """The 18B column, which is Fig. 2 left."""
     both = [
-        siglit(batch_size=batch_size, examples=LONGEST, loss=loss)
+        siglit_cell(batch_size=batch_size, examples=LONGEST, loss=loss)
         for batch_size in BATCH_SIZES
         for loss in LOSSES
     ]
-    return [*both, siglit(batch_size=1024 * K, examples=LONGEST, loss=SIGMOID)]
+    return [*both, siglit_cell(batch_size=1024 * K, examples=LONGEST, loss=SIGMOID)]
 
 
 def cells() -> list[Cell]:
     shorter = [
-        siglit(batch_size=batch_size, examples=examples, loss=loss)
+        siglit_cell(batch_size=batch_size, examples=examples, loss=loss)
         for examples in BUDGETS
         for batch_size in (*SMALL, *BATCH_SIZES)
         for loss in LOSSES
@@ -47,7 +46,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-8",
         question="SigLiT: which batch size, with which loss, at which budget?",
         cells=cells(),

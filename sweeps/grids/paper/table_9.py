@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from study.config.cell import Cell
 from sweeps.grids.paper import assumptions as assumed
-from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper import table_2
-from sweeps.grids.paper.recipe import K
+from sweeps.grids.paper.recipe import K, paper_study
 from sweeps.grids.paper.scaled_up import msiglip
 from sweeps.study import Assumption, Study
 
@@ -26,7 +25,7 @@ def cells() -> list[Cell]:
 
 
 def study() -> Study:
-    return paper.study(
+    return paper_study(
         name="table-9",
         question="mSigLIP: recall in each of 36 languages, by batch size",
         cells=cells(),

@@ -14,7 +14,7 @@ from analysis.records.frame import cells, items, rows, steps, studies
 from analysis.records.open import open_records, open_snapshot
 from analysis.records.record import MANIFEST, RecordRoot
 from study.records.record import Record, write_failure
-from study.records.storage import place
+from study.records.storage import resolve
 from tests.bucket import Strict
 
 TOP1 = "eval/zero_shot/test_font/top1"
@@ -138,7 +138,7 @@ def test_an_earlier_snapshot_gives_the_cells_that_are_not_done_since(writer, tmp
 def test_records_in_a_bucket_read_as_those_in_a_folder(writer, tmp_path):
     cell = writer.cell(16)
     Strict.clear()
-    bucket = place("bucket://lab/runs")
+    bucket = resolve("bucket://lab/runs")
     for root in (bucket, writer.root):
         for start in (0, 3):
             record = Record(root / "synthetic" / cell.id)
@@ -158,7 +158,7 @@ def test_records_in_a_bucket_read_as_those_in_a_folder(writer, tmp_path):
     same(rows("bucket://lab/runs"), rows(tmp_path / "snap"))
     assert made["studies"]["synthetic"][cell.id]["rows"] == 8
     for path in (p for p in (tmp_path / "snap").rglob("*") if p.is_file()):  # and taken there
-        target = place("bucket://lab/snap").joinpath(*path.relative_to(tmp_path / "snap").parts)
+        target = resolve("bucket://lab/snap").joinpath(*path.relative_to(tmp_path / "snap").parts)
         target.write_bytes(path.read_bytes())
     same(cells("bucket://lab/runs"), cells("bucket://lab/snap"))
     with pytest.raises(AnalysisError, match="no bucket bucket://lab/nothing"):

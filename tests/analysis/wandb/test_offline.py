@@ -217,7 +217,7 @@ def test_what_the_mirror_wrote_comes_back_as_the_record_that_it_mirrored(
     about = writer.about(cell)
     record = Record(writer.folder(cell))
     record.begin(about, seen=writer.seen(cell, 0))
-    more = {"study": writer.study, "cell_id": cell.id, "config": about, "enabled": True}
+    more = {"group": writer.study, "cell_id": cell.id, "config": about, "enabled": True}
     mirror = WandbMirror(record.folder, **more)
     for step in range(1, cell.steps + 1, max(1, cell.steps // 40)):
         values = {"train/loss": 1.0 / step, "train/gone": None}

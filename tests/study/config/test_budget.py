@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.config.budget import Budget, every, steps_of
+from study.config.budget import Budget, schedule_points, to_steps
 from study.config.cell import Adam
 
 
@@ -17,13 +17,13 @@ def test_the_three_suffixes_agree(batch_size):
             Adam(warmup_examples=steps * batch_size),
             Adam(warmup_percent=steps / total * 100),
         ):
-            assert steps_of(o, "warmup", batch_size=batch_size, total_steps=total) == steps
+            assert to_steps(o, "warmup", batch_size=batch_size, total_steps=total) == steps
 
 
 def test_a_duration_above_zero_is_at_least_one_step():
-    got = steps_of(Adam(warmup_percent=0.01), "warmup", batch_size=8, total_steps=100)
+    got = to_steps(Adam(warmup_percent=0.01), "warmup", batch_size=8, total_steps=100)
     assert got == 1
-    assert steps_of(Adam(), "warmup", batch_size=8, total_steps=100) == 0
+    assert to_steps(Adam(), "warmup", batch_size=8, total_steps=100) == 0
 
 
 @pytest.mark.parametrize("given", [{}, {"examples": 1, "pairs": 1}])
@@ -40,7 +40,7 @@ def test_two_warmups_are_refused():
 @pytest.mark.parametrize("steps", [1, 3, 73, 18750])
 @pytest.mark.parametrize("percent", [2, 7, 25, 100])
 def test_what_is_due_ends_with_the_last_step(steps, percent):
-    due = every(percent, steps)
+    due = schedule_points(percent, steps)
     assert due[-1] == steps
     assert due == sorted(set(due))
     assert due[0] >= 1

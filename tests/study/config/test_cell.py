@@ -37,7 +37,7 @@ from study.config.cell import (
     replace,
     to_dict,
 )
-from study.config.evals import record_key
+from study.config.evals import metric_prefix
 from study.config.pairs import AllPairs, Groups, Negatives
 
 CELLS = [
@@ -232,7 +232,7 @@ def test_a_setting_without_effect_is_refused(make, named):
 )
 def test_evaluations_that_would_overwrite_each_other_are_refused(one, other):
     dataclasses.replace(PIXELS, evals=(one, dataclasses.replace(other, split="b")))
-    with pytest.raises(ValueError, match=rf"evals: .*{record_key(one)}, .*overwrite"):
+    with pytest.raises(ValueError, match=rf"evals: .*{metric_prefix(one)}, .*overwrite"):
         dataclasses.replace(PIXELS, evals=(one, other))
 
 

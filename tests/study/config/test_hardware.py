@@ -11,10 +11,10 @@ import pytest
 
 from study.config import hardware
 from study.config.cell import Execution
-from study.config.hardware import HardwareError, chip_of, slice_of, slices_of
+from study.config.hardware import HardwareError, get_chip, get_slice, list_slices
 from study.planning import tpu_compile as aot
 
-TPUS = [s for generation in hardware.TOPOLOGIES for s in slices_of(generation)]
+TPUS = [s for generation in hardware.TOPOLOGIES for s in list_slices(generation)]
 
 
 @pytest.mark.parametrize("slice_", TPUS, ids=lambda s: s.name)
@@ -22,7 +22,7 @@ def test_chips_hosts_and_names_agree(slice_):
     assert math.prod(slice_.shape) == slice_.chips
     assert slice_.hosts * slice_.chips_per_host == slice_.chips
     assert int(slice_.pod.rpartition("-")[2]) == slice_.chips * slice_.chip.cores
-    assert slice_of(slice_.name) == slice_
+    assert get_slice(slice_.name) == slice_
     assert math.prod(slice_.libtpu_options["chips_per_host_bounds"]) == slice_.chips_per_host
 
 
@@ -37,37 +37,37 @@ def test_ray_knows_every_slice_by_the_same_numbers():
 
 
 def test_names_of_the_cloud_and_of_ray_mean_the_same_slice():
-    assert slice_of("v5litepod-16") == slice_of("v5e-16")
-    assert slice_of("tpu7x-8") == slice_of("v7x-8") == slice_of("7x-8")
+    assert get_slice("v5litepod-16") == get_slice("v5e-16")
+    assert get_slice("tpu7x-8") == get_slice("v7x-8") == get_slice("7x-8")
     for s in TPUS:
-        assert slice_of(s.cloud_type) == slice_of(s.pod_type) == s
+        assert get_slice(s.cloud_type) == get_slice(s.pod_type) == s
 
 
 def test_several_slices_multiply_chips_and_hosts():
-    one, two = slice_of("v4-32"), slice_of("v4-32x2")
+    one, two = get_slice("v4-32"), get_slice("v4-32x2")
     assert (two.chips, two.hosts, two.slices) == (2 * one.chips, 2 * one.hosts, 2)
     assert (two.name, two.topology, two.pod_type) == ("v4-32x2", one.topology, "v4-32")
     assert two.libtpu_options == one.libtpu_options | {"num_slices": 2}
 
 
 def test_gpus_and_this_cpu_are_machines_too():
-    assert slice_of("gpu:h100").chips == slice_of("gpu:h200").hosts == 1
-    pair = slice_of("gpu:h100x16")
+    assert get_slice("gpu:h100").chips == get_slice("gpu:h200").hosts == 1
+    pair = get_slice("gpu:h100x16")
     assert (pair.chips, pair.hosts, pair.accelerator_type) == (16, 2, "H100")
-    assert slice_of("cpu").chip.usable_bytes > 0
+    assert get_slice("cpu").chip.usable_bytes > 0
 
 
 def test_every_chip_is_found_by_what_jax_calls_it():
     for chip in hardware.CHIPS:
         for kind in chip.device_kinds:
-            assert chip_of(kind) is chip
-    assert chip_of("TPU v99") is None
+            assert get_chip(kind) is chip
+    assert get_chip("TPU v99") is None
 
 
 @pytest.mark.parametrize("name", ["v4-12", "v4", "gpu:a100", "v4-32x0", "v3-8", ""])
 def test_a_name_that_is_none_is_told_in_one_line_with_all_that_are(name):
     with pytest.raises(HardwareError, match=f"no slice '{name}'") as raised:
-        slice_of(name)
+        get_slice(name)
     said = str(raised.value)
     assert "\n" not in said
     assert all(generation in said for generation in hardware.TOPOLOGIES)
@@ -76,7 +76,7 @@ def test_a_name_that_is_none_is_told_in_one_line_with_all_that_are(name):
 
 def test_the_nearest_names_come_first():
     with pytest.raises(HardwareError, match=r"no slice 'v4-36'; nearest: v4-32, v4-16"):
-        slice_of("v4-36")
+        get_slice("v4-36")
 
 
 def test_an_execution_wants_a_machine_that_there_is():
@@ -97,8 +97,8 @@ def test_libtpu_has_every_slice_with_as_many_devices(compiled_for_tpu):
     script = (
         "import json\n"
         "from study.config import hardware as h\nfrom study.planning import tpu_compile as aot\n"
-        "sizes = {n: len(aot.devices(n)) for n in [*h.names(), 'v4-16x2', 'v6e-8x2']\n"
-        "         if h.slice_of(n).topology and h.slice_of(n).chips <= 512}\n"
+        "sizes = {n: len(aot.devices(n)) for n in [*h.slice_names(), 'v4-16x2', 'v6e-8x2']\n"
+        "         if h.get_slice(n).topology and h.get_slice(n).chips <= 512}\n"
         "kinds = {n: aot.devices(n)[0].device_kind\n"
         "         for n in ('v4-8', 'v5e-4', 'v5p-8', 'v6e-4', '7x-8')}\n"
         "print(json.dumps({'sizes': sizes, 'kinds': kinds}))"
@@ -106,5 +106,5 @@ def test_libtpu_has_every_slice_with_as_many_devices(compiled_for_tpu):
     (found,) = aot.lines(["-c", script], stdin="")
     sizes, kinds = found["sizes"], found["kinds"]
     assert len(sizes) > 30
-    assert sizes == {name: slice_of(name).devices for name in sizes}
-    assert all(chip_of(kind) is slice_of(name).chip for name, kind in kinds.items())
+    assert sizes == {name: get_slice(name).devices for name in sizes}
+    assert all(get_chip(kind) is get_slice(name).chip for name, kind in kinds.items())

@@ -74,7 +74,7 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
         keep_every_percent=30,
         chunk_examples=112,
     )
-    done = train(cell, execution, folder=tmp_path / "whole", study="photos")
+    done = train(cell, execution, folder=tmp_path / "whole", group="photos")
     curve = [v for (_, k), v in sorted(metrics(tmp_path / "whole").items()) if k == "train/loss"]
     assert curve[-1] < 0.9 * curve[0]
     replaced = done["summary"]["data/replaced_examples"]
@@ -84,10 +84,10 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     asked = iter([False, False, True, *[False] * 99])
     other = dataclasses.replace(execution, decode_threads=2)
     with pytest.raises(Stopped):
-        train(cell, other, folder=tmp_path / "cut", study="photos", should_stop=lambda: next(asked))
+        train(cell, other, folder=tmp_path / "cut", group="photos", should_stop=lambda: next(asked))
     resumed, resume = [], StandIns.resume
     monkeypatch.setattr(StandIns, "resume", lambda *args: (resumed.append(args[1:]), resume(*args)))
-    again = train(cell, other, folder=tmp_path / "cut", study="photos")
+    again = train(cell, other, folder=tmp_path / "cut", group="photos")
     ((read, before),) = resumed  # what was read and replaced before the restart counts on
     assert read % cell.batch_size == 0 < read < 640 and 0 < before <= replaced
     assert again["summary"]["data/replaced_examples"] == replaced
@@ -124,7 +124,7 @@ def test_an_evaluation_replaces_nothing_and_names_what_it_lacks(photos_with_two_
     ):
         cell = dataclasses.replace(CELL, evals=(evaluation,))
         with pytest.raises(DataError, match=said):
-            train(cell, execution, folder=tmp_path / evaluation.kind, study="photos")
+            train(cell, execution, folder=tmp_path / evaluation.kind, group="photos")
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):

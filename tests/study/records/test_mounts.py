@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study.records.mounts import mounted_bucket, refuse_mounted_bucket
-from study.records.record import Record, Seen
+from study.records.record import Progress, Record
 from study.records.storage import RecordError
 
 # Lines as kernels print them for these programs.
@@ -103,7 +103,7 @@ def test_no_record_is_begun_on_a_mounted_bucket(tmp_path, monkeypatch):
     mounts.write_text(f"{ROOT}\n{LINES['gcsfuse'][0].replace('/mnt/lab', str(tmp_path))}\n")
     monkeypatch.setattr("study.records.mounts.MOUNTS", mounts)
     with pytest.raises(RecordError, match="is a bucket mounted as a folder"):
-        Record(tmp_path / "runs/s/x").begin({"hash": "a"}, seen=Seen(0, 0, 0))
+        Record(tmp_path / "runs/s/x").begin({"hash": "a"}, seen=Progress(0, 0, 0))
     assert not (tmp_path / "runs").exists()
     (tmp_path / "link").symlink_to("/")
     refuse_mounted_bucket(tmp_path / "link" / "nowhere")

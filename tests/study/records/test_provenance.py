@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import study
-from study.records.provenance import described
+from study.records.provenance import describe_version
 
 VERSION = importlib.metadata.version("batch-size-study")
 INSTALLED = f"{VERSION} (not a checkout)"
@@ -45,18 +45,18 @@ def test_an_own_checkout_is_named_by_its_commit(repository, monkeypatch):
     package = installed(repository / "x").rename(repository / "study")
     git(repository, "add", "study")
     git(repository, "commit", "--message=two")
-    assert re.fullmatch(rf"{re.escape(VERSION)}\+[0-9a-f]{{7,}}", described(package))
+    assert re.fullmatch(rf"{re.escape(VERSION)}\+[0-9a-f]{{7,}}", describe_version(package))
     (package / "config" / "cell.py").write_text("")
-    assert re.fullmatch(rf"{re.escape(VERSION)}\+[0-9a-f]{{7,}}-dirty", described(package))
+    assert re.fullmatch(rf"{re.escape(VERSION)}\+[0-9a-f]{{7,}}-dirty", describe_version(package))
     monkeypatch.setenv("GIT_DIR", "/nowhere")
-    assert described(package).endswith("-dirty")
+    assert describe_version(package).endswith("-dirty")
 
 
 @pytest.mark.parametrize("ignored", [True, False])
 def test_a_copy_inside_another_repository_is_named_by_its_version(repository, ignored):
     name = ".venv" if ignored else "venv"
     package = installed(repository / name / "lib" / "site-packages")
-    assert described(package) == INSTALLED
+    assert describe_version(package) == INSTALLED
     code = "from study.records.provenance import code_version; print(code_version())"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -70,16 +70,16 @@ def test_a_copy_inside_another_repository_is_named_by_its_version(repository, ig
 
 def test_a_copy_beside_the_sources_of_a_repository_is_not_taken_for_its_own(repository):
     """At the top of the repository, and not tracked."""
-    assert described(installed(repository / "x").rename(repository / "study")) == INSTALLED
+    assert describe_version(installed(repository / "x").rename(repository / "study")) == INSTALLED
 
 
 def test_a_copy_tracked_below_the_top_of_a_repository_is_not_taken_for_its_own(repository):
     package = installed(repository / "third_party")
     git(repository, "add", ".")
     git(repository, "commit", "--message=two")
-    assert described(package) == INSTALLED
+    assert describe_version(package) == INSTALLED
 
 
 def test_without_git_the_version_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert described(installed(tmp_path / "lib")) == INSTALLED
+    assert describe_version(installed(tmp_path / "lib")) == INSTALLED

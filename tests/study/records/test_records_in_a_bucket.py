@@ -12,9 +12,9 @@ import pytest
 from analysis.errors import AnalysisError
 from analysis.records.storage import place as read_place
 from study.records import metrics_log as rows
-from study.records.metrics_log import parsed, read_rows
-from study.records.record import METRICS, Record, RecordError, Seen, write_failure
-from study.records.storage import is_bucket, place, reached
+from study.records.metrics_log import parse, read_rows
+from study.records.record import METRICS, Progress, Record, RecordError, write_failure
+from study.records.storage import check_reachable, is_bucket, resolve
 from tests.bucket import Strict
 
 KEPT = {"step", "examples_seen", "pairs_seen", "attempt"}
@@ -24,7 +24,7 @@ KEPT = {"step", "examples_seen", "pairs_seen", "attempt"}
 def folder(monkeypatch):
     Strict.clear()
     monkeypatch.setattr(rows, "PAUSE", 0.0)
-    return place("bucket://lab/runs/s/x")
+    return resolve("bucket://lab/runs/s/x")
 
 
 def about(hash_="a" * 64):
@@ -33,15 +33,15 @@ def about(hash_="a" * 64):
 
 def attempt(folder, start, steps):
     record = Record(folder)
-    record.begin(about(), seen=Seen(start, start, start))
+    record.begin(about(), seen=Progress(start, start, start))
     for step in steps:
-        record.row(Seen(step, step, step), **{"a/x": step})
+        record.row(Progress(step, step, step), **{"a/x": step})
     return record
 
 
 def lines(folder):
     """All lines without what differs from run to run."""
-    kept = [{k: v for k, v in row.items() if k != "time"} for row in parsed(read_rows(folder))]
+    kept = [{k: v for k, v in row.items() if k != "time"} for row in parse(read_rows(folder))]
     assert all(set(row) >= KEPT for row in kept)
     return kept
 
@@ -54,7 +54,7 @@ def test_the_rows_of_a_bucket_are_those_of_a_folder(folder, tmp_path, monkeypatc
         record.items({"eval/top1": np.arange(13) % 3 == 0})
         assert record.attempt == 2
         assert record.summary(100) == {"a/x": 29}
-        record.finish(Seen(30, 30, 30), status="done")
+        record.finish(Progress(30, 30, 30), status="done")
     assert lines(folder) == lines(tmp_path / "x")
     assert len(list((folder / "metrics").iterdir())) > 4
     name = "items/eval.top1.json"
@@ -66,7 +66,7 @@ def test_a_killed_process_loses_no_row_that_was_flushed(folder, monkeypatch):
     record = attempt(folder, 0, range(1, 6))
     assert [row["step"] for row in lines(folder)] == [0]  # the others wait
     record.flush()
-    record.row(Seen(6, 6, 6))
+    record.row(Progress(6, 6, 6))
     assert [row["step"] for row in lines(folder)] == [0, 1, 2, 3, 4, 5]  # as a kill leaves it
 
 
@@ -97,8 +97,8 @@ def test_what_the_bucket_refuses_is_one_line_and_the_next_row_brings_it(folder):
         RecordError,
         match=r"cannot write bucket://lab/runs/s/x/metrics/\S+ \(RuntimeError: 503 slow down\);",
     ):
-        record.row(Seen(2, 2, 2))
-    record.row(Seen(3, 3, 3))
+        record.row(Progress(2, 2, 2))
+    record.row(Progress(3, 3, 3))
     record.close()
     assert [row["step"] for row in lines(folder)] == [0, 1, 2, 3]
 
@@ -109,9 +109,9 @@ def test_done_and_failure_are_whole_or_absent(folder):
     assert json.loads((folder / "FAILED.json").read_bytes())["error"] == "boom"
     Strict.broken.append(OSError("no"))
     with pytest.raises(RecordError, match="cannot write"):
-        record.finish(Seen(2, 2, 2), status="done")
+        record.finish(Progress(2, 2, 2), status="done")
     assert record.done is None
-    record.finish(Seen(2, 2, 2), status="done")
+    record.finish(Progress(2, 2, 2), status="done")
     assert record.done["step"] == 2
 
 
@@ -121,7 +121,7 @@ def test_a_new_attempt_removes_the_note_of_failure_and_another_cell_is_refused(f
     attempt(folder, 0, []).close()
     assert not (folder / "FAILED.json").exists()
     with pytest.raises(RecordError, match="holds another cell"):
-        Record(folder).begin(about("b" * 64), seen=Seen(0, 0, 0))
+        Record(folder).begin(about("b" * 64), seen=Progress(0, 0, 0))
 
 
 def test_a_record_that_was_moved_to_a_folder_goes_on_there(folder, tmp_path):
@@ -138,23 +138,23 @@ def test_a_record_that_was_moved_to_a_folder_goes_on_there(folder, tmp_path):
 
 
 def test_a_place_is_a_folder_or_a_bucket(tmp_path):
-    assert place(f"file://{tmp_path}") == tmp_path
+    assert resolve(f"file://{tmp_path}") == tmp_path
     assert not is_bucket(tmp_path)
-    assert is_bucket(place("bucket://lab/runs") / "x")
-    assert place(str(place("bucket://lab/runs") / "x")) == place("bucket://lab/runs/x")
+    assert is_bucket(resolve("bucket://lab/runs") / "x")
+    assert resolve(str(resolve("bucket://lab/runs") / "x")) == resolve("bucket://lab/runs/x")
     Strict.clear()
     with pytest.raises(RecordError, match=r"cannot reach bucket://lab/runs .*check its name"):
-        reached(place("bucket://lab/runs"))
+        check_reachable(resolve("bucket://lab/runs"))
 
 
-@pytest.mark.parametrize("place_of, error", [(place, RecordError), (read_place, AnalysisError)])
+@pytest.mark.parametrize("place_of, error", [(resolve, RecordError), (read_place, AnalysisError)])
 def test_a_bucket_that_checkpoints_cannot_go_to_is_refused_in_one_line(place_of, error):
     for root in ("s3://lab/runs", "gcs://lab/runs", "az://lab/runs", "ftq://lab"):
         with pytest.raises(error, match=f"^{root}: records are kept in a folder or in gs://"):
             place_of(root)
 
 
-@pytest.mark.parametrize("place_of, error", [(place, RecordError), (read_place, AnalysisError)])
+@pytest.mark.parametrize("place_of, error", [(resolve, RecordError), (read_place, AnalysisError)])
 def test_a_missing_package_is_named_in_one_line(place_of, error, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(error, match=r"needs gcsfs: pip install .*\[gcs\]"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.records import wandb_mirror as tracker
-from study.records.record import Seen
+from study.records.record import Progress
 from study.records.wandb_mirror import WandbMirror, wandb_mode
 
 # wandb's protobuf stubs and threads warn on their own account.
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def mirror(folder: Path, **more) -> WandbMirror:
     folder.mkdir(exist_ok=True)
-    values = {"study": "s", "cell_id": "b16-x", "config": {"cell": {"a": 1}}, "enabled": True}
+    values = {"group": "s", "cell_id": "b16-x", "config": {"cell": {"a": 1}}, "enabled": True}
     return WandbMirror(folder, **values | more)
 
 
@@ -57,8 +57,8 @@ def test_rows_are_mirrored_offline_where_there_is_no_key(
         monkeypatch.setenv("WANDB_MODE", mode)
     with caplog.at_level(logging.WARNING):
         run = mirror(tmp_path / "r")
-        run.row(Seen(1, 16, 256), 1, {"train/loss": 2.5})
-        run.row(Seen(2, 32, 2**60), 1, {"train/loss": 1.25})
+        run.row(Progress(1, 16, 256), 1, {"train/loss": 2.5})
+        run.row(Progress(2, 32, 2**60), 1, {"train/loss": 1.25})
         run.finish()
     assert ("no API key" in caplog.text) == (mode in ("online", "run"))
     text = json.dumps(inspected(tmp_path / "r"))
@@ -96,7 +96,7 @@ def test_a_server_that_does_not_answer_is_asked_once(no_key, monkeypatch):
 def test_a_disabled_mirror_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     for run in (mirror(tmp_path / "a"), mirror(tmp_path / "b", enabled=False)):
-        run.row(Seen(1, 1, 1), 1, {"train/loss": 1.0})
+        run.row(Progress(1, 1, 1), 1, {"train/loss": 1.0})
         run.finish()
     assert not list(tmp_path.rglob("*.wandb"))
 
@@ -112,7 +112,7 @@ def test_a_failure_of_wandb_is_told_once_and_does_not_stop_the_run(tmp_path, mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     with caplog.at_level(logging.WARNING):
         run = mirror(tmp_path / "r")
-        run.row(Seen(1, 1, 1), 1, {"train/loss": 1.0})
+        run.row(Progress(1, 1, 1), 1, {"train/loss": 1.0})
         run.finish()
     assert caplog.text.count("the run goes on without it") == 1
     assert "0123456789abcdef" not in caplog.text

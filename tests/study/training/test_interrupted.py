@@ -33,7 +33,7 @@ def test_an_unreadable_checkpoint_is_set_aside(
     every_piece = execution(small_glyphs, checkpoint_every_minutes=1e-9)
 
     def go(name, **more):
-        return train(CELL, every_piece, folder=tmp_path / name, study="s", **more)
+        return train(CELL, every_piece, folder=tmp_path / name, group="s", **more)
 
     whole = go("a")
     with pytest.raises(Stopped):
@@ -56,7 +56,7 @@ def test_when_no_checkpoint_can_be_read_one_line_says_so(
     every_piece = execution(small_glyphs, checkpoint_every_minutes=1e-9)
 
     def go(**more):
-        return train(CELL, every_piece, folder=tmp_path, study="s", **more)
+        return train(CELL, every_piece, folder=tmp_path, group="s", **more)
 
     with pytest.raises(Stopped):
         go(should_stop=stop_after(6))
@@ -80,7 +80,7 @@ def test_a_resumed_run_makes_no_second_state_and_reads_no_start(
             CELL,
             execution(small_glyphs),
             folder=tmp_path,
-            study="s",
+            group="s",
             should_stop=stop_after(1),
         )
     monkeypatch.setattr(
@@ -89,7 +89,7 @@ def test_a_resumed_run_makes_no_second_state_and_reads_no_start(
     monkeypatch.setattr(
         "study.training.loop.start_from", lambda *_: pytest.fail("read a checkpoint")
     )
-    done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
+    done = train(CELL, execution(small_glyphs), folder=tmp_path, group="s")
     assert done["attempt"] == 2
 
 
@@ -105,7 +105,7 @@ def test_checkpoints_are_saved_by_the_clock(tmp_path, small_glyphs, one_device, 
     )
     cell = dataclasses.replace(CELL, evals=())
     one_step = execution(small_glyphs, chunk_examples=16)
-    train(cell, one_step, folder=tmp_path, study="s")
+    train(cell, one_step, folder=tmp_path, group="s")
     assert saved == [*range(4, 40, 4), 40]
 
 
@@ -126,7 +126,7 @@ def test_closing_a_failed_run_hides_nothing_and_leaves_nothing_open(
 
     def go(should_stop):
         every_piece = execution(small_glyphs, checkpoint_every_minutes=1e-9)
-        train(CELL, every_piece, folder=tmp_path, study="s", should_stop=should_stop)
+        train(CELL, every_piece, folder=tmp_path, group="s", should_stop=should_stop)
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", no_room)
     with pytest.raises(RecordError, match=r"cannot save a checkpoint .*No space left") as full:

@@ -45,7 +45,7 @@ def test_ten_random_kills_change_no_bit(cell, tmp_path, small_glyphs, one_device
     cell = dataclasses.replace(cell, evals=(), budget=Budget(steps=40))
     # A piece is a step, and every third step is saved: between two rows, mostly.
     how = execution(small_glyphs, chunk_examples=1, keep_every_percent=7.5)
-    whole = train(cell, how, folder=tmp_path / "whole", study="s")
+    whole = train(cell, how, folder=tmp_path / "whole", group="s")
     rng = random.Random(0)
     for _ in range(KILLS):
         with pytest.raises(Killed):
@@ -54,10 +54,10 @@ def test_ten_random_kills_change_no_bit(cell, tmp_path, small_glyphs, one_device
                 cell,
                 how,
                 folder=tmp_path / "killed",
-                study="s",
+                group="s",
                 should_stop=killed_at(rng.randrange(0, 7)),
             )
-    killed = train(cell, how, folder=tmp_path / "killed", study="s")
+    killed = train(cell, how, folder=tmp_path / "killed", group="s")
     assert killed["attempt"] == KILLS + 1
     assert without_clock(killed) == without_clock(whole)
     jax.tree.map(
@@ -73,7 +73,7 @@ from pathlib import Path
 from study.config.cell import Execution, from_dict
 from study.training.loop import train
 cell, how, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
-train(from_dict(cell), Execution(**how), folder=folder, study="s")
+train(from_dict(cell), Execution(**how), folder=folder, group="s")
 """
 
 
@@ -81,7 +81,7 @@ train(from_dict(cell), Execution(**how), folder=folder, study="s")
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(CELL, evals=(), budget=Budget(steps=120))
     how = execution(small_glyphs, chunk_examples=1, keep_every_percent=5)
-    train(cell, how, folder=tmp_path / "whole", study="s")
+    train(cell, how, folder=tmp_path / "whole", group="s")
     command = [sys.executable, "-c", PROCESS, json.dumps(to_dict(cell))]
     command += [json.dumps(dataclasses.asdict(how)), str(tmp_path / "killed")]
     alone = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1")}
@@ -93,7 +93,7 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, one_device
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed" / "DONE.json").exists()
-    done = train(cell, how, folder=tmp_path / "killed", study="s")
+    done = train(cell, how, folder=tmp_path / "killed", group="s")
     assert done["attempt"] == 2
     jax.tree.map(
         np.testing.assert_array_equal,

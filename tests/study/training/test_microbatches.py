@@ -284,7 +284,7 @@ def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path, monkeypatch):
     ends = []
     for name, more in (("whole", {}), ("parts", {"microbatch": 8})):
         execution = dataclasses.replace(where, **more)
-        done = train(base, execution, folder=tmp_path / name, study="s")
+        done = train(base, execution, folder=tmp_path / name, group="s")
         ends.append(done["summary"])
     whole, parts = ends
     np.testing.assert_allclose(parts["train/loss"], whole["train/loss"], rtol=1e-4)

@@ -125,20 +125,20 @@ def stop_after(calls: int):
     ids=["siglit", "softmax", "random", "groups", "siglip", "corrupted"],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, one_device):
-    whole = train(cell, execution(small_glyphs), folder=tmp_path / "a", study="s")
+    whole = train(cell, execution(small_glyphs), folder=tmp_path / "a", group="s")
     for calls in (1, 3):
         with pytest.raises(Stopped):
             train(
                 cell,
                 execution(small_glyphs),
                 folder=tmp_path / "b",
-                study="s",
+                group="s",
                 should_stop=stop_after(calls),
             )
     # what a kill leaves: a torn line, and rows past the last checkpoint
     with (tmp_path / "b" / METRICS).open("a") as file:
         file.write(json.dumps({"step": cell.steps, "attempt": 2, "train/loss": -1.0}) + '\n{"st')
-    parts = train(cell, execution(small_glyphs), folder=tmp_path / "b", study="s")
+    parts = train(cell, execution(small_glyphs), folder=tmp_path / "b", group="s")
 
     assert parts["attempt"] == 3
     assert rows_with_evals(tmp_path / "b") == rows_with_evals(tmp_path / "a")
@@ -168,7 +168,7 @@ def test_the_largest_seeds_train_to_the_end(tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(
         CELL, seed=2**32 - 1, loss=random, data=Data(corrupt=corrupt), budget=Budget(steps=2)
     )
-    assert train(cell, execution(small_glyphs), folder=tmp_path, study="s")["status"] == "done"
+    assert train(cell, execution(small_glyphs), folder=tmp_path, group="s")["status"] == "done"
     assert int(final_params(cell, tmp_path)["seed"]) == 2**32 - 1
 
 
@@ -190,7 +190,7 @@ def test_embeddings_that_are_no_numbers_are_no_divergence(tmp_path, small_glyphs
     np.save(path, rows_NxE)
     where = execution(root / "glyphs")
     with pytest.raises(DataError, match="no numbers"):
-        train(CELL, where, folder=tmp_path / "x", study="s")
+        train(CELL, where, folder=tmp_path / "x", group="s")
     assert not (tmp_path / "x" / "DONE.json").exists()
 
 
@@ -203,14 +203,14 @@ def test_zero_shot_without_classes_is_refused_before_training(
     (root / "glyphs" / name).write_text("")
     where = execution(root / "glyphs")
     with pytest.raises(DataError, match=r"zero_shot: .* at least one"):
-        train(CELL, where, folder=tmp_path / "x", study="s")
+        train(CELL, where, folder=tmp_path / "x", group="s")
     assert not (tmp_path / "x" / METRICS).exists()
 
 
 def test_a_finished_cell_is_not_entered_again(tmp_path, small_glyphs, one_device):
-    done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
+    done = train(CELL, execution(small_glyphs), folder=tmp_path, group="s")
     before = (tmp_path / METRICS).read_bytes()
-    assert train(CELL, execution(small_glyphs), folder=tmp_path, study="s") == done
+    assert train(CELL, execution(small_glyphs), folder=tmp_path, group="s") == done
     assert (tmp_path / METRICS).read_bytes() == before
 
 
@@ -221,10 +221,10 @@ def test_a_finished_cell_is_not_entered_again(tmp_path, small_glyphs, one_device
 )
 def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatch):
     cell = dataclasses.replace(model, loss=loss, budget=Budget(examples=160))
-    eight = train(cell, execution(small_glyphs), folder=tmp_path / "8", study="s")
+    eight = train(cell, execution(small_glyphs), folder=tmp_path / "8", group="s")
     first = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: first)
-    one = train(cell, execution(small_glyphs), folder=tmp_path / "1", study="s")
+    one = train(cell, execution(small_glyphs), folder=tmp_path / "1", group="s")
     about = json.loads((tmp_path / "8" / "cell.json").read_text())
     assert about["devices"]["count"] == 8
     for key, value in one["summary"].items():
@@ -233,7 +233,7 @@ def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatc
 
 
 def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_device):
-    a = train(CELL, execution(small_glyphs), folder=tmp_path / "a", study="s")
+    a = train(CELL, execution(small_glyphs), folder=tmp_path / "a", group="s")
     other = execution(
         small_glyphs,
         chunk_examples=999,
@@ -241,7 +241,7 @@ def test_how_it_runs_does_not_change_the_numbers(tmp_path, small_glyphs, one_dev
         keep_every_percent=50,
         keep_last=1,
     )
-    b = train(CELL, other, folder=tmp_path / "b", study="s")
+    b = train(CELL, other, folder=tmp_path / "b", group="s")
     assert without_clock(a) == without_clock(b)
     assert {int(p.name) for p in (tmp_path / "b" / "checkpoints").iterdir()} == {20, 40}
 
@@ -253,14 +253,14 @@ def test_started_from_its_own_start_a_cell_trains_the_same(tmp_path, small_glyph
     vocabulary = Tokenizer(dataset.tokenizer, SCRATCH.data.text_length).vocabulary
     start = jax.jit(lambda: initial_state(SCRATCH, vocabulary, (24, 24, 1), SCRATCH.seed).params)
     big_vision.write(small_glyphs.parent / "start.npz", start())
-    train(SCRATCH, run, folder=tmp_path / "a", study="s")
+    train(SCRATCH, run, folder=tmp_path / "a", group="s")
     again = replace(SCRATCH, "model.init", "start.npz")
-    train(again, run, folder=tmp_path / "b", study="s")
+    train(again, run, folder=tmp_path / "b", group="s")
     assert rows(tmp_path / "b") == rows(tmp_path / "a")
     about = json.loads((tmp_path / "b" / "cell.json").read_text())["start"]
     assert (about["loaded"], about["random"]) == (["b", "img", "t", "txt"], [])
     with pytest.raises(DataError, match=r"no checkpoint at .*gone.npz"):
-        train(replace(SCRATCH, "model.init", "gone.npz"), run, folder=tmp_path / "c", study="s")
+        train(replace(SCRATCH, "model.init", "gone.npz"), run, folder=tmp_path / "c", group="s")
 
 
 def test_a_row_carries_the_mean_and_the_maxima_of_all_steps_since_the_last(
@@ -269,8 +269,8 @@ def test_a_row_carries_the_mean_and_the_maxima_of_all_steps_since_the_last(
     """Seen from a run that records every step; the optimizer is wild enough for spikes."""
     cell = dataclasses.replace(CELL, evals=(), optimizer=Adam(learning_rate=0.3, warmup_percent=5))
     every_step = execution(small_glyphs, chunk_examples=16, log_every_percent=2.5)
-    train(cell, every_step, folder=tmp_path / "a", study="s")
-    train(cell, execution(small_glyphs), folder=tmp_path / "b", study="s")
+    train(cell, every_step, folder=tmp_path / "a", group="s")
+    train(cell, execution(small_glyphs), folder=tmp_path / "b", group="s")
     steps = {row["step"]: row for row in rows(tmp_path / "a")}
     assert sorted(steps) == list(range(1, 41))
     seen = rows(tmp_path / "b")
@@ -288,7 +288,7 @@ def test_a_row_carries_the_mean_and_the_maxima_of_all_steps_since_the_last(
 
 def test_training_learns(tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(CELL, budget=Budget(examples=16_000))
-    done = train(cell, execution(small_glyphs), folder=tmp_path, study="s")
+    done = train(cell, execution(small_glyphs), folder=tmp_path, group="s")
     first = rows_with_evals(tmp_path)[0]
     assert done["summary"]["train/loss"] < 0.5 * first["train/loss"]
     assert done["summary"]["eval/zero_shot/val_font/top1"] > 10
@@ -299,7 +299,7 @@ def test_a_frozen_image_tower_trains_as_siglit_from_pixels(tmp_path, small_glyph
     pixels = Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(width=16), embed_dim=16)
     frozen = Adam(learning_rate=3e-3, image=Part(frozen=True))
     cell = dataclasses.replace(CELL, model=pixels, optimizer=frozen, evals=())
-    train(cell, execution(small_glyphs), folder=tmp_path, study="s")
+    train(cell, execution(small_glyphs), folder=tmp_path, group="s")
     vocabulary = Tokenizer(Dataset.open(small_glyphs).tokenizer, 16).vocabulary
     start = initial_state(cell, vocabulary, (24, 24, 1), cell.seed).params
     end = final_params(cell, tmp_path)["params"]
@@ -317,7 +317,7 @@ def test_corruption_changes_training_but_not_the_evaluations(tmp_path, small_gly
             dataclasses.replace(cell, optimizer=still),
             execution(small_glyphs),
             folder=tmp_path / name,
-            study="s",
+            group="s",
         )["summary"]
         for cell, name in ((short, "clean"), (noisy, "noisy"))
     ]
@@ -332,14 +332,14 @@ def test_a_diverged_cell_says_so_and_stays(tmp_path, small_glyphs, one_device):
     wild = dataclasses.replace(
         CELL, optimizer=Adam(learning_rate=1e30, clip_norm=None), loss=Softmax()
     )
-    done = train(wild, execution(small_glyphs), folder=tmp_path, study="s")
+    done = train(wild, execution(small_glyphs), folder=tmp_path, group="s")
     assert done["status"] == "diverged"
     assert done["summary"]["train/loss"] is None
     json.loads((tmp_path / METRICS).read_text().splitlines()[-1], parse_constant=pytest.fail)
 
 
 def test_what_is_recorded(tmp_path, small_glyphs, one_device):
-    done = train(CELL, execution(small_glyphs), folder=tmp_path, study="s")
+    done = train(CELL, execution(small_glyphs), folder=tmp_path, group="s")
     about = json.loads((tmp_path / "cell.json").read_text())
     assert about["id"] == CELL.id
     assert about["dataset_fingerprint"]

@@ -62,7 +62,7 @@ def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch)
     first = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: first)
     execution = Execution(data_root=str(small_glyphs.parent), wandb=False, log_every_percent=50)
-    one = train(cell, execution, folder=tmp_path / "one", study="s")
+    one = train(cell, execution, folder=tmp_path / "one", group="s")
     two = json.loads((tmp_path / "two" / "DONE.json").read_text())
     about = json.loads((tmp_path / "two" / "cell.json").read_text())
     assert about["devices"] == {"kind": "cpu", "count": 4, "processes": 2}

@@ -28,7 +28,7 @@ def test_bad_input_is_one_line_and_leaves_no_attempt(change, error, words, tmp_p
         change = {"data": dataclasses.replace(CELL.data, **change["data"])}
     cell = dataclasses.replace(CELL, **change)
     with pytest.raises(error, match=words) as caught:
-        train(cell, execution(small_glyphs), folder=tmp_path / "x", study="s")
+        train(cell, execution(small_glyphs), folder=tmp_path / "x", group="s")
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "x" / METRICS).exists()
 
@@ -39,11 +39,11 @@ def test_another_data_set_under_the_same_name_is_refused(tmp_path, small_glyphs,
             CELL,
             execution(small_glyphs),
             folder=tmp_path / "x",
-            study="s",
+            group="s",
             should_stop=stop_after(1),
         )
     about = json.loads((tmp_path / "x" / "cell.json").read_text())
     about["dataset_fingerprint"] = "0" * 64
     (tmp_path / "x" / "cell.json").write_text(json.dumps(about))
     with pytest.raises(RecordError, match="data set"):
-        train(CELL, execution(small_glyphs), folder=tmp_path / "x", study="s")
+        train(CELL, execution(small_glyphs), folder=tmp_path / "x", group="s")

@@ -14,16 +14,16 @@ import pytest
 from analysis.errors import AnalysisError
 from analysis.records.storage import children as read_children
 from analysis.records.storage import content
-from study.records.record import Record, Seen
+from study.records.record import Progress, Record
 from study.records.storage import (
     RecordError,
-    children,
-    created,
-    modified,
-    place,
+    listdir,
+    mtime,
     read,
-    replaced,
+    resolve,
     unlink,
+    write,
+    write_new,
 )
 from sweeps.runner.cancellation import cancel, clear, is_cancelled
 from sweeps.runner.lease_file import LEASE, Lease, holder_of
@@ -72,7 +72,7 @@ def gate(gcs, monkeypatch):
 
     monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
     gcsfs.GCSFileSystem.clear_instance_cache()
-    server.root = place(f"gs://{gcs.bucket()}/runs")
+    server.root = resolve(f"gs://{gcs.bucket()}/runs")
     yield server
     gcsfs.GCSFileSystem.clear_instance_cache()
     server.shutdown()
@@ -84,10 +84,10 @@ def gate(gcs, monkeypatch):
 def test_what_passes_is_tried_again_by_gcsfs(gate, fault):
     path = gate.root / "s/x/a"
     for call, answer in (
-        (lambda: replaced(path, b"1"), None),
-        (lambda: created(path, b"2"), False),
+        (lambda: write(path, b"1"), None),
+        (lambda: write_new(path, b"2"), False),
         (lambda: read(path), b"1"),
-        (lambda: children(path.parent), [path]),
+        (lambda: listdir(path.parent), [path]),
         (lambda: content(path), b"1"),
         (lambda: unlink(path), None),
     ):
@@ -102,20 +102,20 @@ def test_what_is_refused_is_one_line_that_names_bucket_and_action(gate, fault):
     gate.always = fault
     calls = {
         "write": [
-            lambda: replaced(folder / "a", b"1"),
-            lambda: created(folder / "a", b"1"),
+            lambda: write(folder / "a", b"1"),
+            lambda: write_new(folder / "a", b"1"),
             lambda: unlink(folder / "a"),
             lambda: cancel(folder),
             lambda: clear(folder),
         ],
         "read": [
             lambda: read(folder / "a"),
-            lambda: children(folder),
-            lambda: modified(folder / "a"),
+            lambda: listdir(folder),
+            lambda: mtime(folder / "a"),
             lambda: is_cancelled(folder),
             lambda: holder_of(folder / LEASE),
             lambda: Lease.acquire(folder / LEASE),
-            lambda: Record(folder).begin({"hash": "a"}, seen=Seen(0, 0, 0)),
+            lambda: Record(folder).begin({"hash": "a"}, seen=Progress(0, 0, 0)),
             lambda: content(folder / "a"),
             lambda: read_children(folder),
         ],

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.config.cell import Budget, Cell, to_dict
-from study.records.record import Record, Seen, write_failure
+from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
 from sweeps.runner.display import Lines
 from sweeps.runner.lease_file import LEASE, Lease
@@ -59,9 +59,9 @@ def study(monkeypatch, capsys, tmp_path):
 def end(cell: Cell, status: str = "done") -> None:
     record = Record(Path("runs/own") / cell.id)
     about = {"id": cell.id, "hash": cell.hash, "cell": to_dict(cell), "steps": cell.steps}
-    record.begin(about, seen=Seen(0, 0, 0))
+    record.begin(about, seen=Progress(0, 0, 0))
     summary = {"eval/zero_shot/val_font/top1": 12.5}
-    record.finish(Seen(10, 160, 2560), status=status, summary=summary, seconds={"train": 1.0})
+    record.finish(Progress(10, 160, 2560), status=status, summary=summary, seconds={"train": 1.0})
 
 
 def modules_after(*args: str, cwd: Path) -> set[str]:

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from study.config.cell import Budget, Cell
-from study.records.record import Record, Seen, write_failure
+from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
 from sweeps.cli import cells as cli_cells
 from sweeps.cli import status as cli_status
@@ -80,8 +80,8 @@ def study(request, folder, monkeypatch, capsys):
 
 def done(folder, status: str = "done") -> None:
     record = Record(folder / CELL.id)
-    record.begin({"hash": CELL.hash}, seen=Seen(0, 0, 0))
-    record.finish(Seen(10, 160, 2560), status=status, summary={})
+    record.begin({"hash": CELL.hash}, seen=Progress(0, 0, 0))
+    record.finish(Progress(10, 160, 2560), status=status, summary={})
 
 
 def driver(folder) -> Lease:

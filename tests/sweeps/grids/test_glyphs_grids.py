@@ -13,7 +13,7 @@ from study.data.glyphs import scenes
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.all import STUDIES
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
-from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT
+from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyphs_cell
 from sweeps.registry import find, names
 
 CORES, HOURS = 2, 3
@@ -32,7 +32,7 @@ def test_the_umbrella_is_every_sub_study_once(studies):
     whole = find("glyphs")
     assert {c.id for c in whole.cells} == {c.id for s in studies.values() for c in s.cells}
     assert set(STUDIES) == {n for n in names() if n.startswith("glyphs-")}
-    assert {s.records for s in studies.values()} == {whole.records} == {"glyphs"}
+    assert {s.group for s in studies.values()} == {whole.group} == {"glyphs"}
     assert len(whole.cells) < sum(len(s.cells) for s in studies.values())
 
 
@@ -103,7 +103,7 @@ def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studi
     for cell in cells:
         c = cell.data.corrupt
         by_loss[cell.loss.kind].add(c)
-        if not c.nothing:
+        if not c.is_identity:
             shares[c.redraw].add((c.image, c.text, c.alignment))
             assert (c.window == cell.batch_size) == c.redraw
     assert by_loss["sigmoid"] == by_loss["softmax"]
@@ -130,7 +130,7 @@ def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone
             cell.batch_size, glyphs.RATES[cell.loss.kind]
         )
         data = dataclasses.replace(cell.data, dataset="glyphs")
-        same = glyphs.cell(batch_size=cell.batch_size, loss=cell.loss, seed=cell.seed, data=data)
+        same = glyphs_cell(batch_size=cell.batch_size, loss=cell.loss, seed=cell.seed, data=data)
         assert same.id in ids
         assert times == 1 or cell.data.dataset == "glyphs"
         rates[cell.data.dataset, round(times, 6), cell.loss.kind, cell.data.corrupt.redraw] += 1
@@ -174,10 +174,10 @@ def test_beta2_differs_in_beta2_alone_and_nothing_is_clipped(studies):
 
 
 def test_more_examples_pairs_or_blocks_are_estimated_to_take_longer():
-    base = glyphs.cell(batch_size=256)
-    small = glyphs.cell(batch_size=16)
-    groups = glyphs.cell(batch_size=4096, loss=Sigmoid(pairs=Groups(size=16)))
-    assert glyphs.seconds(glyphs.cell(batch_size=256, examples=LONG)) > glyphs.seconds(base)
-    assert glyphs.seconds(glyphs.cell(batch_size=4096)) > glyphs.seconds(groups)
+    base = glyphs_cell(batch_size=256)
+    small = glyphs_cell(batch_size=16)
+    groups = glyphs_cell(batch_size=4096, loss=Sigmoid(pairs=Groups(size=16)))
+    assert glyphs.seconds(glyphs_cell(batch_size=256, examples=LONG)) > glyphs.seconds(base)
+    assert glyphs.seconds(glyphs_cell(batch_size=4096)) > glyphs.seconds(groups)
     assert glyphs.seconds(small) > glyphs.seconds(base)  # each step has its price
-    assert glyphs.seconds(glyphs.cell(batch_size=256, model=glyphs.SIGLIP)) > glyphs.seconds(base)
+    assert glyphs.seconds(glyphs_cell(batch_size=256, model=glyphs.SIGLIP)) > glyphs.seconds(base)

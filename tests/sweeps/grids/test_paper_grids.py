@@ -128,7 +128,7 @@ def test_the_whole_paper_is_every_cell_of_its_parts_once(studies):
     whole = find("paper")
     assert {c.id for c in whole.cells} == {c.id for s in studies.values() for c in s.cells}
     assert set(STUDIES) == {n for n in names() if n.startswith(("fig-", "table-"))}
-    assert {s.records for s in studies.values()} == {whole.records}
+    assert {s.group for s in studies.values()} == {whole.group}
 
 
 def test_the_recipe_is_the_papers_at_every_batch_size(studies):
@@ -217,7 +217,7 @@ def test_fig_5_differs_in_beta2_and_fig_4_in_the_image_tower_alone(studies):
 
 def test_fig_7_corrupts_both_losses_alike(studies):
     cells = studies["fig-7"].cells
-    clean = [c for c in cells if c.data.corrupt.nothing]
+    clean = [c for c in cells if c.data.corrupt.is_identity]
     assert len(clean) == 2 and len(cells) == 42
     by_loss = {
         kind: {c.data.corrupt for c in cells if c.loss.kind == kind}

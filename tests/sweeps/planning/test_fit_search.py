@@ -9,14 +9,14 @@ import pytest
 
 from study.config.budget import Budget
 from study.config.cell import CachedImage, Cell, CellError, Model, TextTransformer, ViT
-from study.config.hardware import GIB, slice_of
+from study.config.hardware import GIB, get_slice
 from study.planning import tpu_compile as aot
 from study.planning.fits import Answer, Setting, Shape, canonical, evaluation_of
 from sweeps.planning import fit_search as search
 from sweeps.planning.fit_search import Found, Task, settings
 from sweeps.planning.memory import evaluation_bytes
 
-USABLE = slice_of("v4-8").chip.usable_bytes
+USABLE = get_slice("v4-8").chip.usable_bytes
 SIGLIP = Model(
     image=ViT(variant="B/16", image_size=224),
     text=TextTransformer(variant="B"),
@@ -232,7 +232,7 @@ MEASURED = [
 def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
     cell = Cell(model=model, batch_size=2048, budget=Budget(steps=1))
     way = Setting(fsdp_mib=fsdp_mib)
-    bound = evaluation_bytes(cell, slice_of("v4-8"), way, 32_000) / GIB
+    bound = evaluation_bytes(cell, get_slice("v4-8"), way, 32_000) / GIB
     assert gib < bound < 12 * gib
 
 

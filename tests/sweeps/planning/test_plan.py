@@ -22,7 +22,7 @@ from study.config.cell import (
     Sigmoid,
     TextTransformer,
 )
-from study.config.hardware import slice_of, this_cpu
+from study.config.hardware import get_slice, this_cpu
 from study.models.flops import step_flops
 from study.planning import tpu_compile as aot
 from study.planning.fits import Answer, Setting
@@ -34,7 +34,7 @@ from sweeps.planning.plan import apply, execution_file, plan, sizes
 from sweeps.planning.roofline import MFU, step_time
 from sweeps.study import Study, StudyError
 
-USABLE = slice_of("v4-8").chip.usable_bytes
+USABLE = get_slice("v4-8").chip.usable_bytes
 MODEL = Model(
     image=CachedImage(embeddings="e", dim=1408),
     text=TextTransformer(variant="B"),
@@ -61,7 +61,7 @@ def compiler(monkeypatch):
     def compiled(shape, ways):
         for way in ways:
             asked.append((shape.slice, shape.cell.batch_size, way))
-            roomy = slice_of(shape.slice).chips >= 16
+            roomy = get_slice(shape.slice).chips >= 16
             fits = roomy or (way.microbatch is not None and shape.cell.batch_size < 65536)
             yield way, Answer(step_bytes=USABLE + (not fits), usable_bytes=USABLE)
             if fits:
@@ -115,7 +115,7 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
     """The cell goes to a larger slice; without one the plan fails and writes none."""
 
     def breaking(shape, ways):
-        if slice_of(shape.slice).chips >= 16:
+        if get_slice(shape.slice).chips >= 16:
             yield ways[0], Answer(step_bytes=1, usable_bytes=USABLE)
             return
         yield (
@@ -223,17 +223,17 @@ def test_the_vocabulary_is_known_by_the_tokenizers_name():
 def test_a_step_takes_longer_on_fewer_chips_and_never_less_than_its_operations():
     one = cell(65536, optimizer=Adam())
     flops = step_flops(one)
-    times = [step_time(one, flops, slice_of(name), Setting(), 10**8) for name in ("v4-8", "v4-32")]
+    times = [step_time(one, flops, get_slice(name), Setting(), 10**8) for name in ("v4-8", "v4-32")]
     assert times[0].total > times[1].total
     for name, time in zip(("v4-8", "v4-32"), times, strict=True):
-        machine = slice_of(name)
+        machine = get_slice(name)
         assert time.total >= flops.model / (machine.chips * machine.chip.peak_flops * MFU["v4"])
 
 
 def test_a_ring_that_crosses_slices_is_bound_by_the_network():
     one = cell(1 << 20)
-    inside = step_time(one, step_flops(one), slice_of("v4-64"), Setting(), 10**8)
-    across = step_time(one, step_flops(one), slice_of("v4-32x2"), Setting(), 10**8)
+    inside = step_time(one, step_flops(one), get_slice("v4-64"), Setting(), 10**8)
+    across = step_time(one, step_flops(one), get_slice("v4-32x2"), Setting(), 10**8)
     assert across.loss >= inside.loss
     assert across.gradients > inside.gradients
 
@@ -257,7 +257,7 @@ def test_measured_speed_replaces_the_assumed_share(tmp_path):
     one, other = cell(), cell(8192)
     record(tmp_path, one, [10.0, 4096.0, 4096.0])
     found = calibration(tmp_path)
-    mfu = step_flops(one).model / (4 * slice_of("v4-8").chip.peak_flops)
+    mfu = step_flops(one).model / (4 * get_slice("v4-8").chip.peak_flops)
     assert found.mfu == {"v4": pytest.approx(mfu)}
     same, scaled = plan(
         study(one, other), calibration=found, cache=tmp_path / "cache", formula=True

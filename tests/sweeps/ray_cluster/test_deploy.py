@@ -14,7 +14,7 @@ import pytest
 import ray
 import yaml
 
-from study.config.hardware import slice_of
+from study.config.hardware import get_slice
 from sweeps.ray_cluster import preemption_agent as preemption
 from sweeps.registry import find, names
 
@@ -44,7 +44,7 @@ def test_there_is_a_worker_group_for_each_slice_type_of_the_grids(groups):
 
 def test_each_group_is_a_slice_of_the_table(groups):
     for name, group in groups.items():
-        wanted = slice_of(name)
+        wanted = get_slice(name)
         assert group["numOfHosts"] == wanted.hosts_per_slice
         assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         spec = group["template"]["spec"]
@@ -139,9 +139,9 @@ def gcloud(tmp_path):
 def test_a_slice_is_queued_joined_on_every_host_and_watched(gcloud):
     for name in ("v4-32", "v5e-16", "v6e-16", "v5p-16"):
         gcloud.state.unlink(missing_ok=True)
-        done, log = gcloud(slice_of(name).cloud_type, "a1", "10.0.0.2")
+        done, log = gcloud(get_slice(name).cloud_type, "a1", "10.0.0.2")
         assert done.returncode == 0, done.stderr
-        assert f"--accelerator-type={slice_of(name).cloud_type} " in log and "--spot" in log
+        assert f"--accelerator-type={get_slice(name).cloud_type} " in log and "--spot" in log
         (ssh,) = [part for part in log.split("compute tpus") if part.startswith(" tpu-vm ssh")]
         assert "--worker=all" in ssh and "ray start --address=10.0.0.2:6379" in ssh
         assert (

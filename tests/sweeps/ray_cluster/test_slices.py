@@ -111,7 +111,7 @@ def expected(monkeypatch, tmp_path_factory) -> Callable[[int], float]:
     def final(seed: int) -> float:
         (cell,) = fake_driver.study([seed]).cells
         folder = tmp_path_factory.mktemp("plain")
-        done = fake_cell.train(cell, None, folder=folder, study="fake", should_stop=lambda: False)
+        done = fake_cell.train(cell, None, folder=folder, group="fake", should_stop=lambda: False)
         return done["summary"]["train/loss"]
 
     return final
@@ -234,7 +234,7 @@ def test_the_readmes_cells_on_two_hosts_outlive_their_driver_and_equal_one_proce
     assert len(starts(records / hit.id)) > 1
     assert starts(records / hit.id)[0]["step"] == 0
     alone, here = tmp_path / "alone" / hit.id, records / hit.id
-    train(hit, Execution(data_root=str(tmp_path / "data"), wandb=False), folder=alone, study="")
+    train(hit, Execution(data_root=str(tmp_path / "data"), wandb=False), folder=alone, group="")
     lines = of_rows(read_text(alone), read_text(here))
     assert not [line for line in lines if "lost" in line or "twice" in line], lines
     one, two = final(alone), final(here)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 
-from study.records.storage import created, place
+from study.records.storage import resolve, write_new
 from sweeps.runner.lease_bucket import BucketLease
 from sweeps.runner.lease_file import LEASE, Holder, Lease, LeaseHeld, LeaseLost, holder_of
 from tests.bucket import Strict
@@ -20,11 +20,11 @@ ELSEWHERE = Holder(machine="elsewhere", pid=1, started=1, token="0" * 16)
 @pytest.fixture
 def path():
     Strict.clear()
-    return place("bucket://lab/runs/s/x") / LEASE
+    return resolve("bucket://lab/runs/s/x") / LEASE
 
 
 def of_elsewhere(path, *, age):
-    created(path, json.dumps(asdict(ELSEWHERE)).encode())
+    write_new(path, json.dumps(asdict(ELSEWHERE)).encode())
     Strict.aged(str(path), age)
 
 
@@ -95,7 +95,7 @@ def test_a_live_lease_is_refused_with_a_line_that_says_who_holds_it(path):
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(path):
     dead = Holder.here()
-    created(path, json.dumps(asdict(dead) | {"started": dead.started - 1}).encode())
+    write_new(path, json.dumps(asdict(dead) | {"started": dead.started - 1}).encode())
     assert holder_of(path) is None
     with Lease.acquire(path) as lease:
         assert holder_of(path) == lease.holder
@@ -138,7 +138,7 @@ def test_a_holder_that_cannot_reach_the_bucket_counts_its_lease_as_lost(path, wa
 
 
 def test_a_half_written_lease_counts_as_held_while_it_is_fresh(path):
-    created(path, b'{"machine": "a')
+    write_new(path, b'{"machine": "a')
     with pytest.raises(LeaseHeld):
         Lease.acquire(path)
     Strict.aged(str(path), 1000)

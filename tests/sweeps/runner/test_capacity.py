@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from study.config.cell import Budget, Cell, Data, Execution
-from study.config.hardware import HardwareError, slice_of
+from study.config.hardware import HardwareError, get_slice
 from sweeps.doctor.ray import placements
 from sweeps.planning import estimate
 from sweeps.registry import find
@@ -188,4 +188,4 @@ def test_without_a_word_on_one_cell_the_order_is_by_operations(tmp_path):
 
 
 def test_hosts_of_the_table_are_those_of_the_simulation():
-    assert len(_nodes("v4-32", 3)) == 3 * slice_of("v4-32").hosts
+    assert len(_nodes("v4-32", 3)) == 3 * get_slice("v4-32").hosts

@@ -24,7 +24,7 @@ from study.config.cell import (
     ZeroShot,
     to_dict,
 )
-from study.records.storage import children, place
+from study.records.storage import listdir, resolve
 from study.training.throughput import CLOCKED
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.lease_file import LEASE, Lease, LeaseHeld
@@ -87,7 +87,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
     # An earlier test may have set it: a worker that is killed has a service of its own.
     monkeypatch.delenv("WANDB_SERVICE", raising=False)
     Path("own.py").write_text(GRID)
-    bucket = place(f"gs://{gcs.bucket()}/runs")
+    bucket = resolve(f"gs://{gcs.bucket()}/runs")
     root, folder = str(bucket), bucket / "s" / CELL.id
     execution = Execution(
         data_root=str(small_glyphs.parent),
@@ -99,7 +99,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
         cell=to_dict(CELL),
         execution=dataclasses.asdict(execution),
         folder=str(folder),
-        study="s",
+        group="s",
         entry="__main__:train",
     )
 
@@ -113,7 +113,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
     killed = start("-c", WORKER, json.dumps(dataclasses.asdict(task)))
     wait_for(lambda: committed(folder))
     assert state() == "running"
-    other = run_here(CELL, execution, folder=folder, study="s", should_stop=lambda: False)
+    other = run_here(CELL, execution, folder=folder, group="s", should_stop=lambda: False)
     assert other.end == "held"
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -129,7 +129,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
     assert study("retry", "own.py", CELL.id, "--root", root)[0] == 0
     assert state() == "interrupted"
 
-    last = run_here(CELL, execution, folder=folder, study="s", should_stop=lambda: False)
+    last = run_here(CELL, execution, folder=folder, group="s", should_stop=lambda: False)
     assert (last.end, last.done["attempt"]) == ("done", 3)
     assert state() == "done"
     names = bucket.fs.find(bucket.path)
@@ -139,7 +139,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
     undisturbed = tmp_path / "undisturbed"
     how = dataclasses.replace(execution, wandb=False)
     whole = run_here(
-        CELL, how, folder=undisturbed / "s" / CELL.id, study="s", should_stop=lambda: False
+        CELL, how, folder=undisturbed / "s" / CELL.id, group="s", should_stop=lambda: False
     )
     assert (whole.end, whole.done["step"]) == ("done", last.done["step"])
     one, another = (measured_apart(rows(at, "s")) for at in (root, undisturbed))
@@ -172,14 +172,14 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
 def test_of_two_that_contend_for_a_lease_one_wins(gcs):
     from tests.sweeps.runner.test_bucket_lease import contend
 
-    path = place(f"gs://{gcs.bucket()}/runs/s/x") / LEASE
+    path = resolve(f"gs://{gcs.bucket()}/runs/s/x") / LEASE
     for _ in range(5):
         (won,) = contend(path, count=2)
         won.check()
         with pytest.raises(LeaseHeld):
             Lease.acquire(path)
         won.release()
-        assert children(path.parent) == []
+        assert listdir(path.parent) == []
 
 
 def test_a_wrong_name_is_one_line(gcs, study):

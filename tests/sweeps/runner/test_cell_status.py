@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from study.config.cell import Budget, Cell
-from study.records.record import Record, RecordError, Seen, write_failure
+from study.records.record import Progress, Record, RecordError, write_failure
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.job_queue import CRASHES, LONGEST, TRIES, Queue
 from sweeps.runner.lease_file import LEASE, Lease
@@ -17,8 +17,8 @@ STUDY = Study(name="s", question="Q?", cells=(CELL,))
 
 def record(tmp_path, step: int, **about) -> Record:
     made = Record(tmp_path / "s" / CELL.id)
-    made.begin({"hash": CELL.hash, **about}, seen=Seen(0, 0, 0))
-    made.row(Seen(step, step * 16, step * 256))
+    made.begin({"hash": CELL.hash, **about}, seen=Progress(0, 0, 0))
+    made.row(Progress(step, step * 16, step * 256))
     return made
 
 
@@ -49,7 +49,7 @@ def test_with_a_live_lease_it_runs_whatever_else_is_there(tmp_path):
 
 @pytest.mark.parametrize("status", ["done", "diverged"])
 def test_with_its_last_file_it_is_over(tmp_path, status):
-    record(tmp_path, 10).finish(Seen(10, 160, 2560), status=status, summary={})
+    record(tmp_path, 10).finish(Progress(10, 160, 2560), status=status, summary={})
     write_failure(tmp_path / "s" / CELL.id, error="cannot be")
     assert read(tmp_path).state == status
     assert ledger.exit_code([read(tmp_path)]) == 0
@@ -100,7 +100,7 @@ def test_preemption_is_without_limit_while_the_cell_gets_further(tmp_path):
     for step in range(1, 10 * CRASHES):
         (job,) = queue.ready(1e9)
         queue.take(job)
-        made.row(Seen(step, step * 16, step))
+        made.row(Progress(step, step * 16, step))
         job.entry = ledger.entry(CELL, tmp_path / "s" / CELL.id)
         assert queue.crashed(job, now=0.0)
         assert job.not_before == 1.0

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from study.records.storage import RecordError, children
+from study.records.storage import RecordError, listdir
 from sweeps.ray_cluster.local import environment
 from sweeps.runner import compile_cache as compiled
 
@@ -88,7 +88,7 @@ def test_programs_are_kept_in_a_bucket_and_found_by_the_next_process(gcs, start,
     environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     found = [start("-c", PROGRAM, **environ).communicate(timeout=90)[0] for _ in range(2)]
     assert [text.split()[-1] for text in found] == ["False", "True"]
-    assert any(path.name.endswith("-cache") for path in children(folder))
+    assert any(path.name.endswith("-cache") for path in listdir(folder))
     assert not any(tmp_path.iterdir())  # no folder called "gs:"
 
 

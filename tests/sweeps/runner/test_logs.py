@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from study.records.storage import place, read
+from study.records.storage import read, resolve
 from sweeps.runner import logs
 from tests.bucket import Strict
 
@@ -15,7 +15,7 @@ def test_a_log_in_a_bucket_is_written_when_something_was_printed(monkeypatch, wa
     looks = []
     flush = logs._flush
     monkeypatch.setattr(logs, "_flush", lambda: looks.append(flush()))
-    folder = place("bucket://lab/runs/s/x")
+    folder = resolve("bucket://lab/runs/s/x")
     log = logs.Log(folder, 0)
     try:
         wait_for(lambda: Strict.requests["write"] == 1)

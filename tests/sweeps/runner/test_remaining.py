@@ -15,7 +15,8 @@ import pytest
 from analysis.records.lines import Progress, _rate
 from analysis.records.open import open_records
 from study.config.cell import Budget, Cell, Execution
-from study.records.record import Record, Seen
+from study.records.record import Progress as RunProgress
+from study.records.record import Record
 from sweeps.registry import find
 from sweeps.runner.capacity import Pool
 from sweeps.runner.cell_status import Entry, read
@@ -186,9 +187,9 @@ def test_a_sweep_shows_it(tmp_path):
     sweep.pool = Pool(local=1, caps={})
     sweep.show()
     record = Record(folder / one.id)
-    record.begin({"hash": one.hash}, seen=Seen(0, 0, 0))
+    record.begin({"hash": one.hash}, seen=RunProgress(0, 0, 0))
     record.finish(
-        Seen(100, 1600, 1), status="done", summary={}, seconds={"total": 1e6, "train": 1e6}
+        RunProgress(100, 1600, 1), status="done", summary={}, seconds={"total": 1e6, "train": 1e6}
     )
     sweep.look(next(job for job in sweep.queue if job.entry.cell == one))
     sweep.in_flight["ref"] = Job(entry=sweep.entries[two.id], began=time.monotonic())

@@ -29,7 +29,7 @@ def expected(monkeypatch, tmp_path_factory):
     def final(seed: int) -> float:
         (cell,) = fake_driver.study([seed]).cells
         folder = tmp_path_factory.mktemp("plain")
-        done = fake_cell.train(cell, None, folder=folder, study="fake", should_stop=lambda: False)
+        done = fake_cell.train(cell, None, folder=folder, group="fake", should_stop=lambda: False)
         return done["summary"]["train/loss"]
 
     return final

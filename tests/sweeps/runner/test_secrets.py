@@ -14,7 +14,7 @@ import pytest
 from study.config.budget import Budget
 from study.config.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage
 from study.records import redact as secrets
-from study.records.redact import hide
+from study.records.redact import redact
 from sweeps.cli.app import _explain
 from sweeps.runner import log_pump, worker
 from sweeps.runner.driver import Sweep
@@ -56,7 +56,7 @@ def test_a_trained_cell_and_its_wandb_files_hold_no_key(
     execution = Execution(data_root=str(small_glyphs.parent))
     with caplog.at_level(logging.DEBUG):
         outcome = worker.run_here(
-            CELL, execution, folder=tmp_path / CELL.id, study="s", should_stop=lambda: False
+            CELL, execution, folder=tmp_path / CELL.id, group="s", should_stop=lambda: False
         )
     assert outcome.end == "done"
     assert list(tmp_path.rglob("*.wandb"))
@@ -69,7 +69,7 @@ def test_a_trained_cell_and_its_wandb_files_hold_no_key(
 def test_an_error_that_quotes_a_key_is_noted_without_it(planted, tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "load", lambda _: refused)
     outcome = worker.run_here(
-        CELL, Execution(), folder=tmp_path, study="s", should_stop=lambda: False
+        CELL, Execution(), folder=tmp_path, group="s", should_stop=lambda: False
     )
     assert outcome.end == "failed" and "<WANDB_API_KEY>" in outcome.error
     everything = written(tmp_path) + outcome.error.encode()
@@ -92,7 +92,7 @@ def test_the_command_line_says_no_key_either(planted, tmp_path, monkeypatch, cap
 
 def test_only_what_is_named_like_a_secret_and_long_enough_is_hidden():
     environ = {"MY_TOKEN": "abcdefgh", "LONG_KEY": "abcdefghijkl", "PIN_KEY": "1", "HOME": "/root"}
-    assert hide("abcdefghijkl abcdefgh 1 /root", environ) == "<LONG_KEY> <MY_TOKEN> 1 /root"
+    assert redact("abcdefghijkl abcdefgh 1 /root", environ) == "<LONG_KEY> <MY_TOKEN> 1 /root"
 
 
 # --- forms ---------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ CORES = (HEX, LONG, LONG[:35], "IOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfi
 
 @pytest.mark.parametrize("text", SECRETS)
 def test_known_forms_of_keys_and_tokens_are_hidden(text):
-    hidden = hide(f"before {text} after", {})
+    hidden = redact(f"before {text} after", {})
     assert "<hidden>" in hidden
     assert hidden.startswith("before ") and hidden.endswith(" after")
     for core in CORES:
@@ -149,12 +149,12 @@ def test_known_forms_of_keys_and_tokens_are_hidden(text):
     ],
 )
 def test_other_text_is_left_alone(text):
-    assert hide(text, {"HF_TOKEN": "hf_something_else"}) == text
+    assert redact(text, {"HF_TOKEN": "hf_something_else"}) == text
 
 
 def test_each_line_of_a_value_of_several_lines_is_hidden():
     environ = {"GCP_KEY": "first-line-of-it\nsecond-line-of-it\n"}
-    assert hide("x second-line-of-it", environ) == "x <GCP_KEY>"
+    assert redact("x second-line-of-it", environ) == "x <GCP_KEY>"
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -220,14 +220,14 @@ def pumped(chunks, environ):
     """What `log_pump` writes of these reads."""
     known = SimpleNamespace(
         LONGEST=secrets.LONGEST,
-        hide=lambda text: secrets.hide(text, environ),
+        redact=lambda text: secrets.redact(text, environ),
         safe_cut=lambda text, cut: secrets.safe_cut(text, cut, environ),
     )
     out, held = [], b""
     for chunk in chunks:
         done, held = log_pump.split(known, held + chunk)
         out.append(done)
-    return "".join(known.hide(part.decode(errors="surrogateescape")) for part in [*out, held])
+    return "".join(known.redact(part.decode(errors="surrogateescape")) for part in [*out, held])
 
 
 def test_a_secret_cut_by_two_reads_is_hidden_wherever_the_cut_is():

@@ -15,7 +15,7 @@ from sweeps.runner import cell_status as ledger
 from sweeps.study import Assumption, Study, StudyError, union
 
 A, B, C = (Cell(batch_size=16, seed=seed, budget=Budget(examples=64)) for seed in range(3))
-SHARED = {"question": "Q?", "records": "all"}
+SHARED = {"question": "Q?", "group": "all"}
 ONE = Study(name="one", cells=(A, B), **SHARED)
 TWO = Study(name="two", cells=(B, C), **SHARED)
 
@@ -53,9 +53,9 @@ def test_a_study_without_a_folder_of_its_own_names_the_one_it_shares(tmp_path):
 
 
 def test_a_folder_is_a_name_and_by_default_the_studys_own():
-    assert Study(name="alone", question="Q?", cells=(A,)).records == "alone"
-    with pytest.raises(StudyError, match="study records"):
-        Study(name="alone", question="Q?", cells=(A,), records="../x")
+    assert Study(name="alone", question="Q?", cells=(A,)).group == "alone"
+    with pytest.raises(StudyError, match="study group"):
+        Study(name="alone", question="Q?", cells=(A,), group="../x")
 
 
 def test_the_union_of_studies_has_each_cell_once():
@@ -64,7 +64,7 @@ def test_the_union_of_studies_has_each_cell_once():
 
 def test_list_says_what_a_study_varies_and_assumes(capsys):
     assumed = Assumption("seed", "0", "Not given.")
-    study = Study(name="one", question="Why?", cells=(A, B), assumptions=(assumed,), records="all")
+    study = Study(name="one", question="Why?", cells=(A, B), assumptions=(assumed,), group="all")
     assert cli_list.study(study, as_json=False) == 0
     text = capsys.readouterr().out
     for word in ("Why?", A.id, B.id, "- seed: 0. Not given.", "<root>/all", "2 cells"):

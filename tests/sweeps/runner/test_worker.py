@@ -35,7 +35,7 @@ def ends(monkeypatch, tmp_path):
     def run(train, should_stop=lambda: False):
         monkeypatch.setattr(worker, "load", lambda entry: train)
         folder = tmp_path / CELL.id
-        return run_here(CELL, Execution(), folder=folder, study="s", should_stop=should_stop)
+        return run_here(CELL, Execution(), folder=folder, group="s", should_stop=should_stop)
 
     return run
 
@@ -138,7 +138,7 @@ def test_a_cell_stops_when_its_driver_lets_go(monkeypatch, tmp_path):
         cell=to_dict(CELL),
         execution=vars(Execution()),
         folder=str(tmp_path / CELL.id),
-        study="s",
+        group="s",
         driver=str(driver.path),
     )
     threading.Thread(target=lambda: began.wait() and driver.release()).start()
