@@ -16,7 +16,7 @@ demo: $(READY)
 # Run our own study (two to three hours on two cores) and keep its snapshot in results/glyphs.
 study: $(READY)
 	$(BIN)/study run glyphs
-	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --pack --items eval/zero_shot/test_font/top1
+	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --items eval/zero_shot/test_font/top1
 	$(MAKE) glyphs
 
 # Redraw results/glyphs from its snapshot.

@@ -63,7 +63,7 @@ def read_lines(text: bytes) -> Lines:
     def stands(row: dict[str, Any]) -> bool:
         return all(s["attempt"] <= row["attempt"] or row["step"] <= s["step"] for s in starts)
 
-    rows = [row for row in measured if stands(row)]
+    rows = [_numbers(row) for row in measured if stands(row)]
     attempts = max((line["attempt"] for line in parsed), default=0)
     return Lines(rows, attempts, len(measured) - len(rows), dropped)
 
@@ -112,6 +112,15 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
     seconds = timed[-1]["time"] - timed[0]["time"]
     examples = timed[-1]["examples_seen"] - timed[0]["examples_seen"]
     return examples / seconds if seconds > 0 and examples > 0 else None
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """The counts, the time and the metrics of a row: a metric has a slash in its name."""
+    return {
+        key: value if key in COUNTS else float(value)
+        for key, value in row.items()
+        if key in COUNTS or (("/" in key or key == "time") and type(value) in (int, float))
+    }
 
 
 def _parse(text: bytes) -> tuple[list[dict[str, Any]], int]:

@@ -2,27 +2,34 @@
 
     <root>/<study>/<cell id>/{cell.json, metrics.jsonl, FAILED.json, DONE.json, items/}
 
-The root is a folder or a bucket. `analysis.records.snapshot.Snapshot` answers the same questions of
-a snapshot; `analysis.records.open` tells which of the two a place is.
+The root is a folder or a bucket. `analysis.records.snapshot.Snapshot` has the same methods.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
+import io
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.records.lines import METRICS, PARTS, Lines, read_lines, read_text
+from analysis.errors import AnalysisError
+from analysis.records.lines import METRICS, PARTS, read_lines, read_text
 from analysis.records.storage import children, content, each
 
+if TYPE_CHECKING:
+    import numpy as np
+
 ABOUT, DONE, FAILED, ITEMS = "cell.json", "DONE.json", "FAILED.json", "items"
-WHOLE = (ABOUT, DONE, FAILED)  # files that are written whole, beside the lines
-MANIFEST = "manifest.json"  # its presence makes a folder a snapshot
+WHOLE = (ABOUT, DONE, FAILED)  # files that are written once, unlike the lines of metrics
 CELL_ID = re.compile(r"b\d+-.+-[0-9a-f]{8}$")
+
+Items = dict[str, "np.ndarray"]  # whether each evaluated example was right: bool `N` by metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,36 +37,42 @@ class CellRecord:
     """What one cell left.
 
     Attributes:
-      files: the bytes of `WHOLE`; b"" for one that is not there.
-      lines: of all its attempts, stitched.
+      files: the bytes of `WHOLE`; b"" for a file that does not exist.
+      attempts, superseded, dropped: see `analysis.records.lines.Lines`.
       digest: sha256 over name and bytes of the record, the same when read from a snapshot.
+      read_rows: the logged rows, attempts stitched.
+      read_items: which evaluated examples were right; AnalysisError if a file is damaged.
     """
 
     id: str
     files: Mapping[str, bytes]
-    lines: Lines
+    attempts: int
+    superseded: int
+    dropped: int
     digest: str
+    read_rows: Callable[[], list[dict[str, Any]]] = field(repr=False)
+    read_items: Callable[[], Items] = field(repr=False)
 
-    @property
+    @functools.cached_property
     def about(self) -> dict[str, Any] | None:
         return parse(self.files[ABOUT])
 
-    @property
+    @functools.cached_property
     def done(self) -> dict[str, Any] | None:
         return parse(self.files[DONE])
 
-    @property
+    @functools.cached_property
     def failed(self) -> dict[str, Any] | None:
         return parse(self.files[FAILED])
 
     @property
     def status(self) -> str:
-        """One of `analysis.records.frame.STATUSES`."""
+        """One of `analysis.records.table.STATUSES`."""
         if done := self.done:
             return str(done.get("status", "done"))
         if self.failed:
             return "failed"
-        begun = self.files[ABOUT] or self.lines.attempts or self.lines.dropped
+        begun = self.files[ABOUT] or self.attempts or self.dropped
         return "running-or-interrupted" if begun else "not started"
 
 
@@ -70,31 +83,47 @@ class RecordRoot:
         self.root = root
 
     def studies(self) -> list[str]:
-        found = children(self.root)
-        return [p.name for p in found if not p.name.startswith(".") and p.is_dir()]
-
-    def cells(self, study: str) -> list[str]:
-        """Ids of the cells that have a folder, by name."""
-        found = [p for p in children(self.root / study) if p.is_dir()]
-        known = each(self.root, _is_cell, found)
-        return [path.name for path, so in zip(found, known, strict=True) if so]
+        folders = [path for path in children(self.root) if not path.name.startswith(".")]
+        return [path.name for path in folders if path.is_dir()]
 
     def records(self, study: str) -> list[CellRecord]:
-        """All cells of a study, by id."""
-        return each(self.root, lambda cell: self._record(study, cell), self.cells(study))
+        """All cells of a study that have a folder, by id."""
+        folders = [path for path in children(self.root / study) if path.is_dir()]
+        are_cells = each(self.root, _is_cell, folders)
+        ids = [path.name for path, is_cell in zip(folders, are_cells, strict=True) if is_cell]
+        return each(self.root, lambda cell: self.record(study, cell), ids)
 
-    def items(self, study: str, cell: str) -> dict[str, bytes]:
-        """The files of `items/`, by name."""
-        found = children(self.root / study / cell / ITEMS)
-        kept = [p for p in found if p.suffix in (".npy", ".json") and not p.name.startswith(".")]
-        return dict(zip([p.name for p in kept], each(self.root, content, kept), strict=True))
-
-    def _record(self, study: str, cell: str) -> CellRecord:
+    def record(self, study: str, cell: str) -> CellRecord:
+        """One cell, with nothing in it where there is no such folder."""
         folder = self.root / study / cell
         files = {name: content(folder / name) for name in WHOLE}
         text = read_text(folder)
-        digest = digest_of(cell, files, text)
-        return CellRecord(id=cell, files=files, lines=read_lines(text), digest=digest)
+        lines = read_lines(text)
+        return CellRecord(
+            id=cell,
+            files=files,
+            attempts=lines.attempts,
+            superseded=lines.superseded,
+            dropped=lines.dropped,
+            digest=digest_of(cell, files, text),
+            read_rows=lambda: lines.rows,
+            read_items=lambda: _items(folder / ITEMS),
+        )
+
+
+def not_started(cell: str) -> CellRecord:
+    """The record of a planned cell without a folder."""
+    files = dict.fromkeys(WHOLE, b"")
+    return CellRecord(
+        id=cell,
+        files=files,
+        attempts=0,
+        superseded=0,
+        dropped=0,
+        digest=digest_of(cell, files, b""),
+        read_rows=list,
+        read_items=dict,
+    )
 
 
 def parse(text: bytes) -> dict[str, Any] | None:
@@ -121,3 +150,28 @@ def digest_of(name: str, files: Mapping[str, bytes], lines: bytes) -> str:
 def _is_cell(folder: Path) -> bool:
     known = (*WHOLE, METRICS, PARTS)
     return bool(CELL_ID.match(folder.name)) or any(p.name in known for p in children(folder))
+
+
+def _items(folder: Path) -> Items:
+    """Each metric's bits; records of earlier versions keep them in a .npy next to the .json."""
+    import numpy as np
+
+    items = {}
+    for path in children(folder):
+        if path.suffix != ".json" or path.name.startswith("."):
+            continue
+        try:
+            about = json.loads(content(path))
+            metric, count = about.get("metric", path.stem.replace(".", "/")), about["examples"]
+            if "correct" in about:
+                packed = np.frombuffer(base64.b64decode(about["correct"], validate=True), np.uint8)
+            else:
+                packed = np.load(io.BytesIO(content(path.with_suffix(".npy"))), allow_pickle=False)
+            if len(packed) != (count + 7) // 8:
+                raise ValueError(f"{len(packed)} bytes for {count} examples")
+            items[metric] = np.unpackbits(packed, count=count).astype(bool)
+        except (KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
+            raise AnalysisError(
+                f"{path} cannot be read ({error}); remove it to go on without these examples"
+            ) from None
+    return items

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 
 from analysis.errors import AnalysisError
 from analysis.records import snapshot
-from analysis.records.open import open_records, open_snapshot
+from analysis.records.frame import open_records, open_snapshot
 from analysis.records.record import RecordRoot
 from sweeps.cli.options import local
 from sweeps.text_table import table
@@ -50,9 +50,6 @@ def pull(
             help="Takes over the cells of an earlier snapshot that are not done in --from.",
         ),
     ] = None,
-    pack: Annotated[
-        bool, typer.Option("--pack", help="Few files in all, for a repository.")
-    ] = False,
     items: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,8 +78,8 @@ def pull(
 ) -> int:
     """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
 
-    Interrupted, the same command goes on. What was taken of each cell, its state and rows, is in
-    the snapshot's manifest.json. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
+    Interrupted, the same command goes on. pandas.read_parquet opens cells.parquet, rows.parquet and
+    items.parquet of a snapshot. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
     """
     if verify is not None:
         return check_snapshot(verify, as_json=as_json)
@@ -91,7 +88,7 @@ def pull(
         source,
         out,
         keep,
-        how={"packed": pack, "items": items or None},
+        items=items or None,
         unfinished=unfinished,
         check=check,
         as_json=as_json,
@@ -104,7 +101,7 @@ def make(
     out: str | None,
     keep: str | None = None,
     *,
-    how: Mapping[str, Any] | None = None,
+    items: Sequence[str] | None = None,
     unfinished: bool,
     check: bool,
     as_json: bool,
@@ -113,7 +110,7 @@ def make(
     snapshot `keep` that are not done there; returns the exit code.
 
     Args:
-      how: `packed` and `items` of `snapshot.write`.
+      items: see `snapshot.write`.
     """
     where = Path(out or f"snapshots/{studies[0] if len(studies) == 1 else 'all'}")
     tell = _progress()
@@ -135,22 +132,15 @@ def make(
             kind=kind,
             versions=more,
             progress=tell,
-            **(how or {}),
+            items=items,
         )
     finally:
         tell("")
     if kind != "records":
         shutil.rmtree(_staging(where), ignore_errors=True)
     if as_json:
-        cells = [
-            {"study": study, "id": name, **about}
-            for study, known in made["studies"].items()
-            for name, about in known.items()
-        ]
-        told = {k: made[k] for k in ("from", "records", "sha256", "versions")}
-        print(
-            json.dumps({"snapshot": str(where), **told, "notes": notes, "cells": cells}, indent=1)
-        )
+        told = {k: made[k] for k in ("from", "records", "sha256", "versions", "studies")}
+        print(json.dumps({"snapshot": str(where), **told, "notes": notes}, indent=1))
     else:
         for note in notes:
             print(note)
@@ -235,13 +225,10 @@ def _wandb_version() -> dict[str, str]:
 
 def _text(made: dict[str, Any], where: Path) -> str:
     rows = []
-    for study, cells in made["studies"].items():
-        states: dict[str, int] = {}
-        for cell in cells.values():
-            states[cell["status"]] = states.get(cell["status"], 0) + 1
-        said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        counts = [sum(cell[k] for cell in cells.values()) for k in ("rows", "dropped_lines")]
-        rows.append((study, str(len(cells)), said, *(f"{count:,}" for count in counts)))
+    for study, counts in made["studies"].items():
+        states = ", ".join(f"{n} {state}" for state, n in sorted(counts["states"].items()))
+        numbers = (f"{counts[key]:,}" for key in ("rows", "dropped_lines"))
+        rows.append((study, str(counts["cells"]), states, *numbers))
     head = ("study", "cells", "states", "rows", "torn lines")
     size = sum(file["bytes"] for file in made["files"].values())
     return (

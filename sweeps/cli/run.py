@@ -79,7 +79,7 @@ def without_done(study: Study, snapshot: str) -> Study | None:
     Raises:
       AnalysisError: it is none, or was changed.
     """
-    from analysis.records.open import open_snapshot
+    from analysis.records.frame import open_snapshot
 
     known = open_snapshot(snapshot)
     there = known.records(study.group) if study.group in known.studies() else []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.records.lines import Lines, read_lines, read_text
-from analysis.records.record import MANIFEST
+from analysis.records.lines import read_lines, read_text
+from analysis.records.snapshot import MANIFEST
 from study.config.cell import Cell, CellError, from_dict
 from study.config.hardware import TOPOLOGIES, Slice, get_chip, get_slice, list_slices
 from study.models.flops import Flops, step_flops
@@ -166,20 +166,20 @@ def _channels(cell: Cell) -> int:
 
 def _measured(root: Path) -> Iterator[Measured]:
     if (root / MANIFEST).exists():
-        from analysis.records.open import open_snapshot
+        from analysis.records.frame import open_snapshot
 
         snapshot = open_snapshot(str(root))
         for study in snapshot.studies():
             for record in snapshot.records(study):
                 if record.about is not None:
-                    yield from _of(record.about, record.lines)
+                    yield from _of(record.about, record.read_rows())
         return
     for path in sorted(root.rglob("cell.json")):
         if (about := read_json(path)) is not None:
-            yield from _of(about, read_lines(read_text(path.parent)))
+            yield from _of(about, read_lines(read_text(path.parent)).rows)
 
 
-def _of(about: dict[str, Any], lines: Lines) -> Iterator[Measured]:
+def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measured]:
     """The record as a measurement, where it is one."""
     try:
         cell = from_dict(about["cell"])
@@ -187,7 +187,7 @@ def _of(about: dict[str, Any], lines: Lines) -> Iterator[Measured]:
     except (KeyError, CellError):
         return
     chip = get_chip(str(devices.get("kind")))
-    rates = [row[RATE] for row in lines.rows if row.get(RATE)]
+    rates = [row[RATE] for row in rows if row.get(RATE)]
     if chip is None or not rates:
         return
     # The first line of a run still carries what starts with it.

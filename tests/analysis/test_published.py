@@ -15,7 +15,7 @@ from analysis.figures import FIGURES, TABLES
 from analysis.figures.inputs import of_study
 from analysis.figures.tables import table as tables
 from analysis.records import frame
-from analysis.records.open import open_snapshot
+from analysis.records.frame import open_snapshot
 from analysis.report import prose
 from analysis.select.panels import TOP1
 from sweeps.cli import app as cli

@@ -308,7 +308,7 @@ def test_leaving_each_record_out_in_turn_equals_a_calibration_of_the_others():
 def test_a_snapshot_tells_the_speed_that_its_records_tell(tmp_path):
     for seed, rate in enumerate((4096.0, 8192.0)):
         record(tmp_path / "runs", cell(seed=seed), [10.0, rate])
-    snapshot.write(RecordRoot(tmp_path / "runs"), tmp_path / "snap", packed=True)
+    snapshot.write(RecordRoot(tmp_path / "runs"), tmp_path / "snap")
     assert calibration(tmp_path / "snap") == calibration(tmp_path / "runs")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records.frame import open_records
 from analysis.records.lines import Progress, _rate
-from analysis.records.open import open_records
 from study.config.cell import Budget, Cell, Execution
 from study.records.record import Progress as RunProgress
 from study.records.record import Record
@@ -278,7 +278,7 @@ def snapshot() -> dict[str, Recorded]:
         seconds = record.done["seconds"]
         began = record.done["time"] - seconds["total"]
         if seconds["open"] < STALLED:
-            rows = [(row["time"] - began, row["examples_seen"]) for row in record.lines.rows]
+            rows = [(row["time"] - began, row["examples_seen"]) for row in record.read_rows()]
             found[record.id] = Recorded(seconds=seconds, rows=rows)
     return found
 
