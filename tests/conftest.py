@@ -47,7 +47,7 @@ def gcs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def compiled_for_tpu():
     """`compiled_for_tpu(case)`: what `study/tpu_programs.py` found, compiled once in a session."""
-    from study.planning import tpu_compile as aot
+    from study.planning import tpu_compile
 
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("libtpu, which compiles for TPUs, exists for Linux on x86-64 only")
@@ -55,7 +55,7 @@ def compiled_for_tpu():
 
     @functools.cache
     def compiled(case):
-        (found,) = aot.lines([programs, case], stdin="")
+        (found,) = tpu_compile.run_python([programs, case], stdin="")
         return found
 
     return compiled

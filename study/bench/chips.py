@@ -20,8 +20,8 @@ from unittest import mock
 from study.config.budget import Budget
 from study.config.cell import Adafactor, Cell, Loss, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.config.hardware import GIB
-from study.planning import tpu_compile as aot
-from study.planning.fits import Setting, Shape, canonical, compiled, end_with_parent
+from study.planning import tpu_compile
+from study.planning.fits import ProgramSpec, RunSetting, canonical, compiled, end_with_parent
 
 SLICE, VOCABULARY, CHUNK = "v4-8", 32_000, 8192
 BASE = Model(
@@ -34,7 +34,7 @@ CASES: tuple[tuple[Loss, int], ...] = ((Sigmoid(), 4096), (Softmax(), 4096), (So
 COLUMNS = ("loss", "made_by", "batch_size", "fits", "needed_gib", "usable_gib", "cpu_seconds")
 
 
-def shape(loss: Loss, batch_size: int) -> Shape:
+def shape(loss: Loss, batch_size: int) -> ProgramSpec:
     cell = Cell(
         model=BASE,
         loss=loss,
@@ -42,7 +42,7 @@ def shape(loss: Loss, batch_size: int) -> Shape:
         batch_size=batch_size,
         budget=Budget(steps=1000),
     )
-    return Shape(
+    return ProgramSpec(
         cell=canonical(cell, CHUNK),
         vocabulary=VOCABULARY,
         image_shape=(224, 224, 3),
@@ -83,7 +83,7 @@ def rows() -> Iterator[dict[str, Any]]:
             _program.cache_clear()  # it does not know that the losses differ
             patched = naive_losses() if made_by == "naive" else contextlib.nullcontext()
             with patched:
-                answer = compiled(shape(loss, batch_size), Setting(remat=True))
+                answer = compiled(shape(loss, batch_size), RunSetting(remat=True))
             yield {
                 "loss": loss.kind,
                 "made_by": made_by,
@@ -103,7 +103,7 @@ def main() -> None:
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in aot.lines(["-m", "study.bench.chips", "child"], stdin=""):
+    for row in tpu_compile.run_python(["-m", "study.bench.chips", "child"], stdin=""):
         writer.writerow(row)
         sys.stdout.flush()
 

@@ -34,7 +34,7 @@ from study.config.cell import (
     ViT,
 )
 from study.config.vocabulary import Vocabulary
-from study.models.sharding import by_row, mesh_over
+from study.models.sharding import batch_sharding, make_mesh
 from study.models.two_towers import TwoTowers
 from study.training.compile import compiled, initial
 from study.training.optimizer import schedule
@@ -105,14 +105,14 @@ def bench(
 ) -> Result:
     """Times `rounds` rounds of `steps` steps of both; one more round comes first, untimed."""
     said(f"{name}: compiling")
-    mesh = mesh_over(jax.local_devices()[:1])
+    mesh = make_mesh(jax.local_devices()[:1])
     execution = Execution(chunk_examples=steps * cell.batch_size)
     loop, _ = compiled(cell, execution, VOCABULARY, image_shape, mesh)
     state = initial(cell, execution, VOCABULARY, image_shape, mesh)
     start = jax.tree.map(jnp.copy, state.params)
     plain, carry = _plain(cell, start)
     batches = _batches(cell, image_shape, steps)
-    buffer = {k: jax.device_put(a, by_row(mesh, leading=1)) for k, a in batches.items()}
+    buffer = {k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches.items()}
     singles = [{k: jnp.asarray(a[i]) for k, a in batches.items()} for i in range(steps)]
     start = jax.device_get(start)
 

@@ -269,7 +269,7 @@ class Execution:
     remat: compute each block of the towers again in the backward pass instead of keeping its
       activations.
     fsdp_mib: parameters and optimizer state are cut over the devices of a slice, array by array
-      from this many MiB on (see `study.models.sharding.laid_out`); None replicates all of them.
+      from this many MiB on (`study.models.sharding.param_shardings`); None replicates them all.
     eval_batch_size: images or texts that an evaluation embeds at a time over all devices.
     checkpoint_every_minutes: minutes of wall-clock time between checkpoints, by the clock of the
       first process; a run that is killed repeats at most this much. The last step is always saved.

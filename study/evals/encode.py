@@ -20,7 +20,7 @@ from study.config.cell import CachedImage, Data, Model
 from study.config.vocabulary import Vocabulary
 from study.data.sources import Source
 from study.models.embed import jit_towers
-from study.models.sharding import by_row, mesh_over, own_rows, replicated
+from study.models.sharding import batch_sharding, local_rows, make_mesh, replicated
 
 SIZE = 2048
 
@@ -29,7 +29,7 @@ class Encoder:
     """Unit embeddings of images and texts, and features of images.
 
     Every process of the mesh calls every method, and gets all rows. `params` are arrays on the
-    mesh, replicated or sharded as `study.models.sharding.laid_out` has them.
+    mesh, replicated or sharded as `study.models.sharding.param_shardings` has them.
 
     Arguments:
       data: only its text length matters.
@@ -46,11 +46,11 @@ class Encoder:
         size: int = SIZE,
         mesh: Mesh | None = None,
     ):
-        mesh = mesh_over(jax.devices()) if mesh is None else mesh
+        mesh = make_mesh(jax.devices()) if mesh is None else mesh
         self._cached = isinstance(model.image, CachedImage)
         self._size = math.ceil(size / mesh.size) * mesh.size
-        self._replicated, self._rows = replicated(mesh), by_row(mesh)
-        self._own_R = own_rows(mesh, self._size)
+        self._replicated, self._rows = replicated(mesh), batch_sharding(mesh)
+        self._own_R = local_rows(mesh, self._size)
         towers = jit_towers(model, data, vocabulary, mesh)
         self._image, self._text = towers["image"], towers["text"]
         self._features = towers["features"]

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from study.config.cell import Cell, Data, Model, Softmax
 from study.config.vocabulary import Vocabulary
-from study.models.sharding import by_row, replicated
+from study.models.sharding import batch_sharding, replicated
 from study.models.two_towers import TwoTowers
 
 
@@ -26,7 +26,7 @@ def jit_towers(model: Model, data: Data, vocabulary: Vocabulary, mesh: Mesh) -> 
     # Any loss will do: t and b do not enter an embedding, and an unused `b` is ignored.
     cell = Cell(model=model, data=data, loss=Softmax(), batch_size=2)
     # Without the rows' sharding XLA gathers activations instead of sharded parameters.
-    towers = TwoTowers(cell, vocabulary, rows=by_row(mesh) if mesh.size > 1 else None)
+    towers = TwoTowers(cell, vocabulary, rows=batch_sharding(mesh) if mesh.size > 1 else None)
 
     def image(params: Any, x_BxHxWxC: jax.Array) -> Any:
         return towers.apply({"params": params}, x_BxHxWxC, None)[0]

@@ -24,7 +24,7 @@ AXES = ("slice", "data")
 MIB = 2**20
 
 
-def mesh_over(devices: Sequence[Any]) -> Mesh:
+def make_mesh(devices: Sequence[Any]) -> Mesh:
     """The (slice, data) mesh of these devices; one that names no slice is in the first.
 
     Neighbours along "data" are neighbours in a slice's torus, so that a ring's hops are short.
@@ -38,7 +38,7 @@ def mesh_over(devices: Sequence[Any]) -> Mesh:
     return Mesh(np.stack(rows), AXES)
 
 
-def check(cell: Cell, execution: Execution, mesh: Mesh) -> None:
+def check_layout(cell: Cell, execution: Execution, mesh: Mesh) -> None:
     """Refuses what cannot be laid out on a mesh, and what has no effect there.
 
     Raises:
@@ -66,12 +66,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def by_row(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
+def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     """Rows spread over all devices, after `leading` axes that are not."""
     return NamedSharding(mesh, P(*[None] * leading, mesh.axis_names))
 
 
-def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Which rows of a batch the devices of this process hold, ascending.
 
     The processes' devices need not be neighbours in the mesh.
@@ -81,7 +81,7 @@ def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return (np.array(place_K)[:, None] * each + np.arange(each)).ravel()
 
 
-def laid_out(tree: Any, mesh: Mesh, fsdp_mib: float | None) -> Any:
+def param_shardings(tree: Any, mesh: Mesh, fsdp_mib: float | None) -> Any:
     """The shardings of parameters or optimizer state, a `NamedSharding` for each array.
 
     Arguments:

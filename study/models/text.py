@@ -41,7 +41,7 @@ class TransformerText(nn.Module):
         return nn.Dense(self.embed_dim, name="head")(x_BxLxW[:, -1])
 
 
-class AverageText(nn.Module):
+class MeanPoolText(nn.Module):
     """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head.
 
     EOS and what fills short texts are left out of the mean.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from study.config.cell import CachedImage, Cell, TextAverage, TextTransformer, ViT
 from study.config.vocabulary import Vocabulary
-from study.models.text import AverageText, TransformerText
+from study.models.text import MeanPoolText, TransformerText
 from study.models.transformer import Rows
 from study.models.vit import ImageTower
 from study.rng import mix
@@ -41,7 +41,7 @@ class TwoTowers(nn.Module):
                     model.text, self.vocabulary.size, dim, dtype, self.remat, self.rows
                 )
             case TextAverage():
-                self.txt = AverageText(model.text, self.vocabulary, dim, dtype)
+                self.txt = MeanPoolText(model.text, self.vocabulary, dim, dtype)
         self.t = self.param("t", lambda _: jnp.full((1,), math.log(loss.t_init)))
         start = initial_bias(self.cell)
         self.b = None if start is None else self.param("b", lambda _: jnp.full((1,), start))

@@ -42,7 +42,7 @@ _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class RunSetting:
     """A way to run a step, as in `Execution`. microbatch: None is the whole batch at once."""
 
     microbatch: int | None = None
@@ -55,7 +55,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ProgramSpec:
     """All that a compiled program depends on but the way to run it.
 
     program: the loop of training steps, or both towers on a batch of an evaluation.
@@ -76,7 +76,7 @@ class Shape:
     slice: str
     chunk_examples: int = 8192
 
-    def key(self, setting: Setting) -> str:
+    def key(self, setting: RunSetting) -> str:
         """Names the program: its shape, setting, and what it is made by."""
         what = [self.to_dict(), vars(setting), made_by()]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -86,7 +86,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class FitReport:
     """What a run needs on one device of the slice, by what the compiler made of its programs.
 
     usable_bytes: of HBM.
@@ -152,7 +152,7 @@ class Answer:
         hint = "; lower execution.eval_batch_size" if part == "evaluation" else ""
         return f"needs {line} for {part}{hint}"
 
-    def with_evaluation(self, encoding: Answer) -> Answer:
+    def with_evaluation(self, encoding: FitReport) -> FitReport:
         """This answer for a step, with the evaluation of the same cell counted."""
         return dataclasses.replace(
             self,
@@ -195,7 +195,7 @@ def canonical(cell: Cell, chunk_examples: int) -> Cell:
     )
 
 
-def evaluation_of(shape: Shape, rows: int) -> Shape:
+def evaluation_of(shape: ProgramSpec, rows: int) -> ProgramSpec:
     """The towers that evaluate a cell, on `rows` images or texts at a time.
 
     All cells of a slice with the same towers share it, whatever their batch size, loss and
@@ -248,7 +248,7 @@ def end_with_parent() -> None:
 def main() -> None:
     end_with_parent()
     request = json.loads(sys.stdin.read())
-    shape = Shape(
+    shape = ProgramSpec(
         **{
             **request["shape"],
             "cell": from_dict(request["shape"]["cell"]),
@@ -257,13 +257,13 @@ def main() -> None:
     )
     for values in request["settings"]:
         print(json.dumps({"trying": values}), flush=True)
-        answer = compiled(shape, Setting(**values))
+        answer = compiled(shape, RunSetting(**values))
         print(json.dumps({"setting": values, "answer": vars(answer)}), flush=True)
         if answer.fits:
             return
 
 
-def compiled(shape: Shape, setting: Setting) -> Answer:
+def compiled(shape: ProgramSpec, setting: RunSetting) -> FitReport:
     """Compiles one program for the slice; here and now, so in a process of its own.
 
     Raises:
@@ -274,11 +274,11 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
     import numpy as np
 
     from study.config.vocabulary import Vocabulary
-    from study.models.sharding import mesh_over
-    from study.planning import tpu_compile as aot
+    from study.models.sharding import make_mesh
+    from study.planning import tpu_compile
     from study.training.compile import program
 
-    mesh = mesh_over(aot.devices(shape.slice))
+    mesh = make_mesh(tpu_compile.slice_devices(shape.slice))
     execution = Execution(slice=shape.slice, chunk_examples=shape.chunk_examples)
     clocks = time.perf_counter(), time.process_time()
     made = program(
@@ -292,7 +292,7 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
     )
     usable = get_slice(shape.slice).chip.usable_bytes
     if shape.program == "evaluation":
-        answer = Answer(
+        answer = FitReport(
             usable_bytes=usable, evaluation_bytes=_evaluation_bytes(made, shape, mesh, usable)
         )
     else:
@@ -304,14 +304,14 @@ def compiled(shape: Shape, setting: Setting) -> Answer:
     )
 
 
-def _of_step(made: Program, usable: int) -> Answer:
+def _of_step(made: Program, usable: int) -> FitReport:
     from study.models.sharding import bytes_per_device
     from study.training.microbatch import compile_loop
 
     state, batches, *_ = made.arguments
     attempt = compile_loop(made.loop, made.arguments)
     needed = attempt.needed_bytes or 0
-    return Answer(
+    return FitReport(
         usable_bytes=usable,
         # A refusal stands, whatever number it names.
         step_bytes=max(needed, usable + 1) if attempt.executable is None else needed,
@@ -343,13 +343,13 @@ def copied_bytes(state: Any) -> int:
     return total
 
 
-def _evaluation_bytes(made: Program, shape: Shape, mesh: Mesh, usable: int) -> int:
+def _evaluation_bytes(made: Program, shape: ProgramSpec, mesh: Mesh, usable: int) -> int:
     """What embedding a batch needs in addition to the parameters, which stay where they are."""
     import jax
 
     from study.config.vocabulary import Vocabulary
     from study.models.embed import jit_towers
-    from study.models.sharding import by_row, bytes_per_device
+    from study.models.sharding import batch_sharding, bytes_per_device
     from study.training.microbatch import try_to_compile
 
     vocabulary = Vocabulary(shape.vocabulary, eos=1, pad=1)
@@ -358,7 +358,7 @@ def _evaluation_bytes(made: Program, shape: Shape, mesh: Mesh, usable: int) -> i
     needed = 0
     for name in ("image", "text"):
         chunk = batches[name]
-        batch = jax.ShapeDtypeStruct(chunk.shape[1:], chunk.dtype, sharding=by_row(mesh))
+        batch = jax.ShapeDtypeStruct(chunk.shape[1:], chunk.dtype, sharding=batch_sharding(mesh))
         attempt = try_to_compile(towers[name], (params, batch))
         if attempt.executable is None:
             return max(attempt.needed_bytes or 0, usable + 1)

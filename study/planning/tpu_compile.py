@@ -1,14 +1,15 @@
 """Compiles for TPU slices that are not attached, to learn what memory a program takes.
 
 libtpu carries the whole compiler, so a machine without a TPU compiles for any slice, in seconds.
-It wants its environment before jax is imported, hence a process of its own: `lines` starts one,
-and what runs in it compiles for the `devices` of the slice and prints JSON.
+libtpu reads its environment when jax is imported, hence a separate process: `run_python` starts
+one, and the code that it runs compiles for `slice_devices` and prints JSON.
 
-    # here                                          # my_script.py
-    (result,) = lines(["my_script.py"], stdin="")   mesh = Mesh(np.array(devices("v4-8")), ("x",))
-                                                    x = jax.ShapeDtypeStruct(..., sharding=...)
-                                                    memory = jax.jit(f).lower(x).compile()...
-                                                    print(json.dumps(...))
+    # caller.py
+    (result,) = run_python(["my_script.py"], stdin="")
+    # my_script.py
+    mesh = Mesh(np.array(slice_devices("v4-8")), ("x",))
+    x = jax.ShapeDtypeStruct(..., sharding=...)
+    print(json.dumps(jax.jit(f).lower(x).compile().memory_analysis()...))
 
 Memory is the compiler's own layout of HBM, per chip, to which a running program adds its buffers
 in flight. The compiler's FLOPs and seconds are of no use: it counts the body of a loop once,
@@ -44,7 +45,7 @@ ENVIRONMENT = {
 _children: set[subprocess.Popen[str]] = set()
 
 
-class AotError(Exception):
+class TpuCompileError(Exception):
     """One line: why nothing is compiled, and how to fix it.
 
     code: with which the process ended, if it began; below zero the signal that ended it.
@@ -53,7 +54,7 @@ class AotError(Exception):
     code: int | None = None
 
 
-def missing() -> str | None:
+def why_unavailable() -> str | None:
     """Why nothing can be compiled for a TPU here, in one line; None if it can."""
     if importlib.util.find_spec("libtpu") is not None:
         return None
@@ -63,13 +64,13 @@ def missing() -> str | None:
     )
 
 
-def lines(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
+def run_python(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
     """Runs `python *argv` where it can compile for TPUs; yields each line of JSON that it prints.
 
     A line is yielded as soon as it is printed. The process is ended when the reader stops reading.
 
     Raises:
-      AotError: libtpu is missing, or the process fails.
+      TpuCompileError: libtpu is missing, or the process fails.
     """
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
@@ -96,21 +97,25 @@ def lines(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
             _children.discard(child)
         if code:
             errors.seek(0)
-            error = AotError(f"compiling for TPU failed: {_last(errors.read(), code)}")
+            error = TpuCompileError(f"compiling for TPU failed: {_last(errors.read(), code)}")
             error.code = code
             raise error
 
 
-def stop() -> None:
-    """Ends all processes of `lines`, whose readers are then told so by an AotError."""
+def kill_children() -> None:
+    """Ends all processes of `run_python`, whose readers are then told so by a TpuCompileError."""
     for child in list(_children):
         child.kill()
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that compiles for TPUs. Raises AotError without libtpu."""
-    if reason := missing():
-        raise AotError(reason)
+    """The environment of a process that compiles for TPUs.
+
+    Raises:
+      TpuCompileError: libtpu is not installed.
+    """
+    if reason := why_unavailable():
+        raise TpuCompileError(reason)
     # The same `study` as here, wherever it was imported from; and no cache of jax's, out of which
     # programs can only be loaded for devices that are there.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -127,19 +132,19 @@ def _last(said: str, code: int) -> str:
     return told[-1].strip() if told else f"exit code {code}"
 
 
-def devices(name: str) -> list[Any]:
+def slice_devices(name: str) -> list[Any]:
     """The devices of a slice, or of several, as libtpu lists them; none of them is attached.
 
     Raises:
-      AotError: libtpu is missing, or the environment is not as `environment` makes it.
+      TpuCompileError: libtpu is missing, or the environment is not as `environment` makes it.
       HardwareError: there is no such slice.
     """
     chosen = get_slice(name)
-    if reason := missing():
-        raise AotError(reason)
+    if reason := why_unavailable():
+        raise TpuCompileError(reason)
     if os.environ.get("JAX_PLATFORMS") != "cpu":
-        raise AotError(
-            "compiling for TPUs needs a process of its own: call study.planning.tpu_compile.lines"
+        raise TpuCompileError(
+            "compiling for TPUs needs a separate process: use study.planning.tpu_compile.run_python"
         )
     from jax.experimental import topologies
 

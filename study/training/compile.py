@@ -19,8 +19,14 @@ from jax.sharding import Mesh
 
 from study.config.cell import Cell, CellError, Data, Execution
 from study.config.vocabulary import Vocabulary
-from study.models.sharding import by_row, check, laid_out, replicated
-from study.training.microbatch import GIB, Attempt, compile_loop, fitting, room
+from study.models.sharding import batch_sharding, check_layout, param_shardings, replicated
+from study.training.microbatch import (
+    GIB,
+    CompileResult,
+    available_bytes,
+    compile_loop,
+    find_microbatch,
+)
 from study.training.step import State, initial_state, make_loop, make_step
 
 PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
@@ -57,15 +63,15 @@ def program(
     Arguments:
       vocabulary: of the tokenizer.
       image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
-      mesh: see `study.models.sharding.mesh_over`.
+      mesh: see `study.models.sharding.make_mesh`.
       microbatch: the number where `execution.microbatch` is a number or None itself; where that
-        is "auto", one to try (see `study.training.microbatch.fitting`).
+        is "auto", one to try (see `study.training.microbatch.find_microbatch`).
 
     Raises:
       CellError: the cell cannot be laid out on the mesh.
     """
-    check(cell, execution, mesh)
-    piece = steps_per_piece(cell, execution, image_shape, image_dtype)
+    check_layout(cell, execution, mesh)
+    piece = steps_per_chunk(cell, execution, image_shape, image_dtype)
     return _program(
         _family(cell),
         vocabulary,
@@ -93,7 +99,7 @@ def compiled(
         is too large for a device, or the cell cannot be laid out on the mesh.
     """
 
-    def with_microbatch(size: int | None) -> Attempt:
+    def with_microbatch(size: int | None) -> CompileResult:
         return _compiled(
             program(
                 *(cell, execution, vocabulary, image_shape, mesh),
@@ -114,7 +120,9 @@ def compiled(
         return attempt.executable, None
     gib = execution.memory_gib
     rows = cell.batch_size // mesh.size
-    size, loop = fitting(with_microbatch, rows, room() if gib is None else gib * GIB)
+    size, loop = find_microbatch(
+        with_microbatch, rows, available_bytes() if gib is None else gib * GIB
+    )
     return loop, size or rows
 
 
@@ -144,7 +152,7 @@ def abstract_state(
     return _state(_family(cell), vocabulary, image_shape, mesh, execution.fsdp_mib)
 
 
-def steps_per_piece(
+def steps_per_chunk(
     cell: Cell, execution: Execution, image_shape: tuple[int, ...], image_dtype: Any = np.float32
 ) -> int:
     """How many batches travel to the devices, and are looped over, at a time."""
@@ -173,7 +181,7 @@ def _state(
     state: State = jax.tree.map(
         lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
         shapes,
-        laid_out(shapes, mesh, fsdp_mib),
+        param_shardings(shapes, mesh, fsdp_mib),
     )
     return state
 
@@ -211,7 +219,7 @@ def _program(
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda a: a.sharding, state), replicated(mesh)),
     )
-    rows = by_row(mesh, leading=1)
+    rows = batch_sharding(mesh, leading=1)
 
     def batches(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((length, family.batch_size, *shape), dtype, sharding=rows)
@@ -225,5 +233,5 @@ def _program(
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(made: Program) -> Attempt:
+def _compiled(made: Program) -> CompileResult:
     return compile_loop(made.loop, made.arguments)

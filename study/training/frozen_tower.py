@@ -22,7 +22,7 @@ from study.training.checkpoint import Checkpoints
 _BATCH = 256
 
 
-def tower_of(checkpoint: str | Path) -> Tower:
+def load_tower(checkpoint: str | Path) -> Tower:
     """The image tower of a checkpoint: a file that `study.interop` reads, or the record folder of
     a cell that is done.
 

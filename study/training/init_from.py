@@ -21,7 +21,7 @@ _SHOWN = 3
 _OPTIONAL = "img/head/"
 
 
-def start_from(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str, Any]]:
+def init_from_checkpoint(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str, Any]]:
     """`params` with those of the checkpoint `cell.model.init` in place, and a note for the record.
 
     Parts that the checkpoint or the model does not have stay as they are, and so does an image
@@ -50,7 +50,7 @@ def start_from(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str
     have = flatten_dict(both, sep="/")
     name = "img/pos_embedding"
     if name in have and name in want:
-        have[name] = resized(have[name], want[name].shape[1])
+        have[name] = resize_posemb(have[name], want[name].shape[1])
     missing = [k for k in want if k not in have and not k.startswith(_OPTIONAL)]
     unexpected = [k for k in have if k not in want]
     shapes = [
@@ -114,7 +114,7 @@ def _pieces(loaded: dict[str, Any]) -> int:
     return len(loaded["txt"]["Embed_0"]["embedding"])
 
 
-def resized(posemb_1xLxW: np.ndarray, length: int) -> np.ndarray:
+def resize_posemb(posemb_1xLxW: np.ndarray, length: int) -> np.ndarray:
     """Position embeddings of a square grid, linearly resized to a square of `length` patches.
 
     Left alone where either is no square: the shapes then tell.

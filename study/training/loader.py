@@ -13,8 +13,8 @@ from study.config.cell import Cell, Execution
 from study.data.formats.dataset import Dataset
 from study.data.sources import open_source
 from study.data.stream import Read, batches
-from study.models.sharding import by_row, own_rows
-from study.training.compile import steps_per_piece
+from study.models.sharding import batch_sharding, local_rows
+from study.training.compile import steps_per_chunk
 
 REPLACED = "data/replaced_examples"
 
@@ -47,7 +47,7 @@ class Feed:
         )
         example = self._source.batch(np.zeros(1, np.int64))
         self.image_shape: tuple[int, ...] = example["image"].shape[1:]
-        self.chunk = steps_per_piece(cell, execution, self.image_shape)
+        self.chunk = steps_per_chunk(cell, execution, self.image_shape)
         self.replaced = 0
 
     def pieces(self, first_step: int, due: set[int]) -> Iterator[tuple[int, dict[str, jax.Array]]]:
@@ -85,7 +85,7 @@ class Feed:
             batch_size=self._cell.batch_size,
             first_step=first_step,
             chunks=lengths,
-            rows=own_rows(self._mesh, self._cell.batch_size),
+            rows=local_rows(self._mesh, self._cell.batch_size),
             read=self._read,
             flip=self._cell.data.flip,
             replaced=replaced,
@@ -96,7 +96,7 @@ class Feed:
 
     def _to_devices(self, arrays: dict[str, np.ndarray], length: int) -> dict[str, jax.Array]:
         """Batches padded to the length that a loop was compiled for, spread over devices."""
-        out, where = {}, by_row(self._mesh, leading=1)
+        out, where = {}, batch_sharding(self._mesh, leading=1)
         for name, a in arrays.items():
             if len(a) < length:
                 a = np.concatenate([a, np.zeros((length - len(a), *a.shape[1:]), a.dtype)])

@@ -26,18 +26,18 @@ from study.data import corruption as corrupt
 from study.data.formats.dataset import Dataset
 from study.data.tokens import Tokenizer
 from study.evals import Evaluator
-from study.models.sharding import check, laid_out, mesh_over, put
+from study.models.sharding import check_layout, make_mesh, param_shardings, put
 from study.records.provenance import code_version, library_versions
 from study.records.record import CELL, Progress, Record, read_json
 from study.records.storage import format_error
 from study.records.wandb_mirror import WandbMirror
 from study.training.checkpoint import Checkpoints
 from study.training.compile import abstract_state, compiled, initial
-from study.training.init_from import start_from
+from study.training.init_from import init_from_checkpoint
 from study.training.loader import REPLACED, Feed
-from study.training.microbatch import memory
+from study.training.microbatch import peak_bytes
 from study.training.multihost import any_process, raise_together
-from study.training.peak_memory import Watermark
+from study.training.peak_memory import PeakMemory
 from study.training.step import Metrics, State
 from study.training.throughput import Meter
 
@@ -97,8 +97,8 @@ class _Run:
         self.seconds = dict.fromkeys(("open", "compile", "eval", "checkpoint"), 0.0)
         self.started = time.perf_counter()
         self.primary = jax.process_index() == 0
-        self.mesh = mesh_over(jax.devices())
-        check(cell, execution, self.mesh)
+        self.mesh = make_mesh(jax.devices())
+        check_layout(cell, execution, self.mesh)
         self.summary: dict[str, Any] = {}
         self.start: dict[str, Any] | None = None
         self.memory: dict[str, Any] | None = None
@@ -144,7 +144,9 @@ class _Run:
         else:
             self.state = initial(*program)
             if cell.model.init is not None:
-                params, self.start = start_from(cell, self.state.params, execution.data_root)
+                params, self.start = init_from_checkpoint(
+                    cell, self.state.params, execution.data_root
+                )
                 self.state = self.state._replace(params=self._placed(params))
         self.step = int(self.state.step)
 
@@ -179,15 +181,15 @@ class _Run:
         due = log_at | save_at | eval_at
         loop, previous, logged = None, None, self.step
         for length, batch in self.feed.pieces(self.step, due):
-            self.meter.arrived()
+            self.meter.batch_ready()
             if loop is None:
                 with self._timed("compile"):
                     loop = self._compile()
-                watermark = Watermark(self.state)
-                self.meter.start()
+                watermark = PeakMemory(self.state)
+                self.meter.resume()
             first_of_interval = np.bool_(self.step in log_at)
             self.state, metrics = loop(self.state, batch, np.int32(length), first_of_interval)
-            self.meter.handed_over(metrics)
+            self.meter.dispatched(metrics)
             # The host may run ahead by one piece, or the devices would hold the examples of many.
             jax.block_until_ready(previous)
             previous = metrics
@@ -197,9 +199,9 @@ class _Run:
             if self.step not in due and not saving:
                 continue
             jax.block_until_ready(self.state)
-            self.meter.stop()
+            self.meter.pause()
             if self.memory is None:  # before an evaluation adds to it
-                needed = memory(loop)
+                needed = peak_bytes(loop)
                 self.memory = watermark.read(needed)._asdict() | {"compiled_bytes": needed}
             if self.step in log_at:
                 if not self._log(metrics, self.meter.row(self.step - logged)):
@@ -213,7 +215,7 @@ class _Run:
             if stopping and self.step < steps:
                 self.checkpoints.wait()
                 raise Stopped(f"{cell.id} stopped at step {self.step} of {steps}")
-            self.meter.start()
+            self.meter.resume()
         return self._finish("done")
 
     def _compile(self) -> Any:
@@ -229,7 +231,7 @@ class _Run:
 
     def _log(self, metrics: Metrics, speed: dict[str, float]) -> bool:
         """Record a row of the last step and its interval; False if the loss is NaN or infinite."""
-        values: dict[str, Any] = Metrics(*jax.device_get(metrics)).named() | speed
+        values: dict[str, Any] = Metrics(*jax.device_get(metrics)).as_columns() | speed
         # Of one step, and exact: the selection keeps neither one more nor one less.
         values["train/positive_pairs"] = self.cell.batch_size
         values["train/negative_pairs"] = self.cell.pairs.negatives(self.cell.batch_size)
@@ -293,7 +295,7 @@ class _Run:
 
     def _placed(self, params: Any) -> Any:
         """Parameters some of which are read from a file, all where they belong."""
-        where = laid_out(params, self.mesh, self.execution.fsdp_mib)
+        where = param_shardings(params, self.mesh, self.execution.fsdp_mib)
         read = jax.tree.map(lambda a: isinstance(a, np.ndarray), params)
         return jax.tree.map(lambda a, new, at: put(a, at) if new else a, params, read, where)
 

@@ -61,7 +61,7 @@ def in_microbatches(
     return jax.tree.map(joined, jax.lax.map(jax.checkpoint(encode), parts))
 
 
-class Attempt(NamedTuple):
+class CompileResult(NamedTuple):
     """What the compiler made of a program.
 
     Attributes:
@@ -81,7 +81,7 @@ class Attempt(NamedTuple):
         return self.needed_bytes <= limit
 
 
-def compile_loop(loop: Any, arguments: tuple[Any, ...]) -> Attempt:
+def compile_loop(loop: Any, arguments: tuple[Any, ...]) -> CompileResult:
     """Compiles a loop of steps; the one account of its memory, for training and for planning.
 
     Arguments:
@@ -95,7 +95,7 @@ def compile_loop(loop: Any, arguments: tuple[Any, ...]) -> Attempt:
     return attempt._replace(needed_bytes=attempt.needed_bytes + ahead)
 
 
-def try_to_compile(jitted: Any, arguments: tuple[Any, ...]) -> Attempt:
+def try_to_compile(jitted: Any, arguments: tuple[Any, ...]) -> CompileResult:
     """Compiles a jitted function, or learns how much it needs where the compiler refuses.
 
     libtpu returns no program that does not fit the chip: it raises RESOURCE_EXHAUSTED. Compilers
@@ -108,11 +108,11 @@ def try_to_compile(jitted: Any, arguments: tuple[Any, ...]) -> Attempt:
         # Chips have other memories: a kernel with too little vmem is an error of another kind.
         if "RESOURCE_EXHAUSTED" not in str(error) or "hbm" not in str(error).lower():
             raise
-        return Attempt(None, requested_bytes(str(error)))
-    return Attempt(executable, memory(executable))
+        return CompileResult(None, parse_oom(str(error)))
+    return CompileResult(executable, peak_bytes(executable))
 
 
-def requested_bytes(message: str) -> int | None:
+def parse_oom(message: str) -> int | None:
     """The bytes of device memory that a compiler asked for when it refused; None if it names none.
 
     libtpu names what the whole program needs, with arguments and results.
@@ -125,8 +125,8 @@ def requested_bytes(message: str) -> int | None:
     return None
 
 
-def fitting(
-    compiled: Callable[[int | None], Attempt], rows: int, target: float
+def find_microbatch(
+    compiled: Callable[[int | None], CompileResult], rows: int, target: float
 ) -> tuple[int | None, Any]:
     """A microbatch with which the step fits, near the largest, and the compiled step.
 
@@ -153,7 +153,7 @@ def fitting(
     return size, attempt.executable
 
 
-def _too_large(attempt: Attempt, target: float) -> str:
+def _too_large(attempt: CompileResult, target: float) -> str:
     needed = "too much" if attempt.needed_bytes is None else f"{attempt.needed_bytes / GIB:.2f} GiB"
     what = f"the step needs {needed} per device with one example at a time"
     remedy = "use more devices or a smaller batch_size"
@@ -162,7 +162,7 @@ def _too_large(attempt: Attempt, target: float) -> str:
     return f"memory_gib: {what} and {target / GIB:.2f} are allowed; raise memory_gib, or {remedy}"
 
 
-def memory(compiled: Any) -> int:
+def peak_bytes(compiled: Any) -> int:
     """Bytes per device that a compiled program needs at once, by its compiler's own account.
 
     For a TPU that is the peak, which libtpu holds against the chip's memory: it returns programs
@@ -185,7 +185,7 @@ def memory(compiled: Any) -> int:
     return int(taken - m.alias_size_in_bytes)
 
 
-def room() -> float:
+def available_bytes() -> float:
     """Bytes that a step may need on each device when `memory_gib` is not given: nine tenths of an
     accelerator's memory, or an equal share of half of the memory that is free on the host.
 

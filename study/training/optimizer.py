@@ -70,7 +70,7 @@ def optimizer(cell: Cell) -> optax.GradientTransformation:
     )
 
 
-def without_frozen(cell: Cell, tree: Any) -> Any:
+def drop_frozen(cell: Cell, tree: Any) -> Any:
     """`tree` (parameters, gradients) without the top-level parts that are frozen.
 
     Norms of it leave the frozen out, and gradients that nothing reads are not computed.

@@ -29,7 +29,7 @@ class Peak(NamedTuple):
     source: Literal["device", "process"]
 
 
-class Watermark:
+class PeakMemory:
     """Watches memory from its making until `read`; made when a step's state is there, but no step
     has run."""
 

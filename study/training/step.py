@@ -14,11 +14,11 @@ from study.config.cell import Cell, Sigmoid
 from study.config.vocabulary import Vocabulary
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys
-from study.models.sharding import by_row, laid_out
+from study.models.sharding import batch_sharding, param_shardings
 from study.models.two_towers import TwoTowers
 from study.rng import mix
 from study.training.microbatch import in_microbatches
-from study.training.optimizer import global_norm, optimizer, schedule, without_frozen
+from study.training.optimizer import drop_frozen, global_norm, optimizer, schedule
 
 Batch = dict[str, jax.Array]
 
@@ -81,7 +81,7 @@ class Metrics(NamedTuple):
     param_norm: jax.Array
     logits: LogitStats
 
-    def named(self) -> dict[str, float]:
+    def as_columns(self) -> dict[str, float]:
         """As a record's columns: `train/<name>`, without what this loss does not have."""
         flat = self._asdict()
         flat |= flat.pop("logits")._asdict()
@@ -124,7 +124,7 @@ def make_gradients(
         loss sees all embeddings, so the gradient is the whole batch's, and t and b enter once.
       remat: compute each block again in the backward pass instead of keeping its activations.
     """
-    rows = None if mesh is None or mesh.size == 1 else by_row(mesh)
+    rows = None if mesh is None or mesh.size == 1 else batch_sharding(mesh)
     model = TwoTowers(cell, vocabulary, remat, rows)
     towers = (cell.model.image, cell.model.text)
     drops = any(getattr(tower, "dropout", 0) for tower in towers)
@@ -163,8 +163,8 @@ def make_step(
     """One optimizer step on one whole batch.
 
     The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
-    spread over all axes of `mesh`; `study.models.sharding.laid_out` shards the state. The seed is
-    read from the state, so cells that differ in nothing else share one compiled step.
+    spread over all axes of `mesh`; the state is sharded by `param_shardings`. The seed
+    is read from the state, so cells that differ in nothing else share one compiled step.
     `microbatch` and `remat` are as for `make_gradients`, `fsdp_mib` as in `Execution`. Norms
     leave frozen parts out.
     """
@@ -175,7 +175,7 @@ def make_step(
         """Gradients are summed to where their parameters lie, and the state stays there."""
         if mesh is None or fsdp_mib is None:
             return tree
-        return jax.lax.with_sharding_constraint(tree, laid_out(tree, mesh, fsdp_mib))
+        return jax.lax.with_sharding_constraint(tree, param_shardings(tree, mesh, fsdp_mib))
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
@@ -183,8 +183,8 @@ def make_step(
         grads = cut(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        grad_norm = global_norm(without_frozen(cell, grads))
-        update_norm = global_norm(without_frozen(cell, updates))
+        grad_norm = global_norm(drop_frozen(cell, grads))
+        update_norm = global_norm(drop_frozen(cell, updates))
         interval = state.interval.add(loss, grad_norm, update_norm)
         metrics = Metrics(
             loss=loss,
@@ -197,7 +197,7 @@ def make_step(
             lr=cell.optimizer.learning_rate * factor(state.step),
             grad_norm=grad_norm,
             update_norm=update_norm,
-            param_norm=global_norm(without_frozen(cell, params)),
+            param_norm=global_norm(drop_frozen(cell, params)),
             logits=logits,
         )
         return cut(State(params, opt_state, state.step + 1, state.seed, interval)), metrics

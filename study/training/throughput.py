@@ -13,7 +13,7 @@ from study.config.hardware import get_chip
 from study.models.flops import step_flops
 
 # What a clock says of a run, and so what differs when it is run again.
-CLOCKED = ("train/examples_per_s", "train/data_wait_share", "train/mfu")
+TIMING_METRICS = ("train/examples_per_s", "train/data_wait_share", "train/mfu")
 
 
 class Meter:
@@ -48,15 +48,15 @@ class Meter:
         self.seconds = self._of_row = self._waited = 0.0
         self._since: float | None = None
 
-    def start(self) -> None:
+    def resume(self) -> None:
         """Training goes on, after something else or for the first time; the devices are idle."""
         self._since, self._work = time.perf_counter(), None
 
-    def handed_over(self, result: Any) -> None:
+    def dispatched(self, result: Any) -> None:
         """The devices have been given work that ends with `result`."""
         self._work = self._watcher.submit(_ready_at, result)
 
-    def arrived(self) -> None:
+    def batch_ready(self) -> None:
         """A piece of the data has arrived."""
         if self._since is None:
             return
@@ -65,7 +65,7 @@ class Meter:
         elif self._work.done():
             self._waited += time.perf_counter() - max(self._since, self._work.result())
 
-    def stop(self) -> None:
+    def pause(self) -> None:
         """Something else comes; the devices have finished. Stopped already, it stays so."""
         if self._since is not None:
             spent = time.perf_counter() - self._since

@@ -73,10 +73,10 @@ def of_arrays(peace: dict[str, Any], killed: dict[str, Any]) -> list[str]:
 
 def of_rows(peace: bytes, killed: bytes) -> list[str]:
     """Measurements that were lost, were added, are recorded twice, or have another value."""
-    from study.training.throughput import CLOCKED
+    from study.training.throughput import TIMING_METRICS
 
-    a, twice_a = _measured(peace, CLOCKED)
-    b, twice_b = _measured(killed, CLOCKED)
+    a, twice_a = _measured(peace, TIMING_METRICS)
+    b, twice_b = _measured(killed, TIMING_METRICS)
     lines = [f"rows: {key} of step {step} is there twice" for step, key in twice_a + twice_b]
     lines += [f"rows: {key} of step {step} is lost" for step, key in sorted({*a} - {*b})]
     lines += [f"rows: {key} of step {step} is new" for step, key in sorted({*b} - {*a})]

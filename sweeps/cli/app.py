@@ -49,7 +49,7 @@ app.command("plan", epilog=cli_plan.EXAMPLE)(cli_plan.plan)
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
 EXPECTED = (
-    ("study.planning.tpu_compile", "AotError"),
+    ("study.planning.tpu_compile", "TpuCompileError"),
     ("study.config.cell", "CellError"),
     ("study.config.hardware", "HardwareError"),
     ("study.records.record", "RecordError"),

@@ -87,7 +87,7 @@ def here(cells: int, examples: int, parallel: int | None, *, as_json: bool) -> d
 
 def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:
     """Simulates the study `name`; prints how it went unless that is for a program."""
-    from sweeps.planning.fit_search import folder
+    from sweeps.planning.fit_search import cache_dir
     from sweeps.planning.plan import plan
     from sweeps.registry import find
     from sweeps.runner import cell_status as ledger
@@ -101,7 +101,9 @@ def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:
     study = find(name)
     if len(slices) == 1:
         study = select(study, settings=[f"execution.slice={json.dumps(kind)}"])
-    found = plan(study, slice_name=kind if len(slices) == 1 else None, cache=folder(), formula=True)
+    found = plan(
+        study, slice_name=kind if len(slices) == 1 else None, cache=cache_dir(), no_compile=True
+    )
     seconds = {p.cell.id: START + p.step_seconds * p.cell.steps for p in found}
     done = simulate(study, ledger.read(study, Path("/nonexistent")), seconds, slices)
     if not as_json:

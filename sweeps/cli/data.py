@@ -294,9 +294,9 @@ def embed_shards(
                 raise StudyError(f"--resize {resize}: give the --checkpoint of an image tower too")
             tower = descriptor.fit(dataset, dim=dim)
         else:
-            from study.training.frozen_tower import tower_of
+            from study.training.frozen_tower import load_tower
 
-            tower, workers = tower_of(checkpoint), 1
+            tower, workers = load_tower(checkpoint), 1
         path = embeddings.embed(
             dataset,
             tower,

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from study.config.hardware import GIB
-from study.planning import tpu_compile as aot
+from study.planning import tpu_compile
 from study.records.record import write_json
 from sweeps.matched import total
 from sweeps.planning import roofline
-from sweeps.planning.calibrate import Calibration, calibration, predicted
-from sweeps.planning.fit_search import folder
-from sweeps.planning.plan import Planned, apply, execution_file, plan
+from sweeps.planning.calibrate import Calibration, compare_predictions, load_calibration
+from sweeps.planning.fit_search import cache_dir
+from sweeps.planning.plan import CellPlan, apply, execution_file, plan
 from sweeps.runner.display import Steps, duration
 from sweeps.study import Study, StudyError
 from sweeps.text_table import table
@@ -35,15 +35,15 @@ def run(
 ) -> int:
     """Plans the study; returns the exit code: 0 if every cell fits or may, 1 if one does not or
     its compiler broke off."""
-    measured = None if records is None else calibration(records)
+    measured = None if records is None else load_calibration(records)
     with Steps(sys.stderr) as steps:
         found = plan(
             study,
             slice_name=slice_name,
             calibration=measured,
-            cache=folder(),
+            cache=cache_dir(),
             parallel=parallel,
-            formula=formula,
+            no_compile=formula,
             progress=steps,
         )
     rows = [item.row(price) for item in found]
@@ -64,12 +64,12 @@ def run(
             print(f"written: {write}; to use it: study run {study.name} --execution {write}")
         for file in files:
             print(file)
-    return 1 if any(item.fits is False or item.broke_off for item in found) else 0
+    return 1 if any(item.fits is False or item.compiler_crashed for item in found) else 0
 
 
 def _drawn(
     study: Study,
-    found: Sequence[Planned],
+    found: Sequence[CellPlan],
     rows: Sequence[dict[str, Any]],
     measured: Calibration | None,
     out: str,
@@ -79,7 +79,7 @@ def _drawn(
 
     files = planned.write(rows, out, study.name, assumed=_assumed(found))
     if measured is not None:
-        files += planned.write_measured(predicted(measured), out, study.name)
+        files += planned.write_measured(compare_predictions(measured), out, study.name)
     return files
 
 
@@ -100,7 +100,7 @@ def executed(study: Study, path: str) -> Study:
     return apply(study, chosen, path)
 
 
-def _table(found: Sequence[Planned], price: float | None) -> str:
+def _table(found: Sequence[CellPlan], price: float | None) -> str:
     head = ("cell", "slice", "steps", "examples", "pairs", "fits", "HBM GiB", "microbatch",
             "towers", "loss", "again", "step", "days", "chip-hours", "cost")  # fmt: skip
     rows = []
@@ -134,7 +134,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
-def _totals(study: Study, found: Sequence[Planned], price: float | None) -> str:
+def _totals(study: Study, found: Sequence[CellPlan], price: float | None) -> str:
     hours = sum(item.chip_hours for item in found)
     cost = "" if price is None else f", cost {hours * price:,.2f}"
     return (
@@ -147,7 +147,7 @@ def _totals(study: Study, found: Sequence[Planned], price: float | None) -> str:
     )
 
 
-def _about(study: Study, found: Sequence[Planned]) -> dict[str, Any]:
+def _about(study: Study, found: Sequence[CellPlan]) -> dict[str, Any]:
     labels = [
         {
             "by": label.by,
@@ -167,28 +167,28 @@ def _about(study: Study, found: Sequence[Planned]) -> dict[str, Any]:
     return {"matched": labels, "assumed_mfu": mfu}
 
 
-def _assumed(found: Sequence[Planned]) -> str:
+def _assumed(found: Sequence[CellPlan]) -> str:
     """What the times rest on, where they were not measured."""
     shares = {i.machine.chip.name: roofline.MFU[i.machine.chip.name] for i in found if i.time}
     told = ", ".join(f"{share:.0%} of the peak of {chip}" for chip, share in shares.items())
     return f"Times are estimates: {told} is assumed, measured by nobody." if told else ""
 
 
-def _notes(found: Sequence[Planned], formula: bool, measured: bool) -> list[str]:
+def _notes(found: Sequence[CellPlan], formula: bool, measured: bool) -> list[str]:
     """What the numbers rest on, one line each."""
     lines = []
     for item in found:
-        if item.fits is False or item.broke_off:
-            verdict = "may not fit" if item.broke_off else "does not fit"
-            lines.append(f"{item.cell.id}: {verdict} {item.machine.name}: {item.said}")
+        if item.fits is False or item.compiler_crashed:
+            verdict = "may not fit" if item.compiler_crashed else "does not fit"
+            lines.append(f"{item.cell.id}: {verdict} {item.machine.name}: {item.verdict}")
     if (assumed := _assumed(found)) and measured:
         lines.append(f"{assumed} The records that --calibrate names are of other chips")
     elif assumed:
         lines.append(f"{assumed} --calibrate RECORDS replaces it")
     elif measured:
         lines.append("times rest on the records that --calibrate named")
-    guessed = [item.machine for item in found if item.fits is None and not item.broke_off]
-    if guessed and (reason := aot.missing()) is not None:
+    guessed = [item.machine for item in found if item.fits is None and not item.compiler_crashed]
+    if guessed and (reason := tpu_compile.why_unavailable()) is not None:
         lines.append(f"memory is by formula: {reason}")
     elif any(machine.topology for machine in guessed) and formula:
         lines.append("memory is by formula; without --formula the steps are compiled")

@@ -1,4 +1,4 @@
-"""Measured speed in place of assumed: what finished records say of the chips that they ran on."""
+"""Measured speed in place of assumed speed, from the records of finished cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study.config.cell import Cell, CellError, from_dict
 from study.config.hardware import TOPOLOGIES, Slice, get_chip, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count
-from study.planning.fits import Setting
+from study.planning.fits import RunSetting
 from study.records.record import read_json
 from sweeps.planning.roofline import step_time
 from sweeps.study import StudyError
@@ -26,7 +26,7 @@ RATE = "train/examples_per_s"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurement:
     """One cell's record: its median speed, and the share of the chips' peak that this is.
 
     mfu: model FLOPs (towers and loss, nothing made twice) over time, chips and peak.
@@ -47,14 +47,14 @@ class Measured:
 class Calibration:
     """What was measured, and the median share of the peak for each kind of chip."""
 
-    measured: tuple[Measured, ...]
+    measured: tuple[Measurement, ...]
 
     @functools.cached_property
     def mfu(self) -> dict[str, float]:
         return {chip: statistics.median(shares) for chip, shares in self._shares.items()}
 
     def seconds(
-        self, cell: Cell, flops: Flops, machine: Slice, *, without: Measured | None = None
+        self, cell: Cell, flops: Flops, machine: Slice, *, without: Measurement | None = None
     ) -> float | None:
         """Seconds of one step.
 
@@ -80,7 +80,7 @@ class Calibration:
         return flops.model / (machine.chips * machine.chip.peak_flops * share)
 
     @functools.cached_property
-    def _runs(self) -> dict[tuple[str, str, int], list[Measured]]:
+    def _runs(self) -> dict[tuple[str, str, int], list[Measurement]]:
         """The measurements of each cell, by its id, its chip and the number of chips."""
         runs = defaultdict(list)
         for m in self.measured:
@@ -103,7 +103,7 @@ def _median_without(ordered: list[float], value: float) -> float | None:
     return statistics.median(middle) if middle else None
 
 
-def calibration(records: str | Path) -> Calibration:
+def load_calibration(records: str | Path) -> Calibration:
     """From all records below a folder, or from a snapshot of them.
 
     Raises:
@@ -119,7 +119,7 @@ def calibration(records: str | Path) -> Calibration:
     return Calibration(measured=measured)
 
 
-def predicted(found: Calibration) -> list[dict[str, Any]]:
+def compare_predictions(found: Calibration) -> list[dict[str, Any]]:
     """Each measured cell beside what would have been predicted without it: by the assumed share
     of the peak, and by what the other cells on its chip reached (left out where there is none).
 
@@ -131,7 +131,9 @@ def predicted(found: Calibration) -> list[dict[str, Any]]:
         machine, channels = _machine(m), _channels(m.cell)
         flops = step_flops(m.cell, channels=channels)
         # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
-        time = step_time(m.cell, flops, machine, Setting(), count(m.cell, 2000, channels=channels))
+        time = step_time(
+            m.cell, flops, machine, RunSetting(), count(m.cell, 2000, channels=channels)
+        )
         seconds = found.seconds(m.cell, flops, machine, without=m)
         more = {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}
         rows.append(
@@ -154,7 +156,7 @@ def _rate(cell: Cell, step_seconds: float) -> float:
     return float(f"{cell.batch_size / step_seconds:.5g}")
 
 
-def _machine(m: Measured) -> Slice:
+def _machine(m: Measurement) -> Slice:
     if m.chip in TOPOLOGIES:
         return next(s for s in list_slices(m.chip) if s.chips >= m.chips)
     return get_slice(m.chip if m.chips == 1 else f"{m.chip}x{m.chips}")
@@ -164,7 +166,7 @@ def _channels(cell: Cell) -> int:
     return 1 if cell.data.dataset == "glyphs" else 3
 
 
-def _measured(root: Path) -> Iterator[Measured]:
+def _measured(root: Path) -> Iterator[Measurement]:
     if (root / MANIFEST).exists():
         from analysis.records.frame import open_snapshot
 
@@ -179,7 +181,7 @@ def _measured(root: Path) -> Iterator[Measured]:
             yield from _of(about, read_lines(read_text(path.parent)).rows)
 
 
-def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measured]:
+def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measurement]:
     """The record as a measurement, where it is one."""
     try:
         cell = from_dict(about["cell"])
@@ -197,4 +199,4 @@ def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measured]
         chips = 1  # its devices are shares of one machine
     per_example = step_flops(cell, channels=_channels(cell)).model / cell.batch_size
     mfu = per_example * rate / (chips * chip.peak_flops)
-    yield Measured(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)
+    yield Measurement(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)

@@ -10,7 +10,7 @@ from study.config.cell import Adam, CachedImage, Cell, Lion, TextAverage, TextTr
 from study.config.hardware import Slice
 from study.config.model import Variant
 from study.models.parameters import count
-from study.planning.fits import Setting
+from study.planning.fits import RunSetting
 
 # What the compiler needed within a block of SigLiT's B text tower at 16 tokens, over what `_kept`
 # counts there: intermediates of gelu and softmax in float32, and axes padded to the chip's lanes.
@@ -22,7 +22,7 @@ _LANES = 128
 _EMBEDDINGS = 10
 
 
-def step_bytes(cell: Cell, machine: Slice, setting: Setting, vocabulary: int) -> int:
+def step_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary: int) -> int:
     """About what a step needs per device: state, gradients, embeddings, batch, activations."""
     rows = -(-cell.batch_size // machine.devices)
     size = rows if setting.microbatch is None else min(setting.microbatch, rows)
@@ -33,7 +33,7 @@ def step_bytes(cell: Cell, machine: Slice, setting: Setting, vocabulary: int) ->
     return state + embeddings + 2 * rows * batch_bytes(cell) + size * activations(cell, setting)
 
 
-def evaluation_bytes(cell: Cell, machine: Slice, setting: Setting, vocabulary: int) -> int:
+def evaluation_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary: int) -> int:
     """More than an evaluation takes per device to embed a batch, beside state and training data.
 
     Of three pairs of towers on v4-8 (B/16 with B, cached embeddings with g, each whole and cut)
@@ -74,7 +74,7 @@ def batch_bytes(cell: Cell) -> int:
     return 4 * (pixels + cell.data.text_length)
 
 
-def activations(cell: Cell, setting: Setting) -> int:
+def activations(cell: Cell, setting: RunSetting) -> int:
     """Bytes that both towers keep of one example for the backward pass."""
     model, total = cell.model, 0
     if isinstance(model.image, ViT):

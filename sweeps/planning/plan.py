@@ -13,10 +13,10 @@ from study.config.cell import CachedImage, Cell, Execution
 from study.config.hardware import TOPOLOGIES, Slice, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count
-from study.planning import tpu_compile as aot
-from study.planning.fits import Setting, Shape, canonical, evaluation_of
+from study.planning import tpu_compile
+from study.planning.fits import ProgramSpec, RunSetting, canonical, evaluation_of
 from sweeps.planning.calibrate import Calibration
-from sweeps.planning.fit_search import Found, Task, check, search_all
+from sweeps.planning.fit_search import FitResult, Task, check, search_all
 from sweeps.planning.memory import step_bytes
 from sweeps.planning.roofline import StepTime, step_time
 from sweeps.study import Study, StudyError
@@ -28,36 +28,36 @@ VOCABULARIES = {"c4_en": 32_000, "cc_en": 32_000, "mc4": 250_112, "gemma": 256_0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class CellPlan:
     """One cell on one kind of machine.
 
     Attributes:
       machine: the slice.
       fits: whether training, saving and evaluation all fit, by what was compiled; None where
         nothing was compiled or the compiler broke off.
-      said: the verdict in one line.
+      verdict: the verdict in one line.
       setting: how it would run.
-      hbm_bytes: per device at the worst moment of the run, see `study.planning.fits.Answer`; where
+      hbm_bytes: per device at the worst moment of the run (`study.planning.fits.FitReport`); where
         nothing was compiled, of the training step by formula.
       flops: of one step over all devices.
       step_seconds: of one step; `time` has its parts unless it was measured.
-      broke_off: whether the compiler failed over the last way that was tried.
+      compiler_crashed: whether the compiler failed over the last way that was tried.
     """
 
     cell: Cell
     machine: Slice
     fits: bool | None
-    said: str
-    setting: Setting
+    verdict: str
+    setting: RunSetting
     hbm_bytes: int
     parameters: int
     flops: Flops
     step_seconds: float
     time: StepTime | None
-    broke_off: bool = False
+    compiler_crashed: bool = False
 
     @property
-    def roomy(self) -> bool:
+    def fits_or_estimated(self) -> bool:
         """Whether it fits, by what was compiled or, where nothing was, by formula."""
         there = self.machine.chip.usable_bytes
         return self.hbm_bytes <= there if self.fits is None else self.fits
@@ -85,7 +85,7 @@ class Planned:
             "slice": self.machine.name,
             "chips": self.machine.chips,
             "fits": self.fits,
-            "verdict": self.said,
+            "verdict": self.verdict,
             **vars(self.setting),
             "parameters": self.parameters,
             "hbm_gib": round(self.hbm_bytes / 2**30, 2),
@@ -109,15 +109,15 @@ def plan(
     calibration: Calibration | None = None,
     cache: Path,
     parallel: int = 2,
-    formula: bool = False,
+    no_compile: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> list[Planned]:
+) -> list[CellPlan]:
     """Every cell of a study on its slice.
 
     Arguments:
       slice_name: for all cells, instead of their own; a generation ("v4") is the smallest slice
         of it that fits.
-      formula: compile nothing: memory by formula where no answer is kept; so it is where libtpu
+      no_compile: compile nothing: memory by formula where no answer is kept; so it is where libtpu
         is missing or the machine is no TPU.
       progress: called with what is done, how much of it, and of how much.
 
@@ -133,7 +133,7 @@ def plan(
         calibration=calibration,
         cache=cache,
         parallel=parallel,
-        formula=formula or aot.missing() is not None,
+        no_compile=no_compile or tpu_compile.why_unavailable() is not None,
         progress=progress,
     )
     if slice_name in TOPOLOGIES:
@@ -152,9 +152,9 @@ def _on(
     calibration: Calibration | None,
     cache: Path,
     parallel: int,
-    formula: bool,
+    no_compile: bool,
     progress: Callable[[str, int, int], None],
-) -> list[Planned]:
+) -> list[CellPlan]:
     """Each cell on its machine; cells with the same program are compiled once."""
     for (cell, *_), where in placed:
         check(cell, where)
@@ -165,7 +165,7 @@ def _on(
         list(tasks),
         cache=cache,
         parallel=parallel,
-        only_known=formula,
+        only_cached=no_compile,
         progress=lambda done: progress("programs", done, len(tasks)),
     )
     answers = dict(zip(tasks, found, strict=True))
@@ -179,15 +179,19 @@ def _on(
 
 
 def _smallest(
-    sized: Sequence[Sized], generation: str, on: Callable[[Sequence[Placed]], list[Planned]]
-) -> list[Planned]:
+    sized: Sequence[Sized], generation: str, on: Callable[[Sequence[Placed]], list[CellPlan]]
+) -> list[CellPlan]:
     """Each cell on the smallest slice that fits; where none does, on the largest that was tried."""
-    done: dict[str, Planned] = {}
+    done: dict[str, CellPlan] = {}
     left = list(sized)
     for where in list_slices(generation):
         here = [(item, where) for item in left if item[0].batch_size % where.devices == 0]
         done |= {item.cell.id: item for item in on(here)} if here else {}
-        left = [item for item in left if (at := done.get(item[0].id)) is None or not at.roomy]
+        left = [
+            item
+            for item in left
+            if (at := done.get(item[0].id)) is None or not at.fits_or_estimated
+        ]
     absent = [cell for cell, *_ in sized if cell.id not in done]
     if absent:
         raise StudyError(
@@ -201,9 +205,9 @@ def planned(
     cell: Cell,
     where: Slice,
     task: Task,
-    found: Found | None,
+    found: FitResult | None,
     calibration: Calibration | None,
-) -> Planned:
+) -> CellPlan:
     """The numbers of one cell.
 
     found: how it fits; None where nothing was compiled.
@@ -211,10 +215,10 @@ def planned(
     shape = task.step
     if found is not None:
         way, hbm, said = found.setting, found.answer.needed_bytes, found.answer.summary
-        broke_off = bool(found.answer.aborted)
-        fits = None if broke_off else found.answer.fits
+        compiler_crashed = bool(found.answer.aborted)
+        fits = None if compiler_crashed else found.answer.fits
     else:
-        way, fits, said, broke_off = _by_formula(task, where), None, "by formula", False
+        way, fits, said, compiler_crashed = _by_formula(task, where), None, "by formula", False
         hbm = step_bytes(cell, where, way, shape.vocabulary)
     channels = 3 if isinstance(cell.model.image, CachedImage) else shape.image_shape[2]
     parameters = count(cell, shape.vocabulary, channels=channels)
@@ -226,22 +230,22 @@ def planned(
     if seconds is None:
         time = step_time(cell, flops, where, way, parameters)
         seconds = time.total
-    return Planned(
+    return CellPlan(
         cell=cell,
         machine=where,
         fits=fits,
-        said=said,
+        verdict=said,
         setting=way,
         hbm_bytes=hbm,
         parameters=parameters,
         flops=flops,
         step_seconds=seconds,
         time=time,
-        broke_off=broke_off,
+        compiler_crashed=compiler_crashed,
     )
 
 
-def _by_formula(task: Task, where: Slice) -> Setting:
+def _by_formula(task: Task, where: Slice) -> RunSetting:
     """The cheapest way that has room by formula, or the one that takes the least."""
     ways, shape = task.ways, task.step
     usable = where.chip.usable_bytes
@@ -255,7 +259,7 @@ def _task(study: Study, item: Sized, where: Slice) -> Task:
     """What is compiled for a cell."""
     cell, vocabulary, image_shape = item
     execution = study.execution_of(cell)
-    step = Shape(
+    step = ProgramSpec(
         cell=canonical(cell, execution.chunk_examples),
         vocabulary=vocabulary,
         image_shape=image_shape,
@@ -269,11 +273,11 @@ def _task(study: Study, item: Sized, where: Slice) -> Task:
     )
 
 
-def _asked(execution: Execution) -> Setting | None:
+def _asked(execution: Execution) -> RunSetting | None:
     """The way that a study itself gives its cells, if it gives one."""
     size = execution.microbatch if isinstance(execution.microbatch, int) else None
-    asked = Setting(microbatch=size, remat=execution.remat, fsdp_mib=execution.fsdp_mib)
-    return None if asked == Setting() else asked
+    asked = RunSetting(microbatch=size, remat=execution.remat, fsdp_mib=execution.fsdp_mib)
+    return None if asked == RunSetting() else asked
 
 
 def machine(execution: Execution, name: str | None) -> Slice:
@@ -322,12 +326,12 @@ def _vocabulary(cell: Cell) -> int:
     )
 
 
-def execution_file(rows: Sequence[Planned]) -> dict[str, Any]:
+def execution_file(rows: Sequence[CellPlan]) -> dict[str, Any]:
     """What `study run --execution FILE` reads: by cell, where and how it runs."""
     return {
         item.cell.id: {"slice": item.machine.name, **vars(item.setting)}
         for item in rows
-        if item.fits is not False and not item.broke_off
+        if item.fits is not False and not item.compiler_crashed
     }
 
 

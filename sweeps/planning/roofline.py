@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from study.config.cell import Cell
 from study.config.hardware import Slice
 from study.models.flops import Flops
-from study.planning.fits import Setting
+from study.planning.fits import RunSetting
 from sweeps.planning.memory import moment_bytes
 
 # Assumed shares of the peak, measured by nobody here. Chips whose peak grew faster than their
@@ -54,7 +54,7 @@ class StepTime:
 
 
 def step_time(
-    cell: Cell, flops: Flops, machine: Slice, setting: Setting, parameters: int
+    cell: Cell, flops: Flops, machine: Slice, setting: RunSetting, parameters: int
 ) -> StepTime:
     """Seconds of one step of `cell` on `machine`.
 

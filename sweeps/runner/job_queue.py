@@ -67,9 +67,11 @@ def priorities(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
     on_slices = {id for id, execution in executions.items() if kind_of(execution.slice) != LOCAL}
     seconds: Mapping[str, float] = {}
     if on_slices:
-        from sweeps.planning import estimate  # half a second, which a local sweep need not wait for
+        from sweeps.planning.estimate import (
+            estimate_seconds,  # half a second, which a local sweep need not wait for
+        )
 
-        seconds = estimate.seconds(study, on_slices)
+        seconds = estimate_seconds(study, on_slices)
     return {
         id: Rank(place.get(id, 0), execution.priority, seconds.get(id, 0.0))
         for id, execution in executions.items()

@@ -12,7 +12,7 @@ import pytest
 from study.config import hardware
 from study.config.cell import Execution
 from study.config.hardware import HardwareError, get_chip, get_slice, list_slices
-from study.planning import tpu_compile as aot
+from study.planning import tpu_compile
 
 TPUS = [s for generation in hardware.TOPOLOGIES for s in list_slices(generation)]
 
@@ -96,14 +96,15 @@ def test_libtpu_has_every_slice_with_as_many_devices(compiled_for_tpu):
     del compiled_for_tpu  # only to be skipped where libtpu cannot be
     script = (
         "import json\n"
-        "from study.config import hardware as h\nfrom study.planning import tpu_compile as aot\n"
-        "sizes = {n: len(aot.devices(n)) for n in [*h.slice_names(), 'v4-16x2', 'v6e-8x2']\n"
+        "from study.config import hardware as h\nfrom study.planning import tpu_compile\n"
+        "sizes = {n: len(tpu_compile.slice_devices(n)) "
+        "for n in [*h.slice_names(), 'v4-16x2', 'v6e-8x2']\n"
         "         if h.get_slice(n).topology and h.get_slice(n).chips <= 512}\n"
-        "kinds = {n: aot.devices(n)[0].device_kind\n"
+        "kinds = {n: tpu_compile.slice_devices(n)[0].device_kind\n"
         "         for n in ('v4-8', 'v5e-4', 'v5p-8', 'v6e-4', '7x-8')}\n"
         "print(json.dumps({'sizes': sizes, 'kinds': kinds}))"
     )
-    (found,) = aot.lines(["-c", script], stdin="")
+    (found,) = tpu_compile.run_python(["-c", script], stdin="")
     sizes, kinds = found["sizes"], found["kinds"]
     assert len(sizes) > 30
     assert sizes == {name: get_slice(name).devices for name in sizes}

@@ -32,7 +32,7 @@ from study.data.replacements import StandIns
 from study.data.sources import open_source
 from study.records.record import METRICS
 from study.training.loop import Stopped, train
-from study.training.throughput import CLOCKED
+from study.training.throughput import TIMING_METRICS
 
 CELL = Cell(
     model=Model(image=ViT(variant="mu/8", image_size=16), text=TextAverage(width=32)),
@@ -60,7 +60,10 @@ def photos_with_two_bad(folder):
 def metrics(folder):
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     return {
-        (row["step"], k): v for row in rows for k, v in row.items() if "/" in k and k not in CLOCKED
+        (row["step"], k): v
+        for row in rows
+        for k, v in row.items()
+        if "/" in k and k not in TIMING_METRICS
     }
 
 
@@ -94,9 +97,9 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     one, two = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
     assert {key: two[key] for key in one} == one
 
-    from study.training.frozen_tower import tower_of
+    from study.training.frozen_tower import load_tower
 
-    tower = tower_of(tmp_path / "whole")
+    tower = load_tower(tmp_path / "whole")
     embed(dataset, tower, "own", workers=1, max_bad_share=0.1)
     rows_NxE = CachedEmbeddings.open(dataset, "own", "val").rows()
     source = open_source(dataset, "val", cell.model.image, Data())
@@ -128,10 +131,10 @@ def test_an_evaluation_replaces_nothing_and_names_what_it_lacks(photos_with_two_
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
-    from study.training.frozen_tower import tower_of
+    from study.training.frozen_tower import load_tower
 
     with pytest.raises(DataError, match="no checkpoint that can be read"):
-        tower_of(tmp_path)
+        load_tower(tmp_path)
     (tmp_path / "cell.json").write_text("{}")
     with pytest.raises(DataError, match="is not done"):
-        tower_of(tmp_path)
+        load_tower(tmp_path)

@@ -31,7 +31,7 @@ from study.data.sources import labels, open_source
 from study.data.tokens import Tokenizer
 from study.evals import Evaluator
 from study.evals.encode import cached_encoder
-from study.models.sharding import laid_out, mesh_over
+from study.models.sharding import make_mesh, param_shardings
 from study.training.step import initial_state
 
 SPLIT = "val_font"
@@ -75,7 +75,7 @@ def params(dataset, tokenizer):
 
 def run(cell, dataset, tokenizer, params, *, batch_size=256):
     base = CACHED if isinstance(cell.model.image, CachedImage) else PIXELS
-    evaluator = Evaluator(cell, dataset, tokenizer, mesh_over(jax.devices()), batch_size)
+    evaluator = Evaluator(cell, dataset, tokenizer, make_mesh(jax.devices()), batch_size)
     return evaluator.run(cell.steps, params[base])
 
 
@@ -102,9 +102,9 @@ def test_eight_devices_give_what_one_gives(fsdp_mib, dataset, tokenizer, params)
     index_N = np.arange(100)
     found = []
     for count in (8, 1):
-        mesh = mesh_over(jax.devices()[:count])
+        mesh = make_mesh(jax.devices()[:count])
         encode = cached_encoder(image, Data(), tokenizer.vocabulary, 30, mesh)
-        shardings = laid_out(params[PIXELS], mesh, fsdp_mib if count > 1 else None)
+        shardings = param_shardings(params[PIXELS], mesh, fsdp_mib if count > 1 else None)
         placed = jax.device_put(params[PIXELS], shardings)
         sharded = any(not a.is_fully_replicated for a in jax.tree.leaves(placed))
         assert sharded == (count > 1 and fsdp_mib is not None)
@@ -127,7 +127,7 @@ def test_features_are_what_the_projection_reads(dataset, tokenizer, embed_dim, h
     cell = dataclasses.replace(PIXELS, model=model)
     params = initial_state(cell, tokenizer.vocabulary, (24, 24, 1), 0).params
     assert ("head" in params["img"]) == head
-    encode = cached_encoder(model, Data(), tokenizer.vocabulary, 64, mesh_over(jax.devices()[:1]))
+    encode = cached_encoder(model, Data(), tokenizer.vocabulary, 64, make_mesh(jax.devices()[:1]))
     source = open_source(dataset, SPLIT, model.image, Data())
     x_NxF = encode.image_features(params, source, np.arange(20))
     assert x_NxF.shape == (20, 32)
@@ -262,7 +262,7 @@ def test_what_cannot_be_evaluated_is_said_before_training(
     evaluation, words, dataset, tokenizer, elsewhere
 ):
     with pytest.raises(DataError, match=words) as error:
-        Evaluator(of(PIXELS, evaluation), dataset, tokenizer, mesh_over(jax.devices()))
+        Evaluator(of(PIXELS, evaluation), dataset, tokenizer, make_mesh(jax.devices()))
     assert len(str(error.value).splitlines()) == 1
 
 

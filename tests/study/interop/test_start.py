@@ -14,7 +14,7 @@ from study.config.vocabulary import Vocabulary
 from study.data.formats.dataset import DataError
 from study.interop.load import load_params
 from study.models.two_towers import TwoTowers
-from study.training.init_from import resized, start_from
+from study.training.init_from import init_from_checkpoint, resize_posemb
 
 TWO = Model(image=ViT(variant="mu/8", depth=2), text=TextTransformer(depth=2), embed_dim=32)
 
@@ -30,7 +30,7 @@ def start(init, root, *, model=TWO, loss=None, channels=3, size=24, length=5, da
     )["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), like)
-    return params, *start_from(cell, params, root)
+    return params, *init_from_checkpoint(cell, params, root)
 
 
 def equal(a, b):
@@ -63,7 +63,7 @@ def test_position_embeddings_are_resized_to_the_cells_images(bv, tmp_path):
     np.testing.assert_allclose(params["img"]["pos_embedding"], want, atol=1e-6)
     corners = np.asarray(params["img"]["pos_embedding"]).reshape(6, 6, 32)[::5, ::5]
     np.testing.assert_allclose(corners, grid[::2, ::2], atol=1e-6)
-    assert resized(np.zeros((1, 7, 2)), 9).shape == (1, 7, 2)
+    assert resize_posemb(np.zeros((1, 7, 2)), 9).shape == (1, 7, 2)
 
 
 def test_a_new_image_head_may_stay_random(bv, tmp_path):

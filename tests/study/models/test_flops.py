@@ -26,7 +26,7 @@ from study.config.pairs import Groups, Negatives
 from study.config.vocabulary import Vocabulary
 from study.models import transformer
 from study.models.flops import step_flops
-from study.training.step import initial_state, make_gradients, without_frozen
+from study.training.step import drop_frozen, initial_state, make_gradients
 
 VOCABULARY = Vocabulary(64, eos=1, pad=1)
 VIT = ViT(variant="S/16", image_size=64, depth=2)
@@ -55,7 +55,7 @@ def compiled_flops(cell: Cell, *, microbatch=None, remat=False) -> float:
 
     def trained(*args):
         value, grads = gradients(*args)
-        return value, without_frozen(cell, grads)
+        return value, drop_frozen(cell, grads)
 
     key = jax.ShapeDtypeStruct((), jnp.uint32)
     # No code has to be good here, or the compiler would take most of the time to make it.

@@ -25,7 +25,14 @@ from study.config.cell import (
     ViT,
 )
 from study.config.vocabulary import Vocabulary
-from study.models.sharding import AXES, by_row, check, laid_out, mesh_over, own_rows
+from study.models.sharding import (
+    AXES,
+    batch_sharding,
+    check_layout,
+    local_rows,
+    make_mesh,
+    param_shardings,
+)
 from study.training.checkpoint import Checkpoints
 from study.training.compile import compiled, initial, program
 from tests.study.losses.reference import mesh_of
@@ -59,7 +66,9 @@ def trained(cell, execution, mesh):
     """The state after `STEPS` steps on this mesh, and the last step's metrics."""
     loop, _ = compiled(cell, execution, VOCABULARY, IMAGE, mesh)
     state = initial(cell, execution, VOCABULARY, IMAGE, mesh)
-    placed = {k: jax.device_put(a, by_row(mesh, leading=1)) for k, a in batches(cell).items()}
+    placed = {
+        k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches(cell).items()
+    }
     return loop(state, placed, np.int32(STEPS), np.True_)
 
 
@@ -130,7 +139,7 @@ def test_a_checkpoint_of_cut_parameters_is_restored_whole_and_back(tmp_path):
 )
 def test_which_arrays_are_cut_and_where(shape, fsdp_mib, spec):
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
-    assert laid_out(leaf, mesh_of(2, 4), fsdp_mib).spec == spec
+    assert param_shardings(leaf, mesh_of(2, 4), fsdp_mib).spec == spec
 
 
 class Device(SimpleNamespace):
@@ -142,16 +151,16 @@ class Device(SimpleNamespace):
 def test_devices_of_a_slice_are_a_row_of_the_mesh():
     kind = {"platform": "cpu", "device_kind": "cpu", "process_index": 0}
     devices = [Device(id=k, slice_index=k % 2, **kind) for k in range(8)]
-    mesh = mesh_over(devices)
+    mesh = make_mesh(devices)
     assert mesh.axis_names == AXES
     assert [[d.id for d in row] for row in mesh.devices] == [[0, 2, 4, 6], [1, 3, 5, 7]]
-    assert mesh_over(jax.devices()).devices.shape == (1, 8)
+    assert make_mesh(jax.devices()).devices.shape == (1, 8)
 
 
 def test_a_process_reads_the_rows_of_its_devices_which_need_not_be_neighbours():
     devices = [SimpleNamespace(process_index=k) for k in (0, 1, 1, 0)]
     mesh = SimpleNamespace(devices=np.array(devices).reshape(2, 2), size=4)
-    assert own_rows(mesh, 8).tolist() == [0, 1, 6, 7]
+    assert local_rows(mesh, 8).tolist() == [0, 1, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +179,7 @@ def test_a_process_reads_the_rows_of_its_devices_which_need_not_be_neighbours():
 )
 def test_what_cannot_be_laid_out_is_one_line(cell, execution, shape, words):
     with pytest.raises(CellError, match=words) as why:
-        check(dataclasses.replace(CELL, **cell), execution, mesh_of(*shape))
+        check_layout(dataclasses.replace(CELL, **cell), execution, mesh_of(*shape))
     assert "\n" not in str(why.value)
 
 

@@ -25,8 +25,8 @@ from study.config.cell import (
 from study.config.model import variant
 from study.config.vocabulary import Vocabulary
 from study.evals.encode import cached_encoder
-from study.models.sharding import mesh_over
-from study.models.text import AverageText
+from study.models.sharding import make_mesh
+from study.models.text import MeanPoolText
 from study.models.two_towers import TwoTowers, initial_bias
 from study.models.vit import PatchEmbedding
 from study.training.compile import program
@@ -93,7 +93,7 @@ def test_the_average_ignores_padding():
 )
 def test_the_average_is_of_words_alone_whatever_ends_and_fills_a_text(eos, pad, more):
     """The ids are the tokenizer's: Llama's EOS is 2, and SigLIP 2 fills texts with PAD."""
-    tower = AverageText(TextAverage(width=16), Vocabulary(50, eos=eos, pad=pad), 8)
+    tower = MeanPoolText(TextAverage(width=16), Vocabulary(50, eos=eos, pad=pad), 8)
     words = [7, 9, 3]
     params = tower.init(jax.random.key(0), jnp.array([words]))
     ends = [jnp.array([words + more[:n]]) for n in range(5)]
@@ -107,7 +107,7 @@ def test_the_average_is_of_words_alone_whatever_ends_and_fills_a_text(eos, pad, 
 def test_programs_of_tokenizers_with_other_ids_are_not_shared():
     """As many pieces, but another EOS: the compiled step of one would be wrong for the other."""
     cell = Cell(batch_size=8, model=Model(text=TextAverage(width=8)), budget=Budget(steps=2))
-    mesh = mesh_over(jax.devices()[:1])
+    mesh = make_mesh(jax.devices()[:1])
     vocabularies = [Vocabulary(50, eos=1, pad=1), Vocabulary(50, eos=2, pad=2)]
     loops = [program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
     again = program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop

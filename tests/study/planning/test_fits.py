@@ -32,19 +32,26 @@ from study.config.cell import (
 from study.config.hardware import GIB
 from study.config.pairs import Negatives
 from study.config.vocabulary import Vocabulary
-from study.models.sharding import bytes_per_device, mesh_over
+from study.models.sharding import bytes_per_device, make_mesh
 from study.planning import fits as fit
-from study.planning import tpu_compile as aot
+from study.planning import tpu_compile
 from study.planning.code_hash import sources
-from study.planning.fits import Answer, Setting, Shape, canonical, copied_bytes, evaluation_of
+from study.planning.fits import (
+    FitReport,
+    ProgramSpec,
+    RunSetting,
+    canonical,
+    copied_bytes,
+    evaluation_of,
+)
 from study.training.checkpoint import Checkpoints
 from study.training.compile import initial
 
 CELL = Cell(batch_size=64, optimizer=Adafactor(warmup_percent=5), budget=Budget(examples=1_000_000))
 
 
-def shape(cell: Cell, slice_name: str = "v4-8") -> Shape:
-    return Shape(
+def shape(cell: Cell, slice_name: str = "v4-8") -> ProgramSpec:
+    return ProgramSpec(
         cell=canonical(cell, 8192), vocabulary=50, image_shape=(24, 24, 3), slice=slice_name
     )
 
@@ -74,22 +81,24 @@ OTHER = {
 def test_cells_that_compile_to_the_same_arrays_share_an_answer(change):
     other = dataclasses.replace(CELL, **change)
     assert other.id != CELL.id
-    assert shape(other).key(Setting()) == shape(CELL).key(Setting())
+    assert shape(other).key(RunSetting()) == shape(CELL).key(RunSetting())
 
 
 @pytest.mark.parametrize("change", OTHER.values(), ids=OTHER)
 def test_cells_that_do_not_are_told_apart(change):
     other = dataclasses.replace(CELL, **change)
-    assert shape(other).key(Setting()) != shape(CELL).key(Setting())
+    assert shape(other).key(RunSetting()) != shape(CELL).key(RunSetting())
 
 
 def test_slices_settings_and_versions_are_told_apart(monkeypatch):
     keys = {
-        shape(CELL, s).key(w) for s in ("v4-8", "v5e-8") for w in (Setting(), Setting(remat=True))
+        shape(CELL, s).key(w)
+        for s in ("v4-8", "v5e-8")
+        for w in (RunSetting(), RunSetting(remat=True))
     }
     assert len(keys) == 4
     monkeypatch.setattr(fit, "made_by", lambda: "another jax")
-    assert shape(CELL).key(Setting()) not in keys
+    assert shape(CELL).key(RunSetting()) not in keys
 
 
 def test_an_answer_is_hashed_with_every_module_that_a_step_is_made_by_and_no_other():
@@ -99,11 +108,11 @@ import sys
 from study.planning import fits, tpu_compile
 from study.config.cell import Cell, Execution
 from study.training.compile import program
-from study.models.sharding import mesh_over
+from study.models.sharding import make_mesh
 from study.config.vocabulary import Vocabulary
 import jax
 execution = Execution(microbatch=2, remat=True, fsdp_mib=0.01)
-vocabulary, mesh = Vocabulary(50, eos=1, pad=1), mesh_over(jax.devices()[:2])
+vocabulary, mesh = Vocabulary(50, eos=1, pad=1), make_mesh(jax.devices()[:2])
 made = program(Cell(batch_size=4), execution, vocabulary, (24, 24, 3), mesh)
 jax.eval_shape(made.loop, *made.arguments)
 print(*(name for name in sys.modules if name.partition(".")[0] == "study"))
@@ -142,7 +151,7 @@ def test_comments_and_docstrings_leave_an_answer_as_it_was(tmp_path, monkeypatch
 
 
 def test_a_setting_is_part_of_an_execution():
-    way = Setting(microbatch=8, remat=True, fsdp_mib=1.0)
+    way = RunSetting(microbatch=8, remat=True, fsdp_mib=1.0)
     run = way.of(Execution(slice="v4-8", eval_batch_size=7))
     assert (run.microbatch, run.remat, run.fsdp_mib) == (8, True, 1.0)
     assert (run.slice, run.eval_batch_size) == ("v4-8", 7)
@@ -150,17 +159,17 @@ def test_a_setting_is_part_of_an_execution():
 
 def test_cells_with_the_same_towers_share_their_evaluation():
     keys = {
-        evaluation_of(shape(dataclasses.replace(CELL, **change)), 2048).key(Setting())
+        evaluation_of(shape(dataclasses.replace(CELL, **change)), 2048).key(RunSetting())
         for change in ({}, *SAME.values(), {"batch_size": 128}, {"loss": Softmax()})
     }
     assert len(keys) == 1
-    assert not keys & {shape(CELL).key(Setting())}
+    assert not keys & {shape(CELL).key(RunSetting())}
     for other in (
         evaluation_of(shape(CELL), 1024),
         evaluation_of(shape(CELL, "v4-16"), 2048),
         evaluation_of(shape(replace(CELL, "data.text_length", 64)), 2048),
     ):
-        assert other.key(Setting()) not in keys
+        assert other.key(RunSetting()) not in keys
 
 
 def test_an_evaluation_takes_rows_that_can_be_spread_over_the_slice():
@@ -168,7 +177,7 @@ def test_an_evaluation_takes_rows_that_can_be_spread_over_the_slice():
 
 
 def test_a_run_needs_what_its_largest_part_needs():
-    answer = Answer(
+    answer = FitReport(
         usable_bytes=30 * GIB,
         step_bytes=20 * GIB,
         batch_bytes=GIB,
@@ -181,9 +190,9 @@ def test_a_run_needs_what_its_largest_part_needs():
     saving = dataclasses.replace(answer, copied_bytes=20 * GIB)
     assert (saving.fits, saving.largest_part) == (False, "saving a checkpoint")
     assert saving.summary == "needs 31.0 of 30.0 GiB for saving a checkpoint"
-    evaluating = answer.with_evaluation(Answer(usable_bytes=0, evaluation_bytes=18 * GIB))
+    evaluating = answer.with_evaluation(FitReport(usable_bytes=0, evaluation_bytes=18 * GIB))
     assert evaluating.summary == "takes 29.0 of 30.0 GiB for evaluation"
-    broken = answer.with_evaluation(Answer(usable_bytes=0, aborted="x < y"))
+    broken = answer.with_evaluation(FitReport(usable_bytes=0, aborted="x < y"))
     assert not broken.fits
 
 
@@ -202,7 +211,7 @@ def test_what_is_copied_to_be_saved_is_what_orbax_slices_on_the_devices(tmp_path
     cell = replace(CELL, "optimizer.clip_norm", None)
     execution = Execution(fsdp_mib=0.01)
     for devices, ways in ((4, execution), (2, Execution()), (1, Execution())):
-        mesh = mesh_over(jax.devices()[:devices])
+        mesh = make_mesh(jax.devices()[:devices])
         state = initial(cell, ways, Vocabulary(50, eos=1, pad=1), (24, 24, 3), mesh)
         checkpoints = Checkpoints(tmp_path / str(devices))
         checkpoints.save(1, state)
@@ -229,14 +238,16 @@ AVERAGE = replace(SIGLIT, "model.text", TextAverage(width=64))
 def test_the_step_of_a_cell_compiles_for_a_slice_and_for_two_of_them(compiled_for_tpu):
     """The loop that `train` runs, with parameters cut; the first way that fits ends a search."""
     del compiled_for_tpu  # only to be skipped where libtpu cannot be
-    ways = [Setting(microbatch=4, fsdp_mib=0.001), Setting()]
+    ways = [RunSetting(microbatch=4, fsdp_mib=0.001), RunSetting()]
     answers = {}
     for name, cell in {"v4-8": SIGLIT, "v6e-4x2": AVERAGE}.items():
         small = dataclasses.replace(shape(cell, name), image_shape=(64,))
         request = {"shape": small.to_dict(), "settings": [vars(w) for w in ways]}
-        said = list(aot.lines(["-m", "study.planning.fits"], stdin=json.dumps(request)))
+        said = list(
+            tpu_compile.run_python(["-m", "study.planning.fits"], stdin=json.dumps(request))
+        )
         assert [sorted(line) for line in said] == [["trying"], ["answer", "setting"]]
-        answers[name] = fit.Answer(**said[1]["answer"])
+        answers[name] = fit.FitReport(**said[1]["answer"])
     for name, answer in answers.items():
         assert answer.fits, name
         assert 0 < answer.state_bytes < answer.needed_bytes < answer.usable_bytes / 100
@@ -253,10 +264,12 @@ def test_an_evaluation_compiles_for_a_slice_or_is_refused(compiled_for_tpu):
     for rows in (2048, 1 << 24):
         request = {
             "shape": evaluation_of(small, rows).to_dict(),
-            "settings": [vars(Setting(fsdp_mib=0.001))],
+            "settings": [vars(RunSetting(fsdp_mib=0.001))],
         }
-        lines = list(aot.lines(["-m", "study.planning.fits"], stdin=json.dumps(request)))
-        answers.append(fit.Answer(**lines[-1]["answer"]))
+        lines = list(
+            tpu_compile.run_python(["-m", "study.planning.fits"], stdin=json.dumps(request))
+        )
+        answers.append(fit.FitReport(**lines[-1]["answer"]))
     fine, refused = answers
     assert 2048 // 4 * 64 * 4 < fine.evaluation_bytes < 2**24
     assert fine.fits and not refused.fits

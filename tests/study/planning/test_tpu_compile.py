@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from study.config.hardware import HardwareError
-from study.planning import tpu_compile as aot
+from study.planning import tpu_compile
 
 MIB = 1 << 20
 
@@ -30,41 +30,49 @@ def test_of_a_program_too_large_for_a_chip_the_compiler_names_its_size(compiled_
 
 
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
-    for attempt in (lambda: next(aot.lines(["-c", ""], stdin="")), lambda: aot.devices("v4-8")):
-        with pytest.raises(aot.AotError, match=r"libtpu is not installed.*pip install") as raised:
+    monkeypatch.setattr(tpu_compile.importlib.util, "find_spec", lambda name: None)
+    for attempt in (
+        lambda: next(tpu_compile.run_python(["-c", ""], stdin="")),
+        lambda: tpu_compile.slice_devices("v4-8"),
+    ):
+        with pytest.raises(
+            tpu_compile.TpuCompileError, match=r"libtpu is not installed.*pip install"
+        ) as raised:
             attempt()
         assert "\n" not in str(raised.value)
 
 
 def test_an_unknown_slice_is_named_with_those_that_are_known():
     with pytest.raises(HardwareError, match=r"no slice 'v4-12'; nearest: v4-8, v4-16; known: v4"):
-        aot.devices("v4-12")
+        tpu_compile.slice_devices("v4-12")
 
 
 def test_a_failing_child_is_one_line(monkeypatch):
-    monkeypatch.setattr(aot, "missing", lambda: None)
-    with pytest.raises(aot.AotError, match="compiling for TPU failed: ValueError: no") as raised:
-        next(aot.lines(["-c", "raise ValueError('no')"], stdin=""))
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
+    with pytest.raises(
+        tpu_compile.TpuCompileError, match="compiling for TPU failed: ValueError: no"
+    ) as raised:
+        next(tpu_compile.run_python(["-c", "raise ValueError('no')"], stdin=""))
     assert "\n" not in str(raised.value)
 
 
 def test_the_child_has_the_environment_before_it_imports_jax(monkeypatch):
-    monkeypatch.setattr(aot, "missing", lambda: None)
-    script = (
-        f"import json, os; print(json.dumps({{k: os.environ[k] for k in {list(aot.ENVIRONMENT)}}}))"
-    )
-    assert list(aot.lines(["-c", script], stdin="")) == [aot.ENVIRONMENT]
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
+    names = list(tpu_compile.ENVIRONMENT)
+    script = f"import json, os; print(json.dumps({{k: os.environ[k] for k in {names}}}))"
+    assert list(tpu_compile.run_python(["-c", script], stdin="")) == [tpu_compile.ENVIRONMENT]
 
 
 def test_lines_are_read_as_they_come_and_a_failure_says_how_it_ended(monkeypatch):
-    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
     script = (
         "import json, sys; print(json.dumps({'got': sys.stdin.read()}), flush=True);"
         "print('no JSON'); raise SystemExit('broke off')"
     )
-    said = aot.lines(["-c", script], stdin="x")
+    said = tpu_compile.run_python(["-c", script], stdin="x")
     assert next(said) == {"got": "x"}
-    with pytest.raises(aot.AotError, match="compiling for TPU failed: broke off") as raised:
+    with pytest.raises(
+        tpu_compile.TpuCompileError, match="compiling for TPU failed: broke off"
+    ) as raised:
         next(said)
     assert raised.value.code == 1

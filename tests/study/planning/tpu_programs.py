@@ -20,9 +20,9 @@ from study.config.pairs import AllPairs
 from study.config.vocabulary import Vocabulary
 from study.losses import pallas_tpu as pallas
 from study.losses import sigmoid_loss, tiles
-from study.models.sharding import by_row, mesh_over
+from study.models.sharding import batch_sharding, make_mesh
 from study.planning import fits as fit
-from study.planning import tpu_compile as aot
+from study.planning import tpu_compile
 from study.training import compile as programs
 from study.training import microbatch
 
@@ -31,7 +31,7 @@ SLICES = ("v4-8", "v5e-16", "v5p-8", "v6e-16")
 
 def chip(name):
     """One chip of a slice."""
-    return Mesh(np.array(aot.devices(name)[:1]), ("data",))
+    return Mesh(np.array(tpu_compile.slice_devices(name)[:1]), ("data",))
 
 
 def report(jitted, *args):
@@ -107,8 +107,8 @@ def by_platform():
 
 def ring(name, batch, dim):
     """Value and all gradients of the public loss over a whole slice."""
-    mesh = mesh_over(aot.devices(name))
-    z = jax.ShapeDtypeStruct((batch, dim), jnp.bfloat16, sharding=by_row(mesh))
+    mesh = make_mesh(tpu_compile.slice_devices(name))
+    z = jax.ShapeDtypeStruct((batch, dim), jnp.bfloat16, sharding=batch_sharding(mesh))
 
     def loss(zimg, ztxt, t, b):
         key = jnp.uint32(0)
@@ -191,9 +191,9 @@ def microbatches():
             execution,
             Vocabulary(2000, eos=1, pad=1),
             (64,),
-            mesh_over(aot.devices("v4-8")),
+            make_mesh(tpu_compile.slice_devices("v4-8")),
         )
-    shape = fit.Shape(
+    shape = fit.ProgramSpec(
         cell=fit.canonical(step_cell, 8192), vocabulary=2000, image_shape=(64,), slice="v4-8"
     )
     return {
@@ -207,7 +207,7 @@ def microbatches():
         ],
         "microbatch": size,
         "around_the_limit": around_the_limit(),
-        "planned_bytes": fit.compiled(shape, fit.Setting()).step_bytes,
+        "planned_bytes": fit.compiled(shape, fit.RunSetting()).step_bytes,
         "allowed_bytes": allowed,
         "usable_bytes": V4.usable_bytes,
     }

@@ -87,7 +87,7 @@ def test_a_resumed_run_makes_no_second_state_and_reads_no_start(
         "study.training.loop.initial", lambda *_: pytest.fail("made an initial state")
     )
     monkeypatch.setattr(
-        "study.training.loop.start_from", lambda *_: pytest.fail("read a checkpoint")
+        "study.training.loop.init_from_checkpoint", lambda *_: pytest.fail("read a checkpoint")
     )
     done = train(CELL, execution(small_glyphs), folder=tmp_path, group="s")
     assert done["attempt"] == 2

@@ -28,7 +28,14 @@ from study.config.vocabulary import Vocabulary
 from study.training import compile as programs
 from study.training import microbatch
 from study.training.compile import compiled, program
-from study.training.microbatch import GIB, compile_loop, fitting, memory, requested_bytes, room
+from study.training.microbatch import (
+    GIB,
+    available_bytes,
+    compile_loop,
+    find_microbatch,
+    parse_oom,
+    peak_bytes,
+)
 from study.training.step import initial_state, make_gradients
 from tests.study.losses.reference import mesh_of
 
@@ -135,16 +142,16 @@ def attempts(**more):
 )
 def test_a_microbatch_is_found_that_fits(gib, microbatch):
     """The largest power of two with which it does, or the whole batch."""
-    size, step = fitting(attempts(), 512, gib * GIB)
+    size, step = find_microbatch(attempts(), 512, gib * GIB)
     assert size == microbatch
-    assert memory(step) <= gib * GIB
+    assert peak_bytes(step) <= gib * GIB
 
 
 def test_too_little_memory_is_one_line():
     with pytest.raises(
         CellError, match=r"^memory_gib: the step needs 1\.06 GiB per device with one"
     ):
-        fitting(attempts(), 512, GIB)
+        find_microbatch(attempts(), 512, GIB)
 
 
 # As libtpu 0.0.42.1 raised it of a step of this repository for v4-8, and as earlier releases did.
@@ -165,15 +172,15 @@ REFUSALS = {
 @pytest.mark.parametrize("allowed_gib", [27.7, 100.0])
 def test_a_microbatch_is_found_where_the_compiler_refuses_what_is_too_large(refusal, allowed_gib):
     """Even where more is allowed than the chip has."""
-    size, step = fitting(attempts(hbm_gib=30.75, refusal=refusal), 512, allowed_gib * GIB)
+    size, step = find_microbatch(attempts(hbm_gib=30.75, refusal=refusal), 512, allowed_gib * GIB)
     assert size == 256
-    assert memory(step) == 17 * GIB
+    assert peak_bytes(step) == 17 * GIB
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_a_step_that_the_compiler_refuses_at_one_example_is_one_line(refusal):
     with pytest.raises(CellError, match=r"^batch_size: the step needs (1\.06 GiB|too much) per"):
-        fitting(attempts(hbm_gib=1.0, refusal=refusal), 512, 100 * GIB)
+        find_microbatch(attempts(hbm_gib=1.0, refusal=refusal), 512, 100 * GIB)
 
 
 # As libtpu 0.0.42.1 raised it of a Pallas kernel.
@@ -185,7 +192,7 @@ VMEM = (
 
 def test_a_kernel_that_needs_too_much_of_another_memory_is_an_error_and_no_large_batch():
     with pytest.raises(jax.errors.JaxRuntimeError, match="space=vmem"):
-        fitting(attempts(hbm_gib=0, refusal=VMEM), 512, 100 * GIB)
+        find_microbatch(attempts(hbm_gib=0, refusal=VMEM), 512, 100 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +204,8 @@ def test_a_kernel_that_needs_too_much_of_another_memory_is_an_error_and_no_large
     ],
 )
 def test_what_a_compiler_asks_for_is_read_from_its_message(message, gib):
-    assert requested_bytes(message) == gib * GIB
-    assert requested_bytes("RESOURCE_EXHAUSTED") is None
+    assert parse_oom(message) == gib * GIB
+    assert parse_oom("RESOURCE_EXHAUSTED") is None
 
 
 def test_the_batches_of_the_next_loop_count_beside_the_program():
@@ -207,7 +214,7 @@ def test_the_batches_of_the_next_loop_count_beside_the_program():
     attempt = compile_loop(made.loop, made.arguments)
     image, text = 24 // 8 * 12 * 12 * 4, 24 // 8 * 16 * 4
     steps = made.arguments[1]["text"].shape[0]
-    assert attempt.needed_bytes == memory(attempt.executable) + steps * (image + text)
+    assert attempt.needed_bytes == peak_bytes(attempt.executable) + steps * (image + text)
     compiled_loop, size = compiled(
         cell(Sigmoid()),
         Execution(microbatch="auto", memory_gib=attempt.needed_bytes / GIB),
@@ -231,13 +238,13 @@ def test_a_step_that_does_not_fit_as_it_is_asked_for_says_how_it_may(monkeypatch
 
 def test_room_is_a_share_of_the_memory_that_is_free_on_the_host(monkeypatch):
     monkeypatch.setattr(microbatch, "available_memory", lambda: 32 * GIB)
-    assert room() == 16 * GIB / 8
+    assert available_bytes() == 16 * GIB / 8
 
 
 def test_room_is_nine_tenths_of_an_accelerators_memory(monkeypatch):
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 30 * GIB})
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert room() == pytest.approx(27 * GIB)
+    assert available_bytes() == pytest.approx(27 * GIB)
 
 
 @pytest.mark.slow

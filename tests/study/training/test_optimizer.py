@@ -16,11 +16,11 @@ from study.config.cell import Adafactor, Adam, Cell, Lion, Model, Part, TextAver
 from study.config.vocabulary import Vocabulary
 from study.training.optimizer import (
     clip_by_global_norm,
+    drop_frozen,
     global_norm,
     optimizer,
     scale_by_adafactor,
     schedule,
-    without_frozen,
 )
 from study.training.step import initial_state
 
@@ -306,8 +306,8 @@ def test_a_frozen_tower_is_not_in_the_clipped_norm():
 
 
 def test_without_frozen_leaves_out_what_is_not_trained():
-    assert without_frozen(cell(image=Part(frozen=True)), PARAMS).keys() == {"txt", "t"}
-    assert without_frozen(cell(), PARAMS).keys() == PARAMS.keys()
+    assert drop_frozen(cell(image=Part(frozen=True)), PARAMS).keys() == {"txt", "t"}
+    assert drop_frozen(cell(), PARAMS).keys() == PARAMS.keys()
 
 
 def test_parameters_of_no_part_are_refused():

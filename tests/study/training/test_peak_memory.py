@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from study.training import peak_memory as watermark
-from study.training.peak_memory import Peak, Watermark
+from study.training.peak_memory import Peak, PeakMemory
 
 MIB = 2**20
 
@@ -23,7 +23,7 @@ def test_the_state_and_what_comes_on_top_of_it_count_and_what_was_before_does_no
         pytest.skip("no Linux")
     np.ones(256 * MIB, np.uint8)
     held = state(32)
-    mark = Watermark(held)
+    mark = PeakMemory(held)
     np.ones(64 * MIB, np.uint8)  # all of its pages are touched
     peak = mark.read(100 * MIB)
     assert peak.source == "process"
@@ -47,7 +47,7 @@ def test_a_peak_is_the_fullest_devices_and_one_that_did_not_rise_is_an_earlier_c
 ):
     devices = [Device(60), Device(80)]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
-    mark = Watermark({})
+    mark = PeakMemory({})
     for device, peak in zip(devices, after, strict=True):
         device.peak = peak
     assert mark.read(MIB) == Peak(found, "device")  # of steps of any size
@@ -55,10 +55,10 @@ def test_a_peak_is_the_fullest_devices_and_one_that_did_not_rise_is_an_earlier_c
 
 def test_where_the_system_does_not_tell_nothing_is_known(monkeypatch, tmp_path):
     monkeypatch.setattr(watermark, "_SELF", tmp_path / "none")
-    assert Watermark({}).read(100 * MIB) == Peak(None, "process")
+    assert PeakMemory({}).read(100 * MIB) == Peak(None, "process")
 
 
 def test_growth_of_the_process_is_not_called_a_small_steps():
-    mark = Watermark({})
+    mark = PeakMemory({})
     np.ones(64 * MIB, np.uint8)
     assert mark.read(100 * MIB - 1) == Peak(None, "process")

@@ -12,7 +12,7 @@ from study.config.cell import Cell, Model, TextAverage, ViT
 from study.config.hardware import CHIPS
 from study.models.flops import step_flops
 from study.training import throughput
-from study.training.throughput import CLOCKED, Meter
+from study.training.throughput import TIMING_METRICS, Meter
 
 CELL = Cell(
     model=Model(image=ViT(variant="mu/6", image_size=12), text=TextAverage(), embed_dim=32),
@@ -50,38 +50,38 @@ class Clock:
 def test_only_time_in_which_the_devices_had_nothing_to_do_is_waiting(monkeypatch):
     clock = Clock(monkeypatch)
     meter = clock.meter()
-    meter.arrived()  # the first piece, before the clock starts
-    meter.start()
-    meter.handed_over(4.0)  # that is when the devices will have done it
+    meter.batch_ready()  # the first piece, before the clock starts
+    meter.resume()
+    meter.dispatched(4.0)  # that is when the devices will have done it
     clock.at(3.0)
-    meter.arrived()  # while they work
-    meter.handed_over(6.0)
+    meter.batch_ready()  # while they work
+    meter.dispatched(6.0)
     clock.at(9.0)
-    meter.arrived()  # 3 s late
-    meter.handed_over(10.0)
+    meter.batch_ready()  # 3 s late
+    meter.dispatched(10.0)
     clock.at(10.0)
-    meter.stop()
+    meter.pause()
     assert meter.row(10) == {"train/examples_per_s": 16.0, "train/data_wait_share": 0.3}
 
 
 def test_evaluations_and_checkpoints_are_neither_training_nor_waiting(monkeypatch):
     clock = Clock(monkeypatch)
     meter = clock.meter()
-    meter.start()
-    meter.handed_over(2.0)
+    meter.resume()
+    meter.dispatched(2.0)
     clock.at(2.0)
-    meter.stop()  # a checkpoint, and no row
+    meter.pause()  # a checkpoint, and no row
     clock.at(50.0)
-    meter.start()
+    meter.resume()
     clock.at(51.0)
-    meter.arrived()
-    meter.handed_over(54.0)
+    meter.batch_ready()
+    meter.dispatched(54.0)
     clock.at(54.0)
-    meter.stop()
+    meter.pause()
     assert meter.seconds == 6.0
     row = meter.row(12)
     assert row == {"train/examples_per_s": 32.0, "train/data_wait_share": round(1 / 6, 4)}
-    assert row.keys() < set(CLOCKED)
+    assert row.keys() < set(TIMING_METRICS)
 
 
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
@@ -92,9 +92,9 @@ def test_utilisation_is_the_models_operations_over_the_chips_peak(chip, monkeypa
     clock = Clock(monkeypatch)
     meter = clock.meter()
     steps = round(1e12 / step_flops(CELL, channels=1).model * 100)
-    meter.start()
+    meter.resume()
     clock.at(1.0)
-    meter.stop()
+    meter.pause()
     # 100 TFLOP in a second, on eight devices.
     want = 1e14 / (8 / chip.devices * chip.peak_flops)
     assert meter.row(steps)["train/mfu"] == pytest.approx(want, abs=1e-4)
@@ -102,7 +102,7 @@ def test_utilisation_is_the_models_operations_over_the_chips_peak(chip, monkeypa
 
 def test_a_chip_of_unknown_peak_has_no_utilisation():
     meter = Meter(CELL, channels=1)
-    meter.start()
-    meter.stop()
+    meter.resume()
+    meter.pause()
     assert "train/mfu" not in meter.row(1)
     meter.close()

@@ -39,13 +39,13 @@ from study.config.vocabulary import Vocabulary
 from study.data.formats.dataset import DataError, Dataset
 from study.data.tokens import Tokenizer
 from study.interop import big_vision
-from study.models.sharding import mesh_over
+from study.models.sharding import make_mesh
 from study.records.record import METRICS
 from study.training.checkpoint import Checkpoints
 from study.training.compile import initial
 from study.training.loop import Stopped, train
 from study.training.step import initial_state
-from study.training.throughput import CLOCKED
+from study.training.throughput import TIMING_METRICS
 
 EVALS = (
     ZeroShot(split="val_font"),
@@ -87,14 +87,14 @@ def rows(folder: Path) -> list[dict]:
         if row.get("event") == "start":
             kept = [r for r in kept if r["step"] <= row["step"]]
             continue
-        for key in ("time", "attempt", *CLOCKED):
+        for key in ("time", "attempt", *TIMING_METRICS):
             row.pop(key, None)
         kept.append(row)
     return kept
 
 
 def without_clock(done: dict) -> dict:
-    return {k: v for k, v in done["summary"].items() if k not in CLOCKED}
+    return {k: v for k, v in done["summary"].items() if k not in TIMING_METRICS}
 
 
 def final_params(cell, folder):
@@ -175,7 +175,7 @@ def test_the_largest_seeds_train_to_the_end(tmp_path, small_glyphs, one_device):
 def test_a_seed_starts_from_the_same_parameters_as_ever():
     """As when seeds reached the devices as signed numbers."""
     cell, vocabulary = dataclasses.replace(CELL, seed=7), Vocabulary(50, eos=1, pad=1)
-    state = initial(cell, Execution(), vocabulary, (16,), mesh_over(jax.devices()[:1]))
+    state = initial(cell, Execution(), vocabulary, (16,), make_mesh(jax.devices()[:1]))
     signed = jax.jit(functools.partial(initial_state, cell, vocabulary, (16,)))(7)
     jax.tree.map(np.testing.assert_array_equal, state.params, signed.params)
     assert state.seed == signed.seed == 7
@@ -228,7 +228,7 @@ def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatc
     about = json.loads((tmp_path / "8" / "cell.json").read_text())
     assert about["devices"]["count"] == 8
     for key, value in one["summary"].items():
-        if key.startswith(("train/", "eval/fixed")) and key not in CLOCKED:
+        if key.startswith(("train/", "eval/fixed")) and key not in TIMING_METRICS:
             np.testing.assert_allclose(eight["summary"][key], value, rtol=2e-3, atol=2e-4)
 
 

@@ -24,9 +24,13 @@ how = json.loads(sys.argv[6])
 if how.pop("crossed"):
     # Two slices, of which each process holds half, as hosts of a pod may.
     devices = np.array(jax.devices()).reshape(2, 2).T
-    study.training.loop.mesh_over = lambda _: Mesh(devices, AXES)
+    study.training.loop.make_mesh = lambda _: Mesh(devices, AXES)
 execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50, **how)
 done = train(cell, execution, folder=folder, group="s")
 # Hosts with different amounts of free memory must choose the same microbatch.
 study.training.microbatch.available_memory = lambda: (3 + rank) << 30
-print(json.dumps({"rank": rank, "step": done["step"], "room": study.training.microbatch.room()}))
+print(
+    json.dumps(
+        {"rank": rank, "step": done["step"], "room": study.training.microbatch.available_bytes()}
+    )
+)

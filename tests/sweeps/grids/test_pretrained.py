@@ -19,7 +19,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
     from study.data.formats.dataset import Dataset
     from study.data.glyphs import write as glyphs
     from study.data.tokens import Tokenizer
-    from study.training.init_from import start_from
+    from study.training.init_from import init_from_checkpoint
     from study.training.step import initial_state
 
     first = jax.devices()[:1]  # the rest of the suite sees eight
@@ -39,7 +39,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
     dataset = Dataset.open(small_glyphs)
     vocabulary = Tokenizer.of(dataset, cell.data).vocabulary
     random = initial_state(cell, vocabulary, (24, 24, 1), cell.seed).params
-    started, about = start_from(cell, random, root)
+    started, about = init_from_checkpoint(cell, random, root)
     assert about["loaded"] == ["img"] and set(about["random"]) >= {"txt", "t", "b"}
     kernel = ("embedding", "kernel")
     theirs, ours = started["img"], random["img"]

@@ -10,10 +10,10 @@ import pytest
 from study.config.budget import Budget
 from study.config.cell import CachedImage, Cell, CellError, Model, TextTransformer, ViT
 from study.config.hardware import GIB, get_slice
-from study.planning import tpu_compile as aot
-from study.planning.fits import Answer, Setting, Shape, canonical, evaluation_of
+from study.planning import tpu_compile
+from study.planning.fits import FitReport, ProgramSpec, RunSetting, canonical, evaluation_of
 from sweeps.planning import fit_search as search
-from sweeps.planning.fit_search import Found, Task, settings
+from sweeps.planning.fit_search import FitResult, Task, candidates
 from sweeps.planning.memory import evaluation_bytes
 
 USABLE = get_slice("v4-8").chip.usable_bytes
@@ -31,9 +31,9 @@ SIGLIT = Model(
 )
 
 
-def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> Shape:
+def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
     cell = Cell(model=SIGLIP, batch_size=batch_size, budget=Budget(steps=100))
-    return Shape(
+    return ProgramSpec(
         cell=canonical(cell, 8192),
         vocabulary=32_000,
         image_shape=(224, 224, 3),
@@ -41,7 +41,7 @@ def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> Shape:
     )
 
 
-def fits(way: Setting) -> bool:
+def fits(way: RunSetting) -> bool:
     return way.microbatch is not None and way.microbatch <= 8
 
 
@@ -49,42 +49,42 @@ class Compiler:
     """Knows what fits, and what it was asked."""
 
     def __init__(self, fits=fits):
-        self.asked: list[Setting] = []
+        self.asked: list[RunSetting] = []
         self._fits = fits
 
     def __call__(self, shape, ways):
         for way in ways:
             self.asked.append(way)
             fine = self._fits(way)
-            yield way, Answer(step_bytes=USABLE + (not fine), usable_bytes=USABLE)
+            yield way, FitReport(step_bytes=USABLE + (not fine), usable_bytes=USABLE)
             if fine:
                 return
 
 
-def find(compiler, cache, **more) -> Found:
+def find(compiler, cache, **more) -> FitResult:
     return search.search(Task(step=shape(**more)), cache=cache, compile_with=compiler)
 
 
-def cost(way: Setting) -> tuple[bool, float, float]:
+def cost(way: RunSetting) -> tuple[bool, float, float]:
     again = (way.microbatch is not None) + 0.8 * way.remat
     return way.fsdp_mib is not None, again, -(way.microbatch or 1 << 30)
 
 
 @pytest.mark.parametrize("batch_size", [256, 4096, 65536])
 def test_ways_are_tried_from_the_cheapest_and_end_with_the_smallest(batch_size):
-    ways = settings(shape(batch_size))
+    ways = candidates(shape(batch_size))
     assert ways[:-1] == sorted(ways[:-1], key=cost)
-    assert ways[-1] == Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert ways[-1] == RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
     assert len(set(ways)) == len(ways)
 
 
 def test_a_small_batch_is_first_tried_whole():
-    assert settings(shape(64))[0] == Setting()
+    assert candidates(shape(64))[0] == RunSetting()
 
 
 def test_what_the_user_asks_for_is_tried_first():
-    asked = Setting(microbatch=3)
-    assert settings(shape(), asked)[0] == asked
+    asked = RunSetting(microbatch=3)
+    assert candidates(shape(), asked)[0] == asked
 
 
 def test_the_first_that_fits_ends_the_search(tmp_path):
@@ -118,8 +118,8 @@ def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path
     compiler = Compiler(lambda way: False)
     found = find(compiler, tmp_path, batch_size=batch_size)
     assert not found.answer.fits
-    smallest = Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
-    assert compiler.asked[-1] == settings(shape(batch_size))[-1] == found.setting == smallest
+    smallest = RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert compiler.asked[-1] == candidates(shape(batch_size))[-1] == found.setting == smallest
 
 
 def test_a_slice_without_hope_costs_one_compile(tmp_path):
@@ -132,7 +132,7 @@ def test_a_slice_without_hope_costs_one_compile(tmp_path):
 def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
     find(Compiler(lambda way: False), tmp_path)
     assert search.known(Task(step=shape()), tmp_path) is not None
-    (tmp_path / f"{shape().key(settings(shape())[-1])}.json").unlink()
+    (tmp_path / f"{shape().key(candidates(shape())[-1])}.json").unlink()
     assert search.known(Task(step=shape()), tmp_path) is None
 
 
@@ -146,7 +146,7 @@ class Programs:
     evaluation needs `evaluation_gib`."""
 
     def __init__(self, evaluation_gib):
-        self.asked: list[tuple[str, Setting]] = []
+        self.asked: list[tuple[str, RunSetting]] = []
         self._evaluation_gib = evaluation_gib
 
     def __call__(self, shape, ways):
@@ -155,9 +155,9 @@ class Programs:
             state = 8 * GIB if way.fsdp_mib is None else GIB
             if shape.program == "evaluation":
                 encoding = int(self._evaluation_gib * GIB)
-                answer = Answer(usable_bytes=USABLE, evaluation_bytes=encoding)
+                answer = FitReport(usable_bytes=USABLE, evaluation_bytes=encoding)
             else:
-                answer = Answer(usable_bytes=USABLE, state_bytes=state, step_bytes=state + GIB)
+                answer = FitReport(usable_bytes=USABLE, state_bytes=state, step_bytes=state + GIB)
             yield way, answer
             if answer.fits:
                 return
@@ -231,7 +231,7 @@ MEASURED = [
 @pytest.mark.parametrize(("model", "fsdp_mib", "gib"), MEASURED)
 def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
     cell = Cell(model=model, batch_size=2048, budget=Budget(steps=1))
-    way = Setting(fsdp_mib=fsdp_mib)
+    way = RunSetting(fsdp_mib=fsdp_mib)
     bound = evaluation_bytes(cell, get_slice("v4-8"), way, 32_000) / GIB
     assert gib < bound < 12 * gib
 
@@ -245,26 +245,26 @@ def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path
         started.append(len(asked))
         for way in asked:
             yield {"trying": way}
-            if not fits(Setting(**way)):
-                raise aot.AotError("compiling for TPU failed: Check failed: x < y")
-            answer = Answer(step_bytes=1, usable_bytes=2)
+            if not fits(RunSetting(**way)):
+                raise tpu_compile.TpuCompileError("compiling for TPU failed: Check failed: x < y")
+            answer = FitReport(step_bytes=1, usable_bytes=2)
             yield {"setting": way, "answer": vars(answer)}
             return
 
-    monkeypatch.setattr(aot, "lines", lines)
+    monkeypatch.setattr(tpu_compile, "run_python", lines)
     found = find(None, tmp_path)
     assert found.answer.fits
     assert len(started) == found.tried
     # It may have been this machine's trouble, so it is not kept.
-    assert search.recall(shape(), settings(shape())[0], tmp_path) is None
+    assert search.load_cached(shape(), candidates(shape())[0], tmp_path) is None
 
 
 def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
     def lines(argv, *, stdin):
         yield {"trying": json.loads(stdin)["settings"][0]}
-        raise aot.AotError("compiling for TPU failed: Check failed: x < y")
+        raise tpu_compile.TpuCompileError("compiling for TPU failed: Check failed: x < y")
 
-    monkeypatch.setattr(aot, "lines", lines)
+    monkeypatch.setattr(tpu_compile, "run_python", lines)
     found = find(None, tmp_path)
     assert not found.answer.fits
     assert found.answer.summary == "the compiler broke off: Check failed: x < y"
@@ -273,22 +273,22 @@ def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
 def test_being_ended_from_outside_is_no_answer(tmp_path, monkeypatch):
     def lines(argv, *, stdin):
         yield {"trying": json.loads(stdin)["settings"][0]}
-        error = aot.AotError("compiling for TPU failed: exit code -9")
+        error = tpu_compile.TpuCompileError("compiling for TPU failed: exit code -9")
         error.code = -9
         raise error
 
-    monkeypatch.setattr(aot, "lines", lines)
-    with pytest.raises(aot.AotError, match="exit code -9"):
+    monkeypatch.setattr(tpu_compile, "run_python", lines)
+    with pytest.raises(tpu_compile.TpuCompileError, match="exit code -9"):
         find(None, tmp_path)
 
 
 def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
     def lines(argv, *, stdin):
-        raise aot.AotError("libtpu is not installed")
+        raise tpu_compile.TpuCompileError("libtpu is not installed")
         yield
 
-    monkeypatch.setattr(aot, "lines", lines)
-    with pytest.raises(aot.AotError, match="libtpu is not installed"):
+    monkeypatch.setattr(tpu_compile, "run_python", lines)
+    with pytest.raises(tpu_compile.TpuCompileError, match="libtpu is not installed"):
         find(None, tmp_path)
 
 
@@ -298,10 +298,10 @@ def plan_that_compiles() -> str:
         "import time; from study.planning import fits; fits.compiled = lambda *_: time.sleep(600);"
         "fits.main()"
     )
-    request = json.dumps({"shape": shape().to_dict(), "settings": [vars(Setting())]})
+    request = json.dumps({"shape": shape().to_dict(), "settings": [vars(RunSetting())]})
     return (
-        "from study.planning import tpu_compile; tpu_compile.missing = lambda: None\n"
-        f"lines = tpu_compile.lines(['-c', {compiling!r}], stdin={request!r})\n"
+        "from study.planning import tpu_compile; tpu_compile.why_unavailable = lambda: None\n"
+        f"lines = tpu_compile.run_python(['-c', {compiling!r}], stdin={request!r})\n"
         "for line in lines: print(line, flush=True)"
     )
 

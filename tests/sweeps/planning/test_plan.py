@@ -24,12 +24,12 @@ from study.config.cell import (
 )
 from study.config.hardware import get_slice, this_cpu
 from study.models.flops import step_flops
-from study.planning import tpu_compile as aot
-from study.planning.fits import Answer, Setting
+from study.planning import tpu_compile
+from study.planning.fits import FitReport, RunSetting
 from sweeps.cli import plan_table as plan_report
 from sweeps.matched import Matched
 from sweeps.planning import fit_search as search
-from sweeps.planning.calibrate import calibration, predicted
+from sweeps.planning.calibrate import compare_predictions, load_calibration
 from sweeps.planning.plan import apply, execution_file, plan, sizes
 from sweeps.planning.roofline import MFU, step_time
 from sweeps.study import Study, StudyError
@@ -61,13 +61,15 @@ def compiler(monkeypatch):
     def compiled(shape, ways):
         for way in ways:
             asked.append((shape.slice, shape.cell.batch_size, way))
-            roomy = get_slice(shape.slice).chips >= 16
-            fits = roomy or (way.microbatch is not None and shape.cell.batch_size < 65536)
-            yield way, Answer(step_bytes=USABLE + (not fits), usable_bytes=USABLE)
+            fits_or_estimated = get_slice(shape.slice).chips >= 16
+            fits = fits_or_estimated or (
+                way.microbatch is not None and shape.cell.batch_size < 65536
+            )
+            yield way, FitReport(step_bytes=USABLE + (not fits), usable_bytes=USABLE)
             if fits:
                 return
 
-    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
     monkeypatch.setattr(search, "compiled", compiled)
     return asked
 
@@ -94,7 +96,7 @@ def test_a_generation_means_its_smallest_slice_that_fits(compiler, tmp_path):
 def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
     """However large it is: only a compiler's refusal of the smallest way is a no."""
     huge = cell(1 << 28, examples=1 << 30)
-    (item,) = plan(study(huge), cache=tmp_path, formula=True)
+    (item,) = plan(study(huge), cache=tmp_path, no_compile=True)
     assert item.hbm_bytes > USABLE
     assert item.fits is None
     asked = []
@@ -102,13 +104,15 @@ def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
     def refusing(shape, ways):
         for way in ways:
             asked.append(way)
-            yield way, Answer(step_bytes=USABLE + 1, usable_bytes=USABLE)
+            yield way, FitReport(step_bytes=USABLE + 1, usable_bytes=USABLE)
 
-    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
     monkeypatch.setattr(search, "compiled", refusing)
     (item,) = plan(study(huge), cache=tmp_path)
     assert item.fits is False
-    assert item.setting == asked[-1] == Setting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert (
+        item.setting == asked[-1] == RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    )
 
 
 def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_path, capsys):
@@ -116,18 +120,18 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
 
     def breaking(shape, ways):
         if get_slice(shape.slice).chips >= 16:
-            yield ways[0], Answer(step_bytes=1, usable_bytes=USABLE)
+            yield ways[0], FitReport(step_bytes=1, usable_bytes=USABLE)
             return
         yield (
             ways[0],
-            Answer(step_bytes=USABLE + 1, usable_bytes=USABLE, aborted="x < y"),
+            FitReport(step_bytes=USABLE + 1, usable_bytes=USABLE, aborted="x < y"),
         )
 
-    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
     monkeypatch.setattr(search, "compiled", breaking)
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
     (item,) = plan(study(cell()), cache=tmp_path)
-    assert (item.fits, item.roomy) == (None, False)
+    assert (item.fits, item.fits_or_estimated) == (None, False)
     assert execution_file([item]) == {}
     (item,) = plan(study(cell()), slice_name="v4", cache=tmp_path)
     assert (item.fits, item.machine.name) == (True, "v4-32")
@@ -145,11 +149,11 @@ def test_the_evaluation_of_a_cell_that_has_one_counts(monkeypatch, tmp_path, cap
     def compiled(shape, ways):
         asked.append(shape)
         if shape.program == "evaluation":
-            yield ways[0], Answer(usable_bytes=USABLE, evaluation_bytes=USABLE + 2**30)
+            yield ways[0], FitReport(usable_bytes=USABLE, evaluation_bytes=USABLE + 2**30)
             return
-        yield from ((way, Answer(usable_bytes=USABLE, step_bytes=2**20)) for way in ways)
+        yield from ((way, FitReport(usable_bytes=USABLE, step_bytes=2**20)) for way in ways)
 
-    monkeypatch.setattr(aot, "missing", lambda: None)
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
     monkeypatch.setattr(search, "compiled", compiled)
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
     evaluated = cell(evals=(FixedLoss(split="val"),))
@@ -175,21 +179,21 @@ def test_days_and_cost_follow_from_steps_and_chips(compiler, tmp_path):
 
 
 def test_without_libtpu_counts_and_estimates_are_still_there(monkeypatch, tmp_path):
-    monkeypatch.setattr(aot, "missing", lambda: "libtpu is not installed")
+    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: "libtpu is not installed")
     (item,) = plan(study(cell()), cache=tmp_path)
-    assert (item.fits, item.said) == (None, "by formula")
+    assert (item.fits, item.verdict) == (None, "by formula")
     assert 0 < item.hbm_bytes < USABLE
     assert item.step_seconds > 0
 
 
 def test_a_batch_that_does_not_divide_is_refused_compiled_or_not(tmp_path):
     with pytest.raises(CellError, match=r"batch_size: 4096 cannot be .* the 12 devices of v4-8x3"):
-        plan(study(cell()), slice_name="v4-8x3", cache=tmp_path, formula=True)
+        plan(study(cell()), slice_name="v4-8x3", cache=tmp_path, no_compile=True)
 
 
 @pytest.mark.parametrize("name", ["gpu:h100x8", "cpu", "v6e-16x2", "7x-8"])
 def test_every_kind_of_machine_has_an_estimate(name, tmp_path):
-    (item,) = plan(study(cell()), slice_name=name, cache=tmp_path, formula=True)
+    (item,) = plan(study(cell()), slice_name=name, cache=tmp_path, no_compile=True)
     assert item.step_seconds > 0
     assert item.machine.name == name
 
@@ -223,7 +227,9 @@ def test_the_vocabulary_is_known_by_the_tokenizers_name():
 def test_a_step_takes_longer_on_fewer_chips_and_never_less_than_its_operations():
     one = cell(65536, optimizer=Adam())
     flops = step_flops(one)
-    times = [step_time(one, flops, get_slice(name), Setting(), 10**8) for name in ("v4-8", "v4-32")]
+    times = [
+        step_time(one, flops, get_slice(name), RunSetting(), 10**8) for name in ("v4-8", "v4-32")
+    ]
     assert times[0].total > times[1].total
     for name, time in zip(("v4-8", "v4-32"), times, strict=True):
         machine = get_slice(name)
@@ -232,8 +238,8 @@ def test_a_step_takes_longer_on_fewer_chips_and_never_less_than_its_operations()
 
 def test_a_ring_that_crosses_slices_is_bound_by_the_network():
     one = cell(1 << 20)
-    inside = step_time(one, step_flops(one), get_slice("v4-64"), Setting(), 10**8)
-    across = step_time(one, step_flops(one), get_slice("v4-32x2"), Setting(), 10**8)
+    inside = step_time(one, step_flops(one), get_slice("v4-64"), RunSetting(), 10**8)
+    across = step_time(one, step_flops(one), get_slice("v4-32x2"), RunSetting(), 10**8)
     assert across.loss >= inside.loss
     assert across.gradients > inside.gradients
 
@@ -256,16 +262,16 @@ def record(root, one: Cell, rates, kind="TPU v4", count=4):
 def test_measured_speed_replaces_the_assumed_share(tmp_path):
     one, other = cell(), cell(8192)
     record(tmp_path, one, [10.0, 4096.0, 4096.0])
-    found = calibration(tmp_path)
+    found = load_calibration(tmp_path)
     mfu = step_flops(one).model / (4 * get_slice("v4-8").chip.peak_flops)
     assert found.mfu == {"v4": pytest.approx(mfu)}
     same, scaled = plan(
-        study(one, other), calibration=found, cache=tmp_path / "cache", formula=True
+        study(one, other), calibration=found, cache=tmp_path / "cache", no_compile=True
     )
     assert same.step_seconds == pytest.approx(1.0)
     work = step_flops(other).model / step_flops(one).model
     assert scaled.step_seconds == pytest.approx(work)
-    (row,) = predicted(found)
+    (row,) = compare_predictions(found)
     assert row["measured_examples_per_s"] == 4096
     assert row["predicted_examples_per_s"] > 0
     assert "calibrated_examples_per_s" not in row  # for there is no other
@@ -275,7 +281,7 @@ def test_a_measured_cell_is_predicted_by_the_others_alone(tmp_path):
     """Two of one speed and one that is twice as fast: each by the median of the other two."""
     for seed, rate in enumerate((4096.0, 4096.0, 8192.0)):
         record(tmp_path, cell(seed=seed), [10.0, rate])
-    rows = predicted(calibration(tmp_path))
+    rows = compare_predictions(load_calibration(tmp_path))
     by_measured = {r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in rows}
     assert by_measured == {4096.0: pytest.approx(6144.0), 8192.0: pytest.approx(4096.0)}
 
@@ -285,17 +291,18 @@ def test_a_cell_measured_twice_is_predicted_by_its_other_record(tmp_path):
     for root, rate in (("a", 4096.0), ("b", 8192.0)):
         record(tmp_path / root, one, [10.0, rate])
     record(tmp_path / "c", cell(8192), [10.0, 1.0])
-    found = calibration(tmp_path)
+    found = load_calibration(tmp_path)
     by_measured = {
-        r["measured_examples_per_s"]: r["calibrated_examples_per_s"] for r in predicted(found)
+        r["measured_examples_per_s"]: r["calibrated_examples_per_s"]
+        for r in compare_predictions(found)
     }
     assert (by_measured[4096.0], by_measured[8192.0]) == (8192.0, 4096.0)
 
 
 def test_leaving_each_record_out_in_turn_equals_a_calibration_of_the_others():
     """On the 646 records of glyphs, by the definition, which takes quadratic time."""
-    found = calibration("results/glyphs/snapshot")
-    rows = predicted(found)
+    found = load_calibration("results/glyphs/snapshot")
+    rows = compare_predictions(found)
     assert len(rows) == len(found.measured) == 646
     for m, row in zip(found.measured, rows, strict=True):
         others = [o for o in found.measured if o is not m]
@@ -309,14 +316,14 @@ def test_a_snapshot_tells_the_speed_that_its_records_tell(tmp_path):
     for seed, rate in enumerate((4096.0, 8192.0)):
         record(tmp_path / "runs", cell(seed=seed), [10.0, rate])
     snapshot.write(RecordRoot(tmp_path / "runs"), tmp_path / "snap")
-    assert calibration(tmp_path / "snap") == calibration(tmp_path / "runs")
+    assert load_calibration(tmp_path / "snap") == load_calibration(tmp_path / "runs")
 
 
 def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
     record(tmp_path, cell(), [5.0], kind="TPU v99")
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(StudyError, match="no record below it tells its speed"):
-            calibration(folder)
+            load_calibration(folder)
 
 
 def report(of: Study | None = None, **more) -> int:

@@ -23,7 +23,7 @@ import pytest
 from analysis.records.lines import read_text
 from study.config.cell import Execution
 from study.training.loop import train
-from study.training.throughput import CLOCKED
+from study.training.throughput import TIMING_METRICS
 from sweeps.bench import bench_cells
 from sweeps.bench.chaos_compare import of_rows
 from sweeps.selection import select
@@ -195,7 +195,7 @@ def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
 
 def final(folder: Path) -> dict[str, float]:
     summary = json.loads((folder / "DONE.json").read_text())["summary"]
-    return {key: value for key, value in summary.items() if key not in CLOCKED}
+    return {key: value for key, value in summary.items() if key not in TIMING_METRICS}
 
 
 def starts(folder: Path) -> list[dict]:

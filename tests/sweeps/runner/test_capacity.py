@@ -9,7 +9,7 @@ import pytest
 from study.config.cell import Budget, Cell, Data, Execution
 from study.config.hardware import HardwareError, get_slice
 from sweeps.doctor.ray import placements
-from sweeps.planning import estimate
+from sweeps.planning.estimate import estimate_seconds
 from sweeps.registry import find
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.autoscale import bundles, short
@@ -167,7 +167,7 @@ def test_the_longest_cells_come_first_by_time_on_slices_of_all_seeds(tmp_path):
     slow = min(twice.cells, key=lambda c: (-c.examples, c.batch_size))  # fewest FLOPs, most steps
     cells = tuple(dataclasses.replace(c, seed=seed) for seed in (0, 1) for c in twice.cells)
     both = dataclasses.replace(twice, cells=cells)
-    took = estimate.seconds(both, {c.id for c in cells})
+    took = estimate_seconds(both, {c.id for c in cells})
     order = [took[e.cell.id] for e in in_order(ledger.read(both, tmp_path), priorities(both))]
     assert order == sorted(order, reverse=True)
     assert order[2] == took[slow.id]  # after the largest batch of each seed

@@ -25,7 +25,7 @@ from study.config.cell import (
     to_dict,
 )
 from study.records.storage import listdir, resolve
-from study.training.throughput import CLOCKED
+from study.training.throughput import TIMING_METRICS
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.lease_file import LEASE, Lease, LeaseHeld
 from sweeps.runner.worker import Task, run_here
@@ -63,7 +63,7 @@ def train(*args, should_stop, **more):
     return real.train(*args, should_stop=wait, **more)
 print(run_cell(Task(**json.loads(sys.argv[1]))).end)
 """
-MEASURED = ["time", "content", "attempt", "memory.peak_bytes", *CLOCKED]
+MEASURED = ["time", "content", "attempt", "memory.peak_bytes", *TIMING_METRICS]
 
 
 def measured_apart(frame):
