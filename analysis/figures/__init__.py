@@ -1,10 +1,13 @@
-"""Every figure: `data(inputs)` makes its table, `draw(table)` draws it.
+"""Every figure and table of a study, and those of the paper from its own numbers.
 
->>> from analysis.figures import draw_all, draw_paper
->>> draw_all("runs", "glyphs", "figures")
->>> draw_paper("figures")
+>>> from analysis import figures
+>>> inputs = figures.read_inputs("runs", "glyphs")
+>>> fig = figures.fig_2(inputs)           # a matplotlib Figure; a notebook shows it
+>>> table = figures.fig_2.data(inputs)    # the numbers behind it
+>>> figures.draw_all("runs", "glyphs", "figures")
+>>> figures.draw_paper("figures")
 
-A figure is a module with two functions and one line in `OWN` below:
+A new figure is a module with two functions, a `Plot` of them, and its name in `EXTRA_FIGURES`:
 
 - `data(inputs: Inputs) -> DataFrame`, long, one row per mark; empty when no cell belongs to the
   figure. `attrs` has "missing" (list of str), and may have "title", "notes", "metric",
@@ -20,11 +23,27 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
-from analysis.figures.beyond import BEYOND
-from analysis.figures.extra import batch_size, from_scratch
-from analysis.figures.inputs import Inputs, of_study
-from analysis.figures.paper import fig_1, fig_2, fig_3, fig_4, fig_5, fig_6, fig_7, fig_8
-from analysis.figures.plot.figure_io import Drawn, draw_each
+from analysis.figures.base import Inputs, Plot, read_inputs
+from analysis.figures.extra.batch_size import batch_size
+from analysis.figures.extra.efficiency import efficiency
+from analysis.figures.extra.from_scratch import from_scratch
+from analysis.figures.extra.initial_values import initial_values
+from analysis.figures.extra.loss_gap import loss_gap
+from analysis.figures.extra.memory import memory
+from analysis.figures.extra.pairs_map import pairs_map
+from analysis.figures.extra.rate_by_batch import rate_by_batch
+from analysis.figures.extra.saturation import saturation
+from analysis.figures.extra.to_target import to_target
+from analysis.figures.extra.trajectories import trajectories
+from analysis.figures.paper.fig_1 import fig_1
+from analysis.figures.paper.fig_2 import fig_2
+from analysis.figures.paper.fig_3 import fig_3
+from analysis.figures.paper.fig_4 import fig_4
+from analysis.figures.paper.fig_5 import fig_5
+from analysis.figures.paper.fig_6 import fig_6
+from analysis.figures.paper.fig_7 import fig_7
+from analysis.figures.paper.fig_8 import fig_8
+from analysis.figures.plot.figure_io import OutputFiles, draw_each
 from analysis.figures.tables import (
     table_1,
     table_2,
@@ -37,25 +56,26 @@ from analysis.figures.tables import (
     table_9,
 )
 
-__all__ = ["FIGURES", "PAPER", "TABLES", "Drawn", "Inputs", "draw_all", "draw_paper", "of_study"]
+__all__ = [
+    "EXTRA_FIGURES", "FIGURES", "PAPER_FIGURES", "TABLES", "Inputs", "OutputFiles", "Plot",
+    "batch_size", "draw_all", "draw_paper", "efficiency", "fig_1", "fig_2", "fig_3", "fig_4",
+    "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "loss_gap", "memory",
+    "pairs_map", "rate_by_batch", "read_inputs", "saturation", "to_target", "trajectories",
+]  # fmt: skip
 
-# The paper's figures.
-PAPER: Mapping[str, Any] = {
-    "fig_1": fig_1,
-    "fig_2": fig_2,
-    "fig_3": fig_3,
-    "fig_4": fig_4,
-    "fig_5": fig_5,
-    "fig_6": fig_6,
-    "fig_7": fig_7,
-    "fig_8": fig_8,
+
+PAPER_FIGURES: Mapping[str, Plot] = {
+    plot.name: plot for plot in (fig_1, fig_2, fig_3, fig_4, fig_5, fig_6, fig_7, fig_8)
 }
-# Our own: parts of the paper's in detail, and what goes beyond it.
-OWN: Mapping[str, Any] = {
-    "batch_size": batch_size,
-    "from_scratch": from_scratch,
+# Those that the paper does not have: its figures in detail, fits, maps and costs.
+EXTRA_FIGURES: Mapping[str, Plot] = {
+    plot.name: plot
+    for plot in (
+        *(batch_size, from_scratch, saturation, loss_gap, to_target, pairs_map, rate_by_batch),
+        *(initial_values, trajectories, efficiency, memory),
+    )
 }
-FIGURES: Mapping[str, Any] = {**OWN, **BEYOND, **PAPER}
+FIGURES: Mapping[str, Plot] = {**EXTRA_FIGURES, **PAPER_FIGURES}
 # The paper's tables: modules with `table(inputs) -> tables.Table`.
 TABLES: Mapping[str, Any] = {
     f"table_{number}": module
@@ -74,39 +94,37 @@ def draw_all(
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
     only: Collection[str] = (),
-) -> list[Drawn]:
+) -> list[OutputFiles]:
     """Draws every figure and table that the study has cells for, with the CSV behind each.
 
     The same records give the same bytes. Files are named `<study>-<figure>`.
 
     Args:
-      metric: the column of quality; None is each figure's own choice.
-      planned: the grid's cells, so that those without a record are missed; see `frame.cells`.
-      records: the folder of the study's records, if it shares one; see `frame.cells`.
-      only: names of figures and tables; none names them all.
+      metric: the column of quality; None lets each figure choose.
+      planned, records: the grid's cells and the folder that they share; see `frame.cells`.
+      only: names of figures and tables; all by default.
 
     Raises:
       AnalysisError: no such root, study or figure, or `out` cannot be written.
     """
-    figures, written = _named(FIGURES, only), _named(TABLES, only)
-    inputs = of_study(root, study, metric=metric, planned=planned, records=records)
-    return draw_each(figures, written, inputs, Path(out), prefix=f"{study}-")
+    figures, tables = _pick(FIGURES, only), _pick(TABLES, only)
+    inputs = read_inputs(root, study, metric=metric, planned=planned, records=records)
+    return draw_each(figures, tables, inputs, Path(out), prefix=f"{study}-")
 
 
-def draw_paper(out: str | Path, *, only: Collection[str] = ()) -> list[Drawn]:
+def draw_paper(out: str | Path, *, only: Collection[str] = ()) -> list[OutputFiles]:
     """Draws the paper's figures and tables from its own numbers, without any record.
 
     Raises:
-      AnalysisError: `out` cannot be written, there is no such figure, or the paper's numbers are
-        not there.
+      AnalysisError: no such figure, or `out` cannot be written.
     """
-    return draw_each(_named(PAPER, only), _named(TABLES, only), Inputs(), Path(out))
+    return draw_each(_pick(PAPER_FIGURES, only), _pick(TABLES, only), Inputs(), Path(out))
 
 
-def _named(modules: Mapping[str, Any], only: Collection[str]) -> dict[str, Any]:
-    """Those of the modules that are among `only`, or all."""
+def _pick(register: Mapping[str, Any], only: Collection[str]) -> dict[str, Any]:
+    """The entries named in `only`, or all."""
     if unknown := set(only) - {*FIGURES, *TABLES}:
         raise AnalysisError(
-            f"no figure {', '.join(sorted(unknown))}; there are {', '.join([*FIGURES, *TABLES])}"
+            f"no figure {', '.join(sorted(unknown))}; choose from {', '.join([*FIGURES, *TABLES])}"
         )
-    return {name: module for name, module in modules.items() if name in only or not only}
+    return {name: entry for name, entry in register.items() if name in only or not only}

@@ -24,7 +24,7 @@ _KEPT = re.compile(r"([a-z]+)([0-9.]+)")
 _LINE: Any = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
-def write(
+def write_plan(
     rows: Sequence[Mapping[str, Any]],
     out: str | Path,
     name: str,
@@ -40,14 +40,14 @@ def write(
 
     frame = pd.DataFrame([dict(row) for row in rows])
     if name == "table-1":
-        frame = beside_the_paper(frame)
+        frame = with_paper_days(frame)
     csv = _csv(frame, Path(out), name)
     with style.context():
         fig = draw_days(frame, assumed) if name == "table-1" else _draw(frame, name, assumed)
     return [csv, *style.save(fig, csv.with_suffix(""))]
 
 
-def write_measured(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str) -> list[Path]:
+def write_speed(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str) -> list[Path]:
     """`<out>/<name>-measured.csv`, `.png` and `.pdf`: predicted against measured examples/s.
 
     Args:
@@ -59,7 +59,7 @@ def write_measured(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str
     frame = pd.DataFrame([dict(row) for row in rows])
     csv = _csv(frame, Path(out), f"{name}-measured")
     with style.context():
-        fig = draw_measured(frame)
+        fig = draw_speed(frame)
     return [csv, *style.save(fig, csv.with_suffix(""))]
 
 
@@ -70,7 +70,7 @@ def _csv(frame: pd.DataFrame, out: Path, name: str) -> Path:
     return path
 
 
-def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
+def with_paper_days(frame: pd.DataFrame) -> pd.DataFrame:
     """Table 1's plan with the paper's chips and days, in the order of its rows, and the share of
     the chips' peak that its days come to if they were all spent training.
 
@@ -96,7 +96,7 @@ def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def draw(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
+def draw_plan(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
     """Peak memory per chip and days of each cell over its batch size, or, where all have one batch
     size, over the pairs that they keep."""
     with style.context():
@@ -129,8 +129,8 @@ def _draw(frame: pd.DataFrame, name: str, assumed: str) -> Figure:
     for loss, aside in zip(there, (0.94, 1.06) if len(there) == 2 else (1.0,), strict=True):
         part = frame[frame["loss"] == loss]
         for axes, column in ((memory, "hbm_gib"), (days, "days")):
-            _points(axes, aside * at[part.index], part, column, style.LOOKS[loss])
-        handles += _dots(memory, [], [], style.LOOKS[loss], label=loss)
+            _points(axes, aside * at[part.index], part, column, style.STYLES[loss])
+        handles += _dots(memory, [], [], style.STYLES[loss], label=loss)
     _there(memory, frame)
     days.set_ylabel("days")
     marks.plain_log(days)
@@ -169,7 +169,7 @@ def draw_days(frame: pd.DataFrame, assumed: str = "") -> Figure:
         notes=[*notes, *([assumed] if assumed else [])],
         footer=f"{len(frame)} cells",
     )
-    ours, paper = style.LOOKS["sigmoid"], style.LOOKS["softmax"]
+    ours, paper = style.STYLES["sigmoid"], style.STYLES["softmax"]
     place = frame.index.to_series()
     _points(memory, place, frame, "hbm_gib", ours)
     _there(memory, frame)
@@ -184,7 +184,7 @@ def draw_days(frame: pd.DataFrame, assumed: str = "") -> Figure:
     return fig
 
 
-def draw_measured(frame: pd.DataFrame) -> Figure:
+def draw_speed(frame: pd.DataFrame) -> Figure:
     """Predicted over measured examples per second of each cell that has a record."""
     chips = ", ".join(sorted({f"{row.chips} x {row.chip}" for row in frame.itertuples()}))
     measured = frame["measured_examples_per_s"]
@@ -203,7 +203,7 @@ def draw_measured(frame: pd.DataFrame) -> Figure:
     )
     handles = []
     for loss in ("sigmoid", "softmax"):
-        part, look = frame["loss"] == loss, style.LOOKS[loss]
+        part, look = frame["loss"] == loss, style.STYLES[loss]
         if part.any():
             for way, of in ways.items():
                 _dots(axes, measured[part], of[part], look, hollow=way == "assumed")
@@ -231,7 +231,7 @@ def _verdicts(frame: pd.DataFrame) -> pd.Series[str]:
     return frame["fits"].map({True: "fits", False: "does not fit"}).fillna("unknown")
 
 
-def _points(axes: Axes, x: Any, frame: pd.DataFrame, column: str, look: style.Look) -> None:
+def _points(axes: Axes, x: Any, frame: pd.DataFrame, column: str, look: style.SeriesStyle) -> None:
     """A point for each cell: filled if it fits, a cross if it does not, hollow if nobody knows."""
     looks: dict[str, Any] = {
         "fits": {},
@@ -244,7 +244,7 @@ def _points(axes: Axes, x: Any, frame: pd.DataFrame, column: str, look: style.Lo
 
 
 def _dots(
-    axes: Axes, x: Any, y: Any, look: style.Look, *, hollow: bool = False, **more: Any
+    axes: Axes, x: Any, y: Any, look: style.SeriesStyle, *, hollow: bool = False, **more: Any
 ) -> list[Any]:
     drawn: dict[str, Any] = {
         **{"linestyle": "none", "color": look.colour, "marker": look.marker, "markersize": 3.5},

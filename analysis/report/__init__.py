@@ -1,7 +1,7 @@
 """A study as one HTML file: question, verdicts, figures, tables, and where the numbers come from.
 
->>> from analysis.report import Stated, write
->>> write("demo.html", "runs", Stated(study="demo"))
+>>> from analysis.report import StudyInfo, write
+>>> write("demo.html", "runs", StudyInfo(study="demo"))
 
 The file loads nothing: style and figures are in it, and it has no script. The same records give
 the same bytes.
@@ -9,6 +9,6 @@ the same bytes.
 
 from analysis.report.files import read, write
 from analysis.report.page import html
-from analysis.report.stated import Assumption, Stated
+from analysis.report.study_info import Assumption, StudyInfo
 
-__all__ = ["Assumption", "Stated", "html", "read", "write"]
+__all__ = ["Assumption", "StudyInfo", "html", "read", "write"]

@@ -6,24 +6,24 @@ import contextlib
 from pathlib import Path
 
 from analysis.errors import AnalysisError
-from analysis.figures.inputs import Inputs, of_study
+from analysis.figures.base import Inputs, read_inputs
 from analysis.report.page import html
-from analysis.report.stated import Stated
+from analysis.report.study_info import StudyInfo
 
 
-def read(root: str | Path, stated: Stated, *, metric: str | None = None) -> Inputs:
+def read(root: str | Path, stated: StudyInfo, *, metric: str | None = None) -> Inputs:
     """The study's records.
 
     Raises:
       AnalysisError: no such root or study.
     """
-    return of_study(
+    return read_inputs(
         root, stated.study, metric=metric, planned=stated.planned, records=stated.records
     )
 
 
 def write(
-    path: str | Path, root: str | Path, stated: Stated, *, metric: str | None = None
+    path: str | Path, root: str | Path, stated: StudyInfo, *, metric: str | None = None
 ) -> Inputs:
     """Writes the page, the whole file or nothing; returns what it was made from.
 

@@ -15,13 +15,13 @@ from analysis.claims import Verdict, judge
 from analysis.claims.formatting import OURS, count_verdicts
 from analysis.claims.verdict import format_number
 from analysis.figures import FIGURES, TABLES
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot.quality import label
 from analysis.records.frame import NOT_STARTED, STATUSES
 from analysis.report import prose
 from analysis.report.pictures import pictures
 from analysis.report.provenance import provenance
-from analysis.report.stated import Stated
+from analysis.report.study_info import StudyInfo
 from analysis.report.tables import of_cells, of_unfinished, papers_tables
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ SAID = {"running-or-interrupted": "running or interrupted"}
 
 def html(
     inputs: Inputs,
-    stated: Stated,
+    stated: StudyInfo,
     *,
     figures: Mapping[str, Any] = FIGURES,
     written: Mapping[str, Any] = TABLES,
@@ -47,7 +47,7 @@ def html(
     listed = papers_tables(written, inputs) if len(cells) else []
     return _template().render(
         stated=stated,
-        finding=prose.held_against(stated.finding, verdicts),
+        finding=prose.with_verdicts(stated.finding, verdicts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         quality=" ".join(label(inputs.quality).split()),
         states=_states(cells),

@@ -11,9 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import style
-from analysis.figures.plot.figure_io import tabled
 from analysis.report.tables import Table, of_frame
 
 MOST_BYTES = 250_000  # of an SVG; a figure with more marks than that is sent as pixels
@@ -42,16 +41,16 @@ class Picture:
     skipped: str | None = None
 
 
-def pictures(figures: Mapping[str, Any], inputs: Inputs) -> list[Picture]:
+def pictures(figures: Mapping[str, Plot], inputs: Inputs) -> list[Picture]:
     """Every figure of this register, drawn or not."""
-    return [_picture(name, module, inputs) for name, module in figures.items()]
+    return [_picture(name, plot, inputs) for name, plot in figures.items()]
 
 
-def _picture(name: str, module: Any, inputs: Inputs) -> Picture:
-    table, missing, skipped = tabled(module, inputs)
+def _picture(name: str, plot: Plot, inputs: Inputs) -> Picture:
+    table, missing, skipped = plot.table(inputs)
     if skipped:
         return Picture(name=name, missing=tuple(missing), skipped=skipped)
-    fig = module.draw(table)
+    fig = plot.draw(table)
     return Picture(
         name=name,
         title=_words(fig.texts[0].get_text()) if fig.texts else name,

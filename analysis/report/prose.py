@@ -27,23 +27,23 @@ _RESTS_ON = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")  # with a colon: `[1.40, 1.60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rest:
+class Citation:
     """A claim that a sentence rests on, by name, what the sentence takes its verdict for, and,
     once it is held against records, the verdict."""
 
     claim: str
-    said: str
-    found: Verdict | None = None
+    quoted: str
+    verdict: Verdict | None = None
 
     @property
     def stale(self) -> bool:
-        return self.found is not None and self.found.verdict != self.said
+        return self.verdict is not None and self.verdict.verdict != self.quoted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
     text: str
-    rests: tuple[Rest, ...] = ()
+    citations: tuple[Citation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def parse(text: str, *, source: str = "finding") -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def held_against(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
+def with_verdicts(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
     """The same blocks, each claim with its verdict."""
     by_name = {one.name: one for one in verdicts}
     return tuple(
@@ -92,9 +92,13 @@ def held_against(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple[
             sentences=tuple(
                 Sentence(
                     text=sentence.text,
-                    rests=tuple(
-                        Rest(claim=rest.claim, said=rest.said, found=by_name.get(rest.claim))
-                        for rest in sentence.rests
+                    citations=tuple(
+                        Citation(
+                            claim=citation.claim,
+                            quoted=citation.quoted,
+                            verdict=by_name.get(citation.claim),
+                        )
+                        for citation in sentence.citations
                     ),
                 )
                 for sentence in block.sentences
@@ -108,14 +112,14 @@ def stale(blocks: Sequence[Block]) -> list[str]:
     """A line for each verdict or interval in the text that these records do not give."""
     sentences = [one for block in blocks for one in block.sentences]
     lines = [
-        f"the finding takes {rest.claim!r} for {rest.said}; "
-        f"on these records it is {rest.found.verdict}"
+        f"the finding takes {citation.claim!r} for {citation.quoted}; "
+        f"on these records it is {citation.verdict.verdict}"
         for one in sentences
-        for rest in one.rests
-        if rest.stale and rest.found
+        for citation in one.citations
+        if citation.stale and citation.verdict
     ]
     for one in sentences:
-        verdicts = [rest.found for rest in one.rests if rest.found]
+        verdicts = [citation.verdict for citation in one.citations if citation.verdict]
         known = {number for verdict in verdicts for number in parse_intervals(verdict.sentence)}
         known |= {(-estimate, -high, -low) for estimate, low, high in known}
         names = " or ".join(repr(verdict.name) for verdict in verdicts)
@@ -135,13 +139,15 @@ def _sentences(text: str, source: str) -> tuple[Sentence, ...]:
             "begin the paragraph's lines with >"
         )
     return tuple(
-        Sentence(text=words.strip(), rests=tuple(_rest(one, source) for one in claims.split(";")))
+        Sentence(
+            text=words.strip(), citations=tuple(_citation(one, source) for one in claims.split(";"))
+        )
         for words, claims in zip(parts[::2], parts[1::2], strict=True)
     )
 
 
-def _rest(text: str, source: str) -> Rest:
-    claim, _, said = (part.strip() for part in text.rpartition(":"))
+def _citation(text: str, source: str) -> Citation:
+    claim, _, quoted = (part.strip() for part in text.rpartition(":"))
     if claim not in {one.name for one in CLAIMS}:
         raise AnalysisError(f"{source}: no claim is named {claim!r}; `study claims` lists them")
-    return Rest(claim=claim, said=said)
+    return Citation(claim=claim, quoted=quoted)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot.figure_io import unlisted
 from analysis.figures.tables.table import fragment
 from analysis.records.frame import NOT_STARTED

@@ -204,7 +204,7 @@ def report(
     """
     from sweeps.cli import report as cli_report
 
-    of = cli_report.stated(name, *_recorded(name, _root(root)), finding)
+    of = cli_report.study_info(name, *_recorded(name, _root(root)), finding)
     return cli_report.report(of, _root(root), out, metric=metric, as_json=as_json)
 
 

@@ -75,11 +75,11 @@ def _drawn(
     out: str,
 ) -> list[Path]:
     """CSV and figure of the plan, and of predicted against measured where there is both."""
-    from analysis.figures import plan as planned
+    from analysis.figures import plan as plan_figures
 
-    files = planned.write(rows, out, study.name, assumed=_assumed(found))
+    files = plan_figures.write_plan(rows, out, study.name, assumed=_assumed(found))
     if measured is not None:
-        files += planned.write_measured(compare_predictions(measured), out, study.name)
+        files += plan_figures.write_speed(compare_predictions(measured), out, study.name)
     return files
 
 

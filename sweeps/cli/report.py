@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from analysis.claims import judge
-from analysis.figures.inputs import Inputs
-from analysis.report import Assumption, Stated, prose, write
+from analysis.figures.base import Inputs
+from analysis.report import Assumption, StudyInfo, prose, write
 from sweeps.registry import find
 
 
-def stated(
+def study_info(
     given: str, name: str, recorded: Mapping[str, Any], finding: str | None = None
-) -> Stated:
+) -> StudyInfo:
     """What the grid says, or of records without a grid here, only their name.
 
     Args:
@@ -29,9 +29,9 @@ def stated(
     commands = (f"study run {shown}", f"study report {shown}")
     written = prose.read(finding) if finding else ()
     if not recorded:
-        return Stated(study=name, commands=commands, finding=written)
+        return StudyInfo(study=name, commands=commands, finding=written)
     study = find(given)
-    return Stated(
+    return StudyInfo(
         study=name,
         question=study.question,
         paper=study.paper,
@@ -43,7 +43,7 @@ def stated(
     )
 
 
-def report(of: Stated, root: str, out: str | None, *, metric: str | None, as_json: bool) -> int:
+def report(of: StudyInfo, root: str, out: str | None, *, metric: str | None, as_json: bool) -> int:
     """Writes the file and says in one line what is in it.
 
     Returns: 1 where what is written about the study no longer agrees with its records, else 0.
@@ -65,8 +65,8 @@ def report(of: Stated, root: str, out: str | None, *, metric: str | None, as_jso
     return int(bool(changed))
 
 
-def _stale(of: Stated, inputs: Inputs) -> list[str]:
+def _stale(of: StudyInfo, inputs: Inputs) -> list[str]:
     if not of.finding:
         return []
     verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
-    return prose.stale(prose.held_against(of.finding, verdicts))
+    return prose.stale(prose.with_verdicts(of.finding, verdicts))

@@ -12,7 +12,7 @@ import pytest
 from analysis.claims import judge_paper, judge_study, to_json
 from analysis.claims.verdict import parse_intervals
 from analysis.figures import FIGURES, TABLES
-from analysis.figures.inputs import of_study
+from analysis.figures.base import read_inputs
 from analysis.figures.tables import table as tables
 from analysis.records import frame
 from analysis.records.frame import open_snapshot
@@ -29,7 +29,7 @@ MOST_BYTES = 2**20  # of a file that is no figure
 
 @pytest.fixture(scope="module")
 def inputs():
-    return of_study(SNAPSHOT, "glyphs", **planned())
+    return read_inputs(SNAPSHOT, "glyphs", **planned())
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_the_demos_verdicts_come_from_its_figures_numbers(demo):
 
 
 def test_the_finding_says_what_the_verdicts_say(found):
-    blocks = prose.held_against(prose.read(GLYPHS / "finding.md"), found)
+    blocks = prose.with_verdicts(prose.read(GLYPHS / "finding.md"), found)
     assert prose.stale(blocks) == []
-    rests = [rest for block in blocks for one in block.sentences for rest in one.rests]
+    rests = [rest for block in blocks for one in block.sentences for rest in one.citations]
     judged = {one.name for one in found if one.verdict != "no data"}
     assert {rest.claim for rest in rests} == judged  # none is passed over

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.saturation import IMAGES, LOSSES
-from analysis.figures.inputs import Inputs
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import missing_note
 from analysis.select import panels
@@ -76,7 +76,7 @@ def _typical(done: pd.DataFrame, rows: pd.DataFrame, metric: str) -> pd.DataFram
 
 def _panel(axes: Axes, df: pd.DataFrame) -> None:
     for loss in LOSSES:
-        mine, look = df[df["series"] == loss], style.LOOKS[loss]
+        mine, look = df[df["series"] == loss], style.STYLES[loss]
         if mine.empty:
             continue
         marks.dots(axes, mine, "x", look, size=3.4)
@@ -93,3 +93,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
         "mean over seeds. It is of the machine that the cells ran on, and of what else ran there."
     )
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+efficiency = Plot("efficiency", data, draw)

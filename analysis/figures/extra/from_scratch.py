@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import quality, style
 
 
@@ -28,3 +28,6 @@ def draw(df: pd.DataFrame) -> Figure:
         if theirs:
             quality.draw_paper(axes[1], df)
     return fig
+
+
+from_scratch = Plot("from_scratch", data, draw)

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.saturation import IMAGES
-from analysis.figures.inputs import Inputs
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import label, missing_note
 from analysis.select import panels
@@ -50,7 +50,7 @@ def draw(df: pd.DataFrame) -> Figure:
             notes=_notes(df),
             footer=df.attrs.get("provenance", ""),
         )
-        look = style.LOOKS["difference"]
+        look = style.STYLES["difference"]
         for one, (name, metric) in zip(axes, shown, strict=True):
             mine = df[(df["panel"] == name) & (df["series"] == metric)]
             one.axhline(0, color="black", linewidth=0.8)
@@ -115,3 +115,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
     lines += [f"{df.attrs['title']}."] if df.attrs.get("title") else []
     lines += [f"{note}." for note in df.attrs.get("notes", ())]
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+loss_gap = Plot("loss_gap", data, draw)

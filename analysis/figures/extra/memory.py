@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.rate_by_batch import style_of
-from analysis.figures.inputs import Inputs
 from analysis.figures.plot import style
 from analysis.figures.plot.quality import missing_note
 from analysis.plans import compiled
@@ -135,7 +135,7 @@ def _size(number: float) -> str:
     return f"{number:g} B"
 
 
-def _handles(df: pd.DataFrame, looks: dict[int, style.Look]) -> list[Line2D]:
+def _handles(df: pd.DataFrame, looks: dict[int, style.SeriesStyle]) -> list[Line2D]:
     dot: dict[str, Any] = {"linestyle": "", "markersize": 4.5, "color": "#333333"}
     handles = [
         Line2D([], [], **dot | {"color": look.colour}, marker="o", label=f"B = {style.short(size)}")
@@ -163,3 +163,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
             "CPU, where all else in the process grows by as much."
         )
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+memory = Plot("memory", data, draw)

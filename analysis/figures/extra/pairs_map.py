@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot.quality import between, label, missing_note
 from analysis.select import groups as maps
@@ -134,3 +134,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
     if df.attrs.get("title"):
         lines.append(f"{df.attrs['title']}.")
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+pairs_map = Plot("pairs_map", data, draw)

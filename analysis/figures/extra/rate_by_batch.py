@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import label, missing_note
 from analysis.select import panels
@@ -96,7 +96,7 @@ def _response(axes: Axes, df: pd.DataFrame) -> None:
 
 
 def _optimum(axes: Axes, df: pd.DataFrame) -> None:
-    look = style.LOOKS["sigmoid"]
+    look = style.STYLES["sigmoid"]
     for what, face in (("inside", look.colour), ("edge", "white")):
         mine = df[df["what"] == what]
         axes.plot(mine["x"].astype(float), mine["value"], linestyle="", marker="o", markersize=5,
@@ -119,12 +119,12 @@ def _optimum(axes: Axes, df: pd.DataFrame) -> None:
     style.batch_axis(axes, [int(size) for size in sizes])
 
 
-def style_of(sizes: list[int]) -> list[style.Look]:
+def style_of(sizes: list[int]) -> list[style.SeriesStyle]:
     """A look for each batch size, from dark to light as they grow."""
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(sizes), 1)))
-    marks_of = "osD^vPX*<>"
+    markers = "osD^vPX*<>"
     return [
-        style.Look(colour=matplotlib.colors.to_hex(shade), marker=marks_of[i % len(marks_of)])
+        style.SeriesStyle(colour=matplotlib.colors.to_hex(shade), marker=markers[i % len(markers)])
         for i, shade in enumerate(shades)
     ]
 
@@ -140,3 +140,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
             "beyond, so batch sizes are not compared at their best."
         )
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+rate_by_batch = Plot("rate_by_batch", data, draw)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import label, missing_note
 from analysis.select import panels
@@ -124,7 +124,7 @@ def _items(inputs: Inputs, cells: pd.DataFrame) -> dict[int, np.ndarray] | None:
 
 def _curves(axes: Axes, df: pd.DataFrame, name: str) -> None:
     for loss in LOSSES:
-        mine, look = df[df["series"] == loss], style.LOOKS[loss]
+        mine, look = df[df["series"] == loss], style.STYLES[loss]
         marks.dots(axes, mine, "x", look, size=3.4)
         marks.bars(axes, marks.means(mine), "x", look)
         for form, line in LINES.items():
@@ -141,7 +141,7 @@ def _intervals(axes: Axes, df: pd.DataFrame) -> None:
     found = df[df["what"] == "saturation"]
     labels = []
     for at, (_, row) in enumerate(found.iterrows()):
-        look = style.LOOKS[row["series"]]
+        look = style.STYLES[row["series"]]
         low, high = max(row["low"], sizes[0] / 1.6), min(row["high"], sizes[-1] * 1.6)
         if np.isfinite(row["low"]):
             axes.plot([low, high], [-at, -at], color=look.colour, linestyle=LINES[row["metric"]])
@@ -157,7 +157,7 @@ def _intervals(axes: Axes, df: pd.DataFrame) -> None:
 
 
 def _handle(loss: str) -> Line2D:
-    look = style.LOOKS[loss]
+    look = style.STYLES[loss]
     return Line2D([], [], color=look.colour, marker=look.marker, linestyle="", label=loss)
 
 
@@ -184,3 +184,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
 
 def _title(used: Sequence[panels.Panel]) -> str:
     return "; ".join(panels.title(panel) for panel in used)
+
+
+saturation = Plot("saturation", data, draw)

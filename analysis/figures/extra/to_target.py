@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.saturation import IMAGES, LOSSES
-from analysis.figures.inputs import Inputs
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import missing_note
 from analysis.select import panels
@@ -153,7 +153,7 @@ def _words(fit: Critical) -> str:
 
 def _panel(axes: Axes, df: pd.DataFrame) -> None:
     for loss in LOSSES:
-        mine, look = df[df["series"] == loss], style.LOOKS[loss]
+        mine, look = df[df["series"] == loss], style.STYLES[loss]
         if mine.empty:
             continue
         marks.dots(axes, mine, "x", look, size=4.0)
@@ -200,7 +200,7 @@ def _pareto(axes: Axes, df: pd.DataFrame) -> None:
         axes.set_yticks([])
         return
     for loss in LOSSES:
-        look = style.LOOKS[loss]
+        look = style.STYLES[loss]
         for what, line in (("mean", {"linestyle": "", "marker": look.marker}), ("fit", {})):
             mine = df[(df["series"] == loss) & (df["what"] == what)]
             both = [
@@ -235,3 +235,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
     lines += [f"{row['series']}: {row['id']}." for _, row in found.iterrows()]
     lines += [f"{note}." for note in df.attrs.get("notes", ())]
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+to_target = Plot("to_target", data, draw)

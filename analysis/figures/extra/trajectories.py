@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.rate_by_batch import style_of
-from analysis.figures.inputs import Inputs
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import between, missing_note
 from analysis.select import panels
@@ -109,3 +109,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
         prior = ", ".join(f"{-np.log(int(size) - 1):.1f}" for size in means.index)
         said.append(f"Bias at the end: {biases}; the log-odds of a pair are {prior}.")
     return [*said, *missing_note(df.attrs.get("missing", []))]
+
+
+trajectories = Plot("trajectories", data, draw)

@@ -15,17 +15,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, style
 from analysis.plans import bench
 
 DEVICES, PAIRS = 3, 4  # of the mock-up: each device holds 4 images and 4 texts
 OURS, NAIVE = "ours", "all at once"
-LOOKS = {
-    ("sigmoid", OURS): style.LOOKS["sigmoid"],
-    ("sigmoid", NAIVE): style.LOOKS["sigmoid, small batch"],
-    ("softmax", OURS): style.LOOKS["softmax"],
-    ("softmax", NAIVE): style.LOOKS["softmax, small batch"],
+STYLES = {
+    ("sigmoid", OURS): style.STYLES["sigmoid"],
+    ("sigmoid", NAIVE): style.STYLES["sigmoid, small batch"],
+    ("softmax", OURS): style.STYLES["softmax"],
+    ("softmax", NAIVE): style.STYLES["softmax, small batch"],
 }
 SHADES = ("#0b3c7d", "#6fb7e0", "#e08a00")
 COLUMNS = ("source", "panel", "series", "what", "batch_size", "value", "round")
@@ -37,7 +37,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     if len(inputs.cells):
         return pd.DataFrame(rows, columns=list(COLUMNS))
     table = bench.loss()
-    for (kind, name), _ in LOOKS.items():
+    for (kind, name), _ in STYLES.items():
         own = table["name"] == (kind if name == OURS else f"naive_{kind}")
         for _, row in table[own].sort_values("batch_size").iterrows():
             common = {"source": "bench", "series": f"{kind}, {name}"}
@@ -83,7 +83,7 @@ def draw(df: pd.DataFrame) -> Figure:
         for step, panel in enumerate(axes[:DEVICES]):
             _mock_up(panel, step)
         head, memory, time = axes[DEVICES:]
-        for (kind, name), look in LOOKS.items():
+        for (kind, name), look in STYLES.items():
             series = f"{kind}, {name}"
             for part, axes_ in (("memory", memory), ("time", time)):
                 mine = df[(df["panel"] == part) & (df["series"] == series)]
@@ -135,3 +135,6 @@ def _mock_up(axes: Axes, step: int) -> None:
     axes.set_title(done, fontsize=style.BODY - 0.5)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+fig_1 = Plot("fig_1", data, draw)

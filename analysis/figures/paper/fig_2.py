@@ -18,15 +18,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import Spec
+from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
 
 LANGUAGES = "text_to_image_r1"
 SPECS = [
-    Spec(
+    PanelSpec(
         name=name,
         title=title,
         label=label,
@@ -64,7 +64,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
 def draw(df: pd.DataFrame) -> Figure:
     """Left, middle and right above one another."""
-    looks = {name: style.LOOKS[name] for name in ("sigmoid", "softmax")}
+    looks = {name: style.STYLES[name] for name in ("sigmoid", "softmax")}
     return beside.draw(df, SPECS, looks, title="Fig. 2: the effect of the batch size")
 
 
@@ -92,3 +92,6 @@ def retrieval(cells: pd.DataFrame, measure: str = LANGUAGES) -> str:
     keys = [key for key in keys if cells[key].notna().any()]
     xm = paper.find_metric(keys, "XM3600", kind="multilingual", measure=measure)
     return xm or min(keys, default=f"eval/multilingual/xm3600/test/{measure}")
+
+
+fig_2 = Plot("fig_2", data, draw)

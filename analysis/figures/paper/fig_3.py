@@ -13,18 +13,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import Spec
+from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
 
 SIZES = (8192, 262_144)
-LOOKS = {
-    "sigmoid, large batch": style.LOOKS["sigmoid"],
-    "softmax, large batch": style.LOOKS["softmax"],
-    "sigmoid, small batch": style.LOOKS["sigmoid, small batch"],
-    "softmax, small batch": style.LOOKS["softmax, small batch"],
+STYLES = {
+    "sigmoid, large batch": style.STYLES["sigmoid"],
+    "softmax, large batch": style.STYLES["softmax"],
+    "sigmoid, small batch": style.STYLES["sigmoid, small batch"],
+    "softmax, small batch": style.STYLES["softmax, small batch"],
 }
 
 
@@ -70,7 +70,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
 
 def draw(df: pd.DataFrame) -> Figure:
-    spec = Spec(
+    spec = PanelSpec(
         name="duration",
         title="SigLiT",
         label="ImageNet\n0-shot (%)",
@@ -78,7 +78,7 @@ def draw(df: pd.DataFrame) -> Figure:
         height=2.4,
     )
     title = "Fig. 3: training duration and batch size"
-    return beside.draw(df, [spec], LOOKS, title=title, legend_columns=2)
+    return beside.draw(df, [spec], STYLES, title=title, legend_columns=2)
 
 
 def _sizes(found: dict[int, panels.Panel]) -> tuple[int, ...]:
@@ -96,3 +96,6 @@ def _has(cells: pd.DataFrame, size: int, loss: str) -> bool:
 def _title(used: list[panels.Panel]) -> str:
     whole = [panel for panel in used if len(panel.cells)]
     return str(whole[-1].cells["data.dataset"].iloc[0]) if whole else ""
+
+
+fig_3 = Plot("fig_3", data, draw)

@@ -15,17 +15,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import Spec
+from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
 
 SCRATCH, TUNED, UNDECAYED = "from-scratch", "fine-tune", "fine-tune w/o enc. wd"
-LOOKS = {
-    SCRATCH: style.Look(colour="#111111", marker="s", line=(0, (4, 1.5))),
-    TUNED: style.Look(colour="#cf5318", marker="^", line=(0, (5, 1.2, 1, 1.2))),
-    UNDECAYED: style.Look(colour="#0b3c7d", marker="o"),
+STYLES = {
+    SCRATCH: style.SeriesStyle(colour="#111111", marker="s", line=(0, (4, 1.5))),
+    TUNED: style.SeriesStyle(colour="#cf5318", marker="^", line=(0, (5, 1.2, 1, 1.2))),
+    UNDECAYED: style.SeriesStyle(colour="#0b3c7d", marker="o"),
 }
 SAYS = "paper: no numbers but 71 % at the end w/o enc. wd"
 NOTE = (
@@ -34,8 +34,8 @@ NOTE = (
     "71 %"
 )
 SPECS = [
-    Spec(name="zero_shot", title="0-shot", label="ImageNet\n0-shot (%)", says=SAYS),
-    Spec(
+    PanelSpec(name="zero_shot", title="0-shot", label="ImageNet\n0-shot (%)", says=SAYS),
+    PanelSpec(
         name="few_shot",
         title="few-shot (the paper: 10-shot)",
         label="ImageNet\n10-shot (%)",
@@ -59,7 +59,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             rows += points.curves(inputs.rows, done, name, metric)
             missing += points.unmeasured(panel, metric)
         there = set(_series(panel.cells))
-        missing += [f"no cell {name}" for name in LOOKS if name not in there]
+        missing += [f"no cell {name}" for name in STYLES if name not in there]
     table = paper.reference("Fig. 4")
     x = table["x"].astype(int) * 1_000_000
     rows += points.printed(table, "zero_shot", series=[UNDECAYED], x=x)
@@ -70,7 +70,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
 def draw(df: pd.DataFrame) -> Figure:
     specs = [beside.along_runs(spec, axis=_axis) for spec in SPECS]
     title = "Fig. 4: a pretrained image tower and its weight decay"
-    return beside.draw(df, specs, LOOKS, title=title, legend_columns=2)
+    return beside.draw(df, specs, STYLES, title=title, legend_columns=2)
 
 
 def _panel(cells: pd.DataFrame) -> panels.Panel:
@@ -107,3 +107,6 @@ def _axis(axes: Axes, values: list[Any]) -> None:
     axes.set_xlim(min(end / 24, min(values)) / 1.2, end * 1.2)
     style.examples_axis(axes, [end * part / 24 for part in (1, 2, 4, 8, 16, 24)])
     axes.set_ylim(bottom=0)
+
+
+fig_4 = Plot("fig_4", data, draw)

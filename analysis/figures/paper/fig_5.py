@@ -14,10 +14,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import Spec
+from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
 
 METRICS = {
@@ -32,9 +32,9 @@ SAYS = (
 MAXIMA = "each point is the maximum over all steps since the point before"
 SAMPLED = "each point is one step; what happened in the steps between two points is not recorded"
 # The paper's two values first, so that they always look the same.
-LOOKS = (
-    style.LOOKS["softmax"],
-    style.LOOKS["sigmoid"],
+STYLES = (
+    style.STYLES["softmax"],
+    style.STYLES["sigmoid"],
     *style.STEPS[2:],
 )
 PAPER = (0.999, 0.95)
@@ -68,7 +68,9 @@ def data(inputs: Inputs) -> pd.DataFrame:
 def draw(df: pd.DataFrame) -> Figure:
     specs = [
         beside.along_runs(
-            Spec(name=metric, title="", label=label, log=metric == "train/grad_norm", height=1.3),
+            PanelSpec(
+                name=metric, title="", label=label, log=metric == "train/grad_norm", height=1.3
+            ),
             axis=_axis,
         )
         for metric, label in METRICS.items()
@@ -76,7 +78,7 @@ def draw(df: pd.DataFrame) -> Figure:
     values = sorted(df["series"].unique(), key=lambda name: (-(name in map(_name, PAPER)), name))
     ordered = [n for n in map(_name, PAPER) if n in values]
     ordered += [n for n in values if n not in ordered]
-    looks = dict(zip(ordered, (LOOKS * len(ordered))[: len(ordered)], strict=True))
+    looks = dict(zip(ordered, (STYLES * len(ordered))[: len(ordered)], strict=True))
     return beside.draw(df, specs, looks, title="Fig. 5: beta2 and stability")
 
 
@@ -86,3 +88,6 @@ def _name(b2: float) -> str:
 
 def _axis(axes: Axes, values: list[Any]) -> None:
     style.examples_axis(axes, [max(values) * k / 5 for k in range(1, 6)], log=False)
+
+
+fig_5 = Plot("fig_5", data, draw)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, quality, style
 from analysis.select import panels
 from analysis.select.panels import TOP1
@@ -110,7 +110,7 @@ def _curves(axes: Axes, df: pd.DataFrame, **line: Any) -> None:
     x = "negatives_per_positive"
     unmasked = marks.means(df[df["series"] == "all"])
     for series, name in SERIES.items():
-        look = style.LOOKS[series]
+        look = style.STYLES[series]
         mine = df[df["series"] == series]
         means = marks.means(mine)
         if not len(means):
@@ -177,3 +177,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
     lines.append("The paper prints no numbers for this figure (its Fig. 6).")
     lines += [f"{note}." for note in df.attrs.get("notes", ())]
     return lines + quality.missing_note(df.attrs.get("missing", []))
+
+
+fig_6 = Plot("fig_6", data, draw)

@@ -14,10 +14,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import Spec
+from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
 
 FIELDS = tuple(f"data.corrupt.{name}" for name in panels.CORRUPTIONS)
@@ -64,12 +64,12 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
 def draw(df: pd.DataFrame) -> Figure:
     specs = [
-        Spec(name=name, title=name, label="ImageNet\n0-shot (%)", axis=_axis, height=1.15)
+        PanelSpec(name=name, title=name, label="ImageNet\n0-shot (%)", axis=_axis, height=1.15)
         for name in PANELS
     ]
-    looks = {name: style.LOOKS[name] for name in LOSSES}
+    looks = {name: style.STYLES[name] for name in LOSSES}
     for name in LOSSES:
-        looks[f"{name}{ANEW}"] = style.LOOKS[f"{name}, small batch"]
+        looks[f"{name}{ANEW}"] = style.STYLES[f"{name}, small batch"]
     title = "Fig. 7: robustness to corrupted training data"
     return beside.draw(df, specs, looks, title=title, legend_columns=2)
 
@@ -102,3 +102,6 @@ def _belongs(row: pd.Series, parts: Sequence[str]) -> bool:
 def _axis(axes: Axes, values: list[Any]) -> None:
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.set_xlabel("p(corruption)")
+
+
+fig_7 = Plot("fig_7", data, draw)

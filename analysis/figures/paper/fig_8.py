@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.paper import fig_2
 from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import Spec
+from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
 
 DIRECTIONS = {"image_to_text": "image-to-text", "text_to_image": "text-to-image"}
@@ -50,7 +50,7 @@ def draw(df: pd.DataFrame) -> Figure:
     names = _order(df["x"])
     looks = _looks(df["series"].unique())
     specs = [
-        Spec(
+        PanelSpec(
             name=name,
             title=printed.replace("-", " "),
             label="recall@1 (%)",
@@ -108,7 +108,7 @@ def _order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (name == "avg", name))
 
 
-def _looks(series: Iterable[str]) -> dict[str, style.Look]:
+def _looks(series: Iterable[str]) -> dict[str, style.SeriesStyle]:
     """Batch sizes from dark to light, the scaled-up run last."""
 
     def size(name: str) -> tuple[bool, int]:
@@ -126,3 +126,6 @@ def _axis(axes: Axes, names: list[str], values: list[Any]) -> None:
     axes.tick_params(axis="x", length=0, pad=1)
     axes.set_xlim(-0.8, len(names) - 0.2)
     axes.set_ylim(bottom=0)
+
+
+fig_8 = Plot("fig_8", data, draw)

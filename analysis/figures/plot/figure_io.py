@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot, reason_to_skip
 from analysis.figures.plot.style import save
 from analysis.figures.tables import table as tables
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class OutputFiles:
     """The files of one figure (PNG, PDF, CSV) or table (text, HTML, CSV), or in `skipped` the
     reason why there are none."""
 
@@ -44,19 +44,19 @@ class Drawn:
 
 
 def draw_each(
-    figures: Mapping[str, Any],
+    figures: Mapping[str, Plot],
     written: Mapping[str, Any],
     inputs: Inputs,
     out: Path,
     *,
     prefix: str = "",
-) -> list[Drawn]:
+) -> list[OutputFiles]:
     """Draws these figures and writes these tables as `<out>/<prefix><name>`.
 
     With cells, those that no cell belongs to are skipped, whatever the paper has for them.
 
     Args:
-      figures: by name, modules with `data` and `draw`; written: modules with `table`.
+      figures: by name. written: by name, modules with `table`.
 
     Raises:
       AnalysisError: `out` cannot be written.
@@ -73,38 +73,28 @@ def draw_each(
         ) from error
 
 
-def _draw(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
-    table, missing, skipped = tabled(module, inputs)
+def _draw(name: str, plot: Plot, inputs: Inputs, stem: Path) -> OutputFiles:
+    table, missing, skipped = plot.table(inputs)
     if skipped:
-        return Drawn(name=name, missing=missing, skipped=skipped)
+        return OutputFiles(name=name, missing=missing, skipped=skipped)
     path_csv = stem.with_name(f"{stem.name}.csv")
     table.to_csv(path_csv, index=False, lineterminator="\n")
-    path_png, path_pdf = save(module.draw(table), stem)
-    return Drawn(
+    path_png, path_pdf = save(plot.draw(table), stem)
+    return OutputFiles(
         name=name, path_png=path_png, path_pdf=path_pdf, path_csv=path_csv, missing=missing
     )
 
 
-def tabled(module: Any, inputs: Inputs) -> tuple[pd.DataFrame, list[str], str | None]:
-    """A figure's table, what it misses, and the reason where it is not to be drawn."""
-    table = module.data(inputs)
-    missing = list(table.attrs.get("missing", ()))
-    ours = table[table["source"] != "paper"] if "source" in table else table
-    if not len(table) or (len(inputs.cells) and not len(ours)):
-        return table, missing, _why(table, missing, inputs)
-    return table, missing, None
-
-
-def _write(name: str, module: Any, inputs: Inputs, stem: Path) -> Drawn:
+def _write(name: str, module: Any, inputs: Inputs, stem: Path) -> OutputFiles:
     table = module.table(inputs)
     missing = list(table.missing)
     if skipped := unlisted(table, inputs):
-        return Drawn(name=name, missing=missing, skipped=skipped)
+        return OutputFiles(name=name, missing=missing, skipped=skipped)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("txt", "html", "csv")}
     paths["txt"].write_text(tables.text(table) + "\n")
     paths["html"].write_text(tables.fragment(table))
     tables.frame(table).to_csv(paths["csv"], index=False, lineterminator="\n")
-    return Drawn(
+    return OutputFiles(
         name=name,
         path_txt=paths["txt"],
         path_html=paths["html"],
@@ -117,30 +107,4 @@ def unlisted(table: tables.Table, inputs: Inputs) -> str | None:
     """The reason why a table of the paper is not to be shown for these cells."""
     if not len(inputs.cells) or table.ours:
         return None
-    return _why(pd.DataFrame(), list(table.missing), inputs)
-
-
-def _why(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
-    if not len(inputs.cells):
-        return "the paper prints no numbers for it"
-    if why := table.attrs.get("why"):
-        return str(why)
-    if not missing:
-        return "no cell of the study belongs to it"
-    metric = table.attrs.get("metric", inputs.quality)
-    others = _qualities(inputs.cells)
-    if metric in others:  # other cells of the study did
-        return "none of its cells has ended"
-    reason = f"none of its cells has ended with {metric}"
-    if len(others) > 6:
-        others = [*others[:6], f"and {len(others) - 6} more"]
-    return f"{reason}; metrics that they have: {', '.join(others)}" if others else reason
-
-
-def _qualities(cells: pd.DataFrame) -> list[str]:
-    """The metrics of quality that some cell ended with."""
-    return [
-        key
-        for key in cells
-        if key.startswith("eval/") and key.endswith(("/top1", "_r1")) and cells[key].notna().any()
-    ]
+    return reason_to_skip(pd.DataFrame(), list(table.missing), inputs)

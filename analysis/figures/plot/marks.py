@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.figures.plot import style
-from analysis.figures.plot.style import Look
+from analysis.figures.plot.style import SeriesStyle
 
 
-def dots(axes: Axes, df: pd.DataFrame, x: str, look: Look, *, size: float = 2.6) -> None:
+def dots(axes: Axes, df: pd.DataFrame, x: str, look: SeriesStyle, *, size: float = 2.6) -> None:
     """One small dot per cell (rows with what = "seed")."""
     seeds = df[df["what"] == "seed"]
     axes.plot(
@@ -32,13 +32,13 @@ def means(df: pd.DataFrame) -> pd.DataFrame:
     return df[df["what"] == "mean"]
 
 
-def line(axes: Axes, df: pd.DataFrame, x: str, look: Look, **more: Any) -> None:
+def line(axes: Axes, df: pd.DataFrame, x: str, look: SeriesStyle, **more: Any) -> None:
     """Through the rows as they come."""
     style: dict[str, Any] = {"color": look.colour, "linestyle": look.line} | more
     axes.plot(df[x].tolist(), df["value"].tolist(), **style)
 
 
-def bars(axes: Axes, df: pd.DataFrame, x: str, look: Look) -> None:
+def bars(axes: Axes, df: pd.DataFrame, x: str, look: SeriesStyle) -> None:
     """The intervals, where there are any."""
     known = df[df["low"].notna()]
     axes.errorbar(
@@ -52,7 +52,7 @@ def bars(axes: Axes, df: pd.DataFrame, x: str, look: Look) -> None:
     )
 
 
-def band(axes: Axes, df: pd.DataFrame, x: str, look: Look) -> None:
+def band(axes: Axes, df: pd.DataFrame, x: str, look: SeriesStyle) -> None:
     """The intervals as a band, where there are any."""
     known = df[df["low"].notna()]
     axes.fill_between(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from analysis import paper
 from analysis.errors import AnalysisError
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot import marks, style
 from analysis.select import panels
 from analysis.select.panels import TOP1
@@ -53,7 +53,7 @@ def draw_ours(axes: Axes, df: pd.DataFrame) -> None:
     """Seeds as dots, mean as line, pooled interval as band."""
     ours = df[df["panel"] == "ours"]
     for loss in LOSSES:
-        look = style.LOOKS[loss]
+        look = style.STYLES[loss]
         mine = ours[ours["series"] == loss]
         marks.dots(axes, mine, "batch_size", look, size=4.2)
         marks.band(axes, marks.means(mine), "batch_size", look)
@@ -67,7 +67,7 @@ def draw_ours(axes: Axes, df: pd.DataFrame) -> None:
 def draw_difference(axes: Axes, df: pd.DataFrame) -> None:
     """Sigmoid minus softmax by batch size, paired by seed, with the zero line."""
     ours = df[df["panel"] == "difference"]
-    look = style.LOOKS["difference"]
+    look = style.STYLES["difference"]
     axes.axhline(0, color="black", linewidth=0.8)
     marks.dots(axes, ours, "batch_size", look, size=3.4)
     wide = {"marker": "_", "markersize": 10, "linestyle": ""}
@@ -83,7 +83,7 @@ def draw_paper(axes: Axes, df: pd.DataFrame) -> None:
     """The paper's own points, hollow; it gives no seeds."""
     theirs = df[df["panel"] == "paper"]
     for loss in LOSSES:
-        look = style.LOOKS[loss]
+        look = style.STYLES[loss]
         mine = theirs[theirs["series"] == loss]
         hollow = {"marker": look.marker, "markerfacecolor": "white", "linewidth": 0.9}
         marks.line(axes, mine, "batch_size", look, label=f"{loss}, paper", **hollow)

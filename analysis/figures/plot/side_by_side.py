@@ -18,12 +18,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from analysis import paper
 from analysis.figures.plot import marks, quality, style
-from analysis.figures.plot.style import Look
+from analysis.figures.plot.style import SeriesStyle
 from analysis.stats.intervals import ASSUMPTION
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class PanelSpec:
     """One panel of the paper.
 
     name: its value in the column `panel`. label: of the y axis, for the paper's numbers.
@@ -43,14 +43,14 @@ class Spec:
     lines: bool = True
 
 
-def along_runs(spec: Spec, *, axis: Callable[[Axes, list[Any]], None]) -> Spec:
+def along_runs(spec: PanelSpec, *, axis: Callable[[Axes, list[Any]], None]) -> PanelSpec:
     return replace(spec, axis=axis, curves=True)
 
 
 def draw(
     df: pd.DataFrame,
-    specs: Sequence[Spec],
-    looks: Mapping[str, Look],
+    specs: Sequence[PanelSpec],
+    looks: Mapping[str, SeriesStyle],
     *,
     title: str,
     notes: Iterable[str] = (),
@@ -105,7 +105,7 @@ def _parts(df: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _handles(
-    df: pd.DataFrame, series: list[str], looks: Mapping[str, Look], joined: bool
+    df: pd.DataFrame, series: list[str], looks: Mapping[str, SeriesStyle], joined: bool
 ) -> list[Any]:
     sources = set(df["source"])
     face: dict[str, Any] = {"markerfacecolor": "white"} if sources == {"paper"} else {}
@@ -128,7 +128,7 @@ def _handles(
 
 
 def _panel(
-    axes: Axes, df: pd.DataFrame, spec: Spec, looks: Mapping[str, Look], *, alone: bool
+    axes: Axes, df: pd.DataFrame, spec: PanelSpec, looks: Mapping[str, SeriesStyle], *, alone: bool
 ) -> None:
     source = set(df["source"])
     ours, theirs = df[df["source"] == "ours"], df[df["source"] == "paper"]
@@ -164,7 +164,7 @@ def _panel(
     axes.set_ylabel(spec.label if known else quality.label(own[0]))
 
 
-def _solid(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
+def _solid(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) -> None:
     means = marks.means(df).sort_values("x")
     more: dict[str, Any] = {} if joined else {"linestyle": ""}
     marks.dots(axes, df, "x", look, size=2.0)
@@ -173,7 +173,7 @@ def _solid(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
     marks.line(axes, means, "x", look, marker=look.marker, markersize=size, zorder=3, **more)
 
 
-def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:
+def _curve(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
     """A thin line for each seed and a thick one for their mean."""
     seeds, means = df[df["what"] == "seed"], marks.means(df)
     for _, run in seeds.groupby("id", sort=True):
@@ -183,7 +183,7 @@ def _curve(axes: Axes, df: pd.DataFrame, look: Look) -> None:
     marks.line(axes, means.sort_values("x"), "x", look, linewidth=1.4, **some)
 
 
-def _hollow(axes: Axes, df: pd.DataFrame, look: Look, joined: bool) -> None:
+def _hollow(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) -> None:
     more: dict[str, Any] = {"marker": look.marker, "markerfacecolor": "white"}
     if joined:
         more |= {"linewidth": 0.7, "markersize": 5.0}

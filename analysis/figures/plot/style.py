@@ -7,6 +7,7 @@ points are filled, the paper's hollow. Each figure says in a corner which record
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,33 +60,40 @@ RC: dict[str, Any] = {
 }
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows when it is the last value of a cell."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return png(self), {"width": round(110 * self.get_figwidth())}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class SeriesStyle:
     colour: str
     marker: str
     line: Any = "-"
 
 
-LOOKS: Mapping[str, Look] = {
-    "sigmoid": Look(colour="#0b3c7d", marker="o"),
-    "softmax": Look(colour="#e08a00", marker="s", line=(0, (4, 1.5))),
-    "difference": Look(colour="#333333", marker="D"),
-    "all": Look(colour="#111111", marker="*"),
-    "random": Look(colour="#cf5318", marker="s", line=(0, (4, 1.5))),
-    "hard": Look(colour="#0b3c7d", marker="o"),
-    "easy": Look(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
-    "hard, matched pairs": Look(colour="#8a8a8a", marker="D", line=(0, (5, 1.2, 1, 1.2))),
-    "sigmoid, small batch": Look(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
-    "softmax, small batch": Look(colour="#8c5200", marker="v", line=(0, (5, 1.2, 1, 1.2))),
+STYLES: Mapping[str, SeriesStyle] = {
+    "sigmoid": SeriesStyle(colour="#0b3c7d", marker="o"),
+    "softmax": SeriesStyle(colour="#e08a00", marker="s", line=(0, (4, 1.5))),
+    "difference": SeriesStyle(colour="#333333", marker="D"),
+    "all": SeriesStyle(colour="#111111", marker="*"),
+    "random": SeriesStyle(colour="#cf5318", marker="s", line=(0, (4, 1.5))),
+    "hard": SeriesStyle(colour="#0b3c7d", marker="o"),
+    "easy": SeriesStyle(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
+    "hard, matched pairs": SeriesStyle(colour="#8a8a8a", marker="D", line=(0, (5, 1.2, 1, 1.2))),
+    "sigmoid, small batch": SeriesStyle(colour="#6fb7e0", marker="^", line=(0, (1, 1.2))),
+    "softmax, small batch": SeriesStyle(colour="#8c5200", marker="v", line=(0, (5, 1.2, 1, 1.2))),
 }
 # Series in an order (batch sizes, values of a setting): from dark to light, each its own marker.
-STEPS: Sequence[Look] = (
-    Look(colour="#00204d", marker="o"),
-    Look(colour="#3f4c6b", marker="s", line=(0, (4, 1.5))),
-    Look(colour="#7c7b78", marker="^", line=(0, (1, 1.2))),
-    Look(colour="#a8a06c", marker="D", line=(0, (5, 1.2, 1, 1.2))),
-    Look(colour="#d9c74f", marker="v", line=(0, (3, 1, 1, 1, 1, 1))),
-    Look(colour="#cf5318", marker="P", line=(0, (6, 2))),
+STEPS: Sequence[SeriesStyle] = (
+    SeriesStyle(colour="#00204d", marker="o"),
+    SeriesStyle(colour="#3f4c6b", marker="s", line=(0, (4, 1.5))),
+    SeriesStyle(colour="#7c7b78", marker="^", line=(0, (1, 1.2))),
+    SeriesStyle(colour="#a8a06c", marker="D", line=(0, (5, 1.2, 1, 1.2))),
+    SeriesStyle(colour="#d9c74f", marker="v", line=(0, (3, 1, 1, 1, 1, 1))),
+    SeriesStyle(colour="#cf5318", marker="P", line=(0, (6, 2))),
 )
 
 
@@ -120,7 +128,7 @@ def figure(
     foot = [line for note in notes for line in _lines(note)]
     above, below = (len(head) * BODY * 1.3 / 72 + 0.06), (len(foot) + 1) * LINE + 0.08
     total = above + sum(heights) + below
-    fig = Figure(figsize=(WIDTH, total), dpi=DPI, layout="constrained")
+    fig = NotebookFigure(figsize=(WIDTH, total), dpi=DPI, layout="constrained")
     FigureCanvasAgg(fig)
     engine: Any = fig.get_layout_engine()
     engine.set(rect=(0, below / total, 1, sum(heights) / total), h_pad=0.05, w_pad=0.04)
@@ -240,6 +248,15 @@ def settle(fig: Figure) -> None:
         for axes in fig.axes:
             left, bottom, width, height = axes.get_position(original=True).bounds
             axes.set_position((round(left, 4), round(bottom, 4), round(width, 4), round(height, 4)))
+
+
+def png(fig: Figure, *, dpi: int = 110) -> bytes:
+    """The figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with context():
+        settle(fig)
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def save(fig: Figure, stem: Path) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot import points, style
 from analysis.figures.tables import table as tables
 from analysis.figures.tables.table import Entry, Labels, Table

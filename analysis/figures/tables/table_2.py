@@ -7,7 +7,7 @@ in `evals`.
 from __future__ import annotations
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.paper import fig_2, fig_8
 from analysis.figures.plot import points, style
 from analysis.figures.tables import table as tables

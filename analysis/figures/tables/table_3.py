@@ -11,7 +11,7 @@ import re
 import pandas as pd
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import sources

@@ -6,7 +6,7 @@ multilingual evaluation; sigmoid with all pairs and softmax at each `budget.exam
 
 from __future__ import annotations
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.tables import budgets
 from analysis.figures.tables.table import Table
 

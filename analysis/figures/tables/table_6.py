@@ -8,7 +8,7 @@ setting at some batch size. The default is the paper's, 0.001 and 0.0001.
 from __future__ import annotations
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot import points, style
 from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import size_of, sources

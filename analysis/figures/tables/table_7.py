@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from analysis import paper
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import sources

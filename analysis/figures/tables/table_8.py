@@ -6,7 +6,7 @@ at each `budget.examples`.
 
 from __future__ import annotations
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.tables import budgets
 from analysis.figures.tables.table import Table
 

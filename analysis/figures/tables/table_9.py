@@ -5,7 +5,7 @@ Cells, by their fields: those of Fig. 8.
 
 from __future__ import annotations
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.paper import fig_8
 from analysis.figures.plot import points, style
 from analysis.figures.tables import table as tables

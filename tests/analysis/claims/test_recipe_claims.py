@@ -9,7 +9,7 @@ import pytest
 from analysis.claims import CLAIMS, Evidence, judge
 from analysis.claims.corruption import KINDS, PARTS, RETRIEVAL, SCENES
 from analysis.claims.recipe import roughness
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs
 from analysis.figures.paper import fig_7
 from analysis.records.frame import COLUMNS
 from analysis.select.panels import TOP1

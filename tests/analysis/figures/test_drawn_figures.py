@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.figures import FIGURES, TABLES, draw_all, draw_paper, of_study
+from analysis.figures import FIGURES, TABLES, draw_all, draw_paper, read_inputs
 from analysis.figures.extra import batch_size
 from analysis.figures.paper import fig_6
 from analysis.figures.plot import style
-from analysis.figures.plot.figure_io import draw_each, tabled
+from analysis.figures.plot.figure_io import draw_each
 from analysis.records.frame import cells
 from study.config.cell import Model, TextTransformer, ViT
 
@@ -38,11 +38,11 @@ def full(writer):
 
 
 def table(writer, figure=batch_size):
-    return figure.data(of_study(writer.root, writer.study))
+    return figure.data(read_inputs(writer.root, writer.study))
 
 
 def drawn_one(writer, out, name="batch_size"):
-    (one,) = draw_each({name: FIGURES[name]}, {}, of_study(writer.root, writer.study), out)
+    (one,) = draw_each({name: FIGURES[name]}, {}, read_inputs(writer.root, writer.study), out)
     return one
 
 
@@ -102,8 +102,8 @@ def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
         assert one.skipped == "no cell of the study belongs to it"
         assert one.path_png is None
     assert not list(tmp_path.glob("*.*"))
-    inputs = of_study(writer.root, writer.study)
-    kept = {name for name, module in FIGURES.items() if not tabled(module, inputs)[2]}
+    inputs = read_inputs(writer.root, writer.study)
+    kept = {name for name, plot in FIGURES.items() if not plot.table(inputs)[2]}
     assert kept == {"batch_size", "fig_2", "loss_gap"}
 
 
@@ -219,7 +219,7 @@ def test_notes_of_many_ids_end_inside_the_figure():
 
 def test_series_differ_in_lightness_marker_and_line():
     for names in (("sigmoid", "softmax"), ("random", "hard", "easy")):
-        looks = [style.LOOKS[name] for name in names]
+        looks = [style.STYLES[name] for name in names]
         assert (
             len({look.marker for look in looks}) == len({str(k.line) for k in looks}) == len(names)
         )

@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures.beyond import BEYOND
-from analysis.figures.inputs import Inputs
+from analysis.figures import EXTRA_FIGURES
+from analysis.figures.base import Inputs
 from analysis.figures.plot import style
 from analysis.records.frame import COLUMNS
 from analysis.select.panels import TOP1
 
+NAMES = [
+    name for name in EXTRA_FIGURES if name != "from_scratch"
+]  # the records here are of SigLiT alone
 LOSS = "eval/fixed_loss/val/softmax"
 SIZES = (16, 32, 64, 128, 256, 512)
 SIGMOID = {"loss.kind": "sigmoid", "loss.pairs.kind": "all"}
@@ -95,22 +98,22 @@ def inputs():
     return Inputs(cells=table, read_rows=lambda: lines)
 
 
-@pytest.mark.parametrize("name", BEYOND)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_figure_draws_from_its_csv(inputs, name):
-    table = BEYOND[name].data(inputs)
+    table = EXTRA_FIGURES[name].data(inputs)
     again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
-    fig = BEYOND[name].draw(again)
+    fig = EXTRA_FIGURES[name].draw(again)
     assert all(axes.has_data() or not axes.axison for axes in fig.axes)
     assert table.attrs["provenance"].startswith("records ")
 
 
-@pytest.mark.parametrize("name", BEYOND)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_cell_is_no_row(name):
-    assert not len(BEYOND[name].data(Inputs()))
+    assert not len(EXTRA_FIGURES[name].data(Inputs()))
 
 
 def test_the_saturation_batch_is_the_fits(inputs):
-    table = BEYOND["saturation"].data(inputs)
+    table = EXTRA_FIGURES["saturation"].data(inputs)
     found = table[(table["what"] == "saturation") & (table["series"] == "sigmoid")]
     power = found[found["metric"] == "power"].iloc[0]
     assert max(SIZES) < 30 * (25 / 0.5 - 1)  # the truth is beyond the grid
@@ -125,14 +128,14 @@ def test_evaluated_examples_enter_when_all_cells_have_them(inputs):
     )
     widths = []
     for one in (inputs, few):
-        table = BEYOND["saturation"].data(one)
+        table = EXTRA_FIGURES["saturation"].data(one)
         found = table[table["what"] == "saturation"].iloc[0]
         widths.append(np.log(found["high"]) - np.log(max(found["low"], 1.0)))
     assert widths[1] > widths[0]
 
 
 def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
-    table = BEYOND["loss_gap"].data(inputs)
+    table = EXTRA_FIGURES["loss_gap"].data(inputs)
     means = table[table["what"] == "mean"].set_index("x")
     wide = table[table["what"] == "all at once"].set_index("x")
     assert means["value"].to_numpy() == pytest.approx(2.0, abs=0.3)
@@ -140,7 +143,7 @@ def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
 
 
 def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
-    table = BEYOND["to_target"].data(inputs)
+    table = EXTRA_FIGURES["to_target"].data(inputs)
     part = table[table["panel"] == "examples"]
     late = part[part["what"] == "censored"]
     assert len(late) and set(late["value"].round()) == {100_000}
@@ -153,15 +156,15 @@ def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
 def test_a_target_that_no_batch_size_reached_with_all_its_seeds_is_drawn_without_a_mean(
     inputs, tmp_path
 ):
-    table = BEYOND["to_target"].data(inputs)
+    table = EXTRA_FIGURES["to_target"].data(inputs)
     sizes = table["x"][table["what"] == "censored"]
     late = table[table["what"].isin(["seed", "censored"]) & table["x"].isin(sizes)]
     assert len(late)
-    style.save(BEYOND["to_target"].draw(late), tmp_path / "late")
+    style.save(EXTRA_FIGURES["to_target"].draw(late), tmp_path / "late")
 
 
 def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
-    table = BEYOND["pairs_map"].data(inputs)
+    table = EXTRA_FIGURES["pairs_map"].data(inputs)
     means = table[table["what"] == "mean"].set_index(["x", "series"])["value"]
     assert set(table["panel"]) == {"b starts at its default"}
     assert set(means.index) == {(128, 8), (128, 32), (128, 128), (512, 8), (512, 32), (512, 512)}
@@ -169,7 +172,7 @@ def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
 
 
 def test_starts_are_named_and_stand_at_each_batch_size(inputs):
-    table = BEYOND["starts"].data(inputs)
+    table = EXTRA_FIGURES["initial_values"].data(inputs)
     means = table[table["what"] == "mean"].set_index(["series", "x"])["value"]
     names = ("b = -10, t' = log 10", "b = -10, t' = log 1", "no bias, t' = log 10")
     assert set(means.index) == {
@@ -179,7 +182,7 @@ def test_starts_are_named_and_stand_at_each_batch_size(inputs):
 
 
 def test_a_best_rate_on_the_edge_is_flagged(inputs):
-    table = BEYOND["rate_by_batch"].data(inputs)
+    table = EXTRA_FIGURES["rate_by_batch"].data(inputs)
     best = table[table["panel"] == "best"].set_index("x")
     assert (best.loc[128, "what"], best.loc[128, "value"]) == ("inside", 1e-3)
     assert (best.loc[512, "what"], best.loc[512, "value"]) == ("edge", 1e-2)
@@ -190,12 +193,12 @@ def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
     several = cells["loss.pairs.kind"].eq("all") & cells["batch_size"].isin((128, 512))
     other = cells["optimizer.learning_rate"] != 1e-3
     waiting = cells.assign(status=cells["status"].mask(several & other, "not started"))
-    table = BEYOND["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
+    table = EXTRA_FIGURES["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
     assert not len(table) and "two learning rates" in table.attrs["why"]
     assert len(table.attrs["missing"]) == 4
 
 
 def test_one_slow_stretch_does_not_set_the_throughput(inputs):
-    table = BEYOND["efficiency"].data(inputs)
+    table = EXTRA_FIGURES["efficiency"].data(inputs)
     speed = table[table["panel"].str.startswith("throughput")]
     assert set(speed["value"]) == {1000.0}

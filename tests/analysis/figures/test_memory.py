@@ -5,8 +5,8 @@ import io
 import pandas as pd
 import pytest
 
+from analysis.figures.base import Inputs
 from analysis.figures.extra import memory
-from analysis.figures.inputs import Inputs
 from analysis.figures.plot.figure_io import draw_each
 from analysis.plans import compiled
 from analysis.records.frame import MEMORY, cells

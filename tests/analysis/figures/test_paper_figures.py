@@ -11,7 +11,7 @@ import pytest
 
 from analysis import paper
 from analysis.errors import AnalysisError
-from analysis.figures import FIGURES, PAPER, TABLES, Inputs, draw_all, of_study
+from analysis.figures import FIGURES, PAPER_FIGURES, TABLES, Inputs, draw_all, read_inputs
 from analysis.figures.__main__ import main
 from analysis.figures.plot import style
 from analysis.figures.tables import table as tables
@@ -19,7 +19,7 @@ from analysis.plans import bench
 
 ROOT = Path(__file__).parents[3]
 OWN_NUMBERS = ("fig_2", "fig_3", "fig_4", "fig_8")
-DRAWN = [name for name in PAPER if name != "fig_1"]
+DRAWN = [name for name in PAPER_FIGURES if name != "fig_1"]
 
 # Cells of the whole study in each figure: seeds, one for each point, of the first panel or metric.
 CELLS = {"fig_2": 17 + 12 + 5, "fig_3": 16, "fig_4": 3, "fig_5": 2, "fig_6": 15, "fig_7": 42,
@@ -29,12 +29,12 @@ CELLS = {"fig_2": 17 + 12 + 5, "fig_3": 16, "fig_4": 3, "fig_5": 2, "fig_6": 15,
 @pytest.fixture(scope="module")
 def whole(paper_study):
     root, _ = paper_study
-    return of_study(root, "paper", planned=[])  # all there are, so that none is guessed at
+    return read_inputs(root, "paper", planned=[])  # all there are, so that none is guessed at
 
 
 @pytest.fixture(scope="module")
 def drawn(whole):
-    return {name: PAPER[name].data(whole) for name in DRAWN}
+    return {name: PAPER_FIGURES[name].data(whole) for name in DRAWN}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -61,7 +61,7 @@ def test_a_mean_is_of_one_configuration(drawn, paper_study):
 def test_they_draw_from_their_csv_alone_inside_the_figure(name, drawn, tmp_path):
     """Without `attrs`, so that a report can draw from files."""
     drawn[name].to_csv(tmp_path / "table.csv", index=False)
-    inside(PAPER[name].draw(pd.read_csv(tmp_path / "table.csv")))
+    inside(PAPER_FIGURES[name].draw(pd.read_csv(tmp_path / "table.csv")))
 
 
 def inside(fig):
@@ -88,20 +88,20 @@ def test_some_cells_draw_and_the_others_are_missing(name, whole, drawn):
     waiting = begun["id"].isin(gone)
     some = begun.assign(status=begun["status"].where(~waiting, "not started"))
     some.attrs["planned"] = True
-    table = PAPER[name].data(Inputs(cells=some, read_rows=lambda: whole.rows))
+    table = PAPER_FIGURES[name].data(Inputs(cells=some, read_rows=lambda: whole.rows))
     left = set(table["id"].dropna())
     assert left
     assert not left & gone
     said = "\n".join(table.attrs["missing"])
     assert all(f"{cell} (not started)" in said for cell in gone)
-    assert any("Missing" in text.get_text() for text in PAPER[name].draw(table).texts)
+    assert any("Missing" in text.get_text() for text in PAPER_FIGURES[name].draw(table).texts)
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_cells_is_no_figure(name, writer, tmp_path):
     writer.done(writer.cell(16, "softmax"), 30.0)
-    study = of_study(writer.root, writer.study)
-    table = PAPER[name].data(study)
+    study = read_inputs(writer.root, writer.study)
+    table = PAPER_FIGURES[name].data(study)
     ours = table[table["source"] == "ours"] if "source" in table else table
     assert len(ours) == (2 if name == "fig_2" else 0)
 
@@ -139,11 +139,11 @@ def alone(tmp_path_factory):
 def test_the_papers_numbers_need_no_record_and_nothing_that_trains(alone):
     out, said = alone
     names = {file.stem for file in out.iterdir()}
-    assert names == {*PAPER, *TABLES} - {"fig_5", "fig_6", "fig_7"}
+    assert names == {*PAPER_FIGURES, *TABLES} - {"fig_5", "fig_6", "fig_7"}
     assert said.count("skipped, the paper prints no numbers for it") == 3
     assert all(file.stat().st_size > 100 for file in out.iterdir())
     assert paper.provenance() in (out / "table_8.txt").read_text()
-    assert PAPER["fig_2"].data(Inputs()).attrs["provenance"] == paper.provenance()
+    assert PAPER_FIGURES["fig_2"].data(Inputs()).attrs["provenance"] == paper.provenance()
 
 
 def test_committed_figures_of_the_paper_are_those_drawn_now(alone):
@@ -157,7 +157,7 @@ def test_committed_figures_of_the_paper_are_those_drawn_now(alone):
 def test_the_command_line_draws_them_without_jax_or_ray(tmp_path):
     code = """
 from analysis import figures
-figures.draw_paper = lambda out, only=(): [figures.Drawn(name=str(out), skipped='x')]
+figures.draw_paper = lambda out, only=(): [figures.OutputFiles(name=str(out), skipped='x')]
 from sweeps.cli.app import main
 main()
 """
@@ -281,8 +281,8 @@ def test_a_study_is_drawn_beside_the_paper(writer, tmp_path):
     writer.batch_panel({16: 30.0, 64: 40.0}, {16: 29.0, 64: 40.0})
     found = {one.name: one for one in draw_all(writer.root, writer.study, tmp_path)}
     assert found["fig_2"].skipped is None
-    table = PAPER["fig_2"].data(of_study(writer.root, writer.study))
-    fig = PAPER["fig_2"].draw(table)
+    table = PAPER_FIGURES["fig_2"].data(read_inputs(writer.root, writer.study))
+    fig = PAPER_FIGURES["fig_2"].draw(table)
     assert len(fig.axes) == 1 + 2 + 1 + 1  # the legend, the left panel twice, middle and right
     inside(fig)
     assert "300k sigmoid" in (tmp_path / "synthetic-table_8.txt").read_text()

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.figures import plan as planned
+from analysis.figures import plan as plan_figures
 
 CHIPS = (4, 4, 16, 32, 32)  # of the paper's Table 1
 
@@ -34,24 +34,24 @@ def rows(chips=CHIPS):
 
 
 def test_a_plan_of_one_batch_size_is_drawn_over_the_pairs_that_are_kept():
-    fig = planned.draw(pd.DataFrame(rows()), "s")
+    fig = plan_figures.draw_plan(pd.DataFrame(rows()), "s")
     days = next(axes for axes in fig.axes if axes.get_ylabel() == "days")
     assert [text.get_text() for text in days.get_xticklabels()] == ["all", "hard 1,638"]
     assert "B = 16k" in days.get_xlabel()
     several = pd.DataFrame(rows()).assign(batch_size=[2**k for k in range(9, 14)])
-    assert "batch size" in planned.draw(several, "s").axes[-1].get_xlabel()
+    assert "batch size" in plan_figures.draw_plan(several, "s").axes[-1].get_xlabel()
 
 
 def test_a_plan_drawn_twice_is_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
-        files = planned.write(rows(), tmp_path / folder, "s", assumed="40 % is assumed.")
+        files = plan_figures.write_plan(rows(), tmp_path / folder, "s", assumed="40 % is assumed.")
         assert [f.name for f in files] == ["s.csv", "s.png", "s.pdf"]
     for name in ("s.csv", "s.png", "s.pdf"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_table_1_stands_beside_the_papers_days(tmp_path):
-    csv, *_ = planned.write(rows(), tmp_path, "table-1")
+    csv, *_ = plan_figures.write_plan(rows(), tmp_path, "table-1")
     frame = pd.read_csv(csv)
     assert list(frame["paper_days"]) == [1, 2, 3, 2, 5]
     whole = 10**6 * 4.01e15 / (86_400 * 4 * 275e12)
@@ -61,7 +61,7 @@ def test_table_1_stands_beside_the_papers_days(tmp_path):
 
 def test_table_1_on_other_chips_is_refused(tmp_path):
     with pytest.raises(AnalysisError, match="plan all five rows on their own slices"):
-        planned.write(rows((4, 4, 4, 4, 4)), tmp_path, "table-1")
+        plan_figures.write_plan(rows((4, 4, 4, 4, 4)), tmp_path, "table-1")
 
 
 def test_predicted_stands_against_measured(tmp_path):
@@ -77,6 +77,6 @@ def test_predicted_stands_against_measured(tmp_path):
         }
         for k in range(3)
     ]
-    files = planned.write_measured(measured, tmp_path, "s")
+    files = plan_figures.write_speed(measured, tmp_path, "s")
     assert [f.name for f in files] == ["s-measured.csv", "s-measured.png", "s-measured.pdf"]
     assert len(pd.read_csv(files[0])) == 3

@@ -19,7 +19,7 @@ from analysis.claims.verdict import parse_intervals
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.paper import fig_6
-from analysis.report import Assumption, Stated, html, prose, read, write
+from analysis.report import Assumption, StudyInfo, html, prose, read, write
 from analysis.report.pictures import alt
 from sweeps.cli import report as cli_report
 
@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 
 def page(writer, *, figures=SOME, **stated):
-    of = Stated(study=writer.study, **stated)
+    of = StudyInfo(study=writer.study, **stated)
     return html(read(writer.root, of), of, figures=figures, written={})
 
 
@@ -133,7 +133,7 @@ def test_the_same_records_give_the_same_bytes(full, text):
 
 @pytest.mark.slow
 def test_every_figure_is_shown_or_its_absence_explained(full, tmp_path):
-    write(tmp_path / "all.html", full.root, Stated(study=full.study))
+    write(tmp_path / "all.html", full.root, StudyInfo(study=full.study))
     assert [path.name for path in tmp_path.iterdir()] == ["all.html"]
     assert (tmp_path / "all.html").stat().st_size < 3_000_000
     said = Page((tmp_path / "all.html").read_text())
@@ -155,7 +155,7 @@ def test_verdicts_have_effect_interval_and_cells(full, text):
 def test_figures_are_told_to_those_who_do_not_see_them(full, text):
     for attrs in Page(text).all("img"):
         assert len(attrs["alt"]) > 100
-    words = alt(fig_6.draw(fig_6.data(read(full.root, Stated(study=full.study)))))
+    words = alt(fig_6.draw(fig_6.data(read(full.root, StudyInfo(study=full.study)))))
     for part in ("Batch composition", "learned bias", "random, hardest", "2 seeds"):
         assert part in words
 
@@ -224,10 +224,10 @@ def test_only_failed_cells_make_a_page(writer):
 
 def test_no_such_study_and_no_such_place_are_one_line(writer, tmp_path):
     with pytest.raises(AnalysisError, match="no study 'other'"):
-        write(tmp_path / "x.html", writer.root, Stated(study="other"))
+        write(tmp_path / "x.html", writer.root, StudyInfo(study="other"))
     (tmp_path / "file").write_text("")
     with pytest.raises(AnalysisError, match=r"cannot write .*; choose another --out"):
-        write(tmp_path / "file" / "x.html", writer.root, Stated(study=writer.study))
+        write(tmp_path / "file" / "x.html", writer.root, StudyInfo(study=writer.study))
 
 
 LEADS = "Sigmoid leads when batches are small. [sigmoid ahead at small batch: {}]"
@@ -244,7 +244,7 @@ def test_a_finding_shows_the_verdict_under_each_sentence(full):
 
 
 def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_path):
-    of = Stated(study=full.study, finding=prose.parse(LEADS.format("contradicted")))
+    of = StudyInfo(study=full.study, finding=prose.parse(LEADS.format("contradicted")))
     assert (
         "was contradicted, now reproduced" in Page(page(full, figures={}, finding=of.finding)).text
     )
@@ -262,7 +262,7 @@ def test_a_number_that_records_no_longer_give_is_stale(full):
 
     def stale(numbers):
         text = LEADS.format(lead.verdict).replace("small.", f"small, by {numbers} points.")
-        return prose.stale(prose.held_against(prose.parse(text), judged))
+        return prose.stale(prose.with_verdicts(prose.parse(text), judged))
 
     assert stale(f"{estimate:.2f} [{low:.2f}, {high:.2f}]") == []
     assert stale(f"{-estimate:.2f} [{-high:.2f}, {-low:.2f}]") == []  # softmax minus sigmoid

@@ -10,7 +10,7 @@ import itertools
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.inputs import Inputs
+from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import between, label, missing_note
 from analysis.select import initial_values as starts
@@ -67,3 +67,6 @@ def _notes(df: pd.DataFrame) -> list[str]:
     if df.attrs.get("title"):
         lines.append(f"{df.attrs['title']}.")
     return [*lines, *missing_note(df.attrs.get("missing", []))]
+
+
+initial_values = Plot("initial_values", data, draw)

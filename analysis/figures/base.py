@@ -1,4 +1,4 @@
-"""What a figure is made from: a study's cells, their logged lines, and which metric is quality."""
+"""What every figure is made from (`Inputs`) and what it is (`Plot`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis import paper
 from analysis.errors import AnalysisError
@@ -63,7 +64,7 @@ class Inputs:
         return self.read_rows()
 
 
-def of_study(
+def read_inputs(
     root: str | Path,
     study: str,
     *,
@@ -99,3 +100,58 @@ def of_study(
         metric=metric,
         read_items=lambda cell, key: items(cell).get(key),
     )
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure: `data` gives its numbers, `draw` draws them, and a call does both."""
+
+    name: str
+    data: Callable[[Inputs], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+
+    def __call__(self, inputs: Inputs) -> Figure:
+        """The figure on these cells, or without cells on the paper's numbers.
+
+        Raises:
+          AnalysisError: no cell belongs to it.
+        """
+        table, _, skipped = self.table(inputs)
+        if skipped:
+            raise AnalysisError(f"{self.name} is not drawn: {skipped}")
+        return self.draw(table)
+
+    def table(self, inputs: Inputs) -> tuple[pd.DataFrame, list[str], str | None]:
+        """Its numbers, the cells that it lacks, and the reason where it cannot be drawn."""
+        table = self.data(inputs)
+        missing = list(table.attrs.get("missing", ()))
+        ours = table[table["source"] != "paper"] if "source" in table else table
+        if not len(table) or (len(inputs.cells) and not len(ours)):
+            return table, missing, reason_to_skip(table, missing, inputs)
+        return table, missing, None
+
+
+def reason_to_skip(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
+    if not len(inputs.cells):
+        return "the paper prints no numbers for it"
+    if why := table.attrs.get("why"):
+        return str(why)
+    if not missing:
+        return "no cell of the study belongs to it"
+    metric = table.attrs.get("metric", inputs.quality)
+    others = _qualities(inputs.cells)
+    if metric in others:  # other cells of the study did
+        return "none of its cells has ended"
+    reason = f"none of its cells has ended with {metric}"
+    if len(others) > 6:
+        others = [*others[:6], f"and {len(others) - 6} more"]
+    return f"{reason}; metrics that they have: {', '.join(others)}" if others else reason
+
+
+def _qualities(cells: pd.DataFrame) -> list[str]:
+    """The metrics of quality that some cell ended with."""
+    return [
+        key
+        for key in cells
+        if key.startswith("eval/") and key.endswith(("/top1", "_r1")) and cells[key].notna().any()
+    ]

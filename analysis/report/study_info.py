@@ -19,7 +19,7 @@ class Assumption(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stated:
+class StudyInfo:
     """What a study's grid says and no record holds. All but the name may be left out.
 
     Attributes:
