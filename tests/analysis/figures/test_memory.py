@@ -110,7 +110,7 @@ def test_small_steps_on_cpu_alone_are_no_figure(writer):
 def test_records_without_memory_say_so(writer, tmp_path):
     writer.done(writer.cell(16), 50.0)
     found = Inputs(cells=cells(writer.root))
-    (drawn,) = draw_each({"memory": memory}, {}, found, tmp_path / "figures")
+    (drawn,) = draw_each({"memory": memory.memory}, {}, found, tmp_path / "figures")
     assert drawn.line == "memory: skipped, no record holds memory"
 
 
