@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.config.cell import Cell, Execution
+from study.config.cell import Cell, Execution, to_dict
 from sweeps.matched import Matched, check
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -94,6 +95,11 @@ class Study:
         if said := check(self.matched, self.cells):
             raise StudyError(f"study {self.name}: {said}")
 
+    @functools.cached_property
+    def run_names(self) -> dict[str, str]:
+        """The name of each cell's run in wandb, by cell id: what varies within this study."""
+        return run_names(self.cells)
+
     def execution_of(self, cell: Cell) -> Execution:
         return self.execution if isinstance(self.execution, Execution) else self.execution(cell)
 
@@ -128,6 +134,55 @@ class Study:
             f"study {self.name} has no cell {name!r}; nearest: {some(near or list(ids))} "
             "(study status shows all of them)"
         )
+
+
+def run_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Short names for cells that are compared with each other, by cell id.
+
+    A name has the batch size, the loss, the budget and the seed, and between them each further
+    field that tells two cells apart, unless its value is that of most cells:
+    "b512 sigmoid 450M s0", "b16384 sigmoid 5B b2=0.95 s0".
+    """
+    groups = {cell.id: _base_name(cell) for cell in cells}
+    extras: dict[str, str] = dict.fromkeys(groups, "")
+    flat = {cell.id: _flatten(to_dict(cell)) for cell in cells}
+    for path in dict.fromkeys(path for fields in flat.values() for path in fields):
+        values = {key: _format(fields.get(path)) for key, fields in flat.items()}
+        split = {key: f"{group} {values[key]}" for key, group in groups.items()}
+        if path in _IN_BASE_NAME or len(set(split.values())) == len(set(groups.values())):
+            continue
+        groups = split
+        label = re.sub(r"^(model|data|optimizer)\.(?!kind)", "", path)
+        usual, count = Counter(values.values()).most_common(1)[0]
+        for key, value in values.items():
+            if value != usual or count <= len(cells) / 2:
+                extras[key] += f" {label}={value}"
+    return {cell.id: f"{_base_name(cell)}{extras[cell.id]} s{cell.seed}" for cell in cells}
+
+
+_IN_BASE_NAME = {
+    *("batch_size", "seed", "loss.kind", "loss.pairs.keep", "loss.pairs.per_positive"),
+    *("loss.pairs.size", "budget.examples", "budget.pairs", "budget.steps"),
+}
+
+
+def _base_name(cell: Cell) -> str:
+    parts = (f"b{cell.batch_size}", cell.loss.kind, cell.pairs.tag, cell.budget.label)
+    return " ".join(part for part in parts if part)
+
+
+def _format(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of nested dictionaries, by dotted path."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= (
+            _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
+        )
+    return flat
 
 
 def union(studies: Sequence[Study]) -> tuple[Cell, ...]:

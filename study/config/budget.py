@@ -51,6 +51,26 @@ class Budget:
             )
         return total // per_step
 
+    @property
+    def label(self) -> str:
+        """The budget in a few characters: "450M", "1.1T pairs" or "65k steps"."""
+        if self.examples is not None:
+            return short_count(self.examples)
+        unit = "pairs" if self.pairs is not None else "steps"
+        return f"{short_count(self.pairs or self.steps or 0)} {unit}"
+
+
+def short_count(count: int) -> str:
+    """A count with three digits at most and a unit.
+
+    >>> short_count(18_000_000_000), short_count(450_000_000), short_count(900)
+    ('18B', '450M', '900')
+    """
+    for unit, name in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{name}" if count < 1000 * unit else f"{count // unit}{name}"
+    return str(count)
+
 
 def check_one_duration(owner: Any, name: str) -> None:
     """At most one of `<name>_steps`, `<name>_examples`, `<name>_percent` may be set."""

@@ -37,7 +37,14 @@ class WandbMirror:
     """Mirrors rows to wandb; nothing with `enabled=False` or in the mode "disabled"."""
 
     def __init__(
-        self, folder: Path, *, group: str, cell_id: str, config: dict[str, Any], enabled: bool
+        self,
+        folder: Path,
+        *,
+        group: str,
+        run_id: str,
+        name: str,
+        config: dict[str, Any],
+        enabled: bool,
     ):
         self._run: Any = None
         self._folder = folder
@@ -56,8 +63,8 @@ class WandbMirror:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
                 group=group,
-                id=cell_id,
-                name=cell_id,
+                id=run_id,
+                name=name,
                 resume="allow" if mode == "online" else None,
                 dir=self._temp or folder,
                 mode=mode,  # type: ignore[arg-type]

@@ -56,6 +56,7 @@ def train(
     *,
     folder: Path,
     group: str,
+    run_name: str | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Trains `cell` into the record `folder` and returns the content of its DONE.json.
@@ -65,6 +66,8 @@ def train(
 
     Arguments:
       folder: `<root>/<group>/<cell id>`.
+      group: the folder of the study's records, and wandb's group.
+      run_name: the name of the run in wandb; None is the cell's id.
       should_stop: asked between compiled loops of steps.
 
     Raises:
@@ -75,7 +78,7 @@ def train(
     if (done := record.done) is not None:
         return done
     with contextlib.ExitStack() as stack:
-        return _Run(cell, execution, record, group, stack).go(should_stop)
+        return _Run(cell, execution, record, group, run_name or cell.id, stack).go(should_stop)
 
 
 class _Run:
@@ -91,6 +94,7 @@ class _Run:
         execution: Execution,
         record: Record,
         group: str,
+        run_name: str,
         stack: contextlib.ExitStack,
     ):
         self.cell, self.execution, self.record = cell, execution, record
@@ -105,7 +109,7 @@ class _Run:
         with self._timed("open"):
             raise_together(lambda: self._open_data(stack))
             self._open_state(stack)
-            raise_together(lambda: self._open_record(group, stack))
+            raise_together(lambda: self._open_record(group, run_name, stack))
         self.saved = time.monotonic()
 
     def _open_data(self, stack: contextlib.ExitStack) -> None:
@@ -150,7 +154,7 @@ class _Run:
                 self.state = self.state._replace(params=self._placed(params))
         self.step = int(self.state.step)
 
-    def _open_record(self, group: str, stack: contextlib.ExitStack) -> None:
+    def _open_record(self, group: str, run_name: str, stack: contextlib.ExitStack) -> None:
         """The record and its mirror, which the first process alone writes."""
         about = self._about(group)
         if self.primary:
@@ -167,7 +171,8 @@ class _Run:
         self.mirror = WandbMirror(
             self.record.folder,
             group=group,
-            cell_id=self.cell.id,
+            run_id=self.cell.id,
+            name=run_name,
             config=about,
             enabled=self.execution.wandb and self.primary,
         )
@@ -304,7 +309,7 @@ class _Run:
         return {
             "id": cell.id,
             "hash": cell.hash,
-            "study": group,
+            "group": group,
             "cell": to_dict(cell),
             "code": code_version(),
             "versions": library_versions(),

@@ -152,6 +152,7 @@ def train(study: Study, cell: Cell, root: str) -> int:
                 study.execution_of(cell),
                 folder=folder,
                 group=study.group,
+                run_name=study.run_names[cell.id],
                 should_stop=stop.is_asked,
             )
     entry = ledger.entry(cell, folder)

@@ -223,6 +223,7 @@ class Sweep:
             execution=execution | {"data_root": self.data_root},
             folder=str(job.entry.folder),
             group=self.study.group,
+            run_name=self.study.run_names[job.entry.cell.id],
             entry=self.entry,
             driver=str(driver),
             slice=None if local else job.kind,

@@ -192,6 +192,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
                 Execution(**task.execution),
                 folder=folder,
                 group=task.group,
+                run_name=task.run_name,
                 should_stop=asked,
             )
         except Exception as error:

@@ -63,6 +63,7 @@ class Task:
     execution: dict[str, Any]
     folder: str
     group: str
+    run_name: str | None = None
     entry: str = TRAIN
     driver: str | None = None
     slice: str | None = None
@@ -88,6 +89,7 @@ def run_cell(task: Task) -> Outcome:
             Execution(**task.execution),
             folder=folder,
             group=task.group,
+            run_name=task.run_name,
             entry=task.entry,
             should_stop=stop.is_set,
         )
@@ -99,6 +101,7 @@ def run_here(
     *,
     folder: Path,
     group: str,
+    run_name: str | None = None,
     entry: str = TRAIN,
     should_stop: Callable[[], bool],
 ) -> Outcome:
@@ -117,7 +120,14 @@ def run_here(
     with lease:
         try:
             train = load(entry)
-            done = train(cell, execution, folder=folder, group=group, should_stop=asked)
+            done = train(
+                cell,
+                execution,
+                folder=folder,
+                group=group,
+                run_name=run_name,
+                should_stop=asked,
+            )
         except Exception as error:
             outcome = outcome_of(error, folder)
             note(outcome, folder)

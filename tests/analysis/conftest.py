@@ -41,7 +41,7 @@ def about(cell):
     return {
         "id": cell.id,
         "hash": cell.hash,
-        "study": "synthetic",
+        "group": "synthetic",
         "cell": to_dict(cell),
         "code": "0",
         "versions": {},

@@ -44,14 +44,14 @@ def _among_processes():
     return jax.process_index() == 0, lambda should_stop: any_process(should_stop())[0]
 
 
-def train(cell: Cell, execution, *, folder: Path, group: str, should_stop) -> dict:
+def train(cell: Cell, execution, *, folder: Path, group: str, run_name=None, should_stop) -> dict:
     del execution
     record = Record(folder)
     if record.done:
         return record.done
     saved = folder / "saved.json"
     step, value = json.loads(saved.read_text()) if saved.exists() else (0, cell.seed)
-    about = {"id": cell.id, "hash": cell.hash, "study": group, "cell": to_dict(cell)}
+    about = {"id": cell.id, "hash": cell.hash, "group": group, "cell": to_dict(cell)}
 
     primary, agreed = _among_processes()
 

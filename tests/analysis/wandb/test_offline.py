@@ -217,8 +217,8 @@ def test_what_the_mirror_wrote_comes_back_as_the_record_that_it_mirrored(
     about = writer.about(cell)
     record = Record(writer.folder(cell))
     record.begin(about, seen=writer.seen(cell, 0))
-    more = {"group": writer.study, "cell_id": cell.id, "config": about, "enabled": True}
-    mirror = WandbMirror(record.folder, **more)
+    more = {"group": writer.study, "run_id": cell.id, "name": "b256", "config": about}
+    mirror = WandbMirror(record.folder, **more, enabled=True)
     for step in range(1, cell.steps + 1, max(1, cell.steps // 40)):
         values = {"train/loss": 1.0 / step, "train/gone": None}
         record.row(writer.seen(cell, step), **values)

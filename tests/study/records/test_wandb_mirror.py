@@ -23,8 +23,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def mirror(folder: Path, **more) -> WandbMirror:
     folder.mkdir(exist_ok=True)
-    values = {"group": "s", "cell_id": "b16-x", "config": {"cell": {"a": 1}}, "enabled": True}
-    return WandbMirror(folder, **values | more)
+    values = {
+        "group": "s",
+        "run_id": "b16-x",
+        "name": "b16 sigmoid 1k s0",
+        "config": {"cell": {"a": 1}},
+    }
+    return WandbMirror(folder, **values | {"enabled": True} | more)
 
 
 def inspected(folder: Path) -> list[dict]:
@@ -62,7 +67,7 @@ def test_rows_are_mirrored_offline_where_there_is_no_key(
         run.finish()
     assert ("no API key" in caplog.text) == (mode in ("online", "run"))
     text = json.dumps(inspected(tmp_path / "r"))
-    for word in ("b16-x", "train/loss", "1.25", "examples_seen"):
+    for word in ("b16-x", "b16 sigmoid 1k s0", "train/loss", "1.25", "examples_seen"):
         assert word in text
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import sweeps.grids
-from study.config.cell import Budget, Cell, CellError, Sigmoid, Softmax
+from study.config.cell import Adam, Budget, Cell, CellError, Sigmoid, Softmax
+from study.config.pairs import Negatives
 from sweeps import registry
 from sweeps.registry import find
 from sweeps.selection import select
-from sweeps.study import Study, StudyError
+from sweeps.study import Study, StudyError, run_names
 
 CELLS = tuple(
     Cell(batch_size=b, loss=loss, seed=seed, budget=Budget(examples=4096))
@@ -104,6 +105,23 @@ def test_a_broken_grid_file_is_one_line_that_says_where(tmp_path, body, said):
 def test_a_missing_grid_file_is_one_line(tmp_path):
     with pytest.raises(StudyError, match="no grid file"):
         find(str(tmp_path / "nothing.py"))
+
+
+def test_run_names_say_what_varies_within_the_study():
+    assert STUDY.run_names[CELLS[0].id] == "b16 sigmoid 4.1k s0"
+    a, b, c = (
+        Cell(batch_size=512, budget=Budget(pairs=10**9), loss=loss, optimizer=optimizer)
+        for loss, optimizer in (
+            (Sigmoid(pairs=Negatives(keep="hard", per_positive=16)), Adam()),
+            (Sigmoid(), Adam(b2=0.999)),
+            (Sigmoid(b_init=0.0), Adam()),
+        )
+    )
+    assert list(run_names((a, b, c)).values()) == [
+        "b512 sigmoid hard16 1B pairs s0",
+        "b512 sigmoid 1B pairs s0",
+        "b512 sigmoid 1B pairs loss.b_init=0 s0",
+    ]
 
 
 def test_a_cell_is_found_by_the_beginning_of_its_id():
