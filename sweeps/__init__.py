@@ -1,7 +1,9 @@
-"""Many cells: studies, what they would take, and how they run.
+"""Many cells: studies, what they would cost, and how they run.
 
->>> from sweeps import Study, load_study
->>> load_study("demo").cells
+>>> from sweeps import load_study, run
+>>> run(load_study("demo"), "runs")
+
+The names load when first used, so that `import sweeps` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,23 +12,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.registry import find as load_study
-    from sweeps.study import Assumption, Study, StudyError
+    from sweeps.registry import builtin_studies, load_study
+    from sweeps.runner.run import Result, run
+    from sweeps.study import Assumption, Matched, Study, StudyError
 
-_HOME = {
-    "Assumption": ("sweeps.study", "Assumption"),
-    "Study": ("sweeps.study", "Study"),
-    "StudyError": ("sweeps.study", "StudyError"),
-    "load_study": ("sweeps.registry", "find"),
+_MODULES = {
+    "Assumption": "sweeps.study",
+    "Matched": "sweeps.study",
+    "Result": "sweeps.runner.run",
+    "Study": "sweeps.study",
+    "StudyError": "sweeps.study",
+    "builtin_studies": "sweeps.registry",
+    "load_study": "sweeps.registry",
+    "run": "sweeps.runner.run",
 }
 
-__all__ = ["Assumption", "Study", "StudyError", "load_study"]
+__all__ = [
+    "Assumption",
+    "Matched",
+    "Result",
+    "Study",
+    "StudyError",
+    "builtin_studies",
+    "load_study",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        module, attribute = _HOME[name]
-        return getattr(importlib.import_module(module), attribute)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'sweeps' has no attribute {name!r}")
 
 

@@ -1,9 +1,9 @@
-"""Finds a study by name: built in (`sweeps.grids`), or in a file of the user's own.
+"""Loads a study by name: a built-in one (`sweeps.grids`), or a grid file of the user's own.
 
 A grid is a Python module that defines `study()`; its docstring opens with its launch command.
 
->>> find("demo").cells
->>> find("my_grid.py")
+>>> load_study("demo").cells
+>>> load_study("my_grid.py")
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pydantic
 
 from study.config.cell import explain
 from study.records.storage import format_error
-from sweeps.study import Study, StudyError, nearest
+from sweeps.study import Study, StudyError, close_matches
 
 # The module in `sweeps.grids` of each built-in study.
 GRIDS = {
@@ -49,75 +49,67 @@ GRIDS = {
 }
 
 
-def names() -> list[str]:
-    """The built-in studies, in alphabetical order."""
+def builtin_studies() -> list[str]:
+    """Names of the built-in studies, sorted."""
     return sorted(GRIDS)
 
 
-def find(name: str) -> Study:
-    """The built-in study `name`, or the study of a grid file.
+def load_study(name: str) -> Study:
+    """Loads the built-in study `name`, or the study of a grid file (a path ending in .py).
 
     Raises:
-      StudyError: there is none, or its module is broken.
+      StudyError: no such study, or its module is broken.
     """
     if name.endswith(".py") or "/" in name:
-        return _from_file(Path(name))
-    known = names()
+        return _load_file(Path(name))
     name = name.replace("_", "-")
-    if name not in known:
-        near = nearest(name, known)
-        guess = f"did you mean {near[0]}? " if near else ""
+    if name not in GRIDS:
+        nearest = close_matches(name, GRIDS)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise StudyError(
-            f"no study {name!r}; {guess}there are: {', '.join(known) or 'none'}; "
+            f"no study {name!r}; {hint}`study list` shows them all; "
             "or give the path of your own grid file (.py)"
         )
-    return _call(importlib.import_module(f"sweeps.grids.{GRIDS[name]}"), name)
+    return _call_study(importlib.import_module(f"sweeps.grids.{GRIDS[name]}"), name)
 
 
-def _from_file(path: Path) -> Study:
+def _load_file(path: Path) -> Study:
     if not path.is_file():
-        raise StudyError(f"no grid file {path}; built-in studies: {', '.join(names()) or 'none'}")
+        raise StudyError(f"no grid file {path}; `study list` shows the built-in studies")
     spec = importlib.util.spec_from_file_location(f"grid_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a script that ends by itself is no grid
-        raise _broken(path, error) from error
-    return _call(module, str(path))
+    except (Exception, SystemExit) as error:  # a grid file may be a script that exits
+        raise _grid_error(path, error) from error
+    return _call_study(module, str(path))
 
 
-def _call(module: Any, name: str) -> Study:
-    make = getattr(module, "study", None)
-    if not callable(make):
-        raise StudyError(f"{name} defines no function study() that returns a sweeps.study.Study")
+def _call_study(module: Any, name: str) -> Study:
+    function = getattr(module, "study", None)
+    if not callable(function):
+        raise StudyError(f"{name} defines no function study() that returns a sweeps.Study")
     try:
-        made = make()
+        study = function()
     except StudyError:
         raise
     except Exception as error:
-        raise _broken(Path(module.__file__), error) from error
-    if not isinstance(made, Study):
-        raise StudyError(f"{name}: study() returned a {type(made).__name__}, not a Study")
-    return made
+        raise _grid_error(Path(module.__file__), error) from error
+    if not isinstance(study, Study):
+        raise StudyError(f"{name}: study() returned a {type(study).__name__}, not a Study")
+    return study
 
 
-def _broken(path: Path, error: BaseException) -> StudyError:
-    said = (
-        explain(error).splitlines()[0]
-        if isinstance(error, pydantic.ValidationError)
-        else format_error(error, max_chars=1000)
-    )
-    return StudyError(f"{_where(error, path)}: {said}")
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """The last line of the user's own file that the error passed through."""
+def _grid_error(path: Path, error: BaseException) -> StudyError:
+    """The error in one line that starts with the line of the grid file that raised it."""
+    where = str(path)
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = [
-        f.lineno
-        for f in traceback.extract_tb(error.__traceback__)
-        if Path(f.filename).resolve() == path.resolve()
-    ]
-    return f"{path}:{lines[-1]}" if lines else str(path)
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        if lines := [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]:
+            where = f"{path}:{lines[-1]}"
+    if isinstance(error, pydantic.ValidationError):
+        return StudyError(f"{where}: {explain(error).splitlines()[0]}")
+    return StudyError(f"{where}: {format_error(error, max_chars=1000)}")

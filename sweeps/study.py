@@ -7,27 +7,42 @@ import difflib
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from study.config.budget import Budget
 from study.config.cell import Cell, Execution, to_dict
-from sweeps.matched import Matched, check
+from study.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
+By = Literal["pairs", "examples"]
 
-class StudyError(ValueError):
-    """A study that cannot be found, read or run; the message says what to do."""
+
+class StudyError(UserError, ValueError):
+    """A study that cannot be found, read or run; the message says how to fix it."""
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """A choice that the paper does not state (or states twice), what was taken, and why."""
+    """A setting that the paper leaves open or states twice: the value chosen here, and why."""
 
     name: str
     value: str
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Cells declared to see equally many pairs, or equally many examples; `Study` checks it.
+
+    A run ends with a whole step, so totals may differ by less than one step of either cell.
+    `match_budget` computes the budget that makes one cell match another.
+    """
+
+    by: By
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +52,24 @@ class Study:
     Attributes:
       name: letters, digits, ".", "_" and "-".
       question: one line.
-      cells: no two alike.
-      execution: how and where its cells run: the same for all, or a function of the cell.
-      prepare: makes the data set under the data root it is given, if it is not there yet; a
-        function, or "module:function" so that listing studies need not import it. If it has a
-        parameter `progress`, that is called with what is done, how much, and of how much; if it
-        has one `cells`, it is given those that will run.
-      paper: the figure, table or section of the paper it belongs to, or "".
-      assumptions: what its settings rest on where the paper says nothing.
-      hardware: chips and days that the paper used, where it says so.
-      group: the folder under the root of all records that holds those of its cells; its own name
-        if not given. Studies that share cells (Fig. 3 is rows of Table 8) share a folder, so that
-        a cell is trained once and found by each.
-      seconds: a cell's time on one CPU core, by what was measured; None where nobody knows.
-      matched: cells that are said to see equally many pairs, or examples.
+      cells: all different.
+      execution: how and where cells run: one value for all, or a function of the cell.
+      prepare: writes what is missing of the data set under the data root; a function, or
+        "module:function", which is imported only when it is needed. It is called with the data
+        root, and with `progress(what, done, total)` and `cells` (those that will run) if it has
+        parameters of these names.
+      paper: the figure, table or section of the paper that the study reproduces, or "".
+      assumptions: the choices made where the paper is silent.
+      hardware: the chips and days that the paper reports, if it does.
+      group: the folder under the record root, and wandb's group; the study's name by default.
+        Studies that share cells (Fig. 3 is rows of Table 8) share a group, so that each cell is
+        trained once.
+      seconds: estimates a cell's time on one CPU core, from measurements; None if unknown.
+      matched: cells declared to see equally many pairs or examples.
 
     Raises:
-      StudyError: no cells, equal cells, a name that cannot be a folder, or cells that are said to
-        match and do not.
+      StudyError: no cells, equal cells, a name that cannot be a folder, or `matched` cells that
+        do not match.
     """
 
     name: str
@@ -73,10 +88,10 @@ class Study:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.name)
-        for what, name in (("name", self.name), ("group", self.group)):
+        for field, name in (("name", self.name), ("group", self.group)):
             if not _NAME.fullmatch(name):
                 raise StudyError(
-                    f"study {what} {name!r}: use letters, digits, '.', '_' and '-' only, "
+                    f"study {field} {name!r}: use letters, digits, '.', '_' and '-' only, "
                     "because it names a folder"
                 )
         object.__setattr__(self, "cells", tuple(self.cells))
@@ -85,15 +100,15 @@ class Study:
                 raise StudyError(f"study {self.name}: {cell!r} is not a Cell")
         if not self.cells:
             raise StudyError(f"study {self.name} has no cells")
-        twice = [cell_id for cell_id, n in Counter(c.id for c in self.cells).items() if n > 1]
-        if twice:
+        counts = Counter(cell.id for cell in self.cells)
+        if repeated := [cell_id for cell_id, n in counts.items() if n > 1]:
             raise StudyError(
-                f"study {self.name}: {len(twice)} cells appear more than once ({twice[0]}); "
+                f"study {self.name}: {len(repeated)} cells appear more than once ({repeated[0]}); "
                 "every cell of a study differs from the others in some field"
             )
-
-        if said := check(self.matched, self.cells):
-            raise StudyError(f"study {self.name}: {said}")
+        for label in self.matched:
+            if error := _check_matched(label, counts):
+                raise StudyError(f"study {self.name}: {error}")
 
     @functools.cached_property
     def run_names(self) -> dict[str, str]:
@@ -104,7 +119,7 @@ class Study:
         return self.execution if isinstance(self.execution, Execution) else self.execution(cell)
 
     def folder(self, root: Any) -> Any:
-        """Where under `root`, a path, its records lie; those of other studies may lie there too."""
+        """The folder of the study's records under `root`, a path; its group shares it."""
         return root / self.group
 
     @property
@@ -113,25 +128,25 @@ class Study:
         return self.execution_of(self.cells[0]).data_root
 
     def cell(self, name: str) -> Cell:
-        """The cell with this id, or with an id that starts with `name`.
+        """The cell whose id is `name`, or the only one whose id starts with `name`.
 
         Raises:
-          StudyError: no cell, or several.
+          StudyError: no cell matches, or several do.
         """
-        ids = {cell.id: cell for cell in self.cells}
-        if name in ids:
-            return ids[name]
-        found = [cell_id for cell_id in ids if cell_id.startswith(name)]
-        if len(found) == 1:
-            return ids[found[0]]
-        if found:
+        by_id = {cell.id: cell for cell in self.cells}
+        if name in by_id:
+            return by_id[name]
+        matches = [cell_id for cell_id in by_id if cell_id.startswith(name)]
+        if len(matches) == 1:
+            return by_id[matches[0]]
+        if matches:
             raise StudyError(
-                f"{name!r} begins {len(found)} cells of {self.name}: {some(found)}; "
-                "write more of it"
+                f"{name!r} matches {len(matches)} cells of {self.name}: {abbreviate(matches)}; "
+                "write more of the id"
             )
-        near = nearest(name, ids)
+        nearest = close_matches(name, by_id) or list(by_id)
         raise StudyError(
-            f"study {self.name} has no cell {name!r}; nearest: {some(near or list(ids))} "
+            f"study {self.name} has no cell {name!r}; nearest: {abbreviate(nearest)} "
             "(study status shows all of them)"
         )
 
@@ -185,15 +200,51 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def union(studies: Sequence[Study]) -> tuple[Cell, ...]:
-    """The cells of all of them, each once."""
+def count_seen(cell: Cell, by: By) -> int:
+    """How many pairs or examples a whole run of `cell` sees."""
+    return cell.steps * count_per_step(cell, by)
+
+
+def count_per_step(cell: Cell, by: By) -> int:
+    return cell.pairs_per_step if by == "pairs" else cell.batch_size
+
+
+def match_budget(like: Cell, by: By) -> Budget:
+    """The budget with which another cell sees as many pairs, or examples, as `like`."""
+    if by == "pairs":
+        return Budget(pairs=count_seen(like, by))
+    return Budget(examples=count_seen(like, by))
+
+
+def _check_matched(label: Matched, ids: Iterable[str]) -> str | None:
+    """Returns what is wrong with a `Matched` of a study with cells `ids`, in one line, or None."""
+    if len(label.cells) < 2:
+        return f"matched in {label.by}: give two cells or more"
+    if missing := [cell.id for cell in label.cells if cell.id not in ids]:
+        return f"matched in {label.by}: {missing[0]} is not a cell of the study"
+    first, *others = label.cells
+    for other in others:
+        a, b = count_seen(first, label.by), count_seen(other, label.by)
+        if abs(a - b) >= max(count_per_step(first, label.by), count_per_step(other, label.by)):
+            return (
+                f"{first.id} and {other.id} are declared to match in {label.by}, but have {a:,} "
+                f"and {b:,} ({first.steps:,} and {other.steps:,} steps); give the second "
+                f"budget=Budget({label.by}={a})"
+            )
+    return None
+
+
+def merge_cells(studies: Sequence[Study]) -> tuple[Cell, ...]:
+    """The cells of all studies, each once."""
     return tuple({cell.id: cell for study in studies for cell in study.cells}.values())
 
 
-def nearest(name: str, known: Any) -> list[str]:
-    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+def close_matches(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that `name` may be a typo of."""
+    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
 
 
-def some(items: Sequence[str], most: int = 3) -> str:
+def abbreviate(items: Sequence[str], most: int = 3) -> str:
+    """The first `most` items, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

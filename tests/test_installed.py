@@ -137,7 +137,7 @@ def test_every_verb_works_away_from_the_checkout(run, installed):
         return run("-P", str(installed / "bin" / "study"), *words)
 
     assert "table-8" in study("list")
-    assert "chip" in study("plan", "table-1", "--formula").lower()
+    assert "chip" in study("plan", "table-1", "--no-compile").lower()
 
     study("figures", "--paper", "--out", "paper")
     drawn = {path.name for path in (run.folder / "paper").iterdir()}

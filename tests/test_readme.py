@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.registry import find
+from sweeps.registry import load_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,7 +46,7 @@ def test_the_make_targets_are_what_it_says():
 
 
 def test_its_numbers_are_the_codes():
-    assert f"trains {len(find('demo').cells)} cells" in README
+    assert f"trains {len(load_study('demo').cells)} cells" in README
 
 
 def test_every_folder_of_the_table_exists():

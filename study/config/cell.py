@@ -46,6 +46,7 @@ from study.config.model import (
 )
 from study.config.optimizer import Adafactor, Adam, Lion, Optimizer, Part
 from study.config.pairs import AllPairs, Groups, Negatives, Pairs
+from study.errors import UserError
 
 __all__ = [
     "ADDED_LATER", "Adafactor", "Adam", "CachedImage", "Cell", "CellError", "Corruption", "Data",
@@ -200,7 +201,7 @@ class Cell:
         if self.data.resize != "bicubic":
             raise ValueError(
                 f"data.resize: {self.data.resize!r} has no effect on cached embeddings; leave it "
-                "out, and make them with `study data embed-shards --resize`"
+                "out, and make them with `study data embed --resize`"
             )
         for evaluation in self.evals:
             if (crop := getattr(evaluation, "crop", 1.0)) != 1.0:
@@ -320,7 +321,7 @@ def from_dict(values: dict[str, Any]) -> Cell:
         raise CellError(explain(error)) from None
 
 
-class CellError(ValueError):
+class CellError(UserError, ValueError):
     """A cell that cannot be: the message names field, value and what is allowed."""
 
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from study.config.host import cores, total_memory
+from study.errors import UserError
 
 GB, GIB, TERA = 10**9, 2**30, 10**12
 
 
-class HardwareError(ValueError):
+class HardwareError(UserError, ValueError):
     """One line: there is no such machine, with the nearest and all that there are."""
 
 

@@ -33,7 +33,7 @@ from study.records.record import read_json, write_json
 FILE, BEGUN = "tower.json", "begun.json"
 LAYOUT = 2  # each shard has a JSON file beside it until all are written
 _BATCH = 256
-_AGAIN = "remove it and run the command that made it again (`study data embed-shards`)"
+_AGAIN = "remove it and run the command that made it again (`study data embed`)"
 
 
 class Tower(Protocol):

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.hardware import get_slice
+from study.errors import UserError
 
 # Before jax is imported: JAX itself stays on the CPU, or it would look for hardware; libtpu does
 # not ask the Cloud for metadata, is quiet, and lets several processes load it at once.
@@ -45,7 +46,7 @@ ENVIRONMENT = {
 _children: set[subprocess.Popen[str]] = set()
 
 
-class TpuCompileError(Exception):
+class TpuCompileError(UserError):
     """One line: why nothing is compiled, and how to fix it.
 
     code: with which the process ended, if it began; below zero the signal that ended it.

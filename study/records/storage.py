@@ -22,12 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from study.errors import UserError
+
 SCHEMES = {"gs"}  # of buckets that records and checkpoints can be kept in
 # What a path that is missing or of another kind raises, in a bucket as in a folder.
 _ORDINARY = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
-class RecordError(RuntimeError):
+class RecordError(UserError, RuntimeError):
     """A record that cannot be read, written or trusted; the message says what to do."""
 
 

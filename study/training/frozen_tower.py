@@ -22,9 +22,12 @@ from study.training.checkpoint import Checkpoints
 _BATCH = 256
 
 
-def load_tower(checkpoint: str | Path) -> Tower:
+def load_tower(checkpoint: str | Path, *, image_size: int | None = None) -> Tower:
     """The image tower of a checkpoint: a file that `study.interop` reads, or the record folder of
     a cell that is done.
+
+    Arguments:
+      image_size: in pixels, for a file that does not determine it.
 
     Raises:
       DataError: it is neither, or has no image tower.
@@ -37,7 +40,7 @@ def load_tower(checkpoint: str | Path) -> Tower:
             f"{path} is no checkpoint that can be read; give a file, or the record of a SigLIP "
             "cell that is done, such as runs/STUDY/CELL"
         )
-    return FrozenTowers(checkpoint)
+    return FrozenTowers(checkpoint, image_size=image_size)
 
 
 class VitTower:

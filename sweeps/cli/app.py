@@ -20,6 +20,7 @@ from sweeps.cli import bench as cli_bench
 from sweeps.cli import cells as cli_cells
 from sweeps.cli import cluster as cli_cluster
 from sweeps.cli import data as cli_data
+from sweeps.cli import doctor as cli_doctor
 from sweeps.cli import plan as cli_plan
 from sweeps.cli import pull as cli_pull
 from sweeps.cli import sweep as cli_sweep
@@ -44,19 +45,12 @@ for home in (cli_sweep, cli_cells):
     for verb, example in home.EXAMPLES.items():
         app.command(epilog=example)(getattr(home, verb))
 app.command(epilog=cli_pull.EXAMPLE)(cli_pull.pull)
+app.command(epilog="Example: study doctor table-8 --address 10.0.0.2:6379")(cli_doctor.doctor)
 app.command("plan", epilog=cli_plan.EXAMPLE)(cli_plan.plan)
 
 # An error whose message says what to do: one line, exit code 2. Named by module, so that knowing
 # them costs no import: an error of a module that is not loaded cannot have been raised.
-EXPECTED = (
-    ("study.planning.tpu_compile", "TpuCompileError"),
-    ("study.config.cell", "CellError"),
-    ("study.config.hardware", "HardwareError"),
-    ("study.records.record", "RecordError"),
-    ("study.data.formats.dataset", "DataError"),
-    ("analysis.errors", "AnalysisError"),
-    ("sweeps.study", "StudyError"),
-)
+EXPECTED = (("study.errors", "UserError"), ("analysis.errors", "AnalysisError"))
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
 
@@ -230,11 +224,11 @@ def _recorded(name: str, root: str) -> tuple[str, dict[str, Any]]:
     """A study's name, planned cells and folder; of records without a grid here, only the name."""
     from analysis.records import frame
     from study.config.cell import to_dict
-    from sweeps.registry import find
+    from sweeps.registry import load_study
     from sweeps.study import StudyError
 
     try:
-        study = find(name)
+        study = load_study(name)
     except StudyError:
         with contextlib.suppress(frame.AnalysisError):  # no such root
             if "/" not in name and name in frame.studies(root):

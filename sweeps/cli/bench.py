@@ -48,8 +48,8 @@ def data(
 ) -> int:
     """Loading: images against a plain Python loop, embeddings against Grain by the element."""
     from study.bench.data import bench
+    from sweeps.cli.table import table
     from sweeps.study import StudyError
-    from sweeps.text_table import table
 
     if min(images, embeddings) < batch_size:
         raise StudyError(

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeps.cli.table import table
 from sweeps.runner.display import duration
 from sweeps.study import StudyError
-from sweeps.text_table import table
 
 # From here on only one whole value-and-gradient is done: nothing else would fit or end.
 WHOLE_FROM = 65_536

@@ -11,8 +11,8 @@ from typing import Annotated
 import pydantic
 import typer
 
+from sweeps.cli.table import table
 from sweeps.study import StudyError
-from sweeps.text_table import table
 
 
 class Kind(StrEnum):

@@ -89,7 +89,7 @@ def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:
     """Simulates the study `name`; prints how it went unless that is for a program."""
     from sweeps.planning.fit_search import cache_dir
     from sweeps.planning.plan import plan
-    from sweeps.registry import find
+    from sweeps.registry import load_study
     from sweeps.runner import cell_status as ledger
     from sweeps.runner.display import duration
     from sweeps.runner.placing import caps
@@ -98,7 +98,7 @@ def simulated(name: str, pool: list[str], *, as_json: bool) -> dict[str, Any]:
 
     slices, _ = caps(pool)
     kind = next(iter(slices))
-    study = find(name)
+    study = load_study(name)
     if len(slices) == 1:
         study = select(study, settings=[f"execution.slice={json.dumps(kind)}"])
     found = plan(

@@ -150,10 +150,10 @@ def cancel(
 
 
 def _study(name: str, settings: list[str] | None) -> Any:
-    from sweeps.registry import find
+    from sweeps.registry import load_study
     from sweeps.selection import select
 
-    return select(find(name), settings=settings or [])
+    return select(load_study(name), settings=settings or [])
 
 
 def _entry(study: Any, cell: str, root: str) -> Any:

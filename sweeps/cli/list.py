@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from study.config.cell import Cell, to_dict
-from sweeps.registry import find, names
+from sweeps.cli.table import table
+from sweeps.registry import builtin_studies, load_study
 from sweeps.runner.display import duration
 from sweeps.study import Study
-from sweeps.text_table import table
 
 # The only parts of a cell that a study does not vary in a table: shown in --json.
 _HIDDEN = ("evals",)
@@ -19,7 +19,7 @@ _HIDDEN = ("evals",)
 
 def studies(*, as_json: bool) -> int:
     """All built-in studies, one line each."""
-    found = [find(name) for name in names()]
+    found = [load_study(name) for name in builtin_studies()]
     if as_json:
         print(json.dumps([_summary(study) for study in found], indent=1))
         return 0
@@ -113,7 +113,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "pairs": sum(_pairs(cell) for cell in study.cells),
         "paper_hardware": study.hardware or None,
         "core_seconds": None if seconds is None else round(seconds),
-        "records": study.group,
+        "group": study.group,
         "assumptions": [asdict(one) for one in study.assumptions],
     }
 

@@ -64,7 +64,7 @@ ExecutionFile = Annotated[
         "--execution",
         metavar="FILE",
         callback=local,
-        help="How cells run, as `study plan --write FILE` wrote it.",
+        help="How cells run, as `study plan --save-execution FILE` wrote it.",
     ),
 ]
 
@@ -87,13 +87,13 @@ def study_of(
     execution: str | None = None,
 ) -> Any:
     """The study that is named, as the options change it."""
-    from sweeps.registry import find
+    from sweeps.registry import load_study
     from sweeps.selection import select
 
     settings = list(settings or [])
     if data is not None:
         settings.append(f"execution.data_root={json.dumps(data)}")
-    study = select(find(name), settings=settings, only=only or [])
+    study = select(load_study(name), settings=settings, only=only or [])
     if execution is None:
         return study
     from sweeps.cli import plan_table as plan_report

@@ -8,7 +8,7 @@ import typer
 
 from sweeps.cli.options import Data, Json, Name, Only, Set, local, study_of
 
-EXAMPLE = "Example: study plan table-8 --slice v4-32 --write v4-32.json"
+EXAMPLE = "Example: study plan table-8 --slice v4-32 --save-execution v4-32.json"
 
 
 def plan(
@@ -41,7 +41,7 @@ def plan(
     write: Annotated[
         str | None,
         typer.Option(
-            "--write",
+            "--save-execution",
             metavar="FILE",
             callback=local,
             help="How cells run, for `run --execution FILE`.",
@@ -56,7 +56,9 @@ def plan(
     ] = 2,
     formula: Annotated[
         bool,
-        typer.Option("--formula", help="Compile nothing: what is known, else memory by formula."),
+        typer.Option(
+            "--no-compile", help="Compile nothing: what is known, else memory by formula."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:

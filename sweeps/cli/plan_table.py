@@ -11,14 +11,13 @@ from typing import Any
 from study.config.hardware import GIB
 from study.planning import tpu_compile
 from study.records.record import write_json
-from sweeps.matched import total
+from sweeps.cli.table import table
 from sweeps.planning import roofline
 from sweeps.planning.calibrate import Calibration, compare_predictions, load_calibration
 from sweeps.planning.fit_search import cache_dir
 from sweeps.planning.plan import CellPlan, apply, execution_file, plan
-from sweeps.runner.display import Steps, duration
-from sweeps.study import Study, StudyError
-from sweeps.text_table import table
+from sweeps.runner.display import ProgressLine, duration
+from sweeps.study import Study, StudyError, count_seen
 
 
 def run(
@@ -36,7 +35,7 @@ def run(
     """Plans the study; returns the exit code: 0 if every cell fits or may, 1 if one does not or
     its compiler broke off."""
     measured = None if records is None else load_calibration(records)
-    with Steps(sys.stderr) as steps:
+    with ProgressLine(sys.stderr) as steps:
         found = plan(
             study,
             slice_name=slice_name,
@@ -84,7 +83,7 @@ def _drawn(
 
 
 def executed(study: Study, path: str) -> Study:
-    """`study` run as a file says that `study plan --write` wrote.
+    """`study` run as a file says that `study plan --save-execution` wrote.
 
     Raises:
       StudyError: no such file, no JSON, or one of another study.
@@ -96,7 +95,9 @@ def executed(study: Study, path: str) -> Study:
     except ValueError as error:
         raise StudyError(f"--execution {path}: no JSON ({error})") from None
     if not isinstance(chosen, dict) or not all(isinstance(v, dict) for v in chosen.values()):
-        raise StudyError(f"--execution {path}: give a file that `study plan --write` wrote")
+        raise StudyError(
+            f"--execution {path}: give a file that `study plan --save-execution` wrote"
+        )
     return apply(study, chosen, path)
 
 
@@ -140,7 +141,7 @@ def _totals(study: Study, found: Sequence[CellPlan], price: float | None) -> str
     return (
         f"{len(found)} cells, {sum(c.steps for c in study.cells):,} steps, "
         f"{sum(c.examples for c in study.cells):.4g} examples, "
-        f"{sum(total(c, 'pairs') for c in study.cells):.4g} pairs; "
+        f"{sum(count_seen(c, 'pairs') for c in study.cells):.4g} pairs; "
         f"{sum(not i.fits and i.fits is not None for i in found)} do not fit; "
         f"{hours:,.0f} chip-hours, longest cell "
         f"{duration(max(i.days for i in found) * 86_400)}{cost}"
@@ -156,7 +157,7 @@ def _about(study: Study, found: Sequence[CellPlan]) -> dict[str, Any]:
                     "id": c.id,
                     "steps": c.steps,
                     "examples": c.examples,
-                    "pairs": total(c, "pairs"),
+                    "pairs": count_seen(c, "pairs"),
                 }
                 for c in label.cells
             ],
@@ -191,7 +192,7 @@ def _notes(found: Sequence[CellPlan], formula: bool, measured: bool) -> list[str
     if guessed and (reason := tpu_compile.why_unavailable()) is not None:
         lines.append(f"memory is by formula: {reason}")
     elif any(machine.topology for machine in guessed) and formula:
-        lines.append("memory is by formula; without --formula the steps are compiled")
+        lines.append("memory is by formula; without --no-compile the steps are compiled")
     elif guessed:
         lines.append("memory is by formula for what is no TPU; --slice v4-8 compiles the steps")
     return lines

@@ -16,7 +16,7 @@ from analysis.records import snapshot
 from analysis.records.frame import open_records, open_snapshot
 from analysis.records.record import RecordRoot
 from sweeps.cli.options import local
-from sweeps.text_table import table
+from sweeps.cli.table import table
 
 EXAMPLE = "Example: study pull demo --from gs://lab/runs --out snapshots/demo"
 FILES, SERVER = "wandb-offline:", "wandb:"
@@ -45,7 +45,7 @@ def pull(
     keep: Annotated[
         str | None,
         typer.Option(
-            "--keep",
+            "--merge-from",
             metavar="SNAPSHOT",
             help="Takes over the cells of an earlier snapshot that are not done in --from.",
         ),

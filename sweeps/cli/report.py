@@ -12,7 +12,7 @@ from typing import Any
 from analysis.claims import judge
 from analysis.figures.base import Inputs
 from analysis.report import Assumption, StudyInfo, prose, write
-from sweeps.registry import find
+from sweeps.registry import load_study
 
 
 def study_info(
@@ -30,7 +30,7 @@ def study_info(
     written = prose.read(finding) if finding else ()
     if not recorded:
         return StudyInfo(study=name, commands=commands, finding=written)
-    study = find(given)
+    study = load_study(given)
     return StudyInfo(
         study=name,
         question=study.question,

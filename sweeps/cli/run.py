@@ -18,6 +18,7 @@ from study.config.host import cores
 from study.records.mounts import refuse_mounted_bucket
 from study.records.storage import resolve
 from study.records.wandb_mirror import wandb_mode, why_offline
+from sweeps.cli.table import table
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import run as runner
 from sweeps.runner.capacity import LOCAL
@@ -25,9 +26,8 @@ from sweeps.runner.display import Now, Report, Running, duration, headline, perc
 from sweeps.runner.job_queue import in_order, priorities
 from sweeps.runner.placing import caps, kinds
 from sweeps.runner.signals import INTERRUPTED, Stop
-from sweeps.selection import matching
+from sweeps.selection import matching_ids
 from sweeps.study import Study, StudyError
-from sweeps.text_table import table
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
         parallel=by_kind.pop(LOCAL, parallel or cores()),
         caps=by_kind,
         at_once=at_once,
-        first=matching(study, first),
+        first=matching_ids(study, first),
         address=address,
         report=report,
     )
@@ -92,7 +92,7 @@ def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
     """Shows what `run` would do, the cells in the order in which they would start."""
     machines = kinds(study)
     entries = ledger.read(study, resolve(root).absolute())
-    left = in_order(entries, priorities(study, matching(study, first)), machines)
+    left = in_order(entries, priorities(study, matching_ids(study, first)), machines)
     if as_json:
         cells = [
             {

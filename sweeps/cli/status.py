@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from study.records.storage import resolve
+from sweeps.cli.table import table
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.cell_status import Entry
 from sweeps.runner.display import duration, headline, percent, rate
@@ -16,7 +17,6 @@ from sweeps.runner.follow import readings
 from sweeps.runner.remaining import Remaining
 from sweeps.runner.signals import INTERRUPTED
 from sweeps.study import Study
-from sweeps.text_table import table
 
 WATCH = 2.0  # seconds between two readings
 

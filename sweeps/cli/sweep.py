@@ -1,8 +1,7 @@
-"""`study run`, `train`, `status` and `doctor`: a sweep, and what it needs."""
+"""`study run` and `study train`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,6 @@ from sweeps.cli.options import (
 EXAMPLES = {
     "run": "Example: study run demo --only batch_size=512 --parallel 2",
     "train": "Example: study train demo b512-sigmoid-s0",
-    "doctor": "Example: study doctor table-8 --address 10.0.0.2:6379",
 }
 
 
@@ -47,7 +45,7 @@ def run(
     first: Annotated[
         list[str] | None,
         typer.Option(
-            "--first",
+            "--run-first",
             metavar="PATTERN",
             help="Cells like these start before the others; patterns as in --only. May be "
             "repeated.",
@@ -58,9 +56,9 @@ def run(
     done_in: Annotated[
         str | None,
         typer.Option(
-            "--done-in",
+            "--skip-done-in",
             metavar="SNAPSHOT",
-            help="Leaves out the cells that are done in this snapshot; `pull --keep` joins both.",
+            help="Skip cells that are done in this snapshot; `pull --merge-from` joins both.",
         ),
     ] = None,
     address: Address = None,
@@ -110,24 +108,3 @@ def train(
 
     study = study_of(name, data, settings, None, execution)
     return cli_run.train(study, study.cell(cell), root_of(root))
-
-
-def doctor(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Can all of its cells be placed?")
-    ] = None,
-    root: Root = "runs",
-    data: Data = None,
-    settings: Set = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="ADDRESS", help="Look at this Ray cluster too."),
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Checks what a study needs of this machine or cluster. Exit code 1 if something would fail."""
-    from sweeps.doctor import machine as checks
-
-    study = study_of(name, data, settings, None) if name else None
-    folder = Path(study.data_root if study is not None else data or "data")
-    return checks.report(root_of(root), folder, study=study, address=address, as_json=as_json)

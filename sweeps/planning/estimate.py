@@ -1,6 +1,6 @@
 """How long each cell of a study takes on its slice, before any of them has run.
 
-What `study plan --formula` says of a step, times the steps. An order is made from it, so it need
+What `study plan --no-compile` says of a step, times the steps. An order is made from it, so it need
 not be right: a factor that all cells share does not matter.
 """
 

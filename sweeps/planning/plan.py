@@ -344,7 +344,7 @@ def apply(study: Study, chosen: dict[str, Any], path: str) -> Study:
     if not any(cell.id in chosen for cell in study.cells):
         raise StudyError(
             f"--execution {path}: names no cell of {study.name}; write one with "
-            f"`study plan {study.name} --write {path}`"
+            f"`study plan {study.name} --save-execution {path}`"
         )
     made: dict[str, Execution] = {}
     for cell in study.cells:

@@ -159,7 +159,7 @@ def report_on(out: TextIO) -> Report:
     return Live(out) if out.isatty() else Lines(out)
 
 
-class Steps:
+class ProgressLine:
     """Shows the progress of a piece of work: called with what is done, how much, of how much."""
 
     def __init__(self, out: TextIO | None = None):

@@ -22,7 +22,7 @@ from sweeps.ray_cluster.local import check_address
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import compile_cache as compiled
 from sweeps.runner.capacity import LOCAL
-from sweeps.runner.display import Report, Silent, Steps
+from sweeps.runner.display import ProgressLine, Report, Silent
 from sweeps.runner.driver import Sweep
 from sweeps.runner.lease_file import DRIVER, LEASE, holder_of
 from sweeps.runner.placing import kinds
@@ -154,7 +154,7 @@ def prepare(study: Study, report: Report) -> None:
         takes = inspect.signature(make).parameters
         more = {"cells": study.cells} if "cells" in takes else {}
         if "progress" in takes:
-            with Steps() as steps:
+            with ProgressLine() as steps:
                 make(data_root, progress=steps, **more)
         else:
             make(data_root, **more)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.config.cell import Cell, Execution, from_dict
+from study.errors import UserError
 from study.records.record import DONE, write_failure
 from study.records.redact import redact
 from study.records.storage import resolve
@@ -43,8 +44,6 @@ End = Literal[
     "unplaced",
 ]
 
-# Known by name, so that a process that never met them need not import where they live.
-_BAD_INPUT = {"CellError", "RecordError", "DataError", "StudyError"}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -159,7 +158,7 @@ def outcome_of(error: Exception, folder: Path) -> Outcome:
         return _end("stopped")
     if _of(error, _disk_is_full):
         return _end("disk", error=_disk_line(error, folder))
-    bad = any(base.__name__ in _BAD_INPUT for base in type(error).__mro__)
+    bad = isinstance(error, UserError)
     line = redact(" ".join(str(error).split()))
     line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
     trace = "".join(traceback.format_exception(error))

@@ -179,9 +179,9 @@ def metric_names(evaluation):
 @pytest.fixture(scope="session")
 def paper_study(tmp_path_factory):
     """Every cell of the paper, finished: (root, cells); a cell's quality is `paper_quality`."""
-    from sweeps.registry import find
+    from sweeps.registry import load_study
 
-    cells = find("paper").cells
+    cells = load_study("paper").cells
     writer = Writer(tmp_path_factory.mktemp("paper") / "runs", "paper")
     for cell in cells:
         writer.simulated(cell, paper_quality(cell))

@@ -19,7 +19,7 @@ from analysis.records.frame import open_snapshot
 from analysis.report import prose
 from analysis.select.panels import TOP1
 from sweeps.cli import app as cli
-from sweeps.registry import find
+from sweeps.registry import load_study
 from tests.analysis.conftest import Writer
 
 GLYPHS = Path(__file__).parents[2] / "results" / "glyphs"
@@ -48,7 +48,7 @@ def demo(tmp_path_factory):
         for name, metric, value in zip(seeds["id"], names, seeds["value"], strict=True):
             metrics.setdefault(name, {})[metric] = value
     writer = Writer(tmp_path_factory.mktemp("demo"), "demo")
-    for cell in find("demo").cells:
+    for cell in load_study("demo").cells:
         writer.measured(cell, metrics[cell.id])
     return judge_study(writer.root, "demo")
 
@@ -68,7 +68,7 @@ def test_the_largest_batch_met_all_its_pairs_in_bounded_memory():
     place = GLYPHS / "largest-batch"
     assert open_snapshot(str(place)).verify() == 3
     (cell,) = frame.cells(place, "largest-batch").to_dict("records")
-    (wanted,) = find("largest-batch").cells
+    (wanted,) = load_study("largest-batch").cells
     assert (cell["id"], cell["status"], cell["step"]) == (wanted.id, "done", wanted.steps)
     assert cell["pairs_seen"] == wanted.steps * wanted.batch_size**2
     matrix = 4 * wanted.batch_size**2

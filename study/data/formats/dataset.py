@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from study.errors import UserError
 from study.records.record import write_json
 
 FILE = "dataset.json"
@@ -30,7 +31,7 @@ TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "te
 HOW_TO_MEND = "write the set again (`study data glyphs --out ... --force`) or download it again"
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data that cannot be used: one line that names what is wrong and how to mend it."""
 
 

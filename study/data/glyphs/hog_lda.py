@@ -69,8 +69,10 @@ def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> Ho
     """Fits the projection on at most `examples` images of the training split, evenly spaced.
 
     Raises:
-      DataError: a shard that cannot be read.
+      DataError: a shard that cannot be read, or more dimensions than the descriptor has.
     """
+    if dim > FEATURES:
+        raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
     reader = examples_of(dataset, "train")
     index_N = np.linspace(0, len(reader) - 1, min(examples, len(reader))).astype(np.int64)
     features, used = [], []
@@ -100,8 +102,6 @@ def embed(
       DataError: a damaged shard, no classes, more dimensions than the descriptor has, a disk
         that is full or read-only, or other embeddings of that name.
     """
-    if dim > FEATURES:
-        raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
     name = f"hog-lda-{dim}"
     if not embeddings.made(dataset, name):
         progress("fitting the frozen tower", 0, 1)

@@ -7,8 +7,8 @@ two grids are trained once.
 from __future__ import annotations
 
 from sweeps.grids.glyphs.recipe import glyphs_study
-from sweeps.registry import find
-from sweeps.study import Assumption, Study, union
+from sweeps.registry import load_study
+from sweeps.study import Assumption, Study, merge_cells
 
 STUDIES = (
     *("glyphs-lr", "glyphs-batch-size", "glyphs-scratch", "glyphs-composition", "glyphs-bias"),
@@ -25,11 +25,11 @@ LANGUAGES = Assumption(
 
 
 def study() -> Study:
-    parts = [find(name) for name in STUDIES]
+    parts = [load_study(name) for name in STUDIES]
     return glyphs_study(
         name="glyphs",
         question="What of the paper holds on glyphs, on two cores?",
-        cells=union(parts),
+        cells=merge_cells(parts),
         paper="Fig. 2 to 7, Tables 4, 5, 8",
         assumptions=(*dict.fromkeys(one for part in parts for one in part.assumptions), LANGUAGES),
         prepare="sweeps.grids.glyphs.data:everything",

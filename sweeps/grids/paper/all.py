@@ -6,8 +6,8 @@ Every run of the paper once: the cells of all its figures and tables.
 from __future__ import annotations
 
 from sweeps.grids.paper.recipe import paper_study
-from sweeps.registry import find
-from sweeps.study import Study, union
+from sweeps.registry import load_study
+from sweeps.study import Study, merge_cells
 
 STUDIES = (
     *("fig-2-left", "fig-2-middle", "fig-2-right", "fig-3", "fig-4", "fig-5", "fig-6", "fig-7"),
@@ -17,11 +17,11 @@ STUDIES = (
 
 
 def study() -> Study:
-    parts = [find(name) for name in STUDIES]
+    parts = [load_study(name) for name in STUDIES]
     return paper_study(
         name="paper",
         question="All that the paper trains",
-        cells=union(parts),
+        cells=merge_cells(parts),
         paper="all",
         assumptions=tuple(dict.fromkeys(one for part in parts for one in part.assumptions)),
     )

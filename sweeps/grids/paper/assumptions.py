@@ -42,7 +42,7 @@ WHOLE = Assumption(
 )
 EMBEDDINGS = Assumption(
     "embeddings",
-    "bilinear, no antialias, no flip (`study data embed-shards --resize bilinear`)",
+    "bilinear, no antialias, no flip (`study data embed --resize bilinear`)",
     "The paper says resized; the code base's op. tower.json records it.",
 )
 CURVES = Assumption(

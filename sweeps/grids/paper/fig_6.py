@@ -12,8 +12,7 @@ from study.config.cell import Cell, Sigmoid
 from study.config.pairs import Negatives
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
-from sweeps.matched import Matched, budget
-from sweeps.study import Assumption, Study
+from sweeps.study import Assumption, Matched, Study, match_budget
 
 BATCH_SIZE, EXAMPLES = 16 * K, 900 * MILLION
 KEPT = (10, 100, 1000, 10_000)  # one negative in so many: 1:1.6k, 1:164, 1:16 and 1:1.6
@@ -59,7 +58,7 @@ def same_examples() -> tuple[Cell, ...]:
 
 def same_pairs() -> tuple[Cell, ...]:
     """Hard negatives for so much longer that they meet as many pairs as the unmasked run."""
-    pairs = budget(unmasked(), "pairs")
+    pairs = match_budget(unmasked(), "pairs")
     return (unmasked(), *(masked(keep="hard", one_in=n, budget=pairs) for n in MATCHED))
 
 

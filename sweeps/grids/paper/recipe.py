@@ -33,8 +33,7 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
-from sweeps.matched import Matched
-from sweeps.study import Assumption, Study, StudyError
+from sweeps.study import Assumption, Matched, Study, StudyError
 
 FOLDER = "paper"
 
@@ -52,7 +51,7 @@ WEBLI_100 = Data(dataset="webli-100", tokenizer="mc4.model", lower_case="ascii",
 # How each data set comes to be under the data root; what lacks one of them says this.
 SOURCES = {
     "lit": "image-text pairs of the LiT kind, then `study data index` and `study data "
-    "embed-shards`, as sweeps/grids/paper/table_8.py says",
+    "embed`, as sweeps/grids/paper/table_8.py says",
     "webli-en": "English image-text shards, then `study data index`",
     "webli-100": "image-text shards in many languages, then `study data index`",
     "imagenet": "`study data import IMAGENET_FOLDER --out DATA/imagenet`",

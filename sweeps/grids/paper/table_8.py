@@ -7,7 +7,7 @@ The data set `lit` is made once from shards of image-text pairs, `imagenet` for 
 
     study data index DATA/lit --tokenizer c4_en.model
     study data import IMAGENET --out DATA/imagenet
-    study data embed-shards DATA/lit --checkpoint vit-g14.npz --out vit-g14-288 --resize bilinear
+    study data embed DATA/lit --checkpoint vit-g14.npz --out vit-g14-288 --resize bilinear
 
 The last command is run for DATA/imagenet, too.
 """

@@ -175,7 +175,7 @@ PIXELS = dataclasses.replace(CACHED, model=Model())
     ("change", "named"),
     [
         ({"data": Data(flip=True)}, "data.flip: "),
-        ({"data": Data(resize="bilinear")}, "data.resize: 'bilinear' .*embed-shards --resize"),
+        ({"data": Data(resize="bilinear")}, "data.resize: 'bilinear' .*embed --resize"),
         *(
             (
                 {"evals": (dataclasses.replace(evaluation, crop=0.875),)},

@@ -29,7 +29,7 @@ def study():
 CELLS = [Cell(batch_size=16, seed=s, budget=Budget(steps=10)) for s in range(3)]
 VERBS = ["list", "run", "train", "status", "figures", "claims", "doctor", "data", "bench"]
 SUBVERBS = [
-    *(["data", verb] for verb in ("glyphs", "import", "index", "inspect", "embed-shards")),
+    *(["data", verb] for verb in ("glyphs", "import", "index", "inspect", "embed")),
     ["bench", "data"],
 ]
 
@@ -122,13 +122,16 @@ def test_version(study):
         (["data", "inspect", "nowhere"], "nowhere"),
         (["data", "index", "nowhere"], "no folder nowhere"),
         (["data", "index", ".", "--split", "train"], "NAME=PATTERN"),
-        (["data", "embed-shards", "nowhere", "--out", "x"], "nowhere"),
+        (["data", "embed", "nowhere", "--out", "x"], "nowhere"),
         (["bench", "data", "--images", "4"], "--batch-size 256"),
         (["run", "own.py", "--data", "gs://b/d"], "gs://b/d is not on this machine"),
         (["doctor", "--data", "gs://b/d"], "gs://b/d is not on this machine"),
         (["run", "own.py", "--set", "execution.data_root=gs://b/d"], "data sets are read from"),
         (["run", "own.py", "--execution", "gs://b/e"], "--execution': gs://b/e is not on this"),
-        (["plan", "own.py", "--write", "gs://b/e"], "--write': gs://b/e is not on this machine"),
+        (
+            ["plan", "own.py", "--save-execution", "gs://b/e"],
+            "--save-execution': gs://b/e is not on this machine",
+        ),
         (["plan", "own.py", "--calibrate", "gs://b/r"], "--calibrate': gs://b/r is not on this"),
         (["figures", "--paper", "--out", "gs://b/f"], "--out': gs://b/f is not on this machine"),
         (["data", "glyphs", "--out", "gs://b/g"], "--out': gs://b/g is not on this machine"),
@@ -191,7 +194,7 @@ def test_an_unexpected_error_is_one_line_that_says_where_the_rest_is(study, monk
     def broken(name):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(sweeps.registry, "find", broken)
+    monkeypatch.setattr(sweeps.registry, "load_study", broken)
     code, out, err = study("run", "own.py")
     assert (code, out, err.count("\n")) == (70, "", 1)
     trace = Path(err.split()[-1])
@@ -240,17 +243,17 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(study):
 
 
 def test_cells_that_are_done_in_a_snapshot_are_left_out(study):
-    assert study("run", "own.py", "--dry-run", "--done-in", "snap")[0] == 2
+    assert study("run", "own.py", "--dry-run", "--skip-done-in", "snap")[0] == 2
     end(CELLS[0])
     assert study("pull", "own", "--out", "snap")[0] == 0
     shutil.rmtree("runs")
-    code, out, _ = study("run", "own.py", "--dry-run", "--done-in", "snap")
+    code, out, _ = study("run", "own.py", "--dry-run", "--skip-done-in", "snap")
     assert (code, "2 cells to run, 0 over" in out) == (0, True)
     for cell in CELLS[1:]:
         end(cell)
-    assert study("pull", "own", "--keep", "snap", "--out", "snap")[0] == 0
+    assert study("pull", "own", "--merge-from", "snap", "--out", "snap")[0] == 0
     shutil.rmtree("runs")
-    code, out, _ = study("run", "own.py", "--done-in", "snap")
+    code, out, _ = study("run", "own.py", "--skip-done-in", "snap")
     assert (code, out) == (0, "own: all 3 cells are done in snap\n")
 
 
@@ -298,8 +301,8 @@ def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
 
     entered = []
 
-    def train(cell, execution, *, folder, study, should_stop):
-        entered.append((cell, execution.data_root, study))
+    def train(cell, execution, *, folder, group, should_stop):
+        entered.append((cell, execution.data_root, group))
         end(cell)
         return {"status": "done"}
 
@@ -316,7 +319,7 @@ def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeyp
     """What it compiles it compiles to the end, and silence would look like a hang."""
     from sweeps.runner import worker
 
-    def train(cell, execution, *, folder, study, should_stop):
+    def train(cell, execution, *, folder, group, should_stop):
         os.kill(os.getpid(), signal.SIGINT)
         assert said.wait(60)
         raise Stopped

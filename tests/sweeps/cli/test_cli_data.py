@@ -51,7 +51,7 @@ def tars(tmp_path) -> Path:
 def test_index_inspect_embed_and_verify(study, tars):
     code, out, _ = study("data", "index", "tars", "--train-tokenizer", "40", "--hash")
     assert code == 0
-    assert "1 examples lack image or text" in out
+    assert "1 examples lack an image or a text" in out
     assert "tars: 12 train in 2 shards; fingerprint " in out
 
     code, out, _ = study("data", "inspect", "tars", "--out", "page.png", "--rows", "2")
@@ -60,9 +60,9 @@ def test_index_inspect_embed_and_verify(study, tars):
     with Image.open("page.png") as page:
         assert page.width > 600
 
-    embed = ("data", "embed-shards", "tars", "--out", "z", "--dim", "2", "--workers", "1")
-    code, out, _ = study(*embed, "--part", "2/2")
-    assert (code, out) == (0, "tars/embeddings/z: part 2/2 is done, others are not yet\n")
+    embed = ("data", "embed", "tars", "--out", "z", "--dim", "2", "--workers", "1")
+    code, out, _ = study(*embed, "--shard", "2/2")
+    assert (code, out) == (0, "tars/embeddings/z: part 2/2 is done; others are missing\n")
     code, _, err = study(*embed)
     assert (code, err.count("\n")) == (2, 1)
     assert "1 of the 12 images of train cannot be used" in err
@@ -83,17 +83,17 @@ def test_index_inspect_embed_and_verify(study, tars):
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b"])
 def test_a_part_that_is_none_is_said(study, tars, part):
     study("data", "index", "tars", "--train-tokenizer", "40")
-    code, _, err = study("data", "embed-shards", "tars", "--out", "z", "--part", part)
+    code, _, err = study("data", "embed", "tars", "--out", "z", "--shard", part)
     assert (code, err.count("\n")) == (2, 1)
-    assert f"--part {part}" in err
+    assert f"--shard {part}" in err
 
 
 def test_a_resize_is_that_of_an_image_tower(study, tars):
     """The built-in descriptor is not told how to resize."""
     assert study("data", "index", "tars", "--train-tokenizer", "40")[0] == 0
-    embed = ("data", "embed-shards", "tars", "--out", "z", "--resize")
+    embed = ("data", "embed", "tars", "--out", "z", "--resize")
     code, _, err = study(*embed, "bilinear")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("study: --resize bilinear: give the --checkpoint")
+    assert err.startswith("study: --resize bilinear needs the --checkpoint")
     code, _, err = study(*embed, "nearest")
     assert code == 2 and "bicubic" in err and "bilinear" in err

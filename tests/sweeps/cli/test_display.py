@@ -10,7 +10,7 @@ from analysis.records.frame import Progress
 from study.config.cell import Budget, Cell
 from sweeps.runner import display as report
 from sweeps.runner.cell_status import Entry
-from sweeps.runner.display import Lines, Live, Now, Running, Steps, duration, headline, rate
+from sweeps.runner.display import Lines, Live, Now, ProgressLine, Running, duration, headline, rate
 
 CELL = Cell(batch_size=16, budget=Budget(steps=100))
 
@@ -92,7 +92,7 @@ def test_where_the_output_goes_can_move_and_come_back():
 
 def test_steps_rewrite_one_line_on_a_terminal_and_leave_it_empty():
     out = Terminal()
-    with Steps(out) as steps:
+    with ProgressLine(out) as steps:
         steps("rendering", 1, 2)
         steps("rendering", 2, 2)
     assert "rendering 1/2" in out.getvalue()

@@ -14,14 +14,14 @@ from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.all import STUDIES
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyphs_cell
-from sweeps.registry import find, names
+from sweeps.registry import builtin_studies, load_study
 
 CORES, HOURS = 2, 3
 
 
 @pytest.fixture(scope="module")
 def studies():
-    return {name: find(name) for name in STUDIES}
+    return {name: load_study(name) for name in STUDIES}
 
 
 def without_seed(cell: Cell) -> Cell:
@@ -29,15 +29,15 @@ def without_seed(cell: Cell) -> Cell:
 
 
 def test_the_umbrella_is_every_sub_study_once(studies):
-    whole = find("glyphs")
+    whole = load_study("glyphs")
     assert {c.id for c in whole.cells} == {c.id for s in studies.values() for c in s.cells}
-    assert set(STUDIES) == {n for n in names() if n.startswith("glyphs-")}
+    assert set(STUDIES) == {n for n in builtin_studies() if n.startswith("glyphs-")}
     assert {s.group for s in studies.values()} == {whole.group} == {"glyphs"}
     assert len(whole.cells) < sum(len(s.cells) for s in studies.values())
 
 
 def test_all_of_it_fits_three_hours_on_two_cores():
-    whole = find("glyphs")
+    whole = load_study("glyphs")
     assert sum(map(whole.seconds, whole.cells)) < CORES * HOURS * 3600
 
 
@@ -152,7 +152,7 @@ def test_the_map_crosses_batch_and_group_from_both_starts(studies):
 
 def test_bias_has_the_papers_rows_and_the_prior(studies):
     starts = {(c.loss.b_init, c.loss.t_init) for c in studies["glyphs-bias"].cells}
-    table_4 = {(c.loss.b_init, c.loss.t_init) for c in find("table-4").cells}
+    table_4 = {(c.loss.b_init, c.loss.t_init) for c in load_study("table-4").cells}
     assert starts == table_4 | {("prior", 10.0)}
 
 

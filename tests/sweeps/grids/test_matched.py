@@ -1,4 +1,4 @@
-"""Cells that are said to match: the solver makes them, and a study that is wrong is refused."""
+"""Cells that are declared to match: the solver makes them, and a study that is wrong is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from study.config.budget import Budget
 from study.config.cell import Cell, Sigmoid
 from study.config.pairs import Groups, Negatives
-from sweeps.matched import Matched, budget, per_step, total
-from sweeps.study import Study, StudyError
+from sweeps.study import Matched, Study, StudyError, count_per_step, count_seen, match_budget
 
 WHOLE = Cell(batch_size=256, budget=Budget(examples=100_000))
 
@@ -28,21 +27,21 @@ def study(*cells: Cell, matched: tuple[Matched, ...]) -> Study:
 def test_the_solver_finds_the_budget_that_matches(by, other):
     import dataclasses
 
-    solved = dataclasses.replace(other, budget=budget(WHOLE, by))
-    assert abs(total(solved, by) - total(WHOLE, by)) < per_step(solved, by)
+    solved = dataclasses.replace(other, budget=match_budget(WHOLE, by))
+    assert abs(count_seen(solved, by) - count_seen(WHOLE, by)) < count_per_step(solved, by)
     study(WHOLE, solved, matched=(Matched(by=by, cells=(WHOLE, solved)),))
 
 
 def test_a_study_whose_labels_say_matched_while_the_numbers_differ_is_refused():
     same_examples = masked(Budget(examples=100_000))
     study(WHOLE, same_examples, matched=(Matched(by="examples", cells=(WHOLE, same_examples)),))
-    with pytest.raises(StudyError, match=r"said to match in pairs, but have .* give the second"):
+    with pytest.raises(StudyError, match=r"match in pairs, but have .* give the second"):
         study(WHOLE, same_examples, matched=(Matched(by="pairs", cells=(WHOLE, same_examples)),))
 
 
 def test_labels_speak_of_cells_of_the_study():
-    other = masked(budget(WHOLE, "pairs"))
-    with pytest.raises(StudyError, match="is no cell of the study"):
+    other = masked(match_budget(WHOLE, "pairs"))
+    with pytest.raises(StudyError, match="is not a cell of the study"):
         study(WHOLE, matched=(Matched(by="pairs", cells=(WHOLE, other)),))
     with pytest.raises(StudyError, match="two cells or more"):
         study(WHOLE, matched=(Matched(by="pairs", cells=(WHOLE,)),))

@@ -13,7 +13,7 @@ from study.config.cell import Adafactor, CachedImage, Lion, TextTransformer, ViT
 from study.config.pairs import Negatives
 from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper.all import STUDIES
-from sweeps.registry import find, names
+from sweeps.registry import builtin_studies, load_study
 from sweeps.study import StudyError
 
 REFERENCE = Path(__file__).parents[3] / "analysis" / "paper" / "reference.csv"
@@ -22,7 +22,7 @@ BUDGETS = {"450M": 450e6, "900M": 900e6, "3B": 3e9, "9B": 9e9, "18B": 18e9, "30B
 
 @pytest.fixture(scope="module")
 def studies():
-    return {name: find(name) for name in STUDIES}
+    return {name: load_study(name) for name in STUDIES}
 
 
 def reference(figure: str) -> list[dict[str, str]]:
@@ -118,16 +118,16 @@ def test_the_batch_sizes_and_values_of_tables_4_6_and_7_have_cells(studies):
     ],
 )
 def test_equal_runs_of_the_paper_are_one_cell_with_one_record(part, whole, count, tmp_path):
-    a, b = find(part), find(whole)
+    a, b = load_study(part), load_study(whole)
     shared = {c.id for c in a.cells} & {c.id for c in b.cells}
     assert len(shared) == count
     assert {a.folder(tmp_path) / i for i in shared} == {b.folder(tmp_path) / i for i in shared}
 
 
 def test_the_whole_paper_is_every_cell_of_its_parts_once(studies):
-    whole = find("paper")
+    whole = load_study("paper")
     assert {c.id for c in whole.cells} == {c.id for s in studies.values() for c in s.cells}
-    assert set(STUDIES) == {n for n in names() if n.startswith(("fig-", "table-"))}
+    assert set(STUDIES) == {n for n in builtin_studies() if n.startswith(("fig-", "table-"))}
     assert {s.group for s in studies.values()} == {whole.group}
 
 
@@ -232,7 +232,7 @@ def test_what_each_cell_assumes_is_named_with_a_reason(studies):
         found = [one.name for one in study.assumptions]
         assert found and len(found) == len(set(found)), study.name
         assert all(one.value and one.reason.endswith((".", ")")) for one in study.assumptions)
-    odd = {c.batch_size for c in find("paper").cells} - {2**k for k in range(9, 21)}
+    odd = {c.batch_size for c in load_study("paper").cells} - {2**k for k in range(9, 21)}
     assert odd == {98_304, 307_200, 245_760, 20_480}
 
 
@@ -256,4 +256,4 @@ def test_missing_data_sets_are_all_named_in_one_line_before_anything_starts(stud
 
 
 def test_each_data_set_of_the_paper_says_where_it_comes_from():
-    assert set(paper.datasets(find("paper").cells)) == set(paper.SOURCES)
+    assert set(paper.datasets(load_study("paper").cells)) == set(paper.SOURCES)

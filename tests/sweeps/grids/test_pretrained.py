@@ -9,7 +9,7 @@ import pytest
 
 from study.config.cell import Budget, to_dict
 from sweeps.grids.glyphs import pretrained
-from sweeps.registry import find
+from sweeps.registry import load_study
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
     before = file.stat().st_mtime_ns
     pretrained.prepare(root)
     assert file.stat().st_mtime_ns == before
-    cell = next(c for c in find("glyphs-pretrained").cells if c.model.init)
+    cell = next(c for c in load_study("glyphs-pretrained").cells if c.model.init)
     dataset = Dataset.open(small_glyphs)
     vocabulary = Tokenizer.of(dataset, cell.data).vocabulary
     random = initial_state(cell, vocabulary, (24, 24, 1), cell.seed).params
@@ -47,7 +47,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
 
 
 def test_its_seed_is_used_by_no_cell_and_its_model_by_those_that_start_from_it():
-    cells = find("glyphs").cells
+    cells = load_study("glyphs").cells
     assert pretrained.SEED not in {c.seed for c in cells}
     started = [c for c in cells if c.model.init]
     assert started

@@ -27,12 +27,11 @@ from study.models.flops import step_flops
 from study.planning import tpu_compile
 from study.planning.fits import FitReport, RunSetting
 from sweeps.cli import plan_table as plan_report
-from sweeps.matched import Matched
 from sweeps.planning import fit_search as search
 from sweeps.planning.calibrate import compare_predictions, load_calibration
 from sweeps.planning.plan import apply, execution_file, plan, sizes
 from sweeps.planning.roofline import MFU, step_time
-from sweeps.study import Study, StudyError
+from sweeps.study import Matched, Study, StudyError
 
 USABLE = get_slice("v4-8").chip.usable_bytes
 MODEL = Model(

@@ -16,7 +16,7 @@ import yaml
 
 from study.config.hardware import get_slice
 from sweeps.ray_cluster import preemption_agent as preemption
-from sweeps.registry import find, names
+from sweeps.registry import builtin_studies, load_study
 
 FOLDER = Path(__file__).parents[3] / "sweeps" / "ray_cluster" / "deploy"
 # GKE's names of the chips, from its documentation of TPU node pools.
@@ -37,7 +37,9 @@ def groups(kuberay):
 
 def test_there_is_a_worker_group_for_each_slice_type_of_the_grids(groups):
     wanted = {
-        study.execution_of(cell).slice for study in map(find, names()) for cell in study.cells
+        study.execution_of(cell).slice
+        for study in map(load_study, builtin_studies())
+        for cell in study.cells
     }
     assert set(groups) == wanted - {None}
 

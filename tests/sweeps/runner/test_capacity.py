@@ -8,9 +8,9 @@ import pytest
 
 from study.config.cell import Budget, Cell, Data, Execution
 from study.config.hardware import HardwareError, get_slice
-from sweeps.doctor.ray import placements
+from sweeps.doctor.ray import check_placement
 from sweeps.planning.estimate import estimate_seconds
-from sweeps.registry import find
+from sweeps.registry import load_study
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.autoscale import bundles, short
 from sweeps.runner.capacity import LOCAL, Pool, census, kind_of, steady
@@ -138,14 +138,16 @@ def test_max_parallel_is_by_kind_or_of_all():
 def test_a_doctor_says_which_cells_find_no_slice_and_why():
     wanted = {"a": "v4-16", "b": "v4-8", "c": "v4-16x2", "d": "v6e-16", "e": LOCAL, "f": "cpux2"}
     nodes = _nodes("v4-16", 1) + _nodes("v4-8", 1)[:1]
-    said = {c.name: c.text for c in placements(wanted, nodes, {}, ()) if c.verdict == "fail"}
+    said = {c.name: c.text for c in check_placement(wanted, nodes, {}, ()) if c.verdict == "fail"}
     assert sorted(said) == ["cpux2", "v4-16x2", "v6e-16"]
-    assert "of 2 hosts of CPUs only 0" in said["cpux2"]
+    assert "only 0 of 2 CPU hosts" in said["cpux2"]
     assert "1 cells will wait for one (d)" in said["v6e-16"]
     assert "1 of the 2 slices" in said["v4-16x2"]
     assert "it has v4-16, v4-8" in said["v6e-16"]
-    broken = {c.name: c.text for c in placements(wanted, nodes[1:], {}, ()) if c.verdict == "fail"}
-    assert "of 2 hosts only 1" in broken["v4-16"]
+    broken = {
+        c.name: c.text for c in check_placement(wanted, nodes[1:], {}, ()) if c.verdict == "fail"
+    }
+    assert "only 1 of 2 hosts" in broken["v4-16"]
     head = {"NodeID": "h", "Alive": True, "Resources": {"CPU": 2.0}, "Labels": {}}
     assert steady([head, *nodes]) == ["h"]
 
@@ -163,7 +165,7 @@ def test_a_simulated_study_takes_as_long_as_its_slices_allow(tmp_path):
 
 
 def test_the_longest_cells_come_first_by_time_on_slices_of_all_seeds(tmp_path):
-    twice = select(find("table-8"), settings=['execution.slice="v4-32"'])
+    twice = select(load_study("table-8"), settings=['execution.slice="v4-32"'])
     slow = min(twice.cells, key=lambda c: (-c.examples, c.batch_size))  # fewest FLOPs, most steps
     cells = tuple(dataclasses.replace(c, seed=seed) for seed in (0, 1) for c in twice.cells)
     both = dataclasses.replace(twice, cells=cells)

@@ -17,7 +17,7 @@ from analysis.records.lines import Progress, _rate
 from study.config.cell import Budget, Cell, Execution
 from study.records.record import Progress as RunProgress
 from study.records.record import Record
-from sweeps.registry import find
+from sweeps.registry import load_study
 from sweeps.runner.capacity import Pool
 from sweeps.runner.cell_status import Entry, read
 from sweeps.runner.display import Silent
@@ -263,7 +263,7 @@ def test_a_run_of_the_demo_as_it_was():
         )
         for cell_id, one in recorded.items()
     }
-    demo = find("demo")
+    demo = load_study("demo")
     chosen = tuple(c for c in demo.cells if c.id in recorded)
     assert len(chosen) == len(recorded)
     begin = {cell_id: one["begin"] for cell_id, one in recorded.items()}
@@ -290,7 +290,7 @@ def replay(name: str) -> Run:
     seed alone took from half to four times as long. Each takes what the median of them took, but
     compiles for as long as itself did: so the run is one of a machine at a steady speed.
     """
-    known = find(name)
+    known = load_study(name)
     recorded = tuple(c for c in known.cells if c.id in snapshot())
     twins = defaultdict(list)
     for cell in recorded:

@@ -12,7 +12,7 @@ from sweeps.cli import list as cli_list
 from sweeps.cli.app import _recorded
 from sweeps.cli.list import short
 from sweeps.runner import cell_status as ledger
-from sweeps.study import Assumption, Study, StudyError, union
+from sweeps.study import Assumption, Study, StudyError, merge_cells
 
 A, B, C = (Cell(batch_size=16, seed=seed, budget=Budget(examples=64)) for seed in range(3))
 SHARED = {"question": "Q?", "group": "all"}
@@ -59,7 +59,7 @@ def test_a_folder_is_a_name_and_by_default_the_studys_own():
 
 
 def test_the_union_of_studies_has_each_cell_once():
-    assert union([ONE, TWO]) == (A, B, C)
+    assert merge_cells([ONE, TWO]) == (A, B, C)
 
 
 def test_list_says_what_a_study_varies_and_assumes(capsys):
