@@ -26,12 +26,12 @@ os.environ.update(CLIENTS)
 @pytest.fixture(scope="session")
 def small_glyphs(tmp_path_factory) -> Path:
     """A small but whole glyphs data set: `<root>/glyphs` with embeddings `hog-lda-16`."""
-    from study.data.glyphs import hog_lda as descriptor
+    from study.data.glyphs import hog_lda
     from study.data.glyphs.write import write_glyphs
 
     folder = tmp_path_factory.mktemp("data") / "glyphs"
     dataset = write_glyphs(folder, workers=1, views=1, limit_characters=120)
-    assert descriptor.embed(dataset, dim=16, workers=1) == "hog-lda-16"
+    assert hog_lda.embed(dataset, dim=16, workers=1) == "hog-lda-16"
     return folder
 
 

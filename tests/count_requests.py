@@ -124,13 +124,13 @@ def table(costs: Mapping[str, Counter[str]], first: str) -> str:
 
 
 def main() -> None:
-    from study.data.glyphs import hog_lda as descriptor
+    from study.data.glyphs import hog_lda
     from study.data.glyphs.write import write_glyphs
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = write_glyphs(folder / "glyphs", workers=1, views=1, limit_characters=120)
-        descriptor.embed(dataset, dim=16, workers=1)
+        hog_lda.embed(dataset, dim=16, workers=1)
         with server(folder) as running, environment(running.environment):
             looked, trained = looks(running), training(running, folder)
     cancelled = looked["a process looks whether its cell is cancelled"].total()

@@ -26,9 +26,9 @@ from PIL import Image
 
 from study.config.cell import CachedImage, Data, ViT
 from study.data.formats.dataset import Dataset
-from study.data.formats.index import index
+from study.data.formats.index_shards import index_shards
 from study.data.formats.webdataset import write_shard
-from study.data.sources import EmbeddedSource, ImageSource, Source
+from study.data.sources import EmbeddingSource, ImageSource, Source
 from study.data.stream import batches
 from study.records.record import write_json
 
@@ -76,7 +76,7 @@ def bench(
             )
             return _stream(source, batch_size)
 
-        cached = EmbeddedSource(embedded, "train", CachedImage(embeddings="z", dim=_DIM), data)
+        cached = EmbeddingSource(embedded, "train", CachedImage(embeddings="z", dim=_DIM), data)
         return [
             _compare(
                 "images",
@@ -126,7 +126,7 @@ def _plain_loop(dataset: Dataset, size: int, length: int, batch_size: int) -> It
                     pixels, tokens = [], []
 
 
-def _grain_elements(source: EmbeddedSource, batch_size: int) -> Iterator[object]:
+def _grain_elements(source: EmbeddingSource, batch_size: int) -> Iterator[object]:
     def one(i: int) -> dict[str, np.ndarray]:
         return {n: a[0] for n, a in source.batch(np.array([i])).items()}
 
@@ -209,4 +209,4 @@ def _written(
     folder.mkdir(parents=True)
     for number, _ in enumerate(range(0, examples, shard)):
         write_shard(folder / f"{number:05d}.tar", itertools.islice(rows, shard))
-    return index(folder, train_pieces=200, workers=1).dataset
+    return index_shards(folder, train_pieces=200, workers=1).dataset

@@ -18,7 +18,7 @@ _KNOWN: dict[tuple[str, str, str], np.ndarray] = {}
 _LOCK = threading.RLock()
 
 
-def array(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+def get_or_make(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array `name` of this very data set (by fingerprint), from memory, disk or `make()`."""
     place = (str(dataset.folder.resolve()), dataset.fingerprint, name)
     with _LOCK:

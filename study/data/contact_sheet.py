@@ -8,15 +8,15 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from study.data.formats.dataset import HOW_TO_MEND, Dataset
-from study.data.formats.examples import examples_of
-from study.data.formats.reader import DamagedExample, Reader
-from study.data.images import eight_bits, open_image
+from study.data.formats.dataset import HINT, Dataset
+from study.data.formats.open_split import open_split
+from study.data.formats.reader import BadExampleError, Reader
+from study.data.images import open_image, to_8bit
 
 _IMAGE, _WIDTH, _LINE, _LINES, _GAP, _TITLE = 120, 190, 14, 4, 12, 34
 
 
-def samples_picture(dataset: Dataset, split: str, rows: int, cols: int) -> bytes:
+def draw_contact_sheet(dataset: Dataset, split: str, rows: int, cols: int) -> bytes:
     """A PNG of rows x cols examples, evenly spaced over the split, captions beneath.
 
     An example that cannot be used is an empty frame with the reason beneath, in red.
@@ -24,7 +24,7 @@ def samples_picture(dataset: Dataset, split: str, rows: int, cols: int) -> bytes
     Raises:
       DataError: no such split, or a shard that cannot be read.
     """
-    reader = examples_of(dataset, split)
+    reader = open_split(dataset, split)
     count = min(rows * cols, len(reader))
     height = _IMAGE + _LINES * _LINE + _GAP
     page = Image.new("RGB", (cols * _WIDTH + _GAP, rows * height + _TITLE + _GAP), "white")
@@ -36,8 +36,8 @@ def samples_picture(dataset: Dataset, split: str, rows: int, cols: int) -> bytes
         left, top = _GAP + place % cols * _WIDTH, _TITLE + place // cols * height
         try:
             picture, text, colour = _thumbnail(reader, i), reader.text(i), "black"
-        except DamagedExample as error:
-            said = str(error).removesuffix(f"; {HOW_TO_MEND}")
+        except BadExampleError as error:
+            said = str(error).removesuffix(f"; {HINT}")
             text = said.removeprefix(f"{reader.path(i)}: ")
             picture, colour = None, "firebrick"
         if picture is None:
@@ -57,9 +57,9 @@ def _thumbnail(reader: Reader, i: int) -> Image.Image:
     data = reader.image(i)
     try:
         with open_image(data) as image:
-            colour = eight_bits(image).convert("RGB")
+            colour = to_8bit(image).convert("RGB")
     except Exception as error:  # PIL raises many kinds
-        raise reader.damage(i, f"its image does not decode ({error})") from None
+        raise reader.bad_example(i, f"its image does not decode ({error})") from None
     scale = _IMAGE / max(colour.size)
     size = (max(1, round(colour.width * scale)), max(1, round(colour.height * scale)))
     # Enlarged pixels stay square: what is seen is what a tower gets.

@@ -24,15 +24,15 @@ import numpy as np
 
 from study.config.cell import Cell, Corruption
 from study.config.vocabulary import Vocabulary
-from study.data import rng as words
-from study.data.images import scaled
-from study.data.stream import ROUNDS, Read, Source, indices, permute
+from study.data import rng
+from study.data.images import scale_pixels
+from study.data.stream import ROUNDS, ReadFn, Source, indices, permute
 
 Batch = dict[str, np.ndarray]
 _IMAGE, _TEXT, _ALIGNMENT, _PIXELS, _LENGTH, _TOKENS = range(6)
 
 
-def reader(cell: Cell, *, vocabulary: Vocabulary) -> Read | None:
+def make_read_fn(cell: Cell, *, vocabulary: Vocabulary) -> ReadFn | None:
     """How the cell's stream reads its source; None where nothing is corrupted."""
     corruption = cell.data.corrupt
     if corruption.is_identity:
@@ -76,23 +76,23 @@ class Corruptor:
         c = self.corruption
         seeds = (c.seed, self.seed) if c.redraw else (c.seed,)
         key = np.random.SeedSequence([what, *seeds]).generate_state(1, np.uint64)[0]
-        return words.mixed(where_N.astype(np.uint64) ^ key)
+        return rng.mix64(where_N.astype(np.uint64) ^ key)
 
     def _chance(self, what: int, where_N: np.ndarray) -> np.ndarray:
         """A number in [0, 1) for each example."""
-        return words.uniform(self._words(what, where_N))
+        return rng.uniform(self._words(what, where_N))
 
     def _noise(self, where_N: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Uniform over the 256 levels that pixels have, float32 N x shape."""
         count = int(np.prod(shape))
-        words_NxW = words.counted(self._words(_PIXELS, where_N), -(-count // 8))
+        words_NxW = rng.streams(self._words(_PIXELS, where_N), -(-count // 8))
         bytes_NxP = words_NxW.astype("<u8", copy=False).view(np.uint8)[:, :count]
-        return scaled(bytes_NxP).reshape(-1, *shape)
+        return scale_pixels(bytes_NxP).reshape(-1, *shape)
 
     def _tokens(self, where_N: np.ndarray, length: int) -> np.ndarray:
         size, eos, pad = self.vocabulary
         left_out = sorted({eos, pad})
-        words_NxL = words.counted(self._words(_TOKENS, where_N), length)
+        words_NxL = rng.streams(self._words(_TOKENS, where_N), length)
         ids_NxL = _below(size - len(left_out), words_NxL)
         for one in left_out:
             ids_NxL += ids_NxL >= one
@@ -111,7 +111,7 @@ class Corruptor:
         c = self.corruption
         window = c.window or size
         window_N, place_N = np.divmod(position_N, window) if c.redraw else (0 * index_N, index_N)
-        words_RxN = words.counted(self._words(_ALIGNMENT, window_N), ROUNDS).T
+        words_RxN = rng.streams(self._words(_ALIGNMENT, window_N), ROUNDS).T
         key_RxN = words_RxN & np.uint64(0xFFFFFFFF)
         rank_N = permute(place_N, size=window, key=key_RxN)
         count = round(c.alignment * window)

@@ -48,7 +48,7 @@ def decode(data: bytes, *, size: int, channels: int, resize: Resize = "bicubic")
         page: Image.Image = image
         mode = "L" if channels == 1 else "RGB"
         if page.mode != mode:
-            page = eight_bits(page).convert(mode)
+            page = to_8bit(page).convert(mode)
         if page.size != (size, size):
             page = _resized(page, size, resize)
         return np.asarray(page).reshape(size, size, channels)
@@ -64,13 +64,13 @@ def _resized(page: Image.Image, size: int, resize: Resize) -> Image.Image:
     )
 
 
-def channels_of(data: bytes) -> int:
+def count_channels(data: bytes) -> int:
     """1 for a grayscale image, else 3. Raises what `open_image` raises."""
     with open_image(data) as image:
         return 1 if image.mode in _GRAY_MODES else 3
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
+def to_8bit(image: Image.Image) -> Image.Image:
     """16-bit grayscale scaled to 8 bits, which PIL would clip; transparency on white.
 
     White is what a page is and what img2dataset takes: a black icon on nothing would be all black.
@@ -84,7 +84,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def scaled(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
+def scale_pixels(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
     """uint8 pixels as the towers take them: float32 in [-1, 1]."""
     image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
     image_NxHxWxC *= np.float32(1 / 127.5)

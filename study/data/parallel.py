@@ -17,11 +17,11 @@ Result = TypeVar("Result")
 ProgressFn = Callable[[str, int, int], None]
 
 
-def quiet(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """The progress that shows nothing."""
 
 
-def each(
+def map_unordered(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
 ) -> Iterator[Result]:
     """Results in the order of completion; in this process when one worker is enough.

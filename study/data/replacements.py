@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from study.data.formats.dataset import HOW_TO_MEND, DataError
-from study.data.formats.reader import DamagedExample
+from study.data.formats.dataset import HINT, DataError
+from study.data.formats.reader import BadExampleError
 
 # The share is of at least this many examples, or one bad example at the start would end a run.
 _FEW = 1000
 
 
-class StandIns:
+class Replacements:
     """For each example that cannot be used the next one of the split that can, the first after
     the last: a function of the index and the data alone, whatever has been read before.
 
@@ -28,14 +28,14 @@ class StandIns:
         self._size, self._max_share, self._what = size, max_share, what
         self._read = self._replaced = 0.0  # positions of the stream
         self._bad = np.empty(0, np.int64)  # sorted
-        self._first: DamagedExample | None = None
+        self._first: BadExampleError | None = None
         self._complete = False  # every bad example of the split is known, and they are few
 
     def resume(self, read: float, replaced: float) -> None:
         """Goes on after `read` positions of the stream, at `replaced` of which another stood in."""
         self._read, self._replaced = read, replaced
 
-    def of(self, index_N: np.ndarray) -> np.ndarray:
+    def resolve(self, index_N: np.ndarray) -> np.ndarray:
         """The examples to use: the indexes themselves, but for those known to be bad."""
         if not len(self._bad):
             return index_N
@@ -48,7 +48,7 @@ class StandIns:
         """How many of these are known to be bad."""
         return int(self._known(index_N).sum()) if len(self._bad) else 0
 
-    def tally(self, index_N: np.ndarray) -> int:
+    def count_read(self, index_N: np.ndarray) -> int:
         """Adds positions of the stream, whose examples have been read; returns how many of them
         were replaced.
 
@@ -61,11 +61,11 @@ class StandIns:
         self._replaced += count
         return count
 
-    def note(self, found: dict[int, DamagedExample], index_N: np.ndarray) -> None:
+    def add_bad(self, found: dict[int, BadExampleError], index_N: np.ndarray) -> None:
         """Adds bad examples, met while the examples `index_N` were read.
 
         Raises:
-          DamagedExample: the first of them, where none is allowed.
+          BadExampleError: the first of them, where none is allowed.
           DataError: they are too many. `tally` would raise it too, but with no usable example
             left reading would not come to an end.
         """
@@ -73,7 +73,7 @@ class StandIns:
             self._add(found)
             self._judge(index_N)
 
-    def note_all(self, found: dict[int, DamagedExample]) -> None:
+    def add_all_bad(self, found: dict[int, BadExampleError]) -> None:
         """Adds bad examples where all of the split have been examined. Raises as `note` does."""
         if found:
             self._add(found)
@@ -81,7 +81,7 @@ class StandIns:
                 raise self._too_many(len(self._bad), self._size)
         self._complete = True
 
-    def _add(self, found: dict[int, DamagedExample]) -> None:
+    def _add(self, found: dict[int, BadExampleError]) -> None:
         first = found[min(found)]
         if not self._max_share:
             raise first
@@ -100,7 +100,7 @@ class StandIns:
             raise self._too_many(round(replaced_N[k]), read)
 
     def _too_many(self, bad: int, read: int) -> DataError:
-        one = str(self._first).removesuffix(f"; {HOW_TO_MEND}")
+        one = str(self._first).removesuffix(f"; {HINT}")
         return DataError(
             f"{bad} of the first {read:,} examples read of {self._what} cannot be used, which is "
             f"{bad / read:.2%} and more than data.max_bad_share = {self._max_share:.2%}; one of "

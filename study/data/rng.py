@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 # The step of splitmix64 (Steele, Lea and Flood 2014).
-STEP = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mixed(word_N: np.ndarray) -> np.ndarray:
+def mix64(word_N: np.ndarray) -> np.ndarray:
     """The finaliser of splitmix64: every bit of the input reaches every bit of the output."""
     word_N = (word_N ^ (word_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word_N = (word_N ^ (word_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return word_N ^ (word_N >> np.uint64(31))
 
 
-def counted(word_N: np.ndarray, count: int) -> np.ndarray:
+def streams(word_N: np.ndarray, count: int) -> np.ndarray:
     """`count` further words from each, uint64 `N x count`."""
-    return mixed(word_N[:, None] + np.arange(1, count + 1, dtype=np.uint64) * STEP)
+    return mix64(word_N[:, None] + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_GAMMA)
 
 
 def uniform(word_N: np.ndarray) -> np.ndarray:

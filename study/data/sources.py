@@ -13,13 +13,13 @@ import numpy as np
 
 from study.config.cell import CachedImage, Data, ViT
 from study.config.host import cores
-from study.data import cache as memo
+from study.data import cache
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.examples import examples_of
-from study.data.formats.reader import DamagedExample
-from study.data.images import scaled
-from study.data.replacements import StandIns
+from study.data.formats.open_split import open_split
+from study.data.formats.reader import BadExampleError
+from study.data.images import scale_pixels
+from study.data.replacements import Replacements
 from study.data.texts import Texts
 
 Batch = dict[str, np.ndarray]
@@ -27,7 +27,7 @@ _BLOCK = 32  # examples that a thread decodes at a time
 _SMALL_FILE = 4096  # bytes; decoding smaller images is Python's work more than PIL's
 
 
-class EmbeddedSource:
+class EmbeddingSource:
     """`batch(index_N)` is {"image": float32 NxE cached embeddings, "text": int32 NxL tokens}.
 
     Raises:
@@ -44,20 +44,20 @@ class EmbeddedSource:
             )
         self.size = len(self._cache)
         self.texts = Texts(dataset, split, data, whole=True)
-        self.stand_ins = StandIns(
+        self.replacements = Replacements(
             size=self.size, max_share=data.max_bad_share, what=f"{dataset.name}, {split}"
         )
-        bad = {i: DamagedExample(why) for i, why in self._cache.bad.items()}
-        self.stand_ins.note_all(bad)
-        small = 4 * self.size * image.dim <= memo.IN_MEMORY_BYTES
+        bad = {i: BadExampleError(why) for i, why in self._cache.bad.items()}
+        self.replacements.add_all_bad(bad)
+        small = 4 * self.size * image.dim <= cache.IN_MEMORY_BYTES
         self._rows_NxE = None
         if small:
             self._rows_NxE = self._cache.rows()
             self._finite(np.delete(self._rows_NxE, list(bad), axis=0) if bad else self._rows_NxE)
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        self.stand_ins.note_all(self.texts.bad)
-        index_N = self.stand_ins.of(index_N)
+        self.replacements.add_all_bad(self.texts.bad)
+        index_N = self.replacements.resolve(index_N)
         return {"image": self.image(index_N), "text": self.texts.take(index_N)}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
@@ -106,15 +106,15 @@ class ImageSource:
         threads: int | None = None,
         keep: bool | None = None,
     ):
-        self._reader = examples_of(dataset, split)
+        self._reader = open_split(dataset, split)
         self.size = len(self._reader)
         self.image_size, self.crop, self._resize = image.image_size, crop, data.resize
         self.channels = channels or dataset.channels or self._reader.channels()
-        self.stand_ins = StandIns(
+        self.replacements = Replacements(
             size=self.size, max_share=data.max_bad_share, what=f"{dataset.name}, {split}"
         )
         pixels = self.size * self.image_size**2 * self.channels
-        self._keep = pixels <= memo.IN_MEMORY_BYTES // 2 if keep is None else keep
+        self._keep = pixels <= cache.IN_MEMORY_BYTES // 2 if keep is None else keep
         self.texts = Texts(dataset, split, data, whole=self._keep)
         self._threads = _threads(self._reader, threads)
         self._forget()
@@ -122,18 +122,20 @@ class ImageSource:
     def batch(self, index_N: np.ndarray) -> Batch:
         index_N = np.asarray(index_N)
         if self._keep:
-            self.stand_ins.note(self.texts.bad, index_N)
+            self.replacements.add_bad(self.texts.bad, index_N)
             pixels_NxHxWxC = self._kept(index_N)
-            text_NxL = self.texts.take(self.stand_ins.of(index_N))
+            text_NxL = self.texts.take(self.replacements.resolve(index_N))
         else:
             pixels_NxHxWxC, texts = self._read(index_N, text=True)
             text_NxL = self.texts.tokenizer(texts)
-        return {"image": scaled(pixels_NxHxWxC), "text": text_NxL}
+        return {"image": scale_pixels(pixels_NxHxWxC), "text": text_NxL}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
         """Pixels alone, whatever their texts are, float32 N x H x W x C in [-1, 1]."""
         index_N = np.asarray(index_N)
-        return scaled(self._kept(index_N) if self._keep else self._read(index_N, text=False)[0])
+        return scale_pixels(
+            self._kept(index_N) if self._keep else self._read(index_N, text=False)[0]
+        )
 
     def text(self, index_N: np.ndarray) -> np.ndarray:
         """Tokens alone, int32 N x L, whatever their images are."""
@@ -141,46 +143,48 @@ class ImageSource:
 
     def _kept(self, index_N: np.ndarray) -> np.ndarray:
         while True:
-            at_N = self.stand_ins.of(index_N)
+            at_N = self.replacements.resolve(index_N)
             new_M = np.unique(at_N[~self._decoded_N[at_N]])
             if not len(new_M):
                 return self._pixels_NxHxWxC.take(at_N, axis=0)
             bad, _ = self._fill(new_M, self._pixels_NxHxWxC, new_M, text=False)
             self._decoded_N[new_M] = True
             self._decoded_N[list(bad)] = False
-            self.stand_ins.note(bad, index_N)
+            self.replacements.add_bad(bad, index_N)
 
     def _read(self, index_N: np.ndarray, *, text: bool) -> tuple[np.ndarray, list[str]]:
         out_NxHxWxC = np.empty((len(index_N), *self._shape), np.uint8)
         texts = [""] * len(index_N)
         todo_M = np.arange(len(index_N))
         while len(todo_M):
-            at_M = self.stand_ins.of(index_N[todo_M])
+            at_M = self.replacements.resolve(index_N[todo_M])
             bad, found = self._fill(at_M, out_NxHxWxC, todo_M, text=text)
             for row, value in zip(todo_M.tolist(), found, strict=True):
                 texts[row] = value
             todo_M = todo_M[np.isin(at_M, list(bad))]
-            self.stand_ins.note(bad, index_N)
+            self.replacements.add_bad(bad, index_N)
         return out_NxHxWxC, texts
 
     def _fill(
         self, index_M: np.ndarray, out_NxHxWxC: np.ndarray, row_M: np.ndarray, *, text: bool
-    ) -> tuple[dict[int, DamagedExample], list[str]]:
+    ) -> tuple[dict[int, BadExampleError], list[str]]:
         """Decodes examples into rows of `out_NxHxWxC`; returns the damaged ones, and the texts."""
         whole = int(self.image_size / self.crop)
         left = (whole - self.image_size) // 2
         seen = slice(left, left + self.image_size)
 
-        def decode(pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, DamagedExample], list[str]]:
+        def decode(
+            pairs: Sequence[tuple[int, int]],
+        ) -> tuple[dict[int, BadExampleError], list[str]]:
             bad, texts = {}, []
             for i, row in pairs:
                 texts.append("")
                 try:
                     data, texts[-1] = self._reader.pair(i) if text else (self._reader.image(i), "")
-                    pixels_HxWxC = self._reader.decoded(
+                    pixels_HxWxC = self._reader.decode_image(
                         i, data, size=whole, channels=self.channels, resize=self._resize
                     )
-                except DamagedExample as error:
+                except BadExampleError as error:
                     bad[i] = error
                 else:
                     out_NxHxWxC[row] = pixels_HxWxC[seen, seen]
@@ -215,7 +219,7 @@ class ImageSource:
         self._forget()
 
 
-Source = EmbeddedSource | ImageSource
+Source = EmbeddingSource | ImageSource
 
 
 def open_source(
@@ -233,16 +237,16 @@ def open_source(
     Cached embeddings are as they were made: `Cell` refuses a resize or crop of them.
 
     Raises:
-      DataError: an empty split; see also `EmbeddedSource` and `study.data.formats.examples`.
+      DataError: an empty split; see also `EmbeddingSource` and `study.data.formats.open_split`.
     """
     if not dataset.split(split).examples:
         raise DataError(f"the split {split} of {dataset.folder} has no examples")
     if isinstance(image, CachedImage):
-        return EmbeddedSource(dataset, split, image, data)
+        return EmbeddingSource(dataset, split, image, data)
     return ImageSource(dataset, split, image, data, crop=crop, channels=channels, threads=threads)
 
 
-def labels(dataset: Dataset, split: str) -> np.ndarray:
+def load_labels(dataset: Dataset, split: str) -> np.ndarray:
     """The class of each example, int32 N: its line in the class names, from 0.
 
     Raises:
@@ -257,16 +261,18 @@ def labels(dataset: Dataset, split: str) -> np.ndarray:
         )
 
     def make() -> np.ndarray:
-        reader, classes = examples_of(dataset, split), len(dataset.class_names)
+        reader, classes = open_split(dataset, split), len(dataset.class_names)
         class_N = np.empty(len(reader), np.int32)
         for i in range(len(reader)):
             value = reader.json(i).get("class")
             if not isinstance(value, int) or not 0 <= value < classes:
-                raise reader.damage(i, f'its "class" is {value!r}, not a line of the class names')
+                raise reader.bad_example(
+                    i, f'its "class" is {value!r}, not a line of the class names'
+                )
             class_N[i] = value
         return class_N
 
-    return memo.array(dataset, f"labels-{split}", make)
+    return cache.get_or_make(dataset, f"labels-{split}", make)
 
 
 def _threads(reader: Any, threads: int | None) -> int:
@@ -274,6 +280,6 @@ def _threads(reader: Any, threads: int | None) -> int:
     for i in range(min(16, len(reader))):
         try:
             sizes.append(len(reader.image(i)))
-        except DamagedExample:
+        except BadExampleError:
             continue
     return (threads or cores()) if sum(sizes) / len(sizes) > _SMALL_FILE else 1

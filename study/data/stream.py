@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-from study.data.replacements import StandIns
+from study.data.replacements import Replacements
 
 ROUNDS = 4
 _COIN = 0xF11B  # keeps the coins of `mirrored` apart from the keys of epochs
@@ -21,11 +21,11 @@ _COIN = 0xF11B  # keeps the coins of `mirrored` apart from the keys of epochs
 class Source(Protocol):
     """What a data set split offers: its size, and any of its examples by index.
 
-    stand_ins: which of them are replaced, as far as is known.
+    replacements: which of them are replaced, as far as is known.
     """
 
     size: int
-    stand_ins: StandIns
+    replacements: Replacements
 
     def batch(self, index_N: np.ndarray) -> dict[str, np.ndarray]:
         """Examples by index: `image` N x ..., `text` int32 N x L; whoever asks may change them."""
@@ -37,7 +37,7 @@ class Source(Protocol):
 
 
 # Reads the examples at some positions of the stream, which are these of the source.
-Read = Callable[[Source, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+ReadFn = Callable[[Source, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 def indices(position_N: np.ndarray, *, size: int, seed: int) -> np.ndarray:
@@ -112,9 +112,9 @@ def batches(
     first_step: int,
     chunks: list[int],
     rows: np.ndarray | None = None,
-    read: Read | None = None,
+    read: ReadFn | None = None,
     flip: bool = False,
-    replaced: Callable[[int], None] | None = None,
+    on_replaced: Callable[[int], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The stream from `first_step` on, `chunks[k]` steps at a time.
 
@@ -126,7 +126,7 @@ def batches(
       rows: which rows of each batch, int64 `R`: those that a host's devices hold; None is all.
       read: stands between source and stream where data are corrupted (`study.data.corruption`).
       flip: mirror images left to right or not, as (seed, i) decides.
-      replaced: called with the number of replaced examples of each piece. None where
+      on_replaced: called with the number of replaced examples of each piece. None where
         what is read is no part of the run, and is not counted.
 
     Yields dicts of arrays `chunk x R x ...`.
@@ -140,18 +140,18 @@ def batches(
         index_N = indices(position_N, size=source.size, seed=seed)
         arrays = read(source, position_N, index_N) if read else source.batch(index_N)
         if flip:
-            arrays["image"] = mirrored(arrays["image"], position_N, seed=seed)
+            arrays["image"] = random_flip(arrays["image"], position_N, seed=seed)
         pieces = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
-        return pieces, source.stand_ins.tally(index_N) if replaced is not None else 0
+        return pieces, source.replacements.count_read(index_N) if on_replaced is not None else 0
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     for arrays, count in grain.MapDataset.range(len(chunks)).map(piece).to_iter_dataset(ahead):
-        if replaced is not None:
-            replaced(count)
+        if on_replaced is not None:
+            on_replaced(count)
         yield arrays
 
 
-def mirrored(image_NxHxWxC: np.ndarray, position_N: np.ndarray, *, seed: int) -> np.ndarray:
+def random_flip(image_NxHxWxC: np.ndarray, position_N: np.ndarray, *, seed: int) -> np.ndarray:
     """Every image mirrored left to right or not, by a coin that its position in the run tosses."""
     key = np.random.SeedSequence([seed, 0, _COIN]).generate_state(2, np.uint32)
     word_N = np.asarray(position_N).astype(np.uint64)

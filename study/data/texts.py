@@ -7,12 +7,12 @@ import functools
 import numpy as np
 
 from study.config.cell import Data
-from study.data import cache as memo
+from study.data import cache
 from study.data.formats.dataset import Dataset
-from study.data.formats.examples import examples_of
-from study.data.formats.reader import DamagedExample, Reader
-from study.data.replacements import StandIns
-from study.data.tokens import Tokenizer
+from study.data.formats.open_split import open_split
+from study.data.formats.reader import BadExampleError, Reader
+from study.data.replacements import Replacements
+from study.data.tokenizer import Tokenizer
 
 
 class Texts:
@@ -24,7 +24,7 @@ class Texts:
 
     def __init__(self, dataset: Dataset, split: str, data: Data, *, whole: bool):
         self._dataset, self._split, self._data, self._whole = dataset, split, data, whole
-        self._stand_ins = StandIns(
+        self._replacements = Replacements(
             size=dataset.split(split).examples,
             max_share=data.max_bad_share,
             what=f"{dataset.name}, {split}",
@@ -32,14 +32,14 @@ class Texts:
 
     @functools.cached_property
     def tokens_NxL(self) -> np.ndarray:
-        return tokens(self._dataset, self._split, self._data)
+        return load_tokens(self._dataset, self._split, self._data)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.of(self._dataset, self._data)
+        return Tokenizer.open(self._dataset, self._data)
 
     @functools.cached_property
-    def bad(self) -> dict[int, DamagedExample]:
+    def bad(self) -> dict[int, BadExampleError]:
         """The examples without a usable text, where all have been read."""
         rows = np.flatnonzero(self.tokens_NxL[:, 0] == self.tokenizer.vocabulary.size)
         return _damage(self._reader, rows) if len(rows) else {}
@@ -54,30 +54,30 @@ class Texts:
         """Tokens of these examples, or of the next that have a text, int32 N x L."""
         index_N = np.asarray(index_N)
         if self._whole:
-            self._stand_ins.note_all(self.bad)
-            return self.take(self._stand_ins.of(index_N))
+            self._replacements.add_all_bad(self.bad)
+            return self.take(self._replacements.resolve(index_N))
         while True:
-            at_N = self._stand_ins.of(index_N)
+            at_N = self._replacements.resolve(index_N)
             try:
                 return self.take(at_N)
-            except DamagedExample:
-                self._stand_ins.note(_damage(self._reader, np.unique(at_N)), index_N)
+            except BadExampleError:
+                self._replacements.add_bad(_damage(self._reader, np.unique(at_N)), index_N)
 
     @functools.cached_property
     def _reader(self) -> Reader:
-        return examples_of(self._dataset, self._split)
+        return open_split(self._dataset, self._split)
 
 
-def tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
+def load_tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
     """Tokens of all texts of a split, N x length, made once (the fingerprint covers the model).
 
     A text that cannot be read is a row of the vocabulary's size, which is not an id.
     """
-    tokenizer = Tokenizer.of(dataset, data)
+    tokenizer = Tokenizer.open(dataset, data)
     not_an_id = tokenizer.vocabulary.size
 
     def make() -> np.ndarray:
-        reader = examples_of(dataset, split)
+        reader = open_split(dataset, split)
         kind = np.uint16 if not_an_id < 1 << 16 else np.int32
         tokens_NxL = np.empty((len(reader), data.text_length), kind)
         for start in range(0, len(reader), _AT_ONCE):
@@ -86,7 +86,7 @@ def tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
             for i in rows:
                 try:
                     texts.append(reader.text(i))
-                except DamagedExample:
+                except BadExampleError:
                     texts.append("")
                     bad.append(i)
             tokens_NxL[rows.start : rows.stop] = tokenizer(texts)
@@ -96,19 +96,19 @@ def tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
     name = f"tokens-{split}-{data.text_length}{tokenizer.options}"
     if data.tokenizer is not None:  # the fingerprint covers the set's own model and no other
         name += f"-{tokenizer.digest[:12]}"
-    tokens_NxL = memo.array(dataset, name, make)
-    in_memory = 4 * tokens_NxL.size <= memo.IN_MEMORY_BYTES
+    tokens_NxL = cache.get_or_make(dataset, name, make)
+    in_memory = 4 * tokens_NxL.size <= cache.IN_MEMORY_BYTES
     return tokens_NxL.astype(np.int32, copy=False) if in_memory else tokens_NxL
 
 
 _AT_ONCE = 1 << 16
 
 
-def _damage(reader: Reader, index_N: np.ndarray) -> dict[int, DamagedExample]:
+def _damage(reader: Reader, index_N: np.ndarray) -> dict[int, BadExampleError]:
     found = {}
     for i in index_N.tolist():
         try:
             reader.text(i)
-        except DamagedExample as error:
+        except BadExampleError as error:
             found[i] = error
     return found

@@ -25,12 +25,12 @@ from study.config.cell import (
 )
 from study.config.evals import metric_prefix
 from study.config.pairs import AllPairs
-from study.data.benchmarks.captions import languages
+from study.data.benchmarks.retrieval_texts import read_languages
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.examples import examples_of
-from study.data.sources import Source, labels, open_source
+from study.data.formats.open_split import open_split
+from study.data.sources import Source, load_labels, open_source
 from study.data.stream import indices
-from study.data.tokens import Tokenizer
+from study.data.tokenizer import Tokenizer
 from study.evals import few_shot, retrieval, zero_shot
 from study.evals.encode import SIZE, cached_encoder
 from study.evals.texts import caption_tokens, prompt_tokens
@@ -121,7 +121,7 @@ class Evaluator:
     def _zero_shot(self, evaluation: ZeroShot, params: Any, zclass_CxE: np.ndarray) -> np.ndarray:
         source = self._source(evaluation)
         zimg_NxE = self._encoder.embed_images(params, source, np.arange(source.size))
-        label_N = labels(self._dataset(evaluation), evaluation.split)
+        label_N = load_labels(self._dataset(evaluation), evaluation.split)
         return zero_shot.correct(zimg_NxE, zclass_CxE, label_N)
 
     def _retrieval(self, evaluation: Retrieval, params: Any) -> dict[str, np.ndarray]:
@@ -139,7 +139,7 @@ class Evaluator:
         zimg_NxE = self._encoder.embed_images(params, source, index_N)
         recall: dict[str, list[float]] = {"image_to_text_r1": [], "text_to_image_r1": []}
         values = {}
-        for language in evaluation.languages or languages(dataset, evaluation.split):
+        for language in evaluation.languages or read_languages(dataset, evaluation.split):
             tokens_MxL, image_M = caption_tokens(
                 dataset, evaluation.split, self._tokenizer, index_N, language=language
             )
@@ -153,7 +153,7 @@ class Evaluator:
     def _few_shot(self, evaluation: FewShot, params: Any) -> dict[str, float]:
         dataset = self._dataset(evaluation)
         train, test = self._source(evaluation, evaluation.train_split), self._source(evaluation)
-        class_N = labels(dataset, evaluation.train_split)
+        class_N = load_labels(dataset, evaluation.train_split)
         classes = len(dataset.class_names)
         picks = [
             few_shot.pick(class_N, classes=classes, shots=evaluation.shots, seed=seed)
@@ -169,7 +169,7 @@ class Evaluator:
                     few_KxF[np.searchsorted(index_K, pick_N)],
                     class_N[pick_N],
                     test_MxF,
-                    labels(dataset, evaluation.split),
+                    load_labels(dataset, evaluation.split),
                     classes=classes,
                     l2=evaluation.l2,
                 )
@@ -202,7 +202,7 @@ class Evaluator:
         if dataset is not self._datasets[None] and isinstance(cell.model.image, ViT):
             # The tower takes as many channels as the images it was trained on have.
             own = self._datasets[None]
-            channels = own.channels or examples_of(own, cell.data.split).channels()
+            channels = own.channels or open_split(own, cell.data.split).channels()
         return open_source(
             dataset,
             split or evaluation.split,
@@ -233,7 +233,7 @@ class Evaluator:
                 "retrieval on it"
             )
         if isinstance(evaluation, Multilingual):
-            known = languages(dataset, evaluation.split)
+            known = read_languages(dataset, evaluation.split)
             if missing := [one for one in evaluation.languages if one not in known]:
                 raise DataError(
                     f"the data set {dataset.name} has no captions in {', '.join(missing)}; "

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from study.data.benchmarks.captions import captions
+from study.data.benchmarks.retrieval_texts import read_captions
 from study.data.formats.dataset import Dataset
-from study.data.tokens import Tokenizer
+from study.data.tokenizer import Tokenizer
 from study.evals import zero_shot
 
 _MOST = 64
@@ -38,7 +38,7 @@ def caption_tokens(
     """Tokens of all captions of these examples, `M x L`, and which of the N each belongs to."""
 
     def make() -> tuple[np.ndarray, np.ndarray]:
-        texts, owner_M = captions(dataset, split, index_N, language=language)
+        texts, owner_M = read_captions(dataset, split, index_N, language=language)
         return tokenizer(texts), owner_M
 
     which = hashlib.sha256(index_N.tobytes()).hexdigest()

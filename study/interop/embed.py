@@ -14,13 +14,12 @@ import numpy as np
 
 from study.config.cell import Data, Pad, Resize
 from study.config.vocabulary import Vocabulary
-from study.data.formats.dataset import FILE as DATASET_FILE
-from study.data.formats.dataset import DataError, Dataset, read_lines
+from study.data.formats.dataset import DATASET_FILE, DataError, Dataset, read_lines
 from study.data.formats.tar_index import IMAGE_NAMES
-from study.data.formats.webdataset import ShardReader
-from study.data.images import decode, scaled
-from study.data.parallel import ProgressFn, quiet
-from study.data.tokens import Tokenizer
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.images import decode, scale_pixels
+from study.data.parallel import ProgressFn, no_progress
+from study.data.tokenizer import Tokenizer
 from study.evals.encode import Encoder
 from study.interop.infer_model import infer_model
 from study.interop.load import load_params, split_spec
@@ -29,7 +28,7 @@ BATCH = 32
 
 
 class FrozenTowers:
-    """The towers of a checkpoint. As a `study.data.embeddings.Tower` it is its image tower.
+    """The towers of a checkpoint. As a `study.data.embed_shards.Tower` it is its image tower.
 
     Arguments:
       image_size: in pixels, where the checkpoint does not say it.
@@ -68,7 +67,7 @@ class FrozenTowers:
         return self.model.embed_dim
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         path, _ = split_spec(self._spec)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -87,11 +86,11 @@ class FrozenTowers:
             shape = "x".join(map(str, images_NxHxWxC.shape))
             raise DataError(f"{self._spec} takes images N x {' x '.join(map(str, want))}: {shape}")
         if images_NxHxWxC.dtype == np.uint8:
-            images_NxHxWxC = scaled(images_NxHxWxC)
+            images_NxHxWxC = scale_pixels(images_NxHxWxC)
         return self._encoder.embed_pixels(self._params, images_NxHxWxC.astype(np.float32))
 
     def images(
-        self, source: str | Path, *, resize: Resize = "bicubic", progress: ProgressFn = quiet
+        self, source: str | Path, *, resize: Resize = "bicubic", progress: ProgressFn = no_progress
     ) -> np.ndarray:
         """Unit rows of all images of a source, in its order.
 
@@ -153,8 +152,8 @@ def _images(
     else:
         shards = [source] if source.suffix == ".tar" else sorted(source.glob("*.tar"))
     if shards:
-        reader = ShardReader(shards)
-        return len(reader), lambda rows: reader.pixels(
+        reader = WebdatasetReader(shards)
+        return len(reader), lambda rows: reader.read_images(
             rows, size=size, channels=channels, resize=resize
         )
     paths = sorted(p for p in _listed(source) if p.suffix.lower().lstrip(".") in IMAGE_NAMES)

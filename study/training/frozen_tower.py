@@ -1,4 +1,4 @@
-"""Frozen image towers made of a checkpoint, for `study.data.embeddings`."""
+"""Frozen image towers made of a checkpoint, for `study.data.embed_shards`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from study.config.cell import Cell, ViT, from_dict
 from study.config.vocabulary import Vocabulary
-from study.data.embeddings import Tower
+from study.data.embed_shards import Tower
 from study.data.formats.dataset import DataError
-from study.data.images import scaled
+from study.data.images import scale_pixels
 from study.evals.encode import Encoder
 from study.interop.embed import FrozenTowers
 from study.records.record import read_json
@@ -48,10 +48,10 @@ class VitTower:
 
     Arguments:
       params: of both towers, as a `study.training.step.State` holds them.
-      about: where they come from, for tower.json.
+      metadata: where they come from, for tower.json.
     """
 
-    def __init__(self, cell: Cell, params: Any, about: dict[str, Any]):
+    def __init__(self, cell: Cell, params: Any, metadata: dict[str, Any]):
         if not isinstance(cell.model.image, ViT):
             raise DataError(
                 f"the cell {cell.id} trains no image tower: its images are cached already; "
@@ -65,10 +65,10 @@ class VitTower:
         self.dim = cell.model.embed_dim
         leaves = jax.tree.leaves(params["img"])
         digest = hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in leaves)).hexdigest()
-        self.about = {"kind": f"ViT {cell.model.image.variant}", "sha256": digest, **about}
+        self.metadata = {"kind": f"ViT {cell.model.image.variant}", "sha256": digest, **metadata}
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
-        return self._encoder.embed_pixels(self._params, scaled(images_NxHxWxC))
+        return self._encoder.embed_pixels(self._params, scale_pixels(images_NxHxWxC))
 
 
 def _of_record(folder: Path) -> VitTower:

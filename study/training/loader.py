@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from study.config.cell import Cell, Execution
 from study.data.formats.dataset import Dataset
 from study.data.sources import open_source
-from study.data.stream import Read, batches
+from study.data.stream import ReadFn, batches
 from study.models.sharding import batch_sharding, local_rows
 from study.training.compile import steps_per_chunk
 
@@ -35,7 +35,7 @@ class Feed:
         execution: Execution,
         dataset: Dataset,
         mesh: Mesh,
-        read: Read | None,
+        read: ReadFn | None,
     ):
         self._cell, self._mesh, self._read = cell, mesh, read
         self._source = open_source(
@@ -67,7 +67,7 @@ class Feed:
         """
         self.replaced = replaced if jax.process_index() == 0 else 0
         share = 1 / jax.process_count()
-        self._source.stand_ins.resume(step * self._cell.batch_size * share, replaced * share)
+        self._source.replacements.resume(step * self._cell.batch_size * share, replaced * share)
 
     def metrics(self) -> dict[str, int]:
         """How many examples of all processes stood in for others; nothing where none did."""
@@ -88,7 +88,7 @@ class Feed:
             rows=local_rows(self._mesh, self._cell.batch_size),
             read=self._read,
             flip=self._cell.data.flip,
-            replaced=replaced,
+            on_replaced=replaced,
         )
 
     def _count(self, replaced: int) -> None:

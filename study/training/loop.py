@@ -22,9 +22,9 @@ import numpy as np
 
 from study.config.budget import schedule_points
 from study.config.cell import Cell, Execution, to_dict
-from study.data import corruption as corrupt
+from study.data.corruption import make_read_fn
 from study.data.formats.dataset import Dataset
-from study.data.tokens import Tokenizer
+from study.data.tokenizer import Tokenizer
 from study.evals import Evaluator
 from study.models.sharding import check_layout, make_mesh, param_shardings, put
 from study.records.provenance import code_version, library_versions
@@ -116,9 +116,9 @@ class _Run:
         """What a process opens by itself."""
         cell = self.cell
         self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
-        tokenizer = Tokenizer.of(self.dataset, cell.data)
+        tokenizer = Tokenizer.open(self.dataset, cell.data)
         self.vocabulary = tokenizer.vocabulary
-        read = corrupt.reader(cell, vocabulary=tokenizer.vocabulary)
+        read = make_read_fn(cell, vocabulary=tokenizer.vocabulary)
         self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
         self.meter = Meter(cell, channels=self.feed.image_shape[-1])
         stack.push(_close_after(self.meter.close))

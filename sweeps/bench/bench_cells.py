@@ -39,13 +39,13 @@ MODEL = Model(
 
 def prepare(data_root: str | Path) -> None:
     """A whole glyphs data set of few characters, in `<data_root>/bench-glyphs`; takes seconds."""
-    from study.data.glyphs import hog_lda as descriptor
+    from study.data.glyphs import hog_lda
     from study.data.glyphs.write import write_glyphs
 
     dataset = write_glyphs(
         Path(data_root) / DATASET, views=1, workers=1, limit_characters=CHARACTERS
     )
-    descriptor.embed(dataset, dim=DIM, workers=1)
+    hog_lda.embed(dataset, dim=DIM, workers=1)
 
 
 def study() -> Study:

@@ -55,11 +55,13 @@ def glyphs(
 
     Finished shards are kept, so an interrupted command can be repeated.
     """
-    from study.data.glyphs.write import VIEWS, make
+    from study.data.glyphs.write import VIEWS, make_glyphs
     from sweeps.runner.display import ProgressLine
 
     with ProgressLine() as progress:
-        dataset = make(out, views=views or VIEWS, workers=workers, force=force, progress=progress)
+        dataset = make_glyphs(
+            out, views=views or VIEWS, workers=workers, force=force, progress=progress
+        )
     print(_summary(dataset))
     return 0
 
@@ -85,11 +87,13 @@ def import_(
     zeroshot_classification_templates.txt), ImageFolder (SPLIT/CLASS/*.jpg), Karpathy's JSON of
     COCO or Flickr with --images, Crossmodal-3600 (captions.jsonl, images/).
     """
-    from study.data.benchmarks.importer import bring_in
+    from study.data.benchmarks.importer import import_benchmark
     from sweeps.runner.display import ProgressLine
 
     with ProgressLine() as progress:
-        dataset = bring_in(source, out, splits=tuple(split or ()), images=images, progress=progress)
+        dataset = import_benchmark(
+            source, out, splits=tuple(split or ()), images=images, progress=progress
+        )
     examples = ", ".join(f"{s.examples:,} {name}" for name, s in dataset.splits.items())
     print(f"{out}: {examples}; {len(dataset.class_names)} classes")
     return 0
@@ -152,7 +156,7 @@ def index_(
     Scans the shards once, indexes each tar, and writes dataset.json with splits, counts, tokenizer
     and a fingerprint. An existing dataset.json is completed.
     """
-    from study.data.formats.index import index
+    from study.data.formats.index_shards import index_shards
     from sweeps.runner.display import ProgressLine
 
     patterns = {}
@@ -162,7 +166,7 @@ def index_(
             raise StudyError(f"--split {text}: write NAME=PATTERN, such as train='0*.tar'")
         patterns[name] = pattern
     with ProgressLine() as progress:
-        report = index(
+        report = index_shards(
             source,
             out=out,
             splits=patterns,
@@ -175,10 +179,10 @@ def index_(
             workers=workers,
             progress=progress,
         )
-    for line in report.left_out:
+    for line in report.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    if report.lacking:
-        print(f"{report.lacking:,} examples lack an image or a text and will be replaced by others")
+    if report.incomplete:
+        print(f"{report.incomplete:,} examples lack an image or text and will be replaced")
     print(_summary(report.dataset))
     return 0
 
@@ -229,7 +233,8 @@ def embed(
     Embeds every split with a frozen image tower, shard by shard. Finished shards are kept, so an
     interrupted command can be repeated.
     """
-    from study.data import embeddings
+    from study.data.embed_shards import Tower, embed_dataset
+    from study.data.embeddings import TOWER_FILE
     from study.data.formats.dataset import Dataset
     from study.data.glyphs import hog_lda
     from sweeps.runner.display import ProgressLine
@@ -239,7 +244,7 @@ def embed(
         raise StudyError(f"--shard {shard}: write K/N with K from 1 to N, such as 3/16")
     dataset = Dataset.open(folder)
     with ProgressLine() as progress:
-        tower: embeddings.Tower
+        tower: Tower
         if checkpoint is None:
             if resize != "bicubic":
                 raise StudyError(f"--resize {resize} needs the --checkpoint of an image tower")
@@ -250,7 +255,7 @@ def embed(
             tower, workers = load_tower(checkpoint, image_size=image_size), 1
             name = Path(checkpoint.partition(":")[0]).name
             name = re.sub(r"\.(npz|safetensors)$", "", name)
-        path = embeddings.embed(
+        path = embed_dataset(
             dataset,
             tower,
             out or name,
@@ -261,7 +266,7 @@ def embed(
             force=force,
             progress=progress,
         )
-    finished = (path / embeddings.FILE).exists()
+    finished = (path / TOWER_FILE).exists()
     print(path if finished else f"{path}: part {shard} is done; others are missing")
     return 0
 
@@ -340,12 +345,12 @@ def encode(
 @app.command(epilog="Example: study data verify data/glyphs")
 def verify(folder: DatasetDir) -> int:
     """Check a data set and its embeddings against their hashes."""
-    from study.data.embeddings import FILE, CachedEmbeddings
+    from study.data.embeddings import TOWER_FILE, CachedEmbeddings
     from study.data.formats.dataset import Dataset
 
     dataset = Dataset.open(folder)
     dataset.verify()
-    for path in sorted((dataset.folder / "embeddings").glob(f"*/{FILE}")):
+    for path in sorted((dataset.folder / "embeddings").glob(f"*/{TOWER_FILE}")):
         CachedEmbeddings.verify(path.parent)
     print(f"{folder}: unchanged; fingerprint {dataset.fingerprint[:12]}")
     return 0
@@ -365,11 +370,11 @@ def inspect(
     cols: Annotated[int, typer.Option("--cols", min=1, max=100, help="Images per row.")] = 6,
 ) -> int:
     """Summarize a data set and draw a page of examples."""
-    from study.data.contact_sheet import samples_picture
+    from study.data.contact_sheet import draw_contact_sheet
     from study.data.formats.dataset import Dataset
 
     dataset = Dataset.open(folder)
-    picture = samples_picture(dataset, split or next(iter(dataset.splits)), rows, cols)
+    picture = draw_contact_sheet(dataset, split or next(iter(dataset.splits)), rows, cols)
     try:
         Path(out).write_bytes(picture)
     except OSError as error:

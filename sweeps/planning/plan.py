@@ -293,7 +293,7 @@ def sizes(cell: Cell, execution: Execution) -> tuple[int, tuple[int, ...]]:
       StudyError: there is neither data set nor a tokenizer that is known by its name.
     """
     from study.data.formats.dataset import DataError, Dataset
-    from study.data.tokens import Tokenizer
+    from study.data.tokenizer import Tokenizer
 
     image, channels, vocabulary = cell.model.image, None, None
     folder = Path(execution.data_root) / cell.data.dataset
@@ -301,7 +301,7 @@ def sizes(cell: Cell, execution: Execution) -> tuple[int, tuple[int, ...]]:
         try:
             dataset = Dataset.open(folder)
             channels = dataset.channels
-            vocabulary = Tokenizer.of(dataset, cell.data).vocabulary.size
+            vocabulary = Tokenizer.open(dataset, cell.data).vocabulary.size
         except DataError:
             pass
     if vocabulary is None:
@@ -318,7 +318,7 @@ def _vocabulary(cell: Cell) -> int:
         if name.startswith(prefix):
             return pieces
     if cell.data.dataset == "glyphs":
-        return 2000  # at most, see `study.data.tokens.train_tokenizer`
+        return 2000  # at most, see `study.data.tokenizer.train_tokenizer`
     raise StudyError(
         f"the data set {cell.data.dataset!r} is not here and no tokenizer of a known name is "
         f"({', '.join(VOCABULARIES)}), so its vocabulary is unknown; give --data DIR, or name one "

@@ -12,22 +12,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-from study.data.benchmarks.layouts import Benchmark, Example, recognise
-from study.data.formats.dataset import CLASS_NAMES, FILE, TEMPLATES, DataError, Dataset, write_about
+from study.data.benchmarks.layouts import Benchmark, Example, detect_layout
+from study.data.formats.dataset import (
+    CLASS_NAMES,
+    DATASET_FILE,
+    TEMPLATES,
+    DataError,
+    Dataset,
+    write_manifest,
+)
 from study.data.formats.webdataset import write_shard
-from study.data.parallel import ProgressFn, quiet
+from study.data.parallel import ProgressFn, no_progress
 
 SHARD_EXAMPLES = 4096
 
 
-def bring_in(
+def import_benchmark(
     source: str | Path,
     out: str | Path,
     *,
     splits: tuple[str, ...] = (),
     images: str | Path | None = None,
     shard_examples: int = SHARD_EXAMPLES,
-    progress: ProgressFn = quiet,
+    progress: ProgressFn = no_progress,
 ) -> Dataset:
     """Writes the benchmark at `source` to `out` as a data set to evaluate on.
 
@@ -39,14 +46,14 @@ def bring_in(
       DataError: no known layout, a missing split or file, damage, or `out` is in use.
     """
     source, out = Path(source), Path(out)
-    found = recognise(source, images=None if images is None else Path(images))
+    found = detect_layout(source, images=None if images is None else Path(images))
     wanted = splits or tuple(found.splits)
     for split in wanted:
         if split not in found.splits:
             raise DataError(f"{source} has no split {split!r}; it has: {', '.join(found.splits)}")
         if not re.fullmatch(r"\w[\w.-]*", split):  # it becomes part of the names of files
             raise DataError(f"{source}: the split {split!r} is not a plain name; rename it")
-    if (out / FILE).exists():
+    if (out / DATASET_FILE).exists():
         raise DataError(f"{out} holds a data set already; remove it or choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -60,7 +67,7 @@ def bring_in(
             f"cannot write {out}: {error.strerror}; make room or choose another --out"
         ) from None
     recipe = {"layout": found.layout, "source": source.name}
-    return write_about(out, name=out.name, splits=written, recipe=recipe)
+    return write_manifest(out, name=out.name, splits=written, recipe=recipe)
 
 
 def _write(

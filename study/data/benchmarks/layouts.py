@@ -47,7 +47,7 @@ class Benchmark:
     templates: list[str] = dataclasses.field(default_factory=list)
 
 
-def recognise(source: Path, *, images: Path | None = None) -> Benchmark:
+def detect_layout(source: Path, *, images: Path | None = None) -> Benchmark:
     """The benchmark at `source`, by its layout. Nothing but lists of files is read yet.
 
     Raises:

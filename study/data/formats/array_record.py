@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
-from study.data.formats.reader import Reader, checked_length
+from study.data.formats.dataset import HINT, DataError, Dataset
+from study.data.formats.reader import Reader, check_length
 from study.data.formats.tf_example import Value, parse
 
 SUFFIX = ".array_record"
@@ -28,7 +28,7 @@ class _Part:
     examples_in_shard: int
 
 
-class RecordReader(Reader):
+class ArrayRecordReader(Reader):
     """Examples of ArrayRecord files. Threads and processes may share it.
 
     Arguments:
@@ -61,7 +61,7 @@ class RecordReader(Reader):
         self.text_key = text_key or self._usual("text", TEXT_KEYS)
 
     @classmethod
-    def of(cls, dataset: Dataset, split: str) -> RecordReader:
+    def open(cls, dataset: Dataset, split: str) -> ArrayRecordReader:
         """The reader of a split, whose number of examples must be the one in dataset.json."""
         about = dataset.split(split)
         reader = cls(
@@ -70,7 +70,7 @@ class RecordReader(Reader):
             text_key=dataset.text_key,
             counts=about.counts,
         )
-        checked_length(reader, dataset, split)
+        check_length(reader, dataset, split)
         return reader
 
     def __len__(self) -> int:
@@ -114,25 +114,25 @@ class RecordReader(Reader):
         try:
             return self._source[i]
         except (ValueError, RuntimeError) as error:
-            raise self.damage(i, f"it cannot be read ({_said(error)})") from None
+            raise self.bad_example(i, f"it cannot be read ({_said(error)})") from None
 
     def _features(self, i: int) -> dict[str, Value]:
         record = self.record(i)
         try:
             return parse(record)
         except ValueError as error:
-            raise self.damage(i, f"it cannot be read ({error})") from None
+            raise self.bad_example(i, f"it cannot be read ({error})") from None
 
     def _text(self, i: int, features: dict[str, Value]) -> str:
         try:
             return self._bytes(i, features, "text", self.text_key).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self.damage(i, f"its text is not UTF-8 ({error.reason})") from None
+            raise self.bad_example(i, f"its text is not UTF-8 ({error.reason})") from None
 
     def _bytes(self, i: int, features: dict[str, Value], what: str, name: str) -> bytes:
         values = features.get(name)
         if not values or not isinstance(values[0], bytes):
-            raise self.damage(i, f"it has no {what} (feature {name!r})")
+            raise self.bad_example(i, f"it has no {what} (feature {name!r})")
         return values[0]
 
     def _usual(self, what: str, names: Sequence[str]) -> str:
@@ -156,11 +156,11 @@ def _opened(files: Any) -> Any:
 
 def _count(path: Path) -> int:
     if not path.is_file():
-        raise DataError(f"{path}: No such file; {HOW_TO_MEND}")
+        raise DataError(f"{path}: No such file; {HINT}")
     try:
         return len(_opened(str(path)))
     except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{path} is no ArrayRecord file ({_said(error)}); {HOW_TO_MEND}") from None
+        raise DataError(f"{path} is no ArrayRecord file ({_said(error)}); {HINT}") from None
 
 
 def _plain(value: bytes | float) -> str | float:

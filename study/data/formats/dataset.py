@@ -26,9 +26,9 @@ from typing import Any
 from study.errors import UserError
 from study.records.record import write_json
 
-FILE = "dataset.json"
+DATASET_FILE = "dataset.json"
 TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "templates.txt"
-HOW_TO_MEND = "write the set again (`study data glyphs --out ... --force`) or download it again"
+HINT = "write the set again (`study data glyphs --out ... --force`) or download it again"
 
 
 class DataError(UserError, ValueError):
@@ -85,18 +85,18 @@ class Dataset:
                 f"benchmark: `study data import`; the built-in: `study data glyphs --out {folder}`)"
                 ", or choose another --data"
             )
-        about = read_about(folder)
+        about = read_manifest(folder)
         if about is None:
             raise DataError(
-                f"{folder} has no readable {FILE}, so the data set is unfinished; run the command "
-                f"that writes it again (for glyphs: `study data glyphs --out {folder}`), or "
-                f"`study data index {folder}` once if others wrote its shards"
+                f"{folder} has no readable {DATASET_FILE}, so the data set is unfinished; run the "
+                f"command that writes it again (glyphs: `study data glyphs --out {folder}`), or "
+                f"`study data index {folder}` if another program wrote its shards"
             )
         try:
             unfinished = any("examples" not in split for split in about["splits"].values())
             if unfinished or "fingerprint" not in about:
                 raise DataError(
-                    f"{folder / FILE} does not say what its shards hold; complete it once with "
+                    f"{folder / DATASET_FILE} lacks the contents of its shards; complete it with "
                     f"`study data index {folder}`"
                 )
             splits = {
@@ -111,14 +111,14 @@ class Dataset:
             tokenizer = folder / (about.get("tokenizer") or TOKENIZER)
             fingerprint = str(about["fingerprint"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{folder / FILE} lacks the entry {error}; {HOW_TO_MEND}") from None
+            raise DataError(f"{folder / DATASET_FILE} lacks the entry {error}; {HINT}") from None
         lists = {key: folder / about[key] for key in ("class_names", "templates") if key in about}
         shards = [shard for split in splits.values() for shard in split.shards]
         # What is only evaluated on has no tokenizer: its texts are read with the cell's own.
         needed = [tokenizer] if about.get("tokenizer") else []
         for path in [*shards, *needed, *lists.values()]:
             if not path.is_file():
-                raise DataError(f"{path} is missing; {HOW_TO_MEND}")
+                raise DataError(f"{path} is missing; {HINT}")
         return cls(
             folder=folder,
             name=str(about.get("name", folder.name)),
@@ -152,9 +152,9 @@ class Dataset:
                 f"{self.folder} has no hashes to compare with; note them once with "
                 f"`study data index {self.folder} --hash`"
             )
-        for name, now in hashes_of(self.folder, sorted(self.hashes)).items():
+        for name, now in sha256_files(self.folder, sorted(self.hashes)).items():
             if now != self.hashes[name]:
-                raise DataError(f"{self.folder / name} is not what was written; {HOW_TO_MEND}")
+                raise DataError(f"{self.folder / name} has changed since it was written; {HINT}")
 
 
 def split_lines(text: str) -> list[str]:
@@ -184,16 +184,16 @@ def read_lines(path: Path) -> list[str]:
         ) from None
 
 
-def read_about(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The content of dataset.json, or None where it is missing or no JSON object."""
     try:
-        about = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        about = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return about if isinstance(about, dict) else None
 
 
-def write_about(
+def write_manifest(
     folder: Path,
     *,
     name: str,
@@ -208,10 +208,10 @@ def write_about(
     """
     shards = [shard for names, _ in splits.values() for shard in names]
     tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []
-    hashes = hashes_of(folder, sorted([*shards, *tokenizer, CLASS_NAMES, TEMPLATES]))
+    hashes = sha256_files(folder, sorted([*shards, *tokenizer, CLASS_NAMES, TEMPLATES]))
     listing = "".join(f"{file} {digest}\n" for file, digest in sorted(hashes.items()))
     write_json(
-        folder / FILE,
+        folder / DATASET_FILE,
         {
             "name": name,
             "version": version,
@@ -231,7 +231,7 @@ def write_about(
     return Dataset.open(folder)
 
 
-def hashes_of(folder: Path, files: list[str]) -> dict[str, str]:
+def sha256_files(folder: Path, files: list[str]) -> dict[str, str]:
     """The SHA-256 of each file, named from `folder`."""
 
     def digest(file: str) -> str:

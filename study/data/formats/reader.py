@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from study.config.cell import Resize
-from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
-from study.data.images import channels_of, decode
+from study.data.formats.dataset import HINT, DataError, Dataset
+from study.data.images import count_channels, decode
 
 
-class DamagedExample(DataError):
+class BadExampleError(DataError):
     """One example whose image or text cannot be used, while the file can be read."""
 
 
@@ -24,7 +24,7 @@ class Reader(abc.ABC):
     `reader[i]` is {"key": str, "image": encoded bytes, "text": str, "json": dict}.
 
     Raises:
-      DamagedExample: one example that cannot be used, by shard and key.
+      BadExampleError: one example that cannot be used, by shard and key.
       DataError: a shard that cannot be read.
     """
 
@@ -64,41 +64,41 @@ class Reader(abc.ABC):
     def texts(self) -> Iterator[str]:
         return (self.text(i) for i in range(len(self)))
 
-    def decoded(
+    def decode_image(
         self, i: int, data: bytes, *, size: int, channels: int, resize: Resize = "bicubic"
     ) -> np.ndarray:
         """The pixels of example `i`, encoded in `data`: uint8 size x size x channels."""
         try:
             return decode(data, size=size, channels=channels, resize=resize)
         except Exception as error:  # PIL raises many kinds, SyntaxError among them
-            raise self.damage(i, f"its image does not decode ({error})") from None
+            raise self.bad_example(i, f"its image does not decode ({error})") from None
 
-    def pixels(
+    def read_images(
         self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
     ) -> np.ndarray:
         """Decoded images, uint8 N x size x size x channels."""
         index = [int(i) for i in index_N]
         out_NxHxWxC = np.empty((len(index), size, size, channels), np.uint8)
         for row, i in enumerate(index):
-            out_NxHxWxC[row] = self.decoded(
+            out_NxHxWxC[row] = self.decode_image(
                 i, self.image(i), size=size, channels=channels, resize=resize
             )
         return out_NxHxWxC
 
-    def usable(
+    def try_read_images(
         self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
-    ) -> tuple[np.ndarray, dict[int, DamagedExample]]:
+    ) -> tuple[np.ndarray, dict[int, BadExampleError]]:
         """As `pixels`, but black where an image cannot be used, and why, by index."""
         index = [int(i) for i in index_N]
         out_NxHxWxC = np.zeros((len(index), size, size, channels), np.uint8)
-        errors: dict[int, DamagedExample] = {}
+        errors: dict[int, BadExampleError] = {}
         for row, i in enumerate(index):
             try:
                 data = self.image(i)
-                out_NxHxWxC[row] = self.decoded(
+                out_NxHxWxC[row] = self.decode_image(
                     i, data, size=size, channels=channels, resize=resize
                 )
-            except DamagedExample as error:
+            except BadExampleError as error:
                 errors[i] = error
         return out_NxHxWxC, errors
 
@@ -107,21 +107,21 @@ class Reader(abc.ABC):
         counts = []
         for i in range(min(16, len(self))):
             try:
-                counts.append(channels_of(self.image(i)))
+                counts.append(count_channels(self.image(i)))
             except Exception:  # damage is met, and counted, where the example is used
                 continue
         return max(counts, default=3)
 
-    def damage(self, i: int, what: str) -> DamagedExample:
+    def bad_example(self, i: int, what: str) -> BadExampleError:
         """The error that names the shard and key of example `i`."""
-        return DamagedExample(f"{self.path(i)}: {self.key(i)}: {what}; {HOW_TO_MEND}")
+        return BadExampleError(f"{self.path(i)}: {self.key(i)}: {what}; {HINT}")
 
 
-def checked_length(reader: Reader, dataset: Dataset, split: str) -> None:
+def check_length(reader: Reader, dataset: Dataset, split: str) -> None:
     """Raises DataError unless the reader has as many examples as dataset.json says."""
     said = dataset.split(split).examples
     if len(reader) != said:
         raise DataError(
             f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
-            f"dataset.json says {said}; {HOW_TO_MEND}"
+            f"dataset.json says {said}; {HINT}"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from study.data.formats.dataset import HOW_TO_MEND, DataError
+from study.data.formats.dataset import HINT, DataError
 from study.records.record import atomic_write
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp")
@@ -52,7 +52,7 @@ def index_of(tar: Path, cache: Path | None = None) -> TarIndex:
     try:
         stat = tar.stat()
     except OSError as error:
-        raise DataError(f"{tar}: {error.strerror or error}; {HOW_TO_MEND}") from None
+        raise DataError(f"{tar}: {error.strerror or error}; {HINT}") from None
     for path in _places(tar, cache):
         try:
             with path.open("rb") as stream, np.load(stream) as file:
@@ -109,13 +109,13 @@ def _scan(tar: Path) -> TarIndex:
                 archive.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DataError(
-            f"{tar} is truncated or damaged near byte {end} ({error}); {HOW_TO_MEND}"
+            f"{tar} is truncated or damaged near byte {end} ({error}); {HINT}"
         ) from None
     # tarfile takes a header that it cannot read for the end; a real end is a block of zeros.
     with tar.open("rb") as stream:
         stream.seek(end)
         if stream.read(BLOCK) != bytes(BLOCK):
-            raise DataError(f"{tar} is truncated or damaged at byte {end}; {HOW_TO_MEND}")
+            raise DataError(f"{tar} is truncated or damaged at byte {end}; {HINT}")
     where = np.array(
         [[found.get(c, (0, -1)) for c in (IMAGE, TEXT, JSON)] for found in members.values()],
         np.int64,

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from study.data.formats import tar_index
-from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
-from study.data.formats.reader import Reader, checked_length
+from study.data.formats.dataset import HINT, DataError, Dataset
+from study.data.formats.reader import Reader, check_length
 from study.data.formats.tar_index import BLOCK, IMAGE, IMAGE_NAMES, JSON, TEXT, TarIndex, index_of
 from study.records.record import atomic_write
 
 _MOST_OPEN_FILES = 256
 
 
-class ShardReader(Reader):
+class WebdatasetReader(Reader):
     """Examples of webdataset tars. Threads and processes may share it.
 
     The index of a tar (48 bytes an example, and its key) is read when the tar is first met if
@@ -53,13 +53,13 @@ class ShardReader(Reader):
         self._open()
 
     @classmethod
-    def of(cls, dataset: Dataset, split: str) -> ShardReader:
+    def open(cls, dataset: Dataset, split: str) -> WebdatasetReader:
         """The reader of a split, whose number of examples must be the one in dataset.json."""
         about = dataset.split(split)
         reader = cls(
             about.shards, text_key=dataset.text_key, cache=dataset.index_cache, counts=about.counts
         )
-        checked_length(reader, dataset, split)
+        check_length(reader, dataset, split)
         return reader
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class ShardReader(Reader):
     def image(self, i: int) -> bytes:
         data = self._member(i, IMAGE)
         if not data:
-            raise self.damage(i, f"it has no image ({', '.join(IMAGE_NAMES)})")
+            raise self.bad_example(i, f"it has no image ({', '.join(IMAGE_NAMES)})")
         return data
 
     def text(self, i: int) -> str:
@@ -84,12 +84,12 @@ class ShardReader(Reader):
             try:
                 return data.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise self.damage(i, f"its text is not UTF-8 ({error.reason})") from None
+                raise self.bad_example(i, f"its text is not UTF-8 ({error.reason})") from None
         key = self._text_key or "caption"
         text = self.json(i).get(key)
         if not isinstance(text, str):
             txt = "" if self._text_key else "txt, or "
-            raise self.damage(i, f'it has no text ({txt}"{key}" in its json)')
+            raise self.bad_example(i, f'it has no text ({txt}"{key}" in its json)')
         return text
 
     def json(self, i: int) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class ShardReader(Reader):
         try:
             about = json.loads(data) if data else {}
         except ValueError:
-            raise self.damage(i, "its metadata is not JSON") from None
+            raise self.bad_example(i, "its metadata is not JSON") from None
         return about if isinstance(about, dict) else {}
 
     # --- files ----------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class ShardReader(Reader):
             return None if size < 0 else b""
         data = self._read(shard, offset, size)
         if len(data) != size:
-            raise self.damage(i, f"the tar ends before byte {offset + size}")
+            raise self.bad_example(i, f"the tar ends before byte {offset + size}")
         return data
 
     def _read(self, shard: int, offset: int, size: int) -> bytes:
@@ -153,9 +153,7 @@ class ShardReader(Reader):
                 if not keep:
                     os.close(handle)
         except OSError as error:
-            raise DataError(
-                f"{self.paths[shard]}: {error.strerror or error}; {HOW_TO_MEND}"
-            ) from None
+            raise DataError(f"{self.paths[shard]}: {error.strerror or error}; {HINT}") from None
 
     def _open(self) -> None:
         self._handles: dict[int, int] = {}

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from study.data import embeddings
+from study.data.embed_shards import embed_dataset
+from study.data.embeddings import is_complete
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.examples import examples_of
-from study.data.parallel import ProgressFn, quiet
-from study.data.sources import labels
+from study.data.formats.open_split import open_split
+from study.data.parallel import ProgressFn, no_progress
+from study.data.sources import load_labels
 
 NAME = "hog-lda-96"
 DIM = 96
@@ -49,7 +50,7 @@ class HogLda:
         return self.projection_FxE.shape[1]
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What the tower is, for tower.json."""
         return {
             "kind": "HOG and pixels, closed-form LDA; not a trained deep tower",
@@ -61,7 +62,7 @@ class HogLda:
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
         """Embeddings, float32 NxE of unit length, of uint8 grayscale images Nx24x24x1."""
-        z_NxE = (describe(images_NxHxWxC) - self.mean_F) @ self.projection_FxE
+        z_NxE = (hog_features(images_NxHxWxC) - self.mean_F) @ self.projection_FxE
         return z_NxE / np.linalg.norm(z_NxE, axis=1, keepdims=True)
 
 
@@ -73,16 +74,16 @@ def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> Ho
     """
     if dim > FEATURES:
         raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
-    reader = examples_of(dataset, "train")
+    reader = open_split(dataset, "train")
     index_N = np.linspace(0, len(reader) - 1, min(examples, len(reader))).astype(np.int64)
     features, used = [], []
     for part_N in np.array_split(index_N, len(index_N) // _CHUNK + 1):
-        images_NxHxWxC, errors = reader.usable(part_N, size=SIZE, channels=1)
+        images_NxHxWxC, errors = reader.try_read_images(part_N, size=SIZE, channels=1)
         good_N = ~np.isin(part_N, list(errors))
-        features.append(describe(images_NxHxWxC[good_N]))
+        features.append(hog_features(images_NxHxWxC[good_N]))
         used.append(part_N[good_N])
-    class_N = labels(dataset, "train")[np.concatenate(used)]
-    return fit_features(np.concatenate(features), class_N, dim)
+    class_N = load_labels(dataset, "train")[np.concatenate(used)]
+    return fit_lda(np.concatenate(features), class_N, dim)
 
 
 def embed(
@@ -91,27 +92,27 @@ def embed(
     dim: int = DIM,
     workers: int = 2,
     force: bool = False,
-    progress: ProgressFn = quiet,
+    progress: ProgressFn = no_progress,
 ) -> str:
     """Fits the tower on `train` and embeds every split with it, unless that has been done.
 
     Returns the name of the embeddings, `hog-lda-<dim>`. For `force` see
-    `study.data.embeddings.embed`.
+    `study.data.embed_shards.embed_dataset`.
 
     Raises:
       DataError: a damaged shard, no classes, more dimensions than the descriptor has, a disk
         that is full or read-only, or other embeddings of that name.
     """
     name = f"hog-lda-{dim}"
-    if not embeddings.made(dataset, name):
+    if not is_complete(dataset, name):
         progress("fitting the frozen tower", 0, 1)
         tower = fit(dataset, dim=dim)
         progress("fitting the frozen tower", 1, 1)
-        embeddings.embed(dataset, tower, name, workers=workers, force=force, progress=progress)
+        embed_dataset(dataset, tower, name, workers=workers, force=force, progress=progress)
     return name
 
 
-def fit_features(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
+def fit_lda(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
     """Fisher's discriminant directions: most spread between classes for the spread within."""
     mean_F = x_NxF.mean(0, dtype=np.float64)
     x_NxF = (x_NxF - mean_F).astype(np.float32)
@@ -136,7 +137,7 @@ def fit_features(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
     )
 
 
-def describe(images_NxHxWxC: np.ndarray) -> np.ndarray:
+def hog_features(images_NxHxWxC: np.ndarray) -> np.ndarray:
     """The descriptor: float32 Nx(6*6*8 + 12*12) of uint8 grayscale images Nx24x24x1."""
     x_NxHxW = images_NxHxWxC.reshape(-1, SIZE, SIZE)
     out_NxF = np.empty((len(x_NxHxW), FEATURES), np.float32)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFont
 
-from study.data import rng as words
+from study.data import rng
 
 MASTER, SIZE = 48, 24
 EM = 32  # pixels of a master per em: capitals are about 23 high, so accents have room
@@ -61,7 +61,7 @@ def master(font: Path, codepoint: int) -> Image.Image:
 
 def views(masters: Sequence[Image.Image], seeds_N: np.ndarray) -> np.ndarray:
     """One augmented view of each master: uint8 Nx24x24, by the seeds (see `seeds_of`)."""
-    draws_NxP = words.uniform(words.counted(seeds_N, 6))
+    draws_NxP = rng.uniform(rng.streams(seeds_N, 6))
     turned_Nx24x24 = np.empty((len(masters), SIZE, SIZE), np.float32)
     for i, (page, draws_P) in enumerate(zip(masters, draws_NxP, strict=True)):
         turned = page.transform(
@@ -97,7 +97,7 @@ def seeds_of(font: str, codepoints_N: np.ndarray, views_N: np.ndarray) -> np.nda
     """The uint64 seeds of (font, code point, view)."""
     key_N = (codepoints_N.astype(np.uint64) << np.uint64(16)) | views_N.astype(np.uint64)
     font_word = np.uint64(zlib.crc32(font.encode()))
-    return words.mixed((words.mixed(key_N + words.STEP) ^ font_word) + words.STEP)
+    return rng.mix64((rng.mix64(key_N + rng.GOLDEN_GAMMA) ^ font_word) + rng.GOLDEN_GAMMA)
 
 
 @functools.cache
@@ -109,7 +109,7 @@ def _noise_strips() -> np.ndarray:
     no library can round it in its own way.
     """
     count = _NOISE_DRAWS + SIZE * SIZE
-    bits_1xP = words.counted(np.zeros(1, np.uint64), count)
+    bits_1xP = rng.streams(np.zeros(1, np.uint64), count)
     total_P = bits_1xP.view(np.uint16).reshape(count, 4).sum(1, dtype=np.int32) - 2 * 65535
     strip_P = total_P.astype(np.float32) * np.float32(NOISE_SD / (65536 / math.sqrt(3)))
     return np.lib.stride_tricks.sliding_window_view(strip_P, SIZE * SIZE)

@@ -16,39 +16,46 @@ from typing import Any
 
 import numpy as np
 
-from study.data import embeddings
+from study.data.embed_shards import embed_dataset
+from study.data.embeddings import is_complete
 from study.data.formats.dataset import (
     CLASS_NAMES,
     TEMPLATES,
     TOKENIZER,
     DataError,
     Dataset,
-    read_about,
-    write_about,
+    read_manifest,
+    write_manifest,
 )
 from study.data.formats.webdataset import write_shard
-from study.data.glyphs import hog_lda as descriptor
-from study.data.glyphs import render as glyph_render
+from study.data.glyphs import hog_lda, render
 from study.data.glyphs.characters import FONTS, Characters, Examples
-from study.data.glyphs.write import HELD_OUT, VIEWS, captions, drawn, masters_of, write_lines
+from study.data.glyphs.write import (
+    HELD_OUT,
+    VIEWS,
+    captions,
+    render_examples,
+    render_masters,
+    write_lines,
+)
 from study.data.glyphs.write import prepare as prepare_glyphs
-from study.data.parallel import ProgressFn, each, quiet
+from study.data.parallel import ProgressFn, map_unordered, no_progress
 from study.data.stream import ROUNDS, permute
-from study.data.tokens import train_tokenizer
+from study.data.tokenizer import train_tokenizer
 
 NAME, VERSION = "glyph-scenes", 1
 SPLITS = ("train", "val_font", "test_font")
 SHARD_EXAMPLES, SAMPLE = 8192, 4
-HALF = glyph_render.SIZE
+HALF = render.SIZE
 PAGE = 2 * HALF  # pixels of a side; the glyphs stand in its middle rows
 BESIDE = "BESIDE"
-TOWER, DIM = f"hog-lda-{descriptor.DIM}x2", 2 * descriptor.DIM
+TOWER, DIM = f"hog-lda-{hog_lda.DIM}x2", 2 * hog_lda.DIM
 
 _ROWS = slice(HALF // 2, HALF // 2 + HALF)
 _KEY = np.arange(1, ROUNDS + 1, dtype=np.uint32)
 
 
-def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> Dataset:
+def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> Dataset:
     """Scenes and their embeddings, in `<data_root>/glyph-scenes`, and glyphs beside them.
 
     As many scenes in each split as there are glyphs in that of the glyphs data set.
@@ -58,24 +65,24 @@ def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> Dataset:
     """
     glyphs = prepare_glyphs(data_root, progress)
     characters = Characters.of_fonts(limit=None, held_out=HELD_OUT)
-    return make(Path(data_root) / NAME, glyphs, characters, progress=progress)
+    return make_scenes(Path(data_root) / NAME, glyphs, characters, progress=progress)
 
 
-def make(
+def make_scenes(
     out: Path,
     glyphs: Dataset,
     characters: Characters,
     *,
     views: int = VIEWS,
     workers: int = 2,
-    progress: ProgressFn = quiet,
+    progress: ProgressFn = no_progress,
 ) -> Dataset:
     """The scenes of these characters, and their embeddings by the tower of `glyphs`; see `prepare`.
 
     What is there is kept; what a killed run left is made anew.
     """
     recipe = {"version": VERSION, "views": views, "glyphs": glyphs.fingerprint}
-    about = read_about(out)
+    about = read_manifest(out)
     if about is None:
         try:
             _write(out, recipe, characters, views, workers, progress)
@@ -88,9 +95,9 @@ def make(
             f"{out} holds scenes of other glyphs, or something else; remove it and run again"
         )
     dataset = Dataset.open(out)
-    if not embeddings.made(dataset, TOWER):
-        tower = TwoHalves(descriptor.fit(glyphs))
-        embeddings.embed(dataset, tower, TOWER, workers=workers, progress=progress)
+    if not is_complete(dataset, TOWER):
+        tower = TwoHalves(hog_lda.fit(glyphs))
+        embed_dataset(dataset, tower, TOWER, workers=workers, progress=progress)
     return dataset
 
 
@@ -98,7 +105,7 @@ def make(
 class TwoHalves:
     """A tower for glyphs on each half of a scene: its two embeddings in a row, unit length."""
 
-    half: descriptor.HogLda
+    half: hog_lda.HogLda
     size: int = PAGE
     channels: int = 1
 
@@ -107,9 +114,12 @@ class TwoHalves:
         return 2 * self.half.dim
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What the tower is, for tower.json."""
-        return {"kind": "one tower on the left half and on the right half", "half": self.half.about}
+        return {
+            "kind": "one tower on the left half and on the right half",
+            "half": self.half.metadata,
+        }
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
         """Embeddings, float32 N x 2E, of uint8 grayscale images N x 48 x 48 x 1."""
@@ -153,14 +163,14 @@ def _write(
                 _Shard(path=part / names[-1], number=number, left=left[here], right=right[here])
             )
         splits[split] = (names, len(left))
-    for done, _ in enumerate(each(_write_shard, shards, workers=workers), start=1):
+    for done, _ in enumerate(map_unordered(_write_shard, shards, workers=workers), start=1):
         progress("rendering scenes", done, len(shards))
     # Of the first shards alone, a fair sample: there are no other words in the rest.
     sample = [words for shard in shards[:SAMPLE] for words in _captions(shard.left, shard.right)]
     (part / TOKENIZER).write_bytes(train_tokenizer(sample))
     write_lines(part / CLASS_NAMES, characters.class_names)
     write_lines(part / TEMPLATES, ["{}"])
-    write_about(part, name=NAME, version=VERSION, splits=splits, recipe=recipe)
+    write_manifest(part, name=NAME, version=VERSION, splits=splits, recipe=recipe)
     part.rename(out)
 
 
@@ -169,13 +179,13 @@ def _write_shard(shard: _Shard) -> int:
 
 
 def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
-    masters = masters_of(shard.left) | masters_of(shard.right)
+    masters = render_masters(shard.left) | render_masters(shard.right)
     texts = _captions(shard.left, shard.right)
     for start in range(0, len(shard.left), 512):
         here = slice(start, start + 512)
         pages_NxHxW = np.zeros((len(shard.left[here]), PAGE, PAGE), np.uint8)
-        pages_NxHxW[:, _ROWS, :HALF] = drawn(shard.left[here], masters)
-        pages_NxHxW[:, _ROWS, HALF:] = drawn(shard.right[here], masters)
+        pages_NxHxW[:, _ROWS, :HALF] = render_examples(shard.left[here], masters)
+        pages_NxHxW[:, _ROWS, HALF:] = render_examples(shard.right[here], masters)
         for i, page_HxW in enumerate(pages_NxHxW, start=start):
             of = [
                 {"codepoint": int(e.codepoint_N[i]), "font": FONTS[e.font_N[i]],
@@ -185,7 +195,7 @@ def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
             yield (
                 f"{shard.number:05d}{i:04d}",
                 {
-                    "png": glyph_render.png(page_HxW),
+                    "png": render.png(page_HxW),
                     "txt": texts[i].encode(),
                     "json": json.dumps({"left": of[0], "right": of[1]}).encode(),
                 },

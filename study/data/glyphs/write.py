@@ -25,20 +25,19 @@ import sentencepiece
 from PIL import Image
 
 from study.config.cell import Data
-from study.data.contact_sheet import samples_picture
+from study.data.contact_sheet import draw_contact_sheet
 from study.data.formats.dataset import (
     CLASS_NAMES,
-    FILE,
+    DATASET_FILE,
     TEMPLATES,
     TOKENIZER,
     DataError,
     Dataset,
-    read_about,
-    write_about,
+    read_manifest,
+    write_manifest,
 )
 from study.data.formats.webdataset import write_shard
-from study.data.glyphs import hog_lda as descriptor
-from study.data.glyphs import render as glyph_render
+from study.data.glyphs import hog_lda, render
 from study.data.glyphs.characters import (
     FONTS,
     SPLITS,
@@ -49,10 +48,10 @@ from study.data.glyphs.characters import (
     templates,
     words,
 )
-from study.data.parallel import ProgressFn, each, quiet
-from study.data.sources import labels
-from study.data.texts import tokens
-from study.data.tokens import train_tokenizer
+from study.data.parallel import ProgressFn, map_unordered, no_progress
+from study.data.sources import load_labels
+from study.data.texts import load_tokens
+from study.data.tokenizer import train_tokenizer
 from study.records.record import read_json, write_json
 
 NAME, VERSION = "glyphs", 1
@@ -60,18 +59,18 @@ SHARD_EXAMPLES, HELD_OUT, VIEWS = 8192, 750, 4
 BEGUN = "begun.json"
 
 
-def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> Dataset:
+def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> Dataset:
     """Everything that a study on glyphs reads, in `<data_root>/glyphs`; what is there is kept."""
-    return make(Path(data_root) / NAME, progress=progress)
+    return make_glyphs(Path(data_root) / NAME, progress=progress)
 
 
-def make(
+def make_glyphs(
     out: str | Path,
     *,
     views: int = VIEWS,
     workers: int = 2,
     force: bool = False,
-    progress: ProgressFn = quiet,
+    progress: ProgressFn = no_progress,
 ) -> Dataset:
     """Shards, the embeddings of the frozen tower, tokens and labels, and samples.png.
 
@@ -79,14 +78,14 @@ def make(
       DataError: see `write_glyphs` and `study.data.glyphs.hog_lda.embed`.
     """
     dataset = write_glyphs(out, views=views, workers=workers, force=force, progress=progress)
-    descriptor.embed(dataset, workers=workers, progress=progress)
+    hog_lda.embed(dataset, workers=workers, progress=progress)
     samples = dataset.folder / "samples.png"
     if not samples.exists():
         with contextlib.suppress(OSError):  # it is only looked at
-            samples.write_bytes(samples_picture(dataset, "train", 8, 6))
+            samples.write_bytes(draw_contact_sheet(dataset, "train", 8, 6))
     for done, split in enumerate(dataset.splits, start=1):
-        labels(dataset, split)
-        tokens(dataset, split, Data())
+        load_labels(dataset, split)
+        load_tokens(dataset, split, Data())
         progress("reading captions", done, len(dataset.splits))
     return dataset
 
@@ -97,7 +96,7 @@ def write_glyphs(
     views: int = VIEWS,
     workers: int = 2,
     force: bool = False,
-    progress: ProgressFn = quiet,
+    progress: ProgressFn = no_progress,
     limit_characters: int | None = None,
     shard_examples: int = SHARD_EXAMPLES,
 ) -> Dataset:
@@ -126,7 +125,7 @@ def write_glyphs(
         for number, (name, examples) in enumerate(shards.items())
         if not (out / name).exists()
     ]
-    for done, _ in enumerate(each(_write, missing, workers=workers), start=1):
+    for done, _ in enumerate(map_unordered(_write, missing, workers=workers), start=1):
         progress("rendering", len(shards) - len(missing) + done, len(shards))
     try:
         (out / TOKENIZER).write_bytes(train_tokenizer(captions(characters.of_split("train"))))
@@ -136,7 +135,7 @@ def write_glyphs(
         for split in SPLITS:
             names = [name for name in shards if name.startswith(f"{split}-")]
             splits[split] = (names, sum(len(shards[name]) for name in names))
-        dataset = write_about(out, name=NAME, version=VERSION, splits=splits, recipe=recipe)
+        dataset = write_manifest(out, name=NAME, version=VERSION, splits=splits, recipe=recipe)
         (out / BEGUN).unlink(missing_ok=True)
     except OSError as error:
         raise _disk_error(out, error) from None
@@ -181,10 +180,10 @@ def _write(shard: _Shard) -> int:
 
 
 def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
-    masters = masters_of(shard.examples)
+    masters = render_masters(shard.examples)
     for start in range(0, len(shard.examples), 512):
         part = shard.examples[start : start + 512]
-        rows = zip(_pairs(part), part.view_N.tolist(), drawn(part, masters), strict=True)
+        rows = zip(_pairs(part), part.view_N.tolist(), render_examples(part, masters), strict=True)
         for i, ((font, codepoint), view, image_HxW) in enumerate(rows, start=start):
             about = {
                 "codepoint": codepoint,
@@ -197,30 +196,30 @@ def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
             yield (
                 f"{shard.number:05d}{i:04d}",
                 {
-                    "png": glyph_render.png(image_HxW),
+                    "png": render.png(image_HxW),
                     "txt": caption(FONTS[font], codepoint).encode(),
                     "json": json.dumps(about).encode(),
                 },
             )
 
 
-def masters_of(examples: Examples) -> dict[tuple[int, int], Image.Image]:
+def render_masters(examples: Examples) -> dict[tuple[int, int], Image.Image]:
     """What `drawn` draws these examples from, by font and code point."""
     return {
-        (font, codepoint): glyph_render.master(font_file(FONTS[font]), codepoint)
+        (font, codepoint): render.master(font_file(FONTS[font]), codepoint)
         for font, codepoint in sorted(set(_pairs(examples)))
     }
 
 
-def drawn(examples: Examples, masters: dict[tuple[int, int], Image.Image]) -> np.ndarray:
+def render_examples(examples: Examples, masters: dict[tuple[int, int], Image.Image]) -> np.ndarray:
     """Their images, uint8 N x 24 x 24; a few hundred at a time are fastest."""
     seeds_N = np.empty(len(examples), np.uint64)
     for font in np.unique(examples.font_N):
         here_N = examples.font_N == font
-        seeds_N[here_N] = glyph_render.seeds_of(
+        seeds_N[here_N] = render.seeds_of(
             FONTS[font], examples.codepoint_N[here_N], examples.view_N[here_N]
         )
-    return glyph_render.views([masters[pair] for pair in _pairs(examples)], seeds_N)
+    return render.views([masters[pair] for pair in _pairs(examples)], seeds_N)
 
 
 def _pairs(examples: Examples) -> list[tuple[int, int]]:
@@ -240,12 +239,12 @@ def _recipe(views: int, limit_characters: int | None, shard_examples: int) -> di
         "limit_characters": limit_characters,
         "held_out": held_out,
         "shard_examples": shard_examples,
-        "size": glyph_render.SIZE,
-        "rotation_degrees": glyph_render.ROTATION_DEGREES,
-        "scale_share": glyph_render.SCALE_SHARE,
-        "shift_pixels_of_48": glyph_render.SHIFT_PIXELS,
-        "gain_share": glyph_render.GAIN_SHARE,
-        "noise_sd_of_255": glyph_render.NOISE_SD,
+        "size": render.SIZE,
+        "rotation_degrees": render.ROTATION_DEGREES,
+        "scale_share": render.SCALE_SHARE,
+        "shift_pixels_of_48": render.SHIFT_PIXELS,
+        "gain_share": render.GAIN_SHARE,
+        "noise_sd_of_255": render.NOISE_SD,
         "fonts": {
             font: hashlib.sha256(font_file(font).read_bytes()).hexdigest()[:16] for font in FONTS
         },
@@ -267,7 +266,7 @@ def _finished(out: Path, recipe: dict[str, Any]) -> Dataset | None:
 
     Other library versions do not make a whole data set wrong: it is what its fingerprint says.
     """
-    about = read_about(out)
+    about = read_manifest(out)
     if about is None:
         return None
     theirs = about.get("recipe", {})
@@ -281,7 +280,7 @@ def _finished(out: Path, recipe: dict[str, Any]) -> Dataset | None:
         raise _other(out, theirs, recipe)
     for name in torn:
         (out / name).unlink(missing_ok=True)
-    (out / FILE).rename(out / BEGUN)
+    (out / DATASET_FILE).rename(out / BEGUN)
     write_json(out / BEGUN, {"recipe": recipe})
     return None
 
@@ -326,7 +325,7 @@ def _clear(out: Path, recipe: dict[str, Any]) -> None:
     for split in SPLITS:
         for path in [*out.glob(f"{split}-*.tar"), *out.glob(f"{split}-*.tar.index.npz")]:
             path.unlink()
-    for name in (FILE, BEGUN, TOKENIZER, CLASS_NAMES, TEMPLATES, "samples.png"):
+    for name in (DATASET_FILE, BEGUN, TOKENIZER, CLASS_NAMES, TEMPLATES, "samples.png"):
         (out / name).unlink(missing_ok=True)
     for name in ("embeddings", "cache"):
         shutil.rmtree(out / name, ignore_errors=True)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from study.config.cell import Cell, Execution, FixedLoss
-from study.data.parallel import ProgressFn, quiet
+from study.data.parallel import ProgressFn, no_progress
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.recipe import MIDDLE, glyphs_cell
 
@@ -22,7 +22,7 @@ def cell() -> Cell:
     return dataclasses.replace(trained, evals=(FixedLoss(split="val_font"),))
 
 
-def prepare(data_root: str | Path, progress: ProgressFn = quiet) -> None:
+def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
     """The glyphs, and beside them the image tower as a big_vision file; what is there is kept.
 
     Raises:

@@ -4,7 +4,7 @@ import numpy as np
 
 from study.bench import data as bench_data
 from study.config.cell import CachedImage, Data, ViT
-from study.data.sources import EmbeddedSource, ImageSource
+from study.data.sources import EmbeddingSource, ImageSource
 
 
 def rows(batches, name):
@@ -25,7 +25,7 @@ def test_both_loaders_deliver_the_same_examples(tmp_path):
 
 def test_both_readers_of_embeddings_deliver_the_same_examples(tmp_path):
     dataset = bench_data._embedded_set(tmp_path / "embedded", 64)
-    source = EmbeddedSource(dataset, "train", CachedImage(embeddings="z", dim=768), Data())
+    source = EmbeddingSource(dataset, "train", CachedImage(embeddings="z", dim=768), Data())
     ours = np.concatenate([b["image"][0] for b in bench_data._stream(source, 16)])
     theirs = np.concatenate([b["image"] for b in bench_data._grain_elements(source, 16)])
     np.testing.assert_array_equal(ours[ours[:, 0].argsort()], theirs[theirs[:, 0].argsort()])

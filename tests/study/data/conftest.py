@@ -10,12 +10,12 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from study.data.embeddings import embed
+from study.data.embed_shards import embed_dataset
 from study.data.formats.dataset import Dataset
-from study.data.formats.index import index
-from study.data.glyphs import hog_lda as descriptor
+from study.data.formats.index_shards import index_shards
+from study.data.glyphs import hog_lda
 from study.data.glyphs.write import write_glyphs
-from study.data.images import eight_bits
+from study.data.images import to_8bit
 
 SMALL = {"views": 2, "limit_characters": 120, "shard_examples": 512}
 
@@ -26,13 +26,13 @@ def small(tmp_path_factory) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def tower(small) -> descriptor.HogLda:
-    return descriptor.fit(small, dim=16)
+def tower(small) -> hog_lda.HogLda:
+    return hog_lda.fit(small, dim=16)
 
 
 @pytest.fixture(scope="session")
 def embedded(small, tower) -> Dataset:
-    embed(small, tower, "hog-lda-16", workers=1)
+    embed_dataset(small, tower, "hog-lda-16", workers=1)
     return small
 
 
@@ -58,7 +58,7 @@ def photos(tmp_path_factory) -> Path:
     for file in files:
         words = file.stem.replace("_", " ")
         rows.append((file.suffix[1:], file.read_bytes(), words))
-        page = eight_bits(Image.open(file)).convert("RGB")
+        page = to_8bit(Image.open(file)).convert("RGB")
         half = (page.width // 2, page.height)
         for side, left in (("left", 0), ("right", page.width - half[0])):
             out = io.BytesIO()
@@ -87,4 +87,4 @@ def folder(photos, tmp_path) -> Path:
 
 @pytest.fixture
 def indexed(folder) -> Dataset:
-    return index(folder, train_pieces=200, workers=1).dataset
+    return index_shards(folder, train_pieces=200, workers=1).dataset

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.data.benchmarks.captions import captions, languages
-from study.data.benchmarks.importer import bring_in
+from study.data.benchmarks.importer import import_benchmark
+from study.data.benchmarks.retrieval_texts import read_captions, read_languages
 from study.data.formats.dataset import DataError, Dataset, read_lines, split_lines
-from study.data.formats.webdataset import ShardReader
-from study.data.sources import labels
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.sources import load_labels
 
 
 def png(level: int) -> bytes:
@@ -34,8 +34,8 @@ def tar(path, members):
 
 def levels(dataset, split):
     """What was drawn into each image."""
-    reader = ShardReader.of(dataset, split)
-    return reader.pixels(range(len(reader)), size=4, channels=3)[:, 0, 0, 0].tolist()
+    reader = WebdatasetReader.open(dataset, split)
+    return reader.read_images(range(len(reader)), size=4, channels=3)[:, 0, 0, 0].tolist()
 
 
 @pytest.fixture
@@ -59,20 +59,20 @@ def clip_benchmark(tmp_path):
 
 
 def test_clip_benchmark_classification(clip_benchmark, tmp_path):
-    dataset = bring_in(clip_benchmark, tmp_path / "pets", shard_examples=4)
+    dataset = import_benchmark(clip_benchmark, tmp_path / "pets", shard_examples=4)
     assert {name: s.examples for name, s in dataset.splits.items()} == {"test": 6, "train": 1}
     assert dataset.class_names == ("cat", "dog", "fish")
     assert dataset.templates == ("a photo of a {}.", "my {}")
-    assert labels(dataset, "test").tolist() == [0, 1, 2, 0, 1, 2]
+    assert load_labels(dataset, "test").tolist() == [0, 1, 2, 0, 1, 2]
     assert levels(dataset, "test") == [0, 1, 2, 3, 4, 5]
     assert len(dataset.split("test").shards) == 2
     dataset.verify()
 
 
 def test_the_same_benchmark_has_the_same_fingerprint(clip_benchmark, tmp_path):
-    a, b = (bring_in(clip_benchmark, tmp_path / name) for name in "ab")
+    a, b = (import_benchmark(clip_benchmark, tmp_path / name) for name in "ab")
     assert a.fingerprint == b.fingerprint
-    one = bring_in(clip_benchmark, tmp_path / "c", splits=("train",))
+    one = import_benchmark(clip_benchmark, tmp_path / "c", splits=("train",))
     assert set(one.splits) == {"train"}
 
 
@@ -84,8 +84,8 @@ def test_clip_benchmark_retrieval_has_one_caption_a_line(tmp_path):
         ("1.txt", b"x\n"),
     ]
     tar(tmp_path / "wds" / "test" / "0.tar", members)
-    dataset = bring_in(tmp_path / "wds", tmp_path / "out")
-    texts, owner = captions(dataset, "test", np.array([1, 0]))
+    dataset = import_benchmark(tmp_path / "wds", tmp_path / "out")
+    texts, owner = read_captions(dataset, "test", np.array([1, 0]))
     assert texts == ["x", "a cat", "a dög"]
     assert owner.tolist() == [0, 1, 1]
     assert dataset.class_names == ()
@@ -104,9 +104,9 @@ def image_folder(tmp_path):
 
 def test_image_folder_has_its_classes_in_the_order_of_their_names(image_folder, tmp_path):
     (image_folder / "classnames.txt").write_text("tench\nshark\nhen\n")
-    dataset = bring_in(image_folder, tmp_path / "out", splits=("val",))
+    dataset = import_benchmark(image_folder, tmp_path / "out", splits=("val",))
     assert dataset.class_names == ("tench", "shark", "hen")
-    assert labels(dataset, "val").tolist() == [0, 1, 2]
+    assert load_labels(dataset, "val").tolist() == [0, 1, 2]
     assert levels(dataset, "val") == [1, 0, 2]  # n01, n02, n10
     assert dataset.templates == ("a photo of a {}.",)
 
@@ -115,9 +115,11 @@ def test_image_folder_without_names_or_splits_counts_numbers_by_value(tmp_path):
     for number in (0, 2, 10):
         (tmp_path / "v2" / str(number)).mkdir(parents=True)
         (tmp_path / "v2" / str(number) / "a.jpg").write_bytes(png(number))
-    dataset = bring_in(tmp_path / "v2", tmp_path / "out")
+    dataset = import_benchmark(tmp_path / "v2", tmp_path / "out")
     assert dataset.class_names == ("0", "2", "10")
-    by_class = dict(zip(labels(dataset, "test").tolist(), levels(dataset, "test"), strict=True))
+    by_class = dict(
+        zip(load_labels(dataset, "test").tolist(), levels(dataset, "test"), strict=True)
+    )
     assert by_class == {0: 0, 1: 2, 2: 10}
 
 
@@ -138,8 +140,8 @@ def karpathy(tmp_path):
 
 
 def test_karpathys_split_has_five_captions_an_image(karpathy, tmp_path):
-    dataset = bring_in(karpathy, tmp_path / "coco", splits=("test",), images=tmp_path)
-    texts, owner = captions(dataset, "test", np.arange(2))
+    dataset = import_benchmark(karpathy, tmp_path / "coco", splits=("test",), images=tmp_path)
+    texts, owner = read_captions(dataset, "test", np.arange(2))
     assert texts[6] == "Image 2, caption 1."
     assert owner.tolist() == [0] * 5 + [1] * 5
     assert levels(dataset, "test") == [1, 2]
@@ -162,25 +164,25 @@ def crossmodal(tmp_path):
 
 
 def test_crossmodal_has_captions_by_language(crossmodal, tmp_path):
-    dataset = bring_in(crossmodal, tmp_path / "out")
-    assert languages(dataset, "test") == ("en", "quz", "zh")
-    texts, owner = captions(dataset, "test", np.arange(3), language="zh")
+    dataset = import_benchmark(crossmodal, tmp_path / "out")
+    assert read_languages(dataset, "test") == ("en", "quz", "zh")
+    texts, owner = read_captions(dataset, "test", np.arange(3), language="zh")
     assert texts == ["zh0", "zh1", "zh1b", "zh2"]
     assert owner.tolist() == [0, 1, 1, 2]
     assert levels(dataset, "test") == [0, 1, 2]
     with pytest.raises(DataError, match="no caption in the language 'fr'"):
-        captions(dataset, "test", np.arange(1), language="fr")
+        read_captions(dataset, "test", np.arange(1), language="fr")
     with pytest.raises(DataError, match="3 languages"):
-        captions(dataset, "test", np.arange(1))
+        read_captions(dataset, "test", np.arange(1))
 
 
 def test_our_own_captions_are_the_texts(small):
-    texts, owner = captions(small, "val_font", np.array([3, 1]))
-    reader = ShardReader.of(small, "val_font")
+    texts, owner = read_captions(small, "val_font", np.array([3, 1]))
+    reader = WebdatasetReader.open(small, "val_font")
     assert texts == [reader.text(3), reader.text(1)]
     assert owner.tolist() == [0, 1]
     with pytest.raises(DataError, match="no captions by language"):
-        languages(small, "val_font")
+        read_languages(small, "val_font")
 
 
 def broken_tar(root):
@@ -226,7 +228,7 @@ def test_damage_is_one_line_and_leaves_no_data_set(what, tmp_path, request):
     damage(source)
     splits = ("dev",) if "split that" in what else ()
     with pytest.raises(DataError, match=words) as error:
-        bring_in(source, tmp_path / "out", splits=splits)
+        import_benchmark(source, tmp_path / "out", splits=splits)
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(DataError):
         Dataset.open(tmp_path / "out")
@@ -234,13 +236,13 @@ def test_damage_is_one_line_and_leaves_no_data_set(what, tmp_path, request):
 
 def test_other_folders_and_used_targets_are_refused(tmp_path, image_folder):
     with pytest.raises(DataError, match="nothing at"):
-        bring_in(tmp_path / "nowhere", tmp_path / "out")
+        import_benchmark(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no layout known"):
-        bring_in(tmp_path / "empty", tmp_path / "out")
-    bring_in(image_folder, tmp_path / "out")
+        import_benchmark(tmp_path / "empty", tmp_path / "out")
+    import_benchmark(image_folder, tmp_path / "out")
     with pytest.raises(DataError, match="holds a data set already"):
-        bring_in(image_folder, tmp_path / "out")
+        import_benchmark(image_folder, tmp_path / "out")
 
 
 # --- listings that name files --------------------------------------------------------------------
@@ -275,7 +277,9 @@ def test_a_karpathy_entry_outside_of_the_images_is_refused(karpathy, tmp_path, f
         folder, _, entry["filename"] = name.rpartition("/")
         entry["filepath"] = folder
     with pytest.raises(DataError, match=r"dataset_coco\.json: the image '.*' is not inside") as e:
-        bring_in(listed(karpathy, **entry), tmp_path / "out", splits=("test",), images=images)
+        import_benchmark(
+            listed(karpathy, **entry), tmp_path / "out", splits=("test",), images=images
+        )
     assert repr(name) in str(e.value) and "\n" not in str(e.value)
     assert not list((tmp_path / "out").glob("*.tar"))
 
@@ -286,7 +290,7 @@ def test_a_crossmodal_key_outside_of_the_images_is_refused(crossmodal, tmp_path,
     row = json.dumps({"image/key": key, "en": {"caption": ["x"]}})
     (crossmodal / "captions.jsonl").write_text(row + "\n")
     with pytest.raises(DataError, match=r"captions\.jsonl: the image '.*' is not inside"):
-        bring_in(crossmodal, tmp_path / "out")
+        import_benchmark(crossmodal, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tar"))
 
 
@@ -295,7 +299,9 @@ def test_links_within_the_images_and_a_linked_folder_of_images_are_followed(karp
     (images / "1.jpg").rename(images / "real.jpg")
     (images / "1.jpg").symlink_to("real.jpg")
     (tmp_path / "linked").symlink_to(tmp_path)
-    dataset = bring_in(karpathy, tmp_path / "out", splits=("test",), images=tmp_path / "linked")
+    dataset = import_benchmark(
+        karpathy, tmp_path / "out", splits=("test",), images=tmp_path / "linked"
+    )
     assert levels(dataset, "test") == [1, 2]
 
 
@@ -303,14 +309,14 @@ def test_a_file_that_is_no_image_by_its_name_is_refused(karpathy, tmp_path):
     (tmp_path / "val2014" / "notes.txt").write_text("text")
     path = listed(karpathy, filename="notes.txt")
     with pytest.raises(DataError, match=r"notes\.txt is not an image by its name"):
-        bring_in(path, tmp_path / "out", images=tmp_path)
+        import_benchmark(path, tmp_path / "out", images=tmp_path)
 
 
 @pytest.mark.parametrize("split", ["../up", "/abs", "", "a/b"])
 def test_a_split_that_would_be_a_path_is_refused(karpathy, tmp_path, split):
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="is not a plain name"):
-        bring_in(listed(karpathy, split=split), tmp_path / "out" / "set", images=tmp_path)
+        import_benchmark(listed(karpathy, split=split), tmp_path / "out" / "set", images=tmp_path)
     assert not list(tmp_path.rglob("*.tar"))
 
 
@@ -331,13 +337,15 @@ def test_only_line_feeds_end_a_line(tmp_path):
 
 def test_class_names_and_captions_may_hold_other_separators(clip_benchmark, tmp_path):
     (clip_benchmark / "classnames.txt").write_bytes(f"{ODD}\r\ndog\r\nfish\r\n".encode())
-    assert bring_in(clip_benchmark, tmp_path / "a").class_names == (ODD, "dog", "fish")
+    assert import_benchmark(clip_benchmark, tmp_path / "a").class_names == (ODD, "dog", "fish")
     tar(tmp_path / "wds" / "test" / "0.tar", [("0.png", png(0)), ("0.txt", f"{ODD}\r\nx".encode())])
-    texts, _ = captions(bring_in(tmp_path / "wds", tmp_path / "b"), "test", np.array([0]))
+    texts, _ = read_captions(
+        import_benchmark(tmp_path / "wds", tmp_path / "b"), "test", np.array([0])
+    )
     assert texts == [ODD, "x"]
 
 
 def test_captions_that_are_not_utf8_are_one_line(tmp_path):
     tar(tmp_path / "wds" / "test" / "0.tar", [("0.png", png(0)), ("0.txt", b"\xff")])
     with pytest.raises(DataError, match=r"0\.tar/0 has captions that are not UTF-8"):
-        bring_in(tmp_path / "wds", tmp_path / "out")
+        import_benchmark(tmp_path / "wds", tmp_path / "out")

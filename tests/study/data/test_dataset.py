@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from study.data.formats.dataset import FILE, DataError, Dataset
+from study.data.formats.dataset import DATASET_FILE, DataError, Dataset
 
 
 def one_line(error) -> str:
@@ -22,9 +22,9 @@ def test_a_missing_folder_is_named(tmp_path):
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"splits": 3}'])
 def test_an_unfinished_folder_is_refused(copy, content):
     if content is None:
-        (copy / FILE).unlink()
+        (copy / DATASET_FILE).unlink()
     else:
-        (copy / FILE).write_text(content)
+        (copy / DATASET_FILE).write_text(content)
     with pytest.raises(DataError) as error:
         Dataset.open(copy)
     assert str(copy) in one_line(error)

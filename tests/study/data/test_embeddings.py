@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from study.data import embeddings as cached
-from study.data.embeddings import CachedEmbeddings, embed
+from study.data.embed_shards import BEGUN_FILE, embed_dataset
+from study.data.embeddings import TOWER_FILE, CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import ShardReader
-from study.data.glyphs import hog_lda as descriptor
-from study.data.sources import labels
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.glyphs import hog_lda
+from study.data.sources import load_labels
 
 NAME = "hog-lda-16"
 SPLITS = ("train", "val_font", "test_font", "test_chars")
@@ -21,9 +21,9 @@ SPLITS = ("train", "val_font", "test_font", "test_chars")
 @pytest.mark.parametrize("split", SPLITS)
 def test_row_i_is_the_tower_on_example_i(embedded, tower, split):
     rows_NxE = CachedEmbeddings.open(embedded, NAME, split).rows()
-    reader = ShardReader.of(embedded, split)
+    reader = WebdatasetReader.open(embedded, split)
     for i in range(0, len(reader), 97):
-        alone_1xE = tower(reader.pixels([i], size=tower.size, channels=1))
+        alone_1xE = tower(reader.read_images([i], size=tower.size, channels=1))
         np.testing.assert_allclose(rows_NxE[i], alone_1xE[0], atol=2e-3)
     np.testing.assert_allclose(np.linalg.norm(rows_NxE, axis=1), 1, atol=1e-3)
 
@@ -39,19 +39,19 @@ def test_the_tower_is_deterministic_and_fitted_on_training_images_only(small, to
     for split in SPLITS[1:]:
         for shard in Dataset.open(copy).split(split).shards:
             shard.write_bytes(b"")
-    again = descriptor.fit(Dataset.open(copy), dim=16)
+    again = hog_lda.fit(Dataset.open(copy), dim=16)
     np.testing.assert_array_equal(again.projection_FxE, tower.projection_FxE)
 
 
 def test_the_projection_separates_classes_of_an_unseen_font(embedded):
     """Far above both chance and the descriptor's own worth is what makes it a frozen tower."""
     train_NxE = CachedEmbeddings.open(embedded, NAME, "train").rows()
-    class_N = labels(embedded, "train")
+    class_N = load_labels(embedded, "train")
     sums_CxE = np.zeros((len(embedded.class_names), train_NxE.shape[1]))
     np.add.at(sums_CxE, class_N, train_NxE)
     prototypes_CxE = sums_CxE / (np.linalg.norm(sums_CxE, axis=1, keepdims=True) + 1e-9)
     val_NxE = CachedEmbeddings.open(embedded, NAME, "val_font").rows()
-    right = (val_NxE @ prototypes_CxE.T).argmax(1) == labels(embedded, "val_font")
+    right = (val_NxE @ prototypes_CxE.T).argmax(1) == load_labels(embedded, "val_font")
     assert right.mean() > 0.6
 
 
@@ -60,7 +60,7 @@ def test_lda_finds_the_direction_that_separates():
     class_N = np.repeat(np.arange(3), 200)
     x_NxF = rng.normal(0, [1, 10, 0.1], (600, 3)).astype(np.float32)
     x_NxF[:, 2] += class_N
-    direction_F = descriptor.fit_features(x_NxF, class_N, 1).projection_FxE[:, 0]
+    direction_F = hog_lda.fit_lda(x_NxF, class_N, 1).projection_FxE[:, 0]
     spread_F = np.abs(direction_F) * x_NxF.std(0)
     assert spread_F[2] > 10 * spread_F[:2].max()
 
@@ -72,7 +72,7 @@ class Pixels:
     size: int = 10
     channels: int = 1
     dim: int = 100
-    about: dict = dataclasses.field(default_factory=lambda: {"tower": "pixels"})
+    metadata: dict = dataclasses.field(default_factory=lambda: {"tower": "pixels"})
 
     def __call__(self, images_NxHxWxC):
         return images_NxHxWxC.reshape(-1, self.dim).astype(np.float32)
@@ -80,12 +80,12 @@ class Pixels:
 
 def test_the_resize_is_used_and_recorded(copy):
     dataset = Dataset.open(copy)
-    reader = ShardReader.of(dataset, "val_font")
+    reader = WebdatasetReader.open(dataset, "val_font")
     for how, options in (("bicubic", {}), ("bilinear", {"resize": "bilinear"})):
-        embed(dataset, Pixels(), how, workers=1, **options)
+        embed_dataset(dataset, Pixels(), how, workers=1, **options)
         cache = CachedEmbeddings.open(dataset, how, "val_font")
-        assert cache.about["resize"] == how
-        want = reader.pixels(range(5), size=10, channels=1, resize=how).reshape(5, -1)
+        assert cache.metadata["resize"] == how
+        want = reader.read_images(range(5), size=10, channels=1, resize=how).reshape(5, -1)
         np.testing.assert_array_equal(cache.take(np.arange(5)), want)
     files = sorted((dataset.folder / "embeddings" / "bicubic").glob("*.npy"))
     assert all(f.read_bytes() != (f.parents[1] / "bilinear" / f.name).read_bytes() for f in files)
@@ -94,15 +94,15 @@ def test_the_resize_is_used_and_recorded(copy):
 def test_embeddings_begun_before_there_was_a_choice_go_on(copy):
     """Their begun.json says nothing of the resize, which was bicubic: no shard is made again."""
     dataset = Dataset.open(copy)
-    folder = embed(dataset, Pixels(), "old", workers=1, part=(0, 2))
-    begun = json.loads((folder / cached.BEGUN).read_text())
+    folder = embed_dataset(dataset, Pixels(), "old", workers=1, part=(0, 2))
+    begun = json.loads((folder / BEGUN_FILE).read_text())
     assert begun.pop("resize") == "bicubic"
-    (folder / cached.BEGUN).write_text(json.dumps(begun))
+    (folder / BEGUN_FILE).write_text(json.dumps(begun))
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
     assert times
-    embed(dataset, Pixels(), "old", workers=1)
+    embed_dataset(dataset, Pixels(), "old", workers=1)
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert CachedEmbeddings.open(dataset, "old", "train").about["resize"] == "bicubic"
+    assert CachedEmbeddings.open(dataset, "old", "train").metadata["resize"] == "bicubic"
 
 
 def test_an_image_without_any_ink_has_an_embedding(tower):
@@ -112,7 +112,7 @@ def test_an_image_without_any_ink_has_an_embedding(tower):
 
 def test_two_processes_make_the_rows_of_one(copy, tower):
     dataset = Dataset.open(copy)
-    embed(dataset, tower, "again", workers=2)
+    embed_dataset(dataset, tower, "again", workers=2)
     for split in SPLITS:
         one, two = (CachedEmbeddings.open(dataset, name, split) for name in (NAME, "again"))
         np.testing.assert_array_equal(one.rows(), two.rows())
@@ -120,14 +120,14 @@ def test_two_processes_make_the_rows_of_one(copy, tower):
 
 def test_an_interrupted_run_keeps_its_parts(copy, tower):
     folder = copy / "embeddings" / NAME
-    (folder / cached.FILE).unlink()
+    (folder / TOWER_FILE).unlink()
     (folder / "train-00001.npy").unlink()
     kept = (folder / "train-00000.npy").stat().st_mtime_ns
     dataset = Dataset.open(copy)
     with pytest.raises(DataError, match="no finished embeddings"):
         CachedEmbeddings.open(dataset, NAME, "train")
     seen = []
-    embed(dataset, tower, NAME, workers=1, progress=lambda *args: seen.append(args))
+    embed_dataset(dataset, tower, NAME, workers=1, progress=lambda *args: seen.append(args))
     assert len(seen) == 1
     assert (folder / "train-00000.npy").stat().st_mtime_ns == kept
     assert len(CachedEmbeddings.open(dataset, NAME, "train")) == dataset.split("train").examples
@@ -142,7 +142,9 @@ def test_another_data_set_starts_over_where_that_is_forced(copy, tower):
     with pytest.raises(DataError, match=r"another version of the data set.*--force"):
         CachedEmbeddings.open(dataset, NAME, "train")
     seen = []
-    embed(dataset, tower, NAME, workers=1, force=True, progress=lambda *args: seen.append(args))
+    embed_dataset(
+        dataset, tower, NAME, workers=1, force=True, progress=lambda *args: seen.append(args)
+    )
     assert len(seen) == sum(len(split.shards) for split in dataset.splits.values())
     CachedEmbeddings.open(dataset, NAME, "train")
 
@@ -151,17 +153,17 @@ def test_another_data_set_starts_over_where_that_is_forced(copy, tower):
 def test_embeddings_of_another_tower_are_kept_until_that_is_forced(copy, tower, finished):
     dataset, folder = Dataset.open(copy), copy / "embeddings" / NAME
     if not finished:
-        (folder / cached.FILE).unlink()
+        (folder / TOWER_FILE).unlink()
         (folder / "train-00001.npy").unlink()
     other = dataclasses.replace(tower, fitted_on=7)
     before = contents(folder)
-    with pytest.raises(DataError, match=r"fitted_on_train_examples \d+ there, 7 now.*--force") as e:
-        embed(dataset, other, NAME, workers=1)
+    with pytest.raises(DataError, match=r"fitted_on_train_examples was \d+, is 7.*--force") as e:
+        embed_dataset(dataset, other, NAME, workers=1)
     assert "\n" not in str(e.value) and contents(folder) == before
     for name in ("notes.json", "mine.npy", "train-00000.txt"):
         (folder / name).write_text('{"mine": 1}')
-    embed(dataset, other, NAME, workers=1, force=True)
-    assert CachedEmbeddings.open(dataset, NAME, "train").about["fitted_on_train_examples"] == 7
+    embed_dataset(dataset, other, NAME, workers=1, force=True)
+    assert CachedEmbeddings.open(dataset, NAME, "train").metadata["fitted_on_train_examples"] == 7
     for name in ("notes.json", "mine.npy", "train-00000.txt"):
         assert (folder / name).read_text() == '{"mine": 1}'
 
@@ -171,11 +173,11 @@ def test_embeddings_of_another_tower_are_kept_until_that_is_forced(copy, tower, 
 def test_embeddings_made_elsewhere_are_never_removed(copy, tower, force, name):
     folder = copy / "embeddings" / "mine"
     folder.mkdir()
-    name = cached.FILE if name == "tower" else name
+    name = TOWER_FILE if name == "tower" else name
     (folder / name).write_text('{"dim": 4}')
     before = contents(folder)
     with pytest.raises(DataError, match=rf"{name} was not written by this command; move it"):
-        embed(Dataset.open(copy), tower, "mine", workers=1, force=force)
+        embed_dataset(Dataset.open(copy), tower, "mine", workers=1, force=force)
     assert contents(folder) == before
 
 
@@ -184,8 +186,8 @@ def test_files_that_somebody_else_wrote_need_force(copy, tower):
     folder.mkdir()
     (folder / "a.npy").write_bytes(b"1")
     with pytest.raises(DataError, match=r"holds other embeddings \(made elsewhere\)"):
-        embed(Dataset.open(copy), tower, "mine", workers=1)
-    embed(Dataset.open(copy), tower, "mine", workers=1, force=True)
+        embed_dataset(Dataset.open(copy), tower, "mine", workers=1)
+    embed_dataset(Dataset.open(copy), tower, "mine", workers=1, force=True)
     assert (folder / "a.npy").read_bytes() == b"1"
 
 
@@ -193,15 +195,15 @@ def test_machines_agree_on_a_tower_that_is_described_by_more_than_json_has(copy,
     """A tuple is read back as a list, and an integer key as a string."""
     tower = Tuples(tower)
     folder, dataset = copy / "embeddings" / "again", Dataset.open(copy)
-    embed(dataset, tower, "again", workers=1, part=(0, 2))
+    embed_dataset(dataset, tower, "again", workers=1, part=(0, 2))
     first = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
-    embed(dataset, tower, "again", workers=1, part=(1, 2))
+    embed_dataset(dataset, tower, "again", workers=1, part=(1, 2))
     assert first.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("*.npy")}.items()
     assert len(CachedEmbeddings.open(dataset, "again", "train")) == dataset.split("train").examples
 
 
 def test_unknown_embeddings_list_those_that_exist(embedded):
-    with pytest.raises(DataError, match=rf"no finished embeddings \(there are: {NAME}\)"):
+    with pytest.raises(DataError, match=rf"no finished embeddings \(finished: {NAME}\)"):
         CachedEmbeddings.open(embedded, "vit", "train")
 
 
@@ -225,7 +227,7 @@ def test_a_damaged_part_is_named_and_made_again(copy, tower, content):
         np.save(path, content)
     with pytest.raises(DataError, match=r"val_font-00000\.npy"):
         CachedEmbeddings.open(dataset, NAME, "val_font")
-    embed(dataset, tower, NAME, workers=1)
+    embed_dataset(dataset, tower, NAME, workers=1)
     np.testing.assert_array_equal(CachedEmbeddings.open(dataset, NAME, "val_font").rows(), expected)
 
 
@@ -236,7 +238,7 @@ def test_embeddings_made_elsewhere_may_be_one_file(copy):
     folder.mkdir()
     np.save(folder / "train.npy", expected)
     about = {"dim": 16, "dataset_fingerprint": dataset.fingerprint}
-    (folder / cached.FILE).write_text(json.dumps(about))
+    (folder / TOWER_FILE).write_text(json.dumps(about))
     np.testing.assert_array_equal(
         CachedEmbeddings.open(dataset, "elsewhere", "train").rows(), expected
     )
@@ -248,7 +250,7 @@ class Tuples:
 
     def __init__(self, tower):
         self.size, self.channels, self.dim, self.call = 24, 1, tower.dim, tower
-        self.about = {"shape": (24, 24), "layers": {1: "a"}}
+        self.metadata = {"shape": (24, 24), "layers": {1: "a"}}
 
     def __call__(self, images_NxHxWxC):
         return self.call(images_NxHxWxC)
@@ -259,7 +261,7 @@ class Killed:
 
     def __init__(self, tower):
         self.tower, self.left = tower, 3
-        self.size, self.channels, self.dim, self.about = 24, 1, tower.dim, tower.about
+        self.size, self.channels, self.dim, self.metadata = 24, 1, tower.dim, tower.metadata
 
     def __call__(self, images_NxHxWxC):
         self.left -= 1
@@ -271,11 +273,11 @@ class Killed:
 def test_a_killed_run_goes_on_with_the_shards_that_are_missing(copy, tower):
     dataset = Dataset.open(copy)
     with pytest.raises(KeyboardInterrupt):
-        embed(dataset, Killed(tower), "again", workers=1)
+        embed_dataset(dataset, Killed(tower), "again", workers=1)
     folder = copy / "embeddings" / "again"
     written = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
     assert 0 < len(written) < sum(len(split.shards) for split in dataset.splits.values())
-    embed(dataset, tower, "again", workers=1)
+    embed_dataset(dataset, tower, "again", workers=1)
     assert {path: path.stat().st_mtime_ns for path in written} == written
     for split in SPLITS:
         one, two = (CachedEmbeddings.open(dataset, name, split) for name in (NAME, "again"))
@@ -285,10 +287,10 @@ def test_a_killed_run_goes_on_with_the_shards_that_are_missing(copy, tower):
 def test_machines_share_the_shards_and_the_last_one_finishes(copy, tower):
     dataset = Dataset.open(copy)
     for k in (2, 0):
-        embed(dataset, tower, "again", workers=1, part=(k, 3))
+        embed_dataset(dataset, tower, "again", workers=1, part=(k, 3))
         with pytest.raises(DataError, match="no finished embeddings"):
             CachedEmbeddings.open(dataset, "again", "train")
-    embed(dataset, tower, "again", workers=1, part=(1, 3))
+    embed_dataset(dataset, tower, "again", workers=1, part=(1, 3))
     assert len(CachedEmbeddings.open(dataset, "again", "train")) == dataset.split("train").examples
 
 
@@ -298,5 +300,5 @@ def test_verify_finds_a_row_that_was_changed(copy):
     rows_NxE = np.load(folder / "test_font-00000.npy")
     rows_NxE[-1, -1] += 1
     np.save(folder / "test_font-00000.npy", rows_NxE)
-    with pytest.raises(DataError, match=r"test_font-00000\.npy is not what was written"):
+    with pytest.raises(DataError, match=r"test_font-00000\.npy has changed since it was written"):
         CachedEmbeddings.verify(folder)

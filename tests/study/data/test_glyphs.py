@@ -7,9 +7,16 @@ import unicodedata
 import numpy as np
 import pytest
 
-from study.data.formats.dataset import CLASS_NAMES, FILE, TEMPLATES, TOKENIZER, DataError, Dataset
-from study.data.formats.webdataset import ShardReader
-from study.data.glyphs import render as glyph_render
+from study.data.formats.dataset import (
+    CLASS_NAMES,
+    DATASET_FILE,
+    TEMPLATES,
+    TOKENIZER,
+    DataError,
+    Dataset,
+)
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.glyphs import render
 from study.data.glyphs.characters import (
     FONTS,
     TEST_FONTS,
@@ -21,12 +28,12 @@ from study.data.glyphs.characters import (
     words,
 )
 from study.data.glyphs.write import caption, write_glyphs
-from study.data.sources import labels
+from study.data.sources import load_labels
 
 
 def contents(dataset) -> dict[str, bytes]:
     files = [shard for split in dataset.splits.values() for shard in split.shards]
-    files += [dataset.folder / name for name in (TOKENIZER, CLASS_NAMES, TEMPLATES, FILE)]
+    files += [dataset.folder / name for name in (TOKENIZER, CLASS_NAMES, TEMPLATES, DATASET_FILE)]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -43,7 +50,9 @@ def test_two_processes_write_the_bytes_of_one(small, recipe, tmp_path):
 def test_a_lost_or_torn_shard_is_written_again_and_no_other(copy, recipe, finished):
     before = contents(Dataset.open(copy))
     if not finished:
-        (copy / FILE).rename(copy / "begun.json")  # as it is while writing: the recipe inside
+        (copy / DATASET_FILE).rename(
+            copy / "begun.json"
+        )  # as it is while writing: the recipe inside
     (copy / "train-00001.tar").unlink()
     kept = (copy / "train-00000.tar").stat().st_ino
     if finished:
@@ -56,7 +65,7 @@ def test_a_lost_or_torn_shard_is_written_again_and_no_other(copy, recipe, finish
 
 
 def test_a_kill_at_any_shard_loses_nothing(recipe, small, tmp_path, monkeypatch):
-    out, write = tmp_path / "glyphs", glyph_render.png
+    out, write = tmp_path / "glyphs", render.png
     calls = iter(range(10**9))
 
     def killed(image):
@@ -64,7 +73,7 @@ def test_a_kill_at_any_shard_loses_nothing(recipe, small, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return write(image)
 
-    monkeypatch.setattr(glyph_render, "png", killed)
+    monkeypatch.setattr(render, "png", killed)
     with pytest.raises(KeyboardInterrupt):
         write_glyphs(out, workers=1, **recipe)
     monkeypatch.undo()
@@ -81,9 +90,9 @@ def test_a_finished_data_set_is_left_alone(copy, recipe):
 
 
 def test_newer_libraries_do_not_disown_a_finished_data_set(copy, recipe):
-    about = json.loads((copy / FILE).read_text())
+    about = json.loads((copy / DATASET_FILE).read_text())
     about["recipe"]["libraries"]["pillow"] = "1.0"
-    (copy / FILE).write_text(json.dumps(about))
+    (copy / DATASET_FILE).write_text(json.dumps(about))
     assert write_glyphs(copy, **recipe).recipe["libraries"]["pillow"] == "1.0"
     (copy / "train-00000.tar").unlink()  # but they cannot finish it: the bytes would not fit
     with pytest.raises(DataError, match=r"pillow '1\.0' there.*--force"):
@@ -95,7 +104,7 @@ def test_another_recipe_is_refused_unless_forced(copy, recipe):
     with pytest.raises(DataError, match=r"views 2 there, 1 now.*--out, or --force"):
         write_glyphs(copy, workers=1, **other)
     dataset = write_glyphs(copy, workers=1, force=True, **other)
-    assert dataset.split("train").examples == ShardReader.of(dataset, "train").__len__()
+    assert dataset.split("train").examples == WebdatasetReader.open(dataset, "train").__len__()
     assert not (copy / "embeddings").exists()
 
 
@@ -109,37 +118,35 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, recipe):
 
 def test_a_view_depends_on_nothing_but_font_character_and_view():
     font, codes = "DejaVuSerif", np.array([65, 97, 0x416])
-    masters = [glyph_render.master(font_file(font), int(c)) for c in codes]
-    seeds = glyph_render.seeds_of(font, codes, np.array([0, 3, 1]))
-    together = glyph_render.views(masters, seeds)
+    masters = [render.master(font_file(font), int(c)) for c in codes]
+    seeds = render.seeds_of(font, codes, np.array([0, 3, 1]))
+    together = render.views(masters, seeds)
     for i in range(3):
-        np.testing.assert_array_equal(
-            glyph_render.views([masters[i]], seeds[i : i + 1])[0], together[i]
-        )
+        np.testing.assert_array_equal(render.views([masters[i]], seeds[i : i + 1])[0], together[i])
     others = [
-        glyph_render.seeds_of(font, codes, np.array([1, 4, 2])),
-        glyph_render.seeds_of("DejaVuSans", codes, np.array([0, 3, 1])),
-        glyph_render.seeds_of(font, codes + 1, np.array([0, 3, 1])),
+        render.seeds_of(font, codes, np.array([1, 4, 2])),
+        render.seeds_of("DejaVuSans", codes, np.array([0, 3, 1])),
+        render.seeds_of(font, codes + 1, np.array([0, 3, 1])),
     ]
     for seeds in others:
-        again = glyph_render.views(masters, seeds)
+        again = render.views(masters, seeds)
         assert all((again[i] != together[i]).mean() > 0.1 for i in range(3))
 
 
 def test_an_unturned_view_is_the_master_at_half_size(monkeypatch):
     for name in ("ROTATION_DEGREES", "SCALE_SHARE", "SHIFT_PIXELS", "GAIN_SHARE"):
-        monkeypatch.setattr(glyph_render, name, 0.0)
-    monkeypatch.setattr(glyph_render, "_noise_strips", lambda: np.zeros((1 << 18, 576), np.float32))
-    master = glyph_render.master(font_file("DejaVuSans"), ord("R"))
-    view = glyph_render.views([master], np.zeros(1, np.uint64))[0]
+        monkeypatch.setattr(render, name, 0.0)
+    monkeypatch.setattr(render, "_noise_strips", lambda: np.zeros((1 << 18, 576), np.float32))
+    master = render.master(font_file("DejaVuSans"), ord("R"))
+    view = render.views([master], np.zeros(1, np.uint64))[0]
     halved = np.asarray(master, np.float32).reshape(24, 2, 24, 2).mean((1, 3))
     assert np.abs(view - halved).max() <= 1
 
 
 def test_noise_has_mean_0_and_the_stated_deviation():
-    strip = glyph_render._noise_strips()[:, 0]
+    strip = render._noise_strips()[:, 0]
     assert abs(strip.mean()) < 0.1
-    assert abs(strip.std() - glyph_render.NOISE_SD) < 0.1
+    assert abs(strip.std() - render.NOISE_SD) < 0.1
 
 
 # --- splits -------------------------------------------------------------------------------------
@@ -211,7 +218,7 @@ def test_words_and_styles():
 
 @pytest.mark.parametrize("split", ["train", "val_font", "test_font", "test_chars"])
 def test_caption_class_and_metadata_say_the_same(small, split):
-    reader, class_N = ShardReader.of(small, split), labels(small, split)
+    reader, class_N = WebdatasetReader.open(small, split), load_labels(small, split)
     assert len(class_N) == len(reader) == small.split(split).examples
     for i in range(len(reader)):
         example = reader[i]
@@ -225,12 +232,12 @@ def test_caption_class_and_metadata_say_the_same(small, split):
 
 def test_training_pairs_have_all_views_and_others_one(small, recipe):
     views = collections.defaultdict(list)
-    reader = ShardReader.of(small, "train")
+    reader = WebdatasetReader.open(small, "train")
     for i in range(len(reader)):
         about = reader.json(i)
         views[about["font"], about["codepoint"]].append(about["view"])
     assert {tuple(sorted(seen)) for seen in views.values()} == {tuple(range(recipe["views"]))}
-    reader = ShardReader.of(small, "test_font")
+    reader = WebdatasetReader.open(small, "test_font")
     assert {reader.json(i)["view"] for i in range(len(reader))} == {0}
     assert len({reader.key(i) for i in range(len(reader))}) == len(reader)
 

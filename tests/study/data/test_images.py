@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.data.images import FORMATS, channels_of, decode
+from study.data.images import FORMATS, count_channels, decode
 
 
 def png(image: Image.Image, **more) -> bytes:
@@ -104,7 +104,7 @@ def test_a_header_that_declares_too_many_pixels_is_refused(kind):
     with pytest.raises(ValueError, match="declares 16000 x 5000 pixels, more than 67,108,864"):
         decode(declared(kind, 16_000, 5_000), size=8, channels=1)
     with pytest.raises(ValueError, match="declares"):
-        channels_of(declared(kind, 16_000, 5_000))
+        count_channels(declared(kind, 16_000, 5_000))
 
 
 @pytest.mark.parametrize("kind", FORMATS)

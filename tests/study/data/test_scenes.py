@@ -9,9 +9,8 @@ import pytest
 
 from study.config.cell import CachedImage, Data
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.examples import examples_of
-from study.data.glyphs import hog_lda as descriptor
-from study.data.glyphs import scenes
+from study.data.formats.open_split import open_split
+from study.data.glyphs import hog_lda, scenes
 from study.data.glyphs import write as glyphs
 from study.data.glyphs.characters import FONTS, Characters, Examples
 from study.data.sources import open_source
@@ -25,7 +24,9 @@ def dataset(small_glyphs, tmp_path_factory):
 
 
 def make(out, small_glyphs, **how):
-    return scenes.make(out, Dataset.open(small_glyphs), CHARACTERS, views=1, **{"workers": 1} | how)
+    return scenes.make_scenes(
+        out, Dataset.open(small_glyphs), CHARACTERS, views=1, **{"workers": 1} | how
+    )
 
 
 def halves(about: dict) -> list[Examples]:
@@ -41,13 +42,13 @@ def halves(about: dict) -> list[Examples]:
 
 def test_a_scene_is_two_glyphs_beside_each_other(dataset):
     for split in scenes.SPLITS:
-        reader = examples_of(dataset, split)
-        images, errors = reader.usable(np.arange(20), size=scenes.PAGE, channels=1)
+        reader = open_split(dataset, split)
+        images, errors = reader.try_read_images(np.arange(20), size=scenes.PAGE, channels=1)
         assert not errors
         for i, page in enumerate(images[..., 0]):
             example = reader[i]
             about = example["json"]
-            glyph = [glyphs.drawn(e, glyphs.masters_of(e))[0] for e in halves(about)]
+            glyph = [glyphs.render_examples(e, glyphs.render_masters(e))[0] for e in halves(about)]
             assert np.array_equal(page[12:36], np.concatenate(glyph, axis=1))
             assert not page[:12].any() and not page[36:].any()
             names = [
@@ -61,7 +62,7 @@ def test_a_scene_is_two_glyphs_beside_each_other(dataset):
 
 def test_each_glyph_is_once_on_the_left_and_once_on_the_right(dataset):
     pairs = CHARACTERS.of_split("train")
-    reader = examples_of(dataset, "train")
+    reader = open_split(dataset, "train")
     found = [reader[i]["json"] for i in range(len(reader))]
     wanted = sorted(
         (FONTS[f], int(c)) for f, c in zip(pairs.font_N, pairs.codepoint_N, strict=True)
@@ -71,11 +72,13 @@ def test_each_glyph_is_once_on_the_left_and_once_on_the_right(dataset):
 
 
 def test_an_embedding_is_that_of_both_halves(dataset, small_glyphs):
-    tower = descriptor.fit(Dataset.open(small_glyphs))
+    tower = hog_lda.fit(Dataset.open(small_glyphs))
     image = CachedImage(embeddings=scenes.TOWER, dim=2 * tower.dim)
     source = open_source(dataset, "test_font", image, Data(text_length=32))
     index_N = np.arange(16)
-    pages, _ = examples_of(dataset, "test_font").usable(index_N, size=scenes.PAGE, channels=1)
+    pages, _ = open_split(dataset, "test_font").try_read_images(
+        index_N, size=scenes.PAGE, channels=1
+    )
     left, right = (tower(pages[:, 12:36, half]) for half in (slice(0, 24), slice(24, 48)))
     found = source.batch(index_N)
     expected = np.concatenate([left, right], axis=1) / np.sqrt(2)
@@ -97,4 +100,4 @@ def test_the_same_bytes_however_they_are_made(dataset, small_glyphs, tmp_path):
 
 def test_scenes_of_other_glyphs_are_not_written_over(dataset, small_glyphs):
     with pytest.raises(DataError, match="scenes of other glyphs"):
-        scenes.make(dataset.folder, Dataset.open(small_glyphs), CHARACTERS, views=2)
+        scenes.make_scenes(dataset.folder, Dataset.open(small_glyphs), CHARACTERS, views=2)

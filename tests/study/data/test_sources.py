@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from study.config.cell import CachedImage, Data, ViT
-from study.data import cache as memo
+from study.data import cache
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import ShardReader
+from study.data.formats.webdataset import WebdatasetReader
 from study.data.glyphs.write import prepare
-from study.data.sources import EmbeddedSource, ImageSource, labels, open_source
-from study.data.tokens import Tokenizer
+from study.data.sources import EmbeddingSource, ImageSource, load_labels, open_source
+from study.data.tokenizer import Tokenizer
 
 EMBEDDED = CachedImage(embeddings="hog-lda-16", dim=16)
 IMAGE = ViT(image_size=24)
@@ -22,7 +22,7 @@ rng = np.random.default_rng(0)
 
 
 def test_the_image_tower_picks_the_source(embedded):
-    assert isinstance(open_source(embedded, "train", EMBEDDED, Data()), EmbeddedSource)
+    assert isinstance(open_source(embedded, "train", EMBEDDED, Data()), EmbeddingSource)
     assert isinstance(open_source(embedded, "train", IMAGE, Data()), ImageSource)
 
 
@@ -43,7 +43,7 @@ def test_embeddings_and_tokens_are_those_of_the_examples(embedded):
     batch = open_source(embedded, "val_font", EMBEDDED, Data(text_length=12)).batch(np.arange(20))
     cache = CachedEmbeddings.open(embedded, "hog-lda-16", "val_font")
     np.testing.assert_array_equal(batch["image"], cache.take(np.arange(20)))
-    reader = ShardReader.of(embedded, "val_font")
+    reader = WebdatasetReader.open(embedded, "val_font")
     texts = [reader.text(i) for i in range(20)]
     np.testing.assert_array_equal(batch["text"], Tokenizer(embedded.tokenizer, 12)(texts))
 
@@ -52,8 +52,8 @@ def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
     index_N = rng.integers(0, embedded.split("train").examples, 300)
     expected = {image.kind: open_source(embedded, "train", image, Data()).batch(index_N)
                 for image in (EMBEDDED, IMAGE)}  # fmt: skip
-    monkeypatch.setattr(memo, "IN_MEMORY_BYTES", 1000)
-    monkeypatch.setattr(memo, "_KNOWN", {})
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(cache, "_KNOWN", {})
     for image in (EMBEDDED, IMAGE):
         source = open_source(embedded, "train", image, Data())
         kept = source._rows_NxE if image is EMBEDDED else source._keep
@@ -64,7 +64,7 @@ def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
 
 def test_images_are_scaled_to_one_and_keep_their_channel(embedded):
     source = open_source(embedded, "train", IMAGE, Data())
-    pixels = ShardReader.of(embedded, "train").pixels([3, 3, 700], size=24, channels=1)
+    pixels = WebdatasetReader.open(embedded, "train").read_images([3, 3, 700], size=24, channels=1)
     image = source.batch(np.array([3, 3, 700]))["image"]
     assert image.shape == (3, 24, 24, 1)
     np.testing.assert_allclose(image, pixels / 127.5 - 1, atol=1e-6)
@@ -94,7 +94,7 @@ def test_an_image_source_pickles_without_its_pixels(embedded):
 def test_opening_twice_tokenises_once(copy, monkeypatch):
     dataset = Dataset.open(copy)
     first = open_source(dataset, "train", EMBEDDED, Data())
-    monkeypatch.setattr(memo, "_KNOWN", {})  # as in a new process
+    monkeypatch.setattr(cache, "_KNOWN", {})  # as in a new process
 
     def refuse(*_args):
         raise AssertionError("tokenised again")
@@ -106,11 +106,11 @@ def test_opening_twice_tokenises_once(copy, monkeypatch):
 
 def test_a_cache_of_other_data_is_not_used(copy):
     dataset = Dataset.open(copy)
-    before = labels(dataset, "val_font")
+    before = load_labels(dataset, "val_font")
     for path in (copy / "cache").glob("*.npy"):
         path.write_bytes(b"torn")
-    memo._KNOWN.clear()
-    np.testing.assert_array_equal(labels(dataset, "val_font"), before)
+    cache._KNOWN.clear()
+    np.testing.assert_array_equal(load_labels(dataset, "val_font"), before)
 
 
 def test_embeddings_of_another_width_are_refused(embedded):
@@ -123,7 +123,7 @@ def test_a_class_that_is_none_is_named(copy, value):
     from study.data.formats.webdataset import write_shard
 
     dataset = Dataset.open(copy)
-    reader = ShardReader.of(dataset, "val_font")
+    reader = WebdatasetReader.open(dataset, "val_font")
     rows = []
     for i in range(len(reader)):
         about = reader.json(i)
@@ -134,9 +134,9 @@ def test_a_class_that_is_none_is_named(copy, value):
     write_shard(dataset.split("val_font").shards[0], rows)
     for path in (copy / "cache").glob("labels-*"):
         path.unlink()
-    memo._KNOWN.clear()
+    cache._KNOWN.clear()
     with pytest.raises(DataError, match=rf"{rows[7][0]}: its \"class\" is {value!r}"):
-        labels(dataset, "val_font")
+        load_labels(dataset, "val_font")
 
 
 def test_a_gather_copies_rows_and_nothing_else(embedded):

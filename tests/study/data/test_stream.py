@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from study.config.cell import CachedImage, Cell, Data, Model
-from study.data.stream import batches, indices, mirrored
+from study.data.stream import batches, indices, random_flip
 
 
 class Whole:
@@ -80,14 +80,14 @@ def test_image_and_text_stay_together():
 def test_a_coin_for_each_position_and_seed_mirrors_images():
     images_NxHxWxC = np.random.default_rng(0).random((4000, 2, 3, 1))
     at = np.arange(2**33, 2**33 + 4000)
-    got = mirrored(images_NxHxWxC, at, seed=1)
+    got = random_flip(images_NxHxWxC, at, seed=1)
     turned_N = (got != images_NxHxWxC).any((1, 2, 3))
     np.testing.assert_array_equal(got[turned_N], images_NxHxWxC[turned_N, :, ::-1])
     assert 0.45 < turned_N.mean() < 0.55
-    np.testing.assert_array_equal(mirrored(images_NxHxWxC[70:90], at[70:90], seed=1), got[70:90])
+    np.testing.assert_array_equal(random_flip(images_NxHxWxC[70:90], at[70:90], seed=1), got[70:90])
     for other in (
-        mirrored(images_NxHxWxC, at, seed=2),
-        mirrored(images_NxHxWxC, at - 2**33, seed=1),
+        random_flip(images_NxHxWxC, at, seed=2),
+        random_flip(images_NxHxWxC, at - 2**33, seed=1),
     ):
         assert 0.45 < (other != got).any((1, 2, 3)).mean() < 0.55
 

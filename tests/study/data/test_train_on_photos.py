@@ -22,13 +22,14 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
-from study.data.contact_sheet import samples_picture
-from study.data.embeddings import CachedEmbeddings, embed
+from study.data.contact_sheet import draw_contact_sheet
+from study.data.embed_shards import embed_dataset
+from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError
-from study.data.formats.examples import examples_of
-from study.data.formats.index import index
+from study.data.formats.index_shards import index_shards
+from study.data.formats.open_split import open_split
 from study.data.formats.webdataset import write_shard
-from study.data.replacements import StandIns
+from study.data.replacements import Replacements
 from study.data.sources import open_source
 from study.records.record import METRICS
 from study.training.loop import Stopped, train
@@ -48,13 +49,13 @@ CELL = Cell(
 def photos_with_two_bad(folder):
     """Two examples whose image is torn; those left are what a study may train and evaluate on."""
     tar = folder / "00000.tar"
-    reader = examples_of(index(folder, train_pieces=200, workers=1).dataset, "train")
+    reader = open_split(index_shards(folder, train_pieces=200, workers=1).dataset, "train")
     rows = [
         (reader.key(i), {"png": reader.image(i)[: 60 if i in (5, 9) else None], "txt": b"a text"})
         for i in range(32)
     ]
     write_shard(tar, rows)
-    return index(folder, splits={"train": "*.tar", "val": "00001.tar"}, workers=1).dataset
+    return index_shards(folder, splits={"train": "*.tar", "val": "00001.tar"}, workers=1).dataset
 
 
 def metrics(folder):
@@ -88,8 +89,10 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     other = dataclasses.replace(execution, decode_threads=2)
     with pytest.raises(Stopped):
         train(cell, other, folder=tmp_path / "cut", group="photos", should_stop=lambda: next(asked))
-    resumed, resume = [], StandIns.resume
-    monkeypatch.setattr(StandIns, "resume", lambda *args: (resumed.append(args[1:]), resume(*args)))
+    resumed, resume = [], Replacements.resume
+    monkeypatch.setattr(
+        Replacements, "resume", lambda *args: (resumed.append(args[1:]), resume(*args))
+    )
     again = train(cell, other, folder=tmp_path / "cut", group="photos")
     ((read, before),) = resumed  # what was read and replaced before the restart counts on
     assert read % cell.batch_size == 0 < read < 640 and 0 < before <= replaced
@@ -100,7 +103,7 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
     from study.training.frozen_tower import load_tower
 
     tower = load_tower(tmp_path / "whole")
-    embed(dataset, tower, "own", workers=1, max_bad_share=0.1)
+    embed_dataset(dataset, tower, "own", workers=1, max_bad_share=0.1)
     rows_NxE = CachedEmbeddings.open(dataset, "own", "val").rows()
     source = open_source(dataset, "val", cell.model.image, Data())
     alone_NxE = tower(np.round((source.image(np.arange(9)) + 1) * 127.5).astype(np.uint8))
@@ -112,7 +115,7 @@ def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_pa
 
 
 def test_a_page_shows_what_cannot_be_used_as_a_frame(photos_with_two_bad):
-    page = Image.open(io.BytesIO(samples_picture(photos_with_two_bad, "train", 8, 12)))
+    page = Image.open(io.BytesIO(draw_contact_sheet(photos_with_two_bad, "train", 8, 12)))
     red = (np.asarray(page) == (178, 34, 34)).all(-1)
     columns = red.sum(0)
     assert (columns >= 120).sum() == 4  # two frames, each with a left and a right side

@@ -24,11 +24,11 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
-from study.data.benchmarks.importer import bring_in
+from study.data.benchmarks.importer import import_benchmark
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import ShardReader
-from study.data.sources import labels, open_source
-from study.data.tokens import Tokenizer
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.sources import load_labels, open_source
+from study.data.tokenizer import Tokenizer
 from study.evals import Evaluator
 from study.evals.encode import cached_encoder
 from study.models.sharding import make_mesh, param_shardings
@@ -177,7 +177,7 @@ def members(name, data):
 @pytest.fixture(scope="module")
 def elsewhere(dataset, tmp_path_factory):
     """The validation split in two published layouts, brought in beside the data set."""
-    reader, class_N = ShardReader.of(dataset, SPLIT), labels(dataset, SPLIT)
+    reader, class_N = WebdatasetReader.open(dataset, SPLIT), load_labels(dataset, SPLIT)
     wds = tmp_path_factory.mktemp("wds")
     (wds / "test").mkdir()
     (wds / "classnames.txt").write_text("\n".join(dataset.class_names) + "\n")
@@ -196,7 +196,7 @@ def elsewhere(dataset, tmp_path_factory):
             row = {"en": {"caption": [reader.text(i)]}, "de": {"caption": ["ja", reader.text(i)]}}
             lines.write(json.dumps({"image/key": str(i), **row}) + "\n")
     root = dataset.folder.parent
-    return bring_in(wds, root / "bench" / "pets"), bring_in(xm, root / "xm3600")
+    return import_benchmark(wds, root / "bench" / "pets"), import_benchmark(xm, root / "xm3600")
 
 
 def test_a_published_layout_gives_the_same_hits(dataset, tokenizer, params, elsewhere):

@@ -13,9 +13,9 @@ from PIL import Image
 
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import Dataset
-from study.data.formats.webdataset import ShardReader, write_shard
+from study.data.formats.webdataset import WebdatasetReader, write_shard
 from study.data.images import decode
-from study.data.tokens import Tokenizer
+from study.data.tokenizer import Tokenizer
 from study.interop.embed import FrozenTowers
 from sweeps.cli import app as cli
 from tests.study.gemma import code_base_tokens, write_model
@@ -142,8 +142,8 @@ def test_a_data_sets_images_are_cached_for_siglit(bv, study, small_glyphs):
     assert (code, out.strip()) == (0, str(small_glyphs / "embeddings" / "gray"))
     dataset = Dataset.open(small_glyphs)
     cached = CachedEmbeddings.open(dataset, "gray", "val_font")
-    assert (cached.dim, cached.about["tower"]) == (32, "mu/8")
-    first = ShardReader.of(dataset, "val_font").pixels(range(3), size=24, channels=1)
+    assert (cached.dim, cached.metadata["tower"]) == (32, "mu/8")
+    first = WebdatasetReader.open(dataset, "val_font").read_images(range(3), size=24, channels=1)
     want = FrozenTowers("gray.npz")(first)
     np.testing.assert_allclose(cached.take(np.arange(3)), want, atol=1e-3)
 

@@ -37,7 +37,7 @@ from study.config.cell import (
 from study.config.pairs import Groups, Negatives
 from study.config.vocabulary import Vocabulary
 from study.data.formats.dataset import DataError, Dataset
-from study.data.tokens import Tokenizer
+from study.data.tokenizer import Tokenizer
 from study.interop import big_vision
 from study.models.sharding import make_mesh
 from study.records.record import METRICS

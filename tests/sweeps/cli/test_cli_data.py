@@ -77,7 +77,7 @@ def test_index_inspect_embed_and_verify(study, tars):
         file.write(b"?")
     code, out, err = study("data", "verify", "tars")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "train-00001.npy is not what was written" in err
+    assert "train-00001.npy has changed since it was written" in err
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b"])

@@ -18,7 +18,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
 
     from study.data.formats.dataset import Dataset
     from study.data.glyphs import write as glyphs
-    from study.data.tokens import Tokenizer
+    from study.data.tokenizer import Tokenizer
     from study.training.init_from import init_from_checkpoint
     from study.training.step import initial_state
 
@@ -37,7 +37,7 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
     assert file.stat().st_mtime_ns == before
     cell = next(c for c in load_study("glyphs-pretrained").cells if c.model.init)
     dataset = Dataset.open(small_glyphs)
-    vocabulary = Tokenizer.of(dataset, cell.data).vocabulary
+    vocabulary = Tokenizer.open(dataset, cell.data).vocabulary
     random = initial_state(cell, vocabulary, (24, 24, 1), cell.seed).params
     started, about = init_from_checkpoint(cell, random, root)
     assert about["loaded"] == ["img"] and set(about["random"]) >= {"txt", "t", "b"}

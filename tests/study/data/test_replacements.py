@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from study.config.cell import CachedImage, Data, ViT
-from study.data import cache as memo
-from study.data import embeddings
+from study.data import cache
+from study.data.embed_shards import embed_dataset
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.examples import examples_of
-from study.data.formats.index import index
-from study.data.formats.reader import DamagedExample
+from study.data.formats.index_shards import index_shards
+from study.data.formats.open_split import open_split
+from study.data.formats.reader import BadExampleError
 from study.data.formats.webdataset import write_shard
-from study.data.replacements import StandIns
+from study.data.replacements import Replacements
 from study.data.sources import ImageSource, open_source
 from study.data.stream import batches, indices
 
@@ -27,9 +27,9 @@ IMAGE = ViT(image_size=16)
 @pytest.fixture
 def broken(folder) -> Dataset:
     """The photos, but for some images and texts: torn, absent, not UTF-8; the last one too."""
-    index(folder, train_pieces=200, workers=1)
+    index_shards(folder, train_pieces=200, workers=1)
     for shard in sorted(folder.glob("*.tar")):
-        reader = examples_of(Dataset.open(folder), "train")
+        reader = open_split(Dataset.open(folder), "train")
         first = int(shard.stem) * 32
         rows = []
         for i in range(first, min(first + 32, len(reader))):
@@ -42,7 +42,7 @@ def broken(folder) -> Dataset:
                 members["txt"] = b"\xff\xfe"
             rows.append((reader.key(i), members))
         write_shard(shard, rows)
-    return index(folder, workers=1).dataset
+    return index_shards(folder, workers=1).dataset
 
 
 def expected(dataset: Dataset) -> np.ndarray:
@@ -61,7 +61,7 @@ def expected(dataset: Dataset) -> np.ndarray:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_next_usable_example_stands_in_whatever_was_read_before(broken, keep, threads):
     size, of = broken.split("train").examples, expected(broken)
-    memo._KNOWN.clear()
+    cache._KNOWN.clear()
     whole = ImageSource(broken, "train", IMAGE, LENIENT, keep=keep, threads=threads)
     together = whole.batch(np.arange(size))
     for rows in together.values():
@@ -70,7 +70,7 @@ def test_the_next_usable_example_stands_in_whatever_was_read_before(broken, keep
     for i in np.random.default_rng(0).permutation(size):
         for name, rows in alone.batch(np.array([i])).items():
             np.testing.assert_array_equal(rows[0], together[name][i])
-    assert whole.stand_ins.count(np.arange(size)) == (of != np.arange(size)).sum() == 5
+    assert whole.replacements.count(np.arange(size)) == (of != np.arange(size)).sum() == 5
 
 
 def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_count(broken):
@@ -88,7 +88,7 @@ def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_cou
                 chunks=[1] * (96 // batch_size),
                 rows=np.split(np.arange(batch_size), hosts)[host],
                 flip=True,
-                replaced=counts.append,
+                on_replaced=counts.append,
             )
             parts.append(list(stream))
         steps = [np.concatenate([p["image"][0] for p in step]) for step in zip(*parts, strict=True)]
@@ -113,7 +113,7 @@ def test_too_many_are_an_error_that_names_the_share_and_the_first(broken):
 def test_none_is_replaced_where_none_may_be(broken):
     source = open_source(broken, "train", IMAGE, Data(max_bad_share=0))
     source.image(np.array([0, 1, 40]))  # whose text is bad, which nobody asked for
-    with pytest.raises(DamagedExample, match=r"00000\.tar: 000000003: its image does not decode"):
+    with pytest.raises(BadExampleError, match=r"00000\.tar: 000000003: its image does not decode"):
         source.image(np.array([2, 3]))
 
 
@@ -126,32 +126,32 @@ def test_texts_alone_do_not_mind_bad_images(broken):
 
 
 def damaged(index_N, bad):
-    return {int(i): DamagedExample("?") for i in index_N if i in bad}
+    return {int(i): BadExampleError("?") for i in index_N if i in bad}
 
 
 def test_a_share_counts_from_a_thousand_examples_on():
-    stand_ins = StandIns(size=10**9, max_share=0.01, what="x")
-    stand_ins.note(damaged(range(10), range(10)), np.arange(20))
-    assert stand_ins.tally(np.arange(20)) == 10
-    stand_ins.note(damaged([99], [99]), np.array([21]))  # only tried, in place of 21
+    replacements = Replacements(size=10**9, max_share=0.01, what="x")
+    replacements.add_bad(damaged(range(10), range(10)), np.arange(20))
+    assert replacements.count_read(np.arange(20)) == 10
+    replacements.add_bad(damaged([99], [99]), np.array([21]))  # only tried, in place of 21
     with pytest.raises(DataError, match="11 of the first 1,000"):
-        stand_ins.tally(np.array([99]))
-    assert stand_ins.of(np.array([0, 9, 99, 98])).tolist() == [10, 10, 100, 98]
+        replacements.count_read(np.array([99]))
+    assert replacements.resolve(np.array([0, 9, 99, 98])).tolist() == [10, 10, 100, 98]
 
 
 def ends_at(stream, bad, *, size, max_share, restarts=(), pieces=37):
     """Where a run over these examples is refused, None where it is not."""
-    stand_ins = StandIns(size=size, max_share=max_share, what="x")
+    replacements = Replacements(size=size, max_share=max_share, what="x")
     replaced = at = 0
     stops = sorted({*restarts, len(stream)})
     while at < len(stream):
         if at in restarts:
-            stand_ins = StandIns(size=size, max_share=max_share, what="x")
-            stand_ins.resume(at, replaced)
+            replacements = Replacements(size=size, max_share=max_share, what="x")
+            replacements.resume(at, replaced)
         piece = stream[at : min(at + pieces, min(s for s in stops if s > at))]
         try:
-            stand_ins.note(damaged(piece, bad), piece)
-            replaced += stand_ins.tally(piece)
+            replacements.add_bad(damaged(piece, bad), piece)
+            replaced += replacements.count_read(piece)
         except DataError as error:
             return str(error).split(" examples read")[0]
         at += len(piece)
@@ -174,17 +174,17 @@ def test_whether_a_run_stops_depends_on_neither_restarts_nor_pieces(share, stops
 
 
 def test_reading_ends_where_no_example_can_be_used(folder):
-    index(folder, train_pieces=200, workers=1)
+    index_shards(folder, train_pieces=200, workers=1)
     dataset = Dataset.open(folder)
     for shard in dataset.split("train").shards:
-        reader = examples_of(dataset, "train")
+        reader = open_split(dataset, "train")
         first = int(shard.stem) * 32
         rows = [
             (reader.key(i), {"jpg": b"no image", "txt": reader.text(i).encode()})
             for i in range(first, min(first + 32, len(reader)))
         ]
         write_shard(shard, rows)
-    dataset = index(folder, workers=1).dataset
+    dataset = index_shards(folder, workers=1).dataset
     for keep in (True, False):
         source = ImageSource(dataset, "train", IMAGE, Data(max_bad_share=0.9), keep=keep)
         with pytest.raises(DataError, match="cannot be used"):
@@ -193,10 +193,10 @@ def test_reading_ends_where_no_example_can_be_used(folder):
 
 def test_the_bad_texts_of_a_whole_split_count_where_the_stream_meets_them():
     """All are known at the first batch, and are a small share of the split."""
-    stand_ins = StandIns(size=100_000, max_share=0.01, what="x")
-    stand_ins.note(damaged(range(0, 100_000, 200), range(0, 100_000, 200)), np.arange(1, 65))
-    assert stand_ins.tally(np.arange(1, 65)) == 0
-    assert stand_ins.tally(np.arange(150, 250)) == 1
+    replacements = Replacements(size=100_000, max_share=0.01, what="x")
+    replacements.add_bad(damaged(range(0, 100_000, 200), range(0, 100_000, 200)), np.arange(1, 65))
+    assert replacements.count_read(np.arange(1, 65)) == 0
+    assert replacements.count_read(np.arange(150, 250)) == 1
 
 
 class Mean:
@@ -205,7 +205,7 @@ class Mean:
     size, channels, dim = 8, 3, 3
 
     @property
-    def about(self):
+    def metadata(self):
         return {"kind": "mean colour"}
 
     def __call__(self, images_NxHxWxC):
@@ -214,8 +214,8 @@ class Mean:
 
 def test_cached_embeddings_of_unusable_images_are_replaced_too(broken):
     with pytest.raises(DataError, match=r"4 of the .* images of train cannot be used"):
-        embeddings.embed(broken, Mean(), "mean", workers=1)
-    embeddings.embed(broken, Mean(), "mean", workers=1, max_bad_share=0.2)
+        embed_dataset(broken, Mean(), "mean", workers=1)
+    embed_dataset(broken, Mean(), "mean", workers=1, max_bad_share=0.2)
     cache = CachedEmbeddings.open(broken, "mean", "train")
     size = broken.split("train").examples
     assert sorted(cache.bad) == [*BAD_IMAGES, size - 1]
@@ -230,7 +230,7 @@ def test_cached_embeddings_of_unusable_images_are_replaced_too(broken):
 
 
 def test_examples_without_members_are_counted_when_indexed(broken):
-    assert index(broken.folder, workers=1).lacking == 2
+    assert index_shards(broken.folder, workers=1).incomplete == 2
     about = json.loads((broken.folder / "dataset.json").read_text())
     with tarfile.open(broken.split("train").shards[0]) as archive:
         assert about["splits"]["train"]["counts"][0] == len({n[:9] for n in archive.getnames()})

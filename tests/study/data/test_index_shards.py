@@ -11,36 +11,36 @@ import pytest
 
 from study.config.cell import Data, ViT
 from study.data.formats import tar_index
-from study.data.formats.dataset import FILE, DataError, Dataset
-from study.data.formats.examples import examples_of
-from study.data.formats.index import index
-from study.data.formats.webdataset import ShardReader
+from study.data.formats.dataset import DATASET_FILE, DataError, Dataset
+from study.data.formats.index_shards import index_shards
+from study.data.formats.open_split import open_split
+from study.data.formats.webdataset import WebdatasetReader
 from study.data.sources import open_source
-from study.data.tokens import train_tokenizer
+from study.data.tokenizer import train_tokenizer
 
 
 def test_an_img2dataset_folder_needs_one_command(folder):
     before = {p.name: p.read_bytes() for p in folder.glob("*.tar")}
-    found = index(folder, train_pieces=200)
+    found = index_shards(folder, train_pieces=200)
     dataset = found.dataset
-    assert (found.lacking, found.left_out, dataset.channels) == (0, (), 3)
-    reader = ShardReader([folder / name for name in sorted(before)])
+    assert (found.incomplete, found.skipped, dataset.channels) == (0, (), 3)
+    reader = WebdatasetReader([folder / name for name in sorted(before)])
     assert dataset.split("train").examples == len(reader) == sum(dataset.split("train").counts)
-    assert list(examples_of(dataset, "train").texts()) == list(reader.texts())
+    assert list(open_split(dataset, "train").texts()) == list(reader.texts())
     assert {p.name: p.read_bytes() for p in folder.glob("*.tar")} == before
     batch = open_source(dataset, "train", ViT(image_size=16), Data()).batch(np.arange(5))
     assert batch["image"].shape == (5, 16, 16, 3)
     with pytest.raises(DataError, match=r"--hash"):
         dataset.verify()
-    index(folder, hash_files=True, workers=1).dataset.verify()
+    index_shards(folder, hash_files=True, workers=1).dataset.verify()
 
 
 def test_indexing_again_changes_nothing_and_another_example_changes_the_fingerprint(indexed):
-    before = (indexed.folder / FILE).read_bytes()
-    assert index(indexed.folder, workers=1).dataset.fingerprint == indexed.fingerprint
-    assert (indexed.folder / FILE).read_bytes() == before
+    before = (indexed.folder / DATASET_FILE).read_bytes()
+    assert index_shards(indexed.folder, workers=1).dataset.fingerprint == indexed.fingerprint
+    assert (indexed.folder / DATASET_FILE).read_bytes() == before
     indexed.split("train").shards[-1].unlink()
-    assert index(indexed.folder, workers=1).dataset.fingerprint != indexed.fingerprint
+    assert index_shards(indexed.folder, workers=1).dataset.fingerprint != indexed.fingerprint
 
 
 def test_a_description_of_two_entries_is_completed(folder):
@@ -50,10 +50,10 @@ def test_a_description_of_two_entries_is_completed(folder):
         "tokenizer": "mine.model",
         "name": "ours",
     }
-    (folder / FILE).write_text(json.dumps(said))
+    (folder / DATASET_FILE).write_text(json.dumps(said))
     with pytest.raises(DataError, match=rf"study data index {folder}"):
         Dataset.open(folder)
-    dataset = index(folder, workers=1).dataset
+    dataset = index_shards(folder, workers=1).dataset
     assert dataset.name == "ours"
     assert [p.name for p in dataset.split("val").shards] == ["00001.tar"]
     assert "00001.tar" not in [p.name for p in dataset.split("train").shards]
@@ -70,23 +70,23 @@ def test_shards_elsewhere_are_described_by_a_pattern_and_left_alone(folder, tmp_
     monkeypatch.setattr(np, "savez", beside_is_read_only)
     names = sorted(p.name for p in folder.iterdir())
     out = tmp_path / "out"
-    dataset = index(f"{folder}/*.tar", out=out, train_pieces=200, workers=1).dataset
+    dataset = index_shards(f"{folder}/*.tar", out=out, train_pieces=200, workers=1).dataset
     assert sorted(p.name for p in folder.iterdir()) == names
 
     def refuse(tar):
         raise AssertionError(f"{tar} scanned again")
 
     monkeypatch.setattr(tar_index, "_scan", refuse)
-    assert len(list(examples_of(dataset, "train").texts())) == dataset.split("train").examples
+    assert len(list(open_split(dataset, "train").texts())) == dataset.split("train").examples
     with pytest.raises(DataError, match=r"name a folder for its dataset\.json with --out"):
-        index(f"{folder}/*.tar")
+        index_shards(f"{folder}/*.tar")
 
 
 def test_names_of_files_tell_the_splits(folder):
     (folder / "00000.tar").rename(folder / "val-00000.tar")
-    dataset = index(folder, train_pieces=200, workers=1).dataset
+    dataset = index_shards(folder, train_pieces=200, workers=1).dataset
     assert sorted(dataset.splits) == ["train", "val"]
-    chosen = index(folder, splits={"all": "*.tar"}, workers=1).dataset
+    chosen = index_shards(folder, splits={"all": "*.tar"}, workers=1).dataset
     assert list(chosen.splits) == ["all"]
 
 
@@ -94,9 +94,9 @@ def test_damaged_tars_are_counted_named_and_left_out_only_on_request(folder):
     torn = folder / "00001.tar"
     os.truncate(torn, 5000)
     with pytest.raises(DataError, match=r"1 of \d shards are damaged.*00001\.tar.*--skip-damaged"):
-        index(folder, train_pieces=200, workers=1)
-    found = index(folder, train_pieces=200, skip_damaged=True, workers=1)
-    assert len(found.left_out) == 1
+        index_shards(folder, train_pieces=200, workers=1)
+    found = index_shards(folder, train_pieces=200, skip_damaged=True, workers=1)
+    assert len(found.skipped) == 1
     assert torn not in found.dataset.split("train").shards
 
 
@@ -104,7 +104,7 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
     first, second = indexed.split("train").shards[:2]
     with tarfile.open(first, "a") as archive:
         archive.addfile(tarfile.TarInfo("more.json"))
-    reader = examples_of(Dataset.open(indexed.folder), "train")
+    reader = open_split(Dataset.open(indexed.folder), "train")
     assert reader.text(40)  # of the second, whose index is all that was read
     with pytest.raises(DataError, match=r"00000\.tar holds 33 examples, dataset\.json says 32"):
         reader.text(0)
@@ -115,8 +115,8 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
     ("prepare", "said"),
     [
         (lambda folder: [p.unlink() for p in folder.glob("*.tar")], "no shards"),
-        (lambda folder: (folder / FILE).write_text("{"), "no JSON object"),
-        (lambda folder: (folder / FILE).write_text('{"splits": {"a": ["b*"]}}'), "split a"),
+        (lambda folder: (folder / DATASET_FILE).write_text("{"), "no JSON object"),
+        (lambda folder: (folder / DATASET_FILE).write_text('{"splits": {"a": ["b*"]}}'), "split a"),
         (lambda folder: None, "--train-tokenizer 32000"),
         (lambda folder: (folder / "a.model").write_bytes(b"?"), "no SentencePiece model"),
     ],
@@ -124,12 +124,12 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
 def test_what_cannot_be_described_is_said_in_one_line(folder, prepare, said):
     prepare(folder)
     with pytest.raises(DataError, match=said) as error:
-        index(folder, workers=1)
+        index_shards(folder, workers=1)
     assert "\n" not in str(error.value)
 
 
 def test_a_set_that_was_made_here_is_not_described_anew(copy):
-    before = hashlib.sha256((copy / FILE).read_bytes()).digest()
+    before = hashlib.sha256((copy / DATASET_FILE).read_bytes()).digest()
     with pytest.raises(DataError, match="described already"):
-        index(copy)
-    assert hashlib.sha256((copy / FILE).read_bytes()).digest() == before
+        index_shards(copy)
+    assert hashlib.sha256((copy / DATASET_FILE).read_bytes()).digest() == before

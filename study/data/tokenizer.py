@@ -16,7 +16,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from study.config.cell import Data, LowerCase, Pad
 from study.config.vocabulary import Vocabulary
-from study.data.formats.dataset import HOW_TO_MEND, DataError, Dataset
+from study.data.formats.dataset import HINT, DataError, Dataset
 
 PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
 _LONGEST_PIECE = 16
@@ -108,9 +108,7 @@ class Tokenizer:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(
-                f"the tokenizer {path}: {error.strerror or error}; {HOW_TO_MEND}"
-            ) from None
+            raise DataError(f"the tokenizer {path}: {error.strerror or error}; {HINT}") from None
         self.length = length
         self._lower_case, self._kept = lower_case, length - sticky_eos
         self._pieces = sentencepiece.SentencePieceProcessor()
@@ -120,9 +118,7 @@ class Tokenizer:
             self._pieces.LoadFromSerializedProto(data)
             size, eos = int(self._pieces.vocab_size()), int(self._pieces.eos_id())
         except (RuntimeError, ValueError, OSError):
-            raise DataError(
-                f"the tokenizer {path} is no SentencePiece model; {HOW_TO_MEND}"
-            ) from None
+            raise DataError(f"the tokenizer {path} is no SentencePiece model; {HINT}") from None
         if eos < 0:
             raise DataError(f"the tokenizer {path} has no EOS piece, which the text tower reads")
         fill = eos if pad == "eos" else int(self._pieces.pad_id())
@@ -137,7 +133,7 @@ class Tokenizer:
         self.digest = hashlib.sha256(data).hexdigest() + self.options
 
     @classmethod
-    def of(cls, dataset: Dataset, data: Data) -> Tokenizer:
+    def open(cls, dataset: Dataset, data: Data) -> Tokenizer:
         """The tokenizer of a cell's texts: its own, or else that of the data set.
 
         Raises:

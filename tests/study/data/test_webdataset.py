@@ -15,9 +15,9 @@ from PIL import Image
 
 from study.data.formats import webdataset as shards
 from study.data.formats.dataset import DataError
-from study.data.formats.reader import DamagedExample
+from study.data.formats.reader import BadExampleError
 from study.data.formats.tar_index import index_of
-from study.data.formats.webdataset import ShardReader, write_shard
+from study.data.formats.webdataset import WebdatasetReader, write_shard
 
 rng = np.random.default_rng(0)
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_in_order(tmp_path):
     first, second = examples(5), examples(3, start=5)
     write_shard(tmp_path / "a.tar", first)
     write_shard(tmp_path / "b.tar", second)
-    reader = ShardReader([tmp_path / "a.tar", tmp_path / "b.tar"])
+    reader = WebdatasetReader([tmp_path / "a.tar", tmp_path / "b.tar"])
     assert len(reader) == 8
     for i, (key, members) in enumerate(first + second):
         assert reader[i] == {
@@ -98,32 +98,32 @@ def test_tars_of_others_are_read(tmp_path, kind):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    reader = ShardReader([tmp_path / "a.tar"])
+    reader = WebdatasetReader([tmp_path / "a.tar"])
     assert reader[0] == {"key": key, "image": image, "text": "a text", "json": {}}
     assert reader.channels() == 3
-    assert reader.pixels([0], size=16, channels=3).shape == (1, 16, 16, 3)
+    assert reader.read_images([0], size=16, channels=3).shape == (1, 16, 16, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_pixels_are_the_ones_that_pil_decodes(tmp_path, mode):
     image = encoded("PNG", mode, size=(24, 24))
     write_shard(tmp_path / "a.tar", [("k", {"png": image, "txt": b"", "json": b"{}"})])
-    reader = ShardReader([tmp_path / "a.tar"])
+    reader = WebdatasetReader([tmp_path / "a.tar"])
     channels = 1 if mode == "L" else 3
     assert reader.channels() == channels
     page = Image.open(io.BytesIO(image))
     if mode == "RGBA":  # on white, as a browser would show it
         page = Image.alpha_composite(Image.new("RGBA", page.size, "white"), page)
     pil = np.asarray(page.convert("L" if channels == 1 else "RGB"))
-    pixels = reader.pixels([0, 0], size=24, channels=channels)
+    pixels = reader.read_images([0, 0], size=24, channels=channels)
     np.testing.assert_array_equal(pixels[1], pil.reshape(24, 24, channels))
 
 
 def test_our_own_images_decode_as_pil_decodes_them(small):
-    reader = ShardReader.of(small, "val_font")
+    reader = WebdatasetReader.open(small, "val_font")
     for i in range(0, len(reader), 17):
         pil = np.asarray(Image.open(io.BytesIO(reader.image(i))))
-        np.testing.assert_array_equal(reader.pixels([i], size=24, channels=1)[0, ..., 0], pil)
+        np.testing.assert_array_equal(reader.read_images([i], size=24, channels=1)[0, ..., 0], pil)
 
 
 def test_a_16_bit_image_is_scaled_and_not_clipped(tmp_path):
@@ -131,7 +131,7 @@ def test_a_16_bit_image_is_scaled_and_not_clipped(tmp_path):
     out = io.BytesIO()
     Image.fromarray(deep).save(out, "PNG")
     write_shard(tmp_path / "a.tar", [("k", {"png": out.getvalue(), "txt": b""})])
-    pixels = ShardReader([tmp_path / "a.tar"]).pixels([0], size=8, channels=1)
+    pixels = WebdatasetReader([tmp_path / "a.tar"]).read_images([0], size=8, channels=1)
     assert np.unique(pixels).tolist() == [40_000 >> 8]
 
 
@@ -148,7 +148,7 @@ def test_threads_scan_each_tar_once_and_two_tars_at_the_same_time(tmp_path, monk
         return index_of(path, cache)
 
     monkeypatch.setattr(shards, "index_of", scan)
-    reader = ShardReader(paths, counts=[4, 4])
+    reader = WebdatasetReader(paths, counts=[4, 4])
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(reader.key, [0, 4, 1, 5, 2, 6, 3, 7]))
     assert sorted(scans) == paths
@@ -156,7 +156,7 @@ def test_threads_scan_each_tar_once_and_two_tars_at_the_same_time(tmp_path, monk
 
 
 def test_readers_are_pickled_and_shared_by_threads(small):
-    reader = ShardReader.of(small, "train")
+    reader = WebdatasetReader.open(small, "train")
     reader.text(0)
     twin = pickle.loads(pickle.dumps(reader))
     expected = list(reader.texts())
@@ -172,7 +172,7 @@ def test_a_read_only_folder_only_costs_time(small, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(np, "savez", refuse)
-    assert len(ShardReader([shard])) == small.split("val_font").examples
+    assert len(WebdatasetReader([shard])) == small.split("val_font").examples
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
@@ -181,9 +181,9 @@ def test_an_index_of_another_tar_is_made_again(tmp_path):
     stale = (tmp_path / "a.tar.index.npz").read_bytes()
     write_shard(tmp_path / "a.tar", examples(2))
     (tmp_path / "a.tar.index.npz").write_bytes(stale)
-    assert len(ShardReader([tmp_path / "a.tar"])) == 2
+    assert len(WebdatasetReader([tmp_path / "a.tar"])) == 2
     (tmp_path / "a.tar.index.npz").write_bytes(stale[: len(stale) // 2])
-    assert len(ShardReader([tmp_path / "a.tar"])) == 2
+    assert len(WebdatasetReader([tmp_path / "a.tar"])) == 2
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -198,14 +198,14 @@ def test_a_truncated_tar_is_named(tmp_path, part, block):
     size -= size % 512 if block else 0
     os.truncate(tar, min(size, tar.stat().st_size - 1025))
     with pytest.raises(DataError, match=r"a\.tar.*(truncated|damaged).*--force") as error:
-        ShardReader([tar])
+        WebdatasetReader([tar])
     assert "\n" not in str(error.value)
 
 
 def test_a_tar_truncated_while_it_is_read_is_named(tmp_path):
     tar = tmp_path / "a.tar"
     write_shard(tar, examples(20))
-    reader = ShardReader([tar])
+    reader = WebdatasetReader([tar])
     os.truncate(tar, tar.stat().st_size // 2)
     with pytest.raises(DataError, match=r"a\.tar: 000000019: the tar ends"):
         reader.image(19)
@@ -219,7 +219,7 @@ def test_flipped_bytes_in_a_header_are_named(tmp_path):
     data[offset - 512 : offset - 480] = bytes(32)
     tar.write_bytes(data)
     with pytest.raises(DataError, match=rf"a\.tar is truncated or damaged at byte {offset - 512}"):
-        ShardReader([tar])
+        WebdatasetReader([tar])
 
 
 @pytest.mark.parametrize("at", [0, 10, 20, 100, -6])
@@ -232,10 +232,10 @@ def test_flipped_bytes_in_an_image_are_named(tmp_path, at):
     data = bytearray(tar.read_bytes())
     data[start + at % size] ^= 0x40
     tar.write_bytes(data)
-    reader = ShardReader([tar])
-    reader.pixels([8, 10], size=24, channels=1)
+    reader = WebdatasetReader([tar])
+    reader.read_images([8, 10], size=24, channels=1)
     with pytest.raises(DataError, match=r"a\.tar: 000000009: its image does not decode") as error:
-        reader.pixels([8, 9, 10], size=24, channels=1)
+        reader.read_images([8, 9, 10], size=24, channels=1)
     assert "--force" in str(error.value)
 
 
@@ -248,7 +248,7 @@ def test_flipped_bytes_in_text_or_metadata_are_named(tmp_path, column, what):
     data[start] = 0xFF
     tar.write_bytes(data)
     with pytest.raises(DataError, match=rf"a\.tar: 000000001: .*{what}"):
-        ShardReader([tar])[1]
+        WebdatasetReader([tar])[1]
 
 
 @pytest.mark.parametrize("missing", ["png", "txt"])
@@ -258,15 +258,15 @@ def test_an_example_without_image_or_text_is_named_when_it_is_read(tmp_path, mis
     del broken[1][1][missing]
     write_shard(tar, broken)
     (tmp_path / "a.tar.index.npz").unlink()
-    reader = ShardReader([tar])
+    reader = WebdatasetReader([tar])
     assert (reader[0]["key"], reader[2]["key"]) == ("000000000", "000000002")
-    with pytest.raises(DamagedExample, match=r"a\.tar: 000000001: it has no (image|text)"):
+    with pytest.raises(BadExampleError, match=r"a\.tar: 000000001: it has no (image|text)"):
         reader[1]
 
 
 def test_a_missing_tar_is_named(tmp_path):
     with pytest.raises(DataError, match=r"b\.tar: No such file"):
-        ShardReader([tmp_path / "b.tar"])
+        WebdatasetReader([tmp_path / "b.tar"])
 
 
 def test_a_full_disk_leaves_no_half_tar(tmp_path, monkeypatch):
@@ -285,4 +285,4 @@ def test_a_split_that_lost_examples_is_refused(copy):
     dataset = Dataset.open(copy)
     write_shard(dataset.split("val_font").shards[0], examples(2))
     with pytest.raises(DataError, match=r"val_font.*hold 2 examples"):
-        ShardReader.of(dataset, "val_font")
+        WebdatasetReader.open(dataset, "val_font")

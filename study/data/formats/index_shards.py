@@ -15,23 +15,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.data.formats.array_record import SUFFIX, RecordReader
+from study.data.formats.array_record import SUFFIX, ArrayRecordReader
 from study.data.formats.dataset import (
     CLASS_NAMES,
-    FILE,
+    DATASET_FILE,
     TEMPLATES,
     TOKENIZER,
     DataError,
     Dataset,
-    hashes_of,
-    read_about,
+    read_manifest,
+    sha256_files,
 )
-from study.data.formats.examples import is_array_record
-from study.data.formats.reader import DamagedExample, Reader
+from study.data.formats.open_split import is_array_record
+from study.data.formats.reader import BadExampleError, Reader
 from study.data.formats.tar_index import IMAGE, JSON, TEXT, index_of
-from study.data.formats.webdataset import ShardReader
-from study.data.parallel import ProgressFn, each, quiet
-from study.data.tokens import Tokenizer, train_tokenizer
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.parallel import ProgressFn, map_unordered, no_progress
+from study.data.tokenizer import Tokenizer, train_tokenizer
 from study.records.record import write_json
 
 INDEXED = "indexed"  # the kind of recipe of a set that was found, not made
@@ -39,15 +39,15 @@ _TOKENIZER_TEXTS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Indexed:
+class IndexResult:
     """What was found: the data set, examples without image or text, shards that were left out."""
 
     dataset: Dataset
-    lacking: int
-    left_out: tuple[str, ...]
+    incomplete: int
+    skipped: tuple[str, ...]
 
 
-def index(
+def index_shards(
     source: str | Path,
     *,
     out: str | Path | None = None,
@@ -59,8 +59,8 @@ def index(
     hash_files: bool = False,
     skip_damaged: bool = False,
     workers: int = 2,
-    progress: ProgressFn = quiet,
-) -> Indexed:
+    progress: ProgressFn = no_progress,
+) -> IndexResult:
     """Writes `<out>/dataset.json`, completing the one that is there if there is one.
 
     Arguments:
@@ -82,7 +82,7 @@ def index(
     """
     pattern = str(source) if set(str(source)) & set("*?[") else None
     if pattern is not None and out is None:
-        raise DataError(f"{pattern} is a pattern; name a folder for its {FILE} with --out")
+        raise DataError(f"{pattern} is a pattern; name a folder for its {DATASET_FILE} with --out")
     base = Path() if pattern is not None else Path(source)
     folder = Path(out) if out is not None else base
     if pattern is None and not base.is_dir():
@@ -99,7 +99,7 @@ def index(
             for path in itertools.chain(*shards.values())
         ]
         found: dict[Path, _Found] = {}
-        for done, one in enumerate(each(_scan, tasks, workers=workers), start=1):
+        for done, one in enumerate(map_unordered(_scan, tasks, workers=workers), start=1):
             found[one.path] = one
             progress("scanning", done, len(tasks))
         damaged = tuple(one.error for one in found.values() if one.error)
@@ -116,7 +116,7 @@ def index(
         if not kept:
             raise DataError(f"no shard of {source} can be read; the first: {damaged[0]}")
         first = _reader(next(iter(kept.values())), cache, image_key, text_key)
-        if isinstance(first, RecordReader):
+        if isinstance(first, ArrayRecordReader):
             image_key, text_key = first.image_key, first.text_key
         if train_pieces is not None:
             tokenizer = _trained(first, folder, train_pieces)
@@ -141,21 +141,21 @@ def index(
             if key not in about and (folder / file).is_file():
                 about[key] = file
         files = [about[key] for key in ("tokenizer", "class_names", "templates") if key in about]
-        small = hashes_of(folder, files)
+        small = sha256_files(folder, files)
         digests = [f"{split} {one.digest}" for split, ones in kept.items() for one in ones]
         listing = "\n".join([*digests, *small.values()])
         about["fingerprint"] = hashlib.sha256(listing.encode()).hexdigest()
         about.pop("sha256", None)
         if hash_files:
             names = [name for split in about["splits"].values() for name in split["shards"]]
-            about["sha256"] = small | hashes_of(folder, names)
-        write_json(folder / FILE, about)
+            about["sha256"] = small | sha256_files(folder, names)
+        write_json(folder / DATASET_FILE, about)
     except OSError as error:
         raise DataError(
             f"cannot write {folder}: {error.strerror or error}; choose another folder with --out"
         ) from None
-    lacking = sum(one.lacking for ones in kept.values() for one in ones)
-    return Indexed(dataset=Dataset.open(folder), lacking=lacking, left_out=damaged)
+    incomplete = sum(one.incomplete for ones in kept.values() for one in ones)
+    return IndexResult(dataset=Dataset.open(folder), incomplete=incomplete, skipped=damaged)
 
 
 # --- one shard ----------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class _Found:
 
     path: Path
     examples: int = 0
-    lacking: int = 0
+    incomplete: int = 0
     digest: str = ""
     error: str = ""
 
@@ -185,7 +185,7 @@ def _scan(task: _Task) -> _Found:
     digest = hashlib.sha256(path.name.encode())
     try:
         if is_array_record(path):
-            reader = RecordReader([path], image_key=task.image_key, text_key=task.text_key)
+            reader = ArrayRecordReader([path], image_key=task.image_key, text_key=task.text_key)
             digest.update(f"{path.stat().st_size} {len(reader)}".encode())
             for i in {0, len(reader) - 1} if len(reader) else set():
                 digest.update(reader.record(i))
@@ -197,15 +197,15 @@ def _scan(task: _Task) -> _Found:
         digest.update(array.tobytes())
     size_Nx3 = found.sizes_Nx3
     without_text_N = (size_Nx3[:, JSON] < 0) & (size_Nx3[:, TEXT] < 0)
-    lacking = int(((size_Nx3[:, IMAGE] <= 0) | without_text_N).sum())
-    return _Found(path=path, examples=len(found), lacking=lacking, digest=digest.hexdigest())
+    incomplete = int(((size_Nx3[:, IMAGE] <= 0) | without_text_N).sum())
+    return _Found(path=path, examples=len(found), incomplete=incomplete, digest=digest.hexdigest())
 
 
 def _reader(ones: list[_Found], cache: Path, image_key: str | None, text_key: str | None) -> Reader:
     paths, counts = [one.path for one in ones], [one.examples for one in ones]
     if is_array_record(paths[0]):
-        return RecordReader(paths, image_key=image_key, text_key=text_key, counts=counts)
-    return ShardReader(paths, text_key=text_key, cache=cache, counts=counts)
+        return ArrayRecordReader(paths, image_key=image_key, text_key=text_key, counts=counts)
+    return WebdatasetReader(paths, text_key=text_key, cache=cache, counts=counts)
 
 
 # --- what is described --------------------------------------------------------------------------
@@ -213,10 +213,10 @@ def _reader(ones: list[_Found], cache: Path, image_key: str | None, text_key: st
 
 def _begun(folder: Path) -> dict[str, Any]:
     """The description that is there, which must not be one of a set that was made here."""
-    about = read_about(folder)
+    about = read_manifest(folder)
     if about is None:
-        if (folder / FILE).exists():
-            raise DataError(f"{folder / FILE} is no JSON object; mend or remove it")
+        if (folder / DATASET_FILE).exists():
+            raise DataError(f"{folder / DATASET_FILE} is no JSON object; mend or remove it")
         return {}
     if "fingerprint" in about and about.get("recipe", {}).get("kind") != INDEXED:
         raise DataError(
@@ -295,7 +295,7 @@ def _trained(reader: Reader, folder: Path, pieces: int) -> Path:
     for i in range(min(len(reader), _TOKENIZER_TEXTS)):
         try:
             texts.append(reader.text(i))
-        except DamagedExample:
+        except BadExampleError:
             continue
     if not any(text.strip() for text in texts):
         raise DataError("no caption to train a tokenizer on; see --text-key")

@@ -8,9 +8,9 @@ import sentencepiece
 
 from study.config.cell import Data
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import ShardReader
-from study.data.texts import tokens
-from study.data.tokens import EOS, Tokenizer, train_tokenizer
+from study.data.formats.webdataset import WebdatasetReader
+from study.data.texts import load_tokens
+from study.data.tokenizer import EOS, Tokenizer, train_tokenizer
 from tests.study.gemma import code_base_tokens, write_model
 
 TEXTS = ["", "a", "LATIN SMALL LETTER A WITH GRAVE", "漢字", "LATIN " * 40, "  a  b "]
@@ -32,7 +32,7 @@ def test_eos_is_sticky_and_truncation_keeps_it(small, length):
 
 def test_case_order_and_company_of_texts_do_not_matter(small):
     tokenizer = Tokenizer(small.tokenizer, 16)
-    texts = list(ShardReader.of(small, "val_font").texts())
+    texts = list(WebdatasetReader.open(small, "val_font").texts())
     together_NxL = tokenizer(texts)
     alone_NxL = np.concatenate([tokenizer([text.lower()]) for text in texts])
     np.testing.assert_array_equal(together_NxL, alone_NxL)
@@ -133,7 +133,7 @@ def test_ascii_lowers_a_to_z_and_unicode_all_capitals(gemma):
 
 def test_the_names_of_glyphs_are_ascii(small):
     """So the published records, lowered as Unicode, have the tokens of the code base."""
-    texts = [text for split in small.splits for text in ShardReader.of(small, split).texts()]
+    texts = [text for split in small.splits for text in WebdatasetReader.open(small, split).texts()]
     assert texts and all(text.isascii() for text in texts)
 
 
@@ -154,9 +154,9 @@ def test_a_model_without_padding_is_refused_where_it_is_asked_for(tmp_path):
 
 def test_tokens_of_other_options_are_kept_apart(copy):
     dataset = Dataset.open(copy)
-    made = [tokens(dataset, "val_font", Data(pad=pad)) for pad in ("eos", "pad")]
+    made = [load_tokens(dataset, "val_font", Data(pad=pad)) for pad in ("eos", "pad")]
     assert (made[0] != made[1]).any()
-    np.testing.assert_array_equal(tokens(dataset, "val_font", Data()), made[0])
+    np.testing.assert_array_equal(load_tokens(dataset, "val_font", Data()), made[0])
 
 
 def test_a_cell_may_bring_its_own_model(copy):
@@ -164,7 +164,7 @@ def test_a_cell_may_bring_its_own_model(copy):
     (copy / "other.model").write_bytes(train_tokenizer(["other words entirely"] * 9))
     own, other = Data(), Data(tokenizer="other.model")
     expected = Tokenizer(copy / "other.model", 16)(["latin small"])
-    np.testing.assert_array_equal(Tokenizer.of(dataset, other)(["latin small"]), expected)
-    assert (tokens(dataset, "val_font", own) != tokens(dataset, "val_font", other)).any()
+    np.testing.assert_array_equal(Tokenizer.open(dataset, other)(["latin small"]), expected)
+    assert (load_tokens(dataset, "val_font", own) != load_tokens(dataset, "val_font", other)).any()
     with pytest.raises(DataError, match=r"none\.model"):
-        Tokenizer.of(dataset, Data(tokenizer="none.model"))
+        Tokenizer.open(dataset, Data(tokenizer="none.model"))

@@ -19,7 +19,7 @@ from study.config.cell import (
     replace,
 )
 from study.config.vocabulary import Vocabulary
-from study.data.corruption import reader
+from study.data.corruption import make_read_fn
 from study.data.sources import open_source
 from study.data.stream import ROUNDS, batches, indices, permute
 
@@ -59,7 +59,7 @@ def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None)
         first_step=first // batch_size,
         chunks=[steps // 2, steps - steps // 2],
         rows=rows,
-        read=reader(c, vocabulary=PIECES),
+        read=make_read_fn(c, vocabulary=PIECES),
     )
     read = list(pieces)
     return {k: np.concatenate([p[k].reshape(-1, *p[k].shape[2:]) for p in read]) for k in read[0]}
@@ -117,7 +117,7 @@ def test_the_loss_does_not_matter():
 
 
 def test_without_corruption_nothing_stands_between():
-    assert reader(cell(), vocabulary=PIECES) is None
+    assert make_read_fn(cell(), vocabulary=PIECES) is None
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -259,7 +259,7 @@ def test_real_sources_are_corrupted_and_stay_as_they_were(embedded, image):
     c = cell(**ALL)
     dim = {"embed_dim": 16} if isinstance(image, CachedImage) else {}
     c = dataclasses.replace(c, model=Model(image=image, **dim))
-    got = reader(c, vocabulary=PIECES)(source, index, index)
+    got = make_read_fn(c, vocabulary=PIECES)(source, index, index)
     for name in before:
         changed = (got[name] != before[name]).reshape(len(index), -1).any(1).mean()
         assert 0.1 < changed < 0.6
@@ -271,7 +271,7 @@ def test_random_texts_end_and_are_filled_as_texts_are():
     """With padding of its own, a random text has one EOS, and no padding before it."""
     c = cell(text=1.0)
     index = np.arange(SIZE)
-    got = reader(c, vocabulary=Vocabulary(VOCABULARY, eos=1, pad=0))(Numbered(), index, index)
+    got = make_read_fn(c, vocabulary=Vocabulary(VOCABULARY, eos=1, pad=0))(Numbered(), index, index)
     for row in got["text"].tolist():
         end = row.index(1)
         assert 1 <= end < LENGTH and 0 not in row[:end]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from study.data.formats.array_record import SUFFIX, RecordReader
+from study.data.formats.array_record import SUFFIX, ArrayRecordReader
 from study.data.formats.dataset import DataError, Dataset, Split
 from study.data.formats.reader import Reader
-from study.data.formats.webdataset import ShardReader
+from study.data.formats.webdataset import WebdatasetReader
 
 
-def examples_of(dataset: Dataset, split: str) -> Reader:
+def open_split(dataset: Dataset, split: str) -> Reader:
     """The examples of a split, whose number must be the one in dataset.json.
 
     Raises:
@@ -23,18 +23,22 @@ def examples_of(dataset: Dataset, split: str) -> Reader:
             f"the split {split} of {dataset.folder} mixes tar and ArrayRecord; "
             "name splits of one format each in its dataset.json"
         )
-    return RecordReader.of(dataset, split) if True in kinds else ShardReader.of(dataset, split)
+    return (
+        ArrayRecordReader.open(dataset, split)
+        if True in kinds
+        else WebdatasetReader.open(dataset, split)
+    )
 
 
-def examples_of_shard(dataset: Dataset, split: str, number: int) -> Reader:
+def open_shard(dataset: Dataset, split: str, number: int) -> Reader:
     """The examples of one shard of a split, in order."""
     whole = dataset.split(split)
     shard = whole.shards[number]
     if whole.counts is not None:
         count = whole.counts[number]
         part = Split(name=split, shards=(shard,), examples=count, counts=(count,))
-        return examples_of(dataclasses.replace(dataset, splits={split: part}), split)
-    return ShardReader([shard], text_key=dataset.text_key, cache=dataset.index_cache)
+        return open_split(dataclasses.replace(dataset, splits={split: part}), split)
+    return WebdatasetReader([shard], text_key=dataset.text_key, cache=dataset.index_cache)
 
 
 def is_array_record(path: Path) -> bool:

@@ -7,11 +7,11 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from study.config.cell import Data, ViT
-from study.data.formats.array_record import RecordReader
+from study.data.formats.array_record import ArrayRecordReader
 from study.data.formats.dataset import DataError
-from study.data.formats.examples import examples_of, examples_of_shard
-from study.data.formats.index import index
-from study.data.formats.reader import DamagedExample
+from study.data.formats.index_shards import index_shards
+from study.data.formats.open_split import open_shard, open_split
+from study.data.formats.reader import BadExampleError
 from study.data.formats.tf_example import parse, serialize
 from study.data.sources import open_source
 
@@ -26,7 +26,7 @@ def write(path, rows):
 @pytest.fixture
 def tfds(indexed, tmp_path):
     """The examples of the tars, as TFDS would have them, in two shards; and those of the tars."""
-    reader = examples_of(indexed, "train")
+    reader = open_split(indexed, "train")
     rows = [
         {
             "image": [reader.image(i)],
@@ -46,14 +46,14 @@ def tfds(indexed, tmp_path):
 
 def test_a_tfds_folder_holds_the_examples_of_the_tars(tfds, indexed):
     folder, reader = tfds
-    dataset = index(folder, tokenizer=indexed.tokenizer, workers=1).dataset
+    dataset = index_shards(folder, tokenizer=indexed.tokenizer, workers=1).dataset
     assert sorted(dataset.splits) == ["train", "val"]
-    records = examples_of(dataset, "train")
-    assert isinstance(records, RecordReader)
+    records = open_split(dataset, "train")
+    assert isinstance(records, ArrayRecordReader)
     assert list(records.texts()) == list(reader.texts())
     assert pickle.loads(pickle.dumps(records)).pair(25) == reader.pair(25)
     assert records.json(7) == {"label": 7, "class": 7, "tfds_id": "id"}
-    assert examples_of_shard(dataset, "train", 1).pair(0) == reader.pair(20)
+    assert open_shard(dataset, "train", 1).pair(0) == reader.pair(20)
     one, two = (open_source(d, "train", ViT(image_size=16), Data()) for d in (dataset, indexed))
     index_N = np.array([30, 2, 19, 20])
     for name, value in two.batch(index_N).items():
@@ -65,10 +65,10 @@ def test_records_that_are_no_examples_are_damaged_ones(tfds, tmp_path, indexed):
     good = {"image": [reader.image(0)], "caption": [b"ok"]}
     rows = [good, b"\xff\xff junk", {"image": [reader.image(0)]}, {**good, "caption": [b"\xff"]}]
     write(tmp_path / "a.array_record", rows)
-    records = RecordReader([tmp_path / "a.array_record"])
+    records = ArrayRecordReader([tmp_path / "a.array_record"])
     assert records.text(0) == "ok"
     for i, said in ((1, "no tf.train.Example"), (2, "no text"), (3, "UTF-8")):
-        with pytest.raises(DamagedExample, match=rf"a\.array_record: record {i}: .*{said}"):
+        with pytest.raises(BadExampleError, match=rf"a\.array_record: record {i}: .*{said}"):
             records.text(i)
 
 
@@ -79,9 +79,9 @@ def test_flipped_bytes_in_a_record_are_named(tmp_path):
     at = data.index(b"caption 3")
     data[at : at + 9] = b"\xff" * 9
     path.write_bytes(data)
-    records = RecordReader([path])
+    records = ArrayRecordReader([path])
     assert records.text(2) == "caption 2"
-    with pytest.raises(DamagedExample, match="record 3"):
+    with pytest.raises(BadExampleError, match="record 3"):
         records.text(3)
 
 
@@ -90,12 +90,12 @@ def test_what_is_no_array_record_is_named(tmp_path, tfds):
     bad.write_bytes(b"no record" * 10_000)
     for path in (bad, tmp_path / "none.array_record"):
         with pytest.raises(DataError, match=rf"{path.name}") as error:
-            RecordReader([path])
+            ArrayRecordReader([path])
         assert "\n" not in str(error.value)
     write(bad, [{"picture": [b""], "words": [b""]}])
     with pytest.raises(DataError, match=r"it has picture, words: name one with .*--image-key"):
-        RecordReader([bad])
-    assert RecordReader([bad], image_key="picture", text_key="words").text(0) == ""
+        ArrayRecordReader([bad])
+    assert ArrayRecordReader([bad], image_key="picture", text_key="words").text(0) == ""
 
 
 def test_features_come_back_as_they_went():
