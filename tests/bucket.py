@@ -21,7 +21,6 @@ import fsspec
 import upath.registry
 from upath.implementations.cloud import CloudPath
 
-import analysis.records.storage
 import study.records.storage
 
 
@@ -159,4 +158,3 @@ class _Path(CloudPath):
 
 upath.registry.register_implementation("bucket", _Path, clobber=True)
 study.records.storage.SCHEMES.add("bucket")
-analysis.records.storage.SCHEMES.add("bucket")

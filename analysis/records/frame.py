@@ -5,8 +5,8 @@
 >>> steps("snapshots/demo")                # a snapshot; all its studies
 
 Every function takes a folder, a bucket or a snapshot, and gives the same frame for records and for
-the snapshot that was taken of them. pandas is imported where a frame is made, so that `studies`
-and `training_progress` answer at once.
+the snapshot that was taken of them. pandas is imported where a frame is made, so that `studies` is
+fast.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import AnalysisError
-from analysis.records.lines import Progress, training_progress
-from analysis.records.record import CellRecord, Items, RecordRoot, not_started
+from analysis.records.record import CellRecord, Items, RecordRoot, content, not_started
 from analysis.records.snapshot import MANIFEST, Snapshot
-from analysis.records.storage import content, place
 from analysis.records.table import (
     COLUMNS,
     MEMORY,
@@ -29,13 +27,26 @@ from analysis.records.table import (
     cell_frame,
     row_frame,
 )
+from study.records.storage import RecordError, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "FIELDS", "MEMORY", "NOT_STARTED", "STATUSES", "AnalysisError", "Progress",
-           "cells", "items", "open_records", "open_snapshot", "rows", "steps", "studies",
-           "training_progress"]  # fmt: skip
+__all__ = [
+    "COLUMNS",
+    "FIELDS",
+    "MEMORY",
+    "NOT_STARTED",
+    "STATUSES",
+    "AnalysisError",
+    "cells",
+    "items",
+    "open_records",
+    "open_snapshot",
+    "rows",
+    "steps",
+    "studies",
+]
 
 # The prefixes of the columns that hold a cell's fields, besides `batch_size` and `seed`.
 FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
@@ -49,8 +60,12 @@ def open_records(root: Root) -> RecordRoot | Snapshot:
 
     Raises:
       AnalysisError: `root` does not exist, or is a snapshot that was changed.
+      RecordError: the bucket cannot be read; the methods of what is returned may raise it too.
     """
-    folder = place(root)
+    try:
+        folder = resolve(root)
+    except RecordError as error:
+        raise AnalysisError(str(error)) from None
     if manifest := content(folder / MANIFEST):
         return Snapshot(folder, manifest)
     if not folder.is_dir():

@@ -13,22 +13,26 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from analysis.errors import AnalysisError
-from analysis.records.lines import METRICS, PARTS, read_lines, read_text
-from analysis.records.storage import children, content, each
+from study.records.metrics_log import COUNTS, METRICS, PARTS, parse, read_rows
+from study.records.record import CELL, DONE, FAILED
+from study.records.storage import is_bucket, listdir, read
 
 if TYPE_CHECKING:
     import numpy as np
 
-ABOUT, DONE, FAILED, ITEMS = "cell.json", "DONE.json", "FAILED.json", "items"
-WHOLE = (ABOUT, DONE, FAILED)  # files that are written once, unlike the lines of metrics
+FILES = (CELL, DONE, FAILED)  # one JSON object each
+ITEMS = "items"
 CELL_ID = re.compile(r"b\d+-.+-[0-9a-f]{8}$")
 
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 Items = dict[str, "np.ndarray"]  # whether each evaluated example was right: bool `N` by metric
 
 
@@ -37,8 +41,8 @@ class CellRecord:
     """What one cell left.
 
     Attributes:
-      files: the bytes of `WHOLE`; b"" for a file that does not exist.
-      attempts, superseded, dropped: see `analysis.records.lines.Lines`.
+      files: the bytes of `FILES`; b"" for a file that does not exist.
+      attempts, superseded, dropped: see `study.records.metrics_log.Log`.
       digest: sha256 over name and bytes of the record, the same when read from a snapshot.
       read_rows: the logged rows, attempts stitched.
       read_items: which evaluated examples were right; AnalysisError if a file is damaged.
@@ -55,15 +59,15 @@ class CellRecord:
 
     @functools.cached_property
     def about(self) -> dict[str, Any] | None:
-        return parse(self.files[ABOUT])
+        return parse_json(self.files[CELL])
 
     @functools.cached_property
     def done(self) -> dict[str, Any] | None:
-        return parse(self.files[DONE])
+        return parse_json(self.files[DONE])
 
     @functools.cached_property
     def failed(self) -> dict[str, Any] | None:
-        return parse(self.files[FAILED])
+        return parse_json(self.files[FAILED])
 
     @property
     def status(self) -> str:
@@ -72,7 +76,7 @@ class CellRecord:
             return str(done.get("status", "done"))
         if self.failed:
             return "failed"
-        begun = self.files[ABOUT] or self.attempts or self.dropped
+        begun = self.files[CELL] or self.attempts or self.dropped
         return "running-or-interrupted" if begun else "not started"
 
 
@@ -83,12 +87,12 @@ class RecordRoot:
         self.root = root
 
     def studies(self) -> list[str]:
-        folders = [path for path in children(self.root) if not path.name.startswith(".")]
+        folders = [path for path in listdir(self.root) if not path.name.startswith(".")]
         return [path.name for path in folders if path.is_dir()]
 
     def records(self, study: str) -> list[CellRecord]:
         """All cells of a study that have a folder, by id."""
-        folders = [path for path in children(self.root / study) if path.is_dir()]
+        folders = [path for path in listdir(self.root / study) if path.is_dir()]
         are_cells = each(self.root, _is_cell, folders)
         ids = [path.name for path, is_cell in zip(folders, are_cells, strict=True) if is_cell]
         return each(self.root, lambda cell: self.record(study, cell), ids)
@@ -96,24 +100,24 @@ class RecordRoot:
     def record(self, study: str, cell: str) -> CellRecord:
         """One cell, with nothing in it where there is no such folder."""
         folder = self.root / study / cell
-        files = {name: content(folder / name) for name in WHOLE}
-        text = read_text(folder)
-        lines = read_lines(text)
+        files = {name: content(folder / name) for name in FILES}
+        text = read_rows(folder)
+        log = parse(text)
         return CellRecord(
             id=cell,
             files=files,
-            attempts=lines.attempts,
-            superseded=lines.superseded,
-            dropped=lines.dropped,
+            attempts=log.attempts,
+            superseded=log.superseded,
+            dropped=log.dropped,
             digest=digest_of(cell, files, text),
-            read_rows=lambda: lines.rows,
+            read_rows=lambda: [_numbers(row) for row in log.rows],
             read_items=lambda: _items(folder / ITEMS),
         )
 
 
 def not_started(cell: str) -> CellRecord:
     """The record of a planned cell without a folder."""
-    files = dict.fromkeys(WHOLE, b"")
+    files = dict.fromkeys(FILES, b"")
     return CellRecord(
         id=cell,
         files=files,
@@ -126,7 +130,7 @@ def not_started(cell: str) -> CellRecord:
     )
 
 
-def parse(text: bytes) -> dict[str, Any] | None:
+def parse_json(text: bytes) -> dict[str, Any] | None:
     """The JSON object that `text` holds; None where it is torn or no object."""
     try:
         value = json.loads(text)
@@ -135,21 +139,53 @@ def parse(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def content(path: Path) -> bytes:
+    """What a file or object holds; b"" where there is none.
+
+    Raises:
+      AnalysisError: it cannot be read.
+      RecordError: the same, of a bucket.
+    """
+    try:
+        return read(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
+    except OSError as error:
+        raise AnalysisError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def each(root: Path, work: Callable[[Given], Result], given: Sequence[Given]) -> list[Result]:
+    """`work` on each, in order: in a bucket 16 at once, because each waits for answers."""
+    if not is_bucket(root):
+        return [work(one) for one in given]
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(work, given))
+
+
 def digest_of(name: str, files: Mapping[str, bytes], lines: bytes) -> str:
     """sha256 over the name of a cell and the bytes of its record."""
     digest = hashlib.sha256(name.encode())
     for file, text in (
-        (ABOUT, files[ABOUT]),
+        (CELL, files[CELL]),
         (METRICS, lines),
-        *((n, files[n]) for n in WHOLE[1:]),
+        *((n, files[n]) for n in FILES[1:]),
     ):
         digest.update(f"\0{file}\0{len(text)}\0".encode() + text)
     return digest.hexdigest()
 
 
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts, time and metrics of a row: a metric is a number with a slash in its name."""
+    return {
+        key: value if key in COUNTS else float(value)
+        for key, value in row.items()
+        if key in COUNTS or (("/" in key or key == "time") and type(value) in (int, float))
+    }
+
+
 def _is_cell(folder: Path) -> bool:
-    known = (*WHOLE, METRICS, PARTS)
-    return bool(CELL_ID.match(folder.name)) or any(p.name in known for p in children(folder))
+    known = (*FILES, METRICS, PARTS)
+    return bool(CELL_ID.match(folder.name)) or any(p.name in known for p in listdir(folder))
 
 
 def _items(folder: Path) -> Items:
@@ -157,7 +193,7 @@ def _items(folder: Path) -> Items:
     import numpy as np
 
     items = {}
-    for path in children(folder):
+    for path in listdir(folder):
         if path.suffix != ".json" or path.name.startswith("."):
             continue
         try:

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import AnalysisError
-from analysis.records.record import WHOLE, CellRecord, Items, RecordRoot, parse
-from analysis.records.storage import content
+from analysis.records.record import FILES, CellRecord, Items, RecordRoot, content, parse_json
 from analysis.records.table import EXACT, cell_columns, cell_frame, row_columns
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Snapshot:
 
     def __init__(self, root: Path, manifest: bytes):
         self.root = root
-        self.manifest = parse(manifest) or {}
+        self.manifest = parse_json(manifest) or {}
         if self.manifest.get("format") != FORMAT:
             raise AnalysisError(f"{root}: this version reads no snapshot with such a {MANIFEST}")
         if _manifest_digest(self.manifest) != self.manifest.get("sha256"):
@@ -79,11 +78,11 @@ class Snapshot:
 
     @functools.cached_property
     def _cells(self) -> dict[tuple[str, str], CellRecord]:
-        names = ("study", "id", "attempts", "superseded_rows", "dropped_lines", "content", *WHOLE)
+        names = ("study", "id", "attempts", "superseded_rows", "dropped_lines", "content", *FILES)
         return {
             (cell["study"], cell["id"]): CellRecord(
                 id=cell["id"],
-                files={name: cell[name] or b"" for name in WHOLE},
+                files={name: cell[name] or b"" for name in FILES},
                 attempts=cell["attempts"],
                 superseded=cell["superseded_rows"],
                 dropped=cell["dropped_lines"],
@@ -266,7 +265,7 @@ def _cell_table(cells: Sequence[Mapping[str, Any]]) -> pa.Table:
 
     columns = {}
     for name, values in cell_frame(cells).items():
-        if name in WHOLE:
+        if name in FILES:
             columns[name] = pa.array(values, pa.binary())
         elif name in EXACT:
             columns[name] = pa.array(values, pa.decimal128(38))
@@ -300,14 +299,14 @@ def _parquet(table: pa.Table) -> bytes:
         file,
         compression="zstd",
         compression_level=19,
-        use_dictionary=[name for name in table.column_names if name not in (*floats, *WHOLE)],
+        use_dictionary=[name for name in table.column_names if name not in (*floats, *FILES)],
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),  # half the size of PLAIN
     )
     return file.getvalue()
 
 
 def _is_snapshot(folder: Path) -> bool:
-    kind = (parse(content(folder / MANIFEST)) or {}).get("format")
+    kind = (parse_json(content(folder / MANIFEST)) or {}).get("format")
     return str(kind).startswith(FORMAT.rpartition(" ")[0])
 
 

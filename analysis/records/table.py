@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.records.lines import COUNTS
 from analysis.records.record import CellRecord
+from study.records.metrics_log import COUNTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.errors import AnalysisError
-from analysis.records.record import parse
-from analysis.records.storage import content
+from analysis.records.record import content, parse_json
 from analysis.wandb.history import rows
 from analysis.wandb.runs import Run, write_record
 
@@ -93,7 +92,7 @@ def fetch(
     for run in ours:
         mark = root / run.group / run.id / MARK
         about = {"state": run.state, "last": getattr(run, "lastHistoryStep", None)}
-        if run.state in OVER and parse(content(mark)) == about:
+        if run.state in OVER and parse_json(content(mark)) == about:
             kept.append(run.id)
             continue
         mark.unlink(missing_ok=True)

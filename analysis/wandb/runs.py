@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
-from analysis.records.lines import METRICS, read_lines
-from analysis.records.record import ABOUT, DONE, FAILED
+from study.records.metrics_log import METRICS, parse
+from study.records.record import CELL, DONE, FAILED
 
 KEPT = ("global_step", "examples_seen", "attempt")  # that every row of ours has, beside `_step`
 
@@ -57,11 +57,11 @@ def write_record(run: Run, root: Path) -> Path:
     about = {key: value for key, value in run.config.items() if not key.startswith("_")}
     lines = _lines(run.history, about)
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    _put(folder / ABOUT, about)
+    _put(folder / CELL, about)
     (folder / METRICS).write_text(text)
     for name in (DONE, FAILED):  # it may have gone on since it was last read
         (folder / name).unlink(missing_ok=True)
-    rows = read_lines(text.encode()).rows
+    rows = parse(text.encode()).rows
     if run.state == "failed":
         _put(folder / FAILED, {"error": "wandb says that it failed or was interrupted"})
     elif run.state == "finished":

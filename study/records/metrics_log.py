@@ -15,14 +15,43 @@ import json
 import os
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from study.records.storage import is_bucket, listdir, read, write
 
 METRICS, PARTS = "metrics.jsonl", "metrics"
+COUNTS = ("step", "examples_seen", "pairs_seen", "attempt")  # in every line
 PAUSE = 1.0  # seconds between two writes of one object
 PART = 65_536  # bytes
+
+
+class Log(NamedTuple):
+    """The lines of a record, parsed.
+
+    rows: the measurements that stand, as logged, in the order in which attempts made them.
+    attempts: the number of the latest one.
+    superseded: how many rows a later attempt made again.
+    dropped: how many lines are torn, or are no row of a record.
+    """
+
+    rows: list[dict[str, Any]]
+    attempts: int
+    superseded: int
+    dropped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellProgress:
+    """How far a cell is, from the tail of its log. `time` is of its last line."""
+
+    step: int = 0
+    examples_seen: int = 0
+    pairs_seen: int = 0
+    attempts: int = 0
+    examples_per_second: float | None = None
+    time: float | None = None
 
 
 def read_rows(folder: Path) -> bytes:
@@ -38,21 +67,88 @@ def read_rows(folder: Path) -> bytes:
     return text
 
 
-def parse(text: bytes) -> list[dict[str, Any]]:
-    """The rows among these lines, in the order in which attempts made them.
+def parse(text: bytes) -> Log:
+    """The measurements among these lines, the attempts of a cell stitched into one run.
 
-    A record may have been moved between a folder and a bucket, so an earlier attempt may stand in
-    the later file. Lines that are torn, or no row, are left out.
+    After a `start` event of attempt a at step s, rows of earlier attempts beyond s are superseded:
+    the new attempt took those steps again.
     """
-    rows = []
-    for line in text.split(b"\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:  # torn, or bytes that are no text
+    lines, dropped = _parse_lines(text)
+    # A record that was moved between a folder and a bucket may hold an earlier attempt later.
+    lines.sort(key=lambda line: line["attempt"])
+    starts = [line for line in lines if line.get("event") == "start"]
+    measured = [line for line in lines if "event" not in line]
+    rows = [
+        row
+        for row in measured
+        if all(s["attempt"] <= row["attempt"] or row["step"] <= s["step"] for s in starts)
+    ]
+    attempts = max((line["attempt"] for line in lines), default=0)
+    return Log(rows, attempts, len(measured) - len(rows), dropped)
+
+
+def read_progress(folder: Path, *, tail_bytes: int = 65_536) -> CellProgress:
+    """How far the cell in `folder` is, from the tail of its log; zero if there is none.
+
+    Args:
+      tail_bytes: how much of the end of `metrics.jsonl` is read. The rate is over those of its
+        rows that the latest attempt wrote, so without the compilation before its first row.
+    """
+    path = folder / METRICS
+    try:
+        if is_bucket(folder) or not path.is_file():
+            parts = listdir(folder / PARTS)  # the last one is small
+            tail = read(parts[-1] if parts else path)
+        else:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - tail_bytes))
+                tail = file.read()
+            if size > tail_bytes:
+                tail = tail.partition(b"\n")[2]  # the first line is cut
+    except (FileNotFoundError, NotADirectoryError):
+        return CellProgress()
+    lines, _ = _parse_lines(tail)
+    if not lines:
+        return CellProgress()
+    attempt = max(line["attempt"] for line in lines)
+    latest = [line for line in lines if line["attempt"] == attempt]
+    last = latest[-1]
+    return CellProgress(
+        step=last["step"],
+        examples_seen=last["examples_seen"],
+        pairs_seen=last["pairs_seen"],
+        attempts=attempt,
+        examples_per_second=_rate([line for line in latest if "event" not in line]),
+        time=last.get("time"),
+    )
+
+
+def _rate(rows: list[dict[str, Any]]) -> float | None:
+    """Examples per second; None for fewer than two rows or no time between them."""
+    timed = [row for row in rows if isinstance(row.get("time"), int | float)]
+    if len(timed) < 2:
+        return None
+    seconds = timed[-1]["time"] - timed[0]["time"]
+    examples = timed[-1]["examples_seen"] - timed[0]["examples_seen"]
+    return examples / seconds if seconds > 0 and examples > 0 else None
+
+
+def _parse_lines(text: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The lines that are rows or events of a record, and how many are neither."""
+    lines, dropped = [], 0
+    for raw in text.split(b"\n"):
+        if not raw.strip():
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return sorted(rows, key=lambda row: row["attempt"] if type(row.get("attempt")) is int else 0)
+        try:
+            line = json.loads(raw)
+        except ValueError:  # torn, or bytes that are no text
+            line = None
+        if isinstance(line, dict) and all(type(line.get(name)) is int for name in COUNTS):
+            lines.append(line)
+        else:
+            dropped += 1
+    return lines, dropped
 
 
 class FileLog:

@@ -25,14 +25,15 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from study.records.metrics_log import METRICS, BucketLog, FileLog, open_log, parse, read_rows
 from study.records.mounts import refuse_mounted_bucket
 from study.records.redact import redact
 from study.records.storage import RecordError, is_bucket, mkdir, read, resolve, unlink, write
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["CELL", "DONE", "FAILED", "METRICS", "Progress", "Record", "RecordError"]
 
@@ -144,13 +145,8 @@ class Record:
 
     def summary(self, step: int) -> dict[str, Any]:
         """The last value of every metric up to `step`, superseded rows left out."""
-        rows: list[dict[str, Any]] = []
-        for row in parse(read_rows(self.folder)):
-            if row.get("event") == "start":
-                rows = [r for r in rows if r["step"] <= row["step"]]
-            rows.append(row)
-        kept = [r for r in rows if r["step"] <= step]
-        return {k: v for r in kept for k, v in r.items() if "/" in k}
+        rows = [row for row in parse(read_rows(self.folder)).rows if row["step"] <= step]
+        return {key: value for row in rows for key, value in row.items() if "/" in key}
 
     def items(self, correct: dict[str, np.ndarray]) -> None:
         """Keeps which evaluated examples were right, for intervals over examples.
@@ -160,6 +156,8 @@ class Record:
         kill at any point leaves the old content or the new one. Earlier versions kept the bits
         in a .npy beside it.
         """
+        import numpy as np
+
         folder = self.folder / "items"
         with _disk(folder):
             mkdir(folder)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.records.lines import COUNTS, read_lines, read_text
 from study.config.cell import Cell
+from study.records.metrics_log import COUNTS, parse, read_rows
 from study.records.record import DONE, read_json
 
 
@@ -36,7 +36,7 @@ def differences(cells: Sequence[Cell], peace: Path, killed: Path) -> Differences
         attempts += ends[1]["attempt"]
         found = [f"{k} {ends[0][k]}, {ends[1][k]}" for k in ("status", *COUNTS[:3])
                  if ends[0][k] != ends[1][k]]  # fmt: skip
-        found += of_arrays(arrays(a), arrays(b)) + of_rows(read_text(a), read_text(b))
+        found += of_arrays(arrays(a), arrays(b)) + of_rows(read_rows(a), read_rows(b))
         lines += [f"{cell.id}: {line}" for line in found]
     return Differences(lines, attempts)
 
@@ -94,7 +94,7 @@ Where = tuple[int, str]
 
 def _measured(text: bytes, clocked: Sequence[str]) -> tuple[dict[Where, Any], list[Where]]:
     """Values by step and metric, attempts stitched, and what is there more than once."""
-    rows = read_lines(text).rows
+    rows = parse(text).rows
     metrics = [(row, key) for row in rows for key in row if "/" in key and key not in clocked]
     values = {(row["step"], key): row[key] for row, key in metrics}
     values |= {(row["step"], key): row[key] for row in rows for key in COUNTS[1:3]}

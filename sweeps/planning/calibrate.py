@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.records.lines import read_lines, read_text
 from analysis.records.snapshot import MANIFEST
 from study.config.cell import Cell, CellError, from_dict
 from study.config.hardware import TOPOLOGIES, Slice, get_chip, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count
 from study.planning.fits import RunSetting
+from study.records.metrics_log import parse, read_rows
 from study.records.record import read_json
 from sweeps.planning.roofline import step_time
 from sweeps.study import StudyError
@@ -178,7 +178,7 @@ def _measured(root: Path) -> Iterator[Measurement]:
         return
     for path in sorted(root.rglob("cell.json")):
         if (about := read_json(path)) is not None:
-            yield from _of(about, read_lines(read_text(path.parent)).rows)
+            yield from _of(about, parse(read_rows(path.parent)).rows)
 
 
 def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measurement]:

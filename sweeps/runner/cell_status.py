@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from analysis.records.frame import Progress, training_progress
 from study.config.cell import Cell
+from study.records.metrics_log import CellProgress, read_progress
 from study.records.record import CELL, DONE, FAILED, RecordError, read_json
 from study.records.storage import is_bucket
 from sweeps.runner.cancellation import is_cancelled
@@ -37,7 +37,7 @@ class Entry:
     cell: Cell
     folder: Path
     state: State
-    progress: Progress
+    progress: CellProgress
     done: dict[str, Any]
     error: str | None = None
     holder: Holder | None = None
@@ -83,7 +83,7 @@ def entry(cell: Cell, folder: Path) -> Entry:
         )
     done = read_json(folder / DONE)
     if done is not None:
-        progress = Progress(
+        progress = CellProgress(
             step=done["step"],
             examples_seen=done["examples_seen"],
             pairs_seen=done["pairs_seen"],
@@ -92,7 +92,7 @@ def entry(cell: Cell, folder: Path) -> Entry:
         )
         state: State = "diverged" if done["status"] == "diverged" else "done"
         return Entry(cell=cell, folder=folder, state=state, progress=progress, done=done)
-    progress = training_progress(folder)
+    progress = read_progress(folder)
     holder = holder_of(folder / LEASE)
     failed = read_json(folder / FAILED)
     if holder is not None:
@@ -142,6 +142,6 @@ def cost(cell: Cell) -> float:
     return cell.examples + cell.steps * (13 + cell.batch_size**2 / 700)
 
 
-def age(progress: Progress) -> float | None:
+def age(progress: CellProgress) -> float | None:
     """Seconds since the last line of the record."""
     return None if progress.time is None else max(0.0, time.time() - progress.time)

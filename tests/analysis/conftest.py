@@ -1,7 +1,5 @@
 """Synthetic records: real cells written by the real writer, with effects that are known."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -196,9 +194,3 @@ def paper_quality(cell):
 @pytest.fixture
 def writer(tmp_path):
     return Writer(tmp_path / "runs")
-
-
-@pytest.fixture
-def lines():
-    """Turns rows into the text of a `metrics.jsonl`."""
-    return lambda rows: "".join(json.dumps(row) + "\n" for row in rows)

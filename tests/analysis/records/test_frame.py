@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.records.frame import cells, rows, training_progress
+from analysis.records.frame import cells, rows
 
 
 def train(writer, cell, record, steps):
@@ -100,29 +100,6 @@ def test_fields_are_flattened_and_the_summary_becomes_columns(writer):
 def test_a_diverged_summary_with_nan_is_read(writer):
     writer.done(writer.cell(16), 1.0, status="diverged", loss=float("nan"))
     assert cells(writer.root, writer.study)["train/loss"].isna().all()
-
-
-def test_progress_reads_the_tail_only(writer, lines):
-    cell = writer.cell(16)
-    folder = writer.folder(cell)
-    assert training_progress(folder).step == 0
-    folder.mkdir(parents=True)
-    old = [
-        {"step": s, "examples_seen": 16 * s, "pairs_seen": 256 * s, "attempt": 1, "time": s * 1.0}
-        for s in range(1, 3000)
-    ]
-    start = {"step": 100, "examples_seen": 1600, "pairs_seen": 25600, "attempt": 2}
-    new = [
-        {"step": 100 + k, "examples_seen": 1600 + 16 * k, "pairs_seen": 1, "attempt": 2}
-        | {"time": 5000.0 + 0.5 * k}
-        for k in range(1, 11)
-    ]
-    (folder / "metrics.jsonl").write_text(
-        lines([*old, start | {"event": "start", "time": 4000.0}, *new]) + '{"step": 999, "ex'
-    )
-    progress = training_progress(folder, tail_bytes=4096)
-    assert (progress.step, progress.examples_seen, progress.attempts) == (110, 1760, 2)
-    assert progress.examples_per_second == pytest.approx(32.0)  # without the start's long wait
 
 
 def test_missing_root_and_study_are_one_line_errors(writer):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.records.frame import AnalysisError, items
+from study.records.metrics_log import read_progress
 from study.records.record import METRICS, Progress, Record, RecordError, write_failure
 
 
@@ -178,7 +179,32 @@ def test_items_of_earlier_records_are_read_and_a_torn_pair_is_named(tmp_path):
     (folder / "eval.top1.json").write_text('{"metric": "eval/top1", "examples": 13}')
     np.testing.assert_array_equal(items(tmp_path, "s", "c")["eval/top1"], hits)
     (folder / "eval.top1.json").write_text('{"metric": "eval/top1", "examples": 40}')
-    with pytest.raises(AnalysisError, match=r"items/eval\.top1 cannot be read: 2 bytes for 40"):
+    with pytest.raises(
+        AnalysisError, match=r"items/eval\.top1\.json cannot be read \(2 bytes for 40"
+    ):
         items(tmp_path, "s", "c")
     Record(tmp_path / "s" / "c").items({"eval/top1": ~hits})  # an attempt by this version
     np.testing.assert_array_equal(items(tmp_path, "s", "c")["eval/top1"], ~hits)
+
+
+def test_progress_reads_the_tail_only(tmp_path):
+    folder = tmp_path / "x"
+    assert read_progress(folder).step == 0
+    folder.mkdir()
+    old = [
+        {"step": s, "examples_seen": 16 * s, "pairs_seen": 256 * s, "attempt": 1, "time": s * 1.0}
+        for s in range(1, 3000)
+    ]
+    start = {"step": 100, "examples_seen": 1600, "pairs_seen": 25600, "attempt": 2}
+    new = [
+        {"step": 100 + k, "examples_seen": 1600 + 16 * k, "pairs_seen": 1, "attempt": 2}
+        | {"time": 5000.0 + 0.5 * k}
+        for k in range(1, 11)
+    ]
+    logged = [*old, start | {"event": "start", "time": 4000.0}, *new]
+    (folder / METRICS).write_text(
+        "".join(json.dumps(row) + "\n" for row in logged) + '{"step": 999, "ex'
+    )
+    progress = read_progress(folder, tail_bytes=4096)
+    assert (progress.step, progress.examples_seen, progress.attempts) == (110, 1760, 2)
+    assert progress.examples_per_second == pytest.approx(32.0)  # without the start's long wait

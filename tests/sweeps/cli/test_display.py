@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from analysis.records.frame import Progress
 from study.config.cell import Budget, Cell
+from study.records.metrics_log import CellProgress
 from sweeps.runner import display as report
 from sweeps.runner.cell_status import Entry
 from sweeps.runner.display import Lines, Live, Now, ProgressLine, Running, duration, headline, rate
@@ -20,7 +20,7 @@ def entry(**done) -> Entry:
         cell=CELL,
         folder=None,
         state="running",
-        progress=Progress(step=25, examples_seen=400, attempts=2, examples_per_second=4000.0),
+        progress=CellProgress(step=25, examples_seen=400, attempts=2, examples_per_second=4000.0),
         done=done,
     )
 

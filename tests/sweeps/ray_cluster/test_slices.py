@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.records.lines import read_text
 from study.config.cell import Execution
+from study.records.metrics_log import read_rows
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
 from sweeps.bench import bench_cells
@@ -199,7 +199,7 @@ def final(folder: Path) -> dict[str, float]:
 
 
 def starts(folder: Path) -> list[dict]:
-    rows = [json.loads(line) for line in read_text(folder).splitlines()]
+    rows = [json.loads(line) for line in read_rows(folder).splitlines()]
     return [row for row in rows if row.get("event") == "start"]
 
 
@@ -235,7 +235,7 @@ def test_the_readmes_cells_on_two_hosts_outlive_their_driver_and_equal_one_proce
     assert starts(records / hit.id)[0]["step"] == 0
     alone, here = tmp_path / "alone" / hit.id, records / hit.id
     train(hit, Execution(data_root=str(tmp_path / "data"), wandb=False), folder=alone, group="")
-    lines = of_rows(read_text(alone), read_text(here))
+    lines = of_rows(read_rows(alone), read_rows(here))
     assert not [line for line in lines if "lost" in line or "twice" in line], lines
     one, two = final(alone), final(here)
     assert one.keys() == two.keys()

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from analysis.records.frame import open_records
-from analysis.records.lines import Progress, _rate
 from study.config.cell import Budget, Cell, Execution
-from study.records.record import Progress as RunProgress
-from study.records.record import Record
+from study.records.metrics_log import CellProgress, _rate
+from study.records.record import Progress, Record
 from sweeps.registry import load_study
 from sweeps.runner.capacity import Pool
 from sweeps.runner.cell_status import Entry, read
@@ -97,7 +96,7 @@ def test_a_running_cell_is_judged_by_its_own_pace_else_by_what_it_has_spent():
 
 
 def entry(cell: Cell, state: str, *, seen: int = 0, rate: float | None = None, **more) -> Entry:
-    progress = Progress(
+    progress = CellProgress(
         examples_seen=seen, attempts=more.pop("attempts", 1), examples_per_second=rate
     )
     total = more.pop("total", None)
@@ -187,9 +186,9 @@ def test_a_sweep_shows_it(tmp_path):
     sweep.pool = Pool(local=1, caps={})
     sweep.show()
     record = Record(folder / one.id)
-    record.begin({"hash": one.hash}, seen=RunProgress(0, 0, 0))
+    record.begin({"hash": one.hash}, seen=Progress(0, 0, 0))
     record.finish(
-        RunProgress(100, 1600, 1), status="done", summary={}, seconds={"total": 1e6, "train": 1e6}
+        Progress(100, 1600, 1), status="done", summary={}, seconds={"total": 1e6, "train": 1e6}
     )
     sweep.look(next(job for job in sweep.queue if job.entry.cell == one))
     sweep.in_flight["ref"] = Job(entry=sweep.entries[two.id], began=time.monotonic())
@@ -243,7 +242,7 @@ class Run:
         begin, taken = self._begin[cell.id], self._taken[cell.id]
         end = begin + taken.seconds["total"]
         if now >= end:
-            progress = Progress(examples_seen=cell.examples, attempts=1, time=end)
+            progress = CellProgress(examples_seen=cell.examples, attempts=1, time=end)
             done = {"seconds": taken.seconds}
             return Entry(cell=cell, folder=Path(), state="done", progress=progress, done=done)
         if now < begin:
