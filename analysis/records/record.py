@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,11 +176,11 @@ def digest_of(name: str, files: Mapping[str, bytes], lines: bytes) -> str:
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The counts, time and metrics of a row: a metric is a number with a slash in its name."""
+    """The counts, time and metrics of a row; a metric has a slash in its name."""
     return {
-        key: value if key in COUNTS else float(value)
+        key: value if key in COUNTS else float(value) if type(value) in (int, float) else math.nan
         for key, value in row.items()
-        if key in COUNTS or (("/" in key or key == "time") and type(value) in (int, float))
+        if key in COUNTS or "/" in key or key == "time"
     }
 
 
