@@ -145,7 +145,7 @@ def test_analysis_loads_without_jax_or_ray():
         "bad = {'jax', 'jaxlib', 'flax', 'optax', 'ray', 'sweeps', 'torch'} & set(sys.modules)\n"
         "assert not bad, bad\n"
         "rooms = {m.split('.')[1] for m in sys.modules if m.startswith('study.')}\n"
-        "assert rooms == {'records'}, rooms"
+        "assert rooms == {'records', 'errors'}, rooms"
     )
 
 
