@@ -1,7 +1,10 @@
 """The paper's claims as tests on records: reproduced, contradicted or undecided.
 
+One file per section of the paper: the tests, then the claims that they decide. Claims of section
+"ours" are on what the paper does not vary.
+
 >>> print(format_verdicts(judge_study("runs", "glyphs")))
->>> print(format_verdicts(judge_paper()))
+>>> to_frame(judge_paper())
 """
 
 from __future__ import annotations
@@ -9,24 +12,49 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.claims.catalogue import CLAIMS, Claim
-from analysis.claims.evidence import Evidence
-from analysis.claims.formatting import Verdict, format_verdicts, to_json
+from analysis.claims import (
+    batch,
+    composition,
+    corruption,
+    duration,
+    initial,
+    languages,
+    matched_pairs,
+    pairs_map,
+    recipe,
+)
+from analysis.claims.claim import OURS, Claim, Evidence, Verdict
+from analysis.claims.formatting import (
+    count_verdicts,
+    format_number,
+    format_verdicts,
+    parse_intervals,
+    to_frame,
+    to_json,
+)
 from analysis.errors import AnalysisError
 from analysis.paper import as_cells
 from analysis.records import frame
 from analysis.select.panels import TOP1
 
 __all__ = [
-    "CLAIMS", "Claim", "Evidence", "Verdict", "format_verdicts", "judge", "judge_paper",
-    "judge_study", "to_json",
+    "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "count_verdicts", "format_number",
+    "format_verdicts", "judge", "judge_paper", "judge_study", "parse_intervals", "to_frame",
+    "to_json",
 ]  # fmt: skip
+
+_FILES = (
+    batch, duration, languages, recipe, composition, matched_pairs, initial, corruption, pairs_map,
+)  # fmt: skip
+# The paper's claims by section, then our own.
+CLAIMS = tuple(
+    sorted((claim for file in _FILES for claim in file.CLAIMS), key=lambda c: c.section == OURS)
+)
 
 
 def judge_study(
@@ -37,14 +65,14 @@ def judge_study(
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
 ) -> list[Verdict]:
-    """Every claim on the finished cells of a study.
+    """Tests every claim on the finished cells of a study.
 
     Args:
       metric: the column of quality, in percent.
       planned, records: as for `frame.cells`.
 
     Raises:
-      AnalysisError: no such root or study.
+      AnalysisError: the root or the study does not exist.
     """
     cells = frame.cells(root, study, planned=planned, records=records)
 
@@ -62,43 +90,31 @@ def judge(
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame,
     claims: Sequence[Claim] = CLAIMS,
 ) -> list[Verdict]:
-    """Claims, all by default, on a frame of cells, see `frame.cells`.
+    """Tests claims, all by default, on a frame of cells, see `frame.cells`.
 
     Args:
-      read_rows: gives the logged lines, see `frame.rows`, when a claim asks for curves.
+      metric: the column of quality, in percent.
+      read_rows: reads the logged rows, see `frame.rows`; called when a claim needs curves.
     """
     evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows)
     paper = _paper_estimates()
-    return [_verdict(claim, evidence, paper[claim.name]) for claim in claims]
+    return [claim.judge(evidence, paper=paper[claim.name]) for claim in claims]
 
 
 def judge_paper() -> list[Verdict]:
-    """Every claim on the numbers that the paper prints: its intervals are those of rounding.
+    """Tests every claim on the numbers that the paper prints; intervals are bounds of rounding.
 
     Raises:
-      AnalysisError: the paper's numbers are not there.
+      AnalysisError: the file of the paper's numbers does not exist.
     """
     evidence = Evidence(cells=as_cells.cells(), rounding=as_cells.ROUNDING)
-    return [_verdict(claim, evidence, math.nan) for claim in CLAIMS]
-
-
-def _verdict(claim: Claim, evidence: Evidence, paper: float) -> Verdict:
-    finding = claim.test(evidence)
-    if finding.verdict == "no data":
-        finding = replace(finding, decide=f"cells: {claim.needs}")
-    return Verdict(
-        name=claim.name,
-        claim=claim.sentence,
-        section=claim.section,
-        paper=paper,
-        **{part.name: getattr(finding, part.name) for part in fields(finding)},
-    )
+    return [claim.judge(evidence) for claim in CLAIMS]
 
 
 @functools.cache
 def _paper_estimates() -> dict[str, float]:
-    """The estimates on the paper's own numbers, to stand beside ours."""
+    """The estimates on the paper's own numbers, to show next to those of a study."""
     try:
-        return {one.name: one.estimate for one in judge_paper()}
+        return {verdict.name: verdict.estimate for verdict in judge_paper()}
     except AnalysisError:
         return {claim.name: math.nan for claim in CLAIMS}

@@ -1,120 +1,143 @@
-"""Tests of claims about training duration and batch size (Sec. 4.1, Fig. 3)."""
+"""Claims about training duration and batch size (Sec. 4.1, Fig. 3), on SigLiT sigmoid cells."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 
-from analysis.claims.evidence import Evidence
-from analysis.claims.verdict import POINTS, Finding, found, intersection_union, no_data, verdict_of
+from analysis.claims.claim import OURS, Claim, Evidence, Kind, Verdict, conclude, verdict_of
 from analysis.select import panels
 from analysis.select.fields import with_fields
+from analysis.stats.contrasts import largest, smallest
 from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
 
-NEEDED = "Needs two batch sizes, each at two budgets of examples."
 
+def long_training_for_large(evidence: Evidence) -> Verdict | None:
+    """A small batch wins at the shortest budget, a large one at the longest.
 
-def long_training_for_large(evidence: Evidence) -> Finding:
-    """A small batch wins at the shortest budget, a large one at the longest (sigmoid, SigLiT).
-
-    Which is which: see `panels.small_and_large`.
+    The two batch sizes are chosen without a look at quality, see `panels.small_and_large`.
     """
-    means, budgets, sizes = _by_budget(evidence)
-    pair = panels.small_and_large(sizes)
+    means, budgets = quality_by_budget(evidence)
+    pair = panels.small_and_large(_sizes(means, budgets))
     if len(budgets) < 2 or pair is None:
-        return no_data(NEEDED)
+        return None
     small, large = pair
-    short, long = budgets[0], budgets[-1]
-    behind, ahead = _crossing(means, budgets, small, large)
-    verdict, binding = intersection_union(behind, ahead)
-    used = [(budget, size) for budget in (short, long) for size in (small, large)]
-    return found(
-        verdict,
-        binding,
-        unit=POINTS,
-        cells=sum(means.counts[group] for group in used),
-        sentence=f"B = {large} ({large / small:g} times B = {small}) minus B = {small} is "
-        f"{_both(behind, ahead, large, short, long)}",
-        means=means,
-        conditions=_conditions(behind, ahead),
+    groups = itertools.product((budgets[0], budgets[-1]), pair)
+    return _crossing(
+        means,
+        budgets,
+        pair,
+        f"B = {large} ({large / small:g} times B = {small}) minus B = {small} is ",
+        cells=sum(means.counts[group] for group in groups),
     )
 
 
-def best_batch_grows(evidence: Evidence) -> Finding:
+def best_batch_grows(evidence: Evidence) -> Verdict | None:
     """Some batch is behind a smaller one at the shortest budget and ahead of it at the longest.
 
-    The clearest of all pairs is too clear by selection, so all are compared by intervals that
-    hold at once; the largest of their lower ends bounds the best one's crossing.
+    The clearest of all pairs is too clear by selection, so all pairs are compared by simultaneous
+    intervals.
     """
-    means, budgets, sizes = _by_budget(evidence)
+    means, budgets = quality_by_budget(evidence)
+    sizes = _sizes(means, budgets)
     shared = sorted(set.intersection(*sizes)) if sizes else []
     pairs = list(itertools.combinations(shared, 2))
     if len(budgets) < 2 or not pairs:
-        return no_data(NEEDED)
+        return None
     critical = means.critical(comparisons=2 * len(pairs))
-    crossings = {pair: _crossing(means, budgets, *pair, critical=critical) for pair in pairs}
     least = {
-        pair: Interval(*(min(ends) for ends in zip(*both, strict=True)))
-        for pair, both in crossings.items()
+        pair: smallest(_leads(means, budgets, pair, critical=critical).values()) for pair in pairs
     }
-    clearest = Interval(*(max(ends) for ends in zip(*least.values(), strict=True)))
     small, large = max(pairs, key=lambda pair: least[pair].estimate)
-    behind, ahead = crossings[small, large]
-    return found(
-        verdict_of(clearest),
-        clearest,
-        unit=POINTS,
-        cells=sum(means.counts[b, size] for b in (budgets[0], budgets[-1]) for size in shared),
-        sentence=f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large} minus B = "
-        f"{small}, {_both(behind, ahead, large, budgets[0], budgets[-1])}",
-        means=means,
-        conditions=_conditions(behind, ahead),
+    groups = itertools.product((budgets[0], budgets[-1]), shared)
+    return _crossing(
+        means,
+        budgets,
+        (small, large),
+        f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large} minus B = {small}: ",
+        cells=sum(means.counts[group] for group in groups),
+        critical=critical,
+        clearest=largest(least.values()),
     )
 
 
-def _both(behind: Interval, ahead: Interval, large: int, short: int, long: int) -> str:
-    """The large batch minus the small one at both budgets, with the steps that it has there."""
-    return (
-        f"{-behind} points after {short:,} examples ({short // large:,} steps of "
-        f"it) and {ahead} after {long:,} ({long // large:,} steps)"
-    )
+@functools.lru_cache(maxsize=2)
+def quality_by_budget(evidence: Evidence) -> tuple[PooledMeans, list[int]]:
+    """Quality by (budget, batch size), and the budgets in examples, rising."""
+    cells = with_fields(evidence.cells, ["budget.examples", "model.image.kind"])
+    groups = {}
+    for budget, same in cells.groupby("budget.examples"):
+        done = panels.batch_sizes(same, image="cached").done
+        done = done[done["loss.kind"] == "sigmoid"]
+        for size, values in by_group(done, ["batch_size"], evidence.metric).items():
+            groups[int(budget), int(size)] = values
+    means = pooled_means(groups, rounding=evidence.rounding)
+    return means, sorted({budget for budget, _ in groups})
 
 
-def _conditions(behind: Interval, ahead: Interval) -> dict[str, Interval]:
+def _sizes(means: PooledMeans, budgets: list[int]) -> list[set[int]]:
+    """The batch sizes at each budget."""
+    return [{size for other, size in means.means if other == budget} for budget in budgets]
+
+
+def _leads(
+    means: PooledMeans, budgets: list[int], pair: tuple[int, int], critical: float | None
+) -> dict[str, Interval]:
+    """The small batch's lead at the shortest budget, and the large one's at the longest."""
+    (small, large), short, long = pair, budgets[0], budgets[-1]
     return {
-        "small minus large, shortest budget": behind,
-        "large minus small, longest budget": ahead,
+        "small minus large, shortest budget": means.contrast(
+            {(short, small): 1.0, (short, large): -1.0}, critical=critical
+        ),
+        "large minus small, longest budget": means.contrast(
+            {(long, large): 1.0, (long, small): -1.0}, critical=critical
+        ),
     }
-
-
-def _by_budget(evidence: Evidence) -> tuple[PooledMeans, list[int], list[set[int]]]:
-    """Quality by (budget, batch size) of sigmoid, SigLiT; the budgets; and the sizes of each."""
-
-    def made() -> tuple[PooledMeans, list[int], list[set[int]]]:
-        cells = with_fields(evidence.cells, ["budget.examples", "model.image.kind"])
-        groups: dict[tuple[int, int], list[float]] = {}
-        for budget, same in cells.groupby("budget.examples"):
-            done = panels.batch_sizes(same, image="cached").done
-            done = done[done["loss.kind"] == "sigmoid"]
-            for size, values in by_group(done, ["batch_size"], evidence.metric).items():
-                groups[(int(budget), int(size))] = values
-        budgets = sorted({budget for budget, _ in groups})
-        sizes = [{size for b, size in groups if b == budget} for budget in budgets]
-        return pooled_means(groups, rounding=evidence.rounding), budgets, sizes
-
-    found_before: tuple[PooledMeans, list[int], list[set[int]]] = evidence.once("budgets", made)
-    return found_before
 
 
 def _crossing(
     means: PooledMeans,
     budgets: list[int],
-    small: int,
-    large: int,
+    pair: tuple[int, int],
+    sentence: str,
+    *,
+    cells: int,
     critical: float | None = None,
-) -> tuple[Interval, Interval]:
-    """The small batch's lead at the shortest budget, and the large one's at the longest."""
-    short, long = budgets[0], budgets[-1]
-    return (
-        means.contrast({(short, small): 1.0, (short, large): -1.0}, critical=critical),
-        means.contrast({(long, large): 1.0, (long, small): -1.0}, critical=critical),
+    clearest: Interval | None = None,
+) -> Verdict:
+    """Whether the large batch overtakes the small one. `clearest`: where it was chosen of many."""
+    leads = _leads(means, budgets, pair, critical)
+    behind, ahead = leads.values()
+    large, short, long = pair[1], budgets[0], budgets[-1]
+    verdict: Kind | None = verdict_of(clearest) if clearest else None
+    return conclude(
+        clearest or min(behind, ahead),
+        means,
+        f"{sentence}{-behind} points after {short:,} examples ({short // large:,} steps at B = "
+        f"{large}) and {ahead} after {long:,} ({long // large:,} steps)",
+        cells=cells,
+        conditions=leads,
+        verdict=verdict,
     )
+
+
+CLAIMS = (
+    Claim(
+        name="large batch needs long training",
+        sentence="A large batch loses to a small one in short training and beats it in long "
+        "training.",
+        section="4.1",
+        needs="sigmoid at two batch sizes 32 times apart, each at a short and a long "
+        "budget.examples, model.image.kind=cached",
+        test=long_training_for_large,
+    ),
+    Claim(
+        name="best batch grows with the budget",
+        sentence="Some batch loses to a smaller one in short training and beats it in long "
+        "training.",
+        section=OURS,
+        needs="sigmoid at two batch sizes, each at a short and a long budget.examples, "
+        "model.image.kind=cached",
+        test=best_batch_grows,
+    ),
+)

@@ -1,96 +1,66 @@
-"""Verdicts as a table for a terminal and as JSON."""
+"""Verdicts as text for a terminal, as a frame and as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, get_args
 
-from analysis.claims.verdict import Condition, Kind, format_number
+import pandas as pd
 
-KINDS: tuple[Kind, ...] = ("reproduced", "contradicted", "undecided", "no data")
-OURS = "ours"  # the section of claims that are not the paper's
-WIDTH = 110  # characters of the table
+from analysis.claims.claim import OURS, Kind, Verdict
+
+WIDTH = 110  # characters of a line
+_INTERVAL = re.compile(r"([+-]?\d[\d.]*) \[(-?\d[\d.]*), (-?\d[\d.]*)\]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """A claim's finding on a study. `paper` is the same estimate on the paper's own numbers.
+def format_verdicts(verdicts: Iterable[Verdict]) -> str:
+    """Text for a terminal: per claim a line of numbers and its sentence; claims without data last.
 
-    decide: what would decide it, where it is undecided or has no data.
-    conditions: every quantity that the verdict rests on, with its own interval.
+    The last line counts the verdicts on the paper's claims and on our own.
     """
-
-    name: str
-    claim: str
-    section: str
-    verdict: Kind
-    estimate: float
-    low: float
-    high: float
-    unit: str
-    cells: int
-    sentence: str
-    decide: str
-    conditions: tuple[Condition, ...]
-    paper: float
-
-
-def format_verdicts(found: Iterable[Verdict]) -> str:
-    """A table for a terminal: one line of numbers and one or two of words per claim."""
-    head = ("claim", "section", "verdict", "estimate", "interval", "paper", "cells")
-    widths = (36, 9, 13, 10, 20, 8, 8)
-
-    def row(items: Sequence[str]) -> str:
-        left, right = items[:3], items[3:]
-        text = "".join(item.ljust(width) for item, width in zip(left, widths[:3], strict=True))
-        return text + "".join(i.rjust(w) for i, w in zip(right, widths[3:], strict=True))
-
-    lines = [row(head), "-" * sum(widths)]
-    found = list(found)
-    lacking = []
-    for one in found:
-        if one.verdict == "no data":
-            lacking.append(one)
-            continue
-        interval = (
-            "" if math.isnan(one.low) else f"[{format_number(one.low)}, {format_number(one.high)}]"
+    columns = "{:36}{:9}{:13}{:>10}{:>20}{:>8}{:>8}"
+    head = columns.format("claim", "section", "verdict", "estimate", "interval", "paper", "cells")
+    lines = [head, "-" * len(head)]
+    verdicts = sorted(verdicts, key=lambda verdict: verdict.verdict == "no data")
+    for v in verdicts:
+        interval = f"[{format_number(v.low)}, {format_number(v.high)}]"
+        numbers = (
+            format_number(v.estimate),
+            "" if math.isnan(v.low) else interval,
+            format_number(v.paper) if v.verdict != "no data" else "",
+            v.cells or "",
         )
-        numbers = [format_number(one.estimate), interval, format_number(one.paper), str(one.cells)]
-        lines.append(row([one.name, one.section, one.verdict, *numbers]))
-        lines += _wrapped(one.sentence)
-        if one.decide:
-            lines += _wrapped(f"What would decide it: {one.decide}.")
-    for one in lacking:
-        lines.append(row([one.name, one.section, one.verdict, *[""] * 4]).rstrip())
-        lines += _wrapped(f"{one.sentence} {one.decide.capitalize()}.")
-    paper = _total(one for one in found if one.section != OURS)
-    ours = _total(one for one in found if one.section == OURS)
-    lines += ["", "; ours: ".join(part for part in (paper, ours) if part)]
-    return "\n".join(lines)
+        lines.append(columns.format(v.name, v.section, v.verdict, *numbers).rstrip())
+        for text in (v.sentence, f"What would decide it: {v.decide}." if v.decide else ""):
+            lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    papers = count_verdicts(v for v in verdicts if v.section != OURS)
+    ours = count_verdicts(v for v in verdicts if v.section == OURS)
+    totals = (", ".join(f"{n} {kind}" for kind, n in counts) for counts in (papers, ours) if counts)
+    return "\n".join([*lines, "", "; ours: ".join(totals)])
 
 
-def count_verdicts(verdicts: Iterable[Verdict]) -> list[tuple[Kind, int]]:
-    """How many there are of each kind, those that there are."""
-    counts = Counter(one.verdict for one in verdicts)
-    return [(kind, counts[kind]) for kind in KINDS if counts[kind]]
+def to_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """One row per claim, by its name; the columns are the other fields of `Verdict` but conditions.
+
+    >>> to_frame(judge_study("runs", "glyphs"))[["verdict", "estimate", "low", "high", "unit"]]
+    """
+    rows = [asdict(verdict) for verdict in verdicts]
+    return (
+        pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))
+        .set_index("name")
+        .drop(columns="conditions")
+    )
 
 
-def _total(verdicts: Iterable[Verdict]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in count_verdicts(verdicts))
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
-
-
-def to_json(found: Iterable[Verdict]) -> str:
-    """The verdicts as a JSON list; numbers that are not known are null."""
-    return json.dumps([_without_nan(asdict(one)) for one in found], indent=1)
+def to_json(verdicts: Iterable[Verdict]) -> str:
+    """A JSON list; unknown numbers are null."""
+    return json.dumps([_without_nan(asdict(verdict)) for verdict in verdicts], indent=1)
 
 
 def _without_nan(value: Any) -> Any:
@@ -99,3 +69,22 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def count_verdicts(verdicts: Iterable[Verdict]) -> list[tuple[Kind, int]]:
+    """The number of verdicts of each kind that occurs."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    return [(kind, counts[kind]) for kind in get_args(Kind) if counts[kind]]
+
+
+def parse_intervals(text: str) -> list[tuple[float, float, float]]:
+    """Every number in a text with an interval behind it, as `Interval` formats them."""
+    return [(float(a), float(b), float(c)) for a, b, c in _INTERVAL.findall(text)]
+
+
+def format_number(value: float) -> str:
+    """Three digits, or a whole number; empty where the number is unknown."""
+    if math.isnan(value):
+        return ""
+    value = round(value, 9) + 0.0  # no 8.5e-15, no -0
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,102 +1,102 @@
-"""Tests about hard negatives at matched pairs (Sec. 4.8, Fig. 6, "hard, matched pairs").
+"""Claims about hard negatives at matched pairs (Sec. 4.8, Fig. 6, "hard, matched pairs").
 
-Keeping a tenth of the pairs and training ten times as long meets as many pairs as the whole
-batch does. It also sees ten times the examples, so the gain is held against two runs: the
-unmasked one with as many pairs (the paper's), and the unmasked one with as many examples.
+A run that keeps a tenth of the pairs and trains ten times as long meets as many pairs as one with
+the whole batch. It also sees ten times the examples, so it is compared with two unmasked runs:
+one with as many pairs (the paper's comparison), and one with as many examples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from analysis.claims.evidence import Evidence
-from analysis.claims.verdict import POINTS, Finding, found, no_data, verdict_of
+from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude
+from analysis.claims.composition import MASKED
 from analysis.select.fields import keys, same_fields, with_fields
 from analysis.select.panels import NEAR
-from analysis.stats.intervals import pooled_means
+from analysis.stats.contrasts import mean_weights
+from analysis.stats.intervals import by_group, pooled_means
 
-Same = Literal["pairs_seen", "examples_seen"]
-WHAT = {"pairs_seen": "pairs", "examples_seen": "examples"}
-
-
-def hard_gains(same: Same) -> Callable[[Evidence], Finding]:
-    """Hard negatives against the unmasked batch at equal totals of `same`."""
-    return lambda evidence: _test(evidence, same)
+Total = Literal["pairs_seen", "examples_seen"]
+RATIO = "loss.pairs.per_positive"
 
 
-def _test(evidence: Evidence, same: Same) -> Finding:
-    fields = ["loss.pairs.kind", "loss.pairs.keep", "loss.pairs.per_positive"]
-    cells = with_fields(evidence.cells, fields)
-    done = cells[(cells["status"] == "done") & (cells["loss.kind"] == "sigmoid")]
-    if evidence.metric not in done:
-        done = done.iloc[:0]
-    done = done[done[evidence.metric].notna()] if len(done) else done
+def hard_gains(total: Total) -> Callable[[Evidence], Verdict | None]:
+    """The test of hard negatives against the unmasked batch at equal totals."""
+    return lambda evidence: _test(evidence, total)
+
+
+def _test(evidence: Evidence, total: Total) -> Verdict | None:
+    """Quality with hard negatives minus that of the whole batch, by seed, is above zero.
+
+    The hard cells met as many pairs as an unmasked one, and so saw more examples.
+    """
+    metric = evidence.metric
+    cells = with_fields(evidence.cells, ["loss.pairs.kind", "loss.pairs.keep", RATIO])
+    if metric not in cells:
+        return None
+    done = cells[
+        (cells["status"] == "done") & (cells["loss.kind"] == "sigmoid") & cells[metric].notna()
+    ]
     hard = done[(done["loss.pairs.kind"] == "negatives") & (done["loss.pairs.keep"] == "hard")]
     whole = done[done["loss.pairs.kind"] == "all"]
-    groups, seen = _gains(hard, whole, evidence.metric, same)
-    if not groups:
-        return no_data(
-            "Needs hard negatives trained until they met as many pairs as the unmasked batch"
-            + (", and the unmasked batch at as many examples." if same == "examples_seen" else ".")
+    fields = [*same_fields(whole, (), ignoring=("budget.", "loss.pairs.")), "seed"]
+    columns = ["pairs_seen", "examples_seen", metric]
+    both = (
+        hard[["id", "batch_size", RATIO, *columns]]
+        .assign(configuration=keys(hard, fields))
+        .merge(
+            whole[columns].assign(configuration=keys(whole, fields)),
+            on="configuration",
+            suffixes=("", "_whole"),
         )
-    means = pooled_means(groups)
-    gain = means.contrast(dict.fromkeys(means.means, 1 / len(means.means)))
+    )
+
+    def near(column: str) -> pd.Series:
+        ratio = both[f"{column}_whole"].astype(float) / both[column].astype(float)
+        return (ratio - 1).abs() <= NEAR
+
+    matched = both["id"].isin(both["id"][near("pairs_seen")])
+    both = both[matched & near(total)]
+    if both.empty:
+        return None
+    # A hard cell may have several partners: then it is compared with their mean.
+    gains = both.assign(gain=both[metric] - both[f"{metric}_whole"])
+    per_cell = gains.groupby(["batch_size", RATIO, "id"], as_index=False)["gain"].mean()
+    means = pooled_means(by_group(per_cell, ["batch_size", RATIO], "gain"))
+    gain = means.contrast(mean_weights(means.means))
     ratios = ", ".join(f"1:{ratio:g}" for _, ratio in sorted(means.means, reverse=True))
-    return found(
-        verdict_of(gain),
+    sizes = ", ".join(str(size) for size in sorted({size for size, _ in means.means}))
+    return conclude(
         gain,
-        unit=POINTS,
+        means,
+        f"Hard negatives at matched pairs ({ratios}, {_examples(both['examples_seen'])}) minus the "
+        f"whole batch at as many {total.removesuffix('_seen')} "
+        f"({_examples(both['examples_seen_whole'])}) is {gain} points",
         cells=2 * sum(means.counts.values()),
-        sentence=f"Hard negatives at matched pairs ({ratios}, {_examples(a for a, _ in seen)}) "
-        f"minus the whole batch at as many {WHAT[same]} ({_examples(b for _, b in seen)}) is "
-        f"{gain} points",
-        means=means,
-        scope=f"B = {', '.join(str(size) for size in sorted({size for size, _ in means.means}))}",
+        scope=f"B = {sizes}",
     )
 
 
-def _gains(
-    hard: pd.DataFrame, whole: pd.DataFrame, metric: str, same: Same
-) -> tuple[dict[tuple[int, float], list[float]], set[tuple[int, int]]]:
-    """Differences by (batch size, negatives per positive), one per seed.
-
-    Matched cells only: as many pairs as an unmasked one, and so more examples.
-
-    Returns: the differences, and the examples seen of the hard and the whole batch's cells.
-    """
-    if hard.empty or whole.empty:
-        return {}, set()
-    fields = [*same_fields(whole, (), ignoring=("budget.", "loss.pairs.")), "seed"]
-    columns = ["pairs_seen", same, metric, "examples_seen"]
-    whole_of: dict[Any, list[list[float]]] = {}
-    for key, numbers in zip(keys(whole, fields), _numbers(whole, columns), strict=True):
-        whole_of.setdefault(key, []).append(numbers)
-    gains: dict[tuple[int, float], list[float]] = {}
-    seen = set()
-    groups = zip(hard["batch_size"], hard["loss.pairs.per_positive"], strict=True)
-    for key, group, (pairs, total, quality, examples) in zip(
-        keys(hard, fields), groups, _numbers(hard, columns), strict=True
-    ):
-        mine = whole_of.get(key, [])
-        if any(_near(of[0], pairs) for of in mine):
-            equal = [of for of in mine if _near(of[1], total)]
-            if equal:
-                gain = quality - sum(of[2] for of in equal) / len(equal)
-                gains.setdefault((int(group[0]), float(group[1])), []).append(gain)
-                seen |= {(int(examples), int(of[3])) for of in equal}
-    return gains, seen
-
-
 def _examples(counts: Iterable[int]) -> str:
-    return " or ".join(f"{count:,}" for count in sorted(set(counts))) + " examples"
+    return " or ".join(f"{count:,}" for count in sorted({int(c) for c in counts})) + " examples"
 
 
-def _numbers(cells: pd.DataFrame, columns: list[str]) -> list[list[float]]:
-    return [[float(value) for value in row] for row in keys(cells, columns)]
-
-
-def _near(value: float, wanted: float) -> bool:
-    return abs(value / wanted - 1) <= NEAR
+CLAIMS = (
+    Claim(
+        name="matched pairs help",
+        sentence="Hard negatives, trained until they have met as many pairs, beat the whole batch.",
+        section="4.8",
+        needs=f"{MASKED}, keep=hard with budget.pairs as many as the whole batch meets",
+        test=hard_gains("pairs_seen"),
+    ),
+    Claim(
+        name="matched pairs: at equal examples",
+        sentence="They also beat a whole batch that has seen as many examples.",
+        section=OURS,
+        needs=f"{MASKED}, keep=hard at matched pairs, and all pairs at as many examples",
+        test=hard_gains("examples_seen"),
+    ),
+)

@@ -1,146 +1,148 @@
-"""Tests of our own sentences about examples per step and pairs per example.
+"""Our own claims about examples per step and pairs per example.
 
-The paper grows both at once. Each sentence is held against every map of a study, one for each
-bias that its cells start from: it must hold for all of them, because a small group changes the
-prior odds of a pair too, and with them what b = -10 means.
+The paper grows both at once. Each claim is tested on every map of a study, one for each initial
+bias: it must hold on all of them, because a small group also changes the prior odds of a pair, and
+with them what b = -10 means.
 
-At a fixed number of examples, more of them per step are fewer steps. A sentence about examples per
-step rests on batch sizes with `FEWEST_STEPS` steps or more. Pairs per example are compared at one
-batch size, so at equal steps, and rest on all.
+At a fixed number of examples, more of them per step are fewer steps. A claim about examples per
+step uses only batch sizes with `FEWEST_STEPS` steps or more. Pairs per example are compared at one
+batch size, so at equal steps, and use all.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from analysis.claims.evidence import Evidence
-from analysis.claims.scope import FEWEST_STEPS, scope, sizes_with_steps, steps_by_size
-from analysis.claims.verdict import Finding, found, intersection_union, no_data
+from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude
+from analysis.claims.scope import FEWEST_STEPS, name_sizes, scope, steps_by_size
 from analysis.select import groups as maps
-from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
+from analysis.select import panels
+from analysis.stats.contrasts import Weights, combine, slope_weights
+from analysis.stats.intervals import by_group, pooled_means
 
 Point = tuple[int, int]  # examples per step, pairs per example
 UNIT = "points per doubling"
-NEEDED = "Needs sigmoid cells with groups of several sizes at several batch sizes."
 
 
-def pairs_help(evidence: Evidence) -> Finding:
+def pairs_help(evidence: Evidence) -> Verdict | None:
     """At equal examples per step, quality rises with the pairs that an example meets."""
-    return _test(evidence, _along_pairs, "of the pairs per example, at equal examples per step")
+    name = "of the pairs per example, at equal examples per step"
+    return _test(evidence, lambda points: _slope(points, axis=1), name)
 
 
-def examples_help(evidence: Evidence) -> Finding:
+def examples_help(evidence: Evidence) -> Verdict | None:
     """At equal pairs per example, quality rises with the examples per step."""
-    what = "of the examples per step, at equal pairs per example"
-    return _test(evidence, _along_examples, what, fewest_steps=FEWEST_STEPS)
+    name = "of the examples per step, at equal pairs per example"
+    return _test(evidence, lambda points: _slope(points, axis=0), name, fewest_steps=FEWEST_STEPS)
 
 
-def pairs_more_than_examples(evidence: Evidence) -> Finding:
+def pairs_more_than_examples(evidence: Evidence) -> Verdict | None:
     """The first slope is larger than the second."""
 
-    def weights(points: set[Point]) -> dict[Point, float]:
-        pairs, examples = _along_pairs(points), _along_examples(points)
-        if not pairs or not examples:
-            return {}
-        return {p: pairs.get(p, 0.0) - examples.get(p, 0.0) for p in {*pairs, *examples}}
+    def difference(points: set[Point]) -> Weights:
+        pairs, examples = _slope(points, axis=1), _slope(points, axis=0)
+        return combine((1, pairs), (-1, examples)) if pairs and examples else {}
 
-    what = "more for pairs per example than for examples per step"
-    return _test(evidence, weights, what, fewest_steps=FEWEST_STEPS)
+    name = "more for pairs per example than for examples per step"
+    return _test(evidence, difference, name, fewest_steps=FEWEST_STEPS)
 
 
 def _test(
     evidence: Evidence,
-    weigh: Callable[[set[Point]], Mapping[Point, float]],
-    what: str,
+    weigh: Callable[[set[Point]], Weights],
+    name: str,
     *,
     fewest_steps: int = 0,
-) -> Finding:
-    """The slope of each map, on its batch sizes with this many steps or more."""
-    panels = evidence.once("maps", lambda: maps.by_start(evidence.cells))
-    if not panels:
-        return no_data(NEEDED)
-    done = pd.concat([panel.done for panel in panels.values()])
+) -> Verdict | None:
+    """Whether the contrast is above zero on each map, on batch sizes with this many steps."""
+    by_start = _maps(evidence)
+    if not by_start:
+        return None
+    done = pd.concat([panel.done for panel in by_start.values()])
     steps = steps_by_size(done)
-    short = {size for size, count in steps.items() if count < fewest_steps}
+    short = sorted(size for size, count in steps.items() if count < fewest_steps)
     groups: dict[tuple[Any, Point], list[float]] = {}
-    for start, panel in panels.items():
-        values = by_group(panel.done, list(maps.AXES), evidence.metric)
-        groups |= {
-            (start, (int(b), int(g))): qualities
-            for (b, g), qualities in values.items()
-            if b not in short
-        }
+    for start, panel in by_start.items():
+        for (b, g), values in by_group(panel.done, list(maps.AXES), evidence.metric).items():
+            if b not in short:
+                groups[start, (int(b), int(g))] = values
     means = pooled_means(groups, rounding=evidence.rounding)
-    slopes = _slopes(means, weigh)
-    sizes = sorted({size for _, (size, _) in means.means})
-    if not slopes and short:
-        return Finding(
+    slopes = {}
+    for start in dict.fromkeys(start for start, _ in groups):
+        weights = weigh({point for other, point in groups if other == start})
+        if weights:
+            bias = "the prior odds" if isinstance(start, str) else f"b = {start:g}"
+            slopes[f"from {bias}"] = means.contrast({(start, p): w for p, w in weights.items()})
+    if not slopes:
+        if not short:
+            return None
+        return Verdict(
             verdict="undecided",
             unit=UNIT,
             sentence=f"Fewer than two batch sizes have {fewest_steps} steps or more: "
-            f"{sizes_with_steps(sorted(steps), steps)} ({scope(done)}).",
+            f"{name_sizes(sorted(steps), steps)} ({scope(done)}).",
             decide="a longer budget of examples",
         )
-    if not slopes:
-        return no_data(NEEDED)
-    verdict, binding = intersection_union(*slopes.values())
-    each = ", ".join(f"{slope} {name}" for name, slope in slopes.items())
-    on = f"at {sizes_with_steps(sizes, steps)}"
+    used = done[~done["batch_size"].isin(short)]
+    sentence = f"Points per doubling {name}: "
+    sentence += ", ".join(f"{slope} {start}" for start, slope in slopes.items())
+    sentence += f", at {name_sizes(sorted(set(used['batch_size'])), steps)}"
     if short:
-        left_out = sizes_with_steps(sorted(short), steps)
-        on += f"; left out, with fewer than {fewest_steps} steps: {left_out}"
-    return found(
-        verdict,
-        binding,
+        sentence += f"; {name_sizes(short, steps)} left out: fewer than {fewest_steps} steps"
+    return conclude(
+        min(slopes.values()),
+        means,
+        sentence,
         unit=UNIT,
         cells=sum(means.counts.values()),
-        sentence=f"Points per doubling {what}: {each}, {on}",
-        means=means,
-        scope=scope(done[~done["batch_size"].isin(short)]),
+        scope=scope(used),
         conditions=slopes,
     )
 
 
-def _slopes(
-    means: PooledMeans, weigh: Callable[[set[Point]], Mapping[Point, float]]
-) -> dict[str, Interval]:
-    """The contrast that these weights make, by the start of the bias."""
-    slopes = {}
-    for start in dict.fromkeys(start for start, _ in means.means):
-        weights = weigh({point for own, point in means.means if own == start})
-        if weights:
-            slopes[f"from {_name(start)}"] = means.contrast(
-                {(start, p): w for p, w in weights.items()}
-            )
-    return slopes
+@functools.lru_cache(maxsize=2)
+def _maps(evidence: Evidence) -> dict[Any, panels.Panel]:
+    return maps.by_start(evidence.cells)
 
 
-def _along_pairs(points: set[Point]) -> dict[Point, float]:
-    """Least-squares slope in log2 of the pairs per example, averaged over batch sizes."""
-    return _mean_slope(points, along=1)
-
-
-def _along_examples(points: set[Point]) -> dict[Point, float]:
-    return _mean_slope(points, along=0)
-
-
-def _mean_slope(points: set[Point], *, along: int) -> dict[Point, float]:
+def _slope(points: set[Point], *, axis: int) -> Weights:
+    """The least-squares slope in log2 along one axis of the map, averaged over the other."""
     lines: dict[int, list[Point]] = {}
     for point in sorted(points):
-        lines.setdefault(point[1 - along], []).append(point)
+        lines.setdefault(point[1 - axis], []).append(point)
     long = [line for line in lines.values() if len(line) > 1]
-    weights: dict[Point, float] = {}
-    for line in long:
-        at = [math.log2(point[along]) for point in line]
-        middle = sum(at) / len(at)
-        spread = sum((x - middle) ** 2 for x in at) * len(long)
-        weights |= {point: (x - middle) / spread for point, x in zip(line, at, strict=True)}
-    return weights
+    return combine(
+        *((1 / len(long), slope_weights({p: math.log2(p[axis]) for p in line})) for line in long)
+    )
 
 
-def _name(start: Any) -> str:
-    return "the prior odds" if isinstance(start, str) else f"b = {start:g}"
+MAP = "sigmoid with loss.pairs.kind=groups of several sizes at several batch_size"
+
+CLAIMS = (
+    Claim(
+        name="pairs per example help",
+        sentence="At equal examples per step, quality rises with the pairs that an example meets.",
+        section=OURS,
+        needs=MAP,
+        test=pairs_help,
+    ),
+    Claim(
+        name="examples per step help",
+        sentence="At equal pairs per example and equal examples in all, larger steps are better.",
+        section=OURS,
+        needs=MAP,
+        test=examples_help,
+    ),
+    Claim(
+        name="pairs matter more than examples",
+        sentence="A doubling of pairs per example gains more than one of examples per step.",
+        section=OURS,
+        needs=MAP,
+        test=pairs_more_than_examples,
+    ),
+)

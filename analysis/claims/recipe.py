@@ -1,4 +1,4 @@
-"""Tests of the claims about the recipe: decay on a pretrained tower, and beta2 (Sec. 4.5, 4.7)."""
+"""Claims about the recipe: decay on a pretrained tower, and beta2 (Sec. 4.5 and 4.7)."""
 
 from __future__ import annotations
 
@@ -7,138 +7,145 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import Evidence
+from analysis.claims.claim import Claim, Evidence, Verdict, conclude, withhold
 from analysis.claims.scope import scope
-from analysis.claims.verdict import (
-    POINTS,
-    Finding,
-    found,
-    intersection_union,
-    no_data,
-    verdict_of,
-    withheld,
-)
 from analysis.select.fields import keys, matched, same_fields, with_fields
-from analysis.stats.intervals import Interval, PooledMeans, pooled_means
+from analysis.stats.contrasts import mean_weights
+from analysis.stats.intervals import Interval, pooled_means
 
 DECAY, WEIGHT = "optimizer.image.decay_times", "optimizer.weight_decay"
 B2, STEADY, DEFAULT = "optimizer.b2", 0.95, 0.999
 UPDATES = "train/update_norm"  # of the step of the row
 LARGEST = "train/update_norm_max"  # of all steps since the last row; older records lack it
 ROUGHNESS = "roughness"
-WINDOW = 9  # logged lines around a line, whose median is what it is held against
+WINDOW = 9  # rows around a row, whose median it is compared with
 WARM = 0.1  # of a run, left out: while the rate rises, updates grow by design
-DENSE = 0.5  # of the steps must be logged: a spike lasts a few steps and shows in none beside them
+DENSE = 0.5  # of the steps must be logged: a spike lasts a few steps and leaves no other trace
 
 
-def decay_hurts(evidence: Evidence) -> Finding:
-    """A pretrained image tower ends better without weight decay than with, in all that is known.
+def decay_hurts(evidence: Evidence) -> Verdict | None:
+    """A pretrained image tower ends better without weight decay than with it.
 
-    Cells that differ in `optimizer.image.decay_times` alone, 0 against 1, paired by seed: zero-
-    shot quality, and the few-shot probe of the tower where it was recorded.
+    Cells that differ in `optimizer.image.decay_times` alone, 0 against 1, are paired by seed.
+    Judged by zero-shot quality, and by the few-shot probe of the tower where it was recorded.
     """
     cells = with_fields(evidence.cells, ["model.init", DECAY, WEIGHT])
     done = cells[cells["model.init"].notna() & (cells["status"] == "done")]
     probes = [c for c in done if c.startswith("eval/few_shot/") and c.endswith("/top1")]
-    gains: dict[str, tuple[Interval, PooledMeans]] = {}
-    for metric in (evidence.metric, *probes):
-        means = pooled_means(matched(done, DECAY, 0.0, 1.0, metric), rounding=evidence.rounding)
-        if means.means:
-            gains[metric] = (_mean(means), means)
+    means = {
+        metric: pooled_means(matched(done, DECAY, 0.0, 1.0, metric), rounding=evidence.rounding)
+        for metric in (evidence.metric, *probes)
+    }
+    gains = {
+        metric: pooled.contrast(mean_weights(pooled.means))
+        for metric, pooled in means.items()
+        if pooled.means
+    }
     if not gains:
-        return no_data(
-            "Needs cells that start from a checkpoint, with the image tower's decay on and off."
-        )
-    verdict, binding = intersection_union(*(gain for gain, _ in gains.values()))
-    means = next(means for gain, means in gains.values() if gain == binding)
-    each = [f"{gain} points in {metric}" for metric, (gain, _) in gains.items()]
+        return None
+    lowest = min(gains, key=lambda metric: gains[metric].estimate)
     decays = ", ".join(f"{value:g}" for value in sorted(set(done[WEIGHT].dropna())))
-    return found(
-        verdict,
-        binding,
-        unit=POINTS,
-        cells=2 * sum(means.counts.values()),
-        sentence=f"Without decay ({decays or 'unknown'} elsewhere) the pretrained tower gains "
-        f"{'; '.join(each)}",
-        means=means,
+    return conclude(
+        gains[lowest],
+        means[lowest],
+        f"Without weight decay ({decays or 'unknown'} in the other cells) the pretrained tower "
+        f"gains {'; '.join(f'{gain} points in {metric}' for metric, gain in gains.items())}",
+        cells=2 * sum(means[lowest].counts.values()),
         scope=scope(done),
-        conditions={metric: gain for metric, (gain, _) in gains.items()},
+        conditions=gains,
     )
 
 
-def lower_b2_is_steadier(evidence: Evidence) -> Finding:
+def lower_b2_is_steadier(evidence: Evidence) -> Verdict | None:
     """The norm of the updates spikes less with beta2 = 0.95 than with 0.999.
 
-    A cell's roughness is the largest log10 of an update norm over the median of the rows around
-    it, after the first tenth of the run. A row's norm is the maximum over the steps since the row
-    before; in older records it is that of one step, and spikes between rows are unseen. Cells that
-    differ in beta2 alone are paired by seed. A cell that diverged has no roughness; the sentence
-    counts those.
+    Cells that differ in beta2 alone are paired by seed and compared by their `roughness`. A cell
+    that diverged has none; the sentence counts those.
     """
     cells = with_fields(evidence.cells, [B2])
     pair = cells[cells[B2].isin([STEADY, DEFAULT])]
     if set(pair[B2]) != {STEADY, DEFAULT}:
-        return no_data("Needs cells that differ in optimizer.b2 alone, 0.95 and 0.999.")
+        return None
     measured = pair.merge(roughness(evidence.rows), on="id", how="left")
     done = measured[measured["status"] == "done"]
     means = pooled_means(matched(done, B2, DEFAULT, STEADY, ROUGHNESS))
     if not means.means:
-        return no_data(f"No pair of finished cells with beta2 0.95 and 0.999 logged {UPDATES}.")
-    rougher = _mean(means)
-    configurations = pd.Series(keys(done, same_fields(done, [B2])), index=done.index)
-    compared = done[configurations.isin(means.means)]
-    diverged = [
-        int((measured["status"][measured[B2] == b2] == "diverged").sum())
-        for b2 in (DEFAULT, STEADY)
-    ]
+        return None
+    rougher = means.contrast(mean_weights(means.means))
     times = Interval(*(10**end for end in rougher))
-    finding = found(
-        verdict_of(rougher),
+    compared = done[[key in means.means for key in keys(done, same_fields(done, [B2]))]]
+    diverged = measured[B2][measured["status"] == "diverged"].tolist()
+    verdict = conclude(
         rougher,
+        means,
+        f"The worst spike in the recorded update norms is {times:.2f} times as high with beta2 "
+        f"0.999 as with 0.95; diverged: {diverged.count(DEFAULT)} and {diverged.count(STEADY)} "
+        "cells",
         unit="log10 of the worst spike",
         cells=2 * sum(means.counts.values()),
-        sentence=f"The worst spike in the recorded update norms is {times:.2f} times as "
-        f"high with beta2 0.999 as with 0.95; diverged: {diverged[0]} and {diverged[1]} cells",
-        means=means,
         scope=scope(compared),
     )
     logged = logged_share(evidence.rows, set(compared["id"]))
     if logged >= DENSE:
-        return finding
-    return withheld(
-        finding,
-        because=f"A spike lasts a few steps, and as few as {logged:.1%} of the steps of a cell "
-        "were logged: spikes in the rest cannot be seen.",
+        return verdict
+    return withhold(
+        verdict,
+        because=f"A spike lasts a few steps, and in one cell only {logged:.1%} of the steps were "
+        "logged: spikes in the rest cannot be seen.",
         decide="the same cells with maxima over every step in their rows",
     )
 
 
-def logged_share(rows: pd.DataFrame, names: Collection[str]) -> float:
-    """The share of steps whose update norms entered a row, of the cell where it is the least."""
-    known = rows[rows["id"].isin(names) & (rows[UPDATES] > 0)]
-    steps = known.groupby("id")["step"]
+def logged_share(rows: pd.DataFrame, cells: Collection[str]) -> float:
+    """The share of steps whose update norms entered a row, the smallest of these cells."""
+    rows = rows[rows["id"].isin(cells) & (rows[UPDATES] > 0)]
+    steps = rows.groupby("id")["step"]
     share = steps.nunique() / steps.max()
-    if LARGEST in known:  # a maximum over every step since the row before
-        share[known[LARGEST].notna().groupby(known["id"]).all()] = 1.0
+    if LARGEST in rows:  # a maximum over every step since the row before
+        share[rows[LARGEST].notna().groupby(rows["id"]).all()] = 1.0
     return float(share.min())
 
 
 def roughness(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns id and roughness, of the cells whose rows have an update norm."""
-    if UPDATES not in rows:
-        return pd.DataFrame({"id": pd.Series(dtype=str), ROUGHNESS: pd.Series(dtype=float)})
-    known = rows[rows[UPDATES] > 0]
-    largest = known[LARGEST].fillna(known[UPDATES]) if LARGEST in known else known[UPDATES]
-    known = known[["id", "step", UPDATES]].assign(largest=largest)
+    """The largest log10 of an update norm over the median of the rows around it, of each cell.
+
+    The first tenth of a run is left out. A row's norm is the maximum over the steps since the row
+    before; in older records it is that of one step, and spikes between rows are unseen.
+
+    Returns: columns id and roughness, of the cells whose rows have an update norm.
+    """
     worst = {}
-    for name, lines in known.groupby("id"):
-        late = lines[lines["step"] > WARM * lines["step"].max()]
-        if len(late) >= WINDOW:
-            typical = np.log10(late[UPDATES].astype(float))
-            around = typical.rolling(WINDOW, center=True, min_periods=WINDOW // 2 + 1).median()
-            worst[name] = float((np.log10(late["largest"].astype(float)) - around).max())
-    return pd.DataFrame({"id": list(worst), ROUGHNESS: list(worst.values())})
+    if UPDATES in rows:
+        rows = rows[rows[UPDATES] > 0]
+        largest = rows[LARGEST].fillna(rows[UPDATES]) if LARGEST in rows else rows[UPDATES]
+        rows = rows[["id", "step", UPDATES]].assign(largest=largest)
+        for cell, own in rows.groupby("id"):
+            late = own[own["step"] > WARM * own["step"].max()]
+            if len(late) >= WINDOW:
+                typical = np.log10(late[UPDATES].astype(float))
+                around = typical.rolling(WINDOW, center=True, min_periods=WINDOW // 2 + 1).median()
+                worst[cell] = float((np.log10(late["largest"].astype(float)) - around).max())
+    return pd.DataFrame(
+        {
+            "id": pd.Series(list(worst), dtype=str),
+            ROUGHNESS: pd.Series(list(worst.values()), dtype=float),
+        }
+    )
 
 
-def _mean(means: PooledMeans) -> Interval:
-    return means.contrast(dict.fromkeys(means.means, 1 / len(means.means)))
+CLAIMS = (
+    Claim(
+        name="decay on a pretrained tower hurts",
+        sentence="Weight decay on a pretrained image tower lowers its quality.",
+        section="4.5",
+        needs="model.init set, optimizer.image.decay_times 0 and 1",
+        test=decay_hurts,
+    ),
+    Claim(
+        name="beta2 0.95 is steadier",
+        sentence="Training is steadier with beta2 = 0.95 than with 0.999.",
+        section="4.7",
+        needs=f"optimizer.b2 0.95 and 0.999, equal in the rest, two seeds, with {UPDATES} in rows",
+        test=lower_b2_is_steadier,
+    ),
+)

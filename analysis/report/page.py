@@ -11,9 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims import Verdict, judge
-from analysis.claims.formatting import OURS, count_verdicts
-from analysis.claims.verdict import format_number
+from analysis.claims import OURS, Verdict, count_verdicts, format_number, judge
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import Inputs
 from analysis.figures.plot.quality import label

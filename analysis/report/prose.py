@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from analysis.claims import CLAIMS, Verdict
-from analysis.claims.verdict import parse_intervals
+from analysis.claims import CLAIMS, Verdict, parse_intervals
 from analysis.errors import AnalysisError
 
 _RESTS_ON = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")  # with a colon: `[1.40, 1.60]` is an interval

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.claims import judge_paper, judge_study, to_json
-from analysis.claims.verdict import parse_intervals
+from analysis.claims import judge_paper, judge_study, parse_intervals, to_json
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import read_inputs
 from analysis.figures.tables import table as tables

@@ -42,7 +42,7 @@ def test_estimates_are_those_of_the_tables(found):
 def test_bounds_are_those_of_rounding(found):
     gap = found["from scratch: sigmoid ahead"]  # the mean of two differences of two numbers
     assert (gap.low, gap.high) == pytest.approx((gap.estimate - 0.1, gap.estimate + 0.1))
-    assert "bounds of the rounding" in gap.sentence
+    assert "bounds of rounding" in gap.sentence
 
 
 def test_rounding_adds_to_the_noise_of_seeds():

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.claims import judge_study
-from analysis.claims.verdict import parse_intervals
+from analysis.claims import judge_study, parse_intervals
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.paper import fig_6

@@ -1,0 +1,50 @@
+"""Weights of contrasts of group means, and intervals of the largest of several contrasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from analysis.stats.intervals import Interval
+
+Weights = dict[Any, float]  # by group; the contrast is the weighted sum of the groups' means
+
+
+def mean_weights(groups: Iterable[Any]) -> Weights:
+    """The mean over these groups."""
+    groups = list(groups)
+    return dict.fromkeys(groups, 1 / len(groups))
+
+
+def slope_weights(x: Mapping[Any, float]) -> Weights:
+    """The least-squares slope of the groups' means against `x`."""
+    middle = sum(x.values()) / len(x)
+    spread = sum((value - middle) ** 2 for value in x.values())
+    return {group: (value - middle) / spread for group, value in x.items()}
+
+
+def combine(*parts: tuple[float, Mapping[Any, float]]) -> Weights:
+    """The sum of several contrasts, each times its factor.
+
+    >>> combine((1.0, {"a": 1.0}), (-0.5, {"a": 1.0, "b": 1.0}))
+    {'a': 0.5, 'b': -0.5}
+    """
+    total: Weights = {}
+    for factor, weights in parts:
+        for group, weight in weights.items():
+            total[group] = total.get(group, 0.0) + factor * weight
+    return total
+
+
+def largest(intervals: Iterable[Interval]) -> Interval:
+    """The interval of the largest of several quantities with simultaneous intervals.
+
+    The largest lower end bounds the largest true value from below, whichever that is, so the
+    choice of the best costs no coverage.
+    """
+    return Interval(*(max(ends) for ends in zip(*intervals, strict=True)))
+
+
+def smallest(intervals: Iterable[Interval]) -> Interval:
+    """As `largest`, of the smallest."""
+    return Interval(*(min(ends) for ends in zip(*intervals, strict=True)))

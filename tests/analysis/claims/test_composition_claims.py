@@ -1,0 +1,107 @@
+"""Claims about which negatives matter, matched pairs, and the map of pairs, on made frames."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from tests.analysis.claims.frames import frame, verdict
+
+
+def test_matched_pairs_are_told_from_longer_training():
+    def cells(gain_same_pairs, gain_same_examples):
+        hard = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
+        hard |= {"loss.pairs.per_positive": 24.6, "examples": 1e7, "pairs_seen": 256_000_000}
+        return frame(
+            [
+                {"quality": 40.0},
+                {"quality": 40.0 + gain_same_pairs - gain_same_examples, "examples": 1e7},
+                hard | {"quality": 40.0 + gain_same_pairs},
+            ]
+        )
+
+    def judged(cells):
+        names = ("matched pairs help", "matched pairs: at equal examples")
+        return tuple(verdict(name, cells).verdict for name in names)
+
+    assert judged(cells(6.0, 1.0)) == ("reproduced", "reproduced")
+    longer = cells(6.0, -1.0)
+    assert judged(longer) == ("reproduced", "contradicted")
+    few = longer["pairs_seen"].where(longer["loss.pairs.kind"] == "all", 1e6)
+    assert judged(longer.assign(pairs_seen=few)) == ("no data", "no data")
+
+
+def pairs_map(pairs, steps, *, starts=(-10.0, "prior"), prior=0.0, **fields):
+    """A map whose quality rises by these points per doubling of pairs and of examples per step."""
+    return [
+        {"batch_size": size, "loss.b_init": start, "loss.pairs.kind": kind}
+        | {"loss.pairs.size": group}
+        | {"quality": 30 + pairs * math.log2(group) + steps * math.log2(size) + lag}
+        | fields
+        for start, lag in zip(starts, (0.0, prior), strict=False)
+        for size in (64, 256, 1024)
+        for group in (4, 16, 64, 256, 1024)
+        if group <= size
+        for kind in ("all" if group == size else "groups",)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "examples", "expected"),
+    [
+        (0.5, 1.5, ("reproduced", "reproduced", "contradicted")),
+        (1.5, -0.5, ("reproduced", "contradicted", "reproduced")),
+        (0.0, 0.0, ("undecided", "undecided", "undecided")),
+    ],
+)
+def test_the_map_tells_pairs_from_examples(pairs, examples, expected):
+    cells = frame(pairs_map(pairs, examples))
+    names = ("pairs per example help", "examples per step help", "pairs matter more than examples")
+    found = [verdict(name, cells) for name in names]
+    assert tuple(one.verdict for one in found) == expected
+    truth = (pairs, examples, pairs - examples)
+    assert [one.estimate for one in found] == pytest.approx(truth, abs=0.06)
+
+
+def test_a_map_must_hold_from_every_initial_bias():
+    rising, falling = pairs_map(1, 0, starts=(-10.0,)), pairs_map(-1, 0, starts=("prior",))
+    found = verdict("pairs per example help", frame([*rising, *falling]))
+    assert found.verdict == "contradicted" and found.estimate == pytest.approx(-1.0, abs=0.05)
+    assert "from b = -10" in found.sentence and "from the prior odds" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("examples", "sizes_left", "expected"),
+    [(1e6, "64 (15,625 steps), 256 (3,906 steps), 1024 (976 steps)", "contradicted"),
+     (2.6e5, "64 (4,062 steps), 256 (1,015 steps)", "reproduced"),
+     (4e4, None, "undecided")],
+)  # fmt: skip
+def test_batch_sizes_of_too_few_steps_show_nothing_about_examples_per_step(
+    examples, sizes_left, expected
+):
+    """Quality rises by two points from 64 to 256, and falls by thirty at 1024."""
+    rows = pairs_map(1.5, 1.0, examples=examples)
+    cells = frame(
+        row | {"quality": row["quality"] - 30.0 * (row["batch_size"] == 1024)} for row in rows
+    )
+    found = verdict("examples per step help", cells)
+    assert found.verdict == expected
+    if sizes_left:
+        assert f"at B = {sizes_left}" in found.sentence
+    else:
+        assert "500 steps or more" in found.sentence and "longer" in found.decide
+    # Pairs per example are compared at equal steps, so on all batch sizes.
+    assert verdict("pairs per example help", cells).estimate == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("lag", "expected"), [(0.2, "reproduced"), (-0.5, "reproduced"), (-2.0, "contradicted")]
+)
+def test_a_start_within_the_tolerance_is_as_good(lag, expected):
+    cells = frame(pairs_map(0.0, 0.0, prior=lag))
+    found = verdict("prior odds start as well", cells)
+    assert found.verdict == expected
+    assert found.estimate == pytest.approx(lag, abs=0.3)
+    assert {part.name.partition(",")[0] for part in found.conditions} == {
+        f"B = {size}" for size in pd.unique(cells["batch_size"])
+    }

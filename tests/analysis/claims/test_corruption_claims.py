@@ -1,0 +1,105 @@
+"""Claims about corrupted data, on made frames."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis.claims.corruption import CORRUPTIONS, PARTS, RETRIEVAL, SCENES
+from analysis.figures.base import Inputs
+from analysis.figures.paper import fig_7
+from study.data.glyphs import scenes
+from tests.analysis.claims.frames import SOFTMAX, frame, verdict, verdicts
+
+
+def corrupted(kind, leads, *, redraw=False, **fields):
+    """Both losses by probability; sigmoid's lead over softmax at each."""
+    parts = dict(zip(PARTS, CORRUPTIONS[kind], strict=True))
+    return [
+        (SOFTMAX if loss == "softmax" else {})
+        | {part: p * present for part, present in parts.items()}
+        | {"data.corrupt.redraw": redraw if p else False}
+        | {"quality": 40 - 20 * p + (lead if loss == "sigmoid" else 0.0)}
+        | fields
+        for p, lead in leads.items()
+        for loss in ("sigmoid", "softmax")
+    ]
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_each_corruption_is_judged_by_its_own_cells(kind):
+    names = [f"corrupted {kind}" for kind in CORRUPTIONS]
+    found = verdicts(frame(corrupted(kind, {0.0: 1.0, 0.2: 2.0, 0.4: 3.0})), names)
+    assert {name for name, one in found.items() if one.verdict == "reproduced"} == {
+        f"corrupted {kind}"
+    }
+    assert sum(one.verdict == "no data" for one in found.values()) == len(CORRUPTIONS) - 1
+    shrinks = frame(corrupted(kind, {0.0: 3.0, 0.2: 2.0, 0.4: 1.0}))
+    assert verdict(f"corrupted {kind}", shrinks).verdict == "contradicted"
+
+
+def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():
+    rate = {"sigmoid": 1e-3, "softmax": 2e-3}
+    rows = corrupted("image", {0.0: 1.0, 0.4: 4.0})
+    rows += corrupted("image", {0.4: -1.0}, redraw=True)
+    cells = frame(rows)
+    cells["optimizer.learning_rate"] = cells["loss.kind"].map(rate)
+    found = verdict("corrupted image", cells)
+    assert found.verdict == "contradicted"
+    assert "(fixed)" in found.sentence and "(redrawn)" in found.sentence
+    points = fig_7.data(Inputs(cells=cells))
+    means = points[points["what"] == "mean"].set_index(["series", "x"])["value"]
+    names = ("sigmoid", "softmax", "sigmoid, drawn anew", "softmax, drawn anew")
+    assert set(means.index) == {(name, p) for name in names for p in (0.0, 0.4)}
+    gaps = [means[(names[i], 0.4)] - means[(names[i + 1], 0.4)] for i in (0, 2)]
+    assert gaps == pytest.approx([4.0, -1.0], abs=0.3)
+    assert means[(names[0], 0.0)] == means[(names[2], 0.0)]
+
+
+def test_a_rate_for_each_loss_may_undo_what_corruption_does():
+    rows = [
+        row | {"optimizer.learning_rate": 1e-3 * times, "quality": row["quality"] - cost}
+        for row in corrupted("text", {0.0: 2.0, 0.4: 4.0})
+        for times in (0.5, 1.0, 2.0)
+        # Sigmoid is best at the middle rate, softmax at half of it once data are corrupted.
+        for cost in [
+            6.0 * math.log2(times)
+            if "loss.kind" in row and row["data.corrupt.text"]
+            else abs(math.log2(times)) * 3.0
+        ]
+    ]
+    rows += corrupted("text", {0.2: 3.0})  # at the middle rate, which the paper's claim uses
+    cells = frame(rows)
+    assert verdict("corrupted text", cells).verdict == "reproduced"
+    found = verdict("corrupted: at the best rate too", cells)
+    assert found.verdict == "contradicted"
+    assert found.estimate == pytest.approx(2.0 - 6.0, abs=0.4)
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(2.0, "reproduced"), (-2.0, "contradicted")])
+def test_what_corruption_does_is_compared_between_two_data_sets(gain, expected):
+    few = {"data.dataset": "few", "dataset_examples": 1e4, "dataset_fingerprint": "g"}
+    many = {"data.dataset": "many", "dataset_examples": 4e4}
+    rows = corrupted("text", {0.0: 3.0, 0.4: 1.0}, **few)
+    rows += corrupted("text", {0.0: 2.0, 0.4: gain}, **many)
+    found = verdict("corrupted: distinct examples help", frame(rows))
+    assert found.verdict == expected
+    assert found.estimate == pytest.approx((gain - 2.0) - (1.0 - 3.0), abs=0.3)
+    assert "With 40,000 distinct examples" in found.sentence and "with 10,000" in found.sentence
+
+
+@pytest.mark.parametrize(("lead", "expected"), [(4.0, "reproduced"), (-1.0, "contradicted")])
+def test_scenes_are_judged_by_retrieval_and_count_nowhere_else(lead, expected):
+    assert SCENES == scenes.NAME
+    name, glyphs = "corrupted: on scenes of two", corrupted("text", {0.0: 1.0, 0.4: 3.0})
+    others = {"data.dataset": SCENES, "dataset_fingerprint": "s"}
+    rows = corrupted("text", {0.0: 1.0, 0.4: lead}, **others)
+    rows += corrupted("text", {0.4: 5.0}, redraw=True, **others)
+    cells = pd.concat([frame(glyphs), frame(rows, metric=RETRIEVAL)], ignore_index=True)
+    assert verdict(name, frame(glyphs)).verdict == "no data"
+    alone, with_scenes = (verdict("corrupted text", c) for c in (frame(glyphs), cells))
+    assert (with_scenes.verdict, with_scenes.estimate) == (alone.verdict, alone.estimate)
+    found = verdict(name, cells)
+    assert (found.verdict, found.unit) == (expected, "points")
+    assert found.estimate == pytest.approx(min(lead, 5.0) - 1.0, abs=0.3)
+    assert "redrawn" in found.sentence and "fixed" in found.sentence
