@@ -55,6 +55,8 @@ def write_record(run: Run, root: Path) -> Path:
     folder = root / run.study / run.id
     folder.mkdir(parents=True, exist_ok=True)
     about = {key: value for key, value in run.config.items() if not key.startswith("_")}
+    if pairs := about.get("pairs_per_step"):  # a float in wandb, whose text is not exact
+        about["pairs_per_step"] = int(float(pairs))
     lines = _lines(run.history, about)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     _put(folder / CELL, about)
@@ -103,7 +105,11 @@ def _row(row: Mapping[str, Any], pairs: int) -> dict[str, Any]:
         "pairs_seen": step * pairs if pairs else int(row.get("pairs_seen") or 0),
         "attempt": int(row["attempt"]),
         "time": round(float(time), 3) if time is not None else None,
-        **{key: _number(row[key]) for key in sorted(row) if "/" in key and key[0] != "_"},
+        **{
+            key: _number(row[key])
+            for key in sorted(row)
+            if "/" in key and key[0] != "_" and row[key] is not None
+        },
     }
 
 

@@ -62,12 +62,6 @@ def pull(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
     ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check/--no-check", help="Read .wandb files with wandb's own reader as well."
-        ),
-    ] = True,
     verify: Annotated[
         str | None,
         typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
@@ -90,7 +84,6 @@ def pull(
         keep,
         items=items or None,
         unfinished=unfinished,
-        check=check,
         as_json=as_json,
     )
 
@@ -103,7 +96,6 @@ def make(
     *,
     items: Sequence[str] | None = None,
     unfinished: bool,
-    check: bool,
     as_json: bool,
 ) -> int:
     """Makes the snapshot `out` of `studies` (none: all) in `source`, and of the cells in the
@@ -118,7 +110,7 @@ def make(
     earlier = open_snapshot(keep) if keep else None
     records: RecordRoot | snapshot.Snapshot | snapshot.Joined
     if source.startswith((FILES, SERVER)):
-        records, kind, notes = _from_wandb(studies, source, where, unfinished, check, tell)
+        records, kind, notes = _from_wandb(studies, source, where, unfinished, tell)
     else:
         records, kind = open_records(source), "records"
     if earlier:
@@ -165,7 +157,6 @@ def _from_wandb(
     source: str,
     where: Path,
     unfinished: bool,
-    check: bool,
     tell: Callable[[str], None],
 ) -> tuple[RecordRoot, str, list[str]]:
     """Records made from wandb's runs, beside the snapshot to be; they stay there if it fails."""
@@ -190,7 +181,7 @@ def _from_wandb(
         from analysis.wandb import runs as wandb_runs
 
         shutil.rmtree(staging, ignore_errors=True)
-        runs = wandb_files.runs(Path(source.removeprefix(FILES)), check=check, progress=tell)
+        runs = wandb_files.read_runs(Path(source.removeprefix(FILES)), progress=tell)
         ours = [r for r in runs if r.of_a_cell and (not studies or r.study in studies)]
         going_on = [run.id for run in ours if run.state == "running"]
         if going_on and not unfinished:
