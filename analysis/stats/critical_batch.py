@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import curve_fit
 
 from analysis.stats.resample import DRAWS, draws, interval
 
@@ -72,16 +72,15 @@ def critical_batch(
         return None
     weight_K = data.count_K[first:].astype(float)
     scale_G = np.geomspace(sizes_K[0] / 64, sizes_K[-1] * 64, SCALES)
-    start = _search(mean_K[None], weight_K, sizes_K, scale_G)[0]
-
-    def residuals(theta: np.ndarray) -> np.ndarray:
-        fit_K = theta[0] + np.log1p(sizes_K * np.exp(-theta[1]))
-        return np.sqrt(weight_K) * (mean_K - fit_K)
-
-    level = float(np.average(mean_K - np.log1p(sizes_K / start), weights=weight_K))
     bounds = ([-np.inf, np.log(scale_G[0])], [np.inf, np.log(scale_G[-1])])
-    inside = np.clip(np.log(start), bounds[0][1] + 1e-6, bounds[1][1] - 1e-6)
-    theta = least_squares(residuals, [level, inside], bounds=bounds).x
+    theta, _ = curve_fit(
+        lambda b, log_e_min, log_batch: log_e_min + np.log1p(b * np.exp(-log_batch)),
+        sizes_K,
+        mean_K,
+        p0=[mean_K[0], np.log(sizes_K).mean()],
+        sigma=weight_K**-0.5,
+        bounds=bounds,
+    )
     low, high = float("nan"), float("nan")
     if data.drawn_RxK is not None:
         low, high = interval(_search(data.drawn_RxK[:, first:], weight_K, sizes_K, scale_G))

@@ -17,13 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from analysis.stats.resample import Draws, interval, seed_noise
 
 TOLERANCE = 0.5  # points
 SCALES, EXPONENTS = 48, 12  # how finely the shape is searched
-POLISH = 4  # Gauss-Newton steps from there
+NEWTON_STEPS = 4  # from the best candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,21 +122,14 @@ def saturation(data: Draws, form: str, *, tolerance: float = TOLERANCE) -> Satur
       tolerance: the gain that does not count, in points.
     """
     family, sizes_K = FORMS[form], data.levels_K
-    if len(sizes_K) < 4:
+    keep_K = _rising(data.mean_K[None], tolerance)[0]
+    if len(sizes_K) < 4 or keep_K.sum() < 4:
         return None
-    shapes_GxP = family.shapes(sizes_K)
-    keep_1xK = _rising(data.mean_K[None], tolerance)
-    kept = int(keep_1xK.sum())
-    if kept < 4:
-        return None
-    start, a, c = _search(data.mean_K[None], keep_1xK * data.count_K, family, sizes_K, shapes_GxP)
-    use = keep_1xK[0]
-    parts = (sizes_K[use], data.mean_K[use], data.count_K[use])
-    a_, c_, shape = _refine(family, shapes_GxP, parts, (a[0], c[0], *shapes_GxP[start[0]]))
-    batch = float(family.saturated(np.array(c_), shape, tolerance))
-    residual_K = parts[1] - (a_ - c_ * family.shape(parts[0], shape[None])[0])
-    squares = float((parts[2] * residual_K**2).sum())
-    parameters = 2 + len(shape)
+    a_1, c_1, shape_1xP = _fit(data.mean_K[None], (keep_K * data.count_K)[None], family, sizes_K)
+    a, c, shape = float(a_1[0]), float(c_1[0]), shape_1xP[0]
+    residual_K = (data.mean_K - (a - c * family.shape(sizes_K, shape_1xP)[0]))[keep_K]
+    squares = float((data.count_K[keep_K] * residual_K**2).sum())
+    kept, parameters = len(residual_K), 2 + len(shape)
     drawn = data.drawn_RxK
     if drawn is None and kept > parameters:  # one seed: the scatter about the curve
         spread = float(np.sqrt(squares / (kept - parameters)))
@@ -146,22 +138,20 @@ def saturation(data: Draws, form: str, *, tolerance: float = TOLERANCE) -> Satur
     low, high = float("nan"), float("nan")
     if drawn is not None:
         weight_RxK = _rising(drawn, tolerance) * data.count_K
-        best, a_R, c_R = _search(drawn, weight_RxK, family, sizes_K, shapes_GxP)
-        fitted = (a_R, c_R, shapes_GxP[best])
-        _, c_R, shape_RxP = _polish(drawn, weight_RxK, family, sizes_K, shapes_GxP, fitted)
+        _, c_R, shape_RxP = _fit(drawn, weight_RxK, family, sizes_K)
         low, high = interval(family.saturated(c_R, shape_RxP, tolerance))
     variance = data.sd**2 if data.dof and data.sd > 0 else max(squares / kept, 1e-12)
     return Saturation(
         form=form,
         tolerance=tolerance,
-        batch=batch,
+        batch=float(family.saturated(c_1, shape_1xP, tolerance)[0]),
         low=low,
         high=high,
         identified=bool(sizes_K[0] <= low and high <= sizes_K[-1]),
-        left_out=tuple(int(size) for size in sizes_K[~use]),
+        left_out=tuple(int(size) for size in sizes_K[~keep_K]),
         misfit=squares / variance + 2 * parameters,
-        a=a_,
-        c=c_,
+        a=a,
+        c=c,
         shape=tuple(float(value) for value in shape),
         smallest=int(sizes_K[0]),
         largest=int(sizes_K[-1]),
@@ -175,17 +165,18 @@ def _rising(y_RxK: np.ndarray, tolerance: float) -> np.ndarray:
     return ~(beyond & (y_RxK < y_RxK.max(axis=1, keepdims=True) - tolerance))
 
 
-def _search(
-    y_RxK: np.ndarray,
-    w_RxK: np.ndarray,
-    family: Form,
-    sizes_K: np.ndarray,
-    shapes_GxP: np.ndarray,
+def _fit(
+    y_RxK: np.ndarray, w_RxK: np.ndarray, family: Form, sizes_K: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best of the candidate shapes by weighted least squares, with a and c >= 0 in closed form.
+    """Weighted least squares for all rows at once; `scipy.optimize` takes them one by one, which
+    is a hundred times slower.
 
-    Returns: its index, a and c, each `R`.
+    The best of the candidate shapes, with a and c >= 0 in closed form, then Gauss-Newton steps
+    where they lower the squares: candidates are some percent apart.
+
+    Returns: a `R`, c `R` and the parameters of the shape `R x P`.
     """
+    shapes_GxP = family.shapes(sizes_K)
     phi_GxK = family.shape(sizes_K[None], shapes_GxP)
     total_Rx1 = w_RxK.sum(axis=1, keepdims=True)
     mean_RxG = w_RxK @ phi_GxK.T / total_Rx1
@@ -194,33 +185,18 @@ def _search(
     cross_RxG = (w_RxK * (y_RxK - level_Rx1)) @ phi_GxK.T
     c_RxG = np.maximum(-cross_RxG / np.maximum(spread_RxG, 1e-300), 0.0)
     gain_RxG = -2 * c_RxG * cross_RxG - c_RxG**2 * spread_RxG  # what c takes off the squares
-    best = gain_RxG.argmax(axis=1)
-    row = np.arange(len(best))
-    c_R = c_RxG[row, best]
-    return best, level_Rx1[:, 0] + c_R * mean_RxG[row, best], c_R
-
-
-def _polish(
-    y_RxK: np.ndarray,
-    w_RxK: np.ndarray,
-    family: Form,
-    sizes_K: np.ndarray,
-    shapes_GxP: np.ndarray,
-    fitted: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss-Newton steps from the best candidates, all draws at once, where they lower the squares.
-
-    Without them precise data would be held to the candidates, which are some percent apart.
-    """
-    a_R, c_R, shape_RxP = fitted
-    lowest, highest = shapes_GxP.min(axis=0), shapes_GxP.max(axis=0)
+    best_R, row_R = gain_RxG.argmax(axis=1), np.arange(len(y_RxK))
+    c_R = c_RxG[row_R, best_R]
+    a_R = level_Rx1[:, 0] + c_R * mean_RxG[row_R, best_R]
+    shape_RxP = shapes_GxP[best_R]
+    lowest_P, highest_P = shapes_GxP.min(axis=0), shapes_GxP.max(axis=0)
     step = 1e-4  # of a logarithm, for derivatives
 
     def squares(a_R: np.ndarray, c_R: np.ndarray, shape_RxP: np.ndarray) -> np.ndarray:
         fit_RxK = a_R[:, None] - c_R[:, None] * family.shape(sizes_K, shape_RxP)
         return (w_RxK * (y_RxK - fit_RxK) ** 2).sum(axis=1)
 
-    for _ in range(POLISH):
+    for _ in range(NEWTON_STEPS):
         phi_RxK = family.shape(sizes_K, shape_RxP)
         columns = [np.ones_like(phi_RxK), -phi_RxK]
         for nudge in np.eye(shape_RxP.shape[1]) * step:
@@ -235,34 +211,11 @@ def _polish(
         move_RxQ = np.linalg.solve(normal_RxQxQ, weighted_RxQxK @ residual_RxK[:, :, None])[..., 0]
         new_a, new_c = a_R + move_RxQ[:, 0], np.maximum(c_R + move_RxQ[:, 1], 0.0)
         new_shape = shape_RxP * np.exp(np.clip(move_RxQ[:, 2:], -0.5, 0.5))
-        new_shape = np.clip(new_shape, lowest, highest)
+        new_shape = np.clip(new_shape, lowest_P, highest_P)
         better = squares(new_a, new_c, new_shape) < squares(a_R, c_R, shape_RxP)
         a_R, c_R = np.where(better, new_a, a_R), np.where(better, new_c, c_R)
         shape_RxP = np.where(better[:, None], new_shape, shape_RxP)
     return a_R, c_R, shape_RxP
-
-
-def _refine(
-    family: Form,
-    shapes_GxP: np.ndarray,
-    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
-    start: tuple[float, ...],
-) -> tuple[float, float, np.ndarray]:
-    """From the best candidate down to the least squares, within the range of the search."""
-    sizes_K, y_K, weight_K = parts
-    lowest, highest = np.log(shapes_GxP.min(axis=0)), np.log(shapes_GxP.max(axis=0))
-
-    def residuals(theta: np.ndarray) -> np.ndarray:
-        shape = family.shape(sizes_K, np.exp(theta[2:])[None])[0]
-        return np.sqrt(weight_K) * (y_K - theta[0] + theta[1] * shape)
-
-    theta = np.array([start[0], start[1], *np.clip(np.log(start[2:]), lowest, highest)])
-    bounds = (np.array([-np.inf, 0.0, *lowest]), np.array([np.inf, np.inf, *highest]))
-    # Strictly inside, as the solver asks; what lies on the bound comes back to it.
-    inside = np.clip(theta, bounds[0] + 1e-9, bounds[1] - 1e-9)
-    found = least_squares(residuals, inside, bounds=bounds, x_scale="jac")
-    better = found.x if found.cost <= 0.5 * (residuals(theta) ** 2).sum() else theta
-    return float(better[0]), float(better[1]), np.exp(better[2:])
 
 
 def _said(batch: float, smallest: int, largest: int) -> str:
