@@ -160,7 +160,7 @@ def run_names(cells: Sequence[Cell]) -> dict[str, str]:
     """
     groups = {cell.id: _base_name(cell) for cell in cells}
     extras: dict[str, str] = dict.fromkeys(groups, "")
-    flat = {cell.id: _flatten(to_dict(cell)) for cell in cells}
+    flat = {cell.id: flatten(to_dict(cell)) for cell in cells}
     for path in dict.fromkeys(path for fields in flat.values() for path in fields):
         values = {key: _format(fields.get(path)) for key, fields in flat.items()}
         split = {key: f"{group} {values[key]}" for key, group in groups.items()}
@@ -190,13 +190,11 @@ def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The fields of nested dictionaries, by dotted path."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= (
-            _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
-        )
+        flat |= flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
     return flat
 
 

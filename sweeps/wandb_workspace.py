@@ -1,8 +1,8 @@
-"""A study's wandb workspace as code: the same panels for every study, filled by its runs.
+"""A study's W&B workspace as code: the same panels for every study.
 
-Runs are mirrored by `study.records.wandb_mirror`: group = the study's folder of records, id = the
-cell's, config = the content of cell.json, and `examples_seen` as an ordinary column, since attempts
-go back in steps.
+`study.records.wandb_mirror` mirrors each cell as a run: group = the study's group, id = the cell's
+id, config = cell.json. The x axis is the logged column `examples_seen`, because W&B's own step does
+not go back when an attempt resumes from a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from study.records.wandb_mirror import PROJECT
 from sweeps.study import Study, StudyError
 
 SEEN, BATCH_SIZE, LOSS = "examples_seen", "cell.batch_size", "cell.loss.kind"
-FEW = 20  # panels of quality at most: 36 languages twice would be a wall of them
+MAX_QUALITY_PANELS = 20  # multilingual retrieval alone has 72 keys
 
 
-def quality(study: Study) -> list[str]:
-    """The record keys of quality that the study's cells end with, the most common first."""
-    keys: dict[str, None] = {}
-    for evaluation in dict.fromkeys(e for cell in study.cells for e in cell.evals):
-        keys |= dict.fromkeys(_keys(evaluation))
-    return list(keys)[:FEW]
+def build(study: Study, *, entity: str | None = None) -> Any:
+    """Builds the study's `wandb_workspaces.workspaces.Workspace`, without a network.
 
-
-def workspace(study: Study, *, entity: str, project: str) -> Any:
-    """The `wandb_workspaces.workspaces.Workspace`, not saved yet; needs no network."""
+    Arguments:
+      entity: owner of the project; by default $WANDB_ENTITY. The project is $WANDB_PROJECT.
+    """
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 
     size, loss = panels.Config(BATCH_SIZE), panels.Config(LOSS)
-    qualities = quality(study)
+    evals = dict.fromkeys(e for cell in study.cells for e in cell.evals)
+    qualities = list(dict.fromkeys(key for e in evals for key in _quality_keys(e)))
+    qualities = qualities[:MAX_QUALITY_PANELS]
 
     def curve(title: str, keys: Sequence[str], **more: Any) -> Any:
         settings = {"x": SEEN, "title_x": "examples seen", "log_x": True, "groupby": size, **more}
@@ -43,8 +41,8 @@ def workspace(study: Study, *, entity: str, project: str) -> Any:
         return panels.ScatterPlot(title=key, x=size, y=panels.SummaryMetric(key), log_x=True)
 
     logits = [
-        curve(f"logits of {words}", [f"train/{kind}_logit_{of}" for of in ("mean", "min", "max")])
-        for kind, words in (("pos", "positives"), ("neg", "negatives"), ("kept", "kept negatives"))
+        curve(f"logits of {name}", [f"train/{kind}_logit_{of}" for of in ("mean", "min", "max")])
+        for kind, name in (("pos", "positives"), ("neg", "negatives"), ("kept", "kept negatives"))
     ]
     sections = {
         "Quality against batch size": [against_size(key) for key in qualities],
@@ -71,60 +69,59 @@ def workspace(study: Study, *, entity: str, project: str) -> Any:
             curve("examples per second", ["train/examples_per_s"]),
             curve("attempt", ["attempt"]),
         ],
-        "Data wait": [curve("waiting for data", [], metric_regex="^data/")],
+        "Data wait": [
+            curve("share of the time spent waiting for data", ["train/data_wait_share"]),
+            curve("replaced examples", ["data/replaced_examples"]),
+        ],
     }
     return ws.Workspace(
-        entity=entity,
-        project=project,
+        entity=os.environ.get("WANDB_ENTITY", "") if entity is None else entity,
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
         name=study.name,
         sections=[
-            ws.Section(name=name, panels=inside, is_open=i < 2)
-            for i, (name, inside) in enumerate(sections.items())
+            ws.Section(name=name, panels=section, is_open=i < 2)
+            for i, (name, section) in enumerate(sections.items())
         ],
         settings=ws.WorkspaceSettings(x_axis=SEEN, max_runs=len(study.cells)),
         runset_settings=ws.RunsetSettings(filters=_filters(ws, study), pinned_columns=[]),
     )
 
 
-def spec(made: Any) -> dict[str, Any]:
-    """The workspace as wandb stores it."""
-    return made._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")
-
-
-def place() -> tuple[str, str]:
-    """Entity and project, as wandb's own variables say."""
-    return os.environ.get("WANDB_ENTITY", ""), os.environ.get("WANDB_PROJECT", PROJECT)
+def to_json(workspace: Any) -> dict[str, Any]:
+    """The workspace as W&B stores it."""
+    return workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
 def save(study: Study) -> str:
-    """Saves the workspace under the default entity of the key; returns its address.
+    """Saves the workspace, by default under the API key's default entity; returns its URL.
 
     Raises:
-      StudyError: wandb did not take it. The message holds nothing of wandb's but the kind.
+      StudyError: W&B refused it. The message names the error's class only, because W&B's own
+        text may quote an API key.
     """
-    entity, project = place()
     try:
         import wandb
 
-        made = workspace(study, entity=entity or str(wandb.Api().default_entity), project=project)
-        made.save()
-    except Exception as error:  # a message of wandb's could quote a key or an address
+        entity = os.environ.get("WANDB_ENTITY") or str(wandb.Api().default_entity)
+        workspace = build(study, entity=entity)
+        workspace.save()
+    except Exception as error:
         raise StudyError(
             f"wandb did not save the workspace ({type(error).__name__}); try again, or "
             "`study dash --out FILE` writes it without a network"
         ) from None
-    return made.url
+    return workspace.url
 
 
 def _filters(ws: Any, study: Study) -> list[Any]:
-    """Runs of its folder; of a shared folder, its cells only."""
+    """Selects the runs of the study's group, and in a shared group those of its own cells."""
     group = ws.Metric("group") == study.group
     if study.group == study.name:
         return [group]
     return [group, ws.Metric("name").isin([cell.id for cell in study.cells])]
 
 
-def _keys(evaluation: Eval) -> list[str]:
+def _quality_keys(evaluation: Eval) -> list[str]:
     dataset = getattr(evaluation, "dataset", None)
     head = "/".join(["eval", evaluation.kind, *([dataset] if dataset else []), evaluation.split])
     match evaluation.kind:

@@ -1,55 +1,251 @@
-"""`study bench`: how fast the parts are, beside other ways to do the same."""
+"""`study bench`: time parts of a study next to another way to do the same work."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import asdict
-from typing import Annotated
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
-from sweeps.cli.bench_chaos import chaos
-from sweeps.cli.bench_loss import loss
-from sweeps.cli.bench_step import step
-from sweeps.cli.bench_sweep import sweep
+from sweeps.cli.options import Json, local
+from sweeps.cli.table import table
+from sweeps.study import StudyError
+
+WHOLE_FROM = 65_536  # from this batch size on, `loss` computes one value and gradient only
+START_SECONDS = 120.0  # assumed by `sweep`, from a free slice to a cell's first step
 
 app = typer.Typer(
-    help="Times parts of a study beside other ways to do the same, in one run on the same inputs.",
+    help="Measure parts of a study against an alternative.",
     epilog="Example: study bench loss --batch-size 16384 --dim 64",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 
+Rounds = Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Timed rounds.")]
+Parallel = Annotated[
+    int | None,
+    typer.Option("--parallel", metavar="N", min=1, show_default="cores", help="Cells at a time."),
+]
 
-app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")(loss)
-app.command(epilog="Example: study bench step --cell siglip --loss softmax --rounds 11")(step)
-app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
-app.command(epilog="Example: study bench chaos --minutes 3 --seed 0")(chaos)
+
+@app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")
+def loss(
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch-size",
+            metavar="B",
+            min=2,
+            show_default="4096 and 16384",
+            help="Examples (repeatable).",
+        ),
+    ] = None,
+    dim: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--dim",
+            metavar="D",
+            min=1,
+            show_default="64 and 768",
+            help="Width of the embeddings (repeatable).",
+        ),
+    ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option("--cores", metavar="N", min=1, show_default="all", help="Cores to use."),
+    ] = None,
+    rounds: Rounds = 3,
+    as_json: Json = False,
+) -> int:
+    """Time our losses against other implementations.
+
+    Measures value and gradients. A ratio is the other's time over ours: above 1, ours is faster.
+    The ratio of `matmuls`, the bare matrix products, is the share of the machine's own speed that
+    ours reaches. From a batch size of 65,536 on, one whole value and gradient of the sigmoid loss
+    is computed instead.
+    """
+    from study.bench import loss as bench_loss
+    from study.config import host
+    from sweeps.runner.display import ProgressLine
+
+    available = host.cores()
+    if cores is not None and cores > available:
+        raise StudyError(f"--cores {cores}: this process may use {available}")
+    cores = cores or available
+    results: list[Any] = []
+    for d in dim or [64, 768]:
+        for b in batch_size or [4096, 16_384]:
+            if b >= WHOLE_FROM:
+                results.append(_whole_loss(b, d, cores, quiet=as_json))
+                continue
+            with ProgressLine() as progress:
+                timed = bench_loss.bench(b, d, cores=cores, rounds=rounds, said=progress)
+            results += timed
+            if not as_json:
+                print(f"B = {b:,}, D = {d}, {cores} of {available} cores\n{_loss_table(timed)}\n")
+    if as_json:
+        _print_json(results)
+    return 0
+
+
+def _loss_table(results: list[Any]) -> str:
+    def mib(n: int | None) -> str:
+        return "" if n is None else f"{n / 2**20:,.1f}"
+
+    rows = []
+    for r in results:
+        name = "ours" if r.name == r.kind else r.name
+        row = (r.skipped, "", "", "")
+        if not r.skipped:
+            row = (f"{r.seconds * 1e3:,.1f}", _ratio(r), mib(r.temp_bytes), mib(r.peak_bytes))
+        rows.append((r.kind, name, *row))
+    head = ("loss", "implementation", "ms", "its time / ours", "temporary MiB", "resident MiB")
+    return table(head, rows, right={2, 4, 5})
+
+
+def _whole_loss(batch_size: int, dim: int, cores: int, *, quiet: bool) -> Any:
+    """Computes one value and gradient, after printing an estimate of its time."""
+    from study.bench import contenders
+    from study.bench import loss as bench_loss
+    from sweeps.runner.display import ProgressLine, duration
+
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[-cores:]))
+    os.environ |= contenders.device_per_core(cores)  # before JAX is imported
+    trial = bench_loss.whole(min(batch_size, 16_384), dim)
+    estimate = trial.seconds * (batch_size / trial.batch_size) ** 2
+    print(
+        f"B = {batch_size:,}, D = {dim}: {batch_size**2:.3g} pairs, about {duration(estimate)} on "
+        f"{cores} cores at {trial.pairs_per_s:.3g} pairs/s",
+        file=sys.stderr,
+        flush=True,
+    )
+    with ProgressLine() as progress:
+        whole = bench_loss.whole(
+            batch_size, dim, progress=lambda done, total, _: progress("blocks", done, total)
+        )
+    if not quiet:
+        print(
+            f"loss {whole.loss:.6f}, gradient norm {whole.gradient_norm:.6g}, "
+            f"{duration(whole.seconds)}, {whole.pairs_per_s:.3g} pairs/s, "
+            f"at most {whole.peak_bytes / 2**30:.2f} GiB resident"
+        )
+    return whole
+
+
+@app.command(epilog="Example: study bench step --cell siglip --loss softmax --rounds 11")
+def step(
+    cell: Annotated[
+        Literal["siglit", "siglip"] | None,
+        typer.Option(
+            "--cell",
+            show_default="both",
+            help="siglit trains on cached images, siglip trains both towers.",
+        ),
+    ] = None,
+    loss: Annotated[
+        Literal["sigmoid", "softmax"], typer.Option("--loss", help="The loss.")
+    ] = "sigmoid",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="B",
+            min=2,
+            show_default="1024 for siglit, 64 for siglip",
+            help="Examples per step.",
+        ),
+    ] = None,
+    variant: Annotated[
+        str,
+        typer.Option("--variant", metavar="SIZE/PATCH", help="siglip: the towers, such as B/16."),
+    ] = "mu/8",
+    image_size: Annotated[
+        int, typer.Option("--image-size", metavar="PIXELS", min=1, help="siglip: image size.")
+    ] = 32,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, help="Steps per round.")
+    ] = 20,
+    rounds: Rounds = 7,
+    as_json: Json = False,
+) -> int:
+    """Time our training step against plain flax and optax.
+
+    Runs on one device. A ratio is our time over the plain step's: below 1, ours is faster. The last
+    column is the relative difference between the parameters that both end with.
+    """
+    import pydantic
+
+    from study.bench import step as bench_step
+    from study.config.cell import Sigmoid, Softmax, explain
+    from sweeps.runner.display import ProgressLine
+
+    loss_of = Sigmoid() if loss == "sigmoid" else Softmax()
+    results = []
+    with ProgressLine() as progress:
+        for kind in [cell] if cell else ["siglit", "siglip"]:
+            try:
+                if kind == "siglit":
+                    config, image = bench_step.siglit(batch_size or 1024, loss_of, steps)
+                else:
+                    config, image = bench_step.siglip(
+                        batch_size or 64, loss_of, steps, variant=variant, image_size=image_size
+                    )
+            except pydantic.ValidationError as error:
+                raise StudyError(explain(error)) from None
+            results.append(
+                bench_step.bench(kind, config, image, steps=steps, rounds=rounds, said=progress)
+            )
+    if as_json:
+        _print_json(results)
+        return 0
+    rows = [
+        (
+            r.name,
+            r.loss,
+            f"{r.batch_size:,}",
+            f"{r.ours_seconds * 1e3:,.2f}",
+            f"{r.plain_seconds * 1e3:,.2f}",
+            _ratio(r),
+            f"{r.difference:.0e}",
+        )
+        for r in results
+    ]
+    head = ("cell", "loss", "B", "ours ms", "plain ms", "ours / plain", "difference")
+    print(table(head, rows, right={2, 3, 4, 6}))
+    return 0
 
 
 @app.command(epilog="Example: study bench data --images 2048 --json")
 def data(
-    images: Annotated[int, typer.Option("--images", min=1, help="JPEGs to decode.")] = 512,
+    images: Annotated[
+        int, typer.Option("--images", metavar="N", min=1, help="JPEGs to decode.")
+    ] = 512,
     embeddings: Annotated[
-        int, typer.Option("--embeddings", min=1, help="Cached embeddings to read.")
+        int, typer.Option("--embeddings", metavar="N", min=1, help="Cached embeddings to read.")
     ] = 32_768,
     image_size: Annotated[
-        int, typer.Option("--image-size", min=1, help="Pixels of a side after resizing.")
+        int, typer.Option("--image-size", metavar="PIXELS", min=1, help="Size after resizing.")
     ] = 224,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples.")] = 256,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="B", min=1, help="Examples per batch.")
+    ] = 256,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, help="Threads that decode.  [default: one for each core]"),
+        typer.Option(
+            "--threads", metavar="N", min=1, show_default="one per core", help="Decoding threads."
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is timed.")] = 3,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: JSON on standard output.")
-    ] = False,
+    rounds: Rounds = 3,
+    as_json: Json = False,
 ) -> int:
-    """Loading: images against a plain Python loop, embeddings against Grain by the element."""
+    """Time data loading against a Python loop and Grain."""
     from study.bench.data import bench
-    from sweeps.cli.table import table
-    from sweeps.study import StudyError
 
     if min(images, embeddings) < batch_size:
         raise StudyError(
@@ -65,7 +261,7 @@ def data(
         rounds=rounds,
     )
     if as_json:
-        print(json.dumps([asdict(result) for result in results], indent=1))
+        _print_json(results)
         return 0
     rows = [
         (
@@ -73,11 +269,196 @@ def data(
             f"{r.examples:,}",
             f"{r.ours_per_s:,.0f}",
             f"{r.theirs_per_s:,.0f}",
-            f"{r.ratio:.2f} ({min(r.ratios):.2f} to {max(r.ratios):.2f})",
+            _ratio(r),
             r.against,
         )
         for r in results
     ]
-    head = ("input", "examples", "ours ex/s", "theirs ex/s", "ratio (rounds)", "against")
+    head = ("input", "examples", "ours ex/s", "theirs ex/s", "ratio", "alternative")
     print(table(head, rows, right={1, 2, 3}))
     return 0
+
+
+@app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")
+def sweep(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="The study to simulate.")
+    ] = "table-8",
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool",
+            metavar="TYPE=N",
+            show_default="v4-32=8",
+            help="N simulated slices of a type (repeatable).",
+        ),
+    ] = None,
+    cells: Annotated[
+        int,
+        typer.Option("--cells", metavar="N", min=0, max=40, help="Cells to train; 0 for none."),
+    ] = 40,
+    examples: Annotated[
+        int, typer.Option("--examples", metavar="N", min=2048, help="Examples per trained cell.")
+    ] = 1_000_000,
+    parallel: Parallel = None,
+    as_json: Json = False,
+) -> int:
+    """Measure what the runner adds to training time.
+
+    Trains small cells on this machine, with a warm compile cache, and prints the wall time over
+    the training time per core. Ray costs about 9 s per sweep and 0.3 s per cell, so short cells
+    look worse.
+
+    Simulates a study on a pool of slices with the queue of `study run`, and prints the time over
+    the least possible. Step times are the analytic estimates of `study plan`, and every cell takes
+    two minutes to start.
+    """
+    values = {"simulated": _simulate(name, pool or ["v4-32=8"], quiet=as_json)}
+    if cells:
+        values["here"] = _measure_overhead(cells, examples, parallel, quiet=as_json)
+    if as_json:
+        print(json.dumps(values, indent=1))
+    return 0
+
+
+def _simulate(name: str, pool: list[str], *, quiet: bool) -> dict[str, Any]:
+    from sweeps.planning.fit_search import cache_dir
+    from sweeps.planning.plan import plan
+    from sweeps.registry import load_study
+    from sweeps.runner import cell_status
+    from sweeps.runner.display import duration
+    from sweeps.runner.placing import caps
+    from sweeps.runner.simulate import simulate
+    from sweeps.selection import select
+
+    slices, _ = caps(pool)
+    only_type = next(iter(slices)) if len(slices) == 1 else None
+    study = load_study(name)
+    if only_type:
+        study = select(study, settings=[f"execution.slice={json.dumps(only_type)}"])
+    plans = plan(study, slice_name=only_type, cache=cache_dir(), no_compile=True)
+    seconds = {p.cell.id: START_SECONDS + p.step_seconds * p.cell.steps for p in plans}
+    unstarted = cell_status.read(study, Path("/nonexistent"))
+    simulated = simulate(study, unstarted, seconds, slices)
+    if not quiet:
+        counts = ", ".join(f"{n} {kind}" for kind, n in slices.items())
+        print(
+            f"{study.name}: {len(study.cells)} cells on {counts}: {duration(simulated.makespan)}, "
+            f"at best {duration(simulated.bound)}; ratio {simulated.ratio:.3f}"
+        )
+    return {
+        "study": study.name,
+        "cells": len(study.cells),
+        "pool": slices,
+        "makespan_s": simulated.makespan,
+        "bound_s": simulated.bound,
+        "ratio": simulated.ratio,
+    }
+
+
+def _measure_overhead(
+    cells: int, examples: int, parallel: int | None, *, quiet: bool
+) -> dict[str, Any]:
+    from study.config.budget import Budget
+    from study.config.cell import replace
+    from study.config.host import cores
+    from sweeps.bench.bench_cells import study as bench_study
+    from sweeps.bench.overhead import overhead
+    from sweeps.runner.display import duration, report_on
+
+    report = report_on(sys.stderr if quiet else sys.stdout)
+    study = bench_study()
+    chosen = [replace(c, "budget", Budget(examples=examples)) for c in study.cells[:cells]]
+    study = dataclasses.replace(study, cells=tuple(chosen))
+    with tempfile.TemporaryDirectory(prefix="study-bench-") as folder:
+        result = overhead(study, Path(folder), parallel=parallel or cores(), report=report)
+    if not quiet:
+        other = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result.spent.items())
+        print(
+            f"{result.cells} cells of {examples:,} examples on {result.parallel} cores, warm: "
+            f"{duration(result.seconds)}; training alone "
+            f"{duration(result.train_seconds / result.parallel)} per core; "
+            f"ratio {result.ratio:.3f} "
+            f"(all cells together: training {result.train_seconds:.1f} s, {other})"
+        )
+    return dataclasses.asdict(result) | {"examples": examples, "ratio": result.ratio}
+
+
+@app.command(epilog="Example: study bench chaos --minutes 3 --seed 0")
+def chaos(
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, help="How long to kill processes.")
+    ] = 3.0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    parallel: Parallel = None,
+    slice_name: Annotated[
+        str | None,
+        typer.Option(
+            "--slice", metavar="TYPE", help="Run on fake slices, such as v4-16, and kill hosts."
+        ),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            callback=local,
+            show_default="temporary, kept if records differ",
+            help="New folder for the records.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Kill a small study at random, then compare its records.
+
+    Runs the study while its workers, hosts, Ray and its driver are killed, repeating the command
+    each time, and then once undisturbed. Parameters must be equal bit for bit, and rows equal, none
+    lost or repeated.
+
+    Exit codes: 0 equal, 1 different (one line per difference), 2 bad input.
+    """
+    from study.config.host import cores
+    from sweeps.bench.chaos import chaos
+    from sweeps.runner.display import duration
+    from sweeps.runner.signals import Stop
+
+    out = sys.stderr if as_json else sys.stdout
+    folder = Path(root or tempfile.mkdtemp(prefix="study-chaos-")).absolute()
+    result = None
+    try:
+        with Stop() as stop:
+            stop.raises = True
+            result = chaos(
+                folder,
+                minutes=minutes,
+                seed=seed,
+                parallel=parallel or cores(),
+                slice_name=slice_name,
+                say=lambda text: print(text, file=out, flush=True),
+            )
+    finally:
+        if root is None and (result is None or not result.differences):
+            shutil.rmtree(folder, ignore_errors=True)
+    for line in result.differences:
+        print(line, file=out)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(result), indent=1))
+        return 1 if result.differences else 0
+    kills = ", ".join(f"{n} of {target}" for target, n in result.kills.items())
+    count = len(result.differences)
+    print(
+        f"{sum(result.kills.values())} kills ({kills}) and {result.starts} starts in "
+        f"{duration(result.seconds[0])}, {result.rounds} rounds; {result.cells} cells in "
+        f"{result.attempts} attempts: "
+        + (f"{count} differences; the records are in {folder}" if count else "no difference")
+    )
+    return 1 if result.differences else 0
+
+
+def _ratio(result: Any) -> str:
+    """The median ratio, and the range over the rounds."""
+    return f"{result.ratio:.3f} ({min(result.ratios):.2f} to {max(result.ratios):.2f})"
+
+
+def _print_json(results: list[Any]) -> None:
+    print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))

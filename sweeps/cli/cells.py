@@ -1,194 +1,174 @@
-"""`study logs`, `retry` and `cancel`: single cells, told by files that whoever runs them reads."""
+"""`study logs`, `retry` and `cancel`: act on single cells through files in their records."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import Name, Root, Set, root_of
+from sweeps.cli.options import CellName, OptionalCellName, Root, Set, StudyName, root_of, study_of
 
-EXAMPLES = {
-    "logs": "Example: study logs demo b512-sigmoid-s0 --follow",
-    "retry": "Example: study retry demo --failed && study run demo",
-    "cancel": "Example: study cancel demo b512-sigmoid-s0",
-}
-WAIT = 0.5  # seconds between two looks at a log
+if TYPE_CHECKING:
+    from sweeps.runner.cell_status import Entry
+    from sweeps.study import Study
 
-MaybeCell = Annotated[
-    str | None, typer.Argument(metavar="[CELL]", help="A cell id, or how it begins.")
-]
+FOLLOW_SECONDS = 0.5  # between two reads of a log
 
 
 def logs(
-    name: Name,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell id, or how it begins.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while it runs.")] = False,
-    host: Annotated[int, typer.Option("--host", min=0, help="Of a slice: which process.")] = 0,
+    name: StudyName,
+    cell: CellName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
+    host: Annotated[
+        int, typer.Option("--host", metavar="K", min=0, help="Host index on a multi-host slice.")
+    ] = 0,
     root: Root = "runs",
     settings: Set = None,
 ) -> int:
-    """Show what the processes of a cell have printed, in all its tries.
+    """Show a cell's logs, of all attempts.
 
-    With --follow it ends when the cell is over or cancelled, or when nobody runs it and no
-    `study run` is alive that would.
+    --follow ends when the cell is finished or cancelled, or when nobody runs it and no `study run`
+    is alive.
 
-    Exit codes of --follow: 0 the cell is over or cancelled, 1 it failed, 3 nobody is running it,
-    130 Ctrl-C, which does not stop the cell. 2 bad input.
+    Exit codes of --follow: 0 the cell is finished or cancelled, 1 it failed, 3 nobody is running
+    it, 130 Ctrl-C, which does not stop the cell. 2 bad input.
     """
-    from sweeps.runner import cell_status as ledger
+    from sweeps.runner import cell_status
     from sweeps.runner.follow import readings
     from sweeps.runner.logs import logs_of
     from sweeps.runner.signals import INTERRUPTED
     from sweeps.study import StudyError
 
-    study = _study(name, settings)
-    entry = _entry(study, cell, root)
+    study = study_of(name, None, settings, None)
+    folder = _folder(study, root)
+    entry = _entry(study, cell, folder)
     if not logs_of(entry.folder, host) and not (follow and entry.to_run):
         raise StudyError(
-            f"{entry.cell.id} has printed nothing yet ({entry.state}); --follow waits for it"
+            f"{entry.cell.id} has no log yet ({entry.state}); --follow waits for it"
             if entry.to_run
-            else f"{entry.cell.id} is {entry.state}, and has no log of process {host}"
+            else f"{entry.cell.id} is {entry.state} and has no log of host {host}"
         )
-    at: dict[Path, int] = {}
+    offsets: dict[Path, int] = {}
 
     def show() -> None:
         for path in logs_of(entry.folder, host):
-            at[path] = _print_from(path, at.get(path, 0))
+            offsets[path] = _print_from(path, offsets.get(path, 0))
 
     if not follow:
         show()
         return 0
-
-    def read() -> list[ledger.Entry]:
-        return [ledger.entry(entry.cell, entry.folder)]
-
     try:
-        # The state is read before the logs, so that what is printed before the end is shown.
-        for (last,) in readings(read, study.folder(_folder(root)), every=WAIT):  # noqa: B007
+        # The state is read before the log, so that the last lines of a cell that ends are shown.
+        for (last,) in readings(  # noqa: B007
+            lambda: [cell_status.entry(entry.cell, entry.folder)], folder, every=FOLLOW_SECONDS
+        ):
             show()
     except KeyboardInterrupt:
-        print(f"study: no longer following {entry.cell.id}", file=sys.stderr)
+        print(f"study: stopped following {entry.cell.id}", file=sys.stderr)
         return INTERRUPTED
     if last.to_run:
-        print(f"study: {_left_alone(last)}; study run {name} runs it", file=sys.stderr)
-    return ledger.exit_code([last])
+        error = f" failed: {last.error};" if last.state == "failed" else f" is {last.state};"
+        print(
+            f"study: {last.cell.id}{error} nobody is running it; `study run {name}` would",
+            file=sys.stderr,
+        )
+    return cell_status.exit_code([last])
 
 
 def retry(
-    name: Name,
-    cell: MaybeCell = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All cells that failed.")] = False,
+    name: StudyName,
+    cell: OptionalCellName = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Retry all failed cells.")] = False,
     cancelled: Annotated[
-        bool, typer.Option("--cancelled", help="All cells that were cancelled.")
+        bool, typer.Option("--cancelled", help="Retry all cancelled cells.")
     ] = False,
     root: Root = "runs",
     settings: Set = None,
 ) -> int:
-    """Lets cells that failed or were cancelled run again, from where their records stop.
+    """Retry failed or cancelled cells from their last checkpoint.
 
-    A `study run` that is at work takes them up; otherwise the next one does.
+    A running `study run` picks them up; otherwise the next one does.
     """
-    from sweeps.runner import cell_status as ledger
+    from sweeps.runner import cell_status
     from sweeps.runner.cancellation import clear
     from sweeps.runner.follow import driver_of
     from sweeps.study import StudyError
 
     if (cell is None) == (not failed and not cancelled):
-        return _usage("give a CELL, or --failed, or --cancelled")
-    study = _study(name, settings)
-    states = {s for s, asked in (("failed", failed), ("cancelled", cancelled)) if asked}
+        raise StudyError("give either a CELL, or --failed or --cancelled")
+    study = study_of(name, None, settings, None)
+    folder = _folder(study, root)
     if cell is not None:
-        entry = _entry(study, cell, root)
-        if entry.state not in ("failed", "cancelled"):
-            raise StudyError(f"{entry.cell.id} is {entry.state}: nothing to retry")
-        chosen = [entry]
+        entries = [_entry(study, cell, folder)]
+        if entries[0].state not in ("failed", "cancelled"):
+            raise StudyError(f"{entries[0].cell.id} is {entries[0].state}: nothing to retry")
     else:
-        chosen = [e for e in ledger.read(study, _folder(root)) if e.state in states]
-    for entry in chosen:
+        states = [*["failed"] * failed, *["cancelled"] * cancelled]
+        entries = [e for e in cell_status.read(study, folder.parent) if e.state in states]
+        if not entries:
+            print(f"{study.name}: no cell is {' or '.join(states)}")
+            return 0
+    for entry in entries:
         clear(entry.folder)
         print(f"{entry.cell.id} will run again")
-    if not chosen:
-        print(f"{study.name}: no cell is {' or '.join(sorted(states))}")
-    elif driver := driver_of(study.folder(_folder(root))):
-        print(f"the run of {driver} takes them up")
-    else:
-        print(f"to run them: study run {name}")
+    driver = driver_of(folder)
+    print(f"the sweep of {driver} picks them up" if driver else f"to run them: study run {name}")
     return 0
 
 
 def cancel(
-    name: Name,
-    cell: MaybeCell = None,
+    name: StudyName,
+    cell: OptionalCellName = None,
     root: Root = "runs",
     settings: Set = None,
 ) -> int:
-    """Stops a cell, or all of a study that are not over, wherever they run.
+    """Cancel a cell, or all unfinished cells of a study.
 
-    They save what they have. `study run` passes them over until `study retry`.
+    Running cells save their state and stop. `study run` skips cancelled cells until `study retry`.
     """
-    from sweeps.runner import cell_status as ledger
-    from sweeps.runner.cancellation import cancel as mark
+    from sweeps.runner import cell_status
+    from sweeps.runner.cancellation import cancel as mark_cancelled
     from sweeps.study import StudyError
 
-    study = _study(name, settings)
+    study = study_of(name, None, settings, None)
+    folder = _folder(study, root)
     if cell is not None:
-        chosen = [_entry(study, cell, root)]
-        if chosen[0].over:
-            raise StudyError(f"{chosen[0].cell.id} is {chosen[0].state}: nothing to cancel")
+        entries = [_entry(study, cell, folder)]
+        if entries[0].over:
+            raise StudyError(f"{entries[0].cell.id} is {entries[0].state}: nothing to cancel")
     else:
-        chosen = [e for e in ledger.read(study, _folder(root)) if e.to_run]
-    for entry in chosen:
-        mark(entry.folder)
-        stops = "; it saves what it has and stops" if entry.holder is not None else ""
-        print(f"{entry.cell.id} cancelled{stops}")
-    if not chosen:
-        print(f"{study.name}: no cell is left to cancel")
+        entries = [e for e in cell_status.read(study, folder.parent) if e.to_run]
+        if not entries:
+            print(f"{study.name}: no cell is left to cancel")
+    for entry in entries:
+        mark_cancelled(entry.folder)
+        note = "; it saves its state and stops" if entry.holder is not None else ""
+        print(f"{entry.cell.id} cancelled{note}")
     return 0
 
 
-def _study(name: str, settings: list[str] | None) -> Any:
-    from sweeps.registry import load_study
-    from sweeps.selection import select
-
-    return select(load_study(name), settings=settings or [])
-
-
-def _entry(study: Any, cell: str, root: str) -> Any:
-    from sweeps.runner import cell_status as ledger
-
-    found = study.cell(cell)
-    return ledger.entry(found, study.folder(_folder(root)) / found.id)
-
-
-def _folder(root: str) -> Path:
+def _folder(study: Study, root: str) -> Path:
     from study.records.storage import resolve
 
-    return resolve(root_of(root)).absolute()
+    return study.folder(resolve(root_of(root)).absolute())
 
 
-def _left_alone(entry: Any) -> str:
-    """Why nothing more will come of a cell that is not over."""
-    if entry.state == "failed":
-        return f"{entry.cell.id} failed: {entry.error}; nobody is running it"
-    return f"nobody is running {entry.cell.id} ({entry.state})"
+def _entry(study: Study, name: str, folder: Path) -> Entry:
+    from sweeps.runner import cell_status
+
+    cell = study.cell(name)
+    return cell_status.entry(cell, folder / cell.id)
 
 
-def _print_from(path: Path, at: int) -> int:
-    """Prints what a file has from byte `at` on; returns where it ends."""
+def _print_from(path: Path, offset: int) -> int:
+    """Prints a file from byte `offset` on; returns its size."""
     from study.records.storage import bucket_errors
 
     with bucket_errors(path, "read"), path.open("rb") as file:
-        file.seek(at)
-        text = file.read()
-    sys.stdout.write(text.decode(errors="replace"))
+        file.seek(offset)
+        content = file.read()
+    sys.stdout.write(content.decode(errors="replace"))
     sys.stdout.flush()
-    return at + len(text)
-
-
-def _usage(text: str) -> int:
-    from sweeps.study import StudyError
-
-    raise StudyError(f"{text}; see --help")
+    return offset + len(content)

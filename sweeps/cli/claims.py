@@ -1,49 +1,52 @@
-"""`study claims`: the paper's claims on a study's records, or on the paper's own numbers."""
+"""`study claims`: test the paper's claims on records, or on the paper's own numbers."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated
 
-import analysis
-from sweeps.study import StudyError
+import typer
+
+from sweeps.cli.options import Json, Metric, Root, complete_study, recorded_study, root_of
 
 
 def claims(
-    study: str | None, root: str, *, metric: str | None, paper: bool, as_json: bool, **where: Any
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="STUDY", help="A study.", autocompletion=complete_study),
+    ] = None,
+    root: Root = "runs",
+    metric: Metric = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Test the paper's tables, and its text against them.")
+    ] = False,
+    as_json: Json = False,
 ) -> int:
-    """Prints one verdict per claim.
+    """Test the paper's claims on the records of a study.
 
-    With `paper` also where the paper's text and its numbers disagree; as JSON that is an object
-    of "verdicts" and "checks", without it a list of verdicts.
-
-    Args:
-      where: the grid's cells and the folder of their records, as for `analysis.claims.judge_study`.
-
-    Raises:
-      StudyError: neither a study nor `paper`, or both.
-      AnalysisError: no such root or study, or the paper's numbers are not there.
+    With --json prints a list of verdicts; with --paper an object of "verdicts" and "checks".
     """
-    if paper == (study is not None):
-        raise StudyError(
-            "name one study (`study claims demo`), or `--paper` alone for the paper's numbers"
-        )
-    if paper and metric:
-        raise StudyError("--paper takes no --metric; leave it out")
-    if study is not None:
-        more = where | ({"metric": metric} if metric else {})
-        found = analysis.claims.judge_study(root, study, **more)
-        show = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
-        print(show(found))
+    import analysis
+    from sweeps.study import StudyError
+
+    if paper == (name is not None):
+        raise StudyError("give a STUDY, or --paper for the paper's own numbers, but not both")
+    if name is not None:
+        study, where = recorded_study(name, root_of(root))
+        options = {**where, **({"metric": metric} if metric else {})}
+        verdicts = analysis.claims.judge_study(root_of(root), study, **options)
+        format_ = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
+        print(format_(verdicts))
         return 0
-    found, checks = analysis.claims.judge_paper(), analysis.paper.check_text()
+    if metric:
+        raise StudyError("--paper takes no --metric; leave it out")
+    verdicts, checks = analysis.claims.judge_paper(), analysis.paper.check_text()
     if as_json:
-        verdicts = json.loads(analysis.claims.to_json(found))
-        both = {"verdicts": verdicts, "checks": [asdict(check) for check in checks]}
-        print(json.dumps(both, indent=1))
+        rows = json.loads(analysis.claims.to_json(verdicts))
+        print(json.dumps({"verdicts": rows, "checks": [asdict(c) for c in checks]}, indent=1))
     else:
-        print(analysis.claims.format_verdicts(found))
-        print()
-        print(analysis.paper.format_checks(checks))
+        print(
+            f"{analysis.claims.format_verdicts(verdicts)}\n\n{analysis.paper.format_checks(checks)}"
+        )
     return 0

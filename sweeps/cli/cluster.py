@@ -1,4 +1,4 @@
-"""`study cluster`: a Ray cluster to try a study on that wants slices."""
+"""`study cluster`: a local Ray cluster with fake TPU slices."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Ray clusters for studies that want TPU slices.",
+    help="Start Ray clusters for trying out studies.",
     epilog="Example: study cluster fake --slice v4-16 --slice v4-8",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 
 
 @app.callback()
 def _group() -> None:
-    """Keeps `fake` a verb of its own while it is the only one."""
+    """Makes Typer treat `fake` as a subcommand although it is the only one."""
 
 
 @app.command(epilog="Example: study cluster fake --slice v4-16 --slice v4-8")
@@ -27,36 +27,37 @@ def fake(
         typer.Option(
             "--slice",
             metavar="TYPE",
-            help="A whole slice, such as v4-16, or cpu, a host without. May be repeated.",
+            show_default="v4-8",
+            help="A slice, such as v4-16, or cpu for a host without TPUs (repeatable).",
         ),
     ] = None,
 ) -> int:
-    """Starts TPU slices that are not there, on this machine, until Ctrl-C.
+    """Start fake TPU slices on this machine, until Ctrl-C.
 
-    Every host is a Ray node whose JAX finds CPU devices, so a study of several hosts and several
-    kinds of slices runs on a laptop as it would on TPUs, only slower. A slice that loses a host
-    (kill one of its raylets) is replaced.
+    Every host is a Ray node whose JAX has CPU devices, so a study of several hosts and slice types
+    runs on a laptop as it would on TPUs, only slower. A slice that loses a host (kill one of its
+    raylets) is replaced.
     """
     from sweeps.ray_cluster.fake_tpu import fake_slices
     from sweeps.ray_cluster.local import quiet, temporary
     from sweeps.runner.signals import INTERRUPTED, Stop
 
-    kinds = slices or ["v4-8"]
+    types = slices or ["v4-8"]
     with Stop() as stop, temporary() as temp, quiet(temp / "driver.log") as terminal:
         stop.raises = True
-        print(f"starting {', '.join(kinds)}", file=terminal, flush=True)
+        print(f"starting {', '.join(types)}", file=terminal, flush=True)
         try:
-            with fake_slices(kinds, temp) as up:
-                stop.listen()  # Ray has put a handler of its own in
+            with fake_slices(types, temp) as cluster:
+                stop.listen()  # Ray has installed its own handler
                 print(
-                    f"ready at {up.address} (Ctrl-C ends it)\n"
-                    f"in another terminal: study run STUDY --address {up.address}",
+                    f"ready at {cluster.address} (Ctrl-C stops it)\n"
+                    f"in another terminal: study run STUDY --address {cluster.address}",
                     file=terminal,
                     flush=True,
                 )
                 while not stop.asked:
                     time.sleep(0.5)
-                    for lost, new in up.replace():
+                    for lost, new in cluster.replace():
                         print(f"{lost} has lost a host; {new} is up", file=terminal, flush=True)
         except KeyboardInterrupt:
             pass

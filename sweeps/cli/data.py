@@ -19,7 +19,7 @@ app = typer.Typer(
     help="Write, import, index and inspect data sets.",
     epilog="Example: study data glyphs --out data/glyphs",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 
 DatasetDir = Annotated[str, typer.Argument(metavar="DATASET", help="A data set's folder.")]

@@ -16,7 +16,7 @@ from sweeps.cli.table import table
 def doctor(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[STUDY]", help="Also check that its cells can be placed."),
+        typer.Argument(metavar="STUDY", help="Also check that its cells can be placed."),
     ] = None,
     root: Root = "runs",
     data: Data = None,

@@ -1,54 +1,71 @@
-"""`study figures`: what was drawn and what is missing, in lines or as JSON. Imports no jax."""
+"""`study figures`: draw figures and tables from records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated
 
-import analysis
+import typer
+
+from sweeps.cli.options import Json, Metric, Root, complete_study, local, recorded_study, root_of
 
 
 def figures(
-    names: list[str],
-    root: str,
-    out: str,
-    metric: str | None,
-    recorded: Callable[[str], tuple[str, dict[str, Any]]],
-    *,
-    only: list[str],
-    as_json: bool,
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="STUDY",
+            show_default="all with records",
+            help="Studies.",
+            autocompletion=complete_study,
+        ),
+    ] = None,
+    root: Root = "runs",
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", callback=local, help="Output directory.")
+    ] = "figures",
+    metric: Metric = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Draw the paper's printed numbers; needs no records.")
+    ] = False,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--figure",
+            metavar="NAME",
+            help="Draw only this one, such as fig_3 (repeatable).",
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> int:
-    """Figures and tables of the studies, or of all that have records.
+    """Draw every figure and table that the records allow.
 
-    recorded: a study's name and where its records are, as `draw_all` takes them.
+    Writes a PNG, a PDF and a CSV for each, and lists what is missing for the others.
     """
-    names = names or analysis.frame.studies(root)
-    if not names:
-        raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` makes them")
-    found = []
-    for name in names:
-        study, where = recorded(name)
-        drawn = analysis.figures.draw_all(root, study, out, metric=metric, only=only, **where)
-        found += _told(study, f"{study}-", drawn, quiet=as_json)
+    import analysis
+
+    names, only, root = studies or [], figure or [], root_of(root)
+    if paper:
+        if names or metric:
+            raise typer.BadParameter("--paper takes no study and no metric")
+        drawn = [("paper", one) for one in analysis.figures.draw_paper(out, only=only)]
+    else:
+        names = names or analysis.frame.studies(root)
+        if not names:
+            raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` creates them")
+        drawn = []
+        for name in names:
+            study, where = recorded_study(name, root)
+            files = analysis.figures.draw_all(root, study, out, metric=metric, only=only, **where)
+            drawn += [(study, one) for one in files]
     if as_json:
-        print(json.dumps(found, indent=1))
+        rows = [
+            {"study": study, "figure": one.name, "files": one.files}
+            | {"missing": list(one.missing), "skipped": one.skipped}
+            for study, one in drawn
+        ]
+        print(json.dumps(rows, indent=1))
+        return 0
+    for study, one in drawn:
+        print(one.line if paper or one.skipped is None else f"{study}-{one.line}")
     return 0
-
-
-def paper(out: str, *, only: list[str], as_json: bool) -> int:
-    """The paper's figures and tables from its own numbers."""
-    found = _told("paper", "", analysis.figures.draw_paper(out, only=only), quiet=as_json)
-    if as_json:
-        print(json.dumps(found, indent=1))
-    return 0
-
-
-def _told(study: str, prefix: str, drawn: Any, *, quiet: bool) -> list[dict[str, Any]]:
-    for one in drawn if not quiet else ():
-        print(f"{prefix}{one.line}" if one.skipped is not None else one.line)
-    return [
-        {"study": study, "figure": one.name, "files": one.files}
-        | {"missing": list(one.missing), "skipped": one.skipped}
-        for one in drawn
-    ]

@@ -1,27 +1,44 @@
-"""`study list`: the studies, or the cells of one and the assumptions that they rest on."""
+"""`study list`: the studies, or one study's cells and assumptions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from study.config.cell import Cell, to_dict
+import typer
+
+from sweeps.cli.options import Json, Only, Set, complete_study, study_of
 from sweeps.cli.table import table
-from sweeps.registry import builtin_studies, load_study
-from sweeps.runner.display import duration
-from sweeps.study import Study
 
-# The only parts of a cell that a study does not vary in a table: shown in --json.
-_HIDDEN = ("evals",)
+if TYPE_CHECKING:
+    from study.config.cell import Cell
+    from sweeps.study import Study
 
 
-def studies(*, as_json: bool) -> int:
-    """All built-in studies, one line each."""
-    found = [load_study(name) for name in builtin_studies()]
+def list_studies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STUDY",
+            show_default="all studies",
+            help="Show this study's cells and assumptions.",
+            autocompletion=complete_study,
+        ),
+    ] = None,
+    only: Only = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> int:
+    """List the studies, or the cells of one."""
+    from sweeps.registry import builtin_studies, load_study
+
+    if name is not None:
+        return show_study(study_of(name, None, settings, only), as_json=as_json)
+    studies = [load_study(name) for name in builtin_studies()]
     if as_json:
-        print(json.dumps([_summary(study) for study in found], indent=1))
+        print(json.dumps([_summary(study) for study in studies], indent=1))
         return 0
     rows = [
         (
@@ -29,64 +46,82 @@ def studies(*, as_json: bool) -> int:
             s.paper,
             str(len(s.cells)),
             short(sum(c.examples for c in s.cells)),
-            f"{sum(_pairs(c) for c in s.cells):.1e}",
-            s.hardware or _estimate(s),
+            f"{sum(c.steps * c.pairs_per_step for c in s.cells):.1e}",
+            s.hardware or _time(s),
             s.question,
         )
-        for s in found
+        for s in studies
     ]
     head = ("study", "paper", "cells", "examples", "pairs", "takes", "question")
     print(table(head, rows, right={2, 3, 4}))
     return 0
 
 
-def study(study: Study, *, as_json: bool) -> int:
-    """One study: its cells, what they differ in, and its assumptions."""
+def show_study(study: Study, *, as_json: bool) -> int:
+    """Prints the study's cells with the fields in which they differ, and its assumptions."""
+    from study.config.cell import to_dict
+    from sweeps.study import flatten
+
     if as_json:
-        cells = [_cell(study, cell) for cell in study.cells]
+        cells = [
+            {
+                "id": cell.id,
+                "steps": cell.steps,
+                "examples": cell.examples,
+                "pairs": cell.steps * cell.pairs_per_step,
+                "slice": study.execution_of(cell).slice,
+                "cell": to_dict(cell),
+            }
+            for cell in study.cells
+        ]
         print(json.dumps({**_summary(study), "cells": cells}, indent=1))
         return 0
     print(f"{study.name}: {study.question}")
-    told = {
+    shared = f"in ROOT/{study.group}, with those of other studies"
+    about = {
         "paper": study.paper,
         "hardware": study.hardware,
-        "time": _estimate(study),
-        "records": f"in <root>/{study.group}, beside those of other studies"
-        if study.group != study.name
-        else "",
+        "time": _time(study),
+        "records": shared if study.group != study.name else "",
     }
-    print("".join(f"{key}: {text}\n" for key, text in told.items() if text))
+    print("".join(f"{key}: {text}\n" for key, text in about.items() if text))
     varied = differences(study.cells)
-    rows = [
-        (
-            cell.id,
-            f"{cell.steps:,}",
-            short(cell.examples),
-            f"{_pairs(cell):.1e}",
-            study.execution_of(cell).slice or "",
-            *(_shown(of.get(field)) for field in varied),
+    rows = []
+    for cell in study.cells:
+        fields = flatten(to_dict(cell))
+        rows.append(
+            (
+                cell.id,
+                f"{cell.steps:,}",
+                short(cell.examples),
+                f"{cell.steps * cell.pairs_per_step:.1e}",
+                study.execution_of(cell).slice or "",
+                *(_format(fields.get(path)) for path in varied),
+            )
         )
-        for cell, of in ((cell, _flat(to_dict(cell))) for cell in study.cells)
-    ]
-    head = ("cell", "steps", "examples", "pairs", "slice", *varied)
-    print(table(head, rows, right={1, 2, 3}))
+    print(table(("cell", "steps", "examples", "pairs", "slice", *varied), rows, right={1, 2, 3}))
     print(f"{len(study.cells)} cells")
     if study.assumptions:
         print("\nassumptions, where the paper does not say:")
-    for one in study.assumptions:
-        print(f"- {one.name}: {one.value}. {one.reason}")
+    for assumption in study.assumptions:
+        print(f"- {assumption.name}: {assumption.value}. {assumption.reason}")
     return 0
 
 
 def differences(cells: Sequence[Cell]) -> list[str]:
-    """The fields that not all cells have alike, beside what an id and the first columns say."""
-    flat = [_flat({k: v for k, v in to_dict(c).items() if k not in _HIDDEN}) for c in cells]
-    fields = dict.fromkeys(field for of in flat for field in of)
-    said = ("batch_size", "seed", "loss.kind", "budget.examples", "budget.pairs", "budget.steps")
+    """Dotted paths of the fields in which cells differ, apart from those in other columns."""
+    from study.config.cell import to_dict
+    from sweeps.study import flatten
+
+    in_columns = {
+        *("batch_size", "seed", "loss.kind"),
+        *("budget.examples", "budget.pairs", "budget.steps"),
+    }
+    flat = [flatten({k: v for k, v in to_dict(cell).items() if k != "evals"}) for cell in cells]
     return [
-        field
-        for field in fields
-        if field not in said and len({json.dumps(of.get(field)) for of in flat}) > 1
+        path
+        for path in dict.fromkeys(path for fields in flat for path in fields)
+        if path not in in_columns and len({json.dumps(fields.get(path)) for fields in flat}) > 1
     ]
 
 
@@ -103,56 +138,30 @@ def short(count: int) -> str:
 
 
 def _summary(study: Study) -> dict[str, Any]:
-    seconds = _seconds(study)
+    seconds = None if study.seconds is None else sum(map(study.seconds, study.cells))
     return {
         "study": study.name,
         "paper": study.paper,
         "question": study.question,
         "cells": len(study.cells),
         "examples": sum(cell.examples for cell in study.cells),
-        "pairs": sum(_pairs(cell) for cell in study.cells),
+        "pairs": sum(cell.steps * cell.pairs_per_step for cell in study.cells),
         "paper_hardware": study.hardware or None,
         "core_seconds": None if seconds is None else round(seconds),
         "group": study.group,
-        "assumptions": [asdict(one) for one in study.assumptions],
+        "assumptions": [asdict(assumption) for assumption in study.assumptions],
     }
 
 
-def _cell(study: Study, cell: Cell) -> dict[str, Any]:
-    return {
-        "id": cell.id,
-        "steps": cell.steps,
-        "examples": cell.examples,
-        "pairs": _pairs(cell),
-        "slice": study.execution_of(cell).slice,
-        "cell": to_dict(cell),
-    }
+def _time(study: Study) -> str:
+    from sweeps.runner.display import duration
+
+    if study.seconds is None:
+        return ""
+    return f"about {duration(sum(map(study.seconds, study.cells)))} of one CPU core"
 
 
-def _pairs(cell: Cell) -> int:
-    return cell.steps * cell.pairs_per_step
-
-
-def _seconds(study: Study) -> float | None:
-    return None if study.seconds is None else sum(map(study.seconds, study.cells))
-
-
-def _estimate(study: Study) -> str:
-    seconds = _seconds(study)
-    return "" if seconds is None else f"about {duration(seconds)} of a CPU core"
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
-
-
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,26 +1,64 @@
-"""Arguments and options that several verbs of the command line share."""
+"""Arguments and options that several verbs share, and the study that they select."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from sweeps.study import Study
+
 
 def local(value: Any) -> Any:
-    """Refuses a bucket where a path of this machine is read or written."""
+    """Option callback that refuses a bucket where a local path is needed."""
     for path in value if isinstance(value, list) else [value]:
         if path is not None and "://" in path:
             raise typer.BadParameter(f"{path} is not on this machine; give a local folder or file")
     return value
 
 
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or a grid file (.py).")]
+def complete_study(incomplete: str) -> list[str]:
+    from sweeps.registry import builtin_studies
+
+    return [name for name in builtin_studies() if name.startswith(incomplete)]
+
+
+def complete_cell(ctx: typer.Context, incomplete: str) -> list[str]:
+    from sweeps.registry import load_study
+
+    with contextlib.suppress(Exception):  # completion must not print errors
+        cells = load_study(ctx.params["name"]).cells
+        return [cell.id for cell in cells if cell.id.startswith(incomplete)]
+    return []
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A built-in study, or a grid file (.py).",
+        autocompletion=complete_study,
+    ),
+]
+CellName = Annotated[
+    str,
+    typer.Argument(metavar="CELL", help="Cell id or unique prefix.", autocompletion=complete_cell),
+]
+OptionalCellName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CELL", help="Cell id or unique prefix.", autocompletion=complete_cell
+    ),
+]
 Root = Annotated[
     str,
     typer.Option(
-        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of all records."
+        "--root", envvar="STUDY_ROOT", metavar="DIR", help="Folder or bucket of the records."
     ),
 ]
 Data = Annotated[
@@ -30,18 +68,19 @@ Data = Annotated[
         envvar="STUDY_DATA",
         metavar="DIR",
         callback=local,
-        help="Folder of the data sets.  [default: the study's own, most often 'data']",
+        show_default="the study's own, usually data",
+        help="Folder of the data sets.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Only = Annotated[
     list[str] | None,
     typer.Option(
         "--only",
         metavar="PATTERN",
-        help="Only cells whose id begins with or matches PATTERN, such as 'b512*', or whose field "
-        "has one of some values, such as batch_size=256,512 (or !=). Repeated: ids that match any, "
-        "fields that match all.",
+        help="Select cells by id (a prefix or glob, such as 'b512*') or by field "
+        "(batch_size=256,512, or != for all others). Repeatable: a cell must match any of the ids "
+        "and all of the fields.",
     ),
 ]
 Set = Annotated[
@@ -49,13 +88,13 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Sets a field of every cell, such as optimizer.b2=0.999. May be repeated.",
+        help="Set a field of every cell, such as optimizer.b2=0.999 (repeatable).",
     ),
 ]
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", metavar="ADDRESS", help="Join this Ray cluster instead of starting one."
+        "--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one."
     ),
 ]
 ExecutionFile = Annotated[
@@ -64,17 +103,16 @@ ExecutionFile = Annotated[
         "--execution",
         metavar="FILE",
         callback=local,
-        help="How cells run, as `study plan --save-execution FILE` wrote it.",
+        help="Run cells as this file of `study plan --save-execution` says.",
     ),
 ]
-
 Metric = Annotated[
     str | None,
     typer.Option(
         "--metric",
         metavar="KEY",
-        help="What quality is, as records name it: eval/zero_shot/SPLIT/top1.  "
-        "[default: zero-shot on test_font]",
+        show_default="zero-shot on ImageNet or test_font",
+        help="Quality, as a key of the records, such as eval/zero_shot/val_font/top1.",
     ),
 ]
 
@@ -85,8 +123,8 @@ def study_of(
     settings: list[str] | None,
     only: list[str] | None,
     execution: str | None = None,
-) -> Any:
-    """The study that is named, as the options change it."""
+) -> Study:
+    """Loads the study `name` and applies the options --data, --set, --only and --execution."""
     from sweeps.registry import load_study
     from sweeps.selection import select
 
@@ -94,15 +132,56 @@ def study_of(
     if data is not None:
         settings.append(f"execution.data_root={json.dumps(data)}")
     study = select(load_study(name), settings=settings, only=only or [])
-    if execution is None:
-        return study
-    from sweeps.cli import plan_table as plan_report
+    return study if execution is None else _apply_execution(study, execution)
 
-    return plan_report.executed(study, execution)
+
+def _apply_execution(study: Study, path: str) -> Study:
+    from sweeps.planning.plan import apply
+    from sweeps.study import StudyError
+
+    try:
+        settings = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise StudyError(f"--execution {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise StudyError(f"--execution {path}: not valid JSON ({error})") from None
+    if not isinstance(settings, dict) or not all(isinstance(v, dict) for v in settings.values()):
+        raise StudyError(f"--execution {path}: not a file of `study plan --save-execution`")
+    return apply(study, settings, path)
 
 
 def root_of(root: str) -> str:
-    """A folder, or a bucket that answers."""
+    """Returns `root`; raises RecordError if it is a bucket that cannot be reached."""
     from study.records.storage import check_reachable, resolve
 
     return str(check_reachable(resolve(root))) if "://" in root else root
+
+
+def recorded_study(name: str, root: str) -> tuple[str, Mapping[str, Any]]:
+    """The study's name, and its planned cells and folder as `analysis.frame.cells` takes them.
+
+    A study whose records are under `root`, but whose grid is gone, has its name only.
+    """
+    import analysis
+    from study.config.cell import to_dict
+    from sweeps.registry import load_study
+    from sweeps.study import StudyError
+
+    try:
+        study = load_study(name)
+    except StudyError:
+        with contextlib.suppress(analysis.AnalysisError):  # no such root
+            if "/" not in name and name in analysis.frame.studies(root):
+                return name, {}
+        raise
+    planned = [
+        {
+            "id": cell.id,
+            "cell": to_dict(cell),
+            "steps": cell.steps,
+            "examples": cell.examples,
+            "pairs_per_step": cell.pairs_per_step,
+        }
+        for cell in study.cells
+    ]
+    return study.name, {"planned": planned, "records": study.group}

@@ -1,242 +1,227 @@
-"""`study pull`: makes a snapshot of records, and checks one."""
+"""`study pull`: make a snapshot of records, or verify one."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import itertools
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analysis.errors import AnalysisError
-from analysis.records import snapshot
-from analysis.records.frame import open_records, open_snapshot
-from analysis.records.record import RecordRoot
-from sweeps.cli.options import local
-from sweeps.cli.table import table
+from sweeps.cli.options import Json, complete_study, local
 
-EXAMPLE = "Example: study pull demo --from gs://lab/runs --out snapshots/demo"
-FILES, SERVER = "wandb-offline:", "wandb:"
+if TYPE_CHECKING:
+    from analysis.records.record import RecordRoot
+
+OFFLINE, SERVER = "wandb-offline:", "wandb:"
 
 
 def pull(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STUDY]...", help="Studies.  [default: all that are there]"),
+        typer.Argument(
+            metavar="STUDY",
+            show_default="all in --from",
+            help="Studies.",
+            autocompletion=complete_study,
+        ),
     ] = None,
     source: Annotated[
         str,
         typer.Option(
             "--from",
             envvar="STUDY_ROOT",
-            metavar="PLACE",
+            metavar="SOURCE",
             help="A folder, bucket or snapshot; wandb-offline:DIR; or wandb:ENTITY/PROJECT.",
         ),
     ] = "runs",
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="DIR", callback=local, help="Where to.  [default: snapshots/STUDY]"
+            "--out",
+            metavar="DIR",
+            callback=local,
+            show_default="snapshots/STUDY",
+            help="Output directory.",
         ),
     ] = None,
-    keep: Annotated[
+    merge_from: Annotated[
         str | None,
         typer.Option(
             "--merge-from",
             metavar="SNAPSHOT",
-            help="Takes over the cells of an earlier snapshot that are not done in --from.",
+            help="Add the cells of this snapshot that are not done in --from.",
         ),
     ] = None,
     items: Annotated[
         list[str] | None,
         typer.Option(
             "--items",
-            metavar="METRIC",
-            help="Keeps the evaluated examples of this metric only. May be repeated.  "
-            "[default: of all]",
+            metavar="KEY",
+            show_default="all",
+            help="Keep per-example results of this metric only (repeatable).",
         ),
     ] = None,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Take wandb runs that have no end, too.")
+        bool, typer.Option("--unfinished", help="Include W&B runs that have not ended.")
     ] = False,
     verify: Annotated[
         str | None,
-        typer.Option("--verify", metavar="SNAPSHOT", help="Pull nothing: check a snapshot."),
+        typer.Option("--verify", metavar="SNAPSHOT", help="Verify this snapshot instead."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: JSON on standard output.")
-    ] = False,
+    as_json: Json = False,
 ) -> int:
-    """Makes a snapshot of records: small, typed and hashed, for figures and for keeping.
+    """Create an immutable, checksummed snapshot of records.
 
-    Interrupted, the same command goes on. pandas.read_parquet opens cells.parquet, rows.parquet and
-    items.parquet of a snapshot. Exit codes: 0 made (or unchanged), 2 bad input or a changed file.
+    An interrupted command can be repeated. pandas.read_parquet opens the snapshot's cells.parquet,
+    rows.parquet and items.parquet.
+
+    Exit codes: 0 created or unchanged, 2 bad input or a changed file.
     """
+    from analysis.records import snapshot
+    from analysis.records.frame import open_records, open_snapshot
+    from sweeps.runner.display import ProgressLine
+
     if verify is not None:
-        return check_snapshot(verify, as_json=as_json)
-    return make(
-        studies or [],
-        source,
-        out,
-        keep,
-        items=items or None,
-        unfinished=unfinished,
-        as_json=as_json,
-    )
-
-
-def make(
-    studies: Sequence[str],
-    source: str,
-    out: str | None,
-    keep: str | None = None,
-    *,
-    items: Sequence[str] | None = None,
-    unfinished: bool,
-    as_json: bool,
-) -> int:
-    """Makes the snapshot `out` of `studies` (none: all) in `source`, and of the cells in the
-    snapshot `keep` that are not done there; returns the exit code.
-
-    Args:
-      items: see `snapshot.write`.
-    """
-    where = Path(out or f"snapshots/{studies[0] if len(studies) == 1 else 'all'}")
-    tell = _progress()
+        checked = open_snapshot(verify)
+        files, about = checked.verify(), {k: checked.manifest[k] for k in ("records", "sha256")}
+        if as_json:
+            print(json.dumps({"snapshot": verify, "files": files, **about}, indent=1))
+        else:
+            print(f"{verify}: {files} files are unchanged; records {about['records'][:10]}")
+        return 0
+    folder = Path(out or f"snapshots/{studies[0] if studies and len(studies) == 1 else 'all'}")
+    staging = folder.with_name(f".{folder.name}.pulling")
+    kind = "records"
+    versions: dict[str, str] = {}
     notes: list[str] = []
-    earlier = open_snapshot(keep) if keep else None
-    records: RecordRoot | snapshot.Snapshot | snapshot.Joined
-    if source.startswith((FILES, SERVER)):
-        records, kind, notes = _from_wandb(studies, source, where, unfinished, tell)
-    else:
-        records, kind = open_records(source), "records"
-    if earlier:
-        records = snapshot.Joined(records, earlier)
-    more = {} if kind == "records" else _wandb_version()
-    try:
-        made = snapshot.write(
-            records,
-            where,
+    count = itertools.count(1)
+    with ProgressLine() as bar:
+
+        def progress(name: str) -> None:
+            bar(name, next(count))
+
+        earlier = open_snapshot(merge_from) if merge_from else None
+        records: Any
+        if source.startswith((OFFLINE, SERVER)):
+            kind = source.partition(":")[0]
+            versions = {"wandb": importlib.metadata.version("wandb")}
+            pull_runs = _pull_server if kind == "wandb" else _pull_offline
+            records, notes = pull_runs(studies or [], source, staging, unfinished, progress)
+        else:
+            records = open_records(source)
+        manifest = snapshot.write(
+            snapshot.Joined(records, earlier) if earlier else records,
+            folder,
             studies=studies or None,
             kind=kind,
-            versions=more,
-            progress=tell,
-            items=items,
+            versions=versions,
+            progress=progress,
+            items=items or None,
         )
-    finally:
-        tell("")
     if kind != "records":
-        shutil.rmtree(_staging(where), ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     if as_json:
-        told = {k: made[k] for k in ("from", "records", "sha256", "versions", "studies")}
-        print(json.dumps({"snapshot": str(where), **told, "notes": notes}, indent=1))
+        about = {k: manifest[k] for k in ("from", "records", "sha256", "versions", "studies")}
+        print(json.dumps({"snapshot": str(folder), **about, "notes": notes}, indent=1))
     else:
         for note in notes:
             print(note)
-        print(_text(made, where))
+        print(_table(manifest, folder))
     return 0
 
 
-def check_snapshot(where: str, *, as_json: bool) -> int:
-    """Checks every file of a snapshot; returns the exit code."""
-    found = open_snapshot(where)
-    files = found.verify()
-    told = {k: found.manifest[k] for k in ("records", "sha256")}
-    if as_json:
-        print(json.dumps({"snapshot": where, "files": files, **told}, indent=1))
-    else:
-        print(f"{where}: {files} files are as they were; records {told['records'][:10]}")
-    return 0
+Pulled = tuple["RecordRoot", list[str]]
 
 
-def _from_wandb(
+def _pull_server(
     studies: Sequence[str],
     source: str,
-    where: Path,
+    staging: Path,
     unfinished: bool,
-    tell: Callable[[str], None],
-) -> tuple[RecordRoot, str, list[str]]:
-    """Records made from wandb's runs, beside the snapshot to be; they stay there if it fails."""
-    staging = _staging(where)
-    if source.startswith(SERVER):
-        from analysis.wandb import api as wandb_api
+    progress: Callable[[str], None],
+) -> Pulled:
+    """Writes the runs of a W&B project to `staging` as records.
 
-        fetched = wandb_api.fetch(
-            wandb_api.connect(),
-            source.removeprefix(SERVER),
-            staging,
-            studies=studies or None,
-            unfinished=unfinished,
-            progress=tell,
-        )
-        skipped, kind = len(fetched.skipped), "wandb"
-        kept = (
-            [f"{_count(len(fetched.kept), 'was', 'were')} fetched before"] if fetched.kept else []
-        )
-    else:
-        from analysis.wandb import offline as wandb_files
-        from analysis.wandb import runs as wandb_runs
+    `staging` is kept if this fails, and what it holds is not fetched again.
+    """
+    from analysis.wandb import api
 
-        shutil.rmtree(staging, ignore_errors=True)
-        runs = wandb_files.read_runs(Path(source.removeprefix(FILES)), progress=tell)
-        ours = [r for r in runs if r.of_a_cell and (not studies or r.study in studies)]
-        going_on = [run.id for run in ours if run.state == "running"]
-        if going_on and not unfinished:
-            raise AnalysisError(
-                f"{_count(len(going_on), 'has', 'have')} no end, such as {going_on[0]}, which goes "
-                "on or was killed; take what there is with --unfinished"
-            )
-        for run in ours:
-            wandb_runs.write_record(run, staging)
-        skipped, kind, kept = sum(not run.of_a_cell for run in runs), "wandb-offline", []
-    if not RecordRoot(staging).studies():
-        asked = f" of {', '.join(studies)}" if studies else ""
-        raise AnalysisError(f"no runs{asked} in {source} that mirror cells of a study")
+    fetched = api.fetch(
+        api.connect(),
+        source.removeprefix(SERVER),
+        staging,
+        studies=studies or None,
+        unfinished=unfinished,
+        progress=progress,
+    )
+    notes = []
+    if fetched.kept:
+        notes.append(f"{_runs(len(fetched.kept), 'was', 'were')} fetched before")
+    return _open_staging(staging, source, studies, notes, skipped=len(fetched.skipped))
+
+
+def _pull_offline(
+    studies: Sequence[str],
+    source: str,
+    staging: Path,
+    unfinished: bool,
+    progress: Callable[[str], None],
+) -> Pulled:
+    """Writes the runs of .wandb files to `staging` as records."""
+    from analysis.errors import AnalysisError
+    from analysis.wandb import offline
+    from analysis.wandb.runs import write_record
+
+    shutil.rmtree(staging, ignore_errors=True)
+    runs = offline.read_runs(Path(source.removeprefix(OFFLINE)), progress=progress)
+    chosen = [run for run in runs if run.of_a_cell and (not studies or run.study in studies)]
+    open_ended = [run.id for run in chosen if run.state == "running"]
+    if open_ended and not unfinished:
+        raise AnalysisError(
+            f"{_runs(len(open_ended), 'has', 'have')} not ended, such as {open_ended[0]}, which "
+            "is running or was killed; --unfinished includes them"
+        )
+    for run in chosen:
+        write_record(run, staging)
+    skipped = sum(not run.of_a_cell for run in runs)
+    return _open_staging(staging, source, studies, [], skipped=skipped)
+
+
+def _open_staging(
+    staging: Path, source: str, studies: Sequence[str], notes: list[str], *, skipped: int
+) -> Pulled:
+    from analysis.errors import AnalysisError
+    from analysis.records.record import RecordRoot
+
+    records = RecordRoot(staging)
+    if not records.studies():
+        of = f" of {', '.join(studies)}" if studies else ""
+        raise AnalysisError(f"no runs{of} in {source} that mirror cells of a study")
     if skipped:
-        kept.append(f"{_count(skipped, 'is', 'are')} of no cell of a study; left out")
-    return RecordRoot(staging), kind, kept
+        notes.append(f"{_runs(skipped, 'does', 'do')} not belong to a study; skipped")
+    return records, notes
 
 
-def _count(runs: int, one: str, more: str) -> str:
-    return f"1 run {one}" if runs == 1 else f"{runs} runs {more}"
+def _runs(count: int, one: str, many: str) -> str:
+    return f"1 run {one}" if count == 1 else f"{count} runs {many}"
 
 
-def _staging(where: Path) -> Path:
-    return where.with_name(f".{where.name}.pulling")
+def _table(manifest: dict[str, Any], folder: Path) -> str:
+    from sweeps.cli.table import table
 
-
-def _wandb_version() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {"wandb": version("wandb")}
-
-
-def _text(made: dict[str, Any], where: Path) -> str:
     rows = []
-    for study, counts in made["studies"].items():
+    for study, counts in manifest["studies"].items():
         states = ", ".join(f"{n} {state}" for state, n in sorted(counts["states"].items()))
         numbers = (f"{counts[key]:,}" for key in ("rows", "dropped_lines"))
         rows.append((study, str(counts["cells"]), states, *numbers))
     head = ("study", "cells", "states", "rows", "torn lines")
-    size = sum(file["bytes"] for file in made["files"].values())
+    size = sum(file["bytes"] for file in manifest["files"].values())
     return (
-        f"{table(head, rows, right={1, 3, 4})}\n{where}: {len(made['files'])} files, "
-        f"{size / 1024:,.0f} KiB; records {made['records'][:10]}"
+        f"{table(head, rows, right={1, 3, 4})}\n{folder}: {len(manifest['files'])} files, "
+        f"{size / 1024:,.0f} KiB; records {manifest['records'][:10]}"
     )
-
-
-def _progress() -> Callable[[str], None]:
-    """Counts on one line of a terminal; "" ends it. Silent elsewhere."""
-    count = 0
-
-    def tell(name: str) -> None:
-        nonlocal count
-        if not sys.stderr.isatty():
-            return
-        count = count + 1 if name else 0
-        print(f"\r\x1b[K{f'{count} {name}' if name else ''}", end="", file=sys.stderr, flush=True)
-
-    return tell

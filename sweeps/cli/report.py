@@ -1,72 +1,84 @@
-"""`study report`: one HTML file of a study."""
+"""`study report`: one HTML file about a study."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from analysis.claims import judge
-from analysis.figures.base import Inputs
-from analysis.report import Assumption, StudyInfo, prose, write
-from sweeps.registry import load_study
+import typer
+
+from sweeps.cli.options import Json, Metric, Root, StudyName, local, recorded_study, root_of
 
 
-def study_info(
-    given: str, name: str, recorded: Mapping[str, Any], finding: str | None = None
-) -> StudyInfo:
-    """What the grid says, or of records without a grid here, only their name.
+def report(
+    name: StudyName,
+    root: Root = "runs",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            callback=local,
+            show_default="STUDY-report.html",
+            help="Output file.",
+        ),
+    ] = None,
+    metric: Metric = None,
+    finding: Annotated[
+        str | None,
+        typer.Option(
+            "--finding",
+            metavar="FILE",
+            help="Open with this text, in which each sentence names its claims.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Write a self-contained HTML report of a study.
 
-    Args:
-      finding: a file of prose, see `analysis.report.prose`.
-      given: the study on the command line, a name or a grid file.
-      recorded: the cells of its grid ("planned") and the folder of their records.
+    It holds question, verdicts, figures, tables and provenance, and loads nothing.
+
+    Exit codes: 0 written, 1 written but a sentence of the finding no longer holds, 2 bad input.
     """
-    shown = Path(given).name if given.endswith(".py") else name
-    commands = (f"study run {shown}", f"study report {shown}")
-    written = prose.read(finding) if finding else ()
-    if not recorded:
-        return StudyInfo(study=name, commands=commands, finding=written)
-    study = load_study(given)
-    return StudyInfo(
-        study=name,
-        question=study.question,
-        paper=study.paper,
-        assumptions=tuple(Assumption(a.name, a.value, a.reason) for a in study.assumptions),
-        commands=commands,
-        planned=tuple(recorded["planned"]),
-        records=recorded["records"],
-        finding=written,
+    from analysis.claims import judge
+    from analysis.report import Assumption, StudyInfo, prose, write
+    from sweeps.registry import load_study
+
+    root = root_of(root)
+    study_name, where = recorded_study(name, root)
+    shown = Path(name).name if name.endswith(".py") else study_name
+    info = StudyInfo(
+        study=study_name,
+        commands=(f"study run {shown}", f"study report {shown}"),
+        finding=prose.read(finding) if finding else (),
     )
-
-
-def report(of: StudyInfo, root: str, out: str | None, *, metric: str | None, as_json: bool) -> int:
-    """Writes the file and says in one line what is in it.
-
-    Returns: 1 where what is written about the study no longer agrees with its records, else 0.
-    """
-    path = Path(out or f"{of.study}-report.html")
-    inputs = write(path, root, of, metric=metric)
-    cells = inputs.cells
-    changed = _stale(of, inputs)
-    states = Counter(cells["status"])
-    size = path.stat().st_size
+    if where:
+        study = load_study(name)
+        info = dataclasses.replace(
+            info,
+            question=study.question,
+            paper=study.paper,
+            assumptions=tuple(Assumption(a.name, a.value, a.reason) for a in study.assumptions),
+            planned=tuple(where["planned"]),
+            records=where["records"],
+        )
+    path = Path(out or f"{study_name}-report.html")
+    inputs = write(path, root, info, metric=metric)
+    stale = []
+    if info.finding:
+        verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
+        stale = prose.stale(prose.with_verdicts(info.finding, verdicts))
+    states, size = Counter(inputs.cells["status"]), path.stat().st_size
     if as_json:
-        told = {"study": of.study, "file": str(path), "bytes": size, "cells": states}
-        print(json.dumps({**told, "stale": changed}))
-        return int(bool(changed))
-    said = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "no records"
-    print(f"{path}  {size / 1e6:.1f} MB, {len(cells)} cells: {said}")
-    for line in changed:
+        about = {"study": study_name, "file": str(path), "bytes": size, "cells": states}
+        print(json.dumps({**about, "stale": stale}))
+        return 1 if stale else 0
+    counts = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "no records"
+    print(f"{path}  {size / 1e6:.1f} MB, {len(inputs.cells)} cells: {counts}")
+    for line in stale:
         print(f"study: {line}", file=sys.stderr)
-    return int(bool(changed))
-
-
-def _stale(of: StudyInfo, inputs: Inputs) -> list[str]:
-    if not of.finding:
-        return []
-    verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
-    return prose.stale(prose.with_verdicts(of.finding, verdicts))
+    return 1 if stale else 0

@@ -1,4 +1,4 @@
-"""`study run` and `study train`: from a study to a sweep and a line on how it went."""
+"""`study run`: run all unfinished cells of a study on Ray."""
 
 from __future__ import annotations
 
@@ -7,92 +7,161 @@ import json
 import os
 import shlex
 import sys
-import threading
-import time
-import warnings
-from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from study.config.cell import Cell
-from study.config.host import cores
-from study.records.mounts import refuse_mounted_bucket
-from study.records.storage import resolve
-from study.records.wandb_mirror import wandb_mode, why_offline
-from sweeps.cli.table import table
-from sweeps.runner import cell_status as ledger
-from sweeps.runner import run as runner
-from sweeps.runner.capacity import LOCAL
-from sweeps.runner.display import Now, Report, Running, duration, headline, percent, rate, report_on
-from sweeps.runner.job_queue import in_order, priorities
-from sweeps.runner.placing import caps, kinds
-from sweeps.runner.signals import INTERRUPTED, Stop
-from sweeps.selection import matching_ids
-from sweeps.study import Study, StudyError
+import typer
+
+from sweeps.cli.options import (
+    Address,
+    Data,
+    ExecutionFile,
+    Json,
+    Only,
+    Root,
+    Set,
+    StudyName,
+    root_of,
+    study_of,
+)
+
+if TYPE_CHECKING:
+    from sweeps.runner.run import Result
+    from sweeps.study import Study
 
 
 def run(
-    study: Study,
-    root: str,
-    *,
-    parallel: int | None,
-    max_parallel: list[str],
-    first: list[str],
-    address: str | None,
-    as_json: bool,
+    name: StudyName,
+    root: Root = "runs",
+    data: Data = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--parallel", metavar="N", min=1, show_default="cores", help="Local cells at a time."
+        ),
+    ] = None,
+    max_parallel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-parallel",
+            metavar="[TYPE=]N",
+            help="Cells at a time on this type of machine, such as v4-32=2, or in all "
+            "(repeatable).",
+        ),
+    ] = None,
+    run_first: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run-first",
+            metavar="PATTERN",
+            help="Start these cells before the others; patterns as for --only (repeatable).",
+        ),
+    ] = None,
+    only: Only = None,
+    settings: Set = None,
+    skip_done_in: Annotated[
+        str | None,
+        typer.Option(
+            "--skip-done-in",
+            metavar="SNAPSHOT",
+            help="Skip cells that are done in this snapshot; `pull --merge-from` joins the two.",
+        ),
+    ] = None,
+    address: Address = None,
+    execution: ExecutionFile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, in order, and run nothing.")
+    ] = False,
+    as_json: Json = False,
 ) -> int:
-    """Runs the study; returns the exit code."""
-    by_kind, at_once = caps(max_parallel)
+    """Run all unfinished cells of a study.
+
+    Repeat the command at any time to continue. Ctrl-C asks the cells to save and stop; a second
+    Ctrl-C quits at once.
+
+    Exit codes: 0 all cells are finished, 1 some failed, 2 bad input, 130 interrupted.
+    """
+    from study.config.host import cores
+    from study.records.storage import resolve
+    from study.records.wandb_mirror import wandb_mode, why_offline
+    from sweeps.runner.capacity import LOCAL
+    from sweeps.runner.display import report_on
+    from sweeps.runner.placing import caps, kinds
+    from sweeps.runner.run import run
+    from sweeps.runner.signals import INTERRUPTED
+    from sweeps.selection import matching_ids
+
+    study, root = study_of(name, data, settings, only, execution), root_of(root)
+    if skip_done_in:
+        unfinished = _without_done(study, skip_done_in)
+        if unfinished is None:
+            print(f"{study.name}: all {len(study.cells)} cells are done in {skip_done_in}")
+            return 0
+        study = unfinished
+    first = matching_ids(study, run_first or [])
+    if dry_run:
+        return _dry_run(study, root, first, as_json=as_json)
+    by_kind, at_once = caps(max_parallel or [])
     out = sys.stderr if as_json else sys.stdout
     if address is None and os.environ.get("RAY_ADDRESS"):
-        print("RAY_ADDRESS is set and ignored; --address joins a running cluster", file=out)
-    if wandb_mode() == "online" and (why := why_offline()) is not None:
-        print(f"wandb: {why}", file=out)  # workers say it too, where nobody looks
-    report = report_on(out)
-    result = runner.run(
+        print("RAY_ADDRESS is ignored; use --address to join a running cluster", file=out)
+    if wandb_mode() == "online" and (reason := why_offline()) is not None:
+        print(f"wandb: {reason}", file=out)  # workers report it too, but only in their logs
+    result = run(
         study,
         root,
         parallel=by_kind.pop(LOCAL, parallel or cores()),
         caps=by_kind,
         at_once=at_once,
-        first=matching_ids(study, first),
+        first=first,
         address=address,
-        report=report,
+        report=report_on(out),
     )
     if as_json:
-        print(json.dumps(asdict(result), indent=1))
+        print(json.dumps(dataclasses.asdict(result), indent=1))
     else:
         print(_summary(result, on_cores=set(kinds(study).values()) == {LOCAL}))
     if result.exit_code == INTERRUPTED:
-        print(f"interrupted; to go on: {_again()}", file=out)
+        print(f"interrupted; to continue: {this_command()}", file=out)
     elif result.exit_code == 1:
         print(
-            f"why cells failed is in FAILED.json of their folders in "
-            f"{study.folder(resolve(root))}; to try them again: {_again()}",
+            "FAILED.json in the folders of the failed cells, in "
+            f"{study.folder(resolve(root))}, says why; to retry them: {this_command()}",
             file=out,
         )
     return result.exit_code
 
 
-def without_done(study: Study, snapshot: str) -> Study | None:
-    """The study without the cells that are done in a snapshot; None where no cell is left.
+def this_command() -> str:
+    """The command line of this process, as one types it."""
+    return shlex.join(["study", *sys.argv[1:]])
+
+
+def _without_done(study: Study, path: str) -> Study | None:
+    """The study without the cells that are done in a snapshot; None if no cell is left.
 
     Raises:
-      AnalysisError: it is none, or was changed.
+      AnalysisError: not a snapshot, or a changed one.
     """
     from analysis.records.frame import open_snapshot
 
-    known = open_snapshot(snapshot)
-    there = known.records(study.group) if study.group in known.studies() else []
-    done = {record.id for record in there if record.done}
-    left = tuple(cell for cell in study.cells if cell.id not in done)
-    return dataclasses.replace(study, cells=left) if left else None
+    snapshot = open_snapshot(path)
+    records = snapshot.records(study.group) if study.group in snapshot.studies() else []
+    done = {record.id for record in records if record.done}
+    cells = tuple(cell for cell in study.cells if cell.id not in done)
+    return dataclasses.replace(study, cells=cells) if cells else None
 
 
-def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
-    """Shows what `run` would do, the cells in the order in which they would start."""
+def _dry_run(study: Study, root: str, first: list[str], *, as_json: bool) -> int:
+    from study.records.storage import resolve
+    from sweeps.cli.table import table
+    from sweeps.runner import cell_status
+    from sweeps.runner.display import percent
+    from sweeps.runner.job_queue import in_order, priorities
+    from sweeps.runner.placing import kinds
+
     machines = kinds(study)
-    entries = ledger.read(study, resolve(root).absolute())
-    left = in_order(entries, priorities(study, matching_ids(study, first)), machines)
+    entries = cell_status.read(study, resolve(root).absolute())
+    queue = in_order(entries, priorities(study, first), machines)
     if as_json:
         cells = [
             {
@@ -101,123 +170,30 @@ def dry_run(study: Study, root: str, *, first: list[str], as_json: bool) -> int:
                 "steps": e.cell.steps,
                 "slice": machines[e.cell.id],
             }
-            for e in left
+            for e in queue
         ]
-        states = ledger.count(entries)
+        states = cell_status.count(entries)
         print(json.dumps({"study": study.name, "states": states, "to_run": cells}, indent=1))
         return 0
     rows = [
         (e.cell.id, e.state, percent(e), str(e.cell.batch_size), f"{e.cell.steps:,}",
          f"{e.cell.examples:,}", machines[e.cell.id])
-        for e in left
+        for e in queue
     ]  # fmt: skip
     if rows:
         head = ("cell", "state", "seen", "batch size", "steps", "examples", "machine")
         print(table(head, rows, right={2, 3, 4, 5}))
     cancelled = sum(e.state == "cancelled" for e in entries)
-    more = f", {cancelled} cancelled" if cancelled else ""
-    print(f"{len(left)} cells to run, {sum(e.over for e in entries)} over{more}")
+    note = f", {cancelled} cancelled" if cancelled else ""
+    print(f"{len(queue)} cells to run, {sum(e.over for e in entries)} finished{note}")
     return 0
 
 
-def train(study: Study, cell: Cell, root: str) -> int:
-    """Trains one cell in this process, as a worker of a sweep would; returns the exit code."""
-    from sweeps.ray_cluster.local import environment
-    from sweeps.runner.worker import run_here
+def _summary(result: Result, *, on_cores: bool) -> str:
+    """One line; with the share of time that cores spent training, if no cell ran on a slice."""
+    from sweeps.runner.display import duration, rate
+    from sweeps.runner.signals import INTERRUPTED
 
-    folder = study.folder(resolve(root).absolute()) / cell.id
-    refuse_mounted_bucket(folder)
-    entry = ledger.entry(cell, folder)
-    report = report_on(sys.stdout)
-    if entry.over:
-        print(f"{cell.id} is {entry.state}  {headline(entry)}".rstrip())
-        return 0
-    wanted = min(study.execution_of(cell).cores, cores())
-    os.environ.update(environment(cores=wanted))  # before JAX is imported
-    # `keep_programs` says it once, JAX for every program and beside the progress
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    with Stop() as stop:
-        stop.raises = True
-        try:
-            runner.prepare(dataclasses.replace(study, cells=(cell,)), report)
-            runner.keep_programs(report)
-        except KeyboardInterrupt:
-            print(f"interrupted; to go on: {_again()}")
-            return INTERRUPTED
-        stop.raises = False
-        began = time.monotonic()
-        with _Watched(study, cell, folder, report, stop):
-            outcome = run_here(
-                cell,
-                study.execution_of(cell),
-                folder=folder,
-                group=study.group,
-                run_name=study.run_names[cell.id],
-                should_stop=stop.is_asked,
-            )
-    entry = ledger.entry(cell, folder)
-    match outcome.end:
-        case "done" | "diverged":
-            took = duration(time.monotonic() - began)
-            print(f"{cell.id} {entry.state} in {took}  {headline(entry)}".rstrip())
-            return 0
-        case "stopped":
-            print(f"saved at {percent(entry)}; to go on: {_again()}")
-            return INTERRUPTED
-        case "failed":
-            print(f"{cell.id} failed: {outcome.error}", file=sys.stderr)
-            print(f"the traceback is in {folder / 'FAILED.json'}", file=sys.stderr)
-            return 1
-    raise StudyError(outcome.error or outcome.end)
-
-
-class _Watched:
-    """Shows a cell's progress from its record while the block trains it, and that it was heard."""
-
-    def __init__(self, study: Study, cell: Cell, folder: Path, report: Report, stop: Stop):
-        self.study, self.cell, self.folder, self.report = study, cell, folder, report
-        self.stop, self._heard = stop, False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="progress", daemon=True)
-
-    def _look(self) -> None:
-        began = time.monotonic()
-        while not self._over.wait(max(0.5, self.report.every)):
-            if self.stop.asked and not self._heard:
-                self._heard = True  # it may be compiling, and stop in a minute
-                self.report.line("stopping: it saves what it has (Ctrl-C again quits at once)")
-            entry = ledger.entry(self.cell, self.folder)
-            seen = entry.progress
-            self.report.progress(
-                Now(
-                    study=self.study.name,
-                    cells=1,
-                    over=0,
-                    failed=0,
-                    done=seen.examples_seen,
-                    target=self.cell.examples,
-                    seconds_left=entry.seconds_left,
-                    running=[
-                        Running(
-                            entry=entry,
-                            seconds=time.monotonic() - began,
-                            attempt=seen.attempts,
-                        )
-                    ],
-                )
-            )
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self.report.close()
-
-
-def _summary(result: runner.Result, *, on_cores: bool) -> str:
-    """One line; how busy the cores were is said where no cell ran on a slice."""
     states = ", ".join(f"{n} {state}" for state, n in result.states.items())
     if not result.parallel:
         idle = "" if result.exit_code == INTERRUPTED else "nothing to run: "
@@ -225,12 +201,6 @@ def _summary(result: runner.Result, *, on_cores: bool) -> str:
     text = f"{result.study}: {states}; {len(result.ran)} cells in {duration(result.seconds)}"
     if on_cores and result.ran and result.train_seconds:
         share = result.train_seconds / (result.seconds * result.parallel)
-        pace = rate(result.examples / result.seconds / result.parallel)
-        text += (
-            f" on {result.parallel} cores, {share:.0%} of them in training steps; {pace} per core"
-        )
+        speed = rate(result.examples / result.seconds / result.parallel)
+        text += f" on {result.parallel} cores ({share:.0%} of it training); {speed} per core"
     return text
-
-
-def _again() -> str:
-    return shlex.join(["study", *sys.argv[1:]])

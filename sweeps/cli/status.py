@@ -1,4 +1,4 @@
-"""`study status`: where every cell stands, from its record."""
+"""`study status`: the state of every cell, from the records."""
 
 from __future__ import annotations
 
@@ -6,71 +6,129 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from study.records.storage import resolve
-from sweeps.cli.table import table
-from sweeps.runner import cell_status as ledger
-from sweeps.runner.cell_status import Entry
-from sweeps.runner.display import duration, headline, percent, rate
-from sweeps.runner.follow import readings
-from sweeps.runner.remaining import Remaining
-from sweeps.runner.signals import INTERRUPTED
-from sweeps.study import Study
+import typer
 
-WATCH = 2.0  # seconds between two readings
+from sweeps.cli.options import Json, Only, Root, Set, StudyName, root_of, study_of
+
+if TYPE_CHECKING:
+    from sweeps.runner.cell_status import Entry
+    from sweeps.study import Study
+
+WATCH_SECONDS = 2.0  # between two reads of the records
 
 
-def status(study: Study, root: str, *, watch: bool, as_json: bool) -> int:
-    """Shows it, once or for as long as it may change; returns the exit code."""
-    folder = resolve(root).absolute()
-    if as_json or not watch:
-        entries = ledger.read(study, folder)
-        left = Remaining(study).seconds(entries)
-        if as_json:
-            print(json.dumps(_json(study, entries, left), indent=1))
+def status(
+    name: StudyName,
+    root: Root = "runs",
+    only: Only = None,
+    settings: Set = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep showing it until nothing is left to wait for.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Show the state of every cell of a study.
+
+    --watch ends when every cell is finished or cancelled, or when no cell runs and no `study run`
+    is alive. Ctrl-C ends the watch, not the cells.
+
+    Exit codes: 0 all cells are finished, 1 some failed, 3 some are unfinished, 130 Ctrl-C, 2 bad
+    input.
+    """
+    from study.records.storage import resolve
+    from sweeps.runner import cell_status
+    from sweeps.runner.remaining import Remaining
+
+    study = study_of(name, None, settings, only)
+    folder = resolve(root_of(root)).absolute()
+    if watch and not as_json:
+        return _watch(study, folder)
+    entries = cell_status.read(study, folder)
+    seconds = Remaining(study).seconds(entries)
+    if as_json:
+        print(json.dumps(_json(study, entries, seconds), indent=1))
+    else:
+        print(_table(study, entries, seconds))
+    return cell_status.exit_code(entries)
+
+
+def _watch(study: Study, folder: Path) -> int:
+    """Redraws the table on a terminal; elsewhere prints a line whenever a state changes."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from sweeps.runner import cell_status
+    from sweeps.runner.follow import readings
+    from sweeps.runner.remaining import Remaining
+    from sweeps.runner.signals import INTERRUPTED
+
+    remaining = Remaining(study)
+    reads = readings(
+        lambda: cell_status.read(study, folder), study.folder(folder), every=WATCH_SECONDS
+    )
+    entries: Sequence[Entry] = ()
+    try:
+        if sys.stdout.isatty():
+            with Live(console=Console(highlight=False), auto_refresh=False) as live:
+                for entries in reads:
+                    text = Text(_table(study, entries, remaining.seconds(entries)))
+                    live.update(text, refresh=True)
         else:
-            print(text(study, entries, left))
-        return ledger.exit_code(entries)
-    return _watch(study, folder)
+            shown = None
+            for entries in reads:
+                if (states := cell_status.count(entries)) != shown:
+                    print(_summary(study, entries, remaining.seconds(entries)), flush=True)
+                    shown = states
+    except KeyboardInterrupt:
+        print(f"study: stopped watching {study.name}", file=sys.stderr)
+        return INTERRUPTED
+    if any(e.to_run for e in entries):
+        print(f"study: nobody is running {study.name}; `study run` would start it", file=sys.stderr)
+    return cell_status.exit_code(entries)
 
 
-def text(study: Study, entries: Sequence[Entry], left: float | None) -> str:
-    """The table. `left`: seconds until the study is over, where that is known."""
-    rows = [
-        (
-            e.cell.id,
-            e.state,
-            study.execution_of(e.cell).slice or "",
-            percent(e) if e.progress.examples_seen else "",
-            _rate(e),
-            duration(e.seconds_left) if e.seconds_left is not None else "",
-            str(e.progress.attempts) if e.progress.attempts > 1 else "",
-            e.error or headline(e) or (f"{e.holder}" if e.holder else ""),
+def _table(study: Study, entries: Sequence[Entry], seconds_left: float | None) -> str:
+    from sweeps.cli.table import table
+    from sweeps.runner.display import duration, headline, percent, rate
+
+    rows = []
+    for e in entries:
+        speed = e.progress.examples_per_second if e.state == "running" else None
+        rows.append(
+            (
+                e.cell.id,
+                e.state,
+                study.execution_of(e.cell).slice or "",
+                percent(e) if e.progress.examples_seen else "",
+                rate(speed) if speed else "",
+                duration(e.seconds_left) if e.seconds_left is not None else "",
+                str(e.progress.attempts) if e.progress.attempts > 1 else "",
+                e.error or headline(e) or (str(e.holder) if e.holder else ""),
+            )
         )
-        for e in entries
-    ]
-    head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "")
-    return f"{table(head, rows, right={3, 4, 5, 6})}\n{_line(study, entries, left)}"
+    head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "result")
+    return f"{table(head, rows, right={3, 4, 5, 6})}\n{_summary(study, entries, seconds_left)}"
 
 
-def _rate(e: Entry) -> str:
-    """Of a running cell; nothing while that cannot be told yet."""
-    speed = e.progress.examples_per_second
-    return rate(speed) if e.state == "running" and speed else ""
+def _summary(study: Study, entries: Sequence[Entry], seconds_left: float | None) -> str:
+    from sweeps.runner import cell_status
+    from sweeps.runner.display import duration
+
+    states = ", ".join(f"{n} {state}" for state, n in cell_status.count(entries).items())
+    left = f"; about {duration(seconds_left)} left" if seconds_left else ""
+    return f"{study.name}: {len(entries)} cells: {states}{left}"
 
 
-def _line(study: Study, entries: Sequence[Entry], left: float | None) -> str:
-    states = ", ".join(f"{n} {state}" for state, n in ledger.count(entries).items())
-    more = f"; about {duration(left)} left" if left else ""
-    return f"{study.name}: {len(entries)} cells: {states}{more}"
+def _json(study: Study, entries: Sequence[Entry], seconds_left: float | None) -> dict[str, Any]:
+    from sweeps.runner import cell_status
 
-
-def _json(study: Study, entries: Sequence[Entry], left: float | None) -> dict[str, Any]:
     return {
         "study": study.name,
-        "states": ledger.count(entries),
-        "seconds_left": left,
+        "states": cell_status.count(entries),
+        "seconds_left": seconds_left,
         "cells": [
             {
                 "id": e.cell.id,
@@ -91,33 +149,3 @@ def _json(study: Study, entries: Sequence[Entry], left: float | None) -> dict[st
             for e in entries
         ],
     }
-
-
-def _watch(study: Study, folder: Path) -> int:
-    """On a terminal the table, redrawn; elsewhere a line whenever something changed."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    remaining = Remaining(study)
-    looks = readings(lambda: ledger.read(study, folder), study.folder(folder), every=WATCH)
-    entries: Sequence[Entry] = ()
-    try:
-        if sys.stdout.isatty():
-            with Live(console=Console(highlight=False), auto_refresh=False) as live:
-                for entries in looks:
-                    live.update(
-                        Text(text(study, entries, remaining.seconds(entries))), refresh=True
-                    )
-        else:
-            before = None
-            for entries in looks:
-                if (states := ledger.count(entries)) != before:
-                    print(_line(study, entries, remaining.seconds(entries)), flush=True)
-                    before = states
-    except KeyboardInterrupt:
-        print(f"study: no longer watching {study.name}", file=sys.stderr)
-        return INTERRUPTED
-    if any(e.to_run for e in entries):
-        print(f"study: nobody is running {study.name}; study run starts it", file=sys.stderr)
-    return ledger.exit_code(entries)

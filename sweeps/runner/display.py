@@ -160,28 +160,52 @@ def report_on(out: TextIO) -> Report:
 
 
 class ProgressLine:
-    """Shows the progress of a piece of work: called with what is done, how much, of how much."""
+    """Progress of one task: a bar on a terminal, a line every `QUIET_SECONDS` elsewhere.
+
+    Called with what is being done, how much of it is done and of how much; a total of 0 is unknown.
+    """
 
     def __init__(self, out: TextIO | None = None):
         self._out = out or sys.stderr
-        self._last = time.monotonic()
-        self._open = False
+        self._shown = time.monotonic()
+        self._bar: Any = None
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        text = f"{what} {done}/{total}"
-        if self._out.isatty():
-            print(f"\r\033[K{text}", end="", file=self._out, flush=True)
-            self._open = True
-        elif time.monotonic() - self._last > QUIET_SECONDS:
-            print(text, file=self._out, flush=True)
-            self._last = time.monotonic()
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        now = time.monotonic()
+        text = f"{what} {done}/{total}" if total else f"{done} {what}" if done else what
+        if not self._out.isatty():
+            if now - self._shown > QUIET_SECONDS:
+                print(text, file=self._out, flush=True)
+                self._shown = now
+            return
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TimeRemainingColumn(),
+                console=Console(file=self._out),
+                auto_refresh=False,  # a thread of its own would be copied into forked workers
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task(text)
+        task = self._bar.task_ids[0]
+        refresh = done == total or now - self._shown > 0.1
+        self._bar.update(
+            task, description=text, completed=done, total=total or None, refresh=refresh
+        )
+        if refresh:
+            self._shown = now
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._open:
-            print("\r\033[K", end="", file=self._out, flush=True)
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def _table(now: Now) -> Any:

@@ -17,7 +17,7 @@ from analysis.records import frame
 from analysis.records.frame import open_snapshot
 from analysis.report import prose
 from analysis.select.panels import TOP1
-from sweeps.cli import app as cli
+from sweeps.cli.options import recorded_study
 from sweeps.registry import load_study
 from tests.analysis.conftest import Writer
 
@@ -54,7 +54,7 @@ def demo(tmp_path_factory):
 
 def planned():
     """What the grid lists, as the command line gives it."""
-    return cli._recorded("glyphs", str(SNAPSHOT))[1]
+    return recorded_study("glyphs", str(SNAPSHOT))[1]
 
 
 def test_the_snapshot_is_whole_and_small():

@@ -38,7 +38,7 @@ def sections(spec: dict) -> dict[str, list[dict]]:
 
 def test_every_section_is_there_and_full_without_a_network(no_network, tmp_path, capsys):
     out = tmp_path / "new" / "dash.json"
-    assert cli_dash.run(load_study("glyphs-bias"), out=str(out)) == 0
+    assert cli_dash.dash("glyphs-bias", out=str(out)) == 0
     found = sections(json.loads(out.read_text()))
     assert list(found) == SECTIONS and all(found.values())
     assert {p["xAxis"] for p in found["Quality against batch size"]} == {
@@ -49,7 +49,7 @@ def test_every_section_is_there_and_full_without_a_network(no_network, tmp_path,
     }
     curves = [p for name in SECTIONS[1:] for p in found[name]]
     assert {p["xAxis"] for p in curves} == {"examples_seen"}
-    assert cli_dash.run(load_study("glyphs-bias"), out=None) == 0
+    assert cli_dash.dash("glyphs-bias", out=None) == 0
     printed = capsys.readouterr()
     assert sections(json.loads(printed.out[printed.out.index("{") :])).keys() == found.keys()
     assert "no API key" in printed.err
@@ -60,7 +60,7 @@ def test_the_panels_show_what_records_are_made_of():
     from study.losses import LogitStats
     from study.training.step import Metrics
 
-    spec = dash.spec(dash.workspace(load_study("table-8"), entity="", project="p"))
+    spec = dash.to_json(dash.build(load_study("table-8")))
     shown = {key for panels in sections(spec).values() for p in panels for key in
              p.get("metrics", [])}  # fmt: skip
     logged = {f"train/{n}" for n in (*Metrics._fields, *LogitStats._fields) if n != "logits"}
@@ -70,7 +70,7 @@ def test_the_panels_show_what_records_are_made_of():
 def test_a_study_that_shares_its_folder_shows_its_own_cells_only(no_network):
     for name, shared in (("fig-3", True), ("demo", False)):
         study = load_study(name)
-        made = dash.spec(dash.workspace(study, entity="", project="p"))
+        made = dash.to_json(dash.build(study))
         (run_set,) = made["spec"]["section"]["runSets"]
         filters = {f["key"]["name"]: f["value"] for f in run_set["filters"]["filters"]}
         assert filters["group"] == study.group

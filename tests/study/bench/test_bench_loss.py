@@ -73,7 +73,7 @@ def test_a_contender_that_is_not_there_says_so():
 def test_from_a_size_on_one_whole_batch_is_done_by_the_command(more):
     """In a process of its own: it sets what JAX is to find."""
     command = (
-        "from sweeps.cli import app, bench_loss\nbench_loss.WHOLE_FROM = 256\napp.main()",
+        "from sweeps.cli import app, bench\nbench.WHOLE_FROM = 256\napp.main()",
         *("bench", "loss", "--batch-size", "300", "--dim", "8", "--cores", "1", *more),
     )
     done = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True)

@@ -36,7 +36,11 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STUDY_ROOT", raising=False)
     (tmp_path / "own.py").write_text(GRID)
-    for module, name in ((follow, "PATIENCE"), (cli_cells, "WAIT"), (cli_status, "WATCH")):
+    for module, name in (
+        (follow, "PATIENCE"),
+        (cli_cells, "FOLLOW_SECONDS"),
+        (cli_status, "WATCH_SECONDS"),
+    ):
         monkeypatch.setattr(module, name, 0.02)
     folder = tmp_path / "runs" / "own"
     (folder / CELL.id / "logs").mkdir(parents=True)

@@ -26,7 +26,8 @@ from study.config.hardware import get_slice, this_cpu
 from study.models.flops import step_flops
 from study.planning import tpu_compile
 from study.planning.fits import FitReport, RunSetting
-from sweeps.cli import plan_table as plan_report
+from sweeps.cli import options
+from sweeps.cli import plan as plan_verb
 from sweeps.planning import fit_search as search
 from sweeps.planning.calibrate import compare_predictions, load_calibration
 from sweeps.planning.plan import apply, execution_file, plan, sizes
@@ -325,16 +326,18 @@ def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
             load_calibration(folder)
 
 
-def report(of: Study | None = None, **more) -> int:
-    """`study plan`'s body, with its options at their defaults."""
-    options = {
-        **{"slice_name": None, "price": None, "records": None, "write": None, "out": None},
-        **{"parallel": 1, "formula": False, "as_json": False},
-    }
-    return plan_report.run(of or study(cell()), **options | more)
+@pytest.fixture
+def report(monkeypatch):
+    """Runs `study plan` on a study that has no name."""
+
+    def run(of: Study | None = None, **settings) -> int:
+        monkeypatch.setattr(plan_verb, "study_of", lambda *_: of or study(cell()))
+        return plan_verb.plan("s", **settings)
+
+    return run
 
 
-def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys):
+def test_labels_of_matching_cells_are_in_the_plan(report, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
     pair = cell(4096), cell(8192, loss=Sigmoid(b_init=None))
     labelled = Study(
@@ -344,10 +347,10 @@ def test_labels_of_matching_cells_are_in_the_plan(tmp_path, monkeypatch, capsys)
         execution=Execution(slice="v4-8"),
         matched=(Matched(by="examples", cells=pair),),
     )
-    files = {"write": str(tmp_path / "e.json"), "out": str(tmp_path / "out")}
-    assert report(labelled, price=1.0, formula=True, as_json=True, **files) == 0
+    files = {"save_execution": str(tmp_path / "e.json"), "out": str(tmp_path / "out")}
+    assert report(labelled, price=1.0, no_compile=True, as_json=True, **files) == 0
     said = json.loads(capsys.readouterr().out)
     assert [c["id"] for c in said["matched"][0]["cells"]] == [c.id for c in pair]
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".pdf"}
-    run = plan_report.executed(labelled, str(tmp_path / "e.json"))
+    run = options._apply_execution(labelled, str(tmp_path / "e.json"))
     assert run.execution_of(pair[0]).slice == "v4-8"

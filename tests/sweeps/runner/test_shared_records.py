@@ -9,8 +9,8 @@ import pytest
 from analysis.records import frame
 from study.config.cell import Budget, Cell, to_dict
 from sweeps.cli import list as cli_list
-from sweeps.cli.app import _recorded
 from sweeps.cli.list import short
+from sweeps.cli.options import recorded_study
 from sweeps.runner import cell_status as ledger
 from sweeps.study import Assumption, Study, StudyError, merge_cells
 
@@ -45,11 +45,11 @@ def test_a_frame_holds_the_studys_own_cells_of_a_shared_folder(tmp_path):
 
 
 def test_a_study_without_a_folder_of_its_own_names_the_one_it_shares(tmp_path):
-    name, where = _recorded("fig-3", str(tmp_path))
+    name, where = recorded_study("fig-3", str(tmp_path))
     assert (name, where["records"]) == ("fig-3", "paper")
     assert len(where["planned"]) == 16 and where["planned"][0]["cell"]["batch_size"]
     (tmp_path / "gone").mkdir()
-    assert _recorded("gone", str(tmp_path)) == ("gone", {})
+    assert recorded_study("gone", str(tmp_path)) == ("gone", {})
 
 
 def test_a_folder_is_a_name_and_by_default_the_studys_own():
@@ -65,11 +65,11 @@ def test_the_union_of_studies_has_each_cell_once():
 def test_list_says_what_a_study_varies_and_assumes(capsys):
     assumed = Assumption("seed", "0", "Not given.")
     study = Study(name="one", question="Why?", cells=(A, B), assumptions=(assumed,), group="all")
-    assert cli_list.study(study, as_json=False) == 0
+    assert cli_list.show_study(study, as_json=False) == 0
     text = capsys.readouterr().out
-    for word in ("Why?", A.id, B.id, "- seed: 0. Not given.", "<root>/all", "2 cells"):
+    for word in ("Why?", A.id, B.id, "- seed: 0. Not given.", "ROOT/all", "2 cells"):
         assert word in text
-    assert cli_list.study(study, as_json=True) == 0
+    assert cli_list.show_study(study, as_json=True) == 0
     about = json.loads(capsys.readouterr().out)
     assert [c["id"] for c in about["cells"]] == [A.id, B.id]
     assert about["examples"] == 128 and about["pairs"] == 2 * 4 * 256
@@ -77,14 +77,14 @@ def test_list_says_what_a_study_varies_and_assumes(capsys):
 
 
 def test_list_shows_all_studies_with_counts_and_what_they_take(capsys):
-    assert cli_list.studies(as_json=True) == 0
+    assert cli_list.list_studies(as_json=True) == 0
     found = {s["study"]: s for s in json.loads(capsys.readouterr().out)}
     assert found["table-8"]["cells"] == 77
     assert found["fig-4"]["paper_hardware"] and found["table-8"]["paper_hardware"] is None
     assert found["glyphs"]["core_seconds"] > 3600
-    assert cli_list.studies(as_json=False) == 0
+    assert cli_list.list_studies(as_json=False) == 0
     text = capsys.readouterr().out
-    assert "4x1, 4x2, 16x3, 32x2, 32x5" in text and "of a CPU core" in text
+    assert "4x1, 4x2, 16x3, 32x2, 32x5" in text and "of one CPU core" in text
 
 
 def test_counts_are_short():

@@ -1,0 +1,142 @@
+"""`study train`: train one cell in this process, without Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sweeps.cli.options import (
+    CellName,
+    Data,
+    ExecutionFile,
+    Root,
+    Set,
+    StudyName,
+    root_of,
+    study_of,
+)
+from sweeps.cli.run import this_command
+
+if TYPE_CHECKING:
+    from sweeps.runner.display import Report
+    from sweeps.runner.signals import Stop
+    from sweeps.study import Study
+
+
+def train(
+    name: StudyName,
+    cell: CellName,
+    root: Root = "runs",
+    data: Data = None,
+    settings: Set = None,
+    execution: ExecutionFile = None,
+) -> int:
+    """Train one cell in this process, without Ray.
+
+    Exit codes: 0 the cell is finished, 1 it failed, 2 bad input, 130 interrupted.
+    """
+    from study.config.host import cores
+    from study.records.mounts import refuse_mounted_bucket
+    from study.records.storage import resolve
+    from sweeps.ray_cluster.local import environment
+    from sweeps.runner import cell_status
+    from sweeps.runner.display import duration, headline, percent, report_on
+    from sweeps.runner.run import keep_programs, prepare
+    from sweeps.runner.signals import INTERRUPTED, Stop
+    from sweeps.runner.worker import run_here
+    from sweeps.study import StudyError
+
+    study = study_of(name, data, settings, None, execution)
+    chosen = study.cell(cell)
+    folder = study.folder(resolve(root_of(root)).absolute()) / chosen.id
+    refuse_mounted_bucket(folder)
+    entry = cell_status.entry(chosen, folder)
+    report = report_on(sys.stdout)
+    if entry.over:
+        print(f"{chosen.id} is {entry.state}  {headline(entry)}".rstrip())
+        return 0
+    how = study.execution_of(chosen)
+    os.environ.update(environment(cores=min(how.cores, cores())))  # before JAX is imported
+    # `keep_programs` reports it once; JAX would for every program, across the progress display.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    with Stop() as stop:
+        stop.raises = True
+        try:
+            prepare(dataclasses.replace(study, cells=(chosen,)), report)
+            keep_programs(report)
+        except KeyboardInterrupt:
+            print(f"interrupted; to continue: {this_command()}")
+            return INTERRUPTED
+        stop.raises = False
+        began = time.monotonic()
+        with _show_progress(study, entry, report, stop):
+            outcome = run_here(
+                chosen,
+                how,
+                folder=folder,
+                group=study.group,
+                run_name=study.run_names[chosen.id],
+                should_stop=stop.is_asked,
+            )
+    entry = cell_status.entry(chosen, folder)
+    match outcome.end:
+        case "done" | "diverged":
+            seconds = duration(time.monotonic() - began)
+            print(f"{chosen.id} {entry.state} in {seconds}  {headline(entry)}".rstrip())
+            return 0
+        case "stopped":
+            print(f"saved at {percent(entry)}; to continue: {this_command()}")
+            return INTERRUPTED
+        case "failed":
+            print(f"{chosen.id} failed: {outcome.error}", file=sys.stderr)
+            print(f"the traceback is in {folder / 'FAILED.json'}", file=sys.stderr)
+            return 1
+    raise StudyError(outcome.error or outcome.end)
+
+
+@contextlib.contextmanager
+def _show_progress(study: Study, entry: Any, report: Report, stop: Stop) -> Iterator[None]:
+    """Reports the cell's progress, read from its record, while the block trains it."""
+    from sweeps.runner import cell_status
+    from sweeps.runner.display import Now, Running
+
+    cell, folder = entry.cell, entry.folder
+    over, began = threading.Event(), time.monotonic()
+
+    def show() -> None:
+        acknowledged = False
+        while not over.wait(max(0.5, report.every)):
+            if stop.asked and not acknowledged:
+                acknowledged = True  # at once: a compilation may delay the stop by a minute
+                report.line("stopping: the cell saves its state (Ctrl-C again quits at once)")
+            now = cell_status.entry(cell, folder)
+            attempts = now.progress.attempts
+            running = Running(entry=now, seconds=time.monotonic() - began, attempt=attempts)
+            report.progress(
+                Now(
+                    study=study.name,
+                    cells=1,
+                    over=0,
+                    failed=0,
+                    done=now.progress.examples_seen,
+                    target=cell.examples,
+                    seconds_left=now.seconds_left,
+                    running=[running],
+                )
+            )
+
+    thread = threading.Thread(target=show, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        report.close()
