@@ -118,12 +118,7 @@ def _report_error(error: Exception) -> int:
         if message:
             print(f"study: {_one_line(message)}; see {verb} --help", file=sys.stderr)
         return BAD_INPUT
-    # `analysis` does not import `study`, so its errors have a base class of their own. A module
-    # that is not loaded cannot have raised the error.
-    analysis_errors = sys.modules.get("analysis.errors")
-    if isinstance(error, UserError) or (
-        analysis_errors is not None and isinstance(error, analysis_errors.AnalysisError)
-    ):
+    if isinstance(error, UserError):
         print(f"study: {redact(_one_line(str(error)))}", file=sys.stderr)
         return BAD_INPUT
     stamp = time.strftime("%Y%m%d-%H%M%S")

@@ -51,9 +51,7 @@ CellName = Annotated[
 ]
 OptionalCellName = Annotated[
     str | None,
-    typer.Argument(
-        metavar="CELL", help="Cell id or unique prefix.", autocompletion=complete_cell
-    ),
+    typer.Argument(metavar="CELL", help="Cell id or unique prefix.", autocompletion=complete_cell),
 ]
 Root = Annotated[
     str,

@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
+import typer
 
 from study.config.cell import Budget, Cell, to_dict
 from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
+from sweeps.cli.options import complete_cell, complete_study
+from sweeps.registry import load_study
 from sweeps.runner.display import Lines
 from sweeps.runner.lease_file import LEASE, Lease
 
@@ -27,32 +31,16 @@ def study():
     return Study(name="own", question="Q?", cells=cells)
 '''
 CELLS = [Cell(batch_size=16, seed=s, budget=Budget(steps=10)) for s in range(3)]
-VERBS = ["list", "run", "train", "status", "figures", "claims", "doctor", "data", "bench"]
-SUBVERBS = [
-    *(["data", verb] for verb in ("glyphs", "import", "index", "inspect", "embed")),
-    ["bench", "data"],
-]
 
 
 @pytest.fixture
-def study(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process; gives its exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("STUDY_ROOT", raising=False)
-    monkeypatch.delenv("STUDY_DATA", raising=False)
+def study(study):
+    """The command line, in a folder with two grid files."""
     Path("own.py").write_text(GRID)
     Path("exits.py").write_text("import sys\nsys.exit(3)\n")
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["study", *args])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
-
     before = dict(os.environ)
-    yield run
-    os.environ.clear()  # `train` sets what JAX is to find
+    yield study
+    os.environ.clear()  # `train` sets what JAX finds
     os.environ.update(before)
 
 
@@ -77,16 +65,42 @@ def modules_after(*args: str, cwd: Path) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("verb", [[], *([v] for v in VERBS), *SUBVERBS])
-def test_every_help_ends_with_an_example(study, verb):
-    code, out, _ = study(*verb, "--help")
-    assert code == 0
-    assert out.splitlines()[-1].strip().startswith("Example: study")
+def commands(command, path=("study",)):
+    """Every command below `command`, by path."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
 
 
-def test_help_names_every_verb(study):
-    assert all(f"\n  {verb} " in study("--help")[1] for verb in VERBS)
+def test_every_help_has_one_short_line_and_an_example():
+    tree = dict(commands(typer.main.get_command(cli.app)))
+    assert len(tree) > 25
+    for path, command in tree.items():
+        first = command.help.splitlines()[0]
+        assert len(first) < 60 and first.endswith("."), (path, first)
+        if path != ("study",):
+            assert not first.split()[0].endswith("s"), path  # imperative
+        assert command.epilog.startswith(f"Example: {' '.join(path)}"), path
+        for option in command.params:
+            assert getattr(option, "help", True), (path, option.name)
+
+
+def test_help_shows_verbs_by_group_with_their_example(study):
+    out = study("--help")[1]
+    panels = ["Explore", "Run", "Results", "Data", "Developer"]
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("╭")][1:] == panels
     assert study()[:2] == study("--help")[:2]
+    assert "Example: study run demo" in study("run", "--help")[1]
+
+
+def test_studies_and_cells_are_completed():
+    assert complete_study("table-8") == ["table-8"]
+    context = types.SimpleNamespace(params={"name": "table-8"})
+    assert set(complete_cell(context, "b512-")) == {
+        cell.id for cell in load_study("table-8").cells if cell.batch_size == 512
+    }
+    context.params["name"] = "nothing"
+    assert complete_cell(context, "") == []
 
 
 def test_version(study):
@@ -116,7 +130,7 @@ def test_version(study):
         (["figures", "own.py"], "runs"),
         (["claims", "own.py"], "runs"),
         (["figures", "--root", "."], "no records in ."),
-        (["figures", "--paper", "--figure", "fig_9"], "no figure fig_9; there are batch_size,"),
+        (["figures", "--paper", "--figure", "fig_9"], "no figure fig_9; choose from batch_size,"),
         (["run", "exits.py"], "exits.py:2: SystemExit: 3"),
         (["data", "import", "nowhere", "--out", "here"], "nothing at nowhere"),
         (["data", "inspect", "nowhere"], "nowhere"),
@@ -235,7 +249,7 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(study):
     before = sorted(Path().rglob("*"))
     code, out, _ = study("run", "own.py", "--dry-run")
     assert code == 0
-    assert "2 cells to run, 1 over" in out
+    assert "2 cells to run, 1 finished" in out
     assert CELLS[0].id not in out
     told = json.loads(study("run", "own.py", "--dry-run", "--json")[1])
     assert [cell["id"] for cell in told["to_run"]] == [cell.id for cell in CELLS[1:]]
@@ -248,7 +262,7 @@ def test_cells_that_are_done_in_a_snapshot_are_left_out(study):
     assert study("pull", "own", "--out", "snap")[0] == 0
     shutil.rmtree("runs")
     code, out, _ = study("run", "own.py", "--dry-run", "--skip-done-in", "snap")
-    assert (code, "2 cells to run, 0 over" in out) == (0, True)
+    assert (code, "2 cells to run, 0 finished" in out) == (0, True)
     for cell in CELLS[1:]:
         end(cell)
     assert study("pull", "own", "--merge-from", "snap", "--out", "snap")[0] == 0
@@ -301,7 +315,7 @@ def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
 
     entered = []
 
-    def train(cell, execution, *, folder, group, should_stop):
+    def train(cell, execution, *, folder, group, should_stop, **_):
         entered.append((cell, execution.data_root, group))
         end(cell)
         return {"status": "done"}
@@ -319,7 +333,7 @@ def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeyp
     """What it compiles it compiles to the end, and silence would look like a hang."""
     from sweeps.runner import worker
 
-    def train(cell, execution, *, folder, group, should_stop):
+    def train(cell, execution, *, folder, group, should_stop, **_):
         os.kill(os.getpid(), signal.SIGINT)
         assert said.wait(60)
         raise Stopped
@@ -335,7 +349,7 @@ def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeyp
     monkeypatch.setattr(worker, "load", lambda entry: train)
     code, out, _ = study("train", "own.py", CELLS[0].id)
     assert code == 130
-    assert out.index("stopping: it saves") < out.index("to go on: study train own.py")
+    assert out.index("stopping: the cell saves") < out.index("to continue: study train own.py")
 
 
 def test_a_cell_that_fails_in_train_says_where_the_traceback_is(study, monkeypatch):

@@ -1,7 +1,6 @@
 """`study data` on a folder of tars that somebody else wrote."""
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +9,6 @@ from PIL import Image
 
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.webdataset import write_shard
-from sweeps.cli import app as cli
-
-
-@pytest.fixture
-def study(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process; gives its exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["study", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -51,7 +34,7 @@ def tars(tmp_path) -> Path:
 def test_index_inspect_embed_and_verify(study, tars):
     code, out, _ = study("data", "index", "tars", "--train-tokenizer", "40", "--hash")
     assert code == 0
-    assert "1 examples lack an image or a text" in out
+    assert "1 examples lack an image or text" in out
     assert "tars: 12 train in 2 shards; fingerprint " in out
 
     code, out, _ = study("data", "inspect", "tars", "--out", "page.png", "--rows", "2")

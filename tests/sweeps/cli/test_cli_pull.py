@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from analysis.figures import draw_all
 from analysis.wandb import api as wandb_api
 from analysis.wandb import offline as wandb_files
-from sweeps.cli import app as cli
 from tests.analysis.conftest import Writer
 from tests.analysis.wandb.test_api import FakeApi, FakeRun, Refused
 
@@ -21,22 +19,6 @@ def writer(tmp_path):
     writer.batch_panel({16: 34.0, 64: 40.0}, {16: 30.0, 64: 38.0})
     writer.failed(writer.cell(256))
     return writer
-
-
-@pytest.fixture
-def study(monkeypatch, tmp_path, capsys):
-    """`study(*args)`: the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("STUDY_ROOT", raising=False)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["study", *args])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
 
 
 def test_a_snapshot_says_what_it_holds_and_figures_draw_the_same_from_it(writer, study, tmp_path):
@@ -53,7 +35,7 @@ def test_a_snapshot_says_what_it_holds_and_figures_draw_the_same_from_it(writer,
     assert [p.read_bytes() for p in drawn[0]] == [p.read_bytes() for p in drawn[1]]
     code, out, err = study("pull", "--verify", "snapshots/synthetic")
     assert (code, err) == (0, "")
-    assert "3 files are as they were" in out
+    assert "3 files are unchanged" in out
 
 
 def test_a_changed_file_is_one_line_and_exit_code_2(writer, study, tmp_path):
@@ -108,7 +90,10 @@ def test_runs_of_a_server_are_pulled_and_a_pull_that_broke_off_goes_on(
     assert runs[0].scans == before[0] > 0  # it was there already
     assert runs[1].scans > before[1]
     assert told["studies"]["synthetic"]["states"] == {"done": 2}
-    assert told["notes"] == ["1 run was fetched before", "1 run is of no cell of a study; left out"]
+    assert told["notes"] == [
+        "1 run was fetched before",
+        "1 run does not belong to a study; skipped",
+    ]
     assert told["versions"].keys() == {"pyarrow", "wandb"}
     assert {path.name for path in (tmp_path / "snapshots").iterdir()} == {"all"}
 
@@ -123,7 +108,7 @@ def test_an_offline_run_without_an_end_is_refused_unless_asked(
     monkeypatch.setattr(wandb_files, "read_runs", lambda *args, **more: [run])
     code, _, err = study("pull", "--from", "wandb-offline:w")
     assert code == 2
-    assert "1 run has no end" in err
+    assert "1 run has not ended" in err
     code, out, _ = study("pull", "--from", "wandb-offline:w", "--unfinished")
     assert code == 0
     assert "1 running-or-interrupted" in out

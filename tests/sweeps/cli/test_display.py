@@ -90,14 +90,13 @@ def test_where_the_output_goes_can_move_and_come_back():
     assert (home.getvalue(), away.getvalue()) == ("home\n", "away\n")
 
 
-def test_steps_rewrite_one_line_on_a_terminal_and_leave_it_empty():
+def test_a_progress_line_leaves_nothing_on_a_terminal():
     out = Terminal()
     with ProgressLine(out) as steps:
         steps("rendering", 1, 2)
         steps("rendering", 2, 2)
     assert "rendering 1/2" in out.getvalue()
-    assert out.getvalue().endswith("\r\033[K")
-    assert "\n" not in out.getvalue()
+    assert out.getvalue().endswith("\x1b[2K")  # the line is erased
 
 
 @pytest.mark.parametrize(

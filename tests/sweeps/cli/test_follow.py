@@ -184,4 +184,4 @@ def test_ctrl_c_ends_it_with_one_line(verb, folder):
             process.kill()
     assert process.returncode == 130
     assert (out, err.count("\n")) == ("", 1)
-    assert "no longer" in err
+    assert "stopped" in err
