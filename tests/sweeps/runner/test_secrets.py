@@ -15,7 +15,7 @@ from study.config.budget import Budget
 from study.config.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage
 from study.records import redact as secrets
 from study.records.redact import redact
-from sweeps.cli.app import _explain
+from sweeps.cli.app import _report_error
 from sweeps.runner import log_pump, worker
 from sweeps.runner.driver import Sweep
 
@@ -83,7 +83,7 @@ def test_the_command_line_says_no_key_either(planted, tmp_path, monkeypatch, cap
     try:
         refused()
     except RuntimeError as error:
-        _explain(error)
+        _report_error(error)
     everything = capsys.readouterr().err.encode() + written(tmp_path)
     assert b"<HF_TOKEN>" in everything
     for secret in (KEY, TOKEN):
