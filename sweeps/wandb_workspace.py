@@ -113,12 +113,12 @@ def save(study: Study) -> str:
     return workspace.url
 
 
-def _filters(ws: Any, study: Study) -> list[Any]:
+def _filters(ws: Any, study: Study) -> Any:
     """Selects the runs of the study's group, and in a shared group those of its own cells."""
     group = ws.Metric("group") == study.group
     if study.group == study.name:
-        return [group]
-    return [group, ws.Metric("name").isin([cell.id for cell in study.cells])]
+        return ws.And(group)
+    return ws.And(group, ws.Metric("name").isin([cell.id for cell in study.cells]))
 
 
 def _quality_keys(evaluation: Eval) -> list[str]:

@@ -80,7 +80,6 @@ def test_they_are_small_prose_and_no_path_of_a_machine(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
-@pytest.mark.filterwarnings("default")  # the kernel's own libraries warn, not ours
 def test_the_outputs_kept_are_those_of_the_code(path, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

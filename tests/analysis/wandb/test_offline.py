@@ -84,7 +84,6 @@ def test_a_run_that_is_named_like_a_way_out_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # wandb's protobuf stubs and threads warn
 def test_what_the_mirror_wrote_comes_back_as_the_record_that_it_mirrored(
     tmp_path, writer, monkeypatch
 ):

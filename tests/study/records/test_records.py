@@ -138,7 +138,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file left open
+# A kill leaves the file open, as this test means it to: the filter stays.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_items_are_the_old_ones_or_the_new_ones_after_a_kill_at_any_line(tmp_path):
     record, key = Record(tmp_path / "s" / "c"), "eval/top1"
     old, new = np.arange(40) % 3 == 0, np.arange(7) % 2 == 0

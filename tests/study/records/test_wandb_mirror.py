@@ -17,9 +17,6 @@ from study.records import wandb_mirror as tracker
 from study.records.record import Progress
 from study.records.wandb_mirror import WandbMirror, wandb_mode
 
-# wandb's protobuf stubs and threads warn on their own account.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def mirror(folder: Path, **more) -> WandbMirror:
     folder.mkdir(exist_ok=True)

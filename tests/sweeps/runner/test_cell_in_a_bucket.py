@@ -79,7 +79,6 @@ def committed(folder) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # wandb's threads and stubs warn
 def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_folder(
     gcs, small_glyphs, tmp_path, start, wait_for, study, monkeypatch
 ):
