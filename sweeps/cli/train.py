@@ -64,8 +64,8 @@ def train(
         return 0
     how = study.execution_of(chosen)
     os.environ.update(environment(cores=min(how.cores, cores())))  # before JAX is imported
-    # `keep_programs` reports it once; JAX 0.10 would for every program, across the progress display.
-    # Remove when JAX warns once.
+    # `keep_programs` reports it once; JAX 0.10 would for every program, across the progress
+    # display. Remove with the first JAX that warns once.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     with Stop() as stop:
         stop.raises = True

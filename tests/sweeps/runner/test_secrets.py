@@ -49,7 +49,6 @@ def refused(*_, **__):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # wandb's threads warn on their own account
 def test_a_trained_cell_and_its_wandb_files_hold_no_key(
     planted, tmp_path, small_glyphs, caplog, capfd
 ):
