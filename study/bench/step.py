@@ -36,7 +36,7 @@ from study.config.cell import (
 from study.config.vocabulary import Vocabulary
 from study.models.sharding import batch_sharding, make_mesh
 from study.models.two_towers import TwoTowers
-from study.training.compile import compiled, initial
+from study.training.compile import compile_loop, train_program
 from study.training.optimizer import schedule
 
 VOCABULARY = Vocabulary(1000, eos=1, pad=1)
@@ -107,8 +107,9 @@ def bench(
     said(f"{name}: compiling")
     mesh = make_mesh(jax.local_devices()[:1])
     execution = Execution(chunk_examples=steps * cell.batch_size)
-    loop, _ = compiled(cell, execution, VOCABULARY, image_shape, mesh)
-    state = initial(cell, execution, VOCABULARY, image_shape, mesh)
+    program = train_program(cell, execution, VOCABULARY, image_shape, mesh)
+    loop, _ = compile_loop(program, execution)
+    state = program.init_state(cell.seed)
     start = jax.tree.map(jnp.copy, state.params)
     plain, carry = _plain(cell, start)
     batches = _batches(cell, image_shape, steps)

@@ -6,7 +6,7 @@ from study.config.cell import CachedImage, Cell, Sigmoid, TextAverage, TextTrans
 from study.config.model import Variant
 
 
-def count(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
+def count_parameters(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
     """Parameters of both towers, t and b.
 
     Arguments:

@@ -1,13 +1,12 @@
-"""Where a run's arrays lie: rows over all devices, parameters whole on each or cut up (FSDP).
+"""The mesh of a run and the shardings of its arrays.
 
 A mesh has two axes: "slice", between which the network is slow, and "data", the devices of one
-slice. Rows of a batch are spread over both. Parameters and optimizer state are whole on every
-device, or cut over "data" alone, so that nothing but gradients travels between slices.
+slice. The rows of a batch are spread over both. Parameters and optimizer state are replicated, or
+sharded over "data" alone (FSDP), so that only gradients travel between slices.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,24 +24,25 @@ MIB = 2**20
 
 
 def make_mesh(devices: Sequence[Any]) -> Mesh:
-    """The (slice, data) mesh of these devices; one that names no slice is in the first.
+    """The (slice, data) mesh of these devices.
 
     Neighbours along "data" are neighbours in a slice's torus, so that a ring's hops are short.
+    `mesh_utils.create_hybrid_device_mesh` would do, but it wants a slice_index of every device,
+    which CPUs, GPUs and single slices do not have.
     """
-
-    def number(device: Any) -> int:
-        return getattr(device, "slice_index", None) or 0
-
-    groups = [list(group) for _, group in itertools.groupby(sorted(devices, key=number), number)]
-    rows = [mesh_utils.create_device_mesh((len(group),), group) for group in groups]
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    rows = [mesh_utils.create_device_mesh((len(slices[k]),), slices[k]) for k in sorted(slices)]
     return Mesh(np.stack(rows), AXES)
 
 
 def check_layout(cell: Cell, execution: Execution, mesh: Mesh) -> None:
-    """Refuses what cannot be laid out on a mesh, and what has no effect there.
+    """Refuse what a mesh cannot hold, and settings that have no effect there.
 
     Raises:
-      CellError: the batch cannot be spread evenly, nothing can be cut, or no microbatch is sought.
+      CellError: the batch cannot be spread evenly, `fsdp_mib` has nothing to shard over, or
+        `memory_gib` bounds no search.
     """
     if cell.batch_size % mesh.size:
         raise CellError(
@@ -51,13 +51,13 @@ def check_layout(cell: Cell, execution: Execution, mesh: Mesh) -> None:
         )
     if execution.fsdp_mib is not None and mesh.shape["data"] == 1:
         raise CellError(
-            f"execution.fsdp_mib: {execution.fsdp_mib:g} cuts parameters over the devices of a "
-            "slice, and here is one; leave it out (--set execution.fsdp_mib=null)"
+            f"execution.fsdp_mib: {execution.fsdp_mib:g} shards parameters over the devices of a "
+            "slice, which has only one here; leave it out (--set execution.fsdp_mib=null)"
         )
     if execution.memory_gib is not None and execution.microbatch != "auto":
         raise CellError(
-            f"execution.memory_gib: {execution.memory_gib:g} bounds the search for a microbatch, "
-            "and none is sought; set execution.microbatch=auto, or leave it out"
+            f"execution.memory_gib: {execution.memory_gib:g} has no effect without a search for a "
+            "microbatch; set execution.microbatch=auto, or leave it out"
         )
 
 
@@ -67,27 +67,27 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Rows spread over all devices, after `leading` axes that are not."""
+    """Rows spread over all devices, after `leading` axes that are not sharded."""
     return NamedSharding(mesh, P(*[None] * leading, mesh.axis_names))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Which rows of a batch the devices of this process hold, ascending.
+    """Indices of the batch's rows on this process's devices, ascending.
 
-    The processes' devices need not be neighbours in the mesh.
+    A process's devices need not be neighbours in the mesh.
     """
-    each = batch_size // mesh.size
-    place_K = [k for k, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()]
-    return (np.array(place_K)[:, None] * each + np.arange(each)).ravel()
+    rows = batch_size // mesh.size
+    own_K = [k for k, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()]
+    return (np.array(own_K)[:, None] * rows + np.arange(rows)).ravel()
 
 
 def param_shardings(tree: Any, mesh: Mesh, fsdp_mib: float | None) -> Any:
-    """The shardings of parameters or optimizer state, a `NamedSharding` for each array.
+    """A `NamedSharding` for each array of parameters or optimizer state.
 
     Arguments:
       tree: arrays, or their shapes and types.
-      fsdp_mib: arrays of so many MiB or more are cut over "data" along their longest axis that
-        can be cut evenly, the last of equals; None leaves all whole.
+      fsdp_mib: arrays of this many MiB or more are sharded over "data", along their longest axis
+        that divides evenly (the last of equals); None replicates all.
     """
 
     def place(leaf: Any) -> NamedSharding:
@@ -100,18 +100,8 @@ def param_shardings(tree: Any, mesh: Mesh, fsdp_mib: float | None) -> Any:
     return jax.tree.map(place, tree)
 
 
-def put(tree: Any, shardings: Any) -> Any:
-    """Arrays that every process has whole, placed as `shardings` say."""
-
-    def one(a: Any, where: NamedSharding) -> jax.Array:
-        a = np.asarray(a)
-        return jax.make_array_from_callback(a.shape, where, lambda index: a[index])
-
-    return jax.tree.map(one, tree, shardings)
-
-
 def bytes_per_device(tree: Any) -> int:
-    """What each device holds of a tree of arrays, or of shapes with shardings."""
+    """Bytes on each device of a tree of arrays, or of shapes with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

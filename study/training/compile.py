@@ -1,8 +1,7 @@
-"""What a run compiles: the loop of steps, and where its arguments lie.
+"""The compiled training loop of a cell: its shapes, shardings and microbatch.
 
-`train` compiles a `Program` for the devices that are there and feeds it, `study plan` compiles it
-for slices that are not there, and `study bench step` times it. What is compiled is kept for the
-next cell of its family: warm workers compile little.
+`train` compiles a `TrainProgram` and runs it, `study plan` compiles it for slices that are not
+attached, and `study bench step` times it.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,38 +17,124 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.config.cell import Cell, CellError, Data, Execution
+from study.config.cell import Cell, CellError, Execution
+from study.config.hardware import GIB
 from study.config.vocabulary import Vocabulary
-from study.models.sharding import batch_sharding, check_layout, param_shardings, replicated
-from study.training.microbatch import (
-    GIB,
-    CompileResult,
-    available_bytes,
-    compile_loop,
-    find_microbatch,
+from study.models.sharding import (
+    batch_sharding,
+    bytes_per_device,
+    check_layout,
+    param_shardings,
+    replicated,
 )
-from study.training.step import State, initial_state, make_loop, make_step
+from study.training.compile_key import compile_key
+from study.training.memory import CompileResult, available_bytes, try_compile
+from study.training.step import LossFn, State, batch_loss, initial_state, make_loop, make_step
 
-PIECE_BYTES = 1 << 30  # of examples on their way to the devices at once
+CHUNK_BYTES = 1 << 30  # at most, of the batches that travel to the devices together
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Program:
-    """A loop of steps, jitted, and what it takes: shapes, types and shardings, no array yet.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainProgram:
+    """A jitted loop of training steps and all that it depends on; build it with `train_program`.
 
-    loop: see `study.training.step.make_loop`; it takes the state's buffers.
-      `loop.lower(*arguments)` compiles it.
-    arguments: a `State`, a dict of `image` and `text` with axes (steps, rows, ...), an int32 and a
-      bool scalar, of `jax.ShapeDtypeStruct` with shardings.
+    Nothing is on a device until `init_state`, so the mesh's devices need not be attached.
+
+    Attributes:
+      cell: reduced by `compile_key`.
+      image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
+      mesh: see `study.models.sharding.make_mesh`.
+      chunk_steps: batches that travel to the devices, and are looped over, together.
+      microbatch, remat, fsdp_mib: see `Execution`; microbatch None is the whole batch at once.
+      loss_fn: see `study.training.step.make_gradients`.
     """
 
-    loop: Any
-    arguments: tuple[
-        State, dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
-    ]
+    cell: Cell
+    vocabulary: Vocabulary
+    image_shape: tuple[int, ...]
+    mesh: Mesh
+    chunk_steps: int
+    image_dtype: np.dtype[Any]
+    microbatch: int | None
+    remat: bool
+    fsdp_mib: float | None
+    loss_fn: LossFn
+
+    @functools.cached_property
+    def state(self) -> State:
+        """Shapes, types and shardings of the state."""
+        shapes = jax.eval_shape(self._initial_state, jax.ShapeDtypeStruct((), jnp.uint32))
+        state: State = jax.tree.map(
+            lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+            shapes,
+            param_shardings(shapes, self.mesh, self.fsdp_mib),
+        )
+        return state
+
+    @functools.cached_property
+    def shardings(self) -> State:
+        """A `NamedSharding` for each array of the state."""
+        shardings: State = jax.tree.map(lambda a: a.sharding, self.state)
+        return shardings
+
+    @functools.cached_property
+    def batches(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a chunk: `image` and `text`, axes (steps, rows, ...)."""
+        rows = batch_sharding(self.mesh, leading=1)
+        size = (self.chunk_steps, self.cell.batch_size)
+        text = (*size, self.cell.data.text_length)
+        return {
+            "image": jax.ShapeDtypeStruct(
+                (*size, *self.image_shape), self.image_dtype, sharding=rows
+            ),
+            "text": jax.ShapeDtypeStruct(text, np.int32, sharding=rows),
+        }
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What `loop` takes, as `jax.ShapeDtypeStruct`s."""
+        count, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
+        return self.state, self.batches, count, first_of_interval
+
+    @functools.cached_property
+    def loop(self) -> Any:
+        """`study.training.step.make_loop`, jitted; it donates the state's buffers."""
+        step = make_step(
+            self.cell,
+            self.vocabulary,
+            self.mesh,
+            microbatch=self.microbatch,
+            remat=self.remat,
+            fsdp_mib=self.fsdp_mib,
+            loss_fn=self.loss_fn,
+        )
+        shardings = self.shardings, replicated(self.mesh)
+        return jax.jit(make_loop(step), donate_argnums=0, out_shardings=shardings)
+
+    @functools.cached_property
+    def compiled(self) -> CompileResult:
+        """The compiled loop and its memory; the one account of it, for training and planning."""
+        result = try_compile(self.loop, self.arguments)
+        if result.needed_bytes is None:
+            return result
+        # The host sends the next chunk while this one trains.
+        return result._replace(needed_bytes=result.needed_bytes + bytes_per_device(self.batches))
+
+    def init_state(self, seed: int) -> State:
+        """The state at step 0 of a run with this seed, on the devices."""
+        # JAX would take a Python int for 32 bits with a sign.
+        state: State = self._init(np.uint32(seed))
+        return state
+
+    @functools.cached_property
+    def _init(self) -> Any:
+        return jax.jit(self._initial_state, out_shardings=self.shardings)
+
+    def _initial_state(self, seed: Any) -> State:
+        return initial_state(self.cell, self.vocabulary, self.image_shape, seed)
 
 
-def program(
+def train_program(
     cell: Cell,
     execution: Execution,
     vocabulary: Vocabulary,
@@ -56,182 +142,103 @@ def program(
     mesh: Mesh,
     *,
     image_dtype: Any = np.float32,
-    microbatch: int | None = None,
-) -> Program:
-    """The loop of steps that trains `cell` on `mesh`, whose devices need not be there.
+    loss_fn: LossFn = batch_loss,
+) -> TrainProgram:
+    """The loop of steps that trains `cell` on `mesh`, with what earlier equal ones compiled.
 
-    Arguments:
-      vocabulary: of the tokenizer.
-      image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
-      mesh: see `study.models.sharding.make_mesh`.
-      microbatch: the number where `execution.microbatch` is a number or None itself; where that
-        is "auto", one to try (see `study.training.microbatch.find_microbatch`).
+    Arguments: see `TrainProgram`. For `execution.microbatch` "auto" it has the whole batch at
+    once, which `compile_loop` replaces.
 
     Raises:
       CellError: the cell cannot be laid out on the mesh.
     """
     check_layout(cell, execution, mesh)
-    piece = steps_per_chunk(cell, execution, image_shape, image_dtype)
-    return _program(
-        _family(cell),
-        vocabulary,
-        (piece, image_shape, np.dtype(image_dtype)),
-        mesh,
-        microbatch if execution.microbatch == "auto" else execution.microbatch,
-        execution.remat,
-        execution.fsdp_mib,
+    text_bytes = cell.data.text_length * np.dtype(np.int32).itemsize
+    example_bytes = math.prod(image_shape) * np.dtype(image_dtype).itemsize + text_bytes
+    chunk_examples = min(execution.chunk_examples, CHUNK_BYTES // example_bytes)
+    return _shared(
+        TrainProgram(
+            cell=compile_key(cell),
+            vocabulary=vocabulary,
+            image_shape=image_shape,
+            mesh=mesh,
+            chunk_steps=max(1, min(cell.steps, chunk_examples // cell.batch_size)),
+            image_dtype=np.dtype(image_dtype),
+            microbatch=None if execution.microbatch == "auto" else execution.microbatch,
+            remat=execution.remat,
+            fsdp_mib=execution.fsdp_mib,
+            loss_fn=loss_fn,
+        )
     )
 
 
-def compiled(
-    cell: Cell,
-    execution: Execution,
-    vocabulary: Vocabulary,
-    image_shape: tuple[int, ...],
-    mesh: Mesh,
-    *,
-    image_dtype: Any = np.float32,
-) -> tuple[Any, int | None]:
-    """The loop of `program` compiled, and the microbatch if that was to be found.
+@functools.lru_cache(maxsize=32)
+def _shared(program: TrainProgram) -> TrainProgram:
+    """The first of equal programs, which holds what was compiled: warm workers compile little."""
+    return program
+
+
+def compile_loop(program: TrainProgram, execution: Execution) -> tuple[Any, int | None]:
+    """The compiled loop, and the microbatch if `execution` leaves that to a search.
 
     Raises:
-      CellError: no microbatch fits, the compiler refuses the one that is given because the step
-        is too large for a device, or the cell cannot be laid out on the mesh.
+      CellError: no microbatch fits, or the step with the given one is too large for a device.
     """
-
-    def with_microbatch(size: int | None) -> CompileResult:
-        return _compiled(
-            program(
-                *(cell, execution, vocabulary, image_shape, mesh),
-                image_dtype=image_dtype,
-                microbatch=size,
-            )
-        )
-
     if execution.microbatch != "auto":
-        attempt = with_microbatch(None)
-        if attempt.executable is None:
-            needed = attempt.needed_bytes
+        executable, needed = program.compiled
+        if executable is None:
             much = "more memory" if needed is None else f"{needed / GIB:.2f} GiB, more"
             raise CellError(
                 f"execution.microbatch = {execution.microbatch}: the step needs {much} than a "
                 "device has; use --set execution.microbatch=auto"
             )
-        return attempt.executable, None
+        return executable, None
+
+    def compile_with(microbatch: int | None) -> CompileResult:
+        return _shared(dataclasses.replace(program, microbatch=microbatch)).compiled
+
     gib = execution.memory_gib
-    rows = cell.batch_size // mesh.size
-    size, loop = find_microbatch(
-        with_microbatch, rows, available_bytes() if gib is None else gib * GIB
+    rows = program.cell.batch_size // program.mesh.size
+    limit = available_bytes() if gib is None else gib * GIB
+    microbatch, executable = find_microbatch(compile_with, rows, limit)
+    return executable, microbatch or rows
+
+
+def find_microbatch(
+    compile_with: Callable[[int | None], CompileResult], rows: int, limit: float
+) -> tuple[int | None, Any]:
+    """A microbatch near the largest with which the step fits, and the compiled step.
+
+    Arguments:
+      compile_with: compiles the step with a microbatch (None: all rows at once).
+      rows: examples per device.
+      limit: bytes per device that the step may need.
+
+    Returns:
+      The microbatch (None if the whole batch fits), and the executable.
+
+    Raises:
+      CellError: not even one example at a time fits.
+    """
+    result = compile_with(None)
+    if result.fits(limit):
+        return None, result.executable
+    # At best all memory shrinks with the microbatch, so no larger share of the rows can fit.
+    # Parameters and embeddings do not shrink, so halve from there. A refusal may name no number,
+    # or one below the limit if the limit is more than the device has.
+    share = min(1.0, limit / result.needed_bytes) if result.needed_bytes else 0.5
+    size = 1 << max(1, int(rows * share)).bit_length() - 1
+    while not (result := compile_with(size)).fits(limit):
+        if size == 1:
+            break
+        size //= 2
+    else:
+        return size, result.executable
+    needed = "too much" if result.needed_bytes is None else f"{result.needed_bytes / GIB:.2f} GiB"
+    problem = f"the step needs {needed} per device with one example at a time"
+    remedy = "use more devices or a smaller batch_size"
+    if result.executable is None:
+        raise CellError(f"batch_size: {problem}, and the compiler refuses it; {remedy}")
+    raise CellError(
+        f"memory_gib: {problem} and {limit / GIB:.2f} are allowed; raise memory_gib, or {remedy}"
     )
-    return loop, size or rows
-
-
-def initial(
-    cell: Cell,
-    execution: Execution,
-    vocabulary: Vocabulary,
-    image_shape: tuple[int, ...],
-    mesh: Mesh,
-) -> State:
-    """`initial_state` of the cell, made where it will lie."""
-    family = _family(cell)
-    make = _initial(family, vocabulary, image_shape, mesh, execution.fsdp_mib)
-    # As Python's int, JAX would take the seed for 32 bits with a sign.
-    state: State = make(np.uint32(cell.seed))
-    return state
-
-
-def abstract_state(
-    cell: Cell,
-    execution: Execution,
-    vocabulary: Vocabulary,
-    image_shape: tuple[int, ...],
-    mesh: Mesh,
-) -> State:
-    """The shapes, types and shardings of the cell's state; takes no memory on the devices."""
-    return _state(_family(cell), vocabulary, image_shape, mesh, execution.fsdp_mib)
-
-
-def steps_per_chunk(
-    cell: Cell, execution: Execution, image_shape: tuple[int, ...], image_dtype: Any = np.float32
-) -> int:
-    """How many batches travel to the devices, and are looped over, at a time."""
-    text = cell.data.text_length * np.dtype(np.int32).itemsize
-    example = math.prod(image_shape) * np.dtype(image_dtype).itemsize + text
-    examples = min(execution.chunk_examples, PIECE_BYTES // example)
-    return max(1, min(cell.steps, examples // cell.batch_size))
-
-
-def _family(cell: Cell) -> Cell:
-    """Cells that differ only in seed, data and evaluations share what is compiled."""
-    data = Data(text_length=cell.data.text_length)
-    return dataclasses.replace(cell, seed=0, evals=(), data=data)
-
-
-def _state(
-    family: Cell,
-    vocabulary: Vocabulary,
-    image_shape: tuple[int, ...],
-    mesh: Mesh,
-    fsdp_mib: float | None,
-) -> State:
-    """Shapes, types and shardings of the state."""
-    make = functools.partial(initial_state, family, vocabulary, image_shape)
-    shapes = jax.eval_shape(make, jax.ShapeDtypeStruct((), jnp.uint32))
-    state: State = jax.tree.map(
-        lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
-        shapes,
-        param_shardings(shapes, mesh, fsdp_mib),
-    )
-    return state
-
-
-@functools.lru_cache(maxsize=32)
-def _initial(
-    family: Cell,
-    vocabulary: Vocabulary,
-    image_shape: tuple[int, ...],
-    mesh: Mesh,
-    fsdp_mib: float | None,
-) -> Any:
-    state = _state(family, vocabulary, image_shape, mesh, fsdp_mib)
-    make = functools.partial(initial_state, family, vocabulary, image_shape)
-    return jax.jit(make, out_shardings=jax.tree.map(lambda a: a.sharding, state))
-
-
-@functools.lru_cache(maxsize=32)
-def _program(
-    family: Cell,
-    vocabulary: Vocabulary,
-    piece: tuple[int, tuple[int, ...], np.dtype],
-    mesh: Mesh,
-    microbatch: int | None,
-    remat: bool,
-    fsdp_mib: float | None,
-) -> Program:
-    length, image_shape, image_dtype = piece
-    state = _state(family, vocabulary, image_shape, mesh, fsdp_mib)
-    step = make_step(
-        family, vocabulary, mesh, microbatch=microbatch, remat=remat, fsdp_mib=fsdp_mib
-    )
-    loop = jax.jit(
-        make_loop(step),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda a: a.sharding, state), replicated(mesh)),
-    )
-    rows = batch_sharding(mesh, leading=1)
-
-    def batches(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((length, family.batch_size, *shape), dtype, sharding=rows)
-
-    batch = {
-        "image": batches(image_shape, image_dtype),
-        "text": batches((family.data.text_length,), np.int32),
-    }
-    count, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
-    return Program(loop=loop, arguments=(state, batch, count, first_of_interval))
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(made: Program) -> CompileResult:
-    return compile_loop(made.loop, made.arguments)

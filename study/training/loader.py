@@ -1,8 +1,8 @@
-"""The data of a run, some steps at a time, from the source onto the devices."""
+"""Batches of a run, in chunks of some steps, from the source to the devices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -14,16 +14,19 @@ from study.data.formats.dataset import Dataset
 from study.data.sources import open_source
 from study.data.stream import ReadFn, batches
 from study.models.sharding import batch_sharding, local_rows
-from study.training.compile import steps_per_chunk
 
 REPLACED = "data/replaced_examples"
 
 
-class Feed:
-    """What a cell trains on, in pieces that one compiled loop of steps takes.
+class TrainLoader:
+    """The training data of a cell.
 
-    chunk: steps in the largest piece, to which all are padded.
-    replaced: examples of this process, so far, that stood in for ones that cannot be used.
+    Arguments:
+      read: corrupts examples as it reads them; None reads them as they are.
+
+    Attributes:
+      image_shape: of one example.
+      replaced: examples so far that could not be used and were replaced, of this process's rows.
 
     Raises:
       DataError: see `study.data.sources.open_source`.
@@ -47,39 +50,27 @@ class Feed:
         )
         example = self._source.batch(np.zeros(1, np.int64))
         self.image_shape: tuple[int, ...] = example["image"].shape[1:]
-        self.chunk = steps_per_chunk(cell, execution, self.image_shape)
         self.replaced = 0
 
-    def pieces(self, first_step: int, due: set[int]) -> Iterator[tuple[int, dict[str, jax.Array]]]:
-        """Lengths in steps, and batches on the devices, from `first_step` to the end of the run.
+    def chunks(
+        self, first_step: int, due: set[int], chunk_steps: int
+    ) -> Iterator[tuple[int, dict[str, jax.Array]]]:
+        """Chunks of batches on the devices, from `first_step` to the end of the run.
 
-        A piece ends at every due step.
+        Arguments:
+          due: steps after which a chunk must end.
+          chunk_steps: steps of the longest chunk. Shorter ones are padded to it with zeros, since
+            one compiled loop takes all of them.
+
+        Yields:
+          The steps of the chunk, and `image` and `text` with axes (steps, rows, ...).
         """
-        lengths = _lengths(first_step, self._cell.steps, self.chunk, due)
-        stream = self._stream(first_step, lengths, self._count)
-        for length, arrays in zip(lengths, stream, strict=True):
-            yield length, self._to_devices(arrays, self.chunk)
 
-    def resume(self, step: int, replaced: int) -> None:
-        """Goes on at `step`, before which `replaced` examples of all processes stood in.
+        def count_replaced(replaced: int) -> None:
+            self.replaced += replaced
 
-        Of several processes each judges its own rows, and takes an equal part of what was before.
-        """
-        self.replaced = replaced if jax.process_index() == 0 else 0
-        share = 1 / jax.process_count()
-        self._source.replacements.resume(step * self._cell.batch_size * share, replaced * share)
-
-    def metrics(self) -> dict[str, int]:
-        """How many examples of all processes stood in for others; nothing where none did."""
-        count = self.replaced
-        if jax.process_count() > 1:
-            count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
-        return {REPLACED: count} if count else {}
-
-    def _stream(
-        self, first_step: int, lengths: list[int], replaced: Callable[[int], None] | None
-    ) -> Iterator[dict[str, np.ndarray]]:
-        return batches(
+        lengths = _lengths(first_step, self._cell.steps, chunk_steps, due)
+        stream = batches(
             self._source,
             seed=self._cell.seed,
             batch_size=self._cell.batch_size,
@@ -88,27 +79,41 @@ class Feed:
             rows=local_rows(self._mesh, self._cell.batch_size),
             read=self._read,
             flip=self._cell.data.flip,
-            on_replaced=replaced,
+            on_replaced=count_replaced,
         )
+        sharding = batch_sharding(self._mesh, leading=1)
+        for length, arrays in zip(lengths, stream, strict=True):
+            chunk = {}
+            for name, a in arrays.items():
+                if length < chunk_steps:
+                    padding = np.zeros((chunk_steps - length, *a.shape[1:]), a.dtype)
+                    a = np.concatenate([a, padding])
+                chunk[name] = jax.make_array_from_process_local_data(sharding, a)
+            yield length, chunk
 
-    def _count(self, replaced: int) -> None:
-        self.replaced += replaced
+    def resume(self, step: int, replaced: int) -> None:
+        """Go on from `step`, before which `replaced` examples of all processes were replaced.
 
-    def _to_devices(self, arrays: dict[str, np.ndarray], length: int) -> dict[str, jax.Array]:
-        """Batches padded to the length that a loop was compiled for, spread over devices."""
-        out, where = {}, batch_sharding(self._mesh, leading=1)
-        for name, a in arrays.items():
-            if len(a) < length:
-                a = np.concatenate([a, np.zeros((length - len(a), *a.shape[1:]), a.dtype)])
-            out[name] = jax.make_array_from_process_local_data(where, a)
-        return out
+        Each process limits the share of bad examples in its own rows, and so takes an equal part
+        of the earlier ones.
+        """
+        self.replaced = replaced if jax.process_index() == 0 else 0
+        share = 1 / jax.process_count()
+        self._source.replacements.resume(step * self._cell.batch_size * share, replaced * share)
+
+    def metrics(self) -> dict[str, int]:
+        """The number of replaced examples over all processes; empty if there are none."""
+        count = self.replaced
+        if jax.process_count() > 1:
+            count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
+        return {REPLACED: count} if count else {}
 
 
-def _lengths(first: int, steps: int, chunk: int, due: set[int]) -> list[int]:
-    """Lengths of compiled loops from `first` to `steps` that stop at every due step."""
-    out = []
+def _lengths(first: int, steps: int, chunk_steps: int, due: set[int]) -> list[int]:
+    """Steps of each chunk from step `first` to `steps`; a chunk ends at every due step."""
+    lengths = []
     for stop in sorted(d for d in due | {steps} if d > first):
         while first < stop:
-            out.append(min(chunk, stop - first))
-            first += out[-1]
-    return out
+            lengths.append(min(chunk_steps, stop - first))
+            first += lengths[-1]
+    return lengths

@@ -1,4 +1,4 @@
-"""Trains one cell from start to DONE, or goes on where its record stops.
+"""Trains one cell from start to DONE, or goes on from its last checkpoint.
 
     done = train(cell, Execution(), folder=Path("runs/demo") / cell.id, group="demo")
 
@@ -8,11 +8,12 @@ Every process of a multi-host run calls `train`; process 0 alone writes the reco
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,28 +27,23 @@ from study.data.corruption import make_read_fn
 from study.data.formats.dataset import Dataset
 from study.data.tokenizer import Tokenizer
 from study.evals import Evaluator
-from study.models.sharding import check_layout, make_mesh, param_shardings, put
+from study.models.sharding import check_layout, make_mesh
 from study.records.provenance import code_version, library_versions
 from study.records.record import CELL, Progress, Record, read_json
 from study.records.storage import format_error
 from study.records.wandb_mirror import WandbMirror
 from study.training.checkpoint import Checkpoints
-from study.training.compile import abstract_state, compiled, initial
+from study.training.compile import TrainProgram, compile_loop, train_program
 from study.training.init_from import init_from_checkpoint
-from study.training.loader import REPLACED, Feed
-from study.training.microbatch import peak_bytes
+from study.training.loader import REPLACED, TrainLoader
+from study.training.memory import PeakMemory, peak_bytes
 from study.training.multihost import any_process, raise_together
-from study.training.peak_memory import PeakMemory
 from study.training.step import Metrics, State
-from study.training.throughput import Meter
+from study.training.throughput import Meter, Stopwatch
 
 
 class Stopped(Exception):
     """The run was asked to stop and has saved a checkpoint; `train` again goes on from there."""
-
-
-def never() -> bool:
-    return False
 
 
 def train(
@@ -57,287 +53,286 @@ def train(
     folder: Path,
     group: str,
     run_name: str | None = None,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Trains `cell` into the record `folder` and returns the content of its DONE.json.
+    """Train `cell` into the record `folder`; returns the content of its DONE.json.
 
-    A cell that is done is not entered again. One that was interrupted goes on from its last
-    checkpoint and ends with the same numbers, bit for bit on CPU, as if it had not been.
+    A cell that is done is not trained again. One that was interrupted goes on from its last
+    checkpoint and ends with the same numbers, bit for bit on CPU, as an uninterrupted one.
 
     Arguments:
       folder: `<root>/<group>/<cell id>`.
       group: the folder of the study's records, and wandb's group.
       run_name: the name of the run in wandb; None is the cell's id.
-      should_stop: asked between compiled loops of steps.
+      should_stop: called after each chunk of steps.
 
     Raises:
-      Stopped: `should_stop` said so; a checkpoint is saved.
+      Stopped: `should_stop` returned True on any process; a checkpoint is saved.
       CellError, DataError, RecordError: bad input, in one line that says how to fix it.
     """
     record = Record(folder)
     if (done := record.done) is not None:
         return done
+    stopwatch = Stopwatch("open", "compile", "eval", "checkpoint")
     with contextlib.ExitStack() as stack:
-        return _Run(cell, execution, record, group, run_name or cell.id, stack).go(should_stop)
+        with stopwatch.time("open"):
+            parts = _open(cell, execution, record, group, run_name or cell.id, stack)
+        return _run(parts, stopwatch, should_stop)
 
 
-class _Run:
-    """One attempt at a cell.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """All that an attempt at a cell needs. state: that it starts or resumes from."""
 
-    Arguments:
-      stack: closes whatever was opened, however the attempt ends.
-    """
+    cell: Cell
+    execution: Execution
+    loader: TrainLoader
+    program: TrainProgram
+    checkpoints: Checkpoints
+    state: State
+    evaluator: Evaluator
+    meter: Meter
+    log: _Log
 
-    def __init__(
-        self,
-        cell: Cell,
-        execution: Execution,
-        record: Record,
-        group: str,
-        run_name: str,
-        stack: contextlib.ExitStack,
-    ):
-        self.cell, self.execution, self.record = cell, execution, record
-        self.seconds = dict.fromkeys(("open", "compile", "eval", "checkpoint"), 0.0)
-        self.started = time.perf_counter()
-        self.primary = jax.process_index() == 0
-        self.mesh = make_mesh(jax.devices())
-        check_layout(cell, execution, self.mesh)
-        self.summary: dict[str, Any] = {}
-        self.start: dict[str, Any] | None = None
-        self.memory: dict[str, Any] | None = None
-        with self._timed("open"):
-            raise_together(lambda: self._open_data(stack))
-            self._open_state(stack)
-            raise_together(lambda: self._open_record(group, run_name, stack))
-        self.saved = time.monotonic()
 
-    def _open_data(self, stack: contextlib.ExitStack) -> None:
-        """What a process opens by itself."""
-        cell = self.cell
-        self.dataset = Dataset.open(Path(self.execution.data_root) / cell.data.dataset)
-        tokenizer = Tokenizer.open(self.dataset, cell.data)
-        self.vocabulary = tokenizer.vocabulary
+def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train from `parts.state` to the end of the run; returns the content of DONE.json."""
+    cell, execution, loader = parts.cell, parts.execution, parts.loader
+    meter, log, checkpoints, evaluator = parts.meter, parts.log, parts.checkpoints, parts.evaluator
+    log_at = set(schedule_points(execution.log_every_percent, cell.steps))
+    save_at = _kept_steps(cell, execution) | {cell.steps}
+    due = log_at | save_at | evaluator.steps
+    state, status = parts.state, "done"
+    step = logged = int(state.step)
+    saved = time.monotonic()
+    executable = previous = memory = None
+
+    for length, batches in loader.chunks(step, due, parts.program.chunk_steps):
+        meter.batch_ready()
+        if executable is None:  # here, so that the next chunk is read meanwhile
+            with stopwatch.time("compile"):
+                executable, microbatch = compile_loop(parts.program, execution)
+            if microbatch is not None:
+                log.summary["execution/microbatch"] = microbatch
+            peak = PeakMemory(state)
+            meter.resume()
+        first_of_interval = np.bool_(step in log_at)
+        state, metrics = executable(state, batches, np.int32(length), first_of_interval)
+        meter.dispatched(metrics)
+        # The host may be one chunk ahead, or it would fill the devices with batches.
+        jax.block_until_ready(previous)
+        previous = metrics
+        step += length
+
+        since_saved = time.monotonic() - saved
+        save_now = log.primary and since_saved >= 60 * execution.checkpoint_every_minutes
+        stop_now = should_stop()
+        if jax.process_count() > 1:
+            # Two programs at a time on CPUs can mix up their messages, so finish the step first.
+            # On other devices the exchange waits for the step in any case.
+            jax.block_until_ready(state)
+        stopping, saving = any_process(stop_now, save_now)
+        saving = saving or stopping or step in save_at
+        if step not in due and not saving:
+            continue
+
+        jax.block_until_ready(state)
+        meter.pause()
+        if memory is None:  # before an evaluation adds to the peak
+            needed = peak_bytes(executable)
+            memory = peak.read(needed)._asdict() | {"compiled_bytes": needed}
+        if step in log_at:
+            values = Metrics(*jax.device_get(metrics)).as_columns() | meter.row(step - logged)
+            values["train/positive_pairs"] = cell.batch_size
+            values["train/negative_pairs"] = cell.pairs.negatives(cell.batch_size)
+            log.row(step, values | loader.metrics())
+            logged = step
+            if not math.isfinite(values["train/loss"]):
+                status = "diverged"
+                break
+        if step in evaluator.steps:
+            with stopwatch.time("eval"):
+                result = evaluator.run(step, state.params)
+                log.items(result.items)
+                log.row(step, result.metrics)
+        if saving:
+            log.flush()  # rows up to a checkpoint must be durable before it is
+            with stopwatch.time("checkpoint"):
+                checkpoints.save(step, state, loader.metrics())
+            saved = time.monotonic()
+        if stopping and step < cell.steps:
+            checkpoints.wait()
+            raise Stopped(f"{cell.id} stopped at step {step} of {cell.steps}")
+        meter.resume()
+
+    with stopwatch.time("checkpoint"):
+        checkpoints.wait()
+    seconds = {"total": stopwatch.total, "train": meter.seconds, **stopwatch.seconds}
+    return log.finish(step, status, seconds, memory)
+
+
+def _open(
+    cell: Cell,
+    execution: Execution,
+    record: Record,
+    group: str,
+    run_name: str,
+    stack: contextlib.ExitStack,
+) -> _Parts:
+    """Open data, state and record; `stack` closes them, however the attempt ends."""
+    mesh = make_mesh(jax.devices())
+    check_layout(cell, execution, mesh)
+    primary = jax.process_index() == 0
+
+    def open_data() -> tuple[Dataset, Tokenizer, TrainLoader, Evaluator]:
+        dataset = Dataset.open(Path(execution.data_root) / cell.data.dataset)
+        tokenizer = Tokenizer.open(dataset, cell.data)
         read = make_read_fn(cell, vocabulary=tokenizer.vocabulary)
-        self.feed = Feed(cell, self.execution, self.dataset, self.mesh, read)
-        self.meter = Meter(cell, channels=self.feed.image_shape[-1])
-        stack.push(_close_after(self.meter.close))
-        self.evaluator = Evaluator(
-            cell, self.dataset, tokenizer, self.mesh, self.execution.eval_batch_size
-        )
-        if self.primary:
-            self.record.check(cell.hash, self.dataset.fingerprint)
+        loader = TrainLoader(cell, execution, dataset, mesh, read)
+        evaluator = Evaluator(cell, dataset, tokenizer, mesh, execution.eval_batch_size)
+        if primary:
+            record.check(cell.hash, dataset.fingerprint)
+        return dataset, tokenizer, loader, evaluator
 
-    def _open_state(self, stack: contextlib.ExitStack) -> None:
-        """The state that training goes on from, which all processes make or read together."""
-        cell, execution = self.cell, self.execution
-        program = (cell, execution, self.vocabulary, self.feed.image_shape, self.mesh)
-        self.checkpoints = Checkpoints(
-            self.record.folder / "checkpoints",
-            keep_last=execution.keep_last,
-            keep_at=self._kept_at(),
-        )
-        stack.push(_close_after(self.checkpoints.close))
-        # Only shapes: the devices need not have room for two states at once.
-        restored = self.checkpoints.restore(abstract_state(*program))
-        if restored is not None:
-            self.state: State = restored.state
-            self.feed.resume(int(self.state.step), restored.metadata.get(REPLACED, 0))
-            if self.primary:
-                self.start = (read_json(self.record.folder / CELL) or {}).get("start")
-        else:
-            self.state = initial(*program)
-            if cell.model.init is not None:
-                params, self.start = init_from_checkpoint(
-                    cell, self.state.params, execution.data_root
-                )
-                self.state = self.state._replace(params=self._placed(params))
-        self.step = int(self.state.step)
+    dataset, tokenizer, loader, evaluator = raise_together(open_data)
+    meter = Meter(cell, channels=loader.image_shape[-1])
+    _close_on_exit(stack, meter.close)
 
-    def _open_record(self, group: str, run_name: str, stack: contextlib.ExitStack) -> None:
-        """The record and its mirror, which the first process alone writes."""
-        about = self._about(group)
-        if self.primary:
-            if self.step:
-                self.summary = self.record.summary(self.step)
-            stack.push(_close_after(self.record.close))
-            self.record.begin(
+    program = train_program(cell, execution, tokenizer.vocabulary, loader.image_shape, mesh)
+    checkpoints = Checkpoints(
+        record.folder / "checkpoints",
+        keep_last=execution.keep_last,
+        keep_at=_kept_steps(cell, execution),
+    )
+    _close_on_exit(stack, checkpoints.close)
+    origin: dict[str, Any] | None = None  # where parameters came from, see `Model.init`
+    # Into shapes, so that the devices never hold two states.
+    restored = checkpoints.restore(program.state)
+    if restored is not None:
+        state: State = restored.state
+        loader.resume(int(state.step), restored.metadata.get(REPLACED, 0))
+        if primary:
+            origin = (read_json(record.folder / CELL) or {}).get("start")
+    else:
+        state = program.init_state(cell.seed)
+        if cell.model.init is not None:
+            params, origin = init_from_checkpoint(cell, state.params, execution.data_root)
+            state = state._replace(params=jax.device_put(params, program.shardings.params))
+
+    about = {
+        "id": cell.id,
+        "hash": cell.hash,
+        "group": group,
+        "cell": to_dict(cell),
+        "code": code_version(),
+        "versions": library_versions(),
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "dataset_fingerprint": dataset.fingerprint,
+        "dataset_examples": dataset.split(cell.data.split).examples,
+        **({} if origin is None else {"start": origin}),
+        "parameters": sum(a.size for a in jax.tree.leaves(state.params)),
+        "steps": cell.steps,
+        "examples": cell.examples,
+        "pairs_per_step": cell.pairs_per_step,
+    }
+
+    def open_log() -> _Log:
+        step = int(state.step)
+        summary = record.summary(step) if primary and step else {}
+        if primary:
+            _close_on_exit(stack, record.close)
+            record.begin(
                 about,
-                seen=self._seen(self.step),
+                seen=_progress(cell, step),
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 versions=about["versions"],
             )
-        self.mirror = WandbMirror(
-            self.record.folder,
+        mirror = WandbMirror(
+            record.folder,
             group=group,
-            run_id=self.cell.id,
+            run_id=cell.id,
             name=run_name,
             config=about,
-            enabled=self.execution.wandb and self.primary,
+            enabled=execution.wandb and primary,
         )
-        stack.push(_close_after(lambda: self.mirror.finish(failed=self.record.done is None)))
+        _close_on_exit(stack, lambda: mirror.finish(failed=record.done is None))
+        return _Log(cell, record, mirror, primary, summary)
 
-    def go(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
-        cell, steps = self.cell, self.cell.steps
-        log_at = set(schedule_points(self.execution.log_every_percent, steps))
-        save_at = self._kept_at() | {steps}
-        eval_at = self.evaluator.steps
-        due = log_at | save_at | eval_at
-        loop, previous, logged = None, None, self.step
-        for length, batch in self.feed.pieces(self.step, due):
-            self.meter.batch_ready()
-            if loop is None:
-                with self._timed("compile"):
-                    loop = self._compile()
-                watermark = PeakMemory(self.state)
-                self.meter.resume()
-            first_of_interval = np.bool_(self.step in log_at)
-            self.state, metrics = loop(self.state, batch, np.int32(length), first_of_interval)
-            self.meter.dispatched(metrics)
-            # The host may run ahead by one piece, or the devices would hold the examples of many.
-            jax.block_until_ready(previous)
-            previous = metrics
-            self.step += length
-            stopping, saving = self._agree(should_stop)
-            saving = saving or stopping or self.step in save_at
-            if self.step not in due and not saving:
-                continue
-            jax.block_until_ready(self.state)
-            self.meter.pause()
-            if self.memory is None:  # before an evaluation adds to it
-                needed = peak_bytes(loop)
-                self.memory = watermark.read(needed)._asdict() | {"compiled_bytes": needed}
-            if self.step in log_at:
-                if not self._log(metrics, self.meter.row(self.step - logged)):
-                    return self._finish("diverged")
-                logged = self.step
-            if self.step in eval_at:
-                with self._timed("eval"):
-                    self._evaluate()
-            if saving:
-                self._save()
-            if stopping and self.step < steps:
-                self.checkpoints.wait()
-                raise Stopped(f"{cell.id} stopped at step {self.step} of {steps}")
-            self.meter.resume()
-        return self._finish("done")
+    return _Parts(
+        cell=cell,
+        execution=execution,
+        loader=loader,
+        program=program,
+        checkpoints=checkpoints,
+        state=state,
+        evaluator=evaluator,
+        meter=meter,
+        log=raise_together(open_log),
+    )
 
-    def _compile(self) -> Any:
-        """The loop of steps, at the microbatch that is asked for."""
-        loop, found = compiled(
-            self.cell, self.execution, self.vocabulary, self.feed.image_shape, self.mesh
-        )
-        if found is not None:
-            self.summary["execution/microbatch"] = found
-        return loop
 
-    # --- what happens between steps -------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class _Log:
+    """Writes rows to the record and its mirror, on process 0 only.
 
-    def _log(self, metrics: Metrics, speed: dict[str, float]) -> bool:
-        """Record a row of the last step and its interval; False if the loss is NaN or infinite."""
-        values: dict[str, Any] = Metrics(*jax.device_get(metrics)).as_columns() | speed
-        # Of one step, and exact: the selection keeps neither one more nor one less.
-        values["train/positive_pairs"] = self.cell.batch_size
-        values["train/negative_pairs"] = self.cell.pairs.negatives(self.cell.batch_size)
-        self._row(values | self.feed.metrics())
-        return math.isfinite(values["train/loss"])
+    Attributes:
+      summary: the last value of every metric.
+    """
 
-    def _evaluate(self) -> None:
-        result = self.evaluator.run(self.step, self.state.params)
-        if self.primary:
-            self.record.items(result.items)
-        self._row(result.metrics)
+    cell: Cell
+    record: Record
+    mirror: WandbMirror
+    primary: bool
+    summary: dict[str, Any]
 
-    def _agree(self, should_stop: Callable[[], bool]) -> list[bool]:
-        """Whether any process was asked to stop, and whether a checkpoint is due by the clock."""
-        elapsed = time.monotonic() - self.saved
-        due = self.primary and elapsed >= 60 * self.execution.checkpoint_every_minutes
-        asked = should_stop()
-        if jax.process_count() > 1:
-            # CPUs may run the step and the exchange below at once and mix up their messages.
-            # Other devices run the exchange after the step in any case.
-            jax.block_until_ready(self.state)
-        return any_process(asked, due)
-
-    def _save(self) -> None:
-        if self.primary:
-            self.record.flush()  # rows up to a checkpoint must be durable before it is
-        with self._timed("checkpoint"):
-            self.checkpoints.save(self.step, self.state, self.feed.metrics())
-        self.saved = time.monotonic()
-
-    def _finish(self, status: str) -> dict[str, Any]:
-        with self._timed("checkpoint"):
-            self.checkpoints.wait()
-        total = time.perf_counter() - self.started
-        spent = {"total": total, "train": self.meter.seconds, **self.seconds}
-        seconds = {k: round(v, 3) for k, v in spent.items()}
-        seen = self._seen(self.step)
-        if not self.primary:
-            return {"status": status, "step": seen.step}
-        return self.record.finish(
-            seen, status=status, summary=self.summary, seconds=seconds, memory=self.memory
-        )
-
-    def _row(self, values: dict[str, Any]) -> None:
-        # NaN is no JSON, and a diverged cell must stay readable by everything.
+    def row(self, step: int, values: dict[str, Any]) -> None:
+        # JSON has no NaN and infinity, and every reader must be able to parse a diverged cell.
         values = {k: None if v != v or math.isinf(v) else v for k, v in values.items()}
-        self.summary |= values
+        self.summary.update(values)
         if self.primary:
-            seen = self._seen(self.step)
-            self.record.row(seen, **values)
-            self.mirror.row(seen, self.record.attempt, values)
+            progress = _progress(self.cell, step)
+            self.record.row(progress, **values)
+            self.mirror.row(progress, self.record.attempt, values)
 
-    # --- where things are -----------------------------------------------------------------------
+    def items(self, items: dict[str, np.ndarray]) -> None:
+        if self.primary:
+            self.record.items(items)
 
-    def _kept_at(self) -> set[int]:
-        share = self.execution.keep_every_percent
-        return set() if share is None else set(schedule_points(share, self.cell.steps))
+    def flush(self) -> None:
+        if self.primary:
+            self.record.flush()
 
-    def _seen(self, step: int) -> Progress:
-        return Progress(step, step * self.cell.batch_size, step * self.cell.pairs_per_step)
-
-    def _placed(self, params: Any) -> Any:
-        """Parameters some of which are read from a file, all where they belong."""
-        where = param_shardings(params, self.mesh, self.execution.fsdp_mib)
-        read = jax.tree.map(lambda a: isinstance(a, np.ndarray), params)
-        return jax.tree.map(lambda a, new, at: put(a, at) if new else a, params, read, where)
-
-    def _about(self, group: str) -> dict[str, Any]:
-        cell = self.cell
-        return {
-            "id": cell.id,
-            "hash": cell.hash,
-            "group": group,
-            "cell": to_dict(cell),
-            "code": code_version(),
-            "versions": library_versions(),
-            "devices": {
-                "kind": jax.devices()[0].device_kind,
-                "count": jax.device_count(),
-                "processes": jax.process_count(),
-            },
-            "dataset_fingerprint": self.dataset.fingerprint,
-            "dataset_examples": self.dataset.split(cell.data.split).examples,
-            **({} if self.start is None else {"start": self.start}),
-            "parameters": sum(a.size for a in jax.tree.leaves(self.state.params)),
-            "steps": cell.steps,
-            "examples": cell.examples,
-            "pairs_per_step": cell.pairs_per_step,
-        }
-
-    @contextlib.contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] += time.perf_counter() - start
+    def finish(
+        self, step: int, status: str, seconds: dict[str, float], memory: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        if not self.primary:
+            return {"status": status, "step": step}
+        return self.record.finish(
+            _progress(self.cell, step),
+            status=status,
+            summary=self.summary,
+            seconds={k: round(v, 3) for k, v in seconds.items()},
+            memory=memory,
+        )
 
 
-def _close_after(close: Callable[[], None]) -> Callable[..., None]:
-    """An exit callback that calls `close` and never hides the error that ended the run."""
+def _progress(cell: Cell, step: int) -> Progress:
+    return Progress(step, step * cell.batch_size, step * cell.pairs_per_step)
+
+
+def _kept_steps(cell: Cell, execution: Execution) -> set[int]:
+    """The steps whose checkpoints are kept for good."""
+    percent = execution.keep_every_percent
+    return set() if percent is None else set(schedule_points(percent, cell.steps))
+
+
+def _close_on_exit(stack: contextlib.ExitStack, close: Callable[[], None]) -> None:
+    """Have `stack` call `close` without hiding the error that ended the run."""
 
     def on_exit(
         _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -349,4 +344,4 @@ def _close_after(close: Callable[[], None]) -> Callable[..., None]:
                 raise
             error.add_note(f"and while closing: {format_error(another)}")
 
-    return on_exit
+    stack.push(on_exit)

@@ -1,8 +1,9 @@
-"""What the processes of one run tell each other outside the compiled step."""
+"""Exchanges between the processes of a run, outside the compiled step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -12,23 +13,28 @@ from study.records.storage import format_error
 
 _LINE_BYTES = 512
 
+T = TypeVar("T")
+
 
 class PeerFailed(RuntimeError):
     """Another process of this run failed; the message names it and repeats its error."""
 
 
-def raise_together(action: Callable[[], None]) -> None:
-    """Run `action`, which waits for no other process; raise on all processes if it fails on one.
+def raise_together(action: Callable[[], T]) -> T:
+    """The result of `action`; if it fails on one process, raise on all of them.
 
-    Otherwise the others would wait for the failed process in their next collective until a
+    Otherwise the others would wait for the failed process in their next collective, until a
     time-out of minutes ends them without a reason.
 
+    Arguments:
+      action: must not wait for another process.
+
     Raises:
-      PeerFailed: `action` failed on another process. What it raises here is raised as it is.
+      PeerFailed: `action` failed on another process. Its own error is raised here unchanged.
     """
     failure: Exception | None = None
     try:
-        action()
+        result = action()
     except Exception as error:
         failure = error
     if jax.process_count() > 1:
@@ -41,10 +47,11 @@ def raise_together(action: Callable[[], None]) -> None:
                 failure = PeerFailed(f"process {process} of this run failed: {peer_line}")
     if failure is not None:
         raise failure
+    return result
 
 
 def any_process(*flags: bool) -> list[bool]:
-    """Which of these flags are set on any process; all get the same answer."""
+    """Each flag, or-ed over all processes; every process must call this."""
     if jax.process_count() == 1:
         return list(flags)
     return [bool(f) for f in np.any(multihost_utils.process_allgather(np.array(flags)), axis=0)]

@@ -1,8 +1,8 @@
 """Optimizers and schedules as optax chains, with the conventions of the paper's code base.
 
-The chain is: global-norm clip, core transform, learning rate, decoupled decay on kernels only,
-schedule. The decay is thus scaled by the 0..1 schedule but not by the learning rate. A frozen
-part stands outside the chain: it has no optimizer state and does not count in the clipped norm.
+The chain: global-norm clip, core transform, learning rate, decoupled decay on kernels only,
+schedule. So the 0..1 schedule scales the decay, and the learning rate does not. Frozen parameters
+are outside the chain: they have no optimizer state and do not count in the clipped norm.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import optax
 from study.config.budget import to_steps
 from study.config.cell import Adafactor, Adam, Cell, Lion, Optimizer, Part
 
-# Which part of the optimizer speaks for each top-level name of the parameter tree.
-PARTS = {"img": "image", "txt": "text", "t": "scalars", "b": "scalars"}
+# The optimizer's parameter group of each top-level name of the parameter tree.
+GROUPS = {"img": "image", "txt": "text", "t": "scalars", "b": "scalars"}
 
-# Below this name the arrays of all blocks are stacked along a first axis (`study.towers`).
+# Below this name the arrays of all blocks are stacked along a first axis (`study.models`).
 STACKED = "encoderblock"
 
 
 def schedule(cell: Cell) -> optax.Schedule:
-    """The 0..1 factor at each step: linear warm-up times decay over the steps after it.
+    """The 0..1 factor at each step: linear warm-up, then decay over the steps after it.
 
-    A cooldown multiplies it by a line that reaches zero at the end.
+    A cooldown multiplies it by a line that reaches zero at the last step.
     """
     total = cell.steps
     warmup, timescale, cooldown = (
@@ -53,40 +53,62 @@ def schedule(cell: Cell) -> optax.Schedule:
 def optimizer(cell: Cell) -> optax.GradientTransformation:
     """The cell's optimizer; its update is to be added to the parameters."""
     o = cell.optimizer
-    clip = optax.identity() if o.clip_norm is None else clip_by_global_norm(o.clip_norm)
+
+    def group_of(path: Any) -> Part:
+        return param_group(o, path[0].key)
+
+    def rate(updates: Any, _: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, u: u * (o.learning_rate * group_of(path).rate_times), updates
+        )
+
+    def decay(updates: Any, params: Any) -> Any:
+        """Decay kernels; not biases, norms, embeddings, t or b."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, u, p: (
+                u + o.weight_decay * group_of(path).decay_times * p
+                if path[-1].key == "kernel"
+                else u
+            ),
+            updates,
+            params,
+        )
+
     trained = optax.chain(
-        clip,
+        optax.identity() if o.clip_norm is None else clip_by_global_norm(o.clip_norm),
         _core(o),
-        optax.stateless(lambda updates, _: _each(lambda u, part: u * _rate(o, part), updates, o)),
-        optax.stateless(lambda updates, params: _decayed(updates, params, o)),
+        optax.stateless(rate),
+        optax.stateless(decay),
         optax.scale_by_schedule(schedule(cell)),
         optax.scale(-1.0),
     )
-    if not any(getattr(o, name).frozen for name in PARTS.values()):
+    if not any(getattr(o, name).frozen for name in GROUPS.values()):
         return trained
     return optax.partition(
         {False: trained, True: optax.set_to_zero()},
-        lambda params: _each(lambda _, part: part.frozen, params, o),
+        lambda params: jax.tree_util.tree_map_with_path(
+            lambda path, _: group_of(path).frozen, params
+        ),
     )
 
 
 def drop_frozen(cell: Cell, tree: Any) -> Any:
-    """`tree` (parameters, gradients) without the top-level parts that are frozen.
+    """`tree` (parameters, gradients) without its frozen top-level names.
 
-    Norms of it leave the frozen out, and gradients that nothing reads are not computed.
+    Gradients that nothing reads are not computed.
     """
-    return {name: leaf for name, leaf in tree.items() if not part(cell.optimizer, name).frozen}
+    return {k: leaf for k, leaf in tree.items() if not param_group(cell.optimizer, k).frozen}
 
 
-def part(o: Optimizer, name: str) -> Part:
-    """The part of the optimizer that speaks for a top-level name of the parameter tree.
+def param_group(o: Optimizer, name: str) -> Part:
+    """The optimizer's settings for a top-level name of the parameter tree.
 
     Raises:
-      ValueError: a name that is none of the two towers', t or b.
+      ValueError: the name is not img, txt, t or b.
     """
-    if name not in PARTS:
-        raise ValueError(f"parameters {name!r} belong to no part; known: {', '.join(PARTS)}")
-    return getattr(o, PARTS[name])
+    if name not in GROUPS:
+        raise ValueError(f"parameters {name!r} are in no group; known: {', '.join(GROUPS)}")
+    return getattr(o, GROUPS[name])
 
 
 def _core(o: Optimizer) -> optax.GradientTransformation:
@@ -100,10 +122,10 @@ def _core(o: Optimizer) -> optax.GradientTransformation:
 
 
 def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
-    """Gradients over factored second moments, then a plain average stored in bfloat16.
+    """Gradients over factored second moments, then an undebiased average stored in bfloat16.
 
-    Each block of a tower counts by itself, as in the code base, whose blocks are not stacked: its
-    second moments are never factored over layers, and `clip_block_rms` bounds each layer's array.
+    Each layer is on its own, as in big_vision, whose blocks are not stacked: second moments are
+    never factored over layers, and `clip_block_rms` bounds each layer's array.
     """
     rms = optax.scale_by_factored_rms(
         min_dim_size_to_factor=o.factor_from,
@@ -112,24 +134,25 @@ def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
         decay_rate_fn=lambda step, power: jnp.minimum(o.b2, 1.0 - (step + 1.0) ** -power),
         decay_rate=0.8,
     )
-    bound = optax.identity() if o.clip_block_rms is None else _clip_by_rms(o.clip_block_rms)
-    momentum = optax.ema(o.b1, debias=False, accumulator_dtype=jnp.bfloat16)
-    return optax.chain(
-        _layer_by_layer(rms, o.factor_from), bound, momentum if o.b1 else optax.identity()
-    )
+    clip, momentum = optax.identity(), optax.identity()
+    if o.clip_block_rms is not None:
+        clip = _clip_by_rms(o.clip_block_rms)
+    if o.b1:
+        momentum = optax.ema(o.b1, debias=False, accumulator_dtype=jnp.bfloat16)
+    return optax.chain(_layer_by_layer(rms, o.factor_from), clip, momentum)
 
 
 def _layer_by_layer(
     rms: optax.GradientTransformation, factor_from: int
 ) -> optax.GradientTransformation:
-    """`rms`, but applied to each layer where it would factor a stacked array over its layers.
+    """`rms`, vmapped over layers if it would factor a stacked array over its layers.
 
-    optax factors the two largest axes. From 32 blocks on the layers are one of them in the scales
-    and biases, which a block alone does not factor. All else keeps the state that it had.
+    optax factors the two largest axes. With 32 blocks or more, the layers are one of them for
+    scales and biases, which a single block does not factor. All else keeps its usual state.
     """
 
     def depth(path: Any, x: jax.Array) -> int:
-        """The number of layers to go through one by one, or 0 to take the array whole."""
+        """The number of layers to vmap over, or 0 to take the array whole."""
         if x.ndim < 2 or not _is_stacked(path):
             return 0
         second = sorted(x.shape)[-2]
@@ -137,12 +160,12 @@ def _layer_by_layer(
 
     def transform(tree: Any) -> optax.GradientTransformation:
         depths = jax.tree_util.tree_map_with_path(depth, tree)
-        found = set(jax.tree.leaves(depths))
-        if found <= {0}:
+        distinct = set(jax.tree.leaves(depths))
+        if distinct <= {0}:
             return rms
-        one_by_one = optax.GradientTransformation(jax.vmap(rms.init), jax.vmap(rms.update))
+        per_layer = optax.GradientTransformation(jax.vmap(rms.init), jax.vmap(rms.update))
         # Towers may differ in depth, and one `vmap` takes one depth.
-        return optax.partition({n: one_by_one if n else rms for n in found}, depths)
+        return optax.partition({n: per_layer if n else rms for n in distinct}, depths)
 
     return optax.GradientTransformation(
         lambda params: transform(params).init(params),
@@ -151,14 +174,14 @@ def _layer_by_layer(
 
 
 def _clip_by_rms(limit: float) -> optax.GradientTransformation:
-    """Scales the update of each array, in stacks of each layer, to an RMS of at most `limit`."""
-    clip = optax.clip_by_block_rms(limit)
+    """Scale the update of each array (of each layer, in a stack) to an RMS of at most `limit`."""
+    block = optax.clip_by_block_rms(limit)
 
-    def clipped(path: Any, u: jax.Array) -> jax.Array:
-        one = lambda x: clip.update(x, optax.EmptyState())[0]
+    def clip(path: Any, u: jax.Array) -> jax.Array:
+        one = lambda x: block.update(x, optax.EmptyState())[0]
         return jax.vmap(one)(u) if _is_stacked(path) else one(u)
 
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clipped, updates))
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates))
 
 
 def _is_stacked(path: Any) -> bool:
@@ -168,39 +191,19 @@ def _is_stacked(path: Any) -> bool:
 def global_norm(tree: optax.Params) -> jax.Array:
     """Root of the sum of squares of all leaves.
 
-    As dot products: a plain sum to a scalar is one long chain of additions on a CPU, which cost
-    more than the rest of a step at batch size 16. Over all axes at once: flattened by `vdot`, an
-    array that is cut over devices would be gathered.
+    Dot products, because on CPU a sum to a scalar is one long chain of additions that cost more
+    than the rest of a step at batch size 16. `tensordot` over all axes, because `vdot` flattens
+    an array and so would gather one that is sharded.
     """
     squares = [jnp.tensordot(leaf, leaf, axes=leaf.ndim) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.sum(jnp.stack(squares)))
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Scales updates down to a global norm of at most `limit`."""
+    """Scale updates down to a global norm of at most `limit`."""
 
     def clip(updates: optax.Updates, _: optax.Params | None) -> optax.Updates:
         factor = jnp.minimum(1.0, limit / jnp.maximum(global_norm(updates), 1e-30))
         return jax.tree.map(lambda u: u * factor, updates)
 
     return optax.stateless(clip)
-
-
-def _rate(o: Optimizer, part: Part) -> float:
-    return o.learning_rate * part.rate_times
-
-
-def _decayed(updates: Any, params: Any, o: Optimizer) -> Any:
-    """Updates plus weight decay: kernels only, not biases, norms, embeddings, t or b."""
-
-    def decayed(path: Any, u: jax.Array, p: jax.Array) -> jax.Array:
-        if path[-1].key != "kernel":
-            return u
-        return u + o.weight_decay * part(o, path[0].key).decay_times * p
-
-    return jax.tree_util.tree_map_with_path(decayed, updates, params)
-
-
-def _each(f: Any, tree: Any, o: Optimizer) -> Any:
-    """`f(leaf, part)` of every leaf."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: f(x, part(o, path[0].key)), tree)

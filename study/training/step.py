@@ -26,9 +26,9 @@ Batch = dict[str, jax.Array]
 class Interval(NamedTuple):
     """Sums and maxima over the steps since the last recorded row; float32 scalars.
 
-    A row is written once in many steps, so a spike of one step would be invisible without these.
-    They are part of the state: a run that is resumed between two rows records the same values. A
-    maximum is NaN if any step's value was.
+    A row is written once in many steps, so without these it would miss a spike of one step. They
+    are part of the state: a run that resumes between two rows records the same values. A maximum
+    is NaN if any step's value was.
     """
 
     steps: jax.Array
@@ -53,7 +53,7 @@ class Interval(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a run carries from step to step, and so all that a checkpoint holds."""
+    """All that a run carries from step to step, and all that a checkpoint holds."""
 
     params: Any
     opt_state: Any
@@ -82,7 +82,7 @@ class Metrics(NamedTuple):
     logits: LogitStats
 
     def as_columns(self) -> dict[str, float]:
-        """As a record's columns: `train/<name>`, without what this loss does not have."""
+        """The columns of a record's row, `train/<name>`; without b if the loss has none."""
         flat = self._asdict()
         flat |= flat.pop("logits")._asdict()
         values = {f"train/{name}": float(value) for name, value in flat.items()}
@@ -92,6 +92,10 @@ class Metrics(NamedTuple):
 
 
 Step = Callable[[State, Batch], tuple[State, Metrics]]
+# (cell, zimg_BxE, ztxt_BxE, params, key, mesh) -> (loss, statistics of the logits)
+LossFn = Callable[
+    [Cell, jax.Array, jax.Array, Any, jax.Array, Mesh | None], tuple[jax.Array, LogitStats]
+]
 
 
 def initial_state(
@@ -107,6 +111,28 @@ def initial_state(
     return State(params, optimizer(cell).init(params), step, seed, Interval.empty())
 
 
+def batch_loss(
+    cell: Cell,
+    zimg_BxE: jax.Array,
+    ztxt_BxE: jax.Array,
+    params: Any,
+    key: jax.Array,
+    mesh: Mesh | None,
+) -> tuple[jax.Array, LogitStats]:
+    """The cell's loss of a whole batch of embeddings, and statistics of its logits.
+
+    Arguments:
+      params: of the whole model; t and b are read.
+      key: uint32 scalar that chooses random negatives.
+      mesh: the devices that hold the rows, over all its axes; None for one device.
+    """
+    t = jnp.exp(params["t"][0])
+    if isinstance(cell.loss, Sigmoid):
+        b = params["b"][0] if "b" in params else jnp.zeros(())
+        return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, pairs=cell.pairs, key=key, mesh=mesh)
+    return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
+
+
 def make_gradients(
     cell: Cell,
     vocabulary: Vocabulary,
@@ -114,41 +140,38 @@ def make_gradients(
     *,
     microbatch: int | None = None,
     remat: bool = False,
+    loss_fn: LossFn = batch_loss,
 ) -> Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, LogitStats], Any]]:
     """`(params, batch, key) -> ((loss, statistics), gradients)` of one whole batch.
 
     Arguments:
       mesh: the devices that hold the batch's rows, over all its axes; None for one device.
       microbatch: examples per pass through the towers on each device, or None for all at once.
-        Activations of one microbatch are held at a time; the price is a second forward pass. The
-        loss sees all embeddings, so the gradient is the whole batch's, and t and b enter once.
-      remat: compute each block again in the backward pass instead of keeping its activations.
+        Activations of one microbatch are in memory at a time, for the price of a second forward
+        pass. The loss sees all embeddings, so the gradient is the whole batch's.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      loss_fn: the loss of a batch of embeddings; a benchmark may pass another.
     """
     rows = None if mesh is None or mesh.size == 1 else batch_sharding(mesh)
     model = TwoTowers(cell, vocabulary, remat, rows)
-    towers = (cell.model.image, cell.model.text)
-    drops = any(getattr(tower, "dropout", 0) for tower in towers)
+    has_dropout = any(getattr(tower, "dropout", 0) for tower in (cell.model.image, cell.model.text))
 
-    def loss_fn(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
+    def forward(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
         def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
             embeddings: Any = model.apply(
                 {"params": params}, part["image"], part["text"], part.get("keys")
             )
             return embeddings
 
-        if drops:
+        if has_dropout:
             batch = batch | {"keys": example_keys(key, jnp.arange(cell.batch_size))}
         if microbatch is None:
             zimg_BxE, ztxt_BxE = encode(batch)
         else:
             zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
-        t = jnp.exp(params["t"][0])
-        if isinstance(cell.loss, Sigmoid):
-            b = params["b"][0] if "b" in params else jnp.zeros(())
-            return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, pairs=cell.pairs, key=key, mesh=mesh)
-        return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
+        return loss_fn(cell, zimg_BxE, ztxt_BxE, params, key, mesh)
 
-    return jax.value_and_grad(loss_fn, has_aux=True)
+    return jax.value_and_grad(forward, has_aux=True)
 
 
 def make_step(
@@ -159,32 +182,39 @@ def make_step(
     microbatch: int | None = None,
     remat: bool = False,
     fsdp_mib: float | None = None,
+    loss_fn: LossFn = batch_loss,
 ) -> Step:
-    """One optimizer step on one whole batch.
+    """One optimizer step on one whole batch, `(state, batch) -> (state, metrics)`.
 
-    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, with rows
-    spread over all axes of `mesh`; the state is sharded by `param_shardings`. The seed
-    is read from the state, so cells that differ in nothing else share one compiled step.
-    `microbatch` and `remat` are as for `make_gradients`, `fsdp_mib` as in `Execution`. Norms
-    leave frozen parts out.
+    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, its rows spread
+    over all axes of `mesh`. The seed is read from the state, so cells that differ in nothing else
+    share one compiled step. Norms are of the trained parameters only.
+
+    Arguments:
+      mesh, microbatch, remat, loss_fn: see `make_gradients`.
+      fsdp_mib: see `study.models.sharding.param_shardings`, which shards the state.
     """
-    gradients = make_gradients(cell, vocabulary, mesh, microbatch=microbatch, remat=remat)
+    gradients = make_gradients(
+        cell, vocabulary, mesh, microbatch=microbatch, remat=remat, loss_fn=loss_fn
+    )
     tx, factor = optimizer(cell), schedule(cell)
 
-    def cut(tree: Any) -> Any:
-        """Gradients are summed to where their parameters lie, and the state stays there."""
+    def constrain(tree: Any) -> Any:
+        """Reduce-scatter gradients to the shards of their parameters, and keep the state there."""
         if mesh is None or fsdp_mib is None:
             return tree
         return jax.lax.with_sharding_constraint(tree, param_shardings(tree, mesh, fsdp_mib))
 
+    def norm(tree: Any) -> jax.Array:
+        return global_norm(drop_frozen(cell, tree))
+
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
         (loss, logits), grads = gradients(state.params, batch, key)
-        grads = cut(grads)
+        grads = constrain(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        grad_norm = global_norm(drop_frozen(cell, grads))
-        update_norm = global_norm(drop_frozen(cell, updates))
+        grad_norm, update_norm = norm(grads), norm(updates)
         interval = state.interval.add(loss, grad_norm, update_norm)
         metrics = Metrics(
             loss=loss,
@@ -197,10 +227,10 @@ def make_step(
             lr=cell.optimizer.learning_rate * factor(state.step),
             grad_norm=grad_norm,
             update_norm=update_norm,
-            param_norm=global_norm(drop_frozen(cell, params)),
+            param_norm=norm(params),
             logits=logits,
         )
-        return cut(State(params, opt_state, state.step + 1, state.seed, interval)), metrics
+        return constrain(State(params, opt_state, state.step + 1, state.seed, interval)), metrics
 
     return step
 
@@ -210,10 +240,10 @@ def make_loop(
 ) -> Callable[[State, Batch, jax.Array, jax.Array], tuple[State, Metrics]]:
     """A loop `(state, batches, count, first_of_interval) -> (state, metrics of the last step)`.
 
-    It takes `step` on the first `count` of a buffer of batches. `count` is traced, so that one
-    compilation serves every length: at batch size 16 the dispatch of a single step costs more
-    than the step. `first_of_interval` (a bool) starts `State.interval` anew: the last row of the
-    record is of the step before the first one here.
+    It takes the first `count` batches of a chunk. `count` is traced, so that one compilation
+    serves every length: at batch size 16 the dispatch of a single step costs more than the step.
+    `first_of_interval` (a bool) resets `State.interval`: the record's last row is of the step
+    before the first one here.
     """
 
     def loop(
@@ -230,8 +260,8 @@ def make_loop(
         )
         state = state._replace(interval=interval)
         first = {k: v[0] for k, v in batches.items()}
-        like = jax.eval_shape(step, state, first)[1]
-        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        shapes = jax.eval_shape(step, state, first)[1]
+        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, empty))
 
     return loop

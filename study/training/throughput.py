@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,21 +14,21 @@ from study.config.cell import Cell
 from study.config.hardware import get_chip
 from study.models.flops import step_flops
 
-# What a clock says of a run, and so what differs when it is run again.
+# Metrics that depend on the clock, and so differ when a run is repeated.
 TIMING_METRICS = ("train/examples_per_s", "train/data_wait_share", "train/mfu")
 
 
 class Meter:
-    """The speed of training between two rows; evaluations and checkpoints do not count.
+    """The speed of training between two rows, evaluations and checkpoints excluded.
 
-    Rows get, of the time since the last row:
+    Columns of a row, over the time since the last one:
       train/examples_per_s: over all devices.
-      train/data_wait_share: share of it in which the devices of this process had finished all
-        that they were given and the next piece of the data was not there yet, 0 to 1. A wait
-        that the work of the devices covers costs nothing and does not count.
-      train/mfu: model FLOPs utilisation, 0 to 1: the operations that the model needs
-        (`study.models.flops`, nothing computed a second time) over the chips' bfloat16 peak by
-        datasheet. Left out for CPUs, and for chips that `study.config.hardware` does not know.
+      train/data_wait_share: share of the time, 0 to 1, in which this process's devices had
+        finished all their work and the next chunk of data was not ready. A wait that is hidden
+        behind the devices' work does not count.
+      train/mfu: model FLOPs utilisation, 0 to 1: the operations of `study.models.flops` (nothing
+        recomputed) over the chips' bfloat16 peak by datasheet. Absent on CPUs and on chips that
+        `study.config.hardware` does not list.
 
     Arguments:
       channels: of the images.
@@ -39,43 +41,44 @@ class Meter:
         self._batch_size = cell.batch_size
         device = jax.devices()[0]
         chip = get_chip(device.device_kind)
-        self._flops_ratio: float | None = None  # of a step, over what the devices could in 1 s
+        self._flops_ratio: float | None = None  # of a step, over the peak of all devices
         if chip is not None and chip.kind != "cpu":
             peak = chip.peak_flops / chip.devices * jax.device_count()
             self._flops_ratio = step_flops(cell, channels=channels).model / peak
         self._watcher = ThreadPoolExecutor(1, thread_name_prefix="meter")
-        self._work: Future[float] | None = None
-        self.seconds = self._of_row = self._waited = 0.0
-        self._since: float | None = None
+        self._finished_at: Future[float] | None = None  # of the work dispatched last
+        self.seconds = self._row_seconds = self._row_waited = 0.0
+        self._resumed_at: float | None = None
 
     def resume(self) -> None:
-        """Training goes on, after something else or for the first time; the devices are idle."""
-        self._since, self._work = time.perf_counter(), None
+        """Training starts or goes on; the devices are idle."""
+        self._resumed_at, self._finished_at = time.perf_counter(), None
 
     def dispatched(self, result: Any) -> None:
         """The devices have been given work that ends with `result`."""
-        self._work = self._watcher.submit(_ready_at, result)
+        self._finished_at = self._watcher.submit(_ready_at, result)
 
     def batch_ready(self) -> None:
-        """A piece of the data has arrived."""
-        if self._since is None:
+        """The next chunk of data is ready."""
+        if self._resumed_at is None:
             return
-        if self._work is None:
-            self._waited += time.perf_counter() - self._since
-        elif self._work.done():
-            self._waited += time.perf_counter() - max(self._since, self._work.result())
+        if self._finished_at is None:
+            self._row_waited += time.perf_counter() - self._resumed_at
+        elif self._finished_at.done():
+            idle_since = max(self._resumed_at, self._finished_at.result())
+            self._row_waited += time.perf_counter() - idle_since
 
     def pause(self) -> None:
-        """Something else comes; the devices have finished. Stopped already, it stays so."""
-        if self._since is not None:
-            spent = time.perf_counter() - self._since
-            self.seconds, self._of_row = self.seconds + spent, self._of_row + spent
-        self._since = None
+        """The devices have finished, and something other than training comes next."""
+        if self._resumed_at is not None:
+            elapsed = time.perf_counter() - self._resumed_at
+            self.seconds, self._row_seconds = self.seconds + elapsed, self._row_seconds + elapsed
+        self._resumed_at = None
 
     def row(self, steps: int) -> dict[str, float]:
-        """The speed of the `steps` since the last row, as columns; the meter is stopped."""
-        seconds, waited = self._of_row, self._waited
-        self._of_row = self._waited = 0.0
+        """The columns for the `steps` since the last row. Call `pause` first."""
+        seconds, waited = self._row_seconds, self._row_waited
+        self._row_seconds = self._row_waited = 0.0
         values = {
             "train/examples_per_s": round(steps * self._batch_size / seconds, 1),
             "train/data_wait_share": round(waited / seconds, 4),
@@ -91,3 +94,23 @@ class Meter:
 def _ready_at(result: Any) -> float:
     jax.block_until_ready(result)
     return time.perf_counter()
+
+
+class Stopwatch:
+    """Seconds spent in the named parts of a run, and in total since construction."""
+
+    def __init__(self, *parts: str):
+        self._start = time.perf_counter()
+        self.seconds = dict.fromkeys(parts, 0.0)
+
+    @contextlib.contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+    @property
+    def total(self) -> float:
+        return time.perf_counter() - self._start

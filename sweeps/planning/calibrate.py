@@ -15,7 +15,7 @@ from analysis.records.snapshot import MANIFEST
 from study.config.cell import Cell, CellError, from_dict
 from study.config.hardware import TOPOLOGIES, Slice, get_chip, get_slice, list_slices
 from study.models.flops import Flops, step_flops
-from study.models.parameters import count
+from study.models.parameters import count_parameters
 from study.planning.fits import RunSetting
 from study.records.metrics_log import parse, read_rows
 from study.records.record import read_json
@@ -132,7 +132,7 @@ def compare_predictions(found: Calibration) -> list[dict[str, Any]]:
         flops = step_flops(m.cell, channels=channels)
         # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
         time = step_time(
-            m.cell, flops, machine, RunSetting(), count(m.cell, 2000, channels=channels)
+            m.cell, flops, machine, RunSetting(), count_parameters(m.cell, 2000, channels=channels)
         )
         seconds = found.seconds(m.cell, flops, machine, without=m)
         more = {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}

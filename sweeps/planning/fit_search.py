@@ -1,12 +1,12 @@
-"""The cheapest way to run a cell that fits a slice, by compiling; answers are kept on disk.
+"""The cheapest way to run a cell that fits a slice, by compiling; reports are cached on disk.
 
-Ways are tried from the cheapest on: the whole batch at once; blocks computed again; microbatches
-(a second forward pass), smaller and smaller; parameters cut over the slice. Where a formula puts
-a way well above the memory there is, it is passed over; a cell is declared too large only when
-the compiler has refused the way that takes the least.
+Candidates, cheapest first: the whole batch at once; with rematerialised blocks; in microbatches (a
+second forward pass), smaller and smaller; with parameters sharded over the slice. Candidates that
+an analytic estimate puts far above the memory are skipped, except for the one that needs the
+least: a cell is declared too large only when the compiler has refused that one.
 
-A way fits when the whole run does: the training step, saving, and the evaluation if the cell has
-one. The evaluation is compiled only where a bound on it is not below the step.
+A candidate fits if the whole run does: the training step, saving a checkpoint, and the evaluation
+if the cell has one. The evaluation is compiled only if an upper bound on it exceeds the step.
 """
 
 from __future__ import annotations
@@ -25,84 +25,34 @@ from study.config.hardware import Slice, get_slice
 from study.planning import tpu_compile
 from study.planning.fits import FitReport, ProgramSpec, RunSetting
 from study.records.record import write_json
-from sweeps.planning.memory import activations, evaluation_bytes, step_bytes
+from sweeps.planning.memory import activation_bytes, evaluation_bytes, step_bytes
 
 FSDP_MIB = 1.0
-# Signals that say nothing of the program; the last is also what lack of memory here ends with.
-_FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-# Of the memory that there is, what the activations of a microbatch may take; larger ones would
-# cost the same operations.
-_SHARE = 0.5
-# Ways that the formula, which is generous, puts at more than this many times the memory are passed
-# over: whole batches early, for near its limit the compiler takes minutes over a program and
-# microbatches cost little more; microbatches late, for after them comes the slowest way alone.
-_HOPE, _LAST_HOPE = 1.2, 1.5
+
+# The ladder of microbatches: the largest power of two whose activations take at most this share of
+# the memory (a larger one needs as many operations), then these fractions of it.
+MICROBATCH_MEMORY_SHARE = 0.5
+MICROBATCH_FRACTIONS = (1, 4, 16)
+FSDP_FRACTIONS = (1, 4)
+# Skip candidates whose estimate, which is an upper one, is above this many times the memory. Low
+# for whole batches: near its limit the compiler takes minutes, and microbatches cost little more.
+# Higher for microbatches: only the slowest candidate comes after them.
+WHOLE_BATCH_LIMIT, MICROBATCH_LIMIT = 1.2, 1.5
+
+# These signals are no verdict on the program; the kernel sends SIGKILL when memory runs out here.
+_EXTERNAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 _compiling: dict[ProgramSpec, threading.Lock] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitResult:
-    """The end of a search.
+class SearchTask:
+    """The programs of one cell on one slice.
 
-    setting: the first that fits, or the last that was tried.
-    tried: so many settings were compiled or known to end here.
-    """
-
-    setting: RunSetting
-    answer: FitReport
-    tried: int
-
-
-def cache_dir() -> Path:
-    """Where answers are kept."""
-    chosen = os.environ.get("STUDY_PLAN_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "batch-size-study" / "plan"
-
-
-def candidates(shape: ProgramSpec, first: RunSetting | None = None) -> list[RunSetting]:
-    """Ways to run a step, cheapest first.
-
-    first: what the user asks for, before all others.
-    """
-    cell, machine = shape.cell, get_slice(shape.slice)
-    usable, rows = machine.chip.usable_bytes, -(-cell.batch_size // machine.devices)
-
-    def plausible(ways: list[RunSetting], hope: float) -> list[RunSetting]:
-        there = hope * usable
-        return [w for w in ways if step_bytes(cell, machine, w, shape.vocabulary) <= there]
-
-    ways = [first] if first is not None else []
-    ways += plausible([RunSetting(), RunSetting(remat=True)], _HOPE)
-    fill = max(1, int(_SHARE * usable / max(1, activations(cell, RunSetting()))))
-    size = 1 << min(fill, rows).bit_length() - 1
-    sizes = [m for m in (size, size // 4, size // 16) if m]
-    ways += plausible([RunSetting(microbatch=m) for m in sizes], _LAST_HOPE)
-    cut = machine.devices // machine.slices > 1
-    if cut:
-        ways += plausible(
-            [RunSetting(microbatch=m, fsdp_mib=FSDP_MIB) for m in sizes[:2]], _LAST_HOPE
-        )
-    ways.append(RunSetting(microbatch=1, remat=True, fsdp_mib=FSDP_MIB if cut else None))
-    return list(dict.fromkeys(ways))
-
-
-def check(cell: Cell, machine: Slice) -> None:
-    """Raises CellError if the batch cannot be spread over the machine."""
-    if cell.batch_size % machine.devices:
-        raise CellError(
-            f"batch_size: {cell.batch_size} cannot be spread evenly over the "
-            f"{machine.devices} devices of {machine.name}; choose another --slice"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is searched for one cell.
-
-    step: its training step.
-    evaluation: see `study.planning.fits.evaluation_of`; None for a cell without evaluations.
-    first: the way that is tried before all others.
+    Attributes:
+      step: its training step.
+      evaluation: see `study.planning.fits.evaluation_of`; None for a cell without evaluations.
+      first: the setting to try before all others.
     """
 
     step: ProgramSpec
@@ -110,159 +60,213 @@ class Task:
     first: RunSetting | None = None
 
     @property
-    def ways(self) -> list[RunSetting]:
+    def candidates(self) -> list[RunSetting]:
         return candidates(self.step, self.first)
 
 
-# Answers for the first of some ways to run a program; None where it is not known.
-Ask = Callable[[ProgramSpec, Sequence[RunSetting]], FitReport | None]
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """The result of a search.
+
+    Attributes:
+      setting: the first that fits, or the last candidate.
+      report: of that setting.
+      tried: number of candidates up to it.
+    """
+
+    setting: RunSetting
+    report: FitReport
+    tried: int
 
 
-def search(
-    task: Task,
-    *,
-    cache: Path,
-    compile_with: Callable[
-        [ProgramSpec, Sequence[RunSetting]], Iterator[tuple[RunSetting, FitReport]]
+def candidates(spec: ProgramSpec, first: RunSetting | None = None) -> list[RunSetting]:
+    """Settings to try, cheapest first.
+
+    Arguments:
+      first: the user's own setting, which goes before all others.
+    """
+    cell, machine = spec.cell, get_slice(spec.slice)
+    usable, rows = machine.chip.usable_bytes, -(-cell.batch_size // machine.devices)
+
+    def plausible(settings: list[RunSetting], limit: float) -> list[RunSetting]:
+        return [
+            s for s in settings if step_bytes(cell, machine, s, spec.vocabulary) <= limit * usable
+        ]
+
+    per_example = max(1, activation_bytes(cell, RunSetting()))
+    fill = max(1, int(MICROBATCH_MEMORY_SHARE * usable / per_example))
+    largest = 1 << min(fill, rows).bit_length() - 1
+    can_shard = machine.devices // machine.slices > 1
+    smallest = RunSetting(microbatch=1, remat=True, fsdp_mib=FSDP_MIB if can_shard else None)
+
+    whole = [RunSetting(), RunSetting(remat=True)]
+    micro = [RunSetting(microbatch=largest // k) for k in MICROBATCH_FRACTIONS if largest // k]
+    sharded = [
+        RunSetting(microbatch=largest // k, fsdp_mib=FSDP_MIB)
+        for k in FSDP_FRACTIONS
+        if can_shard and largest // k
     ]
-    | None = None,
-) -> FitResult:
-    """The first way that fits; compiles what is not known yet.
+    settings = [] if first is None else [first]
+    settings += plausible(whole, WHOLE_BATCH_LIMIT)
+    settings += plausible(micro + sharded, MICROBATCH_LIMIT)
+    return list(dict.fromkeys([*settings, smallest]))
+
+
+def check_batch(cell: Cell, machine: Slice) -> None:
+    """Raise CellError if the batch cannot be spread evenly over the machine."""
+    if cell.batch_size % machine.devices:
+        raise CellError(
+            f"batch_size: {cell.batch_size} cannot be spread evenly over the "
+            f"{machine.devices} devices of {machine.name}; choose another --slice"
+        )
+
+
+# Gives the report for the first of some settings of a program, or None if it is unknown.
+Lookup = Callable[[ProgramSpec, Sequence[RunSetting]], FitReport | None]
+# Yields the report for each setting up to the first that fits.
+Compile = Callable[[ProgramSpec, Sequence[RunSetting]], Iterator[tuple[RunSetting, FitReport]]]
+
+
+def search(task: SearchTask, *, cache: Path, compile_with: Compile | None = None) -> FitResult:
+    """The first candidate that fits; compiles what is not cached.
+
+    Arguments:
+      compile_with: by default `compile_settings`.
 
     Raises:
       TpuCompileError: nothing can be compiled here.
       CellError: the batch cannot be spread over the slice.
     """
-    check(task.step.cell, get_slice(task.step.slice))
-    new: dict[tuple[ProgramSpec, RunSetting], FitReport] = {}
+    check_batch(task.step.cell, get_slice(task.step.slice))
+    compiled: dict[tuple[ProgramSpec, RunSetting], FitReport] = {}
 
-    def ask(shape: ProgramSpec, ways: Sequence[RunSetting]) -> FitReport:
-        # Tasks that run beside each other share programs; the later one waits for the answer.
-        with _compiling.setdefault(shape, threading.Lock()):
+    def lookup(spec: ProgramSpec, settings: Sequence[RunSetting]) -> FitReport:
+        # Concurrent tasks share programs; the later one waits for the report.
+        with _compiling.setdefault(spec, threading.Lock()):
             while True:
-                if answer := new.get((shape, ways[0])) or load_cached(shape, ways[0], cache):
-                    return answer
-                for way, answer in (compile_with or compiled)(shape, ways):
-                    new[shape, way] = answer
-                    if not answer.aborted:  # which may be this machine's trouble
-                        save_cached(shape, way, answer, cache)
+                key = spec, settings[0]
+                if report := compiled.get(key) or load_cached(*key, cache):
+                    return report
+                for setting, report in (compile_with or compile_settings)(spec, settings):
+                    compiled[spec, setting] = report
+                    if not report.aborted:  # a crash may be this machine's fault
+                        save_cached(spec, setting, report, cache)
 
-    found = _first_that_fits(task, ask)
-    assert found is not None
-    return found
-
-
-def known(task: Task, cache: Path) -> FitResult | None:
-    """How the search ends by what is kept alone; None where something would be compiled."""
-    return _first_that_fits(task, lambda shape, ways: load_cached(shape, ways[0], cache))
+    result = _first_that_fits(task, lookup)
+    assert result is not None
+    return result
 
 
-def _first_that_fits(task: Task, ask: Ask) -> FitResult | None:
-    ways = task.ways
-    ruled_out: set[float | None] = set()
-    for tried, way in enumerate(ways, 1):
-        if way.fsdp_mib in ruled_out and tried < len(ways):
+def search_cached(task: SearchTask, cache: Path) -> FitResult | None:
+    """The result of `search` from cached reports, or None if it would have to compile."""
+    return _first_that_fits(task, lambda spec, settings: load_cached(spec, settings[0], cache))
+
+
+def _first_that_fits(task: SearchTask, lookup: Lookup) -> FitResult | None:
+    settings = task.candidates
+    ruled_out: set[float | None] = set()  # values of fsdp_mib whose evaluation does not fit
+    for tried, setting in enumerate(settings, 1):
+        is_last = tried == len(settings)
+        if setting.fsdp_mib in ruled_out and not is_last:
             continue
-        answer = ask(task.step, ways[tried - 1 :])
-        if answer is not None and answer.fits and task.evaluation is not None:
-            answer = _with_evaluation(answer, task.evaluation, way, ask)
-        if answer is None:
+        report = lookup(task.step, settings[tried - 1 :])
+        if report is not None and report.fits and task.evaluation is not None:
+            spec = task.evaluation
+            bound = evaluation_bytes(spec.cell, get_slice(spec.slice), setting, spec.vocabulary)
+            if report.state_bytes + report.batch_bytes + bound > report.step_bytes:
+                evaluation = lookup(spec, [RunSetting(fsdp_mib=setting.fsdp_mib)])
+                report = None if evaluation is None else report.with_evaluation(evaluation)
+        if report is None:
             return None
-        if answer.fits or tried == len(ways):
-            return FitResult(setting=way, answer=answer, tried=tried)
-        if answer.largest_part == "evaluation":
-            # Microbatches and rematerialising leave an evaluation as it is.
-            ruled_out.add(way.fsdp_mib)
+        if report.fits or is_last:
+            return FitResult(setting=setting, report=report, tried=tried)
+        if report.largest_phase == "evaluation":
+            # Microbatches and rematerialisation do not change an evaluation.
+            ruled_out.add(setting.fsdp_mib)
     return None
 
 
-def _with_evaluation(
-    answer: FitReport, shape: ProgramSpec, way: RunSetting, ask: Ask
-) -> FitReport | None:
-    """The answer for a step with its evaluation counted, unless that stays below the step."""
-    bound = evaluation_bytes(shape.cell, get_slice(shape.slice), way, shape.vocabulary)
-    if answer.state_bytes + answer.batch_bytes + bound <= answer.step_bytes:
-        return answer
-    encoding = ask(shape, [RunSetting(fsdp_mib=way.fsdp_mib)])
-    return None if encoding is None else answer.with_evaluation(encoding)
-
-
-def compiled(
-    shape: ProgramSpec, ways: Sequence[RunSetting]
+def compile_settings(
+    spec: ProgramSpec, settings: Sequence[RunSetting]
 ) -> Iterator[tuple[RunSetting, FitReport]]:
-    """What the compiler says of each, up to the first that fits or that it breaks off at.
+    """Compile in a child process; yield reports up to the first that fits or that crashes it.
 
-    Raises TpuCompileError when it fails before it has begun with any, or is ended from outside.
+    Raises:
+      TpuCompileError: the child failed before its first compilation, or was ended from outside.
     """
-    request = {"shape": shape.to_dict(), "settings": [vars(way) for way in ways]}
+    request = {"spec": spec.to_dict(), "settings": [vars(s) for s in settings]}
     trying: RunSetting | None = None
+    child = tpu_compile.run_python(["-m", "study.planning.fits"], stdin=json.dumps(request))
     try:
-        for line in tpu_compile.run_python(
-            ["-m", "study.planning.fits"], stdin=json.dumps(request)
-        ):
+        for line in child:
             if "trying" in line:
                 trying = RunSetting(**line["trying"])
             else:
-                yield RunSetting(**line["setting"]), FitReport(**line["answer"])
+                yield RunSetting(**line["setting"]), FitReport(**line["report"])
                 trying = None
     except tpu_compile.TpuCompileError as error:
-        if trying is None or -(error.code or 0) in _FROM_OUTSIDE:
+        if trying is None or -(error.code or 0) in _EXTERNAL_SIGNALS:
             raise
-        usable = get_slice(shape.slice).chip.usable_bytes
-        said = str(error).removeprefix("compiling for TPU failed: ")
-        yield (
-            trying,
-            FitReport(usable_bytes=usable, step_bytes=usable + 1, aborted=said[:300]),
-        )
+        usable = get_slice(spec.slice).chip.usable_bytes
+        reason = str(error).removeprefix("compiling for TPU failed: ")[:300]
+        yield trying, FitReport(usable_bytes=usable, step_bytes=usable + 1, aborted=reason)
 
 
-def load_cached(shape: ProgramSpec, way: RunSetting, cache: Path) -> FitReport | None:
-    """The kept answer, if there is one that can be read."""
+def cache_dir() -> Path:
+    """The folder of cached reports: $STUDY_PLAN_CACHE, or one in ~/.cache."""
+    chosen = os.environ.get("STUDY_PLAN_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "batch-size-study" / "plan"
+
+
+def load_cached(spec: ProgramSpec, setting: RunSetting, cache: Path) -> FitReport | None:
+    """The cached report, or None if there is none that can be read."""
     try:
-        return FitReport(**json.loads((cache / f"{shape.key(way)}.json").read_text())["answer"])
+        return FitReport(**json.loads((cache / f"{spec.key(setting)}.json").read_text())["report"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def save_cached(shape: ProgramSpec, way: RunSetting, answer: FitReport, cache: Path) -> None:
+def save_cached(spec: ProgramSpec, setting: RunSetting, report: FitReport, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
-    kept = {"shape": shape.to_dict(), "setting": vars(way), "answer": vars(answer)}
-    write_json(cache / f"{shape.key(way)}.json", kept)
+    content = {"spec": spec.to_dict(), "setting": vars(setting), "report": vars(report)}
+    write_json(cache / f"{spec.key(setting)}.json", content)
 
 
 def search_all(
-    tasks: Sequence[Task],
+    tasks: Sequence[SearchTask],
     *,
     cache: Path,
     parallel: int,
     only_cached: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[FitResult | Exception | None]:
-    """`search` of each, several at a time; what goes wrong with one is its result.
+    """`search` for each task, several at a time.
 
     Arguments:
-      only_cached: compile nothing; what is not kept is None.
-      progress: called with how many are done.
-    """
-    done = 0
+      parallel: tasks at a time.
+      only_cached: compile nothing.
+      progress: called with the number of finished tasks.
 
-    def one(task: Task) -> FitResult | Exception | None:
+    Returns:
+      The result of each task: None if it is not cached, an exception if it failed.
+    """
+
+    def run(task: SearchTask) -> FitResult | Exception | None:
         if only_cached:
-            return known(task, cache)
+            return search_cached(task, cache)
         try:
             return search(task, cache=cache)
         except (tpu_compile.TpuCompileError, CellError) as error:
             return error
 
-    found: list[FitResult | Exception | None] = []
+    results: list[FitResult | Exception | None] = []
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         try:
-            for result in pool.map(one, tasks):
-                found.append(result)
-                done += 1
-                progress(done)
+            for result in pool.map(run, tasks):
+                results.append(result)
+                progress(len(results))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             tpu_compile.kill_children()
             raise
-    return found
+    return results

@@ -9,7 +9,7 @@ from __future__ import annotations
 from study.config.cell import Adam, CachedImage, Cell, Lion, TextAverage, TextTransformer, ViT
 from study.config.hardware import Slice
 from study.config.model import Variant
-from study.models.parameters import count
+from study.models.parameters import count_parameters
 from study.planning.fits import RunSetting
 
 # What the compiler needed within a block of SigLiT's B text tower at 16 tokens, over what `_kept`
@@ -26,11 +26,13 @@ def step_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary: int)
     """About what a step needs per device: state, gradients, embeddings, batch, activations."""
     rows = -(-cell.batch_size // machine.devices)
     size = rows if setting.microbatch is None else min(setting.microbatch, rows)
-    parameters = count(cell, vocabulary)
+    parameters = count_parameters(cell, vocabulary)
     cut = 1 if setting.fsdp_mib is None else machine.devices // machine.slices
     state = parameters * (8 + moment_bytes(cell)) // cut
     embeddings = _EMBEDDINGS * rows * cell.model.embed_dim * 4
-    return state + embeddings + 2 * rows * batch_bytes(cell) + size * activations(cell, setting)
+    return (
+        state + embeddings + 2 * rows * batch_bytes(cell) + size * activation_bytes(cell, setting)
+    )
 
 
 def evaluation_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary: int) -> int:
@@ -44,7 +46,7 @@ def evaluation_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary
       cell: with the evaluation's batch as its own, see `study.planning.fits.evaluation_of`.
     """
     rows = -(-cell.batch_size // machine.devices)
-    model, parameters = cell.model, count(cell, vocabulary)
+    model, parameters = cell.model, count_parameters(cell, vocabulary)
     # Weights are cast for the matrix products, all at once where the compiler takes the cast out
     # of the loop over blocks, and brought together where they are cut.
     weights = parameters * (2 if model.dtype == "bfloat16" else 0)
@@ -74,7 +76,7 @@ def batch_bytes(cell: Cell) -> int:
     return 4 * (pixels + cell.data.text_length)
 
 
-def activations(cell: Cell, setting: RunSetting) -> int:
+def activation_bytes(cell: Cell, setting: RunSetting) -> int:
     """Bytes that both towers keep of one example for the backward pass."""
     model, total = cell.model, 0
     if isinstance(model.image, ViT):

@@ -67,7 +67,7 @@ def priorities(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
     on_slices = {id for id, execution in executions.items() if kind_of(execution.slice) != LOCAL}
     seconds: Mapping[str, float] = {}
     if on_slices:
-        from sweeps.planning.estimate import (
+        from sweeps.planning.plan import (
             estimate_seconds,  # half a second, which a local sweep need not wait for
         )
 

@@ -16,7 +16,7 @@ from study.config.cell import (
     ViT,
 )
 from study.config.vocabulary import Vocabulary
-from study.models.parameters import count
+from study.models.parameters import count_parameters
 from study.training.step import initial_state
 
 CELLS = {
@@ -37,4 +37,4 @@ def test_counted_parameters_are_those_of_the_built_model(model, loss):
     params = jax.eval_shape(
         lambda: initial_state(cell, Vocabulary(50, eos=1, pad=1), shape, 0)
     ).params
-    assert count(cell, 50) == sum(a.size for a in jax.tree.leaves(params))
+    assert count_parameters(cell, 50) == sum(a.size for a in jax.tree.leaves(params))

@@ -34,7 +34,7 @@ from study.models.sharding import (
     param_shardings,
 )
 from study.training.checkpoint import Checkpoints
-from study.training.compile import compiled, initial, program
+from study.training.compile import compile_loop, train_program
 from tests.study.losses.reference import mesh_of
 
 VOCABULARY, IMAGE, STEPS = Vocabulary(64, eos=1, pad=1), (12, 12, 1), 4
@@ -64,8 +64,9 @@ def batches(cell):
 @functools.cache
 def trained(cell, execution, mesh):
     """The state after `STEPS` steps on this mesh, and the last step's metrics."""
-    loop, _ = compiled(cell, execution, VOCABULARY, IMAGE, mesh)
-    state = initial(cell, execution, VOCABULARY, IMAGE, mesh)
+    program = train_program(cell, execution, VOCABULARY, IMAGE, mesh)
+    loop, _ = compile_loop(program, execution)
+    state = program.init_state(cell.seed)
     placed = {
         k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches(cell).items()
     }
@@ -109,8 +110,8 @@ def test_a_run_is_the_same_wherever_its_arrays_lie(execution, shape, loss):
 @pytest.mark.slow
 def test_a_checkpoint_of_cut_parameters_is_restored_whole_and_back(tmp_path):
     state, _ = trained(CELL, CUT, mesh_of(2, 4))
-    whole_like = initial(CELL, WHOLE, VOCABULARY, IMAGE, mesh_of(1, 1))
-    cut_like = initial(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
+    whole_like = train_program(CELL, WHOLE, VOCABULARY, IMAGE, mesh_of(1, 1)).state
+    cut_like = train_program(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4)).state
     written = state
     for folder, like in (("whole", whole_like), ("cut", cut_like)):
         checkpoints = Checkpoints(tmp_path / folder)
@@ -167,8 +168,8 @@ def test_a_process_reads_the_rows_of_its_devices_which_need_not_be_neighbours():
     ("cell", "execution", "shape", "words"),
     [
         ({"batch_size": 20}, WHOLE, (2, 4), "batch_size: 20 cannot be spread evenly over 8 dev"),
-        ({}, CUT, (1, 1), r"execution.fsdp_mib: 0.001 cuts .* leave it out"),
-        ({}, CUT, (4, 1), r"execution.fsdp_mib: .* here is one"),
+        ({}, CUT, (1, 1), r"execution.fsdp_mib: 0.001 shards .* leave it out"),
+        ({}, CUT, (4, 1), r"execution.fsdp_mib: .* only one"),
         (
             {},
             dataclasses.replace(WHOLE, memory_gib=4.0),
@@ -184,7 +185,7 @@ def test_what_cannot_be_laid_out_is_one_line(cell, execution, shape, words):
 
 
 def test_a_program_needs_no_devices_and_says_where_everything_lies():
-    made = program(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
+    made = train_program(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
     state, batch, count, first_of_interval = made.arguments
     assert (batch["image"].shape, batch["text"].shape) == ((4, 16, *IMAGE), (4, 16, 16))
     assert batch["image"].sharding.spec == P(None, AXES)

@@ -29,7 +29,7 @@ from study.models.sharding import make_mesh
 from study.models.text import MeanPoolText
 from study.models.two_towers import TwoTowers, initial_bias
 from study.models.vit import PatchEmbedding
-from study.training.compile import program
+from study.training.compile import train_program
 
 VOCABULARY, LENGTH = Vocabulary(50, eos=1, pad=1), 8
 TEXT = jnp.array([[5, 6, 7, 1, 1, 1, 1, 1], [7, 6, 5, 1, 1, 1, 1, 1], [9, 1, 1, 1, 1, 1, 1, 1]])
@@ -109,8 +109,8 @@ def test_programs_of_tokenizers_with_other_ids_are_not_shared():
     cell = Cell(batch_size=8, model=Model(text=TextAverage(width=8)), budget=Budget(steps=2))
     mesh = make_mesh(jax.devices()[:1])
     vocabularies = [Vocabulary(50, eos=1, pad=1), Vocabulary(50, eos=2, pad=2)]
-    loops = [program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
-    again = program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop
+    loops = [train_program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
+    again = train_program(cell, Execution(), Vocabulary(50, eos=1, pad=1), (24, 24, 1), mesh).loop
     assert again is loops[0] is not loops[1]
     encoders = [cached_encoder(cell.model, Data(), v, 8, mesh) for v in vocabularies]
     assert encoders[0] is not encoders[1]

@@ -24,7 +24,8 @@ from study.models.sharding import batch_sharding, make_mesh
 from study.planning import fits as fit
 from study.planning import tpu_compile
 from study.training import compile as programs
-from study.training import microbatch
+from study.training.compile_key import memory_key
+from study.training.memory import try_compile
 
 SLICES = ("v4-8", "v5e-16", "v5p-8", "v6e-16")
 
@@ -122,7 +123,7 @@ def too_large():
     """What is learned of a program that no v4 chip can hold."""
     z = jax.ShapeDtypeStruct((1 << 18, 64), jnp.float32, sharding=NamedSharding(chip("v4-8"), P()))
     jitted = jax.jit(lambda z: jnp.sort(z @ z.T, axis=0) @ z)
-    return microbatch.try_to_compile(jitted, (z,))._asdict()
+    return try_compile(jitted, (z,))._asdict()
 
 
 def around_the_limit():
@@ -139,7 +140,7 @@ def around_the_limit():
         def loss(z):
             return jax.lax.scan(layer, z, jnp.ones((12, 64, 64)))[0].sum()
 
-        attempt = microbatch.try_to_compile(jax.jit(jax.grad(loss)), (z,))
+        attempt = try_compile(jax.jit(jax.grad(loss)), (z,))
         total = None
         if attempt.executable is not None:
             m = attempt.executable.memory_analysis()
@@ -170,31 +171,25 @@ def microbatches():
     execution = Execution(slice="v4-8", microbatch="auto", memory_gib=allowed / GIB)
     attempts = []
 
-    def compile_loop(loop, arguments):
-        attempt = microbatch.compile_loop(loop, arguments)
-        attempts.append(attempt)
-        return attempt
+    def find_microbatch(compile_with, rows, limit):
+        def compile_and_note(size):
+            attempts.append((size, compile_with(size)))
+            return attempts[-1][1]
 
-    sizes = []
+        return search(compile_and_note, rows, limit)
 
-    def program(*args, microbatch=None, **kwargs):
-        sizes.append(microbatch)
-        return programs_program(*args, microbatch=microbatch, **kwargs)
-
-    programs_program = programs.program
-    with (
-        mock.patch.object(programs, "compile_loop", compile_loop),
-        mock.patch.object(programs, "program", program),
-    ):
-        _, size = programs.compiled(
-            step_cell,
-            execution,
-            Vocabulary(2000, eos=1, pad=1),
-            (64,),
-            make_mesh(tpu_compile.slice_devices("v4-8")),
-        )
-    shape = fit.ProgramSpec(
-        cell=fit.canonical(step_cell, 8192), vocabulary=2000, image_shape=(64,), slice="v4-8"
+    search = programs.find_microbatch
+    program = programs.train_program(
+        step_cell,
+        execution,
+        Vocabulary(2000, eos=1, pad=1),
+        (64,),
+        make_mesh(tpu_compile.slice_devices("v4-8")),
+    )
+    with mock.patch.object(programs, "find_microbatch", find_microbatch):
+        _, size = programs.compile_loop(program, execution)
+    spec = fit.ProgramSpec(
+        cell=memory_key(step_cell, 8192), vocabulary=2000, image_shape=(64,), slice="v4-8"
     )
     return {
         "attempts": [
@@ -203,11 +198,11 @@ def microbatches():
                 "compiled": attempt.executable is not None,
                 "needed_bytes": attempt.needed_bytes,
             }
-            for tried, attempt in zip(sizes, attempts, strict=True)
+            for tried, attempt in attempts
         ],
         "microbatch": size,
         "around_the_limit": around_the_limit(),
-        "planned_bytes": fit.compiled(shape, fit.RunSetting()).step_bytes,
+        "planned_bytes": fit.compile_report(spec, fit.RunSetting()).step_bytes,
         "allowed_bytes": allowed,
         "usable_bytes": V4.usable_bytes,
     }

@@ -16,6 +16,7 @@ from study.records.record import RecordError
 from study.training import checkpoint
 from study.training import loop as train_module
 from study.training.checkpoint import Checkpoints
+from study.training.compile import TrainProgram
 from study.training.loop import Stopped, train
 from tests.study.training.test_train import CELL, execution, stop_after, without_clock
 
@@ -83,9 +84,7 @@ def test_a_resumed_run_makes_no_second_state_and_reads_no_start(
             group="s",
             should_stop=stop_after(1),
         )
-    monkeypatch.setattr(
-        "study.training.loop.initial", lambda *_: pytest.fail("made an initial state")
-    )
+    monkeypatch.setattr(TrainProgram, "init_state", lambda *_: pytest.fail("made an initial state"))
     monkeypatch.setattr(
         "study.training.loop.init_from_checkpoint", lambda *_: pytest.fail("read a checkpoint")
     )

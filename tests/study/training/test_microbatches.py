@@ -24,18 +24,11 @@ from study.config.cell import (
     ViT,
     replace,
 )
+from study.config.hardware import GIB
 from study.config.vocabulary import Vocabulary
-from study.training import compile as programs
-from study.training import microbatch
-from study.training.compile import compiled, program
-from study.training.microbatch import (
-    GIB,
-    available_bytes,
-    compile_loop,
-    find_microbatch,
-    parse_oom,
-    peak_bytes,
-)
+from study.training import memory
+from study.training.compile import TrainProgram, compile_loop, find_microbatch, train_program
+from study.training.memory import available_bytes, parse_oom, peak_bytes, try_compile
 from study.training.step import initial_state, make_gradients
 from tests.study.losses.reference import mesh_of
 
@@ -130,11 +123,8 @@ class Loop:
         return SimpleNamespace(memory_analysis=lambda: analysis(self.gib), input_shardings=())
 
 
-NOTHING_AHEAD = (None, {}, None)
-
-
 def attempts(**more):
-    return lambda microbatch: compile_loop(Loop(microbatch, **more), NOTHING_AHEAD)
+    return lambda microbatch: try_compile(Loop(microbatch, **more), ())
 
 
 @pytest.mark.parametrize(
@@ -210,34 +200,29 @@ def test_what_a_compiler_asks_for_is_read_from_its_message(message, gib):
 
 def test_the_batches_of_the_next_loop_count_beside_the_program():
     mesh = mesh_of(8)
-    made = program(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh)
-    attempt = compile_loop(made.loop, made.arguments)
+    program = train_program(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh)
+    attempt = program.compiled
     image, text = 24 // 8 * 12 * 12 * 4, 24 // 8 * 16 * 4
-    steps = made.arguments[1]["text"].shape[0]
+    steps = program.chunk_steps
     assert attempt.needed_bytes == peak_bytes(attempt.executable) + steps * (image + text)
-    compiled_loop, size = compiled(
-        cell(Sigmoid()),
-        Execution(microbatch="auto", memory_gib=attempt.needed_bytes / GIB),
-        *(VOCABULARY, IMAGE, mesh),
-    )
-    assert size == 3 and compiled_loop is not None
+    enough = Execution(microbatch="auto", memory_gib=attempt.needed_bytes / GIB)
+    loop, size = compile_loop(program, enough)
+    assert size == 3 and loop is attempt.executable
     with pytest.raises(CellError, match=r"^memory_gib: the step needs .* with one example"):
-        compiled(
-            cell(Sigmoid()),
-            Execution(microbatch="auto", memory_gib=steps * (image + text) / GIB),
-            *(VOCABULARY, IMAGE, mesh),
-        )
+        little = steps * (image + text) / GIB
+        compile_loop(program, Execution(microbatch="auto", memory_gib=little))
 
 
 def test_a_step_that_does_not_fit_as_it_is_asked_for_says_how_it_may(monkeypatch):
     refusing = attempts(hbm_gib=30.75, refusal=REFUSALS["temporaries"])
-    monkeypatch.setattr(programs, "_compiled", lambda made: refusing(None))
+    monkeypatch.setattr(TrainProgram, "compiled", refusing(None))
     with pytest.raises(CellError, match=r"needs 33\.00 GiB, more than a device has; use --set"):
-        compiled(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh_of(1))
+        program = train_program(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh_of(1))
+        compile_loop(program, Execution())
 
 
 def test_room_is_a_share_of_the_memory_that_is_free_on_the_host(monkeypatch):
-    monkeypatch.setattr(microbatch, "available_memory", lambda: 32 * GIB)
+    monkeypatch.setattr(memory, "available_memory", lambda: 32 * GIB)
     assert available_bytes() == 16 * GIB / 8
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.training import peak_memory as watermark
-from study.training.peak_memory import Peak, PeakMemory
+from study.training import memory
+from study.training.memory import Peak, PeakMemory
 
 MIB = 2**20
 
@@ -19,7 +19,7 @@ def state(mib: int) -> jax.Array:
 
 def test_the_state_and_what_comes_on_top_of_it_count_and_what_was_before_does_not(tmp_path):
     """Of 256 MiB, filled and gone before, no byte; of 64 MiB held for a moment, all."""
-    if not (watermark._SELF / "clear_refs").exists():
+    if not (memory._PROC / "clear_refs").exists():
         pytest.skip("no Linux")
     np.ones(256 * MIB, np.uint8)
     held = state(32)
@@ -54,7 +54,7 @@ def test_a_peak_is_the_fullest_devices_and_one_that_did_not_rise_is_an_earlier_c
 
 
 def test_where_the_system_does_not_tell_nothing_is_known(monkeypatch, tmp_path):
-    monkeypatch.setattr(watermark, "_SELF", tmp_path / "none")
+    monkeypatch.setattr(memory, "_PROC", tmp_path / "none")
     assert PeakMemory({}).read(100 * MIB) == Peak(None, "process")
 
 

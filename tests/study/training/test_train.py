@@ -42,7 +42,7 @@ from study.interop import big_vision
 from study.models.sharding import make_mesh
 from study.records.record import METRICS
 from study.training.checkpoint import Checkpoints
-from study.training.compile import initial
+from study.training.compile import train_program
 from study.training.loop import Stopped, train
 from study.training.step import initial_state
 from study.training.throughput import TIMING_METRICS
@@ -175,7 +175,8 @@ def test_the_largest_seeds_train_to_the_end(tmp_path, small_glyphs, one_device):
 def test_a_seed_starts_from_the_same_parameters_as_ever():
     """As when seeds reached the devices as signed numbers."""
     cell, vocabulary = dataclasses.replace(CELL, seed=7), Vocabulary(50, eos=1, pad=1)
-    state = initial(cell, Execution(), vocabulary, (16,), make_mesh(jax.devices()[:1]))
+    mesh = make_mesh(jax.devices()[:1])
+    state = train_program(cell, Execution(), vocabulary, (16,), mesh).init_state(7)
     signed = jax.jit(functools.partial(initial_state, cell, vocabulary, (16,)))(7)
     jax.tree.map(np.testing.assert_array_equal, state.params, signed.params)
     assert state.seed == signed.seed == 7

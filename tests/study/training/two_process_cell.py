@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 import study.training.loop  # noqa: E402
-import study.training.microbatch  # noqa: E402
+import study.training.memory  # noqa: E402
 from study.config.cell import Execution, from_dict  # noqa: E402
 from study.models.sharding import AXES  # noqa: E402
 from study.training.loop import train  # noqa: E402
@@ -28,9 +28,9 @@ if how.pop("crossed"):
 execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50, **how)
 done = train(cell, execution, folder=folder, group="s")
 # Hosts with different amounts of free memory must choose the same microbatch.
-study.training.microbatch.available_memory = lambda: (3 + rank) << 30
+study.training.memory.available_memory = lambda: (3 + rank) << 30
 print(
     json.dumps(
-        {"rank": rank, "step": done["step"], "room": study.training.microbatch.available_bytes()}
+        {"rank": rank, "step": done["step"], "room": study.training.memory.available_bytes()}
     )
 )

@@ -1,4 +1,4 @@
-"""The cheapest way that fits: the order of trying, what is kept, and what ends a search."""
+"""The cheapest setting that fits: the order of trying, what is kept, and what ends a search."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from study.config.budget import Budget
 from study.config.cell import CachedImage, Cell, CellError, Model, TextTransformer, ViT
 from study.config.hardware import GIB, get_slice
 from study.planning import tpu_compile
-from study.planning.fits import FitReport, ProgramSpec, RunSetting, canonical, evaluation_of
+from study.planning.fits import FitReport, ProgramSpec, RunSetting, evaluation_of
+from study.training.compile_key import memory_key
 from sweeps.planning import fit_search as search
-from sweeps.planning.fit_search import FitResult, Task, candidates
+from sweeps.planning.fit_search import FitResult, SearchTask, candidates
 from sweeps.planning.memory import evaluation_bytes
 
 USABLE = get_slice("v4-8").chip.usable_bytes
@@ -31,18 +32,18 @@ SIGLIT = Model(
 )
 
 
-def shape(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
+def spec(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
     cell = Cell(model=SIGLIP, batch_size=batch_size, budget=Budget(steps=100))
     return ProgramSpec(
-        cell=canonical(cell, 8192),
+        cell=memory_key(cell, 8192),
         vocabulary=32_000,
         image_shape=(224, 224, 3),
         slice=slice_name,
     )
 
 
-def fits(way: RunSetting) -> bool:
-    return way.microbatch is not None and way.microbatch <= 8
+def fits(setting: RunSetting) -> bool:
+    return setting.microbatch is not None and setting.microbatch <= 8
 
 
 class Compiler:
@@ -52,48 +53,48 @@ class Compiler:
         self.asked: list[RunSetting] = []
         self._fits = fits
 
-    def __call__(self, shape, ways):
-        for way in ways:
-            self.asked.append(way)
-            fine = self._fits(way)
-            yield way, FitReport(step_bytes=USABLE + (not fine), usable_bytes=USABLE)
+    def __call__(self, spec, settings):
+        for setting in settings:
+            self.asked.append(setting)
+            fine = self._fits(setting)
+            yield setting, FitReport(step_bytes=USABLE + (not fine), usable_bytes=USABLE)
             if fine:
                 return
 
 
 def find(compiler, cache, **more) -> FitResult:
-    return search.search(Task(step=shape(**more)), cache=cache, compile_with=compiler)
+    return search.search(SearchTask(step=spec(**more)), cache=cache, compile_with=compiler)
 
 
-def cost(way: RunSetting) -> tuple[bool, float, float]:
-    again = (way.microbatch is not None) + 0.8 * way.remat
-    return way.fsdp_mib is not None, again, -(way.microbatch or 1 << 30)
+def cost(setting: RunSetting) -> tuple[bool, float, float]:
+    again = (setting.microbatch is not None) + 0.8 * setting.remat
+    return setting.fsdp_mib is not None, again, -(setting.microbatch or 1 << 30)
 
 
 @pytest.mark.parametrize("batch_size", [256, 4096, 65536])
 def test_ways_are_tried_from_the_cheapest_and_end_with_the_smallest(batch_size):
-    ways = candidates(shape(batch_size))
-    assert ways[:-1] == sorted(ways[:-1], key=cost)
-    assert ways[-1] == RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
-    assert len(set(ways)) == len(ways)
+    settings = candidates(spec(batch_size))
+    assert settings[:-1] == sorted(settings[:-1], key=cost)
+    assert settings[-1] == RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert len(set(settings)) == len(settings)
 
 
 def test_a_small_batch_is_first_tried_whole():
-    assert candidates(shape(64))[0] == RunSetting()
+    assert candidates(spec(64))[0] == RunSetting()
 
 
 def test_what_the_user_asks_for_is_tried_first():
     asked = RunSetting(microbatch=3)
-    assert candidates(shape(), asked)[0] == asked
+    assert candidates(spec(), asked)[0] == asked
 
 
 def test_the_first_that_fits_ends_the_search(tmp_path):
     compiler = Compiler()
     found = find(compiler, tmp_path)
-    assert found.answer.fits
+    assert found.report.fits
     assert fits(found.setting)
     assert compiler.asked[-1] == found.setting
-    assert not any(fits(way) for way in compiler.asked[:-1])
+    assert not any(fits(setting) for setting in compiler.asked[:-1])
 
 
 def test_answers_are_kept_so_that_nothing_is_compiled_twice(tmp_path):
@@ -114,26 +115,26 @@ def test_a_torn_answer_is_made_again(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [64, 16384, 1 << 26])
 def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path, batch_size):
-    """Not even where the formula puts every way at many times the memory there is."""
-    compiler = Compiler(lambda way: False)
+    """Not even where the formula puts every setting at many times the memory there is."""
+    compiler = Compiler(lambda setting: False)
     found = find(compiler, tmp_path, batch_size=batch_size)
-    assert not found.answer.fits
+    assert not found.report.fits
     smallest = RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
-    assert compiler.asked[-1] == candidates(shape(batch_size))[-1] == found.setting == smallest
+    assert compiler.asked[-1] == candidates(spec(batch_size))[-1] == found.setting == smallest
 
 
 def test_a_slice_without_hope_costs_one_compile(tmp_path):
-    """Where the formula puts every way far above the memory, only the smallest is asked after."""
-    compiler = Compiler(lambda way: False)
+    """Where the estimate puts every setting far above the memory, only the smallest is compiled."""
+    compiler = Compiler(lambda setting: False)
     find(compiler, tmp_path, batch_size=1 << 26)
     assert len(compiler.asked) == 1
 
 
 def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
-    find(Compiler(lambda way: False), tmp_path)
-    assert search.known(Task(step=shape()), tmp_path) is not None
-    (tmp_path / f"{shape().key(candidates(shape())[-1])}.json").unlink()
-    assert search.known(Task(step=shape()), tmp_path) is None
+    find(Compiler(lambda setting: False), tmp_path)
+    assert search.search_cached(SearchTask(step=spec()), tmp_path) is not None
+    (tmp_path / f"{spec().key(candidates(spec())[-1])}.json").unlink()
+    assert search.search_cached(SearchTask(step=spec()), tmp_path) is None
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
@@ -149,35 +150,35 @@ class Programs:
         self.asked: list[tuple[str, RunSetting]] = []
         self._evaluation_gib = evaluation_gib
 
-    def __call__(self, shape, ways):
-        for way in ways:
-            self.asked.append((shape.program, way))
-            state = 8 * GIB if way.fsdp_mib is None else GIB
-            if shape.program == "evaluation":
+    def __call__(self, spec, settings):
+        for setting in settings:
+            self.asked.append((spec.program, setting))
+            state = 8 * GIB if setting.fsdp_mib is None else GIB
+            if spec.program == "evaluation":
                 encoding = int(self._evaluation_gib * GIB)
-                answer = FitReport(usable_bytes=USABLE, evaluation_bytes=encoding)
+                report = FitReport(usable_bytes=USABLE, evaluation_bytes=encoding)
             else:
-                answer = FitReport(usable_bytes=USABLE, state_bytes=state, step_bytes=state + GIB)
-            yield way, answer
-            if answer.fits:
+                report = FitReport(usable_bytes=USABLE, state_bytes=state, step_bytes=state + GIB)
+            yield setting, report
+            if report.fits:
                 return
 
 
-def task(batch_size: int = 64, rows: int = 2048) -> Task:
-    step = shape(batch_size)
-    return Task(step=step, evaluation=evaluation_of(step, rows))
+def task(batch_size: int = 64, rows: int = 2048) -> SearchTask:
+    step = spec(batch_size)
+    return SearchTask(step=step, evaluation=evaluation_of(step, rows))
 
 
 def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
-    """It fits beside parameters that are cut; of the ways that leave them whole none does."""
+    """It fits beside parameters that are cut; of the settings that leave them whole none does."""
     compiler = Programs(25)
     found = search.search(task(), cache=tmp_path, compile_with=compiler)
-    assert found.answer.fits and found.setting.fsdp_mib is not None
-    assert found.answer.needed_bytes == 26 * GIB
-    assert found.answer.largest_part == "evaluation"
-    assert found.answer.summary == "takes 26.0 of 30.8 GiB for evaluation"
+    assert found.report.fits and found.setting.fsdp_mib is not None
+    assert found.report.needed_bytes == 26 * GIB
+    assert found.report.largest_phase == "evaluation"
+    assert found.report.summary == "takes 26.0 of 30.8 GiB for evaluation"
     # One step and one evaluation for whole parameters, one of each for cut ones.
-    assert [(program, way.fsdp_mib) for program, way in compiler.asked] == [
+    assert [(program, setting.fsdp_mib) for program, setting in compiler.asked] == [
         ("step", None),
         ("evaluation", None),
         ("step", search.FSDP_MIB),
@@ -185,14 +186,14 @@ def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
     ]
     again = Programs(25)
     assert search.search(task(), cache=tmp_path, compile_with=again) == found
-    assert search.known(task(), tmp_path) == found
+    assert search.search_cached(task(), tmp_path) == found
     assert again.asked == []
 
 
 def test_where_no_way_leaves_room_for_an_evaluation_that_is_what_is_reported(tmp_path):
     found = search.search(task(), cache=tmp_path, compile_with=Programs(40))
-    assert not found.answer.fits
-    assert found.answer.summary == (
+    assert not found.report.fits
+    assert found.report.summary == (
         "needs 41.0 of 30.8 GiB for evaluation; lower execution.eval_batch_size"
     )
 
@@ -200,21 +201,21 @@ def test_where_no_way_leaves_room_for_an_evaluation_that_is_what_is_reported(tmp
 def test_an_evaluation_that_stays_below_the_step_by_formula_is_not_compiled(tmp_path):
     compiler = Programs(40)
     found = search.search(task(rows=4), cache=tmp_path, compile_with=compiler)
-    assert found.answer.fits and found.answer.largest_part == "the training step"
+    assert found.report.fits and found.report.largest_phase == "the training step"
     assert [program for program, _ in compiler.asked] == ["step"]
 
 
 def test_nothing_is_known_of_a_cell_whose_evaluation_is_not(tmp_path):
-    search.search(Task(step=shape(64)), cache=tmp_path, compile_with=Programs(1))
-    assert search.known(Task(step=shape(64)), tmp_path) is not None
-    assert search.known(task(), tmp_path) is None
+    search.search(SearchTask(step=spec(64)), cache=tmp_path, compile_with=Programs(1))
+    assert search.search_cached(SearchTask(step=spec(64)), tmp_path) is not None
+    assert search.search_cached(task(), tmp_path) is None
 
 
 def test_cells_with_the_same_towers_share_an_evaluation(tmp_path):
     for batch_size in (64, 128):
         compiler = Programs(20)
         found = search.search(task(batch_size), cache=tmp_path, compile_with=compiler)
-        assert found.answer.needed_bytes == 28 * GIB
+        assert found.report.needed_bytes == 28 * GIB
     assert "evaluation" not in dict(compiler.asked)
 
 
@@ -231,32 +232,32 @@ MEASURED = [
 @pytest.mark.parametrize(("model", "fsdp_mib", "gib"), MEASURED)
 def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
     cell = Cell(model=model, batch_size=2048, budget=Budget(steps=1))
-    way = RunSetting(fsdp_mib=fsdp_mib)
-    bound = evaluation_bytes(cell, get_slice("v4-8"), way, 32_000) / GIB
+    setting = RunSetting(fsdp_mib=fsdp_mib)
+    bound = evaluation_bytes(cell, get_slice("v4-8"), setting, 32_000) / GIB
     assert gib < bound < 12 * gib
 
 
 def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path, monkeypatch):
-    """It dies at every way that is not small; each time the next is tried by a new process."""
+    """It dies at every setting that is not small; each time the next is tried by a new process."""
     started = []
 
     def lines(argv, *, stdin):
         asked = json.loads(stdin)["settings"]
         started.append(len(asked))
-        for way in asked:
-            yield {"trying": way}
-            if not fits(RunSetting(**way)):
+        for setting in asked:
+            yield {"trying": setting}
+            if not fits(RunSetting(**setting)):
                 raise tpu_compile.TpuCompileError("compiling for TPU failed: Check failed: x < y")
-            answer = FitReport(step_bytes=1, usable_bytes=2)
-            yield {"setting": way, "answer": vars(answer)}
+            report = FitReport(step_bytes=1, usable_bytes=2)
+            yield {"setting": setting, "report": vars(report)}
             return
 
     monkeypatch.setattr(tpu_compile, "run_python", lines)
     found = find(None, tmp_path)
-    assert found.answer.fits
+    assert found.report.fits
     assert len(started) == found.tried
     # It may have been this machine's trouble, so it is not kept.
-    assert search.load_cached(shape(), candidates(shape())[0], tmp_path) is None
+    assert search.load_cached(spec(), candidates(spec())[0], tmp_path) is None
 
 
 def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
@@ -266,8 +267,8 @@ def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tpu_compile, "run_python", lines)
     found = find(None, tmp_path)
-    assert not found.answer.fits
-    assert found.answer.summary == "the compiler broke off: Check failed: x < y"
+    assert not found.report.fits
+    assert found.report.summary == "the compiler crashed: Check failed: x < y"
 
 
 def test_being_ended_from_outside_is_no_answer(tmp_path, monkeypatch):
@@ -295,10 +296,11 @@ def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
 def plan_that_compiles() -> str:
     """A script: reads what a process says whose compiler never comes back."""
     compiling = (
-        "import time; from study.planning import fits; fits.compiled = lambda *_: time.sleep(600);"
+        "import time; from study.planning import fits;"
+        "fits.compile_report = lambda *_: time.sleep(600);"
         "fits.main()"
     )
-    request = json.dumps({"shape": shape().to_dict(), "settings": [vars(RunSetting())]})
+    request = json.dumps({"spec": spec().to_dict(), "settings": [vars(RunSetting())]})
     return (
         "from study.planning import tpu_compile; tpu_compile.why_unavailable = lambda: None\n"
         f"lines = tpu_compile.run_python(['-c', {compiling!r}], stdin={request!r})\n"

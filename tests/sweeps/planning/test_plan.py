@@ -70,7 +70,7 @@ def compiler(monkeypatch):
                 return
 
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compiled", compiled)
+    monkeypatch.setattr(search, "compile_settings", compiled)
     return asked
 
 
@@ -107,7 +107,7 @@ def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
             yield way, FitReport(step_bytes=USABLE + 1, usable_bytes=USABLE)
 
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compiled", refusing)
+    monkeypatch.setattr(search, "compile_settings", refusing)
     (item,) = plan(study(huge), cache=tmp_path)
     assert item.fits is False
     assert (
@@ -128,7 +128,7 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
         )
 
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compiled", breaking)
+    monkeypatch.setattr(search, "compile_settings", breaking)
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
     (item,) = plan(study(cell()), cache=tmp_path)
     assert (item.fits, item.fits_or_estimated) == (None, False)
@@ -137,9 +137,9 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
     assert (item.fits, item.machine.name) == (True, "v4-32")
     assert report() == 1
     said = capsys.readouterr().out
-    assert "may not fit v4-8: the compiler broke off: x < y" in said
+    assert "may not fit v4-8: the compiler crashed: x < y" in said
     assert "0 do not fit" in said
-    assert "by formula" not in said
+    assert "estimated" not in said
 
 
 def test_the_evaluation_of_a_cell_that_has_one_counts(monkeypatch, tmp_path, capsys):
@@ -154,7 +154,7 @@ def test_the_evaluation_of_a_cell_that_has_one_counts(monkeypatch, tmp_path, cap
         yield from ((way, FitReport(usable_bytes=USABLE, step_bytes=2**20)) for way in ways)
 
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compiled", compiled)
+    monkeypatch.setattr(search, "compile_settings", compiled)
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
     evaluated = cell(evals=(FixedLoss(split="val"),))
     without, with_it = plan(study(cell(), evaluated), cache=tmp_path)
@@ -181,7 +181,7 @@ def test_days_and_cost_follow_from_steps_and_chips(compiler, tmp_path):
 def test_without_libtpu_counts_and_estimates_are_still_there(monkeypatch, tmp_path):
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: "libtpu is not installed")
     (item,) = plan(study(cell()), cache=tmp_path)
-    assert (item.fits, item.verdict) == (None, "by formula")
+    assert (item.fits, item.verdict) == (None, "estimated")
     assert 0 < item.hbm_bytes < USABLE
     assert item.step_seconds > 0
 
@@ -220,7 +220,7 @@ def test_the_vocabulary_is_known_by_the_tokenizers_name():
     assert sizes(cell(), here) == (32_000, (1408,))
     many = Cell(batch_size=16, data=Data(dataset="w", tokenizer="mc4.model"))
     assert sizes(many, here) == (250_112, (24, 24, 3))
-    with pytest.raises(StudyError, match=r"its vocabulary is unknown; give --data DIR"):
+    with pytest.raises(StudyError, match=r"the vocabulary of .* is unknown: .* give --data DIR"):
         sizes(Cell(batch_size=16, data=Data(dataset="w", tokenizer="own.model")), here)
 
 

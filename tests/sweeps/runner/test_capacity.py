@@ -9,7 +9,7 @@ import pytest
 from study.config.cell import Budget, Cell, Data, Execution
 from study.config.hardware import HardwareError, get_slice
 from sweeps.doctor.ray import check_placement
-from sweeps.planning.estimate import estimate_seconds
+from sweeps.planning.plan import estimate_seconds
 from sweeps.registry import load_study
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.autoscale import bundles, short
