@@ -1,13 +1,10 @@
-"""The functions that embed batches: evaluations run them, and plans compile them."""
+"""The functions that embed batches: evaluations run them and `study plan` compiles them."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from study.config.cell import Cell, Data, Model, Softmax
@@ -17,11 +14,13 @@ from study.models.two_towers import TwoTowers
 
 
 def jit_towers(model: Model, data: Data, vocabulary: Vocabulary, mesh: Mesh) -> dict[str, Any]:
-    """`image`, `text` and `features`, each `(params, batch) -> rows`, which evaluations run and
-    `study plan` compiles.
+    """Jitted functions `(params, batch) -> rows`, by name.
 
-    Parameters keep their shardings; the rows of a batch are spread over the mesh, and every device
-    gets all rows of the result.
+    image: `BxHxWxC` to unit embeddings `BxE`. text: `BxL` to unit embeddings `BxE`. features:
+    `BxHxWxC` to the input of the image tower's head, `BxF`, or its output if it has no head.
+
+    Parameters keep their shardings, the rows of a batch are spread over the mesh, and the result
+    is replicated.
     """
     # Any loss will do: t and b do not enter an embedding, and an unused `b` is ignored.
     cell = Cell(model=model, data=data, loss=Softmax(), batch_size=2)
@@ -34,24 +33,8 @@ def jit_towers(model: Model, data: Data, vocabulary: Vocabulary, mesh: Mesh) -> 
     def text(params: Any, x_BxL: jax.Array) -> Any:
         return towers.apply({"params": params}, None, x_BxL)[1]
 
-    encode: dict[str, Any] = {"image": image, "text": text}
-    encode["features"] = functools.partial(features, towers)
-    return {name: jax.jit(f, out_shardings=replicated(mesh)) for name, f in encode.items()}
+    def features(params: Any, x_BxHxWxC: jax.Array) -> Any:
+        return towers.apply({"params": params}, x_BxHxWxC, method=TwoTowers.image_features)
 
-
-def features(towers: TwoTowers, params: Any, image_BxHxWxC: jax.Array) -> jax.Array:
-    """What the image tower hands to its projection `head`, or gives where it has none, `B x F`."""
-    found: list[jax.Array] = []
-
-    def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        out = call(*args, **kwargs)
-        if context.method_name == "__call__" and not found:
-            if context.module.path == ("img", "head"):
-                found.append(args[0])
-            elif context.module.path == ("img",):
-                found.append(out)
-        return out
-
-    with nn.intercept_methods(keep):
-        towers.apply({"params": params}, image_BxHxWxC, None)
-    return found[0].astype(jnp.float32)
+    replicate = replicated(mesh)
+    return {f.__name__: jax.jit(f, out_shardings=replicate) for f in (image, text, features)}

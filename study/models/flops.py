@@ -1,9 +1,9 @@
 """Floating-point operations of one training step, counted from the cell.
 
-Compilers count the body of a loop once, however often it runs, and a step is made of loops: over
-blocks, microbatches, tiles and devices. So operations are counted here by hand: multiplications
-and additions of matrix products, two for each pair of numbers that meet. What is elementwise is
-left out (about 1 % at width 384, less above). All counts are of one step over all devices.
+Compilers count the body of a loop once, however often it runs, and a step consists of loops over
+blocks, microbatches, tiles and devices. So the operations are counted here: a multiplication and
+an addition for each pair of numbers in a matrix product. Elementwise operations are left out
+(about 1 % at width 384, less above). All counts are of one step over all devices.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from study.config.cell import CachedImage, Cell, Softmax, TextAverage, TextTrans
 from study.config.model import Variant
 from study.config.pairs import Groups, Negatives
 
-# Passes over all products by which the threshold of hard or easy negatives is found, beside the
-# one that makes the gradients. They depend on the logits: 2 to 4 and 5 to 8 were counted for
-# random embeddings in batches of 512 and 4,096 with a tenth and a thousandth kept.
+# Passes over all products to find the threshold of hard or easy negatives, in addition to the one
+# for the gradients. They depend on the logits: 2 to 4 and 5 to 8 were counted for random
+# embeddings in batches of 512 and 4,096 with a tenth and a thousandth of the pairs in use.
 THRESHOLD_PASSES = {"batch": 3, "row": 6}
 
 
@@ -26,11 +26,11 @@ class Flops:
 
     Attributes:
       image, text: one forward pass of each tower over the batch; 0 for cached images.
-      towers: both, forward and backward, as far as they are trained.
-      loss: the loss and its gradients as `study.losses` computes them: all pairs of the batch or
-        of its groups are met, also those that a choice of negatives then leaves out.
-      loss_pairs: of it, the pairs that count.
-      recompute: forward passes that are made a second time to save memory.
+      towers: both towers, forward, and backward for the trained parts.
+      loss: the loss and its gradients as `study.losses` computes them: for all pairs of the batch
+        or of its groups, including those that a choice of negatives then leaves out.
+      loss_pairs: the part of it for pairs in use.
+      recompute: forward passes that are repeated to save memory.
     """
 
     image: int
@@ -42,12 +42,12 @@ class Flops:
 
     @property
     def model(self) -> int:
-        """What the model needs, however it is run: what "model FLOPs" of an MFU are."""
+        """The "model FLOPs" of an MFU: without recomputation."""
         return self.towers + self.loss
 
     @property
     def executed(self) -> int:
-        """What the devices do."""
+        """What the devices compute."""
         return self.model + self.recompute
 
 
@@ -58,7 +58,7 @@ def step_flops(
 
     Arguments:
       channels: of the images.
-      microbatched, remat: how it is run (`Execution.microbatch`, `Execution.remat`).
+      microbatched, remat: how it runs (`Execution.microbatch`, `Execution.remat`).
     """
     model, batch = cell.model, cell.batch_size
     towers = []
@@ -86,10 +86,10 @@ def step_flops(
 
 @dataclass(frozen=True)
 class _Tower:
-    """Operations of one example: forward, backward, and of rematerialised blocks once more.
+    """Operations on one example: forward, backward, and to recompute rematerialised blocks.
 
-    Backward costs two products for each of forward's, towards the parameters and towards the
-    input; the first layer of an image tower has an input that needs no gradient.
+    Backward has two products for each one of forward: for the parameters and for the input. The
+    input of an image tower's first layer needs no gradient.
     """
 
     forward: int
@@ -98,9 +98,9 @@ class _Tower:
 
 
 def _blocks(v: Variant, length: int) -> tuple[int, int]:
-    """All blocks on one example: forward, and what a backward pass recomputes of it.
+    """All blocks on one example: forward, and what a backward pass recomputes.
 
-    The recomputed part lacks the second layer of the MLP, whose result only leaves the block.
+    It does not recompute the second layer of the MLP, whose result only leaves the block.
     """
     attention = 8 * length * v.width**2 + 4 * length**2 * v.width
     layer = 2 * length * v.width * v.mlp
@@ -114,7 +114,7 @@ def _image(tower: ViT, embed_dim: int, channels: int) -> _Tower:
     blocks, again = _blocks(v, length)
     rest = 0
     if tower.pool == "map":
-        # Keys and values of all positions, the query and the result of one; scores and sums.
+        # Keys and values of all positions, query and output of the probe; scores and sums.
         rest += 4 * length * v.width**2 + 4 * v.width**2 + 4 * length * v.width
         rest += 4 * v.width * v.mlp
     if tower.head == "always" or v.width != embed_dim:
@@ -138,10 +138,10 @@ def _average(tower: TextAverage, length: int, embed_dim: int) -> _Tower:
 
 
 def _loss(cell: Cell) -> tuple[int, int]:
-    """Operations of the loss with its gradients, as computed and for the pairs that count.
+    """Operations of the loss with its gradients: as computed, and for the pairs in use.
 
-    Sigmoid: each pair's product, and its weight times either side, 6 D. Softmax: the products
-    once more, for the normalisers come first.
+    Sigmoid: a pair's product, and its weight times either embedding, 6 D. Softmax: the products
+    once more, since the normalisers come first.
     """
     batch, pairs, dim = cell.batch_size, cell.pairs, cell.model.embed_dim
     met = batch * pairs.size if isinstance(pairs, Groups) else batch**2

@@ -1,4 +1,4 @@
-"""How many parameters a cell trains, counted from the cell: nothing is built."""
+"""The number of parameters of a cell's model, counted without jax: plans need it at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from study.config.model import Variant
 
 
 def count_parameters(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
-    """Parameters of both towers, t and b.
+    """The parameters of both towers, t and b.
 
     Arguments:
       vocabulary: pieces of the tokenizer.

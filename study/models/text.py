@@ -1,4 +1,4 @@
-"""The text towers: the paper's transformer, and an averaging variant for CPU studies."""
+"""The text towers: the paper's transformer, and mean pooling for studies on CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.models.transformer import Dtype, Encoder, Mlp, Rows
 class TransformerText(nn.Module):
     """`text_BxL` to `BxE`: bidirectional encoder, last position, linear head.
 
-    The last position sees all others, whatever piece stands there: EOS or what fills short texts.
+    The last position attends to all others, whether it holds EOS or padding.
     """
 
     config: TextTransformer
@@ -30,9 +30,9 @@ class TransformerText(nn.Module):
         init = nn.initializers.normal(v.width**-0.5)
         x_BxLxW = nn.Embed(self.vocabulary, narrow or v.width, embedding_init=init)(text_BxL)
         if narrow is not None:
-            # With this start of the table and lecun_normal here, words begin as large as without.
-            wide = nn.Dense(v.width, use_bias=False, dtype=self.dtype, name="embed_projection")
-            x_BxLxW = wide(x_BxLxW)
+            # With lecun_normal here, embeddings start at the scale of an unfactored table.
+            project = nn.Dense(v.width, use_bias=False, dtype=self.dtype, name="embed_projection")
+            x_BxLxW = project(x_BxLxW)
         x_BxLxW += self.param("pos_embedding", init, (1, *x_BxLxW.shape[1:]))
         encoder = Encoder(
             v, self.dtype, self.config.dropout, self.remat, self.rows, name="Encoder_0"
@@ -44,7 +44,7 @@ class TransformerText(nn.Module):
 class MeanPoolText(nn.Module):
     """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head.
 
-    EOS and what fills short texts are left out of the mean.
+    The mean leaves out EOS and padding.
     """
 
     config: TextAverage

@@ -13,17 +13,17 @@ from study.config.model import Variant
 from study.models.dropout import dropout
 
 Dtype = Any
-# Where the rows of activations lie. Parameters that are cut (FSDP) then come to the rows, layer
-# by layer; left to itself, the compiler might move the rows to them.
+# The sharding of the rows of activations. With it, sharded parameters (FSDP) are gathered layer by
+# layer; without it, the compiler may move the activations instead.
 Rows = NamedSharding | None
 
 
-def by_rows(x: jax.Array, rows: Rows) -> jax.Array:
+def constrain_rows(x: jax.Array, rows: Rows) -> jax.Array:
     return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
 class Mlp(nn.Module):
-    """Two dense layers with gelu between; products in `dtype`."""
+    """Two dense layers with a gelu between; matrix products in `dtype`."""
 
     hidden: int
     dtype: Dtype = jnp.float32
@@ -39,14 +39,14 @@ class Mlp(nn.Module):
             "bias_init": nn.initializers.normal(1e-6),
             "dtype": self.dtype,
         }
-        # Built in this order, so that Dense_0 is the second layer: names seed the initialisation,
-        # and the cells of old records started so.
+        # `down` first, so that it is Dense_0: names seed the initialisation, and the cells of
+        # earlier records started that way.
         down, up = nn.Dense(dim, **init), nn.Dense(self.hidden, **init)
         return down(dropout(nn.gelu(up(x)), self.dropout, keys_B, site))
 
 
 class Block(nn.Module):
-    """Self-attention and MLP, each behind a layer norm and beside a float32 residual."""
+    """Pre-norm self-attention and MLP, each with a float32 residual."""
 
     hidden: int
     heads: int
@@ -59,7 +59,7 @@ class Block(nn.Module):
         self, x_BxLxW: jax.Array, layer: jax.Array, keys_B: jax.Array | None
     ) -> tuple[jax.Array, None]:
         site = 3 * layer + 1  # 0 is the dropout before the first block
-        x_BxLxW = by_rows(x_BxLxW, self.rows)
+        x_BxLxW = constrain_rows(x_BxLxW, self.rows)
         y = nn.LayerNorm()(x_BxLxW)
         y = nn.MultiHeadDotProductAttention(
             num_heads=self.heads,
@@ -67,20 +67,21 @@ class Block(nn.Module):
             dtype=self.dtype,
             force_fp32_for_softmax=True,
         )(y, y)
-        x_BxLxW += dropout(by_rows(y, self.rows), self.dropout, keys_B, site)
+        x_BxLxW += dropout(constrain_rows(y, self.rows), self.dropout, keys_B, site)
         y = nn.LayerNorm()(x_BxLxW)
         y = Mlp(self.hidden, self.dtype, self.dropout)(y, keys_B, site + 1)
-        x_BxLxW += dropout(by_rows(y, self.rows), self.dropout, keys_B, site + 2)
+        x_BxLxW += dropout(constrain_rows(y, self.rows), self.dropout, keys_B, site + 2)
         return x_BxLxW, None
 
 
 class Encoder(nn.Module):
     """`depth` blocks with stacked parameters and a final layer norm: `BxLxW` to `BxLxW`.
 
-    dtype: of the matrix products.
-    dropout: rate, where keys are given.
-    remat: keep only each block's input for the backward pass and compute the rest again.
-    rows: where the rows of activations lie.
+    Attributes:
+      dtype: of the matrix products.
+      dropout: rate, if keys are given.
+      remat: keep only each block's input for the backward pass and recompute the rest.
+      rows: the sharding of the rows of activations.
     """
 
     variant: Variant
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
         v = self.variant
         block: Any = Block
         if self.remat:
-            # The loop of the scan already keeps XLA from merging the two forward passes.
+            # Inside a scan XLA cannot merge the two forward passes.
             block = nn.remat(Block, prevent_cse=False)
         blocks = nn.scan(
             block,
@@ -104,11 +105,11 @@ class Encoder(nn.Module):
             length=v.depth,
         )(v.mlp, v.heads, self.dtype, self.dropout, self.rows, name="encoderblock")
         x_BxLxW, _ = blocks(x_BxLxW.astype(jnp.float32), jnp.arange(v.depth), keys_B)
-        return nn.LayerNorm(name="encoder_norm")(by_rows(x_BxLxW, self.rows))
+        return nn.LayerNorm(name="encoder_norm")(constrain_rows(x_BxLxW, self.rows))
 
 
 class MapHead(nn.Module):
-    """Multi-head attention pooling: one learned probe attends to all positions."""
+    """Attention pooling `BxLxW` to `BxW`: one learned probe attends to all positions."""
 
     hidden: int
     heads: int

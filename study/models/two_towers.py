@@ -18,11 +18,13 @@ from study.rng import mix
 
 
 class TwoTowers(nn.Module):
-    """Unit-norm embeddings of images and texts, t' and b as parameters.
+    """Unit-norm embeddings of images and texts, with t' = log t and b as parameters.
 
     Either input may be None; its embedding is then None. A cached image is an embedding already.
-    `remat` saves memory in the backward pass and changes no result (`Execution.remat`); `rows` is
-    where the rows of a batch lie, of use where parameters are cut (`Execution.fsdp_mib`).
+
+    Attributes:
+      remat: see `Execution.remat`; it changes no result.
+      rows: the sharding of a batch's rows, which matters if parameters are sharded (FSDP).
     """
 
     cell: Cell
@@ -63,13 +65,17 @@ class TwoTowers(nn.Module):
             cached = isinstance(self.cell.model.image, CachedImage)
             zimg_BxE = l2_normalize(image if cached else self.img(image, keys_B))
         if text_BxL is not None:
-            # The towers share no mask: the text's keys are others.
+            # The towers must not share dropout masks, so the text has other keys.
             ztxt_BxE = l2_normalize(self.txt(text_BxL, None if keys_B is None else mix(~keys_B)))
         return zimg_BxE, ztxt_BxE
 
+    def image_features(self, image_BxHxWxC: jax.Array) -> jax.Array:
+        """The input of the image tower's head `BxF`, float32, or its output if it has no head."""
+        return self.img(image_BxHxWxC, features_only=True).astype(jnp.float32)
+
 
 def l2_normalize(z_BxE: jax.Array) -> jax.Array:
-    """Rows over their length, in float32; a zero row stays zero and has a finite gradient."""
+    """Rows divided by their norm, in float32; a zero row stays zero with a finite gradient."""
     z_BxE = z_BxE.astype(jnp.float32)
     return z_BxE * jax.lax.rsqrt(jnp.sum(z_BxE**2, axis=1, keepdims=True) + 1e-12)
 
@@ -77,8 +83,8 @@ def l2_normalize(z_BxE: jax.Array) -> jax.Array:
 def initial_bias(cell: Cell) -> float | None:
     """b at the start, or None for a loss without one.
 
-    "prior" is the log-odds of a positive among the chosen pairs: at -10 it would be the exact
-    prior of a batch of 22,027 (paper Sec. 3.2, 4.9).
+    "prior" is the log-odds of a positive among the pairs in use. The paper's -10 is the exact
+    prior of a batch of 22,027 (Sec. 3.2, 4.9).
     """
     start: Any = getattr(cell.loss, "b_init", None)
     if start == "prior":

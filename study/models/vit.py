@@ -13,10 +13,10 @@ from study.models.transformer import Dtype, Encoder, MapHead, Rows
 
 
 class PatchEmbedding(nn.Module):
-    """A p x p convolution with stride p, as the matrix product that it is: `BxHxWxC` to `BxLxW`.
+    """A p x p convolution with stride p, computed as a matrix product: `BxHxWxC` to `BxLxW`.
 
-    The kernel keeps its convolution shape `pxpxCxW`. XLA's convolutions are many times slower
-    than this on CPU, and no faster elsewhere. Pixels beyond the last whole patch are not seen.
+    The kernel keeps its convolution shape `pxpxCxW`. XLA's convolutions are many times slower on
+    CPU, and no faster elsewhere. Pixels beyond the last whole patch are ignored.
     """
 
     width: int
@@ -38,7 +38,7 @@ class PatchEmbedding(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """`image_BxHxWxC` in [-1, 1] to `BxE`, see `study.config.model.ViT` for the choices."""
+    """`image_BxHxWxC` in [-1, 1] to `BxE`; `study.config.model.ViT` documents the choices."""
 
     config: ViT
     embed_dim: int
@@ -47,7 +47,14 @@ class ImageTower(nn.Module):
     rows: Rows = None
 
     @nn.compact
-    def __call__(self, image_BxHxWxC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        image_BxHxWxC: jax.Array,
+        keys_B: jax.Array | None = None,
+        *,
+        features_only: bool = False,
+    ) -> jax.Array:
+        """keys_B: of dropout. features_only: leave out the head."""
         config, v = self.config, self.config.size
         x_BxLxW = PatchEmbedding(v.width, config.patch, self.dtype, name="embedding")(image_BxHxWxC)
         if config.posemb == "learn":
@@ -70,7 +77,7 @@ class ImageTower(nn.Module):
                 x_BxW = x_BxLxW.mean(1)
             case "tok":
                 x_BxW = x_BxLxW[:, 0]
-        if config.head == "if_needed" and v.width == self.embed_dim:
+        if features_only or (config.head == "if_needed" and v.width == self.embed_dim):
             return x_BxW
         return nn.Dense(self.embed_dim, name="head")(x_BxW)
 
@@ -78,7 +85,7 @@ class ImageTower(nn.Module):
 def sincos2d(rows: int, cols: int, width: int) -> np.ndarray:
     """Fixed position embeddings, 1 x rows*cols x width: sine and cosine of x, then of y.
 
-    Each has width / 4 frequencies in a geometric row from 1 to 1 / 10,000.
+    Each has width / 4 frequencies in a geometric series from 1 to 1 / 10,000.
     """
     rate_K = 10_000.0 ** -np.linspace(0, 1, width // 4)
     y_L, x_L = (side.ravel() for side in np.mgrid[:rows, :cols])

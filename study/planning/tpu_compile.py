@@ -1,8 +1,8 @@
-"""Compiles for TPU slices that are not attached, to learn what memory a program takes.
+"""Compiles for TPU slices that are not attached, to find out how much memory a program needs.
 
-libtpu carries the whole compiler, so a machine without a TPU compiles for any slice, in seconds.
-libtpu reads its environment when jax is imported, hence a separate process: `run_python` starts
-one, and the code that it runs compiles for `slice_devices` and prints JSON.
+libtpu contains the whole compiler, so a machine without a TPU can compile for any slice. It reads
+its environment when jax is imported, hence a separate process: `run_python` starts one, and the
+code that it runs compiles for `slice_devices` and prints JSON.
 
     # caller.py
     (result,) = run_python(["my_script.py"], stdin="")
@@ -11,9 +11,8 @@ one, and the code that it runs compiles for `slice_devices` and prints JSON.
     x = jax.ShapeDtypeStruct(..., sharding=...)
     print(json.dumps(jax.jit(f).lower(x).compile().memory_analysis()...))
 
-Memory is the compiler's own layout of HBM, per chip, to which a running program adds its buffers
-in flight. The compiler's FLOPs and seconds are of no use: it counts the body of a loop once,
-however often it runs.
+The compiler's FLOPs and seconds are of no use: it counts the body of a loop once, however often
+it runs.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from typing import Any
 from study.config.hardware import get_slice
 from study.errors import UserError
 
-# Before jax is imported: JAX itself stays on the CPU, or it would look for hardware; libtpu does
-# not ask the Cloud for metadata, is quiet, and lets several processes load it at once.
+# JAX itself stays on the CPU, or it would look for a TPU; libtpu does not query the metadata
+# server, logs little, and lets several processes load it at once.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -47,16 +46,17 @@ _children: set[subprocess.Popen[str]] = set()
 
 
 class TpuCompileError(UserError):
-    """One line: why nothing is compiled, and how to fix it.
+    """Why a compilation failed, in one line.
 
-    code: with which the process ended, if it began; below zero the signal that ended it.
+    Attributes:
+      code: the exit code of the process, negative for a signal; None if it did not start.
     """
 
     code: int | None = None
 
 
 def why_unavailable() -> str | None:
-    """Why nothing can be compiled for a TPU here, in one line; None if it can."""
+    """Why nothing can be compiled for a TPU on this machine, in one line; None if it can."""
     if importlib.util.find_spec("libtpu") is not None:
         return None
     return (
@@ -66,9 +66,9 @@ def why_unavailable() -> str | None:
 
 
 def run_python(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
-    """Runs `python *argv` where it can compile for TPUs; yields each line of JSON that it prints.
+    """Run `python *argv` with the environment to compile for TPUs; yield the JSON lines it prints.
 
-    A line is yielded as soon as it is printed. The process is ended when the reader stops reading.
+    Lines are yielded as they are printed. The process is killed when the reader stops reading.
 
     Raises:
       TpuCompileError: libtpu is missing, or the process fails.
@@ -98,13 +98,15 @@ def run_python(argv: Sequence[str], *, stdin: str) -> Iterator[Any]:
             _children.discard(child)
         if code:
             errors.seek(0)
-            error = TpuCompileError(f"compiling for TPU failed: {_last(errors.read(), code)}")
+            output = errors.read().strip().splitlines()
+            reason = output[-1].strip() if output else f"exit code {code}"
+            error = TpuCompileError(f"compiling for TPU failed: {reason}")
             error.code = code
             raise error
 
 
 def kill_children() -> None:
-    """Ends all processes of `run_python`, whose readers are then told so by a TpuCompileError."""
+    """Kill all processes of `run_python`; their readers get a TpuCompileError."""
     for child in list(_children):
         child.kill()
 
@@ -117,8 +119,7 @@ def environment() -> dict[str, str]:
     """
     if reason := why_unavailable():
         raise TpuCompileError(reason)
-    # The same `study` as here, wherever it was imported from; and no cache of jax's, out of which
-    # programs can only be loaded for devices that are there.
+    # The child imports the same `study`. JAX's cache can only load programs for attached devices.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     own = {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -127,20 +128,14 @@ def environment() -> dict[str, str]:
     return os.environ | ENVIRONMENT | own
 
 
-def _last(said: str, code: int) -> str:
-    """What a failed process said last, or how it ended."""
-    told = [line for line in said.strip().splitlines() if line.strip()]
-    return told[-1].strip() if told else f"exit code {code}"
-
-
 def slice_devices(name: str) -> list[Any]:
-    """The devices of a slice, or of several, as libtpu lists them; none of them is attached.
+    """The devices of one or more slices in libtpu's order; none of them is attached.
 
     Raises:
-      TpuCompileError: libtpu is missing, or the environment is not as `environment` makes it.
+      TpuCompileError: libtpu is missing, or this is not a process of `run_python`.
       HardwareError: there is no such slice.
     """
-    chosen = get_slice(name)
+    machine = get_slice(name)
     if reason := why_unavailable():
         raise TpuCompileError(reason)
     if os.environ.get("JAX_PLATFORMS") != "cpu":
@@ -149,7 +144,7 @@ def slice_devices(name: str) -> list[Any]:
         )
     from jax.experimental import topologies
 
-    described = topologies.get_topology_desc(
-        chosen.libtpu_topology, platform="tpu", **chosen.libtpu_options
+    topology = topologies.get_topology_desc(
+        machine.libtpu_topology, platform="tpu", **machine.libtpu_options
     )
-    return list(described.devices)
+    return list(topology.devices)

@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: asynchronous, atomic, the last few kept and some for good."""
+"""Checkpoints with Orbax: asynchronous and atomic; the last few are kept, and chosen steps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from study.records.storage import format_error, is_bucket
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1.0, 4.0)  # waits before a failed read is tried again
-UNREADABLE = "unreadable-"  # begins the name of a checkpoint that was set aside
+UNREADABLE = "unreadable-"  # prefix of a checkpoint that is set aside
 
 
 class Restored(NamedTuple):
-    """A checkpoint's state, and the host's values that were saved with it."""
+    """A checkpoint's state, and the host's values saved with it."""
 
     state: Any
     metadata: dict[str, Any]
@@ -33,15 +33,15 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one cell.
 
-    Orbax removes one when its successor is complete, so a kill never leaves none. A failed read
-    removes nothing. Every process of a run calls every method.
+    Orbax removes a checkpoint when its successor is complete, so a kill never leaves none. A
+    failed read removes nothing. Every process of a run must call every method.
 
     Arguments:
-      keep_last: how many of the latest stay.
-      keep_at: steps of which a checkpoint, where there is one, stays for good.
+      keep_last: number of latest checkpoints to keep.
+      keep_at: steps whose checkpoints are never removed.
 
     Raises:
-      RecordError: from every method, in one line: the disk or the bucket refuses.
+      RecordError: from every method, in one line: the disk or the bucket fails.
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 2, keep_at: Collection[int] = ()):
@@ -56,16 +56,15 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def restore(self, like: Any) -> Restored | None:
-        """The latest checkpoint that can be read, or None where there are none.
+        """The latest checkpoint that can be read, or None if there are none.
 
-        A read that fails is tried again, since buckets and network disks fail for seconds. Where
-        it keeps failing and an older checkpoint can be read, the newer one is set aside under
-        another name, and training makes it again. With more than one process the error is raised
-        instead: the others may have read what this one could not.
+        A failed read is retried, since buckets and network disks fail for seconds. If it keeps
+        failing and an older checkpoint can be read, the newer one is renamed, and training makes
+        it again. With several processes the error is raised instead: the others may have read
+        the checkpoint that this one could not.
 
         Arguments:
-          like: `jax.ShapeDtypeStruct` with shardings, as `study.training.compile.abstract_state`
-            gives them; arrays work too.
+          like: shapes with shardings (`study.training.compile.TrainProgram.state`), or arrays.
 
         Raises:
           RecordError: there are checkpoints, and none of them can be read.
@@ -77,26 +76,26 @@ class Checkpoints:
         for step in steps:
             try:
                 state = self._read(step, abstract)
-            except Exception as error:  # Orbax, TensorStore and json raise many kinds
+            except Exception as error:  # Orbax, TensorStore and json raise many types
                 failures[step] = format_error(error)
                 if jax.process_count() > 1:
                     break
                 continue
-            for unreadable, why in failures.items():
+            for unreadable, reason in failures.items():
                 log.warning(
                     "checkpoint %d cannot be read (%s); set aside, going on from %d",
-                    *(unreadable, why, step),
+                    *(unreadable, reason, step),
                 )
                 self._set_aside(unreadable)
-            # A manager that was just made does not know the kind of what it holds.
+            # A new manager does not know the type of its items.
             metadata = self._manager.metadata(step).custom_metadata
             return Restored(state, dict(metadata or {}))
         if failures:
-            step, why = next(iter(failures.items()))
+            step, reason = next(iter(failures.items()))
             raise RecordError(
-                f"{self._folder}: checkpoint {step} cannot be read ({why}); run again if the disk "
-                "or the bucket was out of reach, or move this folder away: the cell then starts "
-                "from the beginning and ends with the same numbers"
+                f"{self._folder}: checkpoint {step} cannot be read ({reason}); run again if the "
+                "disk or the bucket was out of reach, or move this folder away: the cell then "
+                "starts from the beginning and ends with the same numbers"
             )
         return None
 
@@ -110,7 +109,7 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
     def _set_aside(self, step: int) -> None:
-        """Renames a checkpoint to a name that Orbax passes over."""
+        """Rename a checkpoint to a name that Orbax ignores."""
         path, aside = self._place / str(step), self._place / f"{UNREADABLE}{step}"
         with self._explained("rename"):
             if is_bucket(path):
@@ -119,18 +118,15 @@ class Checkpoints:
                 path.rename(aside)
             self._manager.reload()
 
-    def latest(self) -> dict[str, Any] | None:
-        """The latest whole checkpoint as nested dicts on one device of this process, or None.
-
-        It may have been written by any number of devices.
-        """
+    def load_latest(self) -> dict[str, Any] | None:
+        """The latest checkpoint, unsharded, as nested dicts on one device; None without one."""
         step = self._manager.latest_step()
         if step is None:
             return None
         place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        # Only a manager that knows the kind of what it reads can tell the shapes of it.
-        kind = ocp.StandardCheckpointHandler()
-        with ocp.CheckpointManager(self._manager.directory, item_handlers=kind) as reader:
+        # Only a manager with an item handler can read the shapes.
+        handler = ocp.StandardCheckpointHandler()
+        with ocp.CheckpointManager(self._manager.directory, item_handlers=handler) as reader:
             like = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
                 dict(reader.item_metadata(step)),
@@ -138,9 +134,10 @@ class Checkpoints:
             return reader.restore(step, args=ocp.args.StandardRestore(like))
 
     def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
-        """Starts to write `state`; it is copied first, so its buffers may be donated.
+        """Start to write `state`. It is copied first, so its buffers may be donated.
 
-        metadata: values of the host, ready for JSON, that `restore` gives back.
+        Arguments:
+          metadata: JSON values that `restore` returns.
         """
         with self._explained("save"):
             self._manager.save(
@@ -148,12 +145,12 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Waits until everything saved is on disk."""
+        """Wait until all saved checkpoints are on disk."""
         with self._explained("save"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until everything saved is on disk, and ends Orbax's threads in any case."""
+        """Wait until all saved checkpoints are on disk; end Orbax's threads in any case."""
         try:
             self.wait()
         finally:
@@ -162,12 +159,12 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self, action: str) -> Iterator[None]:
-        """Turns what Orbax and TensorStore raise into one line."""
+        """Turn errors of Orbax and TensorStore into a RecordError of one line."""
         try:
             yield
         except RecordError:
             raise
-        except Exception as error:  # they raise many kinds, ValueError for a full disk among them
+        except Exception as error:  # of many types, ValueError for a full disk among them
             raise RecordError(
                 f"{self._folder}: cannot {action} a checkpoint ({format_error(error)}); make room "
                 "or restore access and run again (everything recorded is kept)"
@@ -175,5 +172,5 @@ class Checkpoints:
 
 
 def _for_orbax(folder: Path) -> epath.Path:
-    """`folder` as Orbax takes it: absolute, or gs://..."""
+    """`folder` in the form that Orbax takes: absolute, or gs://..."""
     return epath.Path(str(folder) if is_bucket(folder) else folder.absolute())

@@ -1,4 +1,4 @@
-"""Frozen image towers made of a checkpoint, for `study.data.embed_shards`."""
+"""Frozen image towers from checkpoints, for `study.data.embed_shards`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ _BATCH = 256
 
 
 def load_tower(checkpoint: str | Path, *, image_size: int | None = None) -> Tower:
-    """The image tower of a checkpoint: a file that `study.interop` reads, or the record folder of
-    a cell that is done.
+    """The image tower of a checkpoint file, or of a finished cell.
 
     Arguments:
       image_size: in pixels, for a file that does not determine it.
@@ -37,25 +36,25 @@ def load_tower(checkpoint: str | Path, *, image_size: int | None = None) -> Towe
         return _of_record(path)
     if path.is_dir():
         raise DataError(
-            f"{path} is no checkpoint that can be read; give a file, or the record of a SigLIP "
-            "cell that is done, such as runs/STUDY/CELL"
+            f"{path} is not a checkpoint; give a file, or the record folder of a finished SigLIP "
+            "cell, such as runs/STUDY/CELL"
         )
     return FrozenTowers(checkpoint, image_size=image_size)
 
 
 class VitTower:
-    """The image tower of a cell with these parameters: uint8 NxHxWxC to unit rows, float32 NxE.
+    """The image tower of a cell: uint8 NxHxWxC to unit embeddings, float32 NxE.
 
     Arguments:
-      params: of both towers, as a `study.training.step.State` holds them.
-      metadata: where they come from, for tower.json.
+      params: `study.training.step.State.params`.
+      metadata: the origin of the parameters, for tower.json.
     """
 
     def __init__(self, cell: Cell, params: Any, metadata: dict[str, Any]):
         if not isinstance(cell.model.image, ViT):
             raise DataError(
-                f"the cell {cell.id} trains no image tower: its images are cached already; "
-                "give one with a ViT"
+                f"the cell {cell.id} has no image tower: its images are cached embeddings; give a "
+                "cell with a ViT"
             )
         # The module needs a vocabulary; the image tower does not use it.
         self._encoder = Encoder(cell.model, cell.data, Vocabulary(1, eos=0, pad=0), size=_BATCH)
@@ -74,13 +73,13 @@ class VitTower:
 def _of_record(folder: Path) -> VitTower:
     about = read_json(folder / "cell.json")
     if about is None or not (folder / "DONE.json").exists():
-        raise DataError(f"the cell at {folder} is not done; train it to its end first")
+        raise DataError(f"the cell at {folder} is not done; finish its training first")
     cell = from_dict(about["cell"])
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        state = checkpoints.latest()
+        state = checkpoints.load_latest()
     finally:
         checkpoints.close()
     if state is None:
-        raise DataError(f"{folder} has no checkpoint any more; train the cell again")
+        raise DataError(f"{folder} has no checkpoint; train the cell again")
     return VitTower(cell, state["params"], {"cell": cell.id, "step": int(state["step"])})

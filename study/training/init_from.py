@@ -1,4 +1,4 @@
-"""A run that starts from a checkpoint (`Model.init`)."""
+"""Starting a run from the parameters of a checkpoint (`Model.init`)."""
 
 from __future__ import annotations
 
@@ -16,88 +16,88 @@ from study.data.formats.dataset import DataError
 from study.interop.infer_model import RELEASED
 from study.interop.load import load_params, split_spec
 
-_SHOWN = 3
-# May stay random: an image-only file has no head into an embedding space.
+_MAX_NAMES = 3  # in an error message
+# May stay random: an image-only checkpoint has no head into an embedding space.
 _OPTIONAL = "img/head/"
 
 
 def init_from_checkpoint(cell: Cell, params: Any, root: str | Path) -> tuple[Any, dict[str, Any]]:
     """`params` with those of the checkpoint `cell.model.init` in place, and a note for the record.
 
-    Parts that the checkpoint or the model does not have stay as they are, and so does an image
-    head that only the model has. The image's position embeddings are resized to its patches.
+    Top-level parts that only the checkpoint or only the model has are left as they are, and so is
+    an image head that only the model has. Position embeddings of images are resized to the
+    model's patches.
 
     Arguments:
-      params: the parameters of the whole model at their random start.
-      root: where a relative path starts.
+      params: the model's initial parameters.
+      root: the folder that a relative path starts from.
 
     Raises:
-      DataError: one line that says which parameters are missing, unexpected or of another shape,
-        or which setting of the cell contradicts the checkpoint.
+      DataError: parameters are missing, unexpected or of another shape, or a setting of the cell
+        contradicts the checkpoint; one line.
     """
     spec = cell.model.init
     assert spec is not None
     if "://" in spec:
         raise DataError(f"model.init: {spec} is not on this machine; give a copy of the file")
     path = Path(root) / split_spec(spec)[0]
-    found = load_params(str(Path(root) / spec))
-    both = {part: value for part, value in found.items() if part in params}
-    if not both.keys() & {"img", "txt"}:
+    checkpoint = load_params(str(Path(root) / spec))
+    shared = {part: value for part, value in checkpoint.items() if part in params}
+    if not shared.keys() & {"img", "txt"}:
         raise DataError(
-            f"model.init: {path} has {', '.join(found)}, and the model of them has no tower"
+            f"model.init: {path} holds {', '.join(checkpoint)}, but no tower of the cell's model"
         )
-    want = flatten_dict({part: params[part] for part in both}, sep="/")
-    have = flatten_dict(both, sep="/")
+    initial = flatten_dict(dict(params), sep="/")
+    expected = {k: v for k, v in initial.items() if k.split("/")[0] in shared}
+    loaded = flatten_dict(shared, sep="/")
     name = "img/pos_embedding"
-    if name in have and name in want:
-        have[name] = resize_posemb(have[name], want[name].shape[1])
-    missing = [k for k in want if k not in have and not k.startswith(_OPTIONAL)]
-    unexpected = [k for k in have if k not in want]
-    shapes = [
-        f"{k} ({_shape(have[k])}, the cell has {_shape(want[k])})"
-        for k in want
-        if k in have and have[k].shape != want[k].shape
-    ]
-    wrong = [
-        f"{what}: {', '.join(names[:_SHOWN])}"
-        + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-        )
+    if name in loaded and name in expected:
+        loaded[name] = resize_posemb(loaded[name], expected[name].shape[1])
+    misfits = {
+        "missing": [k for k in expected if k not in loaded and not k.startswith(_OPTIONAL)],
+        "unexpected": [k for k in loaded if k not in expected],
+        "of another shape": [
+            f"{k} ({_shape(loaded[k])}, the cell has {_shape(a)})"
+            for k, a in expected.items()
+            if k in loaded and loaded[k].shape != a.shape
+        ],
+    }
+    problems = [
+        f"{kind}: {', '.join(names[:_MAX_NAMES])}"
+        + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
+        for kind, names in misfits.items()
         if names
     ]
-    if wrong:
-        raise DataError(f"model.init: {path} does not fit the cell's model; {'; '.join(wrong)}")
-    _check_settings(cell, path, both)
-    flat = flatten_dict(dict(params), sep="/")
-    flat |= {k: np.asarray(v, want[k].dtype) for k, v in have.items()}
+    if problems:
+        raise DataError(f"model.init: {path} does not fit the cell's model; {'; '.join(problems)}")
+    _check_settings(cell, path, shared)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    fresh = sorted({k.split("/")[0] for k in flat} - both.keys())
-    fresh += [_OPTIONAL.rstrip("/")] if any(k in want and k not in have for k in flat) else []
-    about: dict[str, Any] = {
+    random = sorted(params.keys() - shared.keys())
+    if expected.keys() - loaded.keys():
+        random.append(_OPTIONAL.rstrip("/"))
+    note: dict[str, Any] = {
         "file": spec,
         "sha256": digest,
-        "loaded": sorted(both),
-        "random": fresh,
+        "loaded": sorted(shared),
+        "random": random,
     }
-    if "txt" in both:
-        about["tokens"] = {"pieces": _pieces(both), "pad": cell.data.pad}
-    return unflatten_dict(flat, sep="/"), about
+    if "txt" in shared:
+        note["tokens"] = {"pieces": _pieces(shared), "pad": cell.data.pad}
+    converted = {k: np.asarray(v, expected[k].dtype) for k, v in loaded.items()}
+    return unflatten_dict(initial | converted, sep="/"), note
 
 
 def _check_settings(cell: Cell, path: Path, loaded: dict[str, Any]) -> None:
-    """Refuses settings of the cell that the loaded parameters contradict or replace."""
+    """Refuse settings of the cell that the loaded parameters contradict or replace."""
     if "txt" in loaded and _pieces(loaded) in RELEASED:
         pieces = _pieces(loaded)
         name, pad = RELEASED[pieces]
         if cell.data.pad != pad:
             raise DataError(
                 f"data.pad: {cell.data.pad!r} does not fit model.init: {path} is of {name} "
-                f"({pieces:,} pieces), trained on texts filled with "
-                f"{'EOS' if pad == 'eos' else 'padding'}; set data.pad={pad!r}"
+                f"({pieces:,} pieces), trained on texts padded with "
+                f"{'EOS' if pad == 'eos' else 'the padding token'}; set data.pad={pad!r}"
             )
     for name in sorted({"t", "b"} & loaded.keys()):
         field = f"{name}_init"
@@ -117,7 +117,7 @@ def _pieces(loaded: dict[str, Any]) -> int:
 def resize_posemb(posemb_1xLxW: np.ndarray, length: int) -> np.ndarray:
     """Position embeddings of a square grid, linearly resized to a square of `length` patches.
 
-    Left alone where either is no square: the shapes then tell.
+    Returned unchanged if either is not a square, for the check of shapes to report.
     """
     old, new = math.isqrt(posemb_1xLxW.shape[1]), math.isqrt(length)
     if old == new or old**2 != posemb_1xLxW.shape[1] or new**2 != length:

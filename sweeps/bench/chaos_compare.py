@@ -50,7 +50,7 @@ def arrays(folder: Path) -> dict[str, Any]:
 
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        state = checkpoints.latest()
+        state = checkpoints.load_latest()
     finally:
         checkpoints.close()
     leaves = jax.tree_util.tree_leaves_with_path(state)

@@ -27,9 +27,10 @@ RATE = "train/examples_per_s"
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One cell's record: its median speed, and the share of the chips' peak that this is.
+    """The median speed in one cell's record.
 
-    mfu: model FLOPs (towers and loss, nothing made twice) over time, chips and peak.
+    Attributes:
+      mfu: model FLOPs (towers and loss, without recomputation) over time, chips and peak.
     """
 
     cell: Cell
@@ -45,7 +46,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What was measured, and the median share of the peak for each kind of chip."""
+    """Measured speeds, and the median share of the peak (MFU) for each type of chip."""
 
     measured: tuple[Measurement, ...]
 
@@ -58,11 +59,11 @@ class Calibration:
     ) -> float | None:
         """Seconds of one step.
 
-        Where this cell was measured on as many such chips, its own time; elsewhere the operations
-        at the measured share of the peak.
+        The measured time if this cell ran on as many of these chips, else its operations at the
+        median MFU of the chip.
 
         Arguments:
-          without: one of `measured` to leave out, as if it did not exist.
+          without: a measurement to leave out.
 
         Returns:
           None for a chip that was not measured.
@@ -104,38 +105,39 @@ def _median_without(ordered: list[float], value: float) -> float | None:
 
 
 def load_calibration(records: str | Path) -> Calibration:
-    """From all records below a folder, or from a snapshot of them.
+    """Measurements from all records below a folder, or from a snapshot.
 
     Raises:
-      StudyError: there is none that says how fast it was, on hardware that the table knows.
+      StudyError: no record has a speed on hardware in `study.config.hardware`.
     """
     root = Path(records)
     measured = tuple(_measured(root)) if root.is_dir() else ()
     if not measured:
         raise StudyError(
-            f"--calibrate {records}: no record below it tells its speed on known hardware; give "
-            "the --root of a sweep, or one study's folder in it"
+            f"--calibrate {records}: no record there has a speed on known hardware; give the "
+            "--root of a sweep, or one study's folder in it"
         )
     return Calibration(measured=measured)
 
 
-def compare_predictions(found: Calibration) -> list[dict[str, Any]]:
-    """Each measured cell beside what would have been predicted without it: by the assumed share
-    of the peak, and by what the other cells on its chip reached (left out where there is none).
+def compare_predictions(calibration: Calibration) -> list[dict[str, Any]]:
+    """For each measured cell, its speed and the predictions without it.
 
-    The way in which a cell was run is not in its record, so it is taken to have computed nothing
-    twice.
+    One prediction is by the assumed share of the peak, one by that of the other cells on its chip
+    (if there are any). Records do not say how a cell ran; no recomputation is assumed.
     """
     rows = []
-    for m in found.measured:
+    for m in calibration.measured:
         machine, channels = _machine(m), _channels(m.cell)
         flops = step_flops(m.cell, channels=channels)
         # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
         time = step_time(
             m.cell, flops, machine, RunSetting(), count_parameters(m.cell, 2000, channels=channels)
         )
-        seconds = found.seconds(m.cell, flops, machine, without=m)
-        more = {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}
+        seconds = calibration.seconds(m.cell, flops, machine, without=m)
+        calibrated = (
+            {} if seconds is None else {"calibrated_examples_per_s": _rate(m.cell, seconds)}
+        )
         rows.append(
             {
                 "id": m.cell.id,
@@ -146,7 +148,7 @@ def compare_predictions(found: Calibration) -> list[dict[str, Any]]:
                 "predicted_examples_per_s": _rate(m.cell, time.total),
                 "measured_examples_per_s": float(f"{m.examples_per_s:.5g}"),
                 "measured_mfu": float(f"{m.mfu:.4g}"),
-                **more,
+                **calibrated,
             }
         )
     return rows
@@ -182,7 +184,7 @@ def _measured(root: Path) -> Iterator[Measurement]:
 
 
 def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measurement]:
-    """The record as a measurement, where it is one."""
+    """The measurement in a record, if it has one."""
     try:
         cell = from_dict(about["cell"])
         devices = about["devices"]
@@ -192,7 +194,7 @@ def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measureme
     rates = [row[RATE] for row in rows if row.get(RATE)]
     if chip is None or not rates:
         return
-    # The first line of a run still carries what starts with it.
+    # The first row includes the start of the run.
     rate = statistics.median(rates[1:] or rates)
     chips = max(1, int(devices.get("count", 1)) // chip.devices)
     if chip.kind == "cpu":

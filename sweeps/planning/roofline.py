@@ -1,10 +1,10 @@
-"""How long a step takes, from counted operations and the table of hardware.
+"""Estimated seconds of a step, from counted operations and the table of hardware.
 
-Assumed, and printed with every plan: the towers reach `MFU` of the chip's bfloat16 peak; so does
-the loss, unless its ring or its traffic with memory takes longer, for they overlap; gradients are
-summed round one ring in both directions, and what is cut (FSDP) is gathered once for every pass,
-neither hidden behind anything; the optimizer moves its state once. Measurements replace all of
-this (see `sweeps.planning.calibrate`).
+Assumptions: the towers reach `MFU` of the chip's bfloat16 peak; so does the loss, unless its ring
+or its memory traffic takes longer, which overlap with it; gradients are summed round one ring in
+both directions, and sharded parameters (FSDP) are gathered once for every pass, without overlap;
+the optimizer reads and writes its state once. Measurements replace all of this
+(`sweeps.planning.calibrate`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from study.models.flops import Flops
 from study.planning.fits import RunSetting
 from sweeps.planning.memory import moment_bytes
 
-# Assumed shares of the peak, measured by nobody here. Chips whose peak grew faster than their
-# memory's rate are given less.
+# Assumed shares of the peak, not measured. Lower for chips whose peak grew faster than their
+# memory bandwidth.
 MFU = {
     **{"v4": 0.40, "v5e": 0.40, "v5p": 0.40, "v6e": 0.30, "7x": 0.25},
     **{"gpu:h100": 0.35, "gpu:h200": 0.35, "cpu": 0.25},
 }
-_PANEL = (
-    1024  # images that stay on the chip while the texts stream past (`study.losses.pallas_tpu`)
-)
+# Images that stay on the chip while the texts stream past, see `study.losses.pallas_tpu`.
+_PANEL = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +32,12 @@ class StepTime:
     """Seconds of one step, in parts that add up.
 
     Attributes:
-      towers: forward, backward, and what is computed again.
-      loss: the longest of its operations, its ring and its memory traffic; `loss_bound` says
-        which ("compute", "interconnect" or "memory").
-      gradients: summing them over all devices.
-      gathers: of parameters that are cut.
-      optimizer: its traffic with memory.
+      towers: forward, backward and recomputation.
+      loss: the longest of its operations, its ring and its memory traffic.
+      loss_bound: which of them: "compute", "interconnect" or "memory".
+      gradients: their sum over all devices.
+      gathers: of sharded parameters.
+      optimizer: its memory traffic.
     """
 
     towers: float
@@ -56,9 +55,10 @@ class StepTime:
 def step_time(
     cell: Cell, flops: Flops, machine: Slice, setting: RunSetting, parameters: int
 ) -> StepTime:
-    """Seconds of one step of `cell` on `machine`.
+    """Estimated seconds of one step of `cell` on `machine`.
 
-    parameters: that are trained.
+    Arguments:
+      parameters: their number.
     """
     chip, devices = machine.chip, machine.devices
     rate = machine.chips * chip.peak_flops * MFU[chip.name]
@@ -87,8 +87,10 @@ def step_time(
 
 
 def _ring(machine: Slice, hop_bytes: int) -> float:
-    """Texts and what they gather once round all devices, one way; slices are crossed by the
-    network of the one host at the seam."""
+    """Seconds to pass texts and their gradients once round all devices, in one direction.
+
+    Between slices they use the network of the one host at the boundary.
+    """
     if machine.devices == 1:
         return 0.0
     slowest = machine.chip.link_rate
@@ -98,15 +100,14 @@ def _ring(machine: Slice, hop_bytes: int) -> float:
 
 
 def _traffic(cell: Cell, machine: Slice, rows: int) -> float:
-    """Bytes between chip and memory of all blocks of a ring: texts and their gradients stream
-    past every panel of images."""
+    """Seconds of memory traffic: texts and their gradients stream past every panel of images."""
     panels = -(-rows // _PANEL)
     moved = machine.devices * rows * cell.model.embed_dim * (12 * panels + 16)
     return moved / (machine.chip.hbm_rate / machine.chip.devices)
 
 
 def _summed(machine: Slice, moved: int) -> float:
-    """A sum over all devices: within each slice, then between slices by all of its hosts."""
+    """Seconds of a sum over all devices: within each slice, then between slices by all hosts."""
     inside = machine.devices // machine.slices
     seconds = 2 * moved * (inside - 1) / inside / (2 * machine.chip.link_rate)
     if machine.slices > 1:

@@ -43,7 +43,7 @@ def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
         execution = Execution(data_root=str(root), wandb=False)
         train(cell(), execution, folder=Path(folder), group="pretrain")
         checkpoints = Checkpoints(Path(folder) / "checkpoints")
-        state = checkpoints.latest()
+        state = checkpoints.load_latest()
         checkpoints.close()
         assert state is not None
         big_vision.write(root / FILE, {"img": state["params"]["img"]})

@@ -322,7 +322,7 @@ def test_a_snapshot_tells_the_speed_that_its_records_tell(tmp_path):
 def test_records_that_tell_nothing_are_told_in_one_line(tmp_path):
     record(tmp_path, cell(), [5.0], kind="TPU v99")
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(StudyError, match="no record below it tells its speed"):
+        with pytest.raises(StudyError, match="no record there has a speed"):
             load_calibration(folder)
 
 
