@@ -1,8 +1,8 @@
-"""Losses to be timed against each other: ours, and other ways to the same value and gradients.
+"""Losses to time against each other: ours, and other ways to the same value and gradients.
 
-Each is a function `(zimg, ztxt) -> Timed` that makes ready whatever it needs; `Timed.run` then
-does one value-and-gradient. Run as a program, this file is one contender in a process of its own,
-so that no other's memory or threads are in its figures.
+A contender is a function `(zimg_BxD, ztxt_BxD) -> Timed` that compiles what it needs; `Timed.run`
+then computes value and gradients once. As a program (`python -m study.bench.contenders`) this file
+runs one contender, so that no other shares its memory and threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK = 2048
 
 
 class Timed(NamedTuple):
-    """One value-and-gradient, and what the compiler says it needs beside inputs and outputs."""
+    """One value and gradient, and the compiler's temporary memory for it (None for PyTorch)."""
 
     run: Callable[[], Any]
     temp_bytes: int | None
@@ -39,17 +39,23 @@ def embeddings(batch_size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     return unit[0], unit[1]
 
 
-def _jax(loss: Callable[..., Any], arguments: tuple[Any, ...], has_aux: bool) -> Timed:
+def _compile(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Timed:
+    import jax
+
+    compiled = jax.jit(function).lower(*arguments).compile()
+    memory: Any = compiled.memory_analysis()
+    return Timed(
+        lambda: jax.block_until_ready(compiled(*arguments)), int(memory.temp_size_in_bytes)
+    )
+
+
+def _value_and_grad(
+    loss: Callable[..., Any], arguments: tuple[Any, ...], *, has_aux: bool = False
+) -> Timed:
     import jax
 
     numbers = tuple(range(len(arguments)))
-    function = jax.jit(jax.value_and_grad(loss, numbers, has_aux=has_aux))
-    compiled = function.lower(*arguments).compile()
-    return Timed(lambda: jax.block_until_ready(compiled(*arguments)), _temporary(compiled))
-
-
-def _temporary(compiled: Any) -> int:
-    return int(compiled.memory_analysis().temp_size_in_bytes)
+    return _compile(jax.value_and_grad(loss, numbers, has_aux=has_aux), arguments)
 
 
 def _arguments(zimg: np.ndarray, ztxt: np.ndarray, *scalars: float) -> tuple[Any, ...]:
@@ -59,16 +65,16 @@ def _arguments(zimg: np.ndarray, ztxt: np.ndarray, *scalars: float) -> tuple[Any
 
 
 def device_per_core(cores: int) -> dict[str, str]:
-    """The environment in which JAX sees a device for each core, each with one thread.
+    """Environment variables with which JAX has one device per core, each with one thread.
 
-    A tile is too small to be worth sharing between threads, while the ring scales.
+    A tile is too small to split between threads, while the ring scales with devices.
     """
     flags = f"--xla_force_host_platform_device_count={cores} --xla_cpu_multi_thread_eigen=false"
     return {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(), "NPROC": str(cores)}
 
 
 def _ours(loss: Callable[..., Any], *arguments: Any, **more: Any) -> Timed:
-    """Our loss on all devices there are, the rows spread over them."""
+    """Our loss, its rows spread over all devices."""
     import jax
     from jax.sharding import Mesh, NamedSharding
     from jax.sharding import PartitionSpec as P
@@ -76,7 +82,7 @@ def _ours(loss: Callable[..., Any], *arguments: Any, **more: Any) -> Timed:
     mesh = Mesh(np.array(jax.devices()), ("data",))
     zimg, ztxt, *scalars = arguments
     z = [jax.device_put(a, NamedSharding(mesh, P("data"))) for a in (zimg, ztxt)]
-    return _jax(lambda *a: loss(*a, mesh=mesh, **more), (*z, *scalars), True)
+    return _value_and_grad(lambda *a: loss(*a, mesh=mesh, **more), (*z, *scalars), has_aux=True)
 
 
 def sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
@@ -101,18 +107,18 @@ def naive_sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
     """Automatic differentiation of the paper's Algorithm 1."""
     from study.losses import naive
 
-    return _jax(naive.sigmoid, _arguments(zimg, ztxt, T, B), False)
+    return _value_and_grad(naive.sigmoid, _arguments(zimg, ztxt, T, B))
 
 
 def naive_softmax(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
     """Automatic differentiation of the formula."""
     from study.losses import naive
 
-    return _jax(naive.softmax, _arguments(zimg, ztxt, T), False)
+    return _value_and_grad(naive.softmax, _arguments(zimg, ztxt, T))
 
 
 def chunked_sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
-    """The ring as public code has it: texts chunk by chunk, but all chunks' logits are kept."""
+    """The loss chunk by chunk as in public code, whose backward pass keeps every chunk's logits."""
     import jax
     import jax.numpy as jnp
 
@@ -121,21 +127,21 @@ def chunked_sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
         chunk = math.gcd(CHUNK, rows)
         chunks = ztxt.reshape(rows // chunk, chunk, -1)
 
-        def meet(total: Any, at: Any) -> Any:
-            c, ztxt_cxD = at
+        def add_chunk(total: Any, xs: Any) -> Any:
+            c, ztxt_cxD = xs
             logits_Bxc = t * zimg @ ztxt_cxD.T + b
             own = jnp.arange(rows)[:, None] == c * chunk + jnp.arange(chunk)[None, :]
             label = jnp.where(own, 1.0, -1.0)
             return total - jnp.sum(jax.nn.log_sigmoid(label * logits_Bxc)), None
 
-        total, _ = jax.lax.scan(meet, jnp.zeros(()), (jnp.arange(len(chunks)), chunks))
+        total, _ = jax.lax.scan(add_chunk, jnp.zeros(()), (jnp.arange(len(chunks)), chunks))
         return total / rows
 
-    return _jax(loss, _arguments(zimg, ztxt, T, B), False)
+    return _value_and_grad(loss, _arguments(zimg, ztxt, T, B))
 
 
 def matmuls(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
-    """The three matrix products of the loss and nothing else, tile by tile in the best order."""
+    """Only the three matrix products of the loss, tile by tile in the same order."""
     import jax
     import jax.numpy as jnp
 
@@ -155,16 +161,14 @@ def matmuls(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
 
         return jax.lax.scan(row, jnp.zeros((len(cols), dim, tile)), rows)
 
-    arguments = _arguments(zimg, ztxt)
-    compiled = jax.jit(products).lower(*arguments).compile()
-    return Timed(lambda: jax.block_until_ready(compiled(*arguments)), _temporary(compiled))
+    return _compile(products, _arguments(zimg, ztxt))
 
 
 def _open_clip(name: str, zimg: np.ndarray, ztxt: np.ndarray, scalars: dict[str, float]) -> Timed:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    # The file alone: the package as a whole asks for torchvision, and a loss does not.
+    # Load the file alone: importing the package would need torchvision.
     package = importlib.util.find_spec("open_clip")
     assert package is not None and package.submodule_search_locations
     path = Path(package.submodule_search_locations[0]) / "loss.py"
@@ -195,29 +199,26 @@ def open_clip_softmax(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
 
 
 def main() -> None:
-    """`contenders NAME B D CORES`: says when ready, then runs once for each line it is sent."""
+    """`contenders NAME B D CORES`: reports its memory, then runs once per line of its input."""
     name, batch_size, dim = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     cores = sys.argv[4].split(",")
-    os.sched_setaffinity(0, set(map(int, cores)))  # before threads are made
+    os.sched_setaffinity(0, set(map(int, cores)))  # before threads start
     if name in ("sigmoid", "softmax") and batch_size % len(cores) == 0:
         os.environ |= device_per_core(len(cores))
     timed = globals()[name](*embeddings(batch_size, dim))
-    # The first run is the one whose memory is not there yet.
-    _say(temp_bytes=timed.temp_bytes, peak_bytes=_peak_growth(timed.run))
+    # Only the first run allocates its memory.
+    memory = {"temp_bytes": timed.temp_bytes, "peak_bytes": _peak_growth(timed.run)}
+    print(json.dumps(memory), flush=True)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        start = time.perf_counter()
         timed.run()
-        _say(seconds=time.perf_counter() - began)
-
-
-def _say(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
 
 
 def _peak_growth(run: Callable[[], Any]) -> int | None:
-    """By how much resident memory grows at most during a run; None where Linux does not tell."""
+    """Growth of resident memory during a run, at its peak; None if Linux does not report it."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _status("VmRSS")
         run()
         return _status("VmHWM") - before

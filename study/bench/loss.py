@@ -1,8 +1,8 @@
-"""`study bench loss`: time and memory of the losses' value-and-gradient, beside other ways.
+"""`study bench loss`: time and memory of both losses' value and gradients, next to other ways.
 
-Contenders run in processes of their own on the same inputs and the same cores, one after the
-other in every round, so that whatever else the machine does falls on all of them alike. A ratio
-is the median of the rounds' ratios.
+Each contender runs in a process of its own, on the same inputs and the same cores, one after the
+other in every round, so that other load on the machine affects all of them alike. A ratio is the
+median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from study.bench.contenders import B, T, embeddings
 from study.config.host import available_memory
 
 GIB = 2**30
-# Bytes per pair that a contender holds at once, beside inputs; from models.md, section 0.
-_HELD = {
-    "naive_sigmoid": 12, "naive_softmax": 16, "chunked_sigmoid": 12, "open_clip_sigmoid": 24,
+# Bytes per pair that a contender holds at once, in addition to its inputs.
+_BYTES_PER_PAIR = {
+    "naive_sigmoid": 12,
+    "naive_softmax": 16,
+    "chunked_sigmoid": 12,
+    "open_clip_sigmoid": 24,
     "open_clip_softmax": 28,
-}  # fmt: skip
-_AGAINST = {
+}
+_CONTENDERS = {
     "sigmoid": ("matmuls", "naive_sigmoid", "chunked_sigmoid", "open_clip_sigmoid"),
     "softmax": ("naive_softmax", "open_clip_softmax"),
 }
@@ -38,11 +41,15 @@ _AGAINST = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One contender beside ours of the same kind.
+    """Time and memory of one contender.
 
-    ratio: its time over ours, the median over rounds; `ratios` are all of them.
-    temp_bytes: the compiler's account (None for torch). peak_bytes: growth of resident memory.
-    skipped: why it did not run.
+    Attributes:
+      kind: the loss that it computes, "sigmoid" or "softmax", which is also the name of ours.
+      seconds: of one value and gradient, the median over rounds.
+      ratio: its time over ours in the same round, the median; `ratios` are all of them.
+      temp_bytes: temporary memory by the compiler's account; None for PyTorch.
+      peak_bytes: growth of resident memory during the first run.
+      skipped: why it did not run; None if it did.
     """
 
     name: str
@@ -66,95 +73,78 @@ def bench(
     rounds: int,
     said: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
-    """Both losses beside all contenders that are installed and fit into memory.
+    """Times both losses and every contender that is installed and fits into memory.
 
-    said: told what is going on.
+    Arguments:
+      said: called with a line on the progress.
     """
     results = []
-    for kind, others in _AGAINST.items():
-        skipped = {name: why for name in others if (why := _why_not(name, batch_size))}
+    for kind, others in _CONTENDERS.items():
+        skipped = {name: why for name in others if (why := _skip_reason(name, batch_size))}
         names = [kind, *(name for name in others if name not in skipped)]
-        found = _rounds(names, batch_size, dim, cores, rounds, said)
-        ours = found[kind]["seconds"]
+        measured: dict[str, dict[str, Any]] = {}
+        with ExitStack() as stack:
+            run_once = {}
+            for name in names:
+                said(f"{name}: compiling")
+                run_once[name] = stack.enter_context(_contender(name, batch_size, dim, cores))
+                measured[name] = run_once[name]() | {"seconds": []}
+            for number in range(rounds):
+                for name in names:
+                    said(f"{name}: round {number + 1} of {rounds}")
+                    measured[name]["seconds"].append(run_once[name]()["seconds"])
         for name in (kind, *others):
-            common: dict[str, Any] = {
-                "name": name,
-                "kind": kind,
-                "batch_size": batch_size,
-                "dim": dim,
-            }
-            if name in skipped:
-                results.append(Result(**common, cores=cores, skipped=skipped[name]))
-                continue
-            its = found[name]
-            ratios = tuple(a / b for a, b in zip(its["seconds"], ours, strict=True))
+            values: dict[str, Any] = {"skipped": skipped.get(name)}
+            if name in measured:
+                seconds, ours = measured[name]["seconds"], measured[kind]["seconds"]
+                ratios = tuple(a / b for a, b in zip(seconds, ours, strict=True))
+                values = measured[name] | {
+                    "seconds": statistics.median(seconds),
+                    "ratio": statistics.median(ratios),
+                    "ratios": ratios,
+                }
             results.append(
-                Result(
-                    **common,
-                    cores=cores,
-                    seconds=statistics.median(its["seconds"]),
-                    ratio=statistics.median(ratios),
-                    ratios=ratios,
-                    temp_bytes=its["temp_bytes"],
-                    peak_bytes=its["peak_bytes"],
-                )
+                Result(name=name, kind=kind, batch_size=batch_size, dim=dim, cores=cores, **values)
             )
     return results
 
 
-def _why_not(name: str, batch_size: int) -> str | None:
+def _skip_reason(name: str, batch_size: int) -> str | None:
     if name.startswith("open_clip"):
         missing = [m for m in ("torch", "open_clip") if importlib.util.find_spec(m) is None]
         if missing:
             return f"{' and '.join(missing)} not installed (extra: bench)"
-    need, have = _HELD.get(name, 0) * batch_size**2, available_memory()
-    if need <= 0.8 * have:
+    needed, available = _BYTES_PER_PAIR.get(name, 0) * batch_size**2, available_memory()
+    if needed <= 0.8 * available:
         return None
-    return f"needs about {need / GIB:.0f} GiB of memory, {have / GIB:.1f} GiB are available"
-
-
-def _rounds(
-    names: list[str], batch_size: int, dim: int, cores: int, rounds: int, said: Any
-) -> dict[str, dict[str, Any]]:
-    with ExitStack() as stack:
-        found = {}
-        asks = {}
-        for name in names:
-            said(f"{name}: compiling")
-            asks[name] = stack.enter_context(_contender(name, batch_size, dim, cores))
-            found[name] = asks[name]() | {"seconds": []}
-        for number in range(rounds):
-            for name, ask in asks.items():
-                said(f"{name}: round {number + 1} of {rounds}")
-                found[name]["seconds"].append(ask()["seconds"])
-        return found
+    return f"needs about {needed / GIB:.0f} GiB of memory, {available / GIB:.1f} GiB are available"
 
 
 @contextmanager
 def _contender(name: str, batch_size: int, dim: int, cores: int) -> Iterator[Callable[[], Any]]:
-    """A process with one contender; what is yielded asks it to run once and returns its answer."""
+    """Starts a process with one contender; yields a function that has it run once.
+
+    The first call waits for the process to be ready and returns what it says of its memory.
+    """
     allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))[-cores:]))
-    module = "study.bench.contenders"
-    command = [sys.executable, "-m", module, name, str(batch_size), str(dim), allowed]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(cores)}
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "study.bench.contenders", name, str(batch_size), str(dim), allowed],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(cores)},
     )
     assert process.stdin and process.stdout and process.stderr
-    first = True
+    started = False
 
-    def ask() -> Any:
-        nonlocal first
+    def run_once() -> Any:
+        nonlocal started
         assert process.stdin and process.stdout and process.stderr
-        if not first:
+        if started:
             process.stdin.write("\n")
             process.stdin.flush()
-        first = False
+        started = True
         line = process.stdout.readline()
         if not line:
             last = process.stderr.read().strip().splitlines()[-1:]
@@ -162,7 +152,7 @@ def _contender(name: str, batch_size: int, dim: int, cores: int) -> Iterator[Cal
         return json.loads(line)
 
     try:
-        yield ask
+        yield run_once
     finally:
         process.kill()
         process.communicate()
@@ -253,12 +243,12 @@ def _meeting(devices: int, rows: int, cols: int, dim: int) -> Callable[..., Any]
     from jax.sharding import Mesh
     from jax.sharding import PartitionSpec as P
 
-    from study.losses.tiles import sigmoid_negatives
+    from study.losses.tiled import sigmoid_negatives
 
     def meet(x: Any, y: Any, own: Any) -> Any:
         t, b = jnp.float32(T), jnp.float32(B)
         sums, gi, gt = sigmoid_negatives(x, y, t, b, diagonal=own[0], tile=512)
-        return sums.add[0][None], gi, jax.lax.psum(gt, "data")
+        return sums.loss[None], gi, jax.lax.psum(gt, "data")
 
     split, whole = P("data"), P()
     mapped = jax.shard_map(

@@ -1,7 +1,6 @@
-"""Evaluations: each a function of frozen parameters and a held-out split.
+"""Evaluations of a cell's parameters on held-out splits.
 
-They use fixed sets of examples whatever the training batch size, so their numbers compare
-across a study.
+They use the same examples for every batch size, so their numbers compare across a study.
 """
 
 from __future__ import annotations

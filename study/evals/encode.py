@@ -1,8 +1,8 @@
-"""Embeddings of many images or texts, in padded batches of one compiled size, over all devices.
+"""Embeds many images or texts, in padded batches of one compiled size, on all devices.
 
-The rows of a batch are spread over the devices of all processes, each of which reads its own; rows
-of padding are dropped. Parameters stay where training has them, whole or sharded. So a number
-depends on neither the batch size nor the devices, except for the rounding of a sum.
+The rows of a batch are spread over the devices of all processes, and each process reads its own.
+Parameters keep their shardings. Results depend on neither the batch size nor the devices, except
+for the rounding of sums.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Encoder:
     mesh, replicated or sharded as `study.models.sharding.param_shardings` has them.
 
     Arguments:
-      data: only its text length matters.
+      data: only its text length is used.
       size: examples per batch over all devices, rounded up to a multiple of their number.
-      mesh: None is one over all devices.
+      mesh: the devices; None for all.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Encoder:
         self._features = towers["features"]
 
     def place(self, params: Any) -> Any:
-        """`params`, which every process has, replicated on the mesh."""
+        """Replicates on the mesh `params` that every process holds."""
         return jax.device_put(params, self._replicated)
 
     def embed_pixels(self, params: Any, image_N: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ class Encoder:
         return self._all(self._image, params, image_N.__getitem__, len(image_N))
 
     def embed_texts(self, params: Any, text_NxL: np.ndarray) -> np.ndarray:
-        """Unit embeddings `N x E` of tokens."""
+        """Unit embeddings `N x E` of tokens `N x L`."""
         return self._all(self._text, params, text_NxL.__getitem__, len(text_NxL))
 
     def embed_images(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ class Encoder:
         return self._all(self._image, params, lambda at: source.image(index_N[at]), len(index_N))
 
     def image_features(self, params: Any, source: Source, index_N: np.ndarray) -> np.ndarray:
-        """The image tower's features `N x F`, see `features`; cached embeddings as they are."""
+        """Features `N x F`, see `jit_towers`; cached embeddings as they are."""
         if self._cached:
             return source.image(index_N)
         return self._all(self._features, params, lambda at: source.image(index_N[at]), len(index_N))
@@ -80,11 +80,11 @@ class Encoder:
     def _all(
         self, encode: Any, params: Any, read: Callable[[np.ndarray], np.ndarray], count: int
     ) -> np.ndarray:
-        """`encode` of rows 0 to `count`, in order; `read` gives the rows at int64 positions."""
+        """`encode` of rows 0 to `count`; `read` returns the rows at int64 positions."""
         out = []
         for start in range(0, count, self._size):
             own = start + self._own_R
-            # In the last batch a process may have no row: it reads one for its shape.
+            # A process without rows in the last batch reads one row for its shape.
             x_R = read(own[own < count] if own[0] < count else np.array([start]))
             pad = [(0, len(own) - len(x_R))] + [(0, 0)] * (x_R.ndim - 1)
             x_R = jax.make_array_from_process_local_data(self._rows, np.pad(x_R, pad))
@@ -96,5 +96,5 @@ class Encoder:
 def cached_encoder(
     model: Model, data: Data, vocabulary: Vocabulary, size: int, mesh: Mesh
 ) -> Encoder:
-    """One `Encoder` for all cells of this process with the same towers, so compiled once."""
+    """One compiled `Encoder` for all cells of this process that have the same towers."""
     return Encoder(model, data, vocabulary, size=size, mesh=mesh)

@@ -33,19 +33,24 @@ from study.data.stream import indices
 from study.data.tokenizer import Tokenizer
 from study.evals import few_shot, retrieval, zero_shot
 from study.evals.encode import SIZE, cached_encoder
-from study.evals.texts import caption_tokens, prompt_tokens
+from study.evals.token_cache import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
 
 
 class Result(NamedTuple):
-    """Metrics by record key, and per-example correctness where the metric is a mean of it."""
+    """Results of the evaluations at one step.
+
+    Attributes:
+      metrics: values by record key, in percent except for losses.
+      items: whether each example is right, by record key, for metrics that are a mean of it.
+    """
 
     metrics: dict[str, float]
     items: dict[str, np.ndarray]
 
 
 class Evaluator:
-    """All evaluations of a cell, and at which steps each is due.
+    """All evaluations of a cell, and the steps after which each is due.
 
     Arguments:
       mesh: the devices that hold the parameters.
@@ -65,11 +70,11 @@ class Evaluator:
         batch_size: int = SIZE,
     ):
         self._cell, self._tokenizer = cell, tokenizer
-        data = Data(text_length=cell.data.text_length)  # what else it is changes no tower
+        data = Data(text_length=cell.data.text_length)  # nothing else of it affects a tower
         self._encoder = cached_encoder(cell.model, data, tokenizer.vocabulary, batch_size, mesh)
         self._due = {e: frozenset(schedule_points(e.every_percent, cell.steps)) for e in cell.evals}
         self._datasets: dict[str | None, Dataset] = {None: dataset}
-        for evaluation in cell.evals:  # what is missing is found before training, not after
+        for evaluation in cell.evals:  # fail before training, not after it
             name: str | None = getattr(evaluation, "dataset", None)
             if name is not None and name not in self._datasets:
                 self._datasets[name] = Dataset.open(dataset.folder.parent / name)
@@ -81,13 +86,14 @@ class Evaluator:
         return set().union(*self._due.values())
 
     def run(self, step: int, params: Any) -> Result:
-        """What is due at `step`; every process of the mesh calls it. `params` are not gathered."""
+        """Runs the evaluations that are due at `step`. Every process of the mesh must call it.
+
+        Arguments:
+          params: of the model, replicated or sharded on the mesh.
+        """
         result = Result({}, {})
-        due = [evaluation for evaluation, steps in self._due.items() if step in steps]
-        if not due:
-            return result
         classifiers: dict[Any, np.ndarray] = {}
-        for evaluation in due:
+        for evaluation in (e for e, steps in self._due.items() if step in steps):
             hits: dict[str, np.ndarray] = {}
             values: dict[str, float] = {}
             match evaluation:
@@ -105,12 +111,12 @@ class Evaluator:
                 case FixedLoss():
                     values = self._fixed_loss(evaluation, params)
             name = metric_prefix(evaluation)
-            values |= {key: 100.0 * float(found.mean()) for key, found in hits.items()}
-            result.items.update({f"{name}/{key}": found for key, found in hits.items()})
+            values |= {key: 100.0 * float(hit_N.mean()) for key, hit_N in hits.items()}
+            result.items.update({f"{name}/{key}": hit_N for key, hit_N in hits.items()})
             result.metrics.update({f"{name}/{key}": value for key, value in values.items()})
         return result
 
-    # --- one kind each ---------------------------------------------------------------------------
+    # --- each kind of evaluation ------------------------------------------------------------------
 
     def _classifier(self, evaluation: ZeroShot, params: Any) -> np.ndarray:
         dataset = self._dataset(evaluation)
@@ -145,9 +151,9 @@ class Evaluator:
             )
             ztxt_MxE = self._encoder.embed_texts(params, tokens_MxL)
             hits = retrieval.hits(zimg_NxE, ztxt_MxE, image_M)
-            for key, of_languages in recall.items():
+            for key, by_language in recall.items():
                 values[f"{language}_{key}"] = 100.0 * float(hits[key].mean())
-                of_languages.append(values[f"{language}_{key}"])
+                by_language.append(values[f"{language}_{key}"])
         return values | {key: float(np.mean(each)) for key, each in recall.items()}
 
     def _few_shot(self, evaluation: FewShot, params: Any) -> dict[str, float]:
@@ -181,7 +187,7 @@ class Evaluator:
         return {"top1": mean_L[0]} | {f"top1_l2_{l2:g}": value for l2, value in others}
 
     def _fixed_loss(self, evaluation: FixedLoss, params: Any) -> dict[str, float]:
-        """The softmax loss of every cell; the sigmoid loss of those that learn a bias."""
+        """The softmax loss, and for cells trained with it the sigmoid loss, of held-out pairs."""
         source = self._source(evaluation)
         index_N = _sample(evaluation.examples, source.size)
         zimg_NxE = self._encoder.embed_images(params, source, index_N)
@@ -200,14 +206,14 @@ class Evaluator:
         cell, dataset = self._cell, self._dataset(evaluation)
         channels = None
         if dataset is not self._datasets[None] and isinstance(cell.model.image, ViT):
-            # The tower takes as many channels as the images it was trained on have.
+            # The tower takes as many channels as its training images have.
             own = self._datasets[None]
             channels = own.channels or open_split(own, cell.data.split).channels()
         return open_source(
             dataset,
             split or evaluation.split,
             cell.model.image,
-            # Its examples are scored one by one: none may stand in for another.
+            # Examples are scored one by one, so none may replace a bad one.
             dataclasses.replace(cell.data, max_bad_share=0.0),
             crop=getattr(evaluation, "crop", 1.0),
             channels=channels,
@@ -242,7 +248,7 @@ class Evaluator:
 
 
 def _sample(examples: int, size: int) -> np.ndarray:
-    """The same examples of a split for every cell, drawn over all of it."""
+    """Indices of a fixed random sample of a split, the same for every cell."""
     return indices(np.arange(min(examples, size)), size=size, seed=0)
 
 
@@ -250,7 +256,7 @@ def _sample(examples: int, size: int) -> np.ndarray:
 def _both_losses(
     zimg_NxE: jax.Array, ztxt_NxE: jax.Array, t: jax.Array, b: jax.Array
 ) -> dict[str, jax.Array]:
-    key = jnp.uint32(0)  # no negative is drawn
+    key = jnp.uint32(0)  # not used: no negatives are drawn
     return {
         "softmax": softmax_loss(zimg_NxE, ztxt_NxE, t)[0],
         "sigmoid": sigmoid_loss(zimg_NxE, ztxt_NxE, t, b, pairs=AllPairs(), key=key)[0],

@@ -1,4 +1,4 @@
-"""Retrieval in both directions: how far from the top the matching image or text stands."""
+"""Recall of retrieval in both directions: the rank of the matching image or text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ CHUNK = 512
 
 
 def hits(zimg_NxE: np.ndarray, ztxt_MxE: np.ndarray, image_M: np.ndarray) -> dict[str, np.ndarray]:
-    """Whether a match is among the first k, by metric: bool `N` for images, `M` for texts.
+    """Whether a match ranks among the first k, by metric: bool `N` for images, `M` for texts.
 
     Arguments:
-      image_M: which image each text describes. An image is matched by any of its texts.
+      image_M: the image that each text describes. Any of its texts is a match for an image.
     """
     own_N = np.arange(len(zimg_NxE))
     rank_N = ranks(zimg_NxE, ztxt_MxE, own_N, image_M)
@@ -25,16 +25,17 @@ def hits(zimg_NxE: np.ndarray, ztxt_MxE: np.ndarray, image_M: np.ndarray) -> dic
 def ranks(
     query_QxE: np.ndarray, key_KxE: np.ndarray, group_Q: np.ndarray, group_K: np.ndarray
 ) -> np.ndarray:
-    """The rank, from 0, of each query's best key of its own group. Of equals the first leads.
+    """The rank, from 0, of the best key of each query's own group: int64 `Q`.
 
-    A similarity that is no number ranks before all others, so a diverged model finds nothing.
+    Of equal similarities the first key ranks higher. NaN ranks before all numbers, so a diverged
+    model finds nothing.
     """
     out = []
     place_K = np.arange(len(key_KxE))
     for start in range(0, len(query_QxE), CHUNK):
-        here = slice(start, start + CHUNK)
-        similarity_CxK = query_QxE[here] @ key_KxE.T
-        own_CxK = group_Q[here, None] == group_K
+        chunk = slice(start, start + CHUNK)
+        similarity_CxK = query_QxE[chunk] @ key_KxE.T
+        own_CxK = group_Q[chunk, None] == group_K
         best_C = np.where(own_CxK, similarity_CxK, -np.inf).argmax(1)
         best_Cx1 = np.take_along_axis(similarity_CxK, best_C[:, None], 1)
         before_CxK = place_K < best_C[:, None]

@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose averaged prompts are nearest (paper Sec. 4)."""
+"""Zero-shot classification by the nearest mean of a class's prompts (paper Sec. 4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def prompts(
 ) -> list[str]:
     """Every class name in every template, a class's templates together.
 
-    canonical: lower case, without punctuation, single spaces, as the paper's code base does.
+    canonical: in lower case, without punctuation and with single spaces, as big_vision does.
     """
     texts = [template.replace("{}", name) for name in class_names for template in templates]
     if canonical:
@@ -24,7 +24,7 @@ def prompts(
 
 
 def classifier(ztxt_PxE: np.ndarray, *, classes: int) -> np.ndarray:
-    """Unit class embeddings `C x E` from those of all prompts, class by class.
+    """Unit class embeddings `C x E`: the normalised mean over each class's prompts.
 
     Arguments:
       ztxt_PxE: unit embeddings of `classes * templates` prompts, a class's templates together.
@@ -34,7 +34,7 @@ def classifier(ztxt_PxE: np.ndarray, *, classes: int) -> np.ndarray:
 
 
 def correct(zimg_NxE: np.ndarray, zclass_CxE: np.ndarray, label_N: np.ndarray) -> np.ndarray:
-    """Whether each image's nearest class is its own: bool `N`. The first of equals wins."""
+    """Whether each image's nearest class, the first of equals, is its own: bool `N`."""
     hits = [
         (zimg_NxE[i : i + CHUNK] @ zclass_CxE.T).argmax(1) == label_N[i : i + CHUNK]
         for i in range(0, len(zimg_NxE), CHUNK)

@@ -1,5 +1,5 @@
-"""Checkpoints of other implementations: read, written, started from and compared with.
+"""Reads and writes checkpoints of other implementations, and embeds with them.
 
-Every reader gives the same: a nested dict of float32 numpy arrays named and shaped as the
-parameters of `study.towers`, with any of the parts `img`, `txt`, `t` and `b`.
+Every reader returns a `Tree`: nested dicts of float32 numpy arrays, named and shaped as the
+parameters of `study.models`, with any of the parts `img`, `txt`, `t` and `b`.
 """

@@ -1,7 +1,11 @@
 """big_vision checkpoints: flat `.npz` files, old and new layouts.
 
-A file holds two towers (`params/img/...`, `params/txt/...`, `params/t`, `params/b`) or one, and
-then without the `img/` or `txt/`. Blocks are looped (`encoderblock_0`, ...) or scanned.
+A file holds two towers (`params/img/...`, `params/txt/...`, `params/t`, `params/b`), or one tower
+without the prefix `img/` or `txt/`. Blocks are looped (`encoderblock_0`, ...) or scanned.
+
+Our parameters have big_vision's names with three exceptions: `Mlp_0` is its `MlpBlock_0`,
+`MapHead_0` its `MAPHead_0`, and the two layers of an MLP are numbered the other way round. Our
+blocks are always scanned, stacked over depth as `encoderblock`.
 """
 
 from __future__ import annotations
@@ -16,47 +20,54 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from study.data.formats.dataset import DataError
-from study.interop.names import Tree, ours, theirs
 from study.records.record import atomic_write
 
+Tree = dict[str, Any]
+
+_BIG_VISION = {"Mlp_0": "MlpBlock_0", "MapHead_0": "MAPHead_0"}
+_OURS = {theirs: ours for ours, theirs in _BIG_VISION.items()}
+_SWAP = {"Dense_0": "Dense_1", "Dense_1": "Dense_0"}
+_BLOCK = re.compile(r"encoderblock_(\d+)")
 _PREFIXES = ("params/", "opt/target/", "target/")
 _NUMBERED = re.compile(r"([A-Z]\w*)_(\d+)")
 
 
 def read(path: Path) -> Tree:
-    """The towers of a big_vision file in our names, shapes and float32.
+    """The parameters in a big_vision file, with our names and shapes, in float32.
 
-    What classifies in an image-only file (`head`, `pre_logits`) is left out: its classes mean
-    nothing here. In a two-tower file the image head is kept.
+    The classifier of an image-only file (`head`, `pre_logits`) is left out. In a two-tower file
+    the image head is the projection to the embedding, and is kept.
 
     Raises:
-      DataError: not a file of plain arrays, or of no tower that we know.
+      DataError: not a file of plain arrays, or of an unknown tower.
     """
     try:
         tree = _nested(_arrays(path))
         parts = _parts(path, tree)
-        return {name: ours(part) if isinstance(part, dict) else part for name, part in parts}
+        return {
+            name: from_big_vision(part) if isinstance(part, dict) else part for name, part in parts
+        }
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is no big_vision checkpoint that can be read: {error}") from None
+        raise DataError(f"{path} is not a readable big_vision checkpoint: {error}") from None
 
 
 def write(path: str | Path, params: Tree, *, scan: bool = False) -> None:
-    """Writes the towers, t and b in `params` as a big_vision file, whole or not at all.
+    """Writes parameters as a big_vision file, atomically.
 
     Arguments:
-      params: as `study.towers` names them; any of img, txt, t, b.
+      params: a tree as `study.models` names it, with any of img, txt, t, b.
       scan: leave the blocks stacked, for a big_vision model with `scan=True`.
 
     Raises:
-      DataError: a tower that big_vision does not have, or a disk that is full or read-only.
+      DataError: big_vision has no such tower, or the disk is full or read-only.
     """
     path = Path(path)
     if "txt" in params and "Encoder_0" not in params["txt"]:
         raise DataError(f"cannot write {path}: big_vision has no averaging text tower")
     nested = {
-        name: theirs(part, scan=scan) if isinstance(part, dict) else part
+        name: to_big_vision(part, scan=scan) if isinstance(part, dict) else part
         for name, part in params.items()
     }
     flat = {f"params/{k}": np.asarray(v) for k, v in flatten_dict(nested, sep="/").items()}
@@ -72,11 +83,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: _float32(file[name]) for name in file.files}
     except (OSError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz file that can be read ({error})") from None
+        raise DataError(f"{path} is not a readable .npz file ({error})") from None
 
 
 def _float32(a: np.ndarray) -> np.ndarray:
-    """numpy has no bfloat16, and gives such an array back as bytes, two by two."""
+    """float32, also of bfloat16, which numpy loads as pairs of raw bytes."""
     if a.dtype.kind == "V" and a.dtype.itemsize == 2:
         a = a.view(jnp.bfloat16)
     return a.astype(np.float32)
@@ -84,9 +95,9 @@ def _float32(a: np.ndarray) -> np.ndarray:
 
 def _nested(flat: dict[str, np.ndarray]) -> Tree:
     for prefix in _PREFIXES:
-        found = {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
-        if found:
-            return unflatten_dict(found, sep="/")
+        inner = {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
+        if inner:
+            return unflatten_dict(inner, sep="/")
     return unflatten_dict(flat, sep="/")
 
 
@@ -100,31 +111,31 @@ def _parts(path: Path, tree: Tree) -> list[tuple[str, Any]]:
     else:
         shown = ", ".join(sorted(tree)[:5]) or "nothing"
         raise DataError(f"{path} holds neither an image nor a text tower; it holds {shown}")
-    mend = {"img": _image, "txt": _text}
-    return [(k, mend[k](_renumbered(v)) if k in mend else v.reshape(1)) for k, v in parts.items()]
+    update = {"img": _image, "txt": _text}
+    return [(k, update[k](_renumber(v)) if k in update else v.reshape(1)) for k, v in parts.items()]
 
 
-def _renumbered(tree: Any) -> Any:
-    """Modules numbered by their kind: the oldest files counted all kinds together.
+def _renumber(tree: Any) -> Any:
+    """Numbers modules per kind; the oldest files count modules of all kinds together.
 
-    LayerNorm_0, MultiHeadDotProductAttention_1, LayerNorm_2 then become LayerNorm_0,
+    LayerNorm_0, MultiHeadDotProductAttention_1, LayerNorm_2 become LayerNorm_0,
     MultiHeadDotProductAttention_0, LayerNorm_1.
     """
     if not isinstance(tree, dict):
         return tree
     numbers: dict[str, list[int]] = {}
-    for found in filter(None, map(_NUMBERED.fullmatch, tree)):
-        numbers.setdefault(found[1], []).append(int(found[2]))
+    for numbered in filter(None, map(_NUMBERED.fullmatch, tree)):
+        numbers.setdefault(numbered[1], []).append(int(numbered[2]))
     out = {}
     for name, node in tree.items():
         if match := _NUMBERED.fullmatch(name):
             name = f"{match[1]}_{sorted(numbers[match[1]]).index(int(match[2]))}"
-        out[name] = _renumbered(node)
+        out[name] = _renumber(node)
     return out
 
 
 def _image(tree: Tree) -> Tree:
-    """The position embeddings at the top and without the class token's; the MAP head in its own."""
+    """Old image layouts as the newest: positions at the top, MAP head in a module of its own."""
     tree, encoder = dict(tree), dict(tree["Transformer"])
     tree["Transformer"] = encoder
     if "posembed_input" in encoder:
@@ -136,7 +147,7 @@ def _image(tree: Tree) -> Tree:
         tree["MAPHead_0"] = {k: tree.pop(k) for k in inlined}
     posemb_1xLxW = tree.get("pos_embedding")
     if posemb_1xLxW is not None and _is_square(posemb_1xLxW.shape[1] - 1):
-        # The class token came first and had a position of its own: the sum is the same token.
+        # The class token was first and had a position; adding that to it gives the same token.
         tree["pos_embedding"] = posemb_1xLxW[:, 1:]
         if "cls" in tree:
             tree["cls"] = tree["cls"] + posemb_1xLxW[:, :1]
@@ -144,7 +155,7 @@ def _image(tree: Tree) -> Tree:
 
 
 def _text(tree: Tree) -> Tree:
-    """Some files hold a second position embedding, which was added inside the encoder."""
+    """Adds the second position embedding of some files, which their encoder added."""
     tree, encoder = dict(tree), dict(tree["Encoder_0"])
     tree["Encoder_0"] = encoder
     if "pos_embedding" in encoder:
@@ -154,3 +165,60 @@ def _text(tree: Tree) -> Tree:
 
 def _is_square(n: int) -> bool:
     return n > 0 and round(n**0.5) ** 2 == n
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def from_big_vision(tree: Tree) -> Tree:
+    """A tower with big_vision's names, renamed as ours and with its blocks stacked over depth."""
+    out = {_OURS.get(name, name): _map_dict(from_big_vision, node) for name, node in tree.items()}
+    if "MlpBlock_0" in tree:
+        out["Mlp_0"] = _swap_layers(out["Mlp_0"])
+    blocks = {int(m[1]): out.pop(m[0]) for m in map(_BLOCK.fullmatch, list(out)) if m}
+    if blocks:
+        out["encoderblock"] = stack_blocks([blocks[i] for i in sorted(blocks)])
+    return out
+
+
+def to_big_vision(tree: Tree, *, scan: bool) -> Tree:
+    """The inverse of `from_big_vision`; `scan` leaves the blocks stacked."""
+    out: Tree = {}
+    for name, node in tree.items():
+        if name == "encoderblock" and not scan:
+            depth = len(node["LayerNorm_0"]["scale"])
+            for i in range(depth):
+                out[f"encoderblock_{i}"] = to_big_vision(_layer(node, i), scan=scan)
+            continue
+        node = _map_dict(lambda t: to_big_vision(t, scan=scan), node)
+        out[_BIG_VISION.get(name, name)] = _swap_layers(node) if name == "Mlp_0" else node
+    return out
+
+
+def stack_blocks(blocks: list[Tree]) -> Tree:
+    """Stacks trees of the same structure into one with a leading axis.
+
+    Raises:
+      ValueError: their names or shapes differ.
+    """
+    first = blocks[0]
+    if any(block.keys() != first.keys() for block in blocks):
+        raise ValueError("its blocks do not have the same parameters")
+    return {
+        name: stack_blocks([block[name] for block in blocks])
+        if isinstance(first[name], dict)
+        else np.stack([block[name] for block in blocks])
+        for name in first
+    }
+
+
+def _layer(node: Any, i: int) -> Any:
+    return {k: _layer(v, i) for k, v in node.items()} if isinstance(node, dict) else node[i]
+
+
+def _map_dict(function: Any, node: Any) -> Any:
+    return function(node) if isinstance(node, dict) else node
+
+
+def _swap_layers(mlp: Tree) -> Tree:
+    return {_SWAP.get(name, name): node for name, node in mlp.items()}

@@ -1,12 +1,12 @@
-"""Embeddings of images and texts by the towers of a checkpoint, of any kind that can be read.
+"""Embeds images and texts with the towers of a checkpoint.
 
-They are of unit length and not scaled by t, so that any two implementations can be compared.
+Embeddings have unit length and are not scaled by t, so any two implementations can be compared.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,27 @@ BATCH = 32
 
 
 class FrozenTowers:
-    """The towers of a checkpoint. As a `study.data.embed_shards.Tower` it is its image tower.
+    """The towers of a checkpoint; also a `study.data.embed_shards.Tower`, its image tower.
 
     Arguments:
-      image_size: in pixels, where the checkpoint does not say it.
+      spec: a file, or "FILE:img" or "FILE:txt" for one tower, see `load_params`.
+      image_size: in pixels; needed if the checkpoint does not fix it.
 
     Attributes:
-      pad: what the texts of a released checkpoint were filled with, else None.
+      pad: how texts of a released checkpoint were padded, else None.
 
     Raises:
-      DataError: a file that cannot be read, or of no model that we know.
+      DataError: a file that cannot be read, or of an unknown model.
     """
 
     def __init__(self, spec: str | Path, *, image_size: int | None = None):
-        # A tower alone comes without t, which the module asks for and an embedding does not use.
+        # The module needs t, which an embedding does not use and a single tower does not have.
         self._spec, self._params = spec, {"t": np.zeros(1, np.float32)} | load_params(spec)
         self.model, self._channels, vocabulary, self.text_length, self.pad = infer_model(
             self._params, image_size=image_size
         )
         self._vocabulary = vocabulary or 0
-        # The module needs a vocabulary; of its ids a transformer asks for none.
+        # The module needs ids of EOS and padding, which a transformer does not use.
         self._encoder = Encoder(
             self.model, Data(), Vocabulary(vocabulary or 1, eos=0, pad=0), size=BATCH
         )
@@ -81,10 +82,11 @@ class FrozenTowers:
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
         """uint8 images of the tower's size, or floats in [-1, 1], to unit rows N x E."""
-        want = (self.size, self.size, self.channels)
-        if images_NxHxWxC.shape[1:] != want:
+        expected = (self.size, self.size, self.channels)
+        if images_NxHxWxC.shape[1:] != expected:
             shape = "x".join(map(str, images_NxHxWxC.shape))
-            raise DataError(f"{self._spec} takes images N x {' x '.join(map(str, want))}: {shape}")
+            sizes = " x ".join(map(str, expected))
+            raise DataError(f"{self._spec} takes images N x {sizes}, these are {shape}")
         if images_NxHxWxC.dtype == np.uint8:
             images_NxHxWxC = scale_pixels(images_NxHxWxC)
         return self._encoder.embed_pixels(self._params, images_NxHxWxC.astype(np.float32))
@@ -92,19 +94,21 @@ class FrozenTowers:
     def images(
         self, source: str | Path, *, resize: Resize = "bicubic", progress: ProgressFn = no_progress
     ) -> np.ndarray:
-        """Unit rows of all images of a source, in its order.
+        """Unit embeddings of all images of a source, in its order: float32 `NxE`.
 
         Arguments:
-          source: a folder of images (by name), a webdataset tar, a folder of such tars (by
-            name), or a `.npy` of uint8 or of floats in [-1, 1]. Images of another size than the
-            tower's are resized to a square.
-          resize: how; see `study.data.images.decode`.
+          source: a folder of images or of webdataset tars (in the order of their names), one tar,
+            a data set, or a `.npy` of uint8 or of floats in [-1, 1].
+          resize: how images of another size than the tower's are resized, to a square; see
+            `study.data.images.decode`.
         """
-        count, part = _images(Path(source), size=self.size, channels=self.channels, resize=resize)
+        count, read = _open_images(
+            Path(source), size=self.size, channels=self.channels, resize=resize
+        )
         rows = []
         for start in range(0, count, BATCH):
             stop = min(start + BATCH, count)
-            rows.append(self(part(range(start, stop))))
+            rows.append(self(read(range(start, stop))))
             progress("images", stop, count)
         return np.concatenate(rows)
 
@@ -115,37 +119,39 @@ class FrozenTowers:
         tokenizer: str | Path | None = None,
         pad: Pad | None = None,
     ) -> np.ndarray:
-        """Unit rows of all texts of a source, in its order.
+        """Unit embeddings of all texts of a source, in its order: float32 `MxE`.
 
-        Texts become tokens as in the code base: A to Z lowered, one EOS, then padding.
+        Tokens are made as in big_vision: ASCII letters in lower case, one EOS, then padding.
 
         Arguments:
-          source: UTF-8, one text on each line, or a `.npy` of tokens N x L.
-          tokenizer: the SentencePiece model, for a source of texts.
-          pad: what fills a text after its EOS; None is what the checkpoint was trained with, and
-            "eos" for one that is not a released checkpoint.
+          source: a UTF-8 file with one text per line, or a `.npy` of tokens `MxL`.
+          tokenizer: the SentencePiece model; needed for texts.
+          pad: the padding after EOS; by default as the checkpoint was trained, or "eos" if it is
+            not a released one.
         """
         if "txt" not in self._params:
             raise DataError(f"{self._spec} has no text tower")
         assert self.text_length is not None
-        tokens_NxL = _tokens(Path(source), tokenizer, self.text_length, pad or self.pad or "eos")
+        tokens_NxL = _read_tokens(
+            Path(source), tokenizer, self.text_length, pad or self.pad or "eos"
+        )
         length, most = tokens_NxL.shape[1], int(tokens_NxL.max())
         if length != self.text_length or tokens_NxL.min() < 0 or most >= self._vocabulary:
             raise DataError(
                 f"{source}: {self._spec} takes {self.text_length} tokens below "
-                f"{self._vocabulary}, these are {length}, up to {most}; choose its own tokenizer"
+                f"{self._vocabulary}, these are {length}, up to {most}; use its own tokenizer"
             )
         return self._encoder.embed_texts(self._params, tokens_NxL)
 
 
-def _images(
+def _open_images(
     source: Path, *, size: int, channels: int, resize: Resize
 ) -> tuple[int, Callable[[range], np.ndarray]]:
-    """How many images there are, and a function that gives those of a range."""
+    """The number of images, and a function that reads a range of them."""
     if source.suffix == ".npy":
-        array = _array(source)
+        array = _load_npy(source)
         if array.ndim != 4 or array.dtype.kind not in "fu" or not len(array):
-            raise DataError(f"{source} is no array of images N x H x W x C, uint8 or float")
+            raise DataError(f"{source} must hold images N x H x W x C, uint8 or float")
         return len(array), lambda rows: np.asarray(array[rows.start : rows.stop])
     if (source / DATASET_FILE).is_file():
         shards = [s for split in Dataset.open(source).splits.values() for s in split.shards]
@@ -156,31 +162,34 @@ def _images(
         return len(reader), lambda rows: reader.read_images(
             rows, size=size, channels=channels, resize=resize
         )
-    paths = sorted(p for p in _listed(source) if p.suffix.lower().lstrip(".") in IMAGE_NAMES)
+    try:
+        paths = sorted(p for p in source.iterdir() if p.suffix.lower().lstrip(".") in IMAGE_NAMES)
+    except OSError as error:
+        raise DataError(f"{source}: {error.strerror}; give a folder of images") from None
     if not paths:
         raise DataError(
             f"{source} has no image ({', '.join(IMAGE_NAMES)}) and no .tar; give a folder of "
             "images, webdataset shards or a .npy"
         )
 
-    def pixels(rows: range) -> np.ndarray:
-        return np.stack([_decoded(paths[i], size, channels, resize) for i in rows])
+    def read_files(rows: range) -> np.ndarray:
+        return np.stack([_decode_file(paths[i], size, channels, resize) for i in rows])
 
-    return len(paths), pixels
+    return len(paths), read_files
 
 
-def _decoded(path: Path, size: int, channels: int, resize: Resize) -> np.ndarray:
+def _decode_file(path: Path, size: int, channels: int, resize: Resize) -> np.ndarray:
     try:
         return decode(path.read_bytes(), size=size, channels=channels, resize=resize)
-    except Exception as error:  # PIL raises many kinds, SyntaxError among them
-        raise DataError(f"{path} does not decode ({error}); remove or replace it") from None
+    except Exception as error:  # PIL raises many types, even SyntaxError
+        raise DataError(f"cannot decode {path} ({error}); remove or replace it") from None
 
 
-def _tokens(source: Path, tokenizer: str | Path | None, length: int, pad: Pad) -> np.ndarray:
+def _read_tokens(source: Path, tokenizer: str | Path | None, length: int, pad: Pad) -> np.ndarray:
     if source.suffix == ".npy":
-        tokens_NxL = _array(source)
+        tokens_NxL = _load_npy(source)
         if tokens_NxL.ndim != 2 or tokens_NxL.dtype.kind not in "iu" or not tokens_NxL.size:
-            raise DataError(f"{source} is no array of tokens N x L, integers")
+            raise DataError(f"{source} must hold tokens N x L, integers")
         return np.asarray(tokens_NxL, np.int32)
     if tokenizer is None:
         raise DataError(f"{source} is text: give the checkpoint's SentencePiece model as tokenizer")
@@ -193,15 +202,8 @@ def _tokens(source: Path, tokenizer: str | Path | None, length: int, pad: Pad) -
     return Tokenizer(tokenizer, length, lower_case="ascii", pad=pad)(lines)
 
 
-def _array(path: Path) -> np.ndarray:
+def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no .npy file that can be read ({error})") from None
-
-
-def _listed(folder: Path) -> Iterator[Path]:
-    try:
-        yield from folder.iterdir()
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}; give a folder of images") from None
+        raise DataError(f"{path} is not a readable .npy file ({error})") from None

@@ -1,4 +1,4 @@
-"""Hugging Face SigLIP checkpoints: `safetensors` of a SiglipModel, or of one of its towers."""
+"""Reads Hugging Face SigLIP checkpoints: safetensors of a SiglipModel or one of its towers."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from safetensors.numpy import load_file
 
 from study.config.model import VARIANTS
 from study.data.formats.dataset import DataError
-from study.interop.names import Tree, stacked
+from study.interop.big_vision import Tree, stack_blocks
 
 _NORMS = {"LayerNorm_0": "layer_norm1", "LayerNorm_1": "layer_norm2"}
 _QKV = ("query", "key", "value")
 
 
 def read(path: Path) -> Tree:
-    """The towers of a SigLIP (or fixed-resolution SigLIP 2) file in our names and float32.
+    """The parameters of a SigLIP or fixed-resolution SigLIP 2, with our names, in float32.
 
-    The number of heads is not in the file: it is that of the variant with this width and MLP.
+    The file does not hold the number of heads: it is that of the variant with this width and MLP.
 
     Raises:
-      DataError: not a safetensors file, or a parameter too few or too many for a SigLIP.
+      DataError: not a safetensors file, or not exactly the parameters of a SigLIP.
     """
     try:
         state = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is no .safetensors file that can be read ({error})") from None
-    left = _Left({k: v.astype(np.float32) for k, v in state.items()})
+        raise DataError(f"{path} is not a readable .safetensors file ({error})") from None
+    left = _Remaining({k: v.astype(np.float32) for k, v in state.items()})
     tree: Tree = {}
     try:
         if left.any("vision_model."):
@@ -36,21 +36,21 @@ def read(path: Path) -> Tree:
         if left.any("text_model."):
             tree["txt"] = _text(left)
     except KeyError as error:
-        raise DataError(f"{path} is no SigLIP of Hugging Face: it lacks {error}") from None
+        raise DataError(f"{path} is not a Hugging Face SigLIP: it lacks {error}") from None
     except ValueError as error:
-        raise DataError(f"{path} is no SigLIP of Hugging Face: {error}") from None
+        raise DataError(f"{path} is not a Hugging Face SigLIP: {error}") from None
     for ours, theirs in (("t", "logit_scale"), ("b", "logit_bias")):
         if left.any(theirs):
             tree[ours] = left.pop(theirs).reshape(1)
     unknown = [name for name in left.state if not name.endswith("position_ids")]
     if not tree or unknown:
-        what = f"it has {unknown[0]!r}" if unknown else "it is empty"
-        raise DataError(f"{path} is no SigLIP of Hugging Face: {what}, which a SigLIP has not")
+        reason = f"it has an unknown parameter {unknown[0]!r}" if unknown else "it is empty"
+        raise DataError(f"{path} is not a Hugging Face SigLIP: {reason}")
     return tree
 
 
-class _Left:
-    """The arrays of a file that no one has taken yet."""
+class _Remaining:
+    """The arrays of a file that have not been used yet."""
 
     def __init__(self, state: dict[str, np.ndarray]):
         self.state = state
@@ -68,11 +68,11 @@ class _Left:
         return {"scale": self.pop(f"{name}.weight"), "bias": self.pop(f"{name}.bias")}
 
     def mlp(self, name: str) -> Tree:
-        # See study.interop.names: our Dense_0 is the second layer.
+        # Our Dense_0 is the second layer, see `study.interop.big_vision`.
         return {"Dense_0": self.linear(f"{name}.fc2"), "Dense_1": self.linear(f"{name}.fc1")}
 
 
-def _image(left: _Left) -> Tree:
+def _image(left: _Remaining) -> Tree:
     at = "vision_model"
     kernel_WxCxpxp = left.pop(f"{at}.embeddings.patch_embedding.weight")
     tree: Tree = {
@@ -103,7 +103,7 @@ def _image(left: _Left) -> Tree:
     return tree
 
 
-def _text(left: _Left) -> Tree:
+def _text(left: _Remaining) -> Tree:
     at = "text_model"
     return {
         "Embed_0": {"embedding": left.pop(f"{at}.embeddings.token_embedding.weight")},
@@ -113,7 +113,7 @@ def _text(left: _Left) -> Tree:
     }
 
 
-def _encoder(left: _Left, at: str, last_norm: str) -> Tree:
+def _encoder(left: _Remaining, at: str, last_norm: str) -> Tree:
     blocks: list[Tree] = []
     while left.any(layer := f"{at}.encoder.layers.{len(blocks)}."):
         mlp = left.mlp(f"{layer}mlp")
@@ -128,11 +128,11 @@ def _encoder(left: _Left, at: str, last_norm: str) -> Tree:
         )
     if not blocks:
         raise KeyError(f"{at}.encoder.layers.0")
-    return {"encoderblock": stacked(blocks), "encoder_norm": left.norm(f"{at}.{last_norm}")}
+    return {"encoderblock": stack_blocks(blocks), "encoder_norm": left.norm(f"{at}.{last_norm}")}
 
 
 def _attention(linears: list[Tree], out: Tree, heads: int) -> Tree:
-    """Width W as heads x W/heads, on the side of the attention."""
+    """Splits width W into heads x W/heads on the side of the attention."""
     width = len(out["bias"])
     tree: Tree = {
         name: {
@@ -150,4 +150,4 @@ def _heads(mlp: Tree) -> int:
     for size in VARIANTS.values():
         if (size.width, size.mlp) == (width, hidden):
             return size.heads
-    raise ValueError(f"blocks {width} wide with an MLP of {hidden} are of no variant that we know")
+    raise ValueError(f"no known variant has width {width} and an MLP of {hidden}")

@@ -1,4 +1,4 @@
-"""Which model a checkpoint's parameters belong to, read from their names and shapes."""
+"""Infers the model from the names and shapes of a checkpoint's parameters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pydantic
 from study.config.cell import Pad, explain
 from study.config.model import VARIANTS, Model, TextTransformer, ViT
 from study.data.formats.dataset import DataError
-from study.interop.names import Tree
+from study.interop.big_vision import Tree
 
-# The released checkpoints by the rows of their token embedding, with the tokenizer that it belongs
-# to and what their texts were filled with. The rows alone tell SigLIP 2 from SigLIP: its parameters
-# have the same names, and Hugging Face's config.json calls both "siglip".
+# Released checkpoints by the rows of their token embedding: their tokenizer, and how their texts
+# were padded. Nothing else tells SigLIP 2 from SigLIP: its parameters have the same names, and
+# Hugging Face's config.json calls both "siglip".
 RELEASED: dict[int, tuple[str, Pad]] = {
     32_000: ("SigLIP, C4 tokenizer", "eos"),
     250_000: ("multilingual SigLIP, mC4 tokenizer", "eos"),
@@ -23,9 +23,13 @@ RELEASED: dict[int, tuple[str, Pad]] = {
 
 
 class InferredModel(NamedTuple):
-    """A model, and what of its input its parameters fix; None for a missing tower.
+    """A model, and the properties of its input that its parameters fix.
 
-    pad: what texts were filled with; None if the vocabulary is not that of a released checkpoint.
+    Attributes:
+      channels: of the images; None without an image tower.
+      vocabulary, text_length: rows of the token embedding, tokens per text; None without a text
+        tower.
+      pad: how texts were padded; None unless this is the vocabulary of a released checkpoint.
     """
 
     model: Model
@@ -36,20 +40,20 @@ class InferredModel(NamedTuple):
 
 
 def infer_model(params: Tree, *, image_size: int | None = None) -> InferredModel:
-    """The model that `params` (see `study.interop`) are the parameters of.
+    """The model with these parameters (see `study.interop`).
 
     Arguments:
-      image_size: in pixels, where it is not patches times patch (So400m/14 at 384 has 27 x 14).
+      image_size: in pixels; by default patches times patch size (So400m/14 at 384 has 27 x 14).
 
     Raises:
-      DataError: sizes of no variant, or towers that do not meet in one width.
+      DataError: no variant has these sizes, or the towers embed in different widths.
     """
     try:
         return _infer(params, image_size)
     except pydantic.ValidationError as error:
-        raise DataError(f"the checkpoint is of no model that we know: {explain(error)}") from None
+        raise DataError(f"the checkpoint is of an unknown model: {explain(error)}") from None
     except KeyError as error:
-        raise DataError(f"the checkpoint is of no model that we know: it lacks {error}") from None
+        raise DataError(f"the checkpoint is of an unknown model: it lacks {error}") from None
 
 
 def _infer(params: Tree, image_size: int | None) -> InferredModel:
@@ -72,7 +76,7 @@ def _infer(params: Tree, image_size: int | None) -> InferredModel:
             _, pad = RELEASED[vocabulary]
         dims["txt"] = txt["head"]["kernel"].shape[1]
     if len(set(dims.values())) != 1:
-        raise DataError(f"the checkpoint's towers do not meet in one width: {dims or 'none'}")
+        raise DataError(f"the checkpoint's towers embed in different widths: {dims or 'none'}")
     model = Model(**towers, embed_dim=dims.popitem()[1])
     return InferredModel(model, channels, vocabulary, text_length, pad)
 
@@ -83,7 +87,7 @@ def _image(img: Tree, image_size: int | None) -> tuple[ViT, int, int]:
     learned = "pos_embedding" in img
     if image_size is None:
         if not learned:
-            raise DataError("the checkpoint does not say the size of its images; give it")
+            raise DataError("the checkpoint does not fix the size of its images; give image_size")
         image_size = patch * math.isqrt(img["pos_embedding"].shape[1])
     dim = img["head"]["kernel"].shape[1] if "head" in img else width
     tower = ViT(
@@ -110,9 +114,9 @@ def _size(encoder: Tree) -> tuple[str, int | None]:
     named = {n: v for n, v in VARIANTS.items() if (v.width, v.mlp, v.heads) == (width, mlp, heads)}
     if not named:
         raise DataError(
-            f"the checkpoint is of no model that we know: width {width}, MLP {mlp} and {heads} "
+            f"the checkpoint is of an unknown model: width {width}, MLP {mlp} and {heads} "
             f"heads are none of {', '.join(VARIANTS)}"
         )
-    # g-opt and G-opt differ in depth alone.
+    # g-opt and G-opt differ only in depth.
     name = next((n for n, v in named.items() if v.depth == depth), next(iter(named)))
     return name, None if named[name].depth == depth else depth

@@ -1,4 +1,4 @@
-"""A checkpoint file by its kind, and the `file:img` way to name a part of it."""
+"""Loads the parameters of a checkpoint file of any kind, or one of its towers (`file:img`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from study.data.formats.dataset import DataError
 from study.interop import big_vision
-from study.interop.names import Tree
+from study.interop.big_vision import Tree
 
 PARTS = ("img", "txt")
 
@@ -17,7 +17,7 @@ def load_params(spec: str | Path) -> Tree:
     "file.npz:img" gives the image tower alone, "file.npz:txt" the text tower.
 
     Raises:
-      DataError: no such file or part, or not a checkpoint that can be read, in one line.
+      DataError: no such file or part, or a file that is not a checkpoint.
     """
     path, part = split_spec(spec)
     if not path.is_file():
@@ -26,11 +26,11 @@ def load_params(spec: str | Path) -> Tree:
         case ".npz":
             tree = big_vision.read(path)
         case ".safetensors":
-            from study.interop import hugging_face  # safetensors, which no other file needs
+            from study.interop import hugging_face  # only this kind needs safetensors
 
             tree = hugging_face.read(path)
         case _:
-            raise DataError(f"{path} is no checkpoint: a .npz or .safetensors file is")
+            raise DataError(f"{path} is not a checkpoint; give a .npz or .safetensors file")
     if part is None:
         return tree
     if part not in tree:
@@ -39,6 +39,6 @@ def load_params(spec: str | Path) -> Tree:
 
 
 def split_spec(spec: str | Path) -> tuple[Path, str | None]:
-    """The path and the part, which may be none."""
+    """The path, and the part ("img" or "txt") or None for all of it."""
     path, _, part = str(spec).rpartition(":")
     return (Path(path), part) if part in PARTS and path else (Path(spec), None)

@@ -6,6 +6,6 @@ learns in, `(loss, LogitStats)` out, differentiable in all of them. Row i of bot
 
 from study.losses.sigmoid import sigmoid_loss
 from study.losses.softmax import softmax_loss
-from study.losses.stats import LogitStats
+from study.losses.tiled import LogitStats
 
 __all__ = ["LogitStats", "sigmoid_loss", "softmax_loss"]

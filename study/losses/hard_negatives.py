@@ -1,10 +1,9 @@
-"""Finding the hardest or easiest negatives exactly, in bounded memory (paper Sec. 4.8).
+"""Exactly the hardest or the easiest negatives (paper Sec. 4.8).
 
 A negative is as hard as its logit is high, and logits rise with the product x.y whatever t and b
-are, so products are ranked. To keep the k highest is to find the k-th highest product. No product
-is stored: a bracket round it is narrowed by counting, over all tiles and devices, how many
-products reach each of a few probes. A sample places the first probes and interpolation the next
-ones, so that three or four counts find one product among 2**28.
+are. So pairs are ranked by a score, their product, negated when the easy ones are kept. To keep
+the k highest is to find the k-th highest score. Floats sort like their bits, so it is found by
+bisection on the bits: the next bits are set as long as at least k scores reach the value.
 """
 
 from __future__ import annotations
@@ -13,256 +12,182 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from study.config.pairs import Negatives
-from study.losses.ring import around
-from study.losses.stats import Axis, devices, dot, here, pmax, psum
-from study.losses.tiles import BIG, Tile, sweep, tiled, untiled
-from study.rng import mix
+from study.losses.ring import ring_scan
+from study.losses.tiled import BIG, Axes, Tile, dot, from_tiles, tile_scan
 
-# Three counts up to 1023 share an int32, which triples the speed of counting.
-_PER_WORD, _BITS = 3, 10
-MAX_TILE = 2**_BITS - 1
-# Where probes lie about the guess, in standard deviations of it.
-_SPREAD = np.array([-4.0, -1.8, -1.0, -0.45, 0.0, 0.45, 1.0, 1.8, 4.0], np.float32)
-_SAMPLE = 2**16
-_ROW_SAMPLE = 256
+# The products of a device's rows with all texts are stored up to this size, 4 * b * B bytes: one
+# device with a batch of 8,192, or 64 devices with 65,536. Beyond it every count computes them
+# again, tile by tile.
+STORED_BYTES = 2**28
+# Bits found by one count of scores. More take fewer counts, of 2**bits - 1 values each.
+STORED_BITS, STREAMED_BITS = 1, 4
 
 
 class Threshold(NamedTuple):
-    """Which scores count: fully from `floor` up, by `share` where they equal `tie`.
+    """Which scores count: fully from `floor` up, and `share` of each that equals `tie`.
 
-    A score is the product x.y of a pair, negated when the easy ones are kept. Shapes `1x1`, or
-    `nx1` where each row has its own. `left` is how many places the ties share.
+    Shapes `1x1`, or `bx1` if each row has its own. `places` is how many places the ties share: 0
+    if `floor` alone keeps the right number, and then no score equals `tie`.
     """
 
     floor: jax.Array
     tie: jax.Array
     share: jax.Array
-    left: jax.Array
+    places: jax.Array
 
 
-class _Count(NamedTuple):
-    """A whole number as `high * 2**11 + low`, both int32: B * B passes 2**32."""
-
-    high: jax.Array
-    low: jax.Array
-
-    @classmethod
-    def of(cls, number: int, shape: tuple[int, ...]) -> _Count:
-        high, low = divmod(number, 2**11)
-        return cls(jnp.full(shape, high, jnp.int32), jnp.full(shape, low, jnp.int32))
-
-    def minus(self, other: _Count) -> jax.Array:
-        """The difference in float32, exact below 2**24."""
-        high = (self.high - other.high).astype(jnp.float32)
-        return high * 2.0**11 + (self.low - other.low).astype(jnp.float32)
-
-    def reaches(self, other: _Count) -> jax.Array:
-        return (self.high > other.high) | (self.high == other.high) & (self.low >= other.low)
-
-    def where(self, mask: jax.Array, other: _Count) -> _Count:
-        return _Count(*(jnp.where(mask, a, b) for a, b in zip(self, other, strict=True)))
-
-
-class _Bracket(NamedTuple):
-    """At least `keep` scores reach `low`, fewer reach `high`; both as ordered integers."""
-
-    low: jax.Array
-    high: jax.Array
-    at_low: _Count
-    at_high: _Count
-    turn: jax.Array
-
-
-def threshold(
-    zimg_bxD: jax.Array, ztxt_bxD: jax.Array, pairs: Negatives, *, axis: Axis, tile: int
+def kth_score(
+    zimg_bxD: jax.Array, ztxt_bxD: jax.Array, pairs: Negatives, *, axes: Axes, tile: int
 ) -> Threshold:
-    """The threshold that keeps exactly as many negatives as `pairs` asks for.
+    """The threshold that keeps exactly as many negatives as `pairs` has.
 
     Arguments:
       zimg_bxD, ztxt_bxD: this device's rows of the batch.
       pairs: with `keep` "hard" or "easy".
-      axis: mesh axis or axes, or None.
-      tile: as in the sweep that will use the threshold, so that products are equal bit for bit.
+      axes: names of the mesh axes, `()` on one device.
+      tile: as in the sweep that uses the threshold. The count is exact because both compute the
+        products in the same tiles, and so equal to the bit.
     """
     rows = len(zimg_bxD)
-    batch = rows * devices(axis)
+    batch = rows * lax.axis_size(axes)
     by_row = pairs.scope == "row"
     keep = int(pairs.per_positive) if by_row else pairs.negatives(batch)
-    among = batch - 1 if by_row else batch * (batch - 1)
     shape = (rows, 1) if by_row else (1, 1)
-    wanted = _Count.of(keep, shape)
     sign = 1.0 if pairs.keep == "hard" else -1.0
+    where: Any = {"sign": sign, "axes": axes, "tile": tile}
+    stored = 4 * rows * batch <= STORED_BYTES
+    scores_bxM = _store(zimg_bxD, ztxt_bxD, **where) if stored else None
 
-    def settled(bracket: _Bracket) -> jax.Array:
-        exact = bracket.at_low.minus(wanted) == 0
-        return exact | (bracket.high - bracket.low <= 1)
+    def count(values_nxK: jax.Array) -> jax.Array:
+        """How many scores reach each value: `nxKx2`, see `_two_words`."""
+        values_bxK = jnp.broadcast_to(values_nxK, (rows, values_nxK.shape[1]))
+        if scores_bxM is None:
+            counts_bxK = _stream(zimg_bxD, ztxt_bxD, values_bxK, **where)
+        else:
+            counts_bxK = _count(scores_bxM, values_bxK)
+        return _two_words(counts_bxK, by_row, axes)
 
-    def unsettled(bracket: _Bracket) -> jax.Array:
-        return psum(jnp.any(~settled(bracket)).astype(jnp.int32), axis) > 0
+    keep_2 = jnp.array(divmod(keep, _WORD), jnp.int32)
+    bits = STORED_BITS if stored else STREAMED_BITS
 
-    def narrowed(bracket: _Bracket, probes: jax.Array) -> _Bracket:
-        # A settled row stays as it is: its probes are put where they can only confirm it.
-        probes = jnp.clip(probes, bracket.low, bracket.high)
-        counts = _reaching(zimg_bxD, ztxt_bxD, _float(probes), sign, axis=axis, tile=tile)
-        found = _total(counts, by_row, axis)
-        low, high, at_low, at_high, turn = bracket
-        for k in range(probes.shape[1]):
-            probe, count = probes[:, k : k + 1], _Count(*(c[:, k : k + 1] for c in found))
-            enough = count.reaches(wanted)
-            up, down = enough & (probe > low), ~enough & (probe < high)
-            low, at_low = jnp.where(up, probe, low), count.where(up, at_low)
-            high, at_high = jnp.where(down, probe, high), count.where(down, at_high)
-        return _Bracket(low, high, at_low, at_high, turn + 1)
+    def set_bits(turn: jax.Array, ordered_nx1: jax.Array) -> jax.Array:
+        shift = (32 - bits - turn * bits).astype(jnp.uint32)
+        candidates_nxK = ordered_nx1 + (jnp.arange(1, 2**bits, dtype=jnp.uint32) << shift)
+        counts_nxKx2 = count(_to_float(candidates_nxK))
+        high, low = counts_nxKx2[..., 0], counts_nxKx2[..., 1]
+        enough = (high > keep_2[0]) | ((high == keep_2[0]) & (low >= keep_2[1]))
+        # Counts fall as values rise, so the number of candidates with enough is the next digit.
+        digit_nx1 = jnp.sum(enough, axis=1, keepdims=True, dtype=jnp.uint32)
+        return ordered_nx1 + (digit_nx1 << shift)
 
-    longest = [jnp.max(jnp.sum(z.astype(jnp.float32) ** 2, axis=1)) for z in (zimg_bxD, ztxt_bxD)]
-    # No product exceeds the lengths' product, of which this is a little more.
-    bound = 1.01 * jnp.sqrt(pmax(longest[0], axis) * pmax(longest[1], axis)) + 1e-30
-    start = _Bracket(
-        low=jnp.full(shape, _ordered(-bound)),
-        high=jnp.full(shape, _ordered(bound)),
-        at_low=_Count.of(among, shape),
-        at_high=_Count.of(0, shape),
-        turn=jnp.int32(0),
+    ordered_nx1 = lax.fori_loop(0, 32 // bits, set_bits, jnp.zeros(shape, jnp.uint32))
+    kth, above = _to_float(ordered_nx1), _to_float(ordered_nx1 + 1)
+    counts_nx2x2 = count(jnp.concatenate([kth, above], axis=1))
+    # Differences in float32 are exact below 2**24.
+    reach, exceed = counts_nx2x2[:, :1], counts_nx2x2[:, 1:]
+    exact = jnp.all(reach == keep_2, axis=2)
+    places = jnp.where(exact, 0.0, _difference(keep_2, exceed))
+    ties = jnp.where(exact, 1.0, _difference(reach, exceed))
+    return Threshold(
+        floor=jnp.where(exact, kth, above),
+        tie=jnp.where(exact, BIG, kth),
+        share=places / ties,
+        places=places,
     )
-    sample = _row_sample if by_row else _batch_sample
-    scores = sample(zimg_bxD, ztxt_bxD, sign, axis)
-    bracket = narrowed(start, _ordered(_quantiles(scores, keep / among)))
-    bracket = lax.while_loop(
-        unsettled, lambda br: narrowed(br, _probes(br, wanted, keep, among)), bracket
-    )
-    exact = bracket.at_low.minus(wanted) == 0
-    left = jnp.where(exact, 0.0, wanted.minus(bracket.at_high))
-    ties = jnp.where(exact, 1.0, bracket.at_low.minus(bracket.at_high))
-    low = _float(bracket.low)
-    floor = jnp.where(exact, low, _float(bracket.high))
-    return Threshold(floor, jnp.where(exact, BIG, low), left / ties, left)
 
 
-def _probes(bracket: _Bracket, wanted: _Count, keep: int, among: int) -> jax.Array:
-    """Where the threshold is guessed to lie, and either side of it, as ordered integers."""
-    low, high, at_low, at_high, turn = bracket
-    above, below = at_low.minus(wanted), wanted.minus(at_high)
-    # Counts of a tail fall like an exponential, so the shorter tail's logarithm is interpolated.
-    if keep <= among // 2:
-        near, far = jnp.log1p(above / keep), jnp.log1p(below / jnp.maximum(keep - below, 0.5))
-    else:
-        rest = among - keep
-        far, near = (
-            jnp.log1p(below / max(rest, 0.5)),
-            jnp.log1p(above / jnp.maximum(rest - above, 0.5)),
-        )
-    guess = near / jnp.maximum(near + far, 1e-30)
-    inside = jnp.maximum(above + below, 1.0)
-    deviation = jnp.sqrt(above * below / inside) / inside
-    guesses = jnp.clip(guess + (deviation + 1e-4) * _SPREAD, 0.0, 1.0)
-    floor, roof = _float(low), _float(high)
-    probes = _ordered(floor + guesses * (roof - floor))
-    # Now and then even steps through the floats, which narrow any bracket tenfold.
-    even = (jnp.arange(len(_SPREAD)) + 1.0) / (len(_SPREAD) + 1.0)
-    width = (high - low).astype(jnp.float32)
-    steps = low + jnp.minimum(even * width, 2.0**32 - 512).astype(jnp.uint32)
-    evenly = (turn % 4 == 0) | (width <= len(_SPREAD) + 1.0)
-    last = jnp.maximum(high, low + 2) - 1
-    return jnp.clip(jnp.where(evenly, steps, probes), low + 1, last)
+def _count(scores_bxM: jax.Array, values_bxK: jax.Array) -> jax.Array:
+    """How many scores of each row reach each of the row's values: int32 `bxK`."""
+
+    def one_row(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        scores_M, values_K = row
+        reach = [jnp.sum(scores_M >= value, dtype=jnp.int32) for value in values_K]
+        return jnp.stack(reach)
+
+    # XLA on CPU writes the comparisons to memory before it sums them; a few rows stay in cache.
+    return lax.map(one_row, (scores_bxM, values_bxK), batch_size=64)
 
 
-def _reaching(
+def _score_tile(zimg_TxD: jax.Array, ztxt_TxD: jax.Array, sign: float, at: Tile) -> jax.Array:
+    return at.negatives(sign * dot(zimg_TxD, ztxt_TxD.T))[0]
+
+
+def _store(
+    zimg_bxD: jax.Array, ztxt_bxD: jax.Array, *, sign: float, axes: Axes, tile: int
+) -> jax.Array:
+    """Scores of this device's images with all texts, -BIG for what is no negative: `bxM`.
+
+    M is B, with each device's texts filled up to whole tiles.
+    """
+    rows, device, devices = len(zimg_bxD), lax.axis_index(axes), lax.axis_size(axes)
+    height = min(tile, rows)
+    width = -(-rows // height) * height
+
+    def step(scores_TxW: jax.Array, _: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
+        s_TxT = _score_tile(zimg_TxD, ztxt_TxD, sign, at)
+        return lax.dynamic_update_slice(scores_TxW, s_TxT, (0, at.column)), ()
+
+    def block(scores_bxM: jax.Array, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+        init = (jnp.zeros((height, width)), ())
+        origin = (device * rows, source_device * rows)
+        scores_RxTxW, _ = tile_scan(step, init, zimg_bxD, ztxt_bxD, tile=tile, origin=origin)
+        scores_bxW = from_tiles(scores_RxTxW, rows)
+        at = (0, source_device * width)
+        return lax.dynamic_update_slice(scores_bxM, scores_bxW, at), ()
+
+    scores_bxM, _ = ring_scan(block, jnp.zeros((rows, devices * width)), ztxt_bxD, axes)
+    return scores_bxM
+
+
+def _stream(
     zimg_bxD: jax.Array,
     ztxt_bxD: jax.Array,
-    probes: jax.Array,
-    sign: float,
+    values_bxK: jax.Array,
     *,
-    axis: Axis,
+    sign: float,
+    axes: Axes,
     tile: int,
 ) -> jax.Array:
-    """How many negatives of each row score at least each probe: int32 `bxK`."""
-    count = probes.shape[1]
-    words = -(-count // _PER_WORD)
-    rows = len(zimg_bxD)
-    probes_bxK = jnp.broadcast_to(probes, (rows, count))
-    first_row = here(axis) * rows
+    """`_count` of the scores of all texts, tile by tile."""
+    (rows, values), device = values_bxK.shape, lax.axis_index(axes)
 
-    def step(sums: Any, _: Any, row: Any, ztxt_TxD: Any, at: Tile) -> Any:
-        zimg_TxD, probes_TxK = row
-        s_TxT, _ = at.negatives(sign * dot(zimg_TxD, ztxt_TxD.T))
-        out = []
-        for word in range(words):
-            packed = jnp.zeros(s_TxT.shape, jnp.int32)
-            for slot, k in enumerate(range(word * _PER_WORD, min(count, (word + 1) * _PER_WORD))):
-                packed += (s_TxT >= probes_TxK[:, k : k + 1]).astype(jnp.int32) << (_BITS * slot)
-            out.append(jnp.sum(lax.optimization_barrier(packed), axis=1))
-        mask = (1 << _BITS) - 1
-        found = [(out[k // _PER_WORD] >> (_BITS * (k % _PER_WORD))) & mask for k in range(count)]
-        return sums + jnp.stack(found, axis=1), ()
+    def step(counts_TxK: jax.Array, _: Any, row: Any, ztxt_TxD: Any, at: Tile) -> Any:
+        zimg_TxD, values_TxK = row
+        return counts_TxK + _count(_score_tile(zimg_TxD, ztxt_TxD, sign, at), values_TxK), ()
 
-    def block(sums: Any, ztxt: Any, owner: Any) -> Any:
-        start = (jnp.zeros((min(tile, rows), count), jnp.int32), ())
-        more, _ = sweep(
-            step, start, (zimg_bxD, probes_bxK), ztxt, tile=tile, origin=(first_row, owner * rows)
-        )
-        return sums + untiled(more, rows), ()
+    def block(counts_bxK: jax.Array, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+        init = (jnp.zeros((min(tile, rows), values), jnp.int32), ())
+        origin = (device * rows, source_device * rows)
+        per_row = (zimg_bxD, values_bxK)
+        counts_RxTxK, _ = tile_scan(step, init, per_row, ztxt_bxD, tile=tile, origin=origin)
+        return counts_bxK + from_tiles(counts_RxTxK, rows), ()
 
-    sums, _ = around(block, jnp.zeros((rows, count), jnp.int32), ztxt_bxD, axis)
-    return sums
+    init = jnp.zeros((rows, values), jnp.int32)
+    return ring_scan(block, init, ztxt_bxD, axes)[0]
 
 
-def _total(counts_bxK: jax.Array, by_row: bool, axis: Axis) -> _Count:
-    """Counts of rows as they are, or added up over the batch."""
-    high, low = counts_bxK >> 11, counts_bxK & (2**11 - 1)
+# A count of pairs may pass 2**32, and devices have no wider integers: `high * _WORD + low`.
+_WORD = 2**11
+
+
+def _two_words(counts_bxK: jax.Array, by_row: bool, axes: Axes) -> jax.Array:
+    """Counts of each row, or of the whole batch, as (high, low): `bxKx2` or `1xKx2`."""
+    high, low = counts_bxK // _WORD, counts_bxK % _WORD
     if not by_row:
-        high, low = (psum(x.sum(0, keepdims=True), axis) for x in (high, low))
-        high, low = high + (low >> 11), low & (2**11 - 1)
-    return _Count(high, low)
+        high, low = (lax.psum(x.sum(0, keepdims=True), axes) for x in (high, low))
+        high, low = high + low // _WORD, low % _WORD
+    return jnp.stack([high, low], axis=2)
 
 
-def _batch_sample(zimg_bxD: jax.Array, ztxt_bxD: jax.Array, sign: float, axis: Axis) -> jax.Array:
-    """Scores of random negatives of all devices, each from within one device: sorted `1xS`."""
-    rows = len(zimg_bxD)
-    if rows == 1:
-        return jnp.linspace(-1.0, 1.0, 64)[None]
-    size = max(256, _SAMPLE // devices(axis))
-
-    def scores(k: jax.Array) -> jax.Array:
-        i = k % rows
-        j = (i + 1 + (mix(k.astype(jnp.uint32)) % (rows - 1)).astype(jnp.int32)) % rows
-        return sign * jnp.sum(zimg_bxD[i].astype(jnp.float32) * ztxt_bxD[j])
-
-    s = lax.map(scores, jnp.arange(size), batch_size=1024)
-    if axis is not None:
-        s = lax.all_gather(s, axis, tiled=True)
-    return jnp.sort(s)[None]
+def _difference(a_2: jax.Array, b_2: jax.Array) -> jax.Array:
+    high, low = jnp.moveaxis((a_2 - b_2).astype(jnp.float32), -1, 0)
+    return high * _WORD + low
 
 
-def _row_sample(zimg_bxD: jax.Array, ztxt_bxD: jax.Array, sign: float, axis: Axis) -> jax.Array:
-    """Scores of each row with its neighbours' texts, sorted: `bxS`."""
-    del axis
-    rows = len(zimg_bxD)
-    size = min(_ROW_SAMPLE, rows)
-
-    def scores(zimg_TxD: jax.Array) -> jax.Array:
-        return jnp.sort(sign * dot(zimg_TxD, ztxt_bxD[:size].T), axis=1)
-
-    return untiled(lax.map(scores, tiled(zimg_bxD, min(512, rows))), rows)
-
-
-def _quantiles(scores: jax.Array, share: float) -> jax.Array:
-    """The scores about the place that `share` of all are above."""
-    size = scores.shape[1]
-    place = size * (1 - share) + _SPREAD * np.sqrt(size * share * (1 - share))
-    return scores[:, np.clip(np.round(place), 0, size - 1).astype(int)]
-
-
-def _ordered(x: jax.Array) -> jax.Array:
-    """float32 as uint32 in the same order."""
-    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
-
-
-def _float(order: jax.Array) -> jax.Array:
-    """The inverse of `_ordered`."""
-    bits = jnp.where(order >> 31 == 1, order & jnp.uint32(2**31 - 1), ~order)
+def _to_float(ordered: jax.Array) -> jax.Array:
+    """float32 whose bits, with the sign bit turned so that they sort like floats, are these."""
+    bits = jnp.where(ordered >> 31 == 1, ordered & jnp.uint32(2**31 - 1), ~ordered)
     return lax.bitcast_convert_type(bits, jnp.float32)

@@ -17,7 +17,7 @@ then sums its own gradient of the panel, and the two are added at the end of it;
 cost `n * D * (2 * size + 20)`.
 
 No TPU has timed it. In libtpu 0.0.42.1's schedules of n = m = 8192, D = 768 in bfloat16 it takes
-0.49 (v4), 0.80 (v5e) and 0.75 (v6e) of the instruction bundles of `tiles.sigmoid_negatives` at
+0.49 (v4), 0.80 (v5e) and 0.75 (v6e) of the instruction bundles of `tiled.sigmoid_negatives` at
 the best of its tiles of 256, 512 and 1024; waiting for memory is not in that count.
 """
 
@@ -33,7 +33,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from study.losses.tiles import BIG, Sums
+from study.losses.tiled import BIG, NegativeSums
 
 MIB = 1 << 20
 LANES = 128
@@ -143,7 +143,7 @@ def sigmoid_negatives(
     diagonal: jax.Array | bool,
     tile: int,
     interpret: bool = False,
-) -> tuple[Sums, jax.Array, jax.Array]:
+) -> tuple[NegativeSums, jax.Array, jax.Array]:
     """All pairs of a block as negatives in the sigmoid loss, three matmuls per tile.
 
     Arguments:
@@ -154,7 +154,7 @@ def sigmoid_negatives(
       tile: rows and columns of logits held at once, at most; from 128.
       interpret: run the kernel as ordinary array code, on any device (for tests).
 
-    Returns what `tiles.sigmoid_negatives` does: `Sums((loss, db), (lowest,), (highest,))` of the
+    Returns what `tiled.sigmoid_negatives` does: `Sums((loss, db), (lowest,), (highest,))` of the
     negatives, and the sums of sigmoid(l) times the texts, `nxD`, and times the images, `mxD`; the
     gradients of the summed loss are t times these.
 
@@ -180,7 +180,7 @@ def sigmoid_negatives(
     start = jnp.zeros(ztxt_MxD.shape, f32)
     dztxt_MxD, (dzimg_RxSxD, sums) = lax.scan(panel, start, (first_R, zimg_RxSxD))
     loss, db, low, high = (sums[:, :, k] for k in range(4))
-    total = Sums((loss.sum(), db.sum()), (low.min(),), (high.max(),))
+    total = NegativeSums(loss.sum(), db.sum(), low.min(), high.max())
     return total, dzimg_RxSxD.reshape(-1, dim)[:n], dztxt_MxD[:m]
 
 

@@ -18,7 +18,7 @@ from study.config.pairs import Negatives
 from study.rng import mix
 
 
-def kept_at_random(
+def random_mask(
     pairs: Negatives, batch_size: int, seed: jax.Array, i_Tx1: jax.Array, j_1xT: jax.Array
 ) -> jax.Array:
     """Mask `TxT` of the pairs kept; positives are not looked at.

@@ -1,4 +1,4 @@
-"""Texts and what they gather travel round the devices; images stay (paper Sec. 3.3, Fig. 1)."""
+"""The ring of devices: texts and their gradients travel, images stay (paper Sec. 3.3, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -9,56 +9,53 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from study.losses.stats import Axis
+from study.losses.tiled import Axes
 
 
-def around(
+def ring_scan(
     block: Callable[[Any, Any, jax.Array], tuple[Any, Any]],
     local: Any,
     texts: Any,
-    axis: Axis,
+    axes: Axes,
     *,
     merge: Callable[[Any, Any], Any] | None = None,
-    span: int | None = None,
+    group_size: int | None = None,
 ) -> tuple[Any, Any]:
     """Brings each device's images together with every device's texts, its own first.
 
-    What travels are the texts and, one hop behind their use, what they have gathered. Both are
-    sent before the block that needs neither of them is computed, so they travel meanwhile.
-
     Arguments:
-      block: `(local, texts, owner) -> (local, gathered)`; `owner` is the device whose texts these
-        are, and `gathered` what these texts gather from this device's images alone.
-      local: what stays, at the start.
+      block: `(local, texts, source_device) -> (local, travelling)`, where `texts` are those of
+        `source_device` and `travelling` is what this block adds to their sums.
+      local: the initial value of what stays on the device. It is not summed over devices.
       texts: pytree of this device's rows.
-      axis: mesh axis or axes, or None on one device.
-      merge: joins two values of `gathered`; a sum when left out.
-      span: devices in a ring, when less than all: each run of `span` neighbours is a ring.
+      axes: names of the mesh axes, `()` on one device.
+      merge: combines two values of `travelling`; by default their sum.
+      group_size: devices in a ring; each run of so many neighbours is then a ring of its own.
+        None for one ring of all devices.
 
-    Returns `(local, gathered)`, where `gathered` is what this device's own texts have gathered
-    from all. Nothing in `local` is added up over devices.
+    Returns `(local, travelling)`, the latter merged over the blocks of this device's own texts.
     """
-    if axis is None:
-        return block(local, texts, jnp.int32(0))
     merge = merge or (lambda a, b: jax.tree.map(jnp.add, a, b))
-    devices = lax.axis_size(axis)
-    size = span or devices
+    devices, device = lax.axis_size(axes), jnp.asarray(lax.axis_index(axes), jnp.int32)
+    size = group_size or devices
     if size == 1:
-        return block(local, texts, lax.axis_index(axis))
-    here = lax.axis_index(axis)
-    first = here // size * size
+        return block(local, texts, device)
+    first = device // size * size
     hops = [(k, k // size * size + (k + 1) % size) for k in range(devices)]
 
     def send(x: Any) -> Any:
-        return jax.tree.map(lambda a: lax.ppermute(a, axis, hops), x)
+        return jax.tree.map(lambda a: lax.ppermute(a, axes, hops), x)
 
     def hop(carry: Any, k: jax.Array) -> Any:
-        local, texts, gathered = carry
-        onward, arrived = send(texts), send(gathered)
-        local, more = block(local, texts, first + (here - k) % size)
-        return (local, onward, merge(arrived, more)), None
+        local, texts, travelling = carry
+        # The block needs neither the next texts nor the sums of the last ones, so both are on
+        # their way while it is computed. The sums follow their texts one hop behind.
+        next_texts, arrived = send(texts), send(travelling)
+        local, block_sums = block(local, texts, first + (device - k) % size)
+        return (local, next_texts, merge(arrived, block_sums)), None
 
-    onward = send(texts)
-    local, gathered = block(local, texts, here)
-    (local, _, gathered), _ = lax.scan(hop, (local, onward, gathered), jnp.arange(1, size))
-    return local, send(gathered)
+    next_texts = send(texts)
+    local, travelling = block(local, texts, device)
+    init = (local, next_texts, travelling)
+    (local, _, travelling), _ = lax.scan(hop, init, jnp.arange(1, size))
+    return local, send(travelling)  # the last hop brings the sums home

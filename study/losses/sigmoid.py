@@ -10,23 +10,23 @@ from jax import lax
 from jax.sharding import Mesh
 
 from study.config.pairs import AllPairs, Groups, Negatives, Pairs
-from study.losses import pallas_tpu as pallas
-from study.losses.fused import with_gradients
-from study.losses.hard_negatives import MAX_TILE, threshold
-from study.losses.random_negatives import kept_at_random
-from study.losses.ring import around
-from study.losses.stats import (
-    Axis,
+from study.losses import pallas_tpu
+from study.losses.hard_negatives import kth_score
+from study.losses.random_negatives import random_mask
+from study.losses.ring import ring_scan
+from study.losses.tiled import (
+    BIG,
+    Axes,
     LogitStats,
-    devices,
-    here,
-    mean_of_negatives,
-    pmax,
-    pmin,
-    positives,
-    psum,
+    NegativeSums,
+    Tile,
+    fused_value_and_grad,
+    negative_logit_mean,
+    pairwise_gradients,
+    positive_logits,
+    sigmoid_negatives,
+    softplus_and_sigmoid,
 )
-from study.losses.tiles import BIG, Sums, Tile, gradients, sigmoid_negatives, softplus_and_sigmoid
 
 
 def sigmoid_loss(
@@ -42,181 +42,238 @@ def sigmoid_loss(
 ) -> tuple[jax.Array, LogitStats]:
     """`-sum(log_sigmoid(label * (t * x.y + b))) / B` over the chosen pairs.
 
-    Holds a tile of logits and a few arrays of a device's `b x D` at a time, whatever B is, and
-    makes the gradients in the same sweep as the loss.
+    The gradients come from the same sweep as the loss. Each device holds a tile of logits and a
+    few arrays of its `b x D` at a time, whatever B is. The search for hard or easy negatives also
+    holds up to `hard_negatives.STORED_BYTES` of products.
 
     Arguments:
       zimg_BxD, ztxt_BxD: unit-norm embeddings, float32 or bfloat16; logits and sums are float32.
-      t: temperature as a factor, that is exp(t'); never clamped. b: bias.
+      t: temperature as a factor, exp(t') in the paper; never clamped.
+      b: bias.
       pairs: which pairs count. The sum is divided by B whatever their number.
       key: uint32 scalar; the choice of random negatives is a pure function of (key, i, j).
-      mesh: devices that hold the batch in equal row blocks, or None for one device.
+      mesh: devices that hold the batch in equal blocks of rows; None for one device.
       tile: rows and columns of logits held at once.
 
-    Returns the loss and `LogitStats`; differentiable in the first four arguments.
+    Returns the loss and `LogitStats`. The loss is differentiable in the first four arguments.
 
     Raises:
-      ValueError: groups and devices cut across each other.
+      ValueError: the size of groups neither divides a device's rows nor is a multiple of them.
     """
 
-    def sweep(zimg, ztxt, t, b, key, *, axis):
-        batch = psum(jnp.asarray(len(zimg)), axis)
+    def loss_and_grads(
+        zimg_bxD: jax.Array,
+        ztxt_bxD: jax.Array,
+        t: jax.Array,
+        b: jax.Array,
+        key: jax.Array,
+        *,
+        axes: Axes,
+    ) -> Any:
+        rows = len(zimg_bxD)
+        batch = rows * lax.axis_size(axes)
+        z = (zimg_bxD, ztxt_bxD)
+
+        # Negatives: sums over this device's rows, and the gradients of the embeddings over t.
         match pairs:
             case AllPairs():
-                sums, gimg, gtxt = _ring(zimg, ztxt, t, b, axis=axis, tile=tile)
-            case Negatives():
-                sums, gimg, gtxt = _kept(zimg, ztxt, t, b, key, pairs=pairs, axis=axis, tile=tile)
+                sums, gimg_bxD, gtxt_bxD = _all_pairs(*z, t, b, axes=axes, tile=tile)
             case Groups():
-                sums, gimg, gtxt = _groups(zimg, ztxt, t, b, size=pairs.size, axis=axis, tile=tile)
-        x_b = jnp.sum(zimg.astype(jnp.float32) * ztxt, axis=1)
+                sums, gimg_bxD, gtxt_bxD = _grouped_pairs(
+                    *z, t, b, size=pairs.size, axes=axes, tile=tile
+                )
+            case Negatives():
+                sums, gimg_bxD, gtxt_bxD = _chosen_negatives(
+                    *z, t, b, key, pairs=pairs, axes=axes, tile=tile
+                )
+
+        # Positives: one per row, whose logit needs no matrix product.
+        x_b = jnp.sum(zimg_bxD.astype(jnp.float32) * ztxt_bxD, axis=1)
         l_b = t * x_b + b
-        p_b = -jax.nn.sigmoid(-l_b)  # d loss / d logit of a positive
-        # The gradient in t is a sum of p * x.y, and the images' gradient has summed it already.
-        dt = psum(jnp.sum(zimg * gimg) + p_b @ x_b, axis)
-        loss, db, total, *kept = sums.add
-        db = psum(db + p_b.sum(), axis)
-        loss = psum(loss + jnp.sum(jax.nn.softplus(-l_b)), axis)
-        low, high = [pmin(x, axis) for x in sums.low], [pmax(x, axis) for x in sums.high]
-        met = pairs.size if isinstance(pairs, Groups) else batch
-        mean = psum(total, axis) / (jnp.float32(batch) * (met - 1))
-        negatives = (mean, low[0], high[0])
-        if kept:
-            mean = psum(kept[0], axis) / pairs.negatives(len(zimg) * devices(axis))
-        stats = LogitStats(*positives(l_b, axis), *negatives, mean, low[-1], high[-1])
-        dzimg = t * (gimg + p_b[:, None] * ztxt)
-        dztxt = t * (gtxt + p_b[:, None] * zimg)
-        return loss / batch, stats, (dzimg / batch, dztxt / batch, dt / batch, db / batch)
+        p_b = -jax.nn.sigmoid(-l_b)  # derivative of softplus(-l)
 
-    return with_gradients(sweep, mesh)(zimg_BxD, ztxt_BxD, t, b, key)
+        # dt is the sum of p * x.y over all pairs; the images' gradient has summed p * y already.
+        dt = lax.psum(jnp.sum(zimg_bxD * gimg_bxD) + p_b @ x_b, axes)
+        dzimg_bxD = t * (gimg_bxD + p_b[:, None] * ztxt_bxD)
+        dztxt_bxD = t * (gtxt_bxD + p_b[:, None] * zimg_bxD)
+        positive_loss = jnp.sum(jax.nn.softplus(-l_b))
+        sums = sums._replace(loss=sums.loss + positive_loss, db=sums.db + p_b.sum())
+        sums = sums.over_devices(axes)
 
+        group_size = pairs.size if isinstance(pairs, Groups) else batch
+        logit_mean = negative_logit_mean(*z, t, b, group_size=group_size, axes=axes)
+        kept = negative = (logit_mean, sums.logit_min, sums.logit_max)
+        if isinstance(pairs, Negatives):
+            kept = (sums.kept_sum / pairs.negatives(batch), sums.kept_min, sums.kept_max)
+        stats = LogitStats(*positive_logits(l_b, axes), *negative, *kept)
+        grads = (dzimg_bxD / batch, dztxt_bxD / batch, dt / batch, sums.db / batch)
+        return sums.loss / batch, stats, grads
 
-# Each of the three returns, of this device's images with the texts they meet, the weighted sums of
-# what `tiles.gradients` returns, and `Sums((loss, db, logits[, kept logits]), lowest, highest)`.
+    return fused_value_and_grad(loss_and_grads, mesh)(zimg_BxD, ztxt_BxD, t, b, key)
 
 
-def _ring(
-    zimg: jax.Array, ztxt: jax.Array, t: Any, b: Any, *, axis: Axis, tile: int, span: Any = None
-) -> tuple[Sums, jax.Array, jax.Array]:
-    """All pairs of the batch, or of each run of `span` neighbouring devices."""
-    me = here(axis)
-
-    def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
-        sums, gimg, texts = local
-        more, gi, gt = _sweep(zimg, ztxt, t, b, owner == me, tile)
-        return (sums + more, gimg + gi, texts + ztxt.sum(0, dtype=jnp.float32)), gt
-
-    none = Sums.of_none(2, 1, 1)
-    start = (none, jnp.zeros(zimg.shape, jnp.float32), jnp.zeros(zimg.shape[1], jnp.float32))
-    (sums, gimg, texts_D), gtxt = around(block, start, ztxt, axis, span=span)
-    # The sum of all logits needs none of them: a sum of products is a product of sums.
-    images_D = zimg.sum(0, dtype=jnp.float32)
-    products = images_D @ texts_D - jnp.sum(zimg.astype(jnp.float32) * ztxt)
-    met = len(zimg) * (span or devices(axis))
-    logits = t * products + b * (jnp.float32(len(zimg)) * (met - 1))
-    return Sums((*sums.add, logits), sums.low, sums.high), gimg, gtxt
+# Each of the three below takes this device's images and texts, and returns the sums over the
+# negatives of its images, and the embeddings' gradients over t.
 
 
-def _sweep(
-    zimg: jax.Array, ztxt: jax.Array, t: Any, b: Any, diagonal: jax.Array, tile: int
-) -> tuple[Sums, jax.Array, jax.Array]:
-    """One block of negatives, by the kernel where the program is for a TPU and it fits there.
+def _all_pairs(
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array,
+    *,
+    axes: Axes,
+    tile: int,
+    group_size: int | None = None,
+) -> tuple[NegativeSums, jax.Array, jax.Array]:
+    """All pairs of the batch, or of each run of `group_size` neighbouring devices."""
+    device = lax.axis_index(axes)
+
+    def block(local: Any, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+        sums, gimg_bxD = local
+        block_sums, dimg_bxD, dtxt_bxD = _block_of_negatives(
+            zimg_bxD, ztxt_bxD, t, b, source_device == device, tile
+        )
+        return (sums.merge(block_sums), gimg_bxD + dimg_bxD), dtxt_bxD
+
+    init = (NegativeSums.zeros(), jnp.zeros(zimg_bxD.shape, jnp.float32))
+    (sums, gimg_bxD), gtxt_bxD = ring_scan(block, init, ztxt_bxD, axes, group_size=group_size)
+    return sums, gimg_bxD, gtxt_bxD
+
+
+def _block_of_negatives(
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array,
+    diagonal: jax.Array,
+    tile: int,
+) -> tuple[NegativeSums, jax.Array, jax.Array]:
+    """`tiled.sigmoid_negatives`, by the TPU kernel in a program for a TPU if the block fits it.
 
     libtpu schedules the kernel at 0.49 to 0.85 of the sweep's instructions (D = 768, v4, v5e,
     v6e; blocks of 2,048 to 32,768). Blocks below its 128 lanes would be mostly padding.
     """
     kernel: dict[str, Any] = {}
-    if len(zimg) >= pallas.LANES and pallas.fits(zimg):
-        kernel["tpu"] = lambda *a: pallas.sigmoid_negatives(*a[:4], diagonal=a[4], tile=tile)
+    if len(zimg_bxD) >= pallas_tpu.LANES and pallas_tpu.fits(zimg_bxD):
+        kernel["tpu"] = lambda *a: pallas_tpu.sigmoid_negatives(*a[:4], diagonal=a[4], tile=tile)
     return lax.platform_dependent(
-        *(zimg, ztxt, t, b, diagonal),
+        *(zimg_bxD, ztxt_bxD, t, b, diagonal),
         **kernel,
         default=lambda *a: sigmoid_negatives(*a[:4], diagonal=a[4], tile=tile),
     )
 
 
-def _groups(
-    zimg: jax.Array, ztxt: jax.Array, t: Any, b: Any, *, size: int, axis: Axis, tile: int
-) -> tuple[Sums, jax.Array, jax.Array]:
+def _grouped_pairs(
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array,
+    *,
+    size: int,
+    axes: Axes,
+    tile: int,
+) -> tuple[NegativeSums, jax.Array, jax.Array]:
     """All pairs within each group: B * size logits, not B * B with most of them masked."""
-    rows, dim = zimg.shape
-    if rows % size == 0:
+    rows, dim = zimg_bxD.shape
+    if rows % size == 0:  # whole groups on every device, no ring
 
         def group(z: tuple[jax.Array, jax.Array]) -> Any:
-            return _ring(*z, t, b, axis=None, tile=tile)
+            return _all_pairs(*z, t, b, axes=(), tile=tile)
 
-        z = tuple(a.reshape(rows // size, size, dim) for a in (zimg, ztxt))
+        z = tuple(a.reshape(rows // size, size, dim) for a in (zimg_bxD, ztxt_bxD))
         # Small groups are taken several at a time, up to about a tile of logits.
-        sums, gimg, gtxt = lax.map(group, z, batch_size=max(1, tile * tile // (size * size)))
+        at_once = max(1, tile * tile // (size * size))
+        sums, gimg, gtxt = lax.map(group, z, batch_size=at_once)
         return sums.total(), gimg.reshape(rows, dim), gtxt.reshape(rows, dim)
-    if size % rows == 0:
-        return _ring(zimg, ztxt, t, b, axis=axis, tile=tile, span=size // rows)
+    if size % rows == 0:  # a group over several devices: a ring of its own
+        return _all_pairs(zimg_bxD, ztxt_bxD, t, b, axes=axes, tile=tile, group_size=size // rows)
     raise ValueError(
         f"loss.pairs.size: groups of {size} cut across the {rows} examples that each device "
         f"holds; use a size that divides {rows} or is a multiple of it"
     )
 
 
-def _kept(
-    zimg: jax.Array,
-    ztxt: jax.Array,
-    t: Any,
-    b: Any,
+def _chosen_negatives(
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array,
     key: jax.Array,
     *,
     pairs: Negatives,
-    axis: Axis,
+    axes: Axes,
     tile: int,
-) -> tuple[Sums, jax.Array, jax.Array]:
-    """All pairs are met, and those that are not kept weigh nothing."""
-    tile, rows = min(tile, MAX_TILE), len(zimg)
-    me = here(axis)
-    batch = rows * devices(axis)
+) -> tuple[NegativeSums, jax.Array, jax.Array]:
+    """Some negatives: every logit is computed, and those that are not kept weigh nothing."""
+    rows, device = len(zimg_bxD), lax.axis_index(axes)
+    batch = rows * lax.axis_size(axes)
     ranked = pairs.keep != "random"
     sign = -1.0 if pairs.keep == "easy" else 1.0
     per_row: Any = ()
     if ranked:
-        found = threshold(zimg, ztxt, pairs, axis=axis, tile=tile)
-        # Pairs that tie have one logit, so one loss and one weight.
-        tied_logit = t * sign * found.tie + b
-        of_tie = found.share * jax.nn.sigmoid(tied_logit)
-        per_row = [jnp.broadcast_to(x, (rows, 1)) for x in (found.floor, found.tie, of_tie)]
+        threshold = kth_score(zimg_bxD, ztxt_bxD, pairs, axes=axes, tile=tile)
+        # Pairs that tie with the threshold share the places that are left. They have one logit,
+        # so one loss and one derivative.
+        tied_logit = t * sign * threshold.tie + b
+        tied_p = threshold.share * jax.nn.sigmoid(tied_logit)
+        per_row = [jnp.broadcast_to(x, (rows, 1)) for x in (threshold.floor, threshold.tie, tied_p)]
 
-    def weigh(x_TxT: jax.Array, at: Tile, of_row: Any, _: Any) -> tuple[Sums, jax.Array]:
-        all_TxT, low = at.negatives(t * x_TxT + b)
+    def dlogits(x_TxT: jax.Array, at: Tile, row: Any, _: Any) -> tuple[NegativeSums, jax.Array]:
+        all_TxT, logit_min = at.negatives(t * x_TxT + b)
         if ranked:
-            floor, tie, of_tie = of_row
-            kept_TxT = sign * x_TxT >= floor
+            floor_Tx1, tie_Tx1, tied_p_Tx1 = row
+            kept_TxT = sign * x_TxT >= floor_Tx1
         else:
-            kept_TxT = kept_at_random(pairs, batch, key, at.i_Tx1, at.j_1xT)
+            kept_TxT = random_mask(pairs, batch, key, at.i_Tx1, at.j_1xT)
         l_TxT = jnp.where(kept_TxT, all_TxT, -BIG)
-        kept_TxT = l_TxT > -BIG
-        loss, p_TxT, kept_high = softplus_and_sigmoid(l_TxT)
+        kept_TxT = l_TxT > -BIG  # without positives and padding
+        loss, p_TxT, kept_max = softplus_and_sigmoid(l_TxT)
         if ranked:
-            p_TxT += jnp.where((sign * x_TxT == tie) & (all_TxT > -BIG), of_tie, 0.0)
-        sums = (loss, jnp.sum(p_TxT), jnp.sum(jnp.where(kept_TxT, l_TxT, 0.0)))
-        lows = (low, jnp.min(jnp.where(kept_TxT, l_TxT, BIG)))
-        return Sums(sums, lows, (jnp.max(all_TxT), kept_high)), p_TxT
+            tied_TxT = (sign * x_TxT == tie_Tx1) & (all_TxT > -BIG)
+            p_TxT += jnp.where(tied_TxT, tied_p_Tx1, 0.0)
+        tile_sums = NegativeSums(
+            loss=loss,
+            db=jnp.sum(p_TxT),
+            logit_min=logit_min,
+            logit_max=jnp.max(all_TxT),
+            kept_sum=jnp.sum(jnp.where(kept_TxT, l_TxT, 0.0)),
+            kept_min=jnp.min(jnp.where(kept_TxT, l_TxT, BIG)),
+            kept_max=kept_max,
+        )
+        return tile_sums, p_TxT
 
-    none = Sums.of_none(3, 2, 2)
+    zeros = NegativeSums.zeros(kept=True)
 
-    def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
-        sums, gimg = local
-        origin = (me * rows, owner * rows)
-        more, gi, gt = gradients(weigh, none, zimg, ztxt, per_row=per_row, origin=origin, tile=tile)
-        return (sums + more, gimg + gi), gt
+    def block(local: Any, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+        sums, gimg_bxD = local
+        origin = (device * rows, source_device * rows)
+        block_sums, dimg_bxD, dtxt_bxD = pairwise_gradients(
+            dlogits, zeros, zimg_bxD, ztxt_bxD, per_row=per_row, origin=origin, tile=tile
+        )
+        return (sums.merge(block_sums), gimg_bxD + dimg_bxD), dtxt_bxD
 
-    start = (none, jnp.zeros(zimg.shape, jnp.float32))
-    (sums, gimg), gtxt = around(block, start, ztxt, axis)
-    loss, db, kept_logits = sums.add
-    (low, kept_low), (high, kept_high) = sums.low, sums.high
+    init = (zeros, jnp.zeros(zimg_bxD.shape, jnp.float32))
+    (sums, gimg_bxD), gtxt_bxD = ring_scan(block, init, ztxt_bxD, axes)
     if ranked:
-        # Of a threshold for the whole batch, one device counts the ties.
-        left = found.left if pairs.scope == "row" else jnp.where(me == 0, found.left, 0.0)
-        some = left > 0
-        loss += jnp.sum(jnp.where(some, left * jax.nn.softplus(tied_logit), 0.0))
-        kept_logits += jnp.sum(jnp.where(some, left * tied_logit, 0.0))
-        kept_low = jnp.minimum(kept_low, jnp.min(jnp.where(some, tied_logit, BIG)))
-        kept_high = jnp.maximum(kept_high, jnp.max(jnp.where(some, tied_logit, -BIG)))
-    mean = mean_of_negatives(zimg, ztxt, t, b, axis)
-    logits = mean * jnp.float32(rows) * (batch - 1)
-    return Sums((loss, db, logits, kept_logits), (low, kept_low), (high, kept_high)), gimg, gtxt
+        # The sweep gave tied pairs their gradient; their loss is added here. One threshold for
+        # the whole batch is the same on all devices, so device 0 alone adds its ties.
+        per_device = pairs.scope == "row"
+        places = threshold.places if per_device else jnp.where(device == 0, threshold.places, 0.0)
+        sums = _add_ties(sums, tied_logit, places)
+    return sums, gimg_bxD, gtxt_bxD
+
+
+def _add_ties(sums: NegativeSums, logit_nx1: jax.Array, places_nx1: jax.Array) -> NegativeSums:
+    """The sums with `places` more kept negatives of this logit for each threshold."""
+    any_nx1 = places_nx1 > 0
+
+    def add(values_nx1: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(any_nx1, places_nx1 * values_nx1, 0.0))
+
+    return sums._replace(
+        loss=sums.loss + add(jax.nn.softplus(logit_nx1)),
+        kept_sum=sums.kept_sum + add(logit_nx1),
+        kept_min=jnp.minimum(sums.kept_min, jnp.min(jnp.where(any_nx1, logit_nx1, BIG))),
+        kept_max=jnp.maximum(sums.kept_max, jnp.max(jnp.where(any_nx1, logit_nx1, -BIG))),
+    )

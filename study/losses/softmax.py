@@ -6,25 +6,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 
-from study.losses.fused import with_gradients
-from study.losses.ring import around
-from study.losses.stats import (
-    Axis,
+from study.losses.ring import ring_scan
+from study.losses.tiled import (
+    BIG,
+    Axes,
     LogitStats,
+    Tile,
     dot,
-    here,
-    mean_of_negatives,
-    pmax,
-    pmin,
-    positives,
-    psum,
+    from_tiles,
+    fused_value_and_grad,
+    negative_logit_mean,
+    pairwise_gradients,
+    positive_logits,
+    tile_scan,
 )
-from study.losses.tiles import BIG, Sums, Tile, gradients, sweep, untiled
 
 # Log-sum-exp as (largest logit, sum of exponentials relative to it): safe at any temperature.
-Normaliser = tuple[jax.Array, jax.Array]
+LogSumExp = tuple[jax.Array, jax.Array]
 
 
 def softmax_loss(
@@ -41,88 +42,113 @@ def softmax_loss(
     does not change this loss.
     """
 
-    def both_passes(zimg, ztxt, t, *, axis):
-        batch = psum(jnp.asarray(len(zimg)), axis)
-        l_b = t * jnp.sum(zimg.astype(jnp.float32) * ztxt, axis=1)
-        by_row, by_col, low, high = _normalisers(zimg, ztxt, t, axis=axis, tile=tile)
-        # A positive's probability is sigmoid(-d), d being how far its negatives' log-sum-exp lies
-        # above it. Told apart from the start, 1 - p keeps its digits however near 1 p is.
+    def loss_and_grads(
+        zimg_bxD: jax.Array, ztxt_bxD: jax.Array, t: jax.Array, *, axes: Axes
+    ) -> Any:
+        z = (zimg_bxD, ztxt_bxD)
+        batch = len(zimg_bxD) * lax.axis_size(axes)
+        l_b = t * jnp.sum(zimg_bxD.astype(jnp.float32) * ztxt_bxD, axis=1)  # the positives
+        by_row, by_col, logit_min, logit_max = _normalisers(*z, t, axes=axes, tile=tile)
+        # With d = logsumexp(negatives) - l, the loss of a row is softplus(d) and the positive's
+        # probability sigmoid(-d). Because positives are not in the normaliser, 1 - p keeps its
+        # digits however near 1 p is.
         d_2xb = jnp.stack([(top - l_b) + jnp.log(total) for top, total in (by_row, by_col)])
         loss_2xb = jax.nn.softplus(d_2xb)
-        gimg, gtxt = _gradients(zimg, ztxt, t, l_b, loss_2xb, axis=axis, tile=tile)
-        p_b = -0.5 * jnp.sum(jax.nn.sigmoid(d_2xb), axis=0)
-        gimg += p_b[:, None] * ztxt
-        gtxt += p_b[:, None] * zimg
-        loss = psum(0.5 * jnp.sum(loss_2xb), axis)
-        dt = psum(jnp.sum(zimg * gimg), axis)
-        negative = (mean_of_negatives(zimg, ztxt, t, 0.0, axis), pmin(low, axis), pmax(high, axis))
-        stats = LogitStats(*positives(l_b, axis), *negative, *negative)
-        return loss / batch, stats, (t * gimg / batch, t * gtxt / batch, dt / batch)
+        gimg_bxD, gtxt_bxD = _negatives(*z, t, l_b, loss_2xb, axes=axes, tile=tile)
+        p_b = -0.5 * jnp.sum(jax.nn.sigmoid(d_2xb), axis=0)  # derivative in a positive's logit
+        gimg_bxD += p_b[:, None] * ztxt_bxD
+        gtxt_bxD += p_b[:, None] * zimg_bxD
+        loss = lax.psum(0.5 * jnp.sum(loss_2xb), axes)
+        dt = lax.psum(jnp.sum(zimg_bxD * gimg_bxD), axes)
+        negative = (
+            negative_logit_mean(*z, t, 0.0, group_size=batch, axes=axes),
+            lax.pmin(logit_min, axes),
+            lax.pmax(logit_max, axes),
+        )
+        stats = LogitStats(*positive_logits(l_b, axes), *negative, *negative)
+        return loss / batch, stats, (t * gimg_bxD / batch, t * gtxt_bxD / batch, dt / batch)
 
-    return with_gradients(both_passes, mesh)(zimg_BxD, ztxt_BxD, t)
+    return fused_value_and_grad(loss_and_grads, mesh)(zimg_BxD, ztxt_BxD, t)
 
 
-def _joined(a: Normaliser, b: Normaliser) -> Normaliser:
+def _merge(a: LogSumExp, b: LogSumExp) -> LogSumExp:
     top = jnp.maximum(a[0], b[0])
     return top, a[1] * jnp.exp(a[0] - top) + b[1] * jnp.exp(b[0] - top)
 
 
-def _normalisers(zimg: jax.Array, ztxt: jax.Array, t: Any, *, axis: Axis, tile: int) -> Any:
-    """Of the negatives in this device's rows and columns: normalisers, lowest, highest logit."""
-    me, rows, high = here(axis), len(zimg), min(tile, len(zimg))
+def _normalisers(
+    zimg_bxD: jax.Array, ztxt_bxD: jax.Array, t: jax.Array, *, axes: Axes, tile: int
+) -> tuple[LogSumExp, LogSumExp, jax.Array, jax.Array]:
+    """First pass: log-sum-exp of the negatives of this device's rows and columns.
 
-    def nothing(size: int) -> Normaliser:
+    Returns them, and the smallest and largest logit of this device's rows.
+    """
+    device, rows = lax.axis_index(axes), len(zimg_bxD)
+
+    def zeros(size: int) -> LogSumExp:
         return jnp.full(size, -BIG), jnp.zeros(size)
 
-    def step(row_sums: Any, by_col: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
-        by_row, low = row_sums
-        l_TxT, lowest = at.negatives(t * dot(zimg_TxD, ztxt_TxD.T))
-        top_T, ctop_T = l_TxT.max(1), l_TxT.max(0)
-        by_row = _joined(by_row, (top_T, jnp.exp(l_TxT - top_T[:, None]).sum(1)))
-        by_col = _joined(by_col, (ctop_T, jnp.exp(l_TxT - ctop_T[None, :]).sum(0)))
-        return (by_row, jnp.minimum(low, lowest)), by_col
+    def step(row_carry: Any, by_col: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
+        by_row, logit_min = row_carry
+        l_TxT, tile_min = at.negatives(t * dot(zimg_TxD, ztxt_TxD.T))
+        row_max_T, col_max_T = l_TxT.max(1), l_TxT.max(0)
+        by_row = _merge(by_row, (row_max_T, jnp.exp(l_TxT - row_max_T[:, None]).sum(1)))
+        by_col = _merge(by_col, (col_max_T, jnp.exp(l_TxT - col_max_T[None, :]).sum(0)))
+        return (by_row, jnp.minimum(logit_min, tile_min)), by_col
 
-    def block(local: Any, ztxt: jax.Array, owner: jax.Array) -> Any:
-        by_row, low = local
-        start = ((nothing(high), jnp.asarray(BIG)), nothing(high))
-        origin = (me * rows, owner * rows)
-        (more, lows), by_col = sweep(step, start, zimg, ztxt, tile=tile, origin=origin)
-        more, by_col = jax.tree.map(lambda x: untiled(x, rows), (more, by_col))
-        return (_joined(by_row, more), jnp.minimum(low, lows.min())), by_col
+    def block(local: Any, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+        by_row, logit_min = local
+        height = min(tile, rows)
+        init = ((zeros(height), jnp.asarray(BIG)), zeros(height))
+        origin = (device * rows, source_device * rows)
+        (by_row_RxT, min_R), by_col_CxT = tile_scan(
+            step, init, zimg_bxD, ztxt_bxD, tile=tile, origin=origin
+        )
+        more, by_col = jax.tree.map(lambda x: from_tiles(x, rows), (by_row_RxT, by_col_CxT))
+        return (_merge(by_row, more), jnp.minimum(logit_min, min_R.min())), by_col
 
-    start = (nothing(rows), jnp.asarray(BIG))
-    (by_row, low), by_col = around(block, start, ztxt, axis, merge=_joined)
-    return by_row, by_col, low, by_row[0].max()
+    init = (zeros(rows), jnp.asarray(BIG))
+    (by_row, logit_min), by_col = ring_scan(block, init, ztxt_bxD, axes, merge=_merge)
+    return by_row, by_col, logit_min, by_row[0].max()
 
 
-def _gradients(
-    zimg: jax.Array,
-    ztxt: jax.Array,
-    t: Any,
+def _negatives(
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    t: jax.Array,
     l_b: jax.Array,
     loss_2xb: jax.Array,
     *,
-    axis: Axis,
+    axes: Axes,
     tile: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Half the row and column softmax of each negative, times either side's embeddings."""
-    me, rows = here(axis), len(zimg)
+    """Second pass: the gradients of the embeddings over t, without the positives' part.
 
-    def weigh(x_TxT: jax.Array, at: Tile, of_row: Any, of_col: Any) -> tuple[Sums, jax.Array]:
+    The derivative in a negative's logit is half the sum of its row and its column softmax. The
+    whole normaliser of row i is l_i + loss_i, because loss_i = logsumexp_i - l_i.
+    """
+    device, rows = lax.axis_index(axes), len(zimg_bxD)
+
+    def dlogits(x_TxT: jax.Array, at: Tile, row: Any, col: Any) -> tuple[None, jax.Array]:
         l_TxT, _ = at.negatives(t * x_TxT)
-        (l_T, loss_T), (cl_T, closs_T) = of_row, of_col
+        (l_T, loss_T), (col_l_T, col_loss_T) = row, col
         by_row_TxT = jnp.exp((l_TxT - l_T[:, None]) - loss_T[:, None])
-        by_col_TxT = jnp.exp((l_TxT - cl_T[None, :]) - closs_T[None, :])
-        return Sums(), 0.5 * (by_row_TxT + by_col_TxT)
+        by_col_TxT = jnp.exp((l_TxT - col_l_T[None, :]) - col_loss_T[None, :])
+        return None, 0.5 * (by_row_TxT + by_col_TxT)
 
-    def block(gimg: jax.Array, texts: Any, owner: jax.Array) -> Any:
-        ztxt, of_col = texts
-        origin = (me * rows, owner * rows)
-        of_row = (l_b, loss_2xb[0])
-        _, gi, gt = gradients(
-            weigh, Sums(), zimg, ztxt, per_row=of_row, per_col=of_col, origin=origin, tile=tile
+    def block(gimg_bxD: jax.Array, texts: Any, source_device: jax.Array) -> Any:
+        ztxt_bxD, per_col = texts
+        _, dimg_bxD, dtxt_bxD = pairwise_gradients(
+            dlogits,
+            None,
+            zimg_bxD,
+            ztxt_bxD,
+            per_row=(l_b, loss_2xb[0]),
+            per_col=per_col,
+            origin=(device * rows, source_device * rows),
+            tile=tile,
         )
-        return gimg + gi, gt
+        return gimg_bxD + dimg_bxD, dtxt_bxD
 
-    texts = (ztxt, (l_b, loss_2xb[1]))
-    return around(block, jnp.zeros(zimg.shape, jnp.float32), texts, axis)
+    texts = (ztxt_bxD, (l_b, loss_2xb[1]))
+    return ring_scan(block, jnp.zeros(zimg_bxD.shape, jnp.float32), texts, axes)

@@ -85,9 +85,9 @@ def test_from_a_size_on_one_whole_batch_is_done_by_the_command(more):
 
 
 def test_what_does_not_fit_is_left_out():
-    said = loss._why_not("naive_sigmoid", 1 << 20)
+    said = loss._skip_reason("naive_sigmoid", 1 << 20)
     assert said.startswith("needs about 12288 GiB of memory, ") and said.endswith("are available")
-    assert loss._why_not("sigmoid", 1 << 20) is None
+    assert loss._skip_reason("sigmoid", 1 << 20) is None
 
 
 def test_memory_that_caches_hold_counts_as_available(monkeypatch):
@@ -96,4 +96,4 @@ def test_memory_that_caches_hold_counts_as_available(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 2**16))
     for name in ("naive_sigmoid", "naive_softmax", "chunked_sigmoid"):
-        assert loss._why_not(name, 16_384) is None
+        assert loss._skip_reason(name, 16_384) is None

@@ -1,6 +1,8 @@
-"""The losses in float64 NumPy, by hand, and what tests of losses share."""
+"""The losses in float64 NumPy, and helpers that the tests of losses share."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study.losses import sigmoid_loss
+from study.losses import sigmoid_loss, softmax_loss
 
 KEY = jnp.uint32(7)
 
@@ -57,12 +59,30 @@ def close(got, want, tolerance=1e-5, floor=1e-2):
     assert np.linalg.norm(got - want) <= tolerance * max(np.linalg.norm(want), floor)
 
 
+@functools.cache
+def _value_and_grad(loss, arguments, **kwargs):
+    """One jitted function for all tests with the same options: compiling is what takes time."""
+    return jax.jit(jax.value_and_grad(lambda *a: loss(*a, **kwargs), tuple(range(arguments)), True))
+
+
 def sigmoid_and_grads(zimg, ztxt, t, b, **kwargs):
-    fn = jax.jit(
-        jax.value_and_grad(lambda *a: sigmoid_loss(*a, key=KEY, **kwargs), (0, 1, 2, 3), True)
-    )
-    (loss, stats), grads = fn(zimg, ztxt, jnp.float32(t), jnp.float32(b))
+    value_and_grad = _value_and_grad(_sigmoid_loss, 4, **kwargs)
+    (loss, stats), grads = value_and_grad(zimg, ztxt, jnp.float32(t), jnp.float32(b))
     return loss, stats, grads
+
+
+def _sigmoid_loss(*args, **kwargs):
+    return sigmoid_loss(*args, key=KEY, **kwargs)
+
+
+def softmax_and_grads(zimg, ztxt, t, **kwargs):
+    (loss, stats), grads = _value_and_grad(softmax_loss, 3, **kwargs)(zimg, ztxt, jnp.float32(t))
+    return loss, stats, grads
+
+
+def all_close(got, want, **kwargs):
+    for one, expected in zip(got, want, strict=True):
+        close(one, expected, **kwargs)
 
 
 def mesh_of(*shape: int) -> Mesh:

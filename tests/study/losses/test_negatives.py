@@ -1,4 +1,4 @@
-"""Chosen negatives: exactly as many as asked for, exactly those, on any number of devices."""
+"""Chosen negatives: the right ones and the right number, on any number of devices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from study.config.pairs import Groups, Negatives
-from study.losses import sigmoid_loss
-from study.losses.random_negatives import kept_at_random
+from study.losses import hard_negatives, sigmoid_loss
+from study.losses.hard_negatives import kth_score
+from study.losses.random_negatives import random_mask
 from tests.study.losses.reference import (
     KEY,
+    all_close,
     close,
     embeddings,
     mesh_of,
@@ -76,27 +78,60 @@ def scores(kind: str, batch: int = 48) -> np.ndarray:
     return x.astype(np.float32)
 
 
-@pytest.mark.parametrize("scope", ["batch", "row"])
-@pytest.mark.parametrize("keep", ["hard", "easy"])
-@pytest.mark.parametrize("per_positive", [1, 1.6, 20, 46, 47])
-def test_kept_negatives_are_those_that_sorting_finds(keep, per_positive, scope):
-    if scope == "row" and per_positive % 1:
-        return
-    pairs = Negatives(keep=keep, per_positive=per_positive, scope=scope)
+@pytest.mark.parametrize(
+    ("keep", "scope", "per_positive"),
+    [
+        *(("hard", "batch", k) for k in (1, 1.6, 47)),
+        *(("hard", "row", k) for k in (1, 20, 47)),
+        *(("easy", "batch", k) for k in (20, 46)),
+        ("easy", "row", 20),
+    ],
+)
+def test_kept_negatives_are_those_that_sorting_finds(keep, scope, per_positive):
+    check_by_sorting(Negatives(keep=keep, per_positive=per_positive, scope=scope))
+
+
+def check_by_sorting(pairs, **kwargs):
     for kind in ("normal", "ties", "constant", "outliers", "tiny"):
         x = scores(kind)
         np.testing.assert_allclose(
-            weights(x, pairs, tile=13), wanted(x, pairs), rtol=2e-3, atol=1e-6, err_msg=kind
-        )
+            weights(x, pairs, tile=13, **kwargs), wanted(x, pairs), rtol=2e-3, atol=1e-6,
+            err_msg=kind,
+        )  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", [(2,), (8,), (2, 4)])
+@pytest.mark.parametrize(("keep", "scope"), [("hard", "batch"), ("easy", "row")])
+def test_products_that_are_not_stored_give_the_same_negatives(keep, scope, monkeypatch):
+    monkeypatch.setattr(hard_negatives, "STORED_BYTES", 0)
+    compiled_gradient.cache_clear()
+    check_by_sorting(Negatives(keep=keep, per_positive=4, scope=scope))
+    check_by_sorting(Negatives(keep=keep, per_positive=4, scope=scope), mesh=mesh_of(2, 4))
+    compiled_gradient.cache_clear()
+
+
+@pytest.mark.parametrize("scope", ["batch", "row"])
+def test_a_search_holds_no_more_products_than_it_may_store(scope):
+    """Beyond the limit the search holds tiles; below it, the products and their tiles."""
+    batch = 2048
+    z = jax.ShapeDtypeStruct((batch, 8), jnp.float32)
+    pairs = Negatives(keep="hard", per_positive=2, scope=scope)
+    temporary = {}
+    for stored_bytes in (0, 4 * batch**2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hard_negatives, "STORED_BYTES", stored_bytes)
+            search = jax.jit(lambda *z: kth_score(*z, pairs, axes=(), tile=256))
+            memory = search.lower(z, z).compile().memory_analysis()
+            temporary[stored_bytes] = memory.temp_size_in_bytes
+    assert temporary[0] < 4 * batch**2 / 4
+    assert temporary[4 * batch**2] < 1.5 * 4 * batch**2
+
+
 @pytest.mark.parametrize("scope", ["batch", "row"])
 @pytest.mark.parametrize("keep", ["random", "hard", "easy"])
-def test_the_ring_keeps_the_negatives_that_one_device_keeps(keep, scope, shape):
+def test_the_ring_keeps_the_negatives_that_one_device_keeps(keep, scope):
     x = scores("ties")
     pairs = Negatives(keep=keep, per_positive=5, scope=scope)
-    one, many = weights(x, pairs), weights(x, pairs, mesh=mesh_of(*shape), tile=4)
+    one, many = weights(x, pairs), weights(x, pairs, mesh=mesh_of(2, 4), tile=4)
     np.testing.assert_allclose(many, one, rtol=1e-3, atol=1e-6)
 
 
@@ -107,17 +142,17 @@ def test_one_example_per_device_is_enough_to_choose():
 
 
 @pytest.mark.parametrize("scope", ["batch", "row"])
-@pytest.mark.parametrize("per_positive", [1, 1.6, 20, 47])
 @pytest.mark.parametrize("batch", [48, 53, 64])
-def test_random_negatives_are_as_many_as_asked(batch, per_positive, scope):
-    if scope == "row" and per_positive % 1:
-        return
-    pairs = Negatives(keep="random", per_positive=per_positive, scope=scope)
-    w = weights(np.zeros((batch, batch)), pairs, tile=13)
-    assert set(np.round(w, 3).ravel()) <= {0, 1}
-    assert round(w.sum()) == round(per_positive * batch)
-    if scope == "row":
-        np.testing.assert_allclose(w.sum(1), per_positive, rtol=1e-3)
+def test_random_negatives_are_as_many_as_configured(batch, scope):
+    i, j = np.arange(batch)[:, None], np.arange(batch)[None, :]
+    for per_positive in (1, 1.6, 20, batch - 1):
+        if scope == "row" and per_positive % 1:
+            continue
+        pairs = Negatives(keep="random", per_positive=per_positive, scope=scope)
+        kept = np.asarray(random_mask(pairs, batch, KEY, i, j)) & (i != j)
+        assert kept.sum() == round(per_positive * batch)
+        if scope == "row":
+            np.testing.assert_array_equal(kept.sum(1), per_positive)
 
 
 @pytest.mark.parametrize("scope", ["batch", "row"])
@@ -135,7 +170,7 @@ def test_random_negatives_are_uniform_and_independent(scope):
     batch, seeds = 16, 4000
     i, j = jnp.arange(batch)[:, None], jnp.arange(batch)[None, :]
     pairs = Negatives(keep="random", per_positive=3, scope=scope)
-    pick = jax.jit(jax.vmap(lambda s: kept_at_random(pairs, batch, s, i, j)))
+    pick = jax.jit(jax.vmap(lambda s: random_mask(pairs, batch, s, i, j)))
     off = ~np.eye(batch, dtype=bool)
     kept = np.asarray(pick(jnp.arange(seeds, dtype=jnp.uint32)))[:, off].astype(float)
     p = 3 / 15
@@ -167,8 +202,7 @@ def test_loss_of_kept_negatives_equals_float64(keep, scope, tied):
     loss, stats, grads = sigmoid_and_grads(zimg, ztxt, 10.0, -8.0, pairs=pairs)
     want, want_grads = reference_sigmoid(zimg, ztxt, 10.0, -8.0, w)
     close(loss, want)
-    for got, expected in zip(grads, want_grads, strict=True):
-        close(got, expected)
+    all_close(grads, want_grads)
     logits = 10 * zimg @ ztxt.T - 8
     kept = logits[w > 0]
     close(stats.kept_logit_mean, np.average(logits, weights=w), 1e-4)

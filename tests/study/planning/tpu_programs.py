@@ -19,7 +19,7 @@ from study.config.hardware import GIB, V4
 from study.config.pairs import AllPairs
 from study.config.vocabulary import Vocabulary
 from study.losses import pallas_tpu as pallas
-from study.losses import sigmoid_loss, tiles
+from study.losses import sigmoid_loss, tiled
 from study.models.sharding import batch_sharding, make_mesh
 from study.planning import fits as fit
 from study.planning import tpu_compile
@@ -89,7 +89,7 @@ def by_platform():
 
     def both(*args):
         kernel = functools.partial(pallas.sigmoid_negatives, diagonal=True, tile=512)
-        sweep = functools.partial(tiles.sigmoid_negatives, diagonal=True, tile=512)
+        sweep = functools.partial(tiled.sigmoid_negatives, diagonal=True, tile=512)
         return jax.lax.platform_dependent(
             *args,
             tpu=lambda *a: kernel(*a)[1:],

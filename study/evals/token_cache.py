@@ -1,4 +1,4 @@
-"""Tokens that evaluations read, kept for the next evaluation and the next cell of this process."""
+"""Tokens of prompts and captions, cached for later evaluations and cells of this process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from study.data.formats.dataset import Dataset
 from study.data.tokenizer import Tokenizer
 from study.evals import zero_shot
 
-_MOST = 64
-_KNOWN: dict[Any, Any] = {}
+_MAX_ENTRIES = 64
+_cache: dict[Any, Any] = {}
 
 
 def prompt_tokens(dataset: Dataset, tokenizer: Tokenizer, *, canonical: bool) -> np.ndarray:
     """Tokens of every class name in every template, `P x L`, class by class."""
-    return _kept(
+    return _get_or_make(
         (dataset.fingerprint, tokenizer.digest, tokenizer.length, "prompts", canonical),
         lambda: tokenizer(
             zero_shot.prompts(dataset.class_names, dataset.templates, canonical=canonical)
@@ -35,20 +35,21 @@ def caption_tokens(
     *,
     language: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of all captions of these examples, `M x L`, and which of the N each belongs to."""
+    """Tokens of all captions of N examples, `M x L`, and the example of each, int64 `M`."""
 
     def make() -> tuple[np.ndarray, np.ndarray]:
         texts, owner_M = read_captions(dataset, split, index_N, language=language)
         return tokenizer(texts), owner_M
 
-    which = hashlib.sha256(index_N.tobytes()).hexdigest()
-    key = (dataset.fingerprint, tokenizer.digest, tokenizer.length, split, language, which)
-    return _kept(key, make)
+    examples = hashlib.sha256(index_N.tobytes()).hexdigest()
+    key = (dataset.fingerprint, tokenizer.digest, tokenizer.length, split, language, examples)
+    return _get_or_make(key, make)
 
 
-def _kept(key: Any, make: Callable[[], Any]) -> Any:
-    if key not in _KNOWN:
-        if len(_KNOWN) >= _MOST:
-            _KNOWN.clear()
-        _KNOWN[key] = make()
-    return _KNOWN[key]
+def _get_or_make(key: Any, make: Callable[[], Any]) -> Any:
+    # Not functools.lru_cache: data sets and indices are not hashable, their digests are.
+    if key not in _cache:
+        if len(_cache) >= _MAX_ENTRIES:
+            _cache.clear()
+        _cache[key] = make()
+    return _cache[key]

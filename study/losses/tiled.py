@@ -1,0 +1,389 @@
+"""The tiled one-pass loss: value, statistics and gradients while one tile of logits is held.
+
+Both losses are sums over pairs (image i, text j) whose derivative in a logit is known as soon as
+the logit is. So one sweep over tiles of logits can return the loss and its gradients together:
+
+- `fused_value_and_grad` turns such a sweep into a differentiable function, on one device or under
+  `shard_map`. Its backward pass only scales; nothing of size B x B is kept for it.
+- `tile_scan` brings every tile of rows (images) together with every tile of columns (texts).
+- `pairwise_gradients` is the sweep that both losses use: three matrix products per tile.
+- `sigmoid_negatives` is that sweep for the sigmoid loss.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+# Names of the mesh axes that hold the batch. Collectives over no axis are the identity, so `()`
+# is one device and needs no code of its own.
+Axes = tuple[str, ...]
+
+# Larger than any logit that float32 embeddings can make, yet finite: -inf would make NaNs.
+BIG = 1e30
+
+
+class LogitStats(NamedTuple):
+    """Mean, min and max of the logits of three sets of pairs, scalars in float32.
+
+    pos: the positives. neg: all negatives. kept: the negatives that count in the loss (equal to
+    `neg` unless `Negatives` drops some). The right panels of the paper's Fig. 6.
+    """
+
+    pos_logit_mean: jax.Array
+    pos_logit_min: jax.Array
+    pos_logit_max: jax.Array
+    neg_logit_mean: jax.Array
+    neg_logit_min: jax.Array
+    neg_logit_max: jax.Array
+    kept_logit_mean: jax.Array
+    kept_logit_min: jax.Array
+    kept_logit_max: jax.Array
+
+
+def positive_logits(l_b: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean, min and max over the positives of all devices."""
+    return lax.pmean(l_b.mean(), axes), lax.pmin(l_b.min(), axes), lax.pmax(l_b.max(), axes)
+
+
+def negative_logit_mean(
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array | float,
+    *,
+    group_size: int,
+    axes: Axes,
+) -> jax.Array:
+    """Mean logit of all negatives within groups of consecutive examples, from no logit at all.
+
+    The sum of a group's products is a product of sums: sum_ij x_i.y_j = (sum_i x_i).(sum_j y_j).
+    """
+    (rows, dim), f32 = zimg_bxD.shape, jnp.float32
+    batch = rows * lax.axis_size(axes)
+
+    def sum_by_group(z_bxD: jax.Array) -> jax.Array:
+        z_GxD = z_bxD.astype(f32).reshape(-1, min(group_size, rows), dim).sum(1)
+        if group_size > rows:  # groups over several devices
+            z_GxD = lax.all_gather(z_GxD, axes, tiled=True)
+            z_GxD = z_GxD.reshape(-1, group_size // rows, dim).sum(1)
+        return z_GxD
+
+    products = jnp.vdot(sum_by_group(zimg_bxD), sum_by_group(ztxt_bxD))
+    if group_size <= rows:
+        products = lax.psum(products, axes)
+    positives = lax.psum(jnp.sum(zimg_bxD.astype(f32) * ztxt_bxD), axes)
+    # Counted in float32: B * B overflows the 32-bit integers that devices have.
+    return t * (products - positives) / (f32(batch) * (group_size - 1)) + b
+
+
+class NegativeSums(NamedTuple):
+    """Sums of the sigmoid loss over negatives with logits l, float32 scalars.
+
+    Attributes:
+      loss: sum of softplus(l).
+      db: sum of sigmoid(l), the derivative of the loss in the bias.
+      logit_min, logit_max: over all negatives.
+      kept_sum, kept_min, kept_max: of the logits of the negatives that count, if not all do.
+    """
+
+    loss: jax.Array
+    db: jax.Array
+    logit_min: jax.Array
+    logit_max: jax.Array
+    kept_sum: Any = None  # arrays like the others, or None
+    kept_min: Any = None
+    kept_max: Any = None
+
+    @classmethod
+    def zeros(cls, *, kept: bool = False) -> NegativeSums:
+        """The sums over no pair; `kept` includes the last three fields."""
+        zero = jnp.zeros((), jnp.float32)
+        return cls(zero, zero, zero + BIG, zero - BIG, *((zero, zero + BIG, zero - BIG) * kept))
+
+    def merge(self, other: NegativeSums) -> NegativeSums:
+        """The sums over the pairs of both."""
+        return self._by_field(jnp.add, jnp.minimum, jnp.maximum, other)
+
+    def total(self) -> NegativeSums:
+        """Scalars from stacked sums."""
+        return self._by_field(jnp.sum, jnp.min, jnp.max)
+
+    def over_devices(self, axes: Axes) -> NegativeSums:
+        """The sums over all devices of the mesh."""
+        add, low, high = (
+            functools.partial(collective, axis_name=axes)
+            for collective in (lax.psum, lax.pmin, lax.pmax)
+        )
+        return self._by_field(add, low, high)
+
+    def _by_field(self, add: Any, low: Any, high: Any, *others: NegativeSums) -> NegativeSums:
+        reducers = (add, add, low, high, add, low, high)
+        fields = zip(reducers, self, *others, strict=True)
+        reduced: Any = (None if x[0] is None else reduce(*x) for reduce, *x in fields)
+        return NegativeSums(*reduced)
+
+
+# --- value and gradients together -----------------------------------------------------------------
+
+# (zimg_bxD, ztxt_bxD, *scalars, axes=) -> loss, statistics, gradients of all float arguments
+LossAndGrads = Callable[..., tuple[jax.Array, LogitStats, tuple[jax.Array, ...]]]
+
+
+def fused_value_and_grad(
+    loss_and_grads: LossAndGrads, mesh: Mesh | None
+) -> Callable[..., tuple[jax.Array, LogitStats]]:
+    """A differentiable `(zimg_BxD, ztxt_BxD, *scalars) -> (loss, stats)` from a fused function.
+
+    Arguments:
+      loss_and_grads: `(zimg_bxD, ztxt_bxD, *scalars, axes=)` to the loss, the statistics and the
+        gradients of all float arguments. Every device calls it on its own rows; the loss and the
+        gradients of scalars that it returns are already summed over devices. Integer scalars (a
+        key) come last and have no gradient.
+      mesh: the devices that hold the batch in equal blocks of rows; None for one device.
+    """
+
+    def on_devices(zimg_BxD: jax.Array, ztxt_BxD: jax.Array, *scalars: jax.Array) -> Any:
+        if mesh is None or mesh.size == 1:
+            return loss_and_grads(zimg_BxD, ztxt_BxD, *scalars, axes=())
+        rows, replicated = P(mesh.axis_names), P()
+        learned = sum(jnp.issubdtype(s.dtype, jnp.floating) for s in scalars)
+        return jax.shard_map(
+            lambda *args: loss_and_grads(*args, axes=mesh.axis_names),
+            mesh=mesh,
+            in_specs=(rows, rows, *[replicated] * len(scalars)),
+            out_specs=(replicated, replicated, (rows, rows, *[replicated] * learned)),
+            check_vma=False,
+        )(zimg_BxD, ztxt_BxD, *scalars)
+
+    @jax.custom_vjp
+    def loss(*args: jax.Array) -> Any:
+        value, stats, _ = on_devices(*args)
+        return value, stats
+
+    def forward(*args: jax.Array) -> Any:
+        value, stats, grads = on_devices(*args)
+        # The gradients are the residuals: O(b * D), where logits would be O(b * B).
+        residuals = [g.astype(a.dtype) for g, a in zip(grads, args, strict=False)]
+        return (value, stats), (*residuals, *[None] * (len(args) - len(grads)))
+
+    def backward(residuals: Any, cotangents: Any) -> tuple[jax.Array | None, ...]:
+        dloss, _ = cotangents  # statistics are not differentiable
+        return tuple(None if g is None else (dloss * g).astype(g.dtype) for g in residuals)
+
+    loss.defvjp(forward, backward)
+    return loss
+
+
+# --- tiles ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of a block: which pairs it holds, and which of them are not negatives.
+
+    Attributes:
+      i_Tx1, j_1xT: numbers of the images and texts in the global batch; equal for a positive.
+      padding_TxT: mask of pairs that only fill up the tile; None if the block has whole tiles.
+      any_masked: whether any pair of the tile is a positive or padding.
+      column: where the tile's columns begin in the block.
+    """
+
+    i_Tx1: jax.Array
+    j_1xT: jax.Array
+    padding_TxT: jax.Array | None
+    any_masked: jax.Array
+    column: jax.Array
+
+    def negatives(self, l_TxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The logits, -BIG for positives and padding, and the smallest logit of a negative."""
+
+        def masked(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+            out_TxT = self.i_Tx1 == self.j_1xT
+            if self.padding_TxT is not None:
+                out_TxT |= self.padding_TxT
+            return jnp.where(out_TxT, -BIG, l_TxT), jnp.min(jnp.where(out_TxT, BIG, l_TxT))
+
+        # Few tiles touch the diagonal or an edge; masking only those halves the elementwise work.
+        return lax.cond(self.any_masked, masked, lambda l_TxT: (l_TxT, jnp.min(l_TxT)), l_TxT)
+
+
+def tile_scan(
+    step: Callable[..., tuple[Any, Any]],
+    init: tuple[Any, Any],
+    rows: Any,
+    cols: Any,
+    *,
+    tile: int,
+    origin: tuple[jax.Array | int, jax.Array | int],
+) -> tuple[Any, Any]:
+    """Brings every tile of rows together with every tile of columns of one block.
+
+    Any number of rows and columns will do: they are padded to whole tiles.
+
+    Arguments:
+      step: `(row_carry, col_carry, row, col, tile) -> (row_carry, col_carry)`, where `row` and
+        `col` are the tile's slices of `rows` and `cols`, and `tile` is a `Tile`.
+      init: the initial `row_carry` of every tile of rows, `col_carry` of every tile of columns.
+      rows, cols: pytrees of arrays with one leading row per example of the block.
+      tile: rows and columns of a tile, at most.
+      origin: numbers of the block's first image and first text in the global batch.
+
+    Returns the final carries, stacked: one per tile of rows, one per tile of columns.
+    """
+    n, m = len(jax.tree.leaves(rows)[0]), len(jax.tree.leaves(cols)[0])
+    height, width = min(tile, n), min(tile, m)
+    rows_R = jax.tree.map(lambda x: to_tiles(x, height), rows)
+    cols_C = jax.tree.map(lambda x: to_tiles(x, width), cols)
+    count_R, count_C = -(-n // height), -(-m // width)
+    i0, j0 = (jnp.asarray(x, jnp.int32) for x in origin)
+
+    def tile_at(r: jax.Array, c: jax.Array) -> Tile:
+        i_T, j_T = r * height + jnp.arange(height), c * width + jnp.arange(width)
+        padding_TxT, any_masked = None, jnp.bool_(False)
+        if n % height or m % width:
+            padding_TxT = (i_T >= n)[:, None] | (j_T >= m)[None, :]
+            any_masked = (i_T[-1] >= n) | (j_T[-1] >= m)
+        i_T, j_T = i0 + i_T, j0 + j_T
+        any_masked |= (i_T[0] <= j_T[-1]) & (j_T[0] <= i_T[-1])  # on the diagonal
+        return Tile(i_T[:, None], j_T[None, :], padding_TxT, any_masked, c * width)
+
+    def row_of_tiles(carry_C: Any, xs: Any) -> tuple[Any, Any]:
+        r, row = xs
+
+        def one_tile(row_carry: Any, xs: Any) -> tuple[Any, Any]:
+            c, col, col_carry = xs
+            return step(row_carry, col_carry, row, col, tile_at(r, c))
+
+        row_carry, carry_C = lax.scan(one_tile, init[0], (jnp.arange(count_C), cols_C, carry_C))
+        return carry_C, row_carry
+
+    carry_C = jax.tree.map(lambda x: jnp.broadcast_to(x, (count_C, *jnp.shape(x))), init[1])
+    carry_C, carry_R = lax.scan(row_of_tiles, carry_C, (jnp.arange(count_R), rows_R))
+    return carry_R, carry_C
+
+
+def to_tiles(x_nx: jax.Array, tile: int) -> jax.Array:
+    """Leading rows in tiles, `(count, tile, ...)`, the last one padded with zeros."""
+    count = -(-len(x_nx) // tile)
+    padding = [(0, count * tile - len(x_nx)), *[(0, 0)] * (x_nx.ndim - 1)]
+    return jnp.pad(x_nx, padding).reshape(count, tile, *x_nx.shape[1:])
+
+
+def from_tiles(x_RxTx: jax.Array, rows: int) -> jax.Array:
+    """The inverse of `to_tiles`."""
+    return x_RxTx.reshape(-1, *x_RxTx.shape[2:])[:rows]
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product with float32 sums, also of bfloat16 inputs."""
+    return jnp.dot(a, b, preferred_element_type=jnp.float32)
+
+
+# --- the sweep that makes the gradients -----------------------------------------------------------
+
+
+def pairwise_gradients(
+    dlogits: Callable[..., tuple[NegativeSums | None, jax.Array]],
+    zero_sums: NegativeSums | None,
+    zimg_nxD: jax.Array,
+    ztxt_mxD: jax.Array,
+    *,
+    per_row: Any = (),
+    per_col: Any = (),
+    origin: tuple[jax.Array | int, jax.Array | int],
+    tile: int,
+) -> tuple[Any, jax.Array, jax.Array]:
+    """Gradients of a block of pairs in one sweep, three matrix products per tile.
+
+    Arguments:
+      dlogits: `(x_TxT, tile, per_row, per_col) -> (sums, p_TxT)`: from the products x.y of a tile
+        to its sums and p, the derivative of the loss in each logit.
+      zero_sums: the sums over no pair; None if `dlogits` returns none.
+      per_row, per_col: pytrees with one leading row per image and per text, for `dlogits`.
+      origin, tile: as for `tile_scan`.
+
+    Returns the sums, `p @ ztxt` (`nxD`) and `p.T @ zimg` (`mxD`) in float32: the gradients of the
+    embeddings over t.
+    """
+    (n, dim), m, f32 = zimg_nxD.shape, len(ztxt_mxD), jnp.float32
+
+    def step(row_carry: Any, gtxt_DxT: jax.Array, row: Any, col: Any, at: Tile) -> Any:
+        sums, gimg_TxD = row_carry
+        (zimg_TxD, row_extra), (ztxt_TxD, col_extra) = row, col
+        tile_sums, p_TxT = dlogits(dot(zimg_TxD, ztxt_TxD.T), at, row_extra, col_extra)
+        p_TxT = p_TxT.astype(ztxt_TxD.dtype)  # bfloat16 products for bfloat16 embeddings
+        sums = None if sums is None else sums.merge(tile_sums)
+        # p is never transposed: the texts' gradient is summed as DxT and transposed at the end.
+        return (sums, gimg_TxD + dot(p_TxT, ztxt_TxD)), gtxt_DxT + dot(zimg_TxD.T, p_TxT)
+
+    rows, cols = (zimg_nxD, per_row), (ztxt_mxD, per_col)
+    init = (
+        (zero_sums, jnp.zeros((min(tile, n), dim), f32)),
+        jnp.zeros((dim, min(tile, m)), f32),
+    )
+    (sums_R, gimg_RxTxD), gtxt_CxDxT = tile_scan(step, init, rows, cols, tile=tile, origin=origin)
+    sums = None if sums_R is None else sums_R.total()
+    return sums, from_tiles(gimg_RxTxD, n), from_tiles(jnp.swapaxes(gtxt_CxDxT, 1, 2), m)
+
+
+def sigmoid_negatives(
+    zimg_nxD: jax.Array,
+    ztxt_mxD: jax.Array,
+    t: jax.Array,
+    b: jax.Array,
+    *,
+    diagonal: jax.Array | bool,
+    tile: int,
+) -> tuple[NegativeSums, jax.Array, jax.Array]:
+    """All pairs of a block as negatives of the sigmoid loss.
+
+    Arguments:
+      zimg_nxD, ztxt_mxD: unit-norm embeddings, float32 or bfloat16.
+      t, b: temperature as a factor, and bias.
+      diagonal: whether row i and column i are the same example, whose pair is then left out.
+      tile: rows and columns of logits held at once.
+
+    Returns the sums, `p @ ztxt` and `p.T @ zimg`, see `pairwise_gradients`.
+    """
+
+    def dlogits(x_TxT: jax.Array, at: Tile, *_: Any) -> tuple[NegativeSums, jax.Array]:
+        l_TxT, logit_min = at.negatives(t * x_TxT + b)
+        loss, p_TxT, logit_max = softplus_and_sigmoid(l_TxT)
+        return NegativeSums(loss, jnp.sum(p_TxT), logit_min, logit_max), p_TxT
+
+    # Off the diagonal, rows and columns get disjoint numbers, so that no pair is a positive.
+    origin = (0, jnp.where(diagonal, 0, len(zimg_nxD)))
+    zeros = NegativeSums.zeros()
+    return pairwise_gradients(dlogits, zeros, zimg_nxD, ztxt_mxD, origin=origin, tile=tile)
+
+
+def softplus_and_sigmoid(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`sum(softplus(l))`, `sigmoid(l)` and `max(l)` of a tile, safe for logits of any size.
+
+    softplus(l) = max(l, 0) + log1p(e) with e = exp(-|l|). The logarithm costs most, so one is
+    taken for sixteen logits: the sum of log1p(e) is the log1p of a product less one,
+    (1 + e)(1 + f) - 1 = e + f + e f, which is exact to rounding however small e and f are. Sixteen
+    factors stay below 2**16.
+    """
+    l_max = jnp.max(l_TxT)
+    # The barriers keep the compiler from computing exp again for each of its three users.
+    e_TxT = lax.optimization_barrier(jnp.exp(-jnp.abs(l_TxT)))
+    p_TxT = lax.optimization_barrier(jnp.where(l_TxT > 0, 1.0, e_TxT) / (1.0 + e_TxT))
+    product = e_TxT
+    while product.shape[0] % 2 == 0 and product.size > e_TxT.size // 16:
+        e, f = jnp.split(product, 2)
+        product = e + f + e * f
+    # Most tiles of a trained model have no positive logit, and then sum(max(l, 0)) is 0.
+    linear = lax.cond(
+        l_max > 0, lambda x: jnp.sum(jnp.maximum(x, 0.0)), lambda _: jnp.zeros(()), l_TxT
+    )
+    return linear + jnp.sum(jnp.log1p(product)), p_TxT, l_max
