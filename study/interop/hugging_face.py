@@ -150,4 +150,4 @@ def _heads(mlp: Tree) -> int:
     for size in VARIANTS.values():
         if (size.width, size.mlp) == (width, hidden):
             return size.heads
-    raise ValueError(f"no known variant has width {width} and an MLP of {hidden}")
+    raise ValueError(f"no variant has width {width} and an MLP of {hidden}")

@@ -1,7 +1,8 @@
 """Contrastive losses over a whole global batch.
 
-Every loss here has one shape: unit-norm embeddings `zimg_BxD`, `ztxt_BxD` and the scalars it
-learns in, `(loss, LogitStats)` out, differentiable in all of them. Row i of both is a positive.
+A loss takes unit-norm embeddings `zimg_BxD` and `ztxt_BxD`, whose rows i are a positive, and its
+learned scalars. It returns `(loss, LogitStats)` and is differentiable in all of these. To read how
+it works: `tiled.py` (one device), then `ring.py` (many), then `sigmoid.py`.
 """
 
 from study.losses.sigmoid import sigmoid_loss

@@ -1,4 +1,4 @@
-"""The paper's formulas word for word, B x B logits and all: what the tests compare with."""
+"""The paper's formulas with all B x B logits, for benchmarks to compare with."""
 
 from __future__ import annotations
 

@@ -1,24 +1,24 @@
-"""The sigmoid sweep as one TPU kernel: logits live and die in the chip's vector memory (VMEM).
+"""`tiled.sigmoid_negatives` as one TPU kernel: logits never leave vector memory (VMEM).
 
-A *panel* of images stays in VMEM with its gradient while all texts stream past it, tile by tile;
-each text tile brings its gradient along and takes it back, summed so far. Panels follow one
-another in a `lax.scan`, so a text tile is visited once per kernel call and the in-place update
-needs no ordering between visits.
+A *panel* of images stays in VMEM with its gradient, while all texts stream past it in tiles. A
+text tile is read with the gradient that earlier panels have summed, and its gradient is written
+back in place. Panels follow one another in a `lax.scan`, so a kernel call visits each text tile
+once, and the in-place update needs no ordering between visits.
 
-Bytes that cross HBM for n images, m texts, panels of S rows and embeddings of `size` bytes: the
-texts `(n / S) * m * D * (size + 8)`, the images `n * D * (size + 12)`, logits none. The
-other designs cost more: gradients of the texts in a second sweep are a fourth matmul per tile,
-partial sums per panel the same bytes and n / S times the memory, and a gradient of all texts
-that stays in VMEM is the panel with the two sides swapped, for as many texts as fit. So the panel
-is as tall as VMEM allows, and the tile that streams is small.
+Traffic to HBM for n images, m texts, panels of S rows and embeddings of `size` bytes per element:
+texts `(n / S) * m * D * (size + 8)`, images `n * D * (size + 12)`, no logits. So the panel is as
+tall as VMEM allows and the text tile is small. The alternatives cost more: a second sweep for the
+texts' gradients is a fourth matmul per tile, and partial sums per panel move the same bytes and
+take n / S times the memory.
 
-Chips whose two cores share one program (v4, v5p) split the texts between their cores; each core
-then sums its own gradient of the panel, and the two are added at the end of it; the images then
-cost `n * D * (2 * size + 20)`.
+On chips whose two cores run one program (v4, v5p) the cores split the texts. Each sums its own
+gradient of the panel and the two are added at the end; images then cost
+`n * D * (2 * size + 20)`.
 
-No TPU has timed it. In libtpu 0.0.42.1's schedules of n = m = 8192, D = 768 in bfloat16 it takes
-0.49 (v4), 0.80 (v5e) and 0.75 (v6e) of the instruction bundles of `tiled.sigmoid_negatives` at
-the best of its tiles of 256, 512 and 1024; waiting for memory is not in that count.
+The kernel has not been timed on a TPU. In libtpu 0.0.42.1's schedules for n = m = 8192, D = 768
+in bfloat16 it takes 0.49 (v4), 0.80 (v5e) and 0.75 (v6e) of the instruction bundles of
+`tiled.sigmoid_negatives` with the best of its tiles of 256, 512 and 1024. Waiting for memory is
+not counted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from study.losses.tiled import BIG, NegativeSums
 
 MIB = 1 << 20
 LANES = 128
-# (rows of the panel, rows of the tile, columns of the tile): the largest that fits is used.
+# (rows of the panel, rows of the tile, columns of the tile): the first that fits is used.
 SHAPES = (
     (2048, 512, 512),
     (1024, 256, 512),
@@ -50,24 +50,24 @@ SHAPES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What the kernel must know of a chip: cores that run one program, VMEM bytes of each."""
+    """Properties of a chip: the cores that run one program, and the VMEM bytes of each core."""
 
     cores: int
     vmem_bytes: int
 
     @classmethod
-    def here(cls) -> Chip:
-        """The chip that is compiled for; where that is unknown, what runs on each of them."""
+    def current(cls) -> Chip:
+        """The chip that is compiled for; if it is unknown, one whose kernel runs on all of them."""
         try:
             info = pltpu.get_tpu_info()
-        except ValueError:  # tracing for a TPU on a machine without one, and outside a mesh
+        except ValueError:  # tracing outside a mesh, on a machine without a TPU
             return cls(cores=2, vmem_bytes=16 * MIB)
         return cls(cores=info.num_cores, vmem_bytes=info.vmem_capacity_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """Panels of `panel` images; tiles of `rows x cols` logits; text tiles of `cols`."""
+    """Panels of `panel` images, tiles of `rows x cols` logits, text tiles of `cols` rows."""
 
     panel: int
     rows: int
@@ -77,23 +77,26 @@ class Tiling:
 
     @classmethod
     def choose(cls, n: int, m: int, dim: int, size: int, tile: int, chip: Chip) -> Tiling:
-        """The largest shape with tiles of at most `tile` that fits the chip and the block.
+        """The largest tiling for n images and m texts of `dim` elements that fits the chip.
 
-        size: bytes per element of the embeddings.
+        Arguments:
+          size: bytes per element of the embeddings.
+          tile: rows and columns of a tile, at most.
 
-        Raises ValueError if no tile of 128 x 128 fits beside embeddings of this size.
+        Raises:
+          ValueError: even tiles of 128 x 128 do not fit next to embeddings of this size.
         """
         cap = max(LANES, tile // LANES * LANES)
-        room = chip.vmem_bytes - MIB // 2  # the estimate is not exact
+        limit = chip.vmem_bytes - MIB // 2  # `vmem_bytes` is not exact
         for panel, rows, cols in SHAPES:
-            if max(rows, cols) <= cap and vmem_bytes(panel, rows, cols, dim, size) <= room:
+            if max(rows, cols) <= cap and vmem_bytes(panel, rows, cols, dim, size) <= limit:
                 break
         else:
             raise ValueError(
                 f"embeddings of {dim} x {size} bytes do not fit the sigmoid kernel in "
                 f"{chip.vmem_bytes // MIB} MiB of VMEM; use a smaller embed_dim or bfloat16"
             )
-        # Panels and tiles of equal size, so that little of the last one is padding.
+        # Even out panels and text tiles, so that little of the last one is padding.
         while rows > _round_up(n, LANES):
             rows //= 2
         panel = _round_up(-(-n // -(-n // panel)), rows)
@@ -110,23 +113,23 @@ class Tiling:
 
 
 def fits(z_nxD: jax.Array) -> bool:
-    """Whether the kernel takes such embeddings on the chip that is compiled for."""
+    """Whether the kernel can run on embeddings of this width and type on the current chip."""
     dtype = z_nxD.dtype
     if dtype not in (jnp.float32, jnp.bfloat16):
         return False
     try:
-        Tiling.choose(1, 1, z_nxD.shape[1], dtype.itemsize, LANES, Chip.here())
+        Tiling.choose(1, 1, z_nxD.shape[1], dtype.itemsize, LANES, Chip.current())
     except ValueError:
         return False
     return True
 
 
 def vmem_bytes(panel: int, rows: int, cols: int, dim: int, size: int) -> int:
-    """VMEM that one core needs, closely.
+    """Estimate of the VMEM that one core needs.
 
-    The panel and its gradient once; text tiles and their gradients twice each, on the way in and
-    on the way out; two products and two tiles of logits. libtpu 0.0.42.1 used at most 0.15 MiB
-    more and 2 MiB less (v4, D = 768 and 1152, float32 and bfloat16).
+    It counts the panel and its gradient once, text tiles and their gradients twice each (double
+    buffers in and out), two products and two tiles of logits. libtpu 0.0.42.1 used at most
+    0.15 MiB more and 2 MiB less (v4, D = 768 and 1152, float32 and bfloat16).
     """
     dim = _round_up(dim, LANES)
     resident = panel * dim * (size + 4)
@@ -144,78 +147,78 @@ def sigmoid_negatives(
     tile: int,
     interpret: bool = False,
 ) -> tuple[NegativeSums, jax.Array, jax.Array]:
-    """All pairs of a block as negatives in the sigmoid loss, three matmuls per tile.
+    """`tiled.sigmoid_negatives` by the kernel.
 
     Arguments:
-      zimg_nxD, ztxt_mxD: float32 or bfloat16; logits, sums and gradients are float32. Products
-        of float32 embeddings are as exact as `jax_default_matmul_precision` says.
+      zimg_nxD, ztxt_mxD: unit-norm embeddings, float32 or bfloat16. `jax_default_matmul_precision`
+        sets the precision of float32 products.
       t, b: temperature as a factor, and bias.
-      diagonal: whether row i and column i are the same example, which is then left out.
-      tile: rows and columns of logits held at once, at most; from 128.
-      interpret: run the kernel as ordinary array code, on any device (for tests).
+      diagonal: whether row i and column i are the same example, whose pair is then left out.
+      tile: rows and columns of logits held at once, at most; at least 128.
+      interpret: run the kernel as array code on any device, for tests.
 
-    Returns what `tiled.sigmoid_negatives` does: `Sums((loss, db), (lowest,), (highest,))` of the
-    negatives, and the sums of sigmoid(l) times the texts, `nxD`, and times the images, `mxD`; the
-    gradients of the summed loss are t times these.
+    Returns the sums over negatives, `p @ ztxt` (`nxD`) and `p.T @ zimg` (`mxD`) with
+    p = sigmoid(l), in float32. The gradients of the summed loss are t times these.
 
-    Raises ValueError if the embeddings are too wide for the chip's VMEM.
+    Raises:
+      ValueError: the embeddings are too wide for the chip's VMEM.
     """
     (n, dim), m, f32 = zimg_nxD.shape, len(ztxt_mxD), jnp.float32
     size = zimg_nxD.dtype.itemsize
-    how = Tiling.choose(n, m, dim, size, tile, Chip.here())
-    zimg_NxD = _padded(zimg_nxD, how.panel)
-    ztxt_MxD = _padded(ztxt_mxD, how.cores * how.cols)
-    zimg_RxSxD = zimg_NxD.reshape(-1, how.panel, dim)
-    call = _panel_call(how, n, ztxt_MxD, m, interpret)
+    tiling = Tiling.choose(n, m, dim, size, tile, Chip.current())
+    zimg_NxD = _padded(zimg_nxD, tiling.panel)
+    ztxt_MxD = _padded(ztxt_mxD, tiling.cores * tiling.cols)
+    zimg_RxSxD = zimg_NxD.reshape(-1, tiling.panel, dim)
+    call = _panel_call(tiling, n, ztxt_MxD, m, interpret)
     learned_2 = jnp.stack([jnp.asarray(t, f32), jnp.asarray(b, f32)])
 
-    def panel(dztxt_MxD: jax.Array, at: Any) -> Any:
-        first, zimg_SxD = at
-        where_2 = jnp.stack([first, jnp.asarray(diagonal, jnp.int32)])
-        # The kernel's own order: what is learned, where it is, both sides, the sums so far.
-        dztxt_MxD, dzimg_KxSxD, sums = call(learned_2, where_2, zimg_SxD, ztxt_MxD, dztxt_MxD)
+    def panel(dztxt_MxD: jax.Array, xs: Any) -> Any:
+        first, zimg_SxD = xs
+        position_2 = jnp.stack([first, jnp.asarray(diagonal, jnp.int32)])
+        dztxt_MxD, dzimg_KxSxD, sums = call(learned_2, position_2, zimg_SxD, ztxt_MxD, dztxt_MxD)
         return dztxt_MxD, (dzimg_KxSxD.sum(0), sums)
 
-    first_R = jnp.arange(len(zimg_RxSxD), dtype=jnp.int32) * how.panel
-    start = jnp.zeros(ztxt_MxD.shape, f32)
-    dztxt_MxD, (dzimg_RxSxD, sums) = lax.scan(panel, start, (first_R, zimg_RxSxD))
+    first_R = jnp.arange(len(zimg_RxSxD), dtype=jnp.int32) * tiling.panel
+    init = jnp.zeros(ztxt_MxD.shape, f32)
+    dztxt_MxD, (dzimg_RxSxD, sums) = lax.scan(panel, init, (first_R, zimg_RxSxD))
     loss, db, low, high = (sums[:, :, k] for k in range(4))
     total = NegativeSums(loss.sum(), db.sum(), low.min(), high.max())
     return total, dzimg_RxSxD.reshape(-1, dim)[:n], dztxt_MxD[:m]
 
 
-def _panel_call(how: Tiling, n: int, ztxt_MxD: jax.Array, m: int, interpret: bool) -> Any:
-    """The kernel for one panel: a function of the five arrays that `_kernel` begins with."""
+def _panel_call(tiling: Tiling, n: int, ztxt_MxD: jax.Array, m: int, interpret: bool) -> Any:
+    """The kernel for one panel, as a function of the first five arguments of `_kernel`."""
     (texts, dim), f32 = ztxt_MxD.shape, jnp.float32
     size = ztxt_MxD.dtype.itemsize
-    visits = texts // (how.cores * how.cols)
+    visits = texts // (tiling.cores * tiling.cols)
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
-    # The panel's blocks change once per call: a second buffer for each would buy nothing.
-    once = pl.Buffered(1)
-    of_panel = pl.BlockSpec((how.panel, dim), lambda k, c: (0, 0), pipeline_mode=once)
-    to_panel = pl.BlockSpec((1, how.panel, dim), lambda k, c: (k, 0, 0), pipeline_mode=once)
-    of_text = pl.BlockSpec((how.cols, dim), lambda k, c: (k * visits + c, 0))
-    sums = pl.BlockSpec((1, 4, how.cols), lambda k, c: (k, 0, 0))
+    # The panel's blocks do not change during a call, so a second buffer would be wasted.
+    single = pl.Buffered(1)
+    panel_in = pl.BlockSpec((tiling.panel, dim), lambda k, c: (0, 0), pipeline_mode=single)
+    panel_out = pl.BlockSpec((1, tiling.panel, dim), lambda k, c: (k, 0, 0), pipeline_mode=single)
+    text = pl.BlockSpec((tiling.cols, dim), lambda k, c: (k * visits + c, 0))
+    sums = pl.BlockSpec((1, 4, tiling.cols), lambda k, c: (k, 0, 0))
     return pl.pallas_call(
         functools.partial(
-            _kernel, n=n, m=m, rows=how.rows, ragged=bool(n % how.panel) or texts != m
+            _kernel, n=n, m=m, rows=tiling.rows, ragged=bool(n % tiling.panel) or texts != m
         ),
-        grid=(how.cores, visits),
-        in_specs=[scalars, scalars, of_panel, of_text, of_text],
-        out_specs=[of_text, to_panel, sums],
+        grid=(tiling.cores, visits),
+        in_specs=[scalars, scalars, panel_in, text, text],
+        out_specs=[text, panel_out, sums],
         out_shape=[
             jax.ShapeDtypeStruct((texts, dim), f32),
-            jax.ShapeDtypeStruct((how.cores, how.panel, dim), f32),
-            jax.ShapeDtypeStruct((how.cores, 4, how.cols), f32),
+            jax.ShapeDtypeStruct((tiling.cores, tiling.panel, dim), f32),
+            jax.ShapeDtypeStruct((tiling.cores, 4, tiling.cols), f32),
         ],
         input_output_aliases={4: 0},
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=how.vmem_bytes
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=tiling.vmem_bytes
         ),
         cost_estimate=pl.CostEstimate(
-            flops=6 * how.panel * texts * dim,
-            transcendentals=2 * how.panel * texts,
-            bytes_accessed=texts * dim * (size + 8) + how.cores * how.panel * dim * (size + 4),
+            flops=6 * tiling.panel * texts * dim,
+            transcendentals=2 * tiling.panel * texts,
+            bytes_accessed=texts * dim * (size + 8)
+            + tiling.cores * tiling.panel * dim * (size + 4),
         ),
         interpret=interpret,
         name="sigmoid_negatives",
@@ -224,7 +227,7 @@ def _panel_call(how: Tiling, n: int, ztxt_MxD: jax.Array, m: int, interpret: boo
 
 def _kernel(
     learned: Any,
-    where: Any,
+    position: Any,
     zimg: Any,
     ztxt: Any,
     dztxt_before: Any,
@@ -237,10 +240,17 @@ def _kernel(
     rows: int,
     ragged: bool,
 ) -> None:
-    """One text tile with the panel; refs in VMEM but the first two, which are scalars."""
+    """One text tile with the panel. All references are in VMEM except the scalars.
+
+    Arguments:
+      learned: t and b.
+      position: number of the panel's first image, and whether the block is on the diagonal.
+      dztxt_before, dztxt: gradient of the text tile before and after this panel.
+      n, m: images and texts of the block without padding; `ragged` if there is any.
+    """
     panel, cols = len(zimg), len(ztxt)
     t, b = learned[0], learned[1]
-    first, diagonal = where[0], where[1] != 0
+    first, diagonal = position[0], position[1] != 0
     k, c = pl.program_id(0), pl.program_id(1)
     j0 = (k * pl.num_programs(1) + c) * cols
 
@@ -260,7 +270,7 @@ def _kernel(
         at = pl.ds(s * rows, rows)
         zimg_rxD, i0 = zimg[at, :], first + s * rows
         l_rxT = t * _product(zimg_rxD, ztxt_TxD, over=(1, 1)) + b
-        # A shift that no pair of a tile has, where the block is off the diagonal.
+        # Off the diagonal, compare with a difference i - j that no pair of a tile has.
         out_rxT = i_rxT - j_rxT == jnp.where(diagonal, j0 - i0, 2 * max(rows, cols))
         if ragged:
             out_rxT |= (i_rxT >= n - i0) | (j_rxT >= m - j0)
@@ -270,8 +280,8 @@ def _kernel(
         e_rxT = jnp.exp(-jnp.abs(l_rxT))
         r_rxT = 1.0 / (1.0 + e_rxT)
         p_rxT = jnp.where(l_rxT > 0, r_rxT, e_rxT * r_rxT)
-        # softplus(l) = max(l, 0) + log1p(e), one logarithm for rows / 8 of them: the product of
-        # 1 + e less one keeps its digits however small e is, and is at most 2 ** (512 / 8).
+        # softplus(l) = max(l, 0) + log1p(e), with one logarithm for rows / 8 of them as in
+        # `tiled.softplus_and_sigmoid`. The product is at most 2 ** (512 / 8).
         product = e_rxT
         while len(product) > 8:
             half = len(product) // 2
@@ -290,7 +300,7 @@ def _kernel(
 
 
 def _product(x: jax.Array, y: jax.Array, *, over: tuple[int, int]) -> jax.Array:
-    """Matrix product over these axes with float32 sums."""
+    """Matrix product that contracts these axes, with float32 sums."""
     axes = (((over[0],), (over[1],)), ((), ()))
     return lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
 

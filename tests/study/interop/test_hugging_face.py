@@ -80,9 +80,9 @@ def test_a_file_of_another_model_is_one_line(tmp_path, change, said):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_no_safetensors_is_one_line(tmp_path):
+def test_a_damaged_file_is_one_line(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(FILE.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"no \.safetensors file"):
+    with pytest.raises(DataError, match=r"not a readable \.safetensors file"):
         load_params(tmp_path / "a.safetensors")
 
 
