@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.claims.claim import OURS, POINTS, Claim, Evidence, Verdict, conclude
 from analysis.claims.rates import VALIDATION, check_rates
 from analysis.claims.scope import scope
-from analysis.select.fields import keys, most, same_fields, varying, with_fields
+from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE
 from analysis.stats.contrasts import combine, mean_weights, slope_weights
 from analysis.stats.intervals import Interval, PooledMeans, pooled_means
@@ -47,9 +47,11 @@ def _more_robust(evidence: Evidence, corrupted: str) -> Verdict | None:
     cells = cells[cells["corrupted"].isin([CLEAN, corrupted])]
     # Each loss has its own settings and recipe: they are chosen for each apart.
     own = ("loss.", "optimizer.")
-    cells = varying(cells, ("p", "loss.kind"), ignoring=("data.corrupt.", *own))
+    axes = ("p", "loss.kind")
+    fields = same_fields(cells, axes, ignoring=("data.corrupt.", *own))
+    cells = most_complete(cells, fields, axes)
     settings = [name for name in same_fields(cells, ()) if name.startswith(own)]
-    chosen = [most(same, keys(same, settings), ("p",)) for _, same in cells.groupby("loss.kind")]
+    chosen = [most_complete(same, settings, ("p",)) for _, same in cells.groupby("loss.kind")]
     cells = pd.concat([cells.iloc[:0], *chosen])
     cells = cells[cells["seed"].isin(cells["seed"][cells["p"] > 0])]
     leads = pooled_means(_leads_with_clean(cells, evidence.metric), rounding=2 * evidence.rounding)
@@ -203,8 +205,8 @@ def _alike(
 ) -> pd.DataFrame:
     """The cells that equal one of the reference in seed and in every field that is not ignored."""
     fields = [*same_fields(cells, (), ignoring=ignoring), "seed"]
-    wanted = set(keys(reference, fields))
-    return cells[pd.Series(keys(cells, fields), index=cells.index, dtype=object).isin(wanted)]
+    wanted = set(row_keys(reference, fields))
+    return cells[pd.Series(row_keys(cells, fields), index=cells.index, dtype=object).isin(wanted)]
 
 
 def _all_grow(

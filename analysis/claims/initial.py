@@ -5,9 +5,9 @@ from __future__ import annotations
 from analysis.claims.claim import OURS, TOLERANCE, Claim, Evidence, Verdict, conclude, verdict_of
 from analysis.claims.scope import name_sizes, scope
 from analysis.select import initial_values
-from analysis.select.fields import grouped, matched, same_fields, with_fields
+from analysis.select.fields import matched_differences, same_fields, with_fields
 from analysis.select.initial_values import AXES
-from analysis.stats.intervals import pooled_means
+from analysis.stats.intervals import by_group, pooled_means
 
 BIAS = AXES[0]
 DEFAULT = (-10.0, 10.0)
@@ -21,7 +21,7 @@ def default_is_best(evidence: Evidence) -> Verdict | None:
     """
     done = initial_values.by_size(evidence.cells).done
     done = done[done[BIAS].map(str) != "prior"]
-    quality = grouped(done, ("batch_size", *AXES), evidence.metric)
+    quality = by_group(done, ["batch_size", *AXES], evidence.metric)
     sizes = {
         size for size, *start in quality if tuple(start) != DEFAULT and (size, *DEFAULT) in quality
     }
@@ -66,7 +66,7 @@ def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
     cells = with_fields(evidence.cells, [*AXES, "loss.pairs.kind"])
     done = cells[(cells["status"] == "done") & (cells["loss.pairs.kind"] == "all")]
     done = done.assign(**{BIAS: done[BIAS].map(str)})  # the column holds numbers and a word
-    gaps = matched(done, BIAS, "prior", str(DEFAULT[0]), evidence.metric)
+    gaps = matched_differences(done, BIAS, "prior", str(DEFAULT[0]), evidence.metric)
     if not gaps:
         return None
     means = pooled_means(gaps, rounding=2 * evidence.rounding)

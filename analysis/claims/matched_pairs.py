@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude
 from analysis.claims.composition import MASKED
-from analysis.select.fields import keys, same_fields, with_fields
+from analysis.select.fields import row_keys, same_fields, with_fields
 from analysis.select.panels import NEAR
 from analysis.stats.contrasts import mean_weights
 from analysis.stats.intervals import by_group, pooled_means
@@ -46,9 +46,9 @@ def _test(evidence: Evidence, total: Total) -> Verdict | None:
     columns = ["pairs_seen", "examples_seen", metric]
     both = (
         hard[["id", "batch_size", RATIO, *columns]]
-        .assign(configuration=keys(hard, fields))
+        .assign(configuration=row_keys(hard, fields))
         .merge(
-            whole[columns].assign(configuration=keys(whole, fields)),
+            whole[columns].assign(configuration=row_keys(whole, fields)),
             on="configuration",
             suffixes=("", "_whole"),
         )

@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude
 from analysis.claims.scope import FEWEST_STEPS, name_sizes, scope, steps_by_size
-from analysis.select import groups as maps
+from analysis.select import pairs_map as maps
 from analysis.select import panels
 from analysis.stats.contrasts import Weights, combine, slope_weights
 from analysis.stats.intervals import by_group, pooled_means

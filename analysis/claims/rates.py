@@ -21,7 +21,7 @@ import pandas as pd
 
 from analysis.claims.claim import TOLERANCE, Evidence, Verdict, withhold
 from analysis.claims.scope import name_sizes
-from analysis.select.fields import keys, same_fields, with_fields
+from analysis.select.fields import row_keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE, SEARCH
 
 VALIDATION = "eval/zero_shot/val_font/top1"
@@ -60,8 +60,8 @@ def check_rates(
         return verdict
     fields = _fields(evidence)
     searches = _searches(evidence)
-    points = zip(keys(panel, fields), panel["batch_size"].astype(int), strict=True)
-    ran = dict(zip(points, keys(panel, ("loss.kind", RATE)), strict=True))
+    points = zip(row_keys(panel, fields), panel["batch_size"].astype(int), strict=True)
+    ran = dict(zip(points, row_keys(panel, ("loss.kind", RATE)), strict=True))
     compared = {point: _nearest(point, ran, searches) for point in ran if point[1] in sizes}
     found = {point for nearest in compared.values() for point in nearest}
     better, tuned = [], set()
@@ -112,8 +112,9 @@ def _searches(evidence: Evidence) -> dict[Point, Search]:
     if judge not in cells:
         return {}
     done = cells[(cells["status"] == "done") & cells[judge].notna() & cells[RATE].notna()]
+    keys = row_keys(done, _fields(evidence))
     point = pd.Series(
-        list(zip(keys(done, _fields(evidence)), done["batch_size"], done["examples"], strict=True)),
+        list(zip(keys, done["batch_size"], done["examples"], strict=True)),
         index=done.index,
         dtype=object,
     )

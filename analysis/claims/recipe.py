@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.claims.claim import Claim, Evidence, Verdict, conclude, withhold
 from analysis.claims.scope import scope
-from analysis.select.fields import keys, matched, same_fields, with_fields
+from analysis.select.fields import matched_differences, row_keys, same_fields, with_fields
 from analysis.stats.contrasts import mean_weights
 from analysis.stats.intervals import Interval, pooled_means
 
@@ -33,7 +33,9 @@ def decay_hurts(evidence: Evidence) -> Verdict | None:
     done = cells[cells["model.init"].notna() & (cells["status"] == "done")]
     probes = [c for c in done if c.startswith("eval/few_shot/") and c.endswith("/top1")]
     means = {
-        metric: pooled_means(matched(done, DECAY, 0.0, 1.0, metric), rounding=evidence.rounding)
+        metric: pooled_means(
+            matched_differences(done, DECAY, 0.0, 1.0, metric), rounding=evidence.rounding
+        )
         for metric in (evidence.metric, *probes)
     }
     gains = {
@@ -68,12 +70,12 @@ def lower_b2_is_steadier(evidence: Evidence) -> Verdict | None:
         return None
     measured = pair.merge(roughness(evidence.rows), on="id", how="left")
     done = measured[measured["status"] == "done"]
-    means = pooled_means(matched(done, B2, DEFAULT, STEADY, ROUGHNESS))
+    means = pooled_means(matched_differences(done, B2, DEFAULT, STEADY, ROUGHNESS))
     if not means.means:
         return None
     rougher = means.contrast(mean_weights(means.means))
     times = Interval(*(10**end for end in rougher))
-    compared = done[[key in means.means for key in keys(done, same_fields(done, [B2]))]]
+    compared = done[[key in means.means for key in row_keys(done, same_fields(done, [B2]))]]
     diverged = measured[B2][measured["status"] == "diverged"].tolist()
     verdict = conclude(
         rougher,

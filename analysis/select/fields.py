@@ -8,38 +8,40 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records.frame import FIELDS
+from analysis.records.frame import COLUMNS, FIELDS
+
+# Columns that every selection may name.
+NEEDED = (
+    *("batch_size", "seed", "status", "dataset_fingerprint", "data.dataset", "model.image.kind"),
+    *("model.text.kind", "loss.kind", "loss.pairs.kind", "loss.pairs.keep"),
+    *("loss.pairs.per_positive", "optimizer.learning_rate"),
+)
 
 
-def with_fields(cells: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """The cells whose fields are known, with every column of `fields` (None where it was not)."""
-    wanted = ("batch_size", "seed", "status", "loss.kind", *fields)
-    cells = cells.assign(**{name: None for name in wanted if name not in cells})
-    known = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
-    # In one piece, for those who give it more columns.
-    return known.astype({"batch_size": "int64", "seed": "int64"}).copy()
-
-
-def varying(
-    pool: pd.DataFrame, axes: Sequence[str], *, ignoring: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Of `pool`, the cells equal in every other field that fill most points of the axes.
-
-    Cells that differ in more than the axes are never averaged: where a study has several
-    configurations that would fit, the one with most finished points is taken.
-
-    Args:
-      axes: columns in which the cells may differ, beside the seed.
-      ignoring: columns, or beginnings of columns, that do not matter either.
-    """
-    fields = same_fields(pool, axes, ignoring=ignoring)
-    return most(pool, keys(pool, fields), axes)
+def with_fields(cells: pd.DataFrame, fields: Sequence[str] = ()) -> pd.DataFrame:
+    """The cells whose fields are known, with the columns `NEEDED` and `fields`, None if missing."""
+    if cells.empty:
+        cells = cells.reindex(columns=list(dict.fromkeys([*COLUMNS, *cells])))
+    cells = cells.assign(**{name: None for name in (*NEEDED, *fields) if name not in cells})
+    cells = cells[cells["loss.kind"].notna() & cells["batch_size"].notna()]
+    cells = cells.astype({"batch_size": "int64", "seed": "int64"})
+    if cells["dataset_fingerprint"].notna().all():
+        return cells.copy()  # in one block: callers add columns
+    # A planned cell without a record has no fingerprint of its data set: take that of the others.
+    prints = cells.groupby("data.dataset")["dataset_fingerprint"].transform(
+        lambda column: column.mode().iloc[0] if column.notna().any() else None
+    )
+    return cells.assign(dataset_fingerprint=cells["dataset_fingerprint"].fillna(prints)).copy()
 
 
 def same_fields(
     cells: pd.DataFrame, axes: Sequence[str], *, ignoring: Sequence[str] = ()
 ) -> list[str]:
-    """The fields, seed apart, that are neither axes nor ignored."""
+    """The fields that are neither axes, nor ignored, nor the seed.
+
+    Args:
+      axes, ignoring: columns, or beginnings of columns.
+    """
     left = (*axes, *ignoring)
     return [
         name
@@ -48,80 +50,78 @@ def same_fields(
     ]
 
 
-def values(column: pd.Series) -> list[Any]:
-    """The values of a column; what is missing is None."""
-    missing = column.isna()
-    if not missing.any():
-        return column.tolist()
-    return [None if gone else value for value, gone in zip(column, missing, strict=True)]
-
-
-def keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The values of these columns, one tuple per cell; what is missing is None."""
-    if not columns:
+def row_keys(cells: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The values of these columns, one tuple per cell; a missing value is None."""
+    table = cells[list(columns)].astype(object)
+    if table.empty:
         return [()] * len(cells)
-    return list(zip(*(values(cells[column]) for column in columns), strict=True))
+    return list(table.where(table.notna(), None).itertuples(index=False, name=None))
 
 
-def most(cells: pd.DataFrame, configurations: Sequence[Any], axes: Sequence[str]) -> pd.DataFrame:
-    """The cells of the configuration with most points of the axes, finished ones first."""
+def most_complete(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
+    """Of cells in several configurations those of the one with most points of the axes.
+
+    Points with a finished cell count first, then all points, then cells, then examples seen.
+    Cells of different configurations are never averaged.
+
+    Args:
+      fields: columns that all cells of one configuration have equal.
+      axes: columns whose combinations are the points.
+    """
     if cells.empty:
         return cells
-    done = (cells["status"] == "done").tolist()
-    lengths = cells["examples"].astype(float).fillna(0.0).tolist()
-    members: dict[Any, list[int]] = {}
-    for row, name in enumerate(configurations):
-        members.setdefault(name, []).append(row)
-    points = keys(cells, axes)
-
-    def score(name: Any) -> tuple[float, ...]:
-        mine = members[name]
-        finished = {points[row] for row in mine if done[row]}
-        every = {points[row] for row in mine}
-        return (len(finished), len(every), len(mine), max(lengths[row] for row in mine))
-
-    scores = {name: score(name) for name in members}
-    highest = max(scores.values())
+    keys = row_keys(cells, fields)
+    table = pd.DataFrame(
+        {
+            "configuration": _codes(keys),
+            "point": _codes(row_keys(cells, axes)),
+            "examples": cells["examples"].astype(float).fillna(0.0).to_numpy(),
+        }
+    )
+    by_configuration = table.groupby("configuration")
+    done = table[(cells["status"] == "done").to_numpy()]
+    scores = pd.DataFrame(
+        {
+            "done": done.groupby("configuration")["point"].nunique(),
+            "points": by_configuration["point"].nunique(),
+            "cells": by_configuration.size(),
+            "examples": by_configuration["examples"].max(),
+        }
+    ).fillna(0.0)
+    best_score = scores.sort_values(list(scores), ascending=False).iloc[0]
+    rows = table["configuration"].isin(scores.index[scores.eq(best_score).all(axis=1)])
     # Of equals the same every time.
-    best = min((name for name, own in scores.items() if own == highest), key=repr)
-    return cells.iloc[members[best]]
+    best = min((key for key, row in zip(keys, rows, strict=True) if row), key=repr)
+    return cells[[key == best for key in keys]]
 
 
-def grouped(
-    cells: pd.DataFrame, columns: Sequence[str], value: str
-) -> dict[tuple[Any, ...], list[float]]:
-    """The finite values of a column by the values of others, of which any may be None."""
-    groups: dict[tuple[Any, ...], list[float]] = {}
-    if value in cells:
-        for key, number in zip(keys(cells, columns), cells[value].astype(float), strict=True):
-            if math.isfinite(number):
-                groups.setdefault(key, []).append(float(number))
-    return groups
+def _codes(keys: Sequence[tuple[Any, ...]]) -> list[int]:
+    """A number for each different key."""
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return [numbers[key] for key in keys]
 
 
-def matched(
+def matched_differences(
     cells: pd.DataFrame, field: str, first: Any, second: Any, value: str
 ) -> dict[tuple[Any, ...], list[float]]:
-    """Of cells that differ in one field alone, seeds equal too, `first` minus `second`.
+    """Value at `first` minus value at `second`, of cells of one seed that differ in `field` alone.
 
-    Returns: the differences by configuration, one per seed.
+    Returns: the differences by configuration (`same_fields` without `field`), one per seed.
     """
     if value not in cells or field not in cells:
         return {}
-    fields = same_fields(cells, [field])
-    found: dict[tuple[Any, ...], dict[int, dict[Any, float]]] = {}
-    configurations = keys(cells, fields)
-    for configuration, seed, level, number in zip(
-        configurations, cells["seed"], cells[field], cells[value].astype(float), strict=True
+    values: dict[tuple[Any, ...], dict[Any, float]] = {}
+    for key, level, number in zip(
+        row_keys(cells, [*same_fields(cells, [field]), "seed"]),
+        cells[field],
+        cells[value].astype(float),
+        strict=True,
     ):
         if math.isfinite(number):
-            found.setdefault(configuration, {}).setdefault(seed, {})[level] = float(number)
-    differences = {
-        configuration: [
-            levels[first] - levels[second]
-            for levels in seeds.values()
-            if first in levels and second in levels
-        ]
-        for configuration, seeds in found.items()
-    }
-    return {configuration: each for configuration, each in differences.items() if each}
+            values.setdefault(key, {})[level] = float(number)
+    differences: dict[tuple[Any, ...], list[float]] = {}
+    for (*configuration, _), levels in values.items():
+        if first in levels and second in levels:
+            difference = levels[first] - levels[second]
+            differences.setdefault(tuple(configuration), []).append(difference)
+    return differences

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.select.fields import keys, varying, with_fields
+from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.panels import Panel
 
 AXES = ("loss.b_init", "loss.t_init")
@@ -21,24 +21,22 @@ def by_size(cells: pd.DataFrame) -> Panel:
     """The cells of every batch size with several starts; empty where there is none."""
     cells = with_fields(cells, [*AXES, "loss.pairs.kind"])
     pool = cells[(cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")]
-    parts = [_several(varying(same, AXES)) for _, same in pool.groupby("batch_size")]
-    several = [part for part in parts if len(part)]
-    found = pd.concat(several).copy() if several else pool.iloc[:0]
-    found.attrs = dict(cells.attrs)
-    return Panel(cells=found, axes=("batch_size", *AXES))
-
-
-def _several(cells: pd.DataFrame) -> pd.DataFrame:
-    """The seeds that several starts were tried with."""
-    tried = pd.Series(keys(cells, AXES), index=cells.index).groupby(cells["seed"]).nunique()
-    return cells[cells["seed"].isin(tried.index[tried > 1])]
+    parts = [pool.iloc[:0]]
+    for _, same in pool.groupby("batch_size"):
+        chosen = most_complete(same, same_fields(same, AXES), AXES)
+        starts = pd.Series(row_keys(chosen, AXES), index=chosen.index, dtype=object)
+        # Seeds that tried one start only compare nothing.
+        parts.append(chosen[starts.groupby(chosen["seed"]).transform("nunique") > 1])
+    several = pd.concat([part for part in parts if len(part)] or parts).copy()
+    several.attrs = dict(cells.attrs)
+    return Panel(cells=several, axes=("batch_size", *AXES))
 
 
 def name(start: Start) -> str:
     """As a caption has it: "b = -10, t' = log 10"."""
     bias, temperature = start
     if bias is None:
-        said = "no bias"
+        text = "no bias"
     else:
-        said = "b = log odds" if isinstance(bias, str) else f"b = {bias:g}"
-    return f"{said}, t' = log {temperature:g}"
+        text = "b = log odds" if isinstance(bias, str) else f"b = {bias:g}"
+    return f"{text}, t' = log {temperature:g}"

@@ -15,16 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.frame import COLUMNS, FIELDS
-from analysis.select import rate_rule as recipes
-from analysis.select.fields import keys, most, values
+from analysis.records.frame import FIELDS
+from analysis.select.fields import most_complete, row_keys, with_fields
+from analysis.select.rate_rule import choose_rule, describe_rule
 
 TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
 
-NEEDED = (
-    *("model.image.kind", "model.text.kind", "loss.kind", "loss.pairs.kind", "loss.pairs.keep"),
-    *("loss.pairs.per_positive", "optimizer.learning_rate", "data.dataset"),
-)
 AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
@@ -57,11 +53,11 @@ class Panel:
         undone = self.cells[self.cells["status"] != "done"]
         named = [
             f"{name} ({status}{f': {error}' if error else ''})"
-            for name, status, error in keys(undone, ("id", "status", "error"))
+            for name, status, error in row_keys(undone, ("id", "status", "error"))
         ]
         if self.cells.attrs.get("planned"):
             return named
-        have = set(keys(self.cells, (*self.axes, "seed")))
+        have = set(row_keys(self.cells, (*self.axes, "seed")))
         wanted = product(self.points, _levels(self.cells["seed"]))
         holes = [(point, seed) for point, seed in wanted if (*point, seed) not in have]
         return named + [f"no record of {_label(point)} seed {seed}" for point, seed in holes]
@@ -73,17 +69,17 @@ def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
     Args:
       image: `model.image.kind`, "cached" for SigLiT or "vit" for both towers from scratch.
     """
-    cells = _ready(cells)
+    cells = with_fields(cells)
     softmax = cells["loss.kind"] == "softmax"
     sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
     pool = cells[(cells["model.image.kind"] == image) & (softmax | sigmoid)]
     fields = _fields(pool)
     own = [f for f in fields if not f.startswith(("loss.", "optimizer."))]
-    chosen = _most(pool, own, AXES_BATCH)
+    chosen = most_complete(pool, own, AXES_BATCH)
     loss = [f for f in fields if f.startswith("loss.")]
-    kinds = [_most(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]
+    kinds = [most_complete(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]
     chosen = pd.concat(kinds) if kinds else chosen
-    chosen = recipes.one(chosen, [f for f in fields if f.startswith("optimizer.")], AXES_BATCH)
+    chosen = choose_rule(chosen, [f for f in fields if f.startswith("optimizer.")], AXES_BATCH)
     # A batch size with sigmoid alone, where others were masked, is the reference of those.
     masked = cells[cells["loss.pairs.kind"] == "negatives"]["batch_size"]
     alone = {*masked} - {*chosen[chosen["loss.kind"] == "softmax"]["batch_size"]}
@@ -98,17 +94,17 @@ def compositions(cells: pd.DataFrame) -> Panel:
     The unmasked cells stand at the point `UNMASKED`: keep "all", and the B - 1 negatives per
     positive that a batch has, written -1.
     """
-    cells = _ready(cells)
+    cells = with_fields(cells)
     sigmoid = cells[cells["loss.kind"] == "sigmoid"]
     masked = sigmoid[sigmoid["loss.pairs.kind"] == "negatives"]
     if masked.empty:
         return Panel(cells=masked, axes=AXES_PAIRS)
     fields = [f for f in _fields(sigmoid) if f not in ("loss.pairs.kind", *AXES_PAIRS)]
-    chosen = _most(masked, [*fields, "batch_size"], AXES_PAIRS)
+    chosen = most_complete(masked, [*fields, "batch_size"], AXES_PAIRS)
     same = [*(f for f in fields if not f.startswith("loss.pairs.")), "batch_size"]
-    wanted = keys(chosen, same)[0]
+    wanted = row_keys(chosen, same)[0]
     unmasked = sigmoid[sigmoid["loss.pairs.kind"] == "all"]
-    unmasked = unmasked[[key == wanted for key in keys(unmasked, same)]]
+    unmasked = unmasked[[key == wanted for key in row_keys(unmasked, same)]]
     unmasked = unmasked.assign(**dict(zip(AXES_PAIRS, UNMASKED, strict=True)))
     if unmasked.empty:
         unmasked = unmasked.reindex(columns=chosen.columns).astype(chosen.dtypes.to_dict())
@@ -122,7 +118,7 @@ def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
 
     They stand at the same ratios, with `MATCHED` for what is kept; empty where there are none.
     """
-    cells = _ready(cells)
+    cells = with_fields(cells)
     hard = panel.cells[panel.cells["loss.pairs.keep"] == "hard"]
     unmasked = panel.cells[panel.cells["loss.pairs.keep"] == UNMASKED[0]]
     wanted = _all_pairs(unmasked).max()
@@ -130,14 +126,14 @@ def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
     cells = cells[own & ((_all_pairs(cells) / wanted - 1).abs() <= NEAR)]
     passed = ("budget.", "loss.pairs.per_positive")
     fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
-    alike = keys(hard, fields)[:1] if len(cells) else []
-    chosen = cells[[key in alike for key in keys(cells, fields)]] if alike else cells[:0]
+    alike = row_keys(hard, fields)[:1] if len(cells) else []
+    chosen = cells[[key in alike for key in row_keys(cells, fields)]] if alike else cells[:0]
     return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
 
 
 def _all_pairs(cells: pd.DataFrame) -> pd.Series:
     """Pairs that a cell meets in all its steps."""
-    return number(cells, "steps") * number(cells, "pairs_per_step")
+    return numeric(cells, "steps") * numeric(cells, "pairs_per_step")
 
 
 def title(panel: Panel) -> str:
@@ -155,7 +151,7 @@ def title(panel: Panel) -> str:
             str(first["data.dataset"]),
             *towers,
             _budget(panel.cells),
-            recipes.said(panel.cells, _fields(panel.cells)),
+            describe_rule(panel.cells, _fields(panel.cells)),
         ]
     )
 
@@ -168,35 +164,12 @@ def _budget(cells: pd.DataFrame) -> str:
     return "budget unknown"
 
 
-def _ready(cells: pd.DataFrame) -> pd.DataFrame:
-    """With every column that is asked for, and without cells whose fields are unknown."""
-    if cells.empty:
-        cells = cells.reindex(columns=list(dict.fromkeys([*COLUMNS, *cells])))
-    cells = cells.assign(**{name: None for name in NEEDED if name not in cells})
-    known = cells["loss.kind"].notna() & cells["batch_size"].notna()
-    cells = cells if known.all() else cells[known]
-    wrong = {name: "int64" for name in ("batch_size", "seed") if cells[name].dtype != "int64"}
-    cells = cells.astype(wrong) if wrong else cells
-    if cells["dataset_fingerprint"].notna().all():
-        return cells
-    # A cell that never began does not know its data set's fingerprint: it is that of the others.
-    prints = cells.groupby("data.dataset")["dataset_fingerprint"].transform(
-        lambda column: column.mode().iloc[0] if column.notna().any() else None
-    )
-    return cells.assign(dataset_fingerprint=cells["dataset_fingerprint"].fillna(prints))
-
-
 def _fields(cells: pd.DataFrame) -> list[str]:
     return [c for c in cells.columns if c.startswith(FIELDS)] + ["dataset_fingerprint"]
 
 
 def _levels(column: pd.Series) -> list[Any]:
     return sorted(column.dropna().unique().tolist())
-
-
-def _most(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
-    """The cells equal in `fields` that fill most points of the axes with finished cells."""
-    return most(cells, keys(cells, fields), axes) if len(cells) else cells
 
 
 def _panel(
@@ -210,7 +183,7 @@ def _panel(
     notes: tuple[str, ...] = ()
     if len(left):
         fields = [f for f in _fields(pool) if f not in axes]
-        other = [f for f in fields if not {*values(left[f])} <= {*values(chosen[f])}]
+        other = [f for f in fields if not {*row_keys(left, [f])} <= {*row_keys(chosen, [f])}]
         count = f"{len(left)} cell{'s' if len(left) > 1 else ''}"
         notes = (f"{count} of other configurations left out (other {', '.join(other)})",)
     chosen.attrs = dict(pool.attrs)
@@ -245,14 +218,14 @@ def select(
       by_loss: fields, or how they begin, of which each loss has its own, so that each is chosen
         apart.
     """
-    cells = _ready(cells)
+    cells = with_fields(cells)
     cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
     passed = (*axes, *free, *by_loss)
     fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
-    chosen = _most(cells, fields, axes)
+    chosen = most_complete(cells, fields, axes)
     if by_loss and len(chosen):
         own = [f for f in _fields(cells) if f.startswith(by_loss) and f not in axes]
-        chosen = pd.concat([_most(g, own, axes) for _, g in chosen.groupby("loss.kind")])
+        chosen = pd.concat([most_complete(g, own, axes) for _, g in chosen.groupby("loss.kind")])
     chosen = chosen.sort_values([*axes, "seed", "id"], ignore_index=True)
     chosen.attrs = dict(cells.attrs)
     left = cells[~cells["id"].isin(chosen["id"])]
@@ -262,8 +235,8 @@ def select(
 
 def plain(cells: pd.DataFrame) -> pd.DataFrame:
     """Without corrupted data, and with towers that all start from random (or cached) values."""
-    cells = _ready(cells)
-    clean = [number(cells, f"data.corrupt.{name}") == 0 for name in CORRUPTIONS]
+    cells = with_fields(cells)
+    clean = [numeric(cells, f"data.corrupt.{name}") == 0 for name in CORRUPTIONS]
     started = cells["model.init"].notna() if "model.init" in cells else False
     return cells[np.logical_and.reduce(clean) & ~np.asarray(started, dtype=bool)]
 
@@ -282,7 +255,7 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
         return {}
     cells = cells[cells["budget.examples"].notna()]
     fields = [f for f in _fields(cells) if f.startswith(("model.", "data"))]
-    chosen = _most(cells, fields, ("budget.examples", *AXES_BATCH))
+    chosen = most_complete(cells, fields, ("budget.examples", *AXES_BATCH))
     return {
         int(budget): batch_sizes(part, image=image)
         for budget, part in chosen.groupby("budget.examples")
@@ -300,27 +273,24 @@ def longest(cells: pd.DataFrame, found: Mapping[int, Panel], *, image: str) -> P
 
 def scaled_up(cells: pd.DataFrame) -> pd.Series:
     """Which cells are of the scaled-up kind: 64 text tokens (paper Sec. 4.6)."""
-    return number(cells, "data.text_length") == 64
+    return numeric(cells, "data.text_length") == 64
 
 
 def most_repeated(panel: Panel) -> Panel:
     """At each point of the axes the one setting that most seeds have."""
     if panel.cells.empty:
         return panel
-    points = pd.Series(keys(panel.cells, panel.axes), index=panel.cells.index)
+    points = pd.Series(row_keys(panel.cells, panel.axes), index=panel.cells.index)
     fields = [f for f in _fields(panel.cells) if f not in panel.axes]
-    parts = [_most(panel.cells[points == at], fields, ("seed",)) for at in dict.fromkeys(points)]
+    parts = [
+        most_complete(panel.cells[points == at], fields, ("seed",)) for at in dict.fromkeys(points)
+    ]
     cells = pd.concat(parts)
     cells.attrs = dict(panel.cells.attrs)
     return Panel(cells=cells, axes=panel.axes, notes=panel.notes)
 
 
-def with_fields(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Every column that panels ask for and these, empty where no cell has them."""
-    return _ready(cells.assign(**{name: None for name in names if name not in cells}))
-
-
-def number(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
+def numeric(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
     """A numeric field; `otherwise` where a cell does not have it."""
     found = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
     return pd.to_numeric(found, errors="coerce").fillna(otherwise)

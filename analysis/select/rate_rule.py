@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.select.fields import keys, most, values
+from analysis.select.fields import most_complete, row_keys
 
 RATE = "optimizer.learning_rate"
 SEARCH = 3  # settings of one seed at one point: more than a fixed one and a rule
 
 
-def one(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
+def choose_rule(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
     """One optimizer setting per batch size and loss: by a rule, else the same for all.
 
     A study that holds a fixed setting and a rule side by side may share cells between them. The
@@ -29,13 +29,13 @@ def one(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.D
     """
     if cells.empty:
         return cells
-    recipe = pd.Series(keys(cells, fields), index=cells.index)
-    point = pd.Series(keys(cells, axes), index=cells.index)
+    recipe = pd.Series(row_keys(cells, fields), index=cells.index)
+    point = pd.Series(row_keys(cells, axes), index=cells.index)
     tried = recipe.groupby([cells["seed"], point]).nunique().groupby(level=0).median()
     searching = cells["seed"].isin(tried.index[tried >= SEARCH])
     if not searching.all():
         cells, recipe, point = cells[~searching], recipe[~searching], point[~searching]
-    fixed = most(cells, keys(cells, fields), axes)
+    fixed = most_complete(cells, fields, axes)
     constant = recipe.loc[fixed.index[0]]
     by_rule: dict[tuple[int, str], Any] = {}
     several: dict[tuple[int, str], list[Any]] = {}
@@ -56,14 +56,14 @@ def one(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.D
     by_rule |= {where: nearest for where, (nearest,) in several.items()}
     follows = [by_rule[where] == key for where, key in zip(point, recipe, strict=True)]
     ruled = cells[follows]
-    covered = [len(set(keys(part, axes))) for part in (ruled, fixed)]
+    covered = [len(set(row_keys(part, axes))) for part in (ruled, fixed)]
     return ruled if covered[0] >= covered[1] else fixed
 
 
-def said(cells: pd.DataFrame, fields: Sequence[str]) -> str:
+def describe_rule(cells: pd.DataFrame, fields: Sequence[str]) -> str:
     """How the learning rate of these cells follows batch size and loss, in words."""
     varied = [f for f in fields if f.startswith("optimizer.") and f != RATE]
-    varied = [f.removeprefix("optimizer.") for f in varied if len({*values(cells[f])}) > 1]
+    varied = [f.removeprefix("optimizer.") for f in varied if cells[f].nunique(dropna=False) > 1]
     also = f", and {', '.join(varied)} with it" if varied else ""
     rules = {str(loss): _rule(same) for loss, same in cells.groupby("loss.kind")}
     if len({*rules.values()}) == 1:

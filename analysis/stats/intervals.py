@@ -141,11 +141,15 @@ def pooled_means(groups: Mapping[Any, Sequence[float]], *, rounding: float = 0.0
 
 
 def by_group(cells: pd.DataFrame, columns: Sequence[str], value: str) -> dict[Any, list[float]]:
-    """The finite values of a column, by the value of one column or the values of several."""
+    """The finite values of a column, by the value of one column or the values of several.
+
+    A missing value is None in a key.
+    """
     groups: dict[Any, list[float]] = {}
     if value in cells:
-        keys = list(zip(*(cells[column] for column in columns), strict=True))
-        for key, number in zip(keys, cells[value].astype(float), strict=True):
+        keys = cells[list(columns)].astype(object)
+        rows = keys.where(keys.notna(), None).itertuples(index=False, name=None)
+        for key, number in zip(rows, cells[value].astype(float), strict=True):
             if np.isfinite(number):
                 groups.setdefault(key[0] if len(columns) == 1 else key, []).append(float(number))
     return groups

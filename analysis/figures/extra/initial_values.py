@@ -15,7 +15,7 @@ from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import between, label, missing_note
 from analysis.select import initial_values as starts
 from analysis.select import panels
-from analysis.select.fields import keys
+from analysis.select.fields import row_keys
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     if not len(panel.cells):
         return points.frame([])
     done = panel.done
-    named = [starts.name(start) for start in keys(done, starts.AXES)]
+    named = [starts.name(start) for start in row_keys(done, starts.AXES)]
     rows = points.ours(done.assign(series=named, x=done["batch_size"]), "starts", inputs.quality)
     missing = points.unmeasured(panel, inputs.quality)
     return points.frame(rows, panels=[panel], missing=missing, title=panels.title(panel))

@@ -46,10 +46,10 @@ def data(inputs: Inputs) -> pd.DataFrame:
         empty.attrs["why"] = "no record holds memory"
         return empty
     ended = cells[cells["status"].isin(("done", "diverged"))]
-    small = (ended[MEASURED_BY] == "process") & (panels.number(ended, COMPILED) < TELLS_FROM)
+    small = (ended[MEASURED_BY] == "process") & (panels.numeric(ended, COMPILED) < TELLS_FROM)
     ended = ended[~small]
-    measured = ended[panels.number(ended, PEAK) > 0]
-    by = {"record": panels.number(measured, COMPILED), "plan": compiled.of(measured)}
+    measured = ended[panels.numeric(ended, PEAK) > 0]
+    by = {"record": panels.numeric(measured, COMPILED), "plan": compiled.of(measured)}
     rows = [
         pd.DataFrame(
             {

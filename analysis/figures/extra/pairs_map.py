@@ -16,7 +16,7 @@ from matplotlib.tri import Triangulation
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot.quality import between, label, missing_note
-from analysis.select import groups as maps
+from analysis.select import pairs_map as maps
 from analysis.select import panels
 
 

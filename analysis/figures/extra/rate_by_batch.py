@@ -18,7 +18,7 @@ from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import label, missing_note
 from analysis.select import panels
-from analysis.select.fields import varying, with_fields
+from analysis.select.fields import most_complete, same_fields, with_fields
 from analysis.select.panels import Panel
 
 RATE = "optimizer.learning_rate"
@@ -32,7 +32,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     cells = with_fields(inputs.cells, [RATE, "loss.pairs.kind"])
     pool = cells[(cells["loss.kind"] == "softmax") | (cells["loss.pairs.kind"] == "all")]
     several = pool.groupby(["loss.kind", "batch_size"])[RATE].transform("nunique") >= 2
-    chosen = varying(pool[several], AXES)
+    chosen = most_complete(pool[several], same_fields(pool, AXES), AXES)
     panel = Panel(cells=chosen, axes=AXES, points=())
     if chosen.empty or chosen[RATE].nunique() < 2:
         return points.frame([])

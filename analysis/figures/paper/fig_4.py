@@ -20,6 +20,7 @@ from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
 from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
+from analysis.select.fields import with_fields
 
 SCRATCH, TUNED, UNDECAYED = "from-scratch", "fine-tune", "fine-tune w/o enc. wd"
 STYLES = {
@@ -74,8 +75,8 @@ def draw(df: pd.DataFrame) -> Figure:
 
 
 def _panel(cells: pd.DataFrame) -> panels.Panel:
-    cells = panels.with_fields(cells, ("model.init",))
-    frozen = panels.number(cells, "optimizer.image.frozen") > 0
+    cells = with_fields(cells, ("model.init",))
+    frozen = panels.numeric(cells, "optimizer.image.frozen") > 0
     own = (cells["loss.kind"] == "sigmoid") & (cells["model.image.kind"] == "vit") & ~frozen
     cells = cells[own & ~panels.multilingual(cells)]
     started = cells["model.init"].dropna()
@@ -88,7 +89,7 @@ def _panel(cells: pd.DataFrame) -> panels.Panel:
 
 
 def _series(cells: pd.DataFrame) -> pd.Series:
-    decay = panels.number(cells, "optimizer.image.decay_times", otherwise=1.0)
+    decay = panels.numeric(cells, "optimizer.image.decay_times", otherwise=1.0)
     names = decay.map(lambda times: UNDECAYED if times == 0 else TUNED)
     return names.where(cells["model.init"].notna(), SCRATCH)
 

@@ -19,6 +19,7 @@ from analysis.figures.plot import points, style
 from analysis.figures.plot import side_by_side as beside
 from analysis.figures.plot.side_by_side import PanelSpec
 from analysis.select import panels
+from analysis.select.fields import with_fields
 
 METRICS = {
     "train/loss": "training loss",
@@ -42,7 +43,7 @@ PAPER = (0.999, 0.95)
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The curves, see `points.curves`; series is beta2."""
-    cells = panels.with_fields(inputs.cells, ("optimizer.b2",))
+    cells = with_fields(inputs.cells, ("optimizer.b2",))
     own = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
     panel = panels.select(cells[own], ("optimizer.b2",))
     if panel.cells["optimizer.b2"].nunique() < 2:

@@ -37,7 +37,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     cells = inputs.cells
     if "loss.kind" not in cells or not set(FIELDS) & set(cells):
         return points.frame([])
-    cells = cells.assign(**{f: panels.number(cells, f) for f in FIELDS})
+    cells = cells.assign(**{f: panels.numeric(cells, f) for f in FIELDS})
     pairs = cells["loss.pairs.kind"] if "loss.pairs.kind" in cells else cells["loss.kind"]
     cells = cells[(cells["loss.kind"] == "softmax") | (pairs == "all")]
     panel = panels.select(
@@ -84,7 +84,7 @@ def _by_redraw(done: pd.DataFrame) -> pd.DataFrame:
     """With the series of each cell: its loss, and apart those whose corruption is drawn anew at
     each visit, where a study has both kinds. Clean cells belong to both."""
     corrupted = (done[list(FIELDS)] > 0).any(axis=1)
-    anew = panels.number(done, REDRAW) > 0
+    anew = panels.numeric(done, REDRAW) > 0
     plain = done.assign(series=done["loss.kind"])
     if (anew & corrupted).any() and (~anew & corrupted).any():
         fixed, drawn = plain[~anew | ~corrupted], plain[anew | ~corrupted]

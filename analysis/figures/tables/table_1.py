@@ -20,6 +20,7 @@ from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import sources
 from analysis.figures.tables.table import Entry, Labels, Table
 from analysis.select import panels
+from analysis.select.fields import with_fields
 from analysis.stats.intervals import by_group, pooled_means
 
 HEAD = ("", "image", "text", "batch size", "TPUv4 chips", "days")
@@ -39,7 +40,7 @@ def table(inputs: Inputs) -> Table:
         Entry(row=labels[x], column=COLUMN, source="paper", value=body.loc[x, "value"])
         for x in rows
     ]
-    cells = panels.with_fields(inputs.cells, FIELDS)
+    cells = with_fields(inputs.cells, FIELDS)
     used, missing = [], []
     for x, pick in zip(rows, PICKS, strict=True):
         panel = panels.select(cells[pick(cells)], ("batch_size",))
@@ -68,13 +69,13 @@ def _labels(series: str, x: str) -> Labels:
 
 
 def _cached(cells: pd.DataFrame, depth: int | None) -> pd.Series:
-    depths = panels.number(cells, "model.text.depth")
+    depths = panels.numeric(cells, "model.text.depth")
     large = (cells["model.image.kind"] == "cached") & (cells["model.text.variant"] == "L")
     return large & (depths == (depth or 0))
 
 
 def _tuned(cells: pd.DataFrame) -> pd.Series:
-    decay = panels.number(cells, "optimizer.image.decay_times", otherwise=1.0)
+    decay = panels.numeric(cells, "optimizer.image.decay_times", otherwise=1.0)
     own = cells["model.init"].notna() & (cells["model.image.kind"] == "vit") & (decay == 0)
     return own & (cells["batch_size"] == 16_384) & (cells["model.text.variant"] == "B")
 
@@ -85,7 +86,7 @@ def _scratch(examples: float) -> Callable[[pd.DataFrame], pd.Series]:
         base &= (cells["model.text.variant"] == "B") & cells["model.init"].isna()
         base &= (cells["loss.kind"] == "sigmoid") & (cells["batch_size"] == 32_768)
         base &= ~panels.multilingual(cells) & (cells["optimizer.schedule"] == "cosine")
-        return base & (panels.number(cells, "budget.examples") == examples)
+        return base & (panels.numeric(cells, "budget.examples") == examples)
 
     return pick
 

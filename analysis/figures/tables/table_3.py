@@ -17,6 +17,7 @@ from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import sources
 from analysis.figures.tables.table import Entry, Labels, Table
 from analysis.select import panels
+from analysis.select.fields import with_fields
 from analysis.stats.intervals import by_group, pooled_means
 
 HEAD = ("method", "ViT", "patches")
@@ -44,7 +45,7 @@ def table(inputs: Inputs) -> Table:
         )
         for _, row in paper.reference("Table 3").iterrows()
     ]
-    cells = panels.with_fields(inputs.cells, ("model.image.variant", "model.image.image_size"))
+    cells = with_fields(inputs.cells, ("model.image.variant", "model.image.image_size"))
     own = (cells["model.image.kind"] == "vit") & (cells["loss.kind"] == "sigmoid")
     own &= panels.scaled_up(cells) & ~panels.multilingual(cells)
     cells = cells[own]

@@ -17,6 +17,7 @@ from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import sources
 from analysis.figures.tables.table import Entry, Labels, Table
 from analysis.select import panels
+from analysis.select.fields import with_fields
 from analysis.stats.intervals import by_group, pooled_means
 
 BENCHMARKS = {
@@ -41,7 +42,7 @@ def table(inputs: Inputs) -> Table:
         )
         for _, row in paper.reference("Table 4").iterrows()
     ]
-    cells = panels.with_fields(inputs.cells, START)
+    cells = with_fields(inputs.cells, START)
     own = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
     panel = panels.select(cells[own & (cells["model.image.kind"] == "vit")], START)
     missing: list[str] = []

@@ -14,6 +14,7 @@ from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import size_of, sources
 from analysis.figures.tables.table import Entry, Labels, Table
 from analysis.select import panels
+from analysis.select.fields import with_fields
 from analysis.stats.intervals import by_group, pooled_means
 
 SETTING = ("optimizer.learning_rate", "optimizer.weight_decay")
@@ -38,7 +39,7 @@ def table(inputs: Inputs) -> Table:
                 digits=1 if accuracy else None,
             )
         )
-    cells = panels.plain(panels.with_fields(inputs.cells, SETTING))
+    cells = panels.plain(with_fields(inputs.cells, SETTING))
     own = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
     own &= (cells["model.image.kind"] == "vit") & ~panels.multilingual(cells)
     panel = panels.select(cells[own], ("batch_size", *SETTING))

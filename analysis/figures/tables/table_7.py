@@ -18,6 +18,7 @@ from analysis.figures.tables import table as tables
 from analysis.figures.tables.budgets import sources
 from analysis.figures.tables.table import Entry, Labels, Table
 from analysis.select import panels
+from analysis.select.fields import with_fields
 from analysis.stats.intervals import Interval, by_group
 
 AXES = ("loss.kind", "optimizer.kind", "optimizer.schedule")
@@ -35,7 +36,7 @@ def table(inputs: Inputs) -> Table:
     for _, row in paper.reference("Appendix C").iterrows():
         label = ("Sigmoid, ViT-Adafactor", "linear")
         entries.append(Entry(row=label, column=MEAN, source="paper", value=row["value"]))
-    cells = panels.plain(panels.with_fields(inputs.cells, AXES))
+    cells = panels.plain(with_fields(inputs.cells, AXES))
     own = (cells["loss.kind"] == "softmax") | (cells["loss.pairs.kind"] == "all")
     own &= (cells["model.image.kind"] == "vit") & ~panels.multilingual(cells)
     panel = panels.select(cells[own], AXES, free=("optimizer.",), by_loss=("loss.",))

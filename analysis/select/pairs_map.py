@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.select.fields import keys, most, same_fields, values, with_fields
+from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.panels import Panel
 
 GROUP, RATE, START = "loss.pairs.size", "optimizer.learning_rate", "loss.b_init"
@@ -25,28 +25,27 @@ def by_start(cells: pd.DataFrame) -> dict[Any, Panel]:
     grouped = sigmoid[sigmoid["loss.pairs.kind"] == "groups"]
     if grouped.empty:
         return {}
-    chosen = most(grouped, keys(grouped, _fields(grouped)), (*AXES, START))
+    chosen = most_complete(grouped, _fields(grouped), (*AXES, START))
     whole = sigmoid[sigmoid["loss.pairs.kind"] == "all"]
     rest = [name for name in _fields(sigmoid) if not name.startswith("loss.pairs.")]
     rest = [name for name in rest if name in chosen]
     maps = {}
-    for start in sorted({*values(chosen[START])}, key=str):
-        mine = _one_rate(chosen[[value == start for value in values(chosen[START])]])
+    starts = row_keys(chosen, [START])
+    for start in sorted({*starts}, key=str):
+        # One learning rate for each batch size: the one with most groups.
+        of_start = chosen[[key == start for key in starts]]
+        mine = pd.concat(
+            [most_complete(same, [RATE], AXES) for _, same in of_start.groupby("batch_size")]
+        )
         same = [*rest, RATE, START, "batch_size", "seed"]
-        wanted = set(keys(mine, same))
-        own = whole[[key in wanted for key in keys(whole, same)]]
+        keys = set(row_keys(mine, same))
+        own = whole[[key in keys for key in row_keys(whole, same)]]
         both = pd.concat([mine, own.assign(**{GROUP: own["batch_size"]})])
-        both = both.astype({GROUP: "int64"}).copy()  # in one piece: it gets more columns
+        both = both.astype({GROUP: "int64"}).copy()  # in one block: callers add columns
         both.attrs = dict(cells.attrs)
-        maps[start] = Panel(cells=both, axes=AXES)
+        maps[start[0]] = Panel(cells=both, axes=AXES)
     return maps
 
 
 def _fields(cells: pd.DataFrame) -> list[str]:
     return same_fields(cells, (*AXES, START), ignoring=(RATE,))
-
-
-def _one_rate(cells: pd.DataFrame) -> pd.DataFrame:
-    """One learning rate for each batch size: the one with most groups."""
-    parts = [most(same, keys(same, [RATE]), AXES) for _, same in cells.groupby("batch_size")]
-    return pd.concat(parts)
