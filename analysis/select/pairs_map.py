@@ -31,7 +31,7 @@ def by_start(cells: pd.DataFrame) -> dict[Any, Panel]:
     rest = [name for name in rest if name in chosen]
     maps = {}
     starts = row_keys(chosen, [START])
-    for start in sorted({*starts}, key=str):
+    for start in sorted({*starts}, key=lambda start: str(start[0])):
         # One learning rate for each batch size: the one with most groups.
         of_start = chosen[[key == start for key in starts]]
         mine = pd.concat(

@@ -133,7 +133,7 @@ def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
     words = ["analysis.figures", "--paper", "--out", str(out)]
     code = "import runpy; runpy.run_module('analysis.figures', run_name='__main__')"
-    return out, run((*FAR, "sweeps", "study"), words, code, out)
+    return out, run((*FAR, "sweeps"), words, code, out)
 
 
 def test_the_papers_numbers_need_no_record_and_nothing_that_trains(alone):
