@@ -1,4 +1,4 @@
-"""Arrays derived from a data set, made once: kept in this process and in `<folder>/cache/`."""
+"""Arrays derived from a data set (tokens, labels), computed once and kept in `<folder>/cache/`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,36 @@ from study.records.record import atomic_write
 
 IN_MEMORY_BYTES = 1 << 30  # larger arrays stay memory-mapped
 
-_KNOWN: dict[tuple[str, str, str], np.ndarray] = {}
+_LOADED: dict[tuple[str, str, str], np.ndarray] = {}
 _LOCK = threading.RLock()
 
 
 def get_or_make(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array `name` of this very data set (by fingerprint), from memory, disk or `make()`."""
-    place = (str(dataset.folder.resolve()), dataset.fingerprint, name)
+    """The read-only array `name` of a data set: from this process, from disk, or from `make()`.
+
+    The data set's fingerprint is part of the key. Where the folder is read-only, the array is made
+    once in each process.
+    """
+    key = (str(dataset.folder.resolve()), dataset.fingerprint, name)
     with _LOCK:
-        if place not in _KNOWN:
+        if key not in _LOADED:
             path = dataset.folder / "cache" / f"{name}-{dataset.fingerprint[:12]}.npy"
-            found = load(path)
-            if found is None:
-                found = make()
-                with contextlib.suppress(OSError):  # a read-only folder: only slower
-                    save(path, found)
-            found.flags.writeable = False
-            _KNOWN[place] = found
-        return _KNOWN[place]
+            array = _load(path)
+            if array is None:
+                array = make()
+                with contextlib.suppress(OSError):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with atomic_write(path) as file:
+                        np.save(file, array)
+            array.flags.writeable = False
+            _LOADED[key] = array
+        return _LOADED[key]
 
 
-def load(path: Path) -> np.ndarray | None:
-    """The array in memory, or memory-mapped when it is large; None if missing or torn."""
+def _load(path: Path) -> np.ndarray | None:
+    """The array, memory-mapped if it is large; None if the file is missing or damaged."""
     try:
         mapped = np.load(path, mmap_mode="r")
         return np.array(mapped) if mapped.nbytes <= IN_MEMORY_BYTES else mapped
     except (OSError, ValueError, EOFError):
         return None
-
-
-def save(path: Path, value: np.ndarray) -> None:
-    """Writes the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        np.save(file, value)

@@ -1,4 +1,4 @@
-"""A page of samples with their captions, to look at before anything is trained on them."""
+"""Draws a page of examples with their captions, to inspect a data set before training on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import textwrap
 
 import numpy as np
+from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from study.data.formats.dataset import HINT, Dataset
@@ -13,41 +14,44 @@ from study.data.formats.open_split import open_split
 from study.data.formats.reader import BadExampleError, Reader
 from study.data.images import open_image, to_8bit
 
+# Pixels, except for _LINES of a caption.
 _IMAGE, _WIDTH, _LINE, _LINES, _GAP, _TITLE = 120, 190, 14, 4, 12, 34
 
 
 def draw_contact_sheet(dataset: Dataset, split: str, rows: int, cols: int) -> bytes:
-    """A PNG of rows x cols examples, evenly spaced over the split, captions beneath.
+    """Draws rows x cols examples, evenly spaced over the split, with their captions.
 
-    An example that cannot be used is an empty frame with the reason beneath, in red.
+    A bad example is an empty red frame with the reason as its caption.
+
+    Returns:
+      The page as PNG.
 
     Raises:
-      DataError: no such split, or a shard that cannot be read.
+      DataError: an unknown split, or a shard that cannot be read.
     """
     reader = open_split(dataset, split)
     count = min(rows * cols, len(reader))
     height = _IMAGE + _LINES * _LINE + _GAP
     page = Image.new("RGB", (cols * _WIDTH + _GAP, rows * height + _TITLE + _GAP), "white")
     draw = ImageDraw.Draw(page)
+    font_file = font_manager.findfont("DejaVu Sans")
+    title_font, font = (ImageFont.truetype(font_file, size) for size in (16, 11))
     title = f"{dataset.name}: {split}, {len(reader):,} examples"
-    draw.text((_GAP, 8), title, fill="black", font=_font(16))
+    draw.text((_GAP, 8), title, fill="black", font=title_font)
     index = np.linspace(0, len(reader) - 1, count).astype(int).tolist() if count else []
-    for place, i in enumerate(index):
-        left, top = _GAP + place % cols * _WIDTH, _TITLE + place // cols * height
+    for n, i in enumerate(index):
+        left, top = _GAP + n % cols * _WIDTH, _TITLE + n // cols * height
         try:
-            picture, text, colour = _thumbnail(reader, i), reader.text(i), "black"
+            image, text, color = _thumbnail(reader, i), reader.text(i), "black"
         except BadExampleError as error:
-            said = str(error).removesuffix(f"; {HINT}")
-            text = said.removeprefix(f"{reader.path(i)}: ")
-            picture, colour = None, "firebrick"
-        if picture is None:
-            draw.rectangle((left, top, left + _IMAGE, top + _IMAGE), outline=colour)
+            text = str(error).removesuffix(f"; {HINT}").removeprefix(f"{reader.path(i)}: ")
+            color = "firebrick"
+            draw.rectangle((left, top, left + _IMAGE, top + _IMAGE), outline=color)
         else:
-            page.paste(picture, (left, top))
+            page.paste(image, (left, top))
         lines = textwrap.wrap(text, width=24, max_lines=_LINES, placeholder=" ...")
-        for line, text in enumerate(lines):
-            at = (left, top + _IMAGE + 3 + line * _LINE)
-            draw.text(at, text, fill=colour, font=_font(11))
+        for k, line in enumerate(lines):
+            draw.text((left, top + _IMAGE + 3 + k * _LINE), line, fill=color, font=font)
     out = io.BytesIO()
     page.save(out, "PNG")
     return out.getvalue()
@@ -57,17 +61,10 @@ def _thumbnail(reader: Reader, i: int) -> Image.Image:
     data = reader.image(i)
     try:
         with open_image(data) as image:
-            colour = to_8bit(image).convert("RGB")
+            color = to_8bit(image).convert("RGB")
     except Exception as error:  # PIL raises many kinds
         raise reader.bad_example(i, f"its image does not decode ({error})") from None
-    scale = _IMAGE / max(colour.size)
-    size = (max(1, round(colour.width * scale)), max(1, round(colour.height * scale)))
-    # Enlarged pixels stay square: what is seen is what a tower gets.
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return colour.resize(size, how)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    from matplotlib import font_manager
-
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    scale = _IMAGE / max(color.size)
+    size = (max(1, round(color.width * scale)), max(1, round(color.height * scale)))
+    # Small images are enlarged without smoothing, so that each of their pixels is visible.
+    return color.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

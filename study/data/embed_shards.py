@@ -11,7 +11,6 @@ import functools
 import hashlib
 import io
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +53,6 @@ def embed_dataset(
     workers: int = 2,
     max_bad_share: float = 0.01,
     part: tuple[int, int] = (0, 1),
-    force: bool = False,
     progress: ProgressFn = no_progress,
 ) -> Path:
     """Embeds every split with `tower` into `embeddings/<name>` and returns that folder.
@@ -65,11 +63,10 @@ def embed_dataset(
       max_bad_share: largest share of a split's images that may be unusable.
       part: (k, n): only every n-th shard from the k-th on, for n machines that write into one
         folder. Whichever finds all shards written finishes the folder.
-      force: replace embeddings that were made with another tower or from other data.
 
     Raises:
-      DataError: the folder holds other embeddings and `force` is not set; a damaged shard, too
-        many unusable images, or a disk that is full or read-only.
+      DataError: the folder holds other embeddings; a damaged shard, too many unusable images, or
+        a disk that is full or read-only.
     """
     folder = dataset.folder / "embeddings" / name
     metadata = {"name": name, "dim": tower.dim, "dataset_fingerprint": dataset.fingerprint}
@@ -77,7 +74,7 @@ def embed_dataset(
     metadata = json.loads(json.dumps(metadata))  # tuples become lists, as when it is read back
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _claim_folder(folder, metadata, dataset, force)
+        _claim_folder(folder, metadata)
         tasks = [
             _Task(
                 dataset=dataset,
@@ -168,52 +165,26 @@ def _embed_shard(task: _Task) -> None:
         file.write(buffer.getbuffer())
 
 
-# --- what the folder holds already --------------------------------------------------------------
-
-
-def _claim_folder(folder: Path, metadata: dict[str, Any], dataset: Dataset, force: bool) -> None:
-    """Marks the folder as the one of these embeddings; with `force` removes other ones.
-
-    Files that this module did not write are never removed.
+def _claim_folder(folder: Path, metadata: dict[str, Any]) -> None:
+    """Marks the folder as that of these embeddings.
 
     Raises:
-      DataError: other embeddings without `force`, or a foreign file that would be read as ours.
+      DataError: it holds other embeddings, which may be days of work and are never removed here.
     """
     begun = read_json(folder / BEGUN_FILE)
-    if begun is not None:
-        begun = {"resize": "bicubic"} | begun  # folders from before there was a choice
     if begun == metadata:
         return
-    ours = _own_files(folder)
-    foreign = sorted({*folder.glob("*.npy"), *folder.glob("*.json")} - set(ours))
-    for path in foreign:
-        if path.name == TOWER_FILE or re.sub(r"-\d+$", "", path.stem) in dataset.splits:
-            raise DataError(
-                f"{path} was not written by this command; move it away or choose another folder "
-                "name"
-            )
-    if not force and (begun or ours or foreign):
-        old = begun or {}
-        keys = [key for key in {**old, **metadata} if old.get(key) != metadata.get(key)]
+    if begun is not None:
         changes = "; ".join(
-            f"{key} was {str(old.get(key))[:24]}, is {str(metadata.get(key))[:24]}"
-            for key in keys[:3]
+            f"{key} was {str(begun.get(key))[:24]}, is {str(metadata.get(key))[:24]}"
+            for key in {**metadata, **begun}
+            if begun.get(key) != metadata.get(key)
         )
-        raise DataError(
-            f"{folder} holds other embeddings ({changes if begun else 'made elsewhere'}); choose "
-            "another folder name, or replace them with --force"
-        )
-    for path in ours:
-        path.unlink(missing_ok=True)
-    write_json(folder / BEGUN_FILE, metadata)
-
-
-def _own_files(folder: Path) -> list[Path]:
-    """The files in `folder` that `embed_dataset` wrote, by its own JSON files; tower.json first."""
-    stems = set((read_json(folder / TOWER_FILE) or {}).get("shards", {}))
-    for path in folder.glob("*.json"):
-        if set(read_json(path) or {}) == {"rows", "sha256", "bad"}:
-            stems.add(path.stem)
-    names = [TOWER_FILE] if (folder / BEGUN_FILE).exists() else []
-    names += [f"{stem}.{kind}" for stem in sorted(stems) for kind in ("npy", "json")]
-    return [folder / name for name in [*names, BEGUN_FILE] if (folder / name).exists()]
+    elif (folder / TOWER_FILE).exists() or any(folder.glob("*.npy")):
+        changes = "made by another program"
+    else:
+        write_json(folder / BEGUN_FILE, metadata)
+        return
+    raise DataError(
+        f"{folder} holds other embeddings ({changes}); remove it or choose another folder name"
+    )

@@ -61,7 +61,7 @@ class CachedEmbeddings:
             raise DataError(
                 f"{folder} was made from another version of the data set "
                 f"({str(metadata.get('dataset_fingerprint'))[:12]}, now "
-                f"{dataset.fingerprint[:12]}); make it again with `study data embed --force`"
+                f"{dataset.fingerprint[:12]}); remove it and make it again with `study data embed`"
             )
         dim = int(metadata["dim"])
         single = folder / f"{split}.npy"

@@ -9,9 +9,9 @@ from PIL import Image
 
 from study.config.cell import Resize
 
-# Pillow also reads formats that run other programs (EPS) or that no training set uses.
+# Pillow also reads formats that start other programs (EPS) or that no training set uses.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# Above what a 61-megapixel camera makes; as RGB such an image takes 256 MiB in Pillow.
+# Above a 61-megapixel camera; Pillow needs 256 MiB for such an image as RGB.
 MAX_PIXELS = 1 << 26
 _GRAY_MODES = ("1", "L", "I", "I;16", "F")
 
@@ -19,12 +19,12 @@ _GRAY_MODES = ("1", "L", "I", "I;16", "F")
 def open_image(data: bytes) -> Image.Image:
     """Opens an encoded image without decompressing its pixels.
 
-    The checksums of a PNG are verified, which Pillow does not do while it decodes one. Bytes
+    The checksums of a PNG are verified, because Pillow does not check them when it decodes. Bytes
     after the end of an image are ignored.
 
     Raises:
       ValueError: the header declares more than `MAX_PIXELS` pixels.
-      Exception: whatever Pillow raises for damaged bytes, `SyntaxError` included.
+      Exception: any error of Pillow for damaged bytes, `SyntaxError` included.
     """
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
@@ -38,11 +38,18 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(data: bytes, *, size: int, channels: int, resize: Resize = "bicubic") -> np.ndarray:
-    """uint8 size x size x channels (1 or 3), the whole image squeezed to a square.
+    """Decodes an image and resizes it to a square, ignoring its aspect ratio.
 
-    "bicubic" resizes with antialiasing; "bilinear" without, as the paper's code base does.
+    Arguments:
+      data: the encoded image.
+      channels: 1 or 3.
+      resize: "bicubic" with antialiasing, or "bilinear" without, as in the paper's code base.
 
-    Raises what `open_image` raises.
+    Returns:
+      uint8 size x size x channels.
+
+    Raises:
+      Exception: see `open_image`.
     """
     with open_image(data) as image:
         page: Image.Image = image
@@ -50,42 +57,37 @@ def decode(data: bytes, *, size: int, channels: int, resize: Resize = "bicubic")
         if page.mode != mode:
             page = to_8bit(page).convert(mode)
         if page.size != (size, size):
-            page = _resized(page, size, resize)
+            if resize == "bicubic":
+                page = page.resize((size, size), Image.Resampling.BICUBIC)
+            else:  # PIL's `resize` always antialiases, its affine transform never does
+                extent = (0, 0, page.width, page.height)
+                page = page.transform(
+                    (size, size), Image.Transform.EXTENT, extent, resample=Image.Resampling.BILINEAR
+                )
         return np.asarray(page).reshape(size, size, channels)
 
 
-def _resized(page: Image.Image, size: int, resize: Resize) -> Image.Image:
-    if resize == "bicubic":
-        return page.resize((size, size), Image.Resampling.BICUBIC)
-    # PIL's `resize` always widens its filter to the scale; its affine transform never does.
-    whole = (0, 0, page.width, page.height)
-    return page.transform(
-        (size, size), Image.Transform.EXTENT, whole, resample=Image.Resampling.BILINEAR
-    )
-
-
 def count_channels(data: bytes) -> int:
-    """1 for a grayscale image, else 3. Raises what `open_image` raises."""
+    """1 for a grayscale image, else 3. Raises as `open_image` does."""
     with open_image(data) as image:
         return 1 if image.mode in _GRAY_MODES else 3
 
 
 def to_8bit(image: Image.Image) -> Image.Image:
-    """16-bit grayscale scaled to 8 bits, which PIL would clip; transparency on white.
+    """Scales 16-bit grayscale to 8 bits (PIL would clip it), and blends transparency with white.
 
-    White is what a page is and what img2dataset takes: a black icon on nothing would be all black.
+    White is also img2dataset's background; on black, a black icon would be invisible.
     """
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype("u1"))
     if "A" in image.getbands() or "transparency" in image.info:
-        see_through = image.convert("RGBA")
-        white = Image.new("RGBA", see_through.size, "white")
-        return Image.alpha_composite(white, see_through)
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image
 
 
 def scale_pixels(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
-    """uint8 pixels as the towers take them: float32 in [-1, 1]."""
+    """uint8 pixels scaled to float32 in [-1, 1], the input of the towers."""
     image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
     image_NxHxWxC *= np.float32(1 / 127.5)
     image_NxHxWxC -= 1

@@ -1,4 +1,4 @@
-"""Runs a function over tasks in some processes; results come as they are ready."""
+"""Runs a function over tasks in several processes, with progress."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from study.data.formats.dataset import DataError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# Called with what is being done, how many are done and how many there are.
+# Called with the name of the work, and how many of its tasks are done and exist.
 ProgressFn = Callable[[str, int, int], None]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """The progress that shows nothing."""
+    """A `ProgressFn` that shows nothing."""
 
 
 def map_unordered(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
 ) -> Iterator[Result]:
-    """Results in the order of completion; in this process when one worker is enough.
+    """Yields results as they complete. With one worker or task it runs in this process.
 
     Raises:
-      DataError: a process was killed.
+      DataError: a worker process was killed.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
         yield from map(function, tasks)
         return
-    # "spawn": a fork of a process that runs threads (JAX, Ray) may never wake up.
+    # "spawn", because a fork of a process that runs threads (JAX, Ray) can deadlock.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:
@@ -41,7 +41,7 @@ def map_unordered(
                 yield future.result()
         except BrokenProcessPool:
             raise DataError(
-                "a data process was killed (out of memory?); run again, what is finished is kept"
+                "a data process was killed (out of memory?); run again, finished work is kept"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

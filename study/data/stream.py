@@ -15,62 +15,60 @@ import numpy as np
 from study.data.replacements import Replacements
 
 ROUNDS = 4
-_COIN = 0xF11B  # keeps the coins of `mirrored` apart from the keys of epochs
+_FLIP_KEY = 0xF11B  # keeps the random bits of `random_flip` apart from the keys of epochs
 
 
 class Source(Protocol):
-    """What a data set split offers: its size, and any of its examples by index.
-
-    replacements: which of them are replaced, as far as is known.
-    """
+    """The examples of a split by index."""
 
     size: int
     replacements: Replacements
 
     def batch(self, index_N: np.ndarray) -> dict[str, np.ndarray]:
-        """Examples by index: `image` N x ..., `text` int32 N x L; whoever asks may change them."""
+        """`image` N x ... and `text` int32 N x L, as new arrays that the caller may change."""
         ...
 
     def text(self, index_N: np.ndarray) -> np.ndarray:
-        """Their texts alone."""
+        """`text` alone."""
         ...
 
 
-# Reads the examples at some positions of the stream, which are these of the source.
+# read(source, position_N, index_N) reads the examples `index_N`, which are at these positions of
+# the stream. `study.data.corruption` makes one.
 ReadFn = Callable[[Source, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 def indices(position_N: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """Which examples of a split stand at these positions of the stream.
+    """The examples at some positions of the stream.
 
-    Every `size` positions are an epoch: each example once, in an order of its own. Nothing is
+    Every `size` positions are an epoch, which has each example once, in its own order. Nothing is
     stored, so any position of a billion-example split costs the same.
 
     Arguments:
       position_N: int64, counted from the start of the run.
-      size: examples in the split.
+      size: number of examples in the split.
       seed: the cell's seed.
+
+    Returns:
+      Indices into the split, int64 N.
     """
     position_N = np.asarray(position_N, np.int64)
-    epoch_N, within_N = np.divmod(position_N, size)
+    epoch_N, offset_N = np.divmod(position_N, size)
     out_N = np.empty_like(position_N)
     for epoch in np.unique(epoch_N):
-        here = epoch_N == epoch
-        out_N[here] = permute(within_N[here], size=size, key=_key(seed, int(epoch)))
+        mask_N = epoch_N == epoch
+        key = np.random.SeedSequence([seed, int(epoch)]).generate_state(ROUNDS, np.uint32)
+        out_N[mask_N] = permute(offset_N[mask_N], size=size, key=key)
     return out_N
 
 
-def _key(seed: int, epoch: int) -> np.ndarray:
-    return np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint32)
-
-
 def permute(x_N: np.ndarray, *, size: int, key: np.ndarray, inverse: bool = False) -> np.ndarray:
-    """A keyed permutation of range(size): a Feistel network that walks until it is back inside.
+    """A keyed pseudo-random permutation of range(size): a Feistel network with cycle walking.
 
     Arguments:
       x_N: int64 in range(size).
-      key: `ROUNDS`, or `ROUNDS x N` for a permutation of its own at each place; 32-bit words.
-      inverse: the permutation that undoes it.
+      key: 32-bit words, `ROUNDS`, or `ROUNDS x N` for one permutation per element.
+      inverse: apply the inverse permutation.
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
@@ -83,10 +81,11 @@ def permute(x_N: np.ndarray, *, size: int, key: np.ndarray, inverse: bool = Fals
         left, right = x_N >> shift, x_N & mask
         for k in key:
             if inverse:
-                left, right = right ^ (_mix(left, k) & mask), left
+                left, right = right ^ (_mix32(left, k) & mask), left
             else:
-                left, right = right, left ^ (_mix(right, k) & mask)
+                left, right = right, left ^ (_mix32(right, k) & mask)
         x_N = (left << shift) | right
+        # The network permutes a power of 4, at most 4 times the size: values outside go again.
         inside = x_N < size
         out_N[todo[inside]] = x_N[inside]
         x_N, todo = x_N[~inside], todo[~inside]
@@ -95,8 +94,8 @@ def permute(x_N: np.ndarray, *, size: int, key: np.ndarray, inverse: bool = Fals
     return out_N.astype(np.int64)
 
 
-def _mix(x: np.ndarray, key: Any) -> np.ndarray:
-    """A keyed mix of 32-bit words held in uint64 (the murmur3 finaliser)."""
+def _mix32(x: np.ndarray, key: Any) -> np.ndarray:
+    """A keyed mix of 32-bit words held in uint64 (the finalizer of murmur3)."""
     low = np.uint64(0xFFFFFFFF)
     x = (x ^ np.asarray(key, np.uint64)) & low
     x = ((x ^ (x >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & low
@@ -116,48 +115,52 @@ def batches(
     flip: bool = False,
     on_replaced: Callable[[int], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The stream from `first_step` on, `chunks[k]` steps at a time.
-
-    Grain reads one piece ahead in a thread of its own. Its unit is the piece, not the example:
-    one example at a time it delivers about 14,000 a second, and a SigLiT step takes 60,000.
+    """The stream from `first_step` on, in chunks of several steps, read one chunk ahead.
 
     Arguments:
-      chunks: lengths, in steps, of the successive pieces.
-      rows: which rows of each batch, int64 `R`: those that a host's devices hold; None is all.
-      read: stands between source and stream where data are corrupted (`study.data.corruption`).
-      flip: mirror images left to right or not, as (seed, i) decides.
-      on_replaced: called with the number of replaced examples of each piece. None where
-        what is read is no part of the run, and is not counted.
+      chunks: number of steps in each chunk.
+      rows: the rows of each batch that this host needs, int64 R; None is all.
+      read: reads the examples, corrupted; None reads them as they are.
+      flip: mirror each image left to right or not, as (seed, i) decides.
+      on_replaced: called with the number of replaced examples in each chunk. None does not count
+        them, for reads that are not part of a run.
 
-    Yields dicts of arrays `chunk x R x ...`.
+    Yields:
+      Dicts of arrays `steps x R x ...`.
+
+    Raises:
+      DataError: a shard that cannot be read, or too many bad examples.
     """
     row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
 
-    def piece(k: int) -> tuple[dict[str, np.ndarray], int]:
+    def read_chunk(k: int) -> tuple[dict[str, np.ndarray], int]:
         steps = starts[k] + np.arange(chunks[k])
         position_N = (steps[:, None] * batch_size + row_R).ravel()
         index_N = indices(position_N, size=source.size, seed=seed)
         arrays = read(source, position_N, index_N) if read else source.batch(index_N)
         if flip:
             arrays["image"] = random_flip(arrays["image"], position_N, seed=seed)
-        pieces = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
-        return pieces, source.replacements.count_read(index_N) if on_replaced is not None else 0
+        chunk = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
+        return chunk, source.replacements.count_read(index_N) if on_replaced is not None else 0
 
+    # An element of the Grain pipeline is a chunk: example by example Grain delivers about 14,000
+    # a second, and a SigLiT run takes 60,000.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    for arrays, count in grain.MapDataset.range(len(chunks)).map(piece).to_iter_dataset(ahead):
+    pipeline = grain.MapDataset.range(len(chunks)).map(read_chunk).to_iter_dataset(ahead)
+    for arrays, replaced in pipeline:
         if on_replaced is not None:
-            on_replaced(count)
+            on_replaced(replaced)
         yield arrays
 
 
 def random_flip(image_NxHxWxC: np.ndarray, position_N: np.ndarray, *, seed: int) -> np.ndarray:
-    """Every image mirrored left to right or not, by a coin that its position in the run tosses."""
-    key = np.random.SeedSequence([seed, 0, _COIN]).generate_state(2, np.uint32)
+    """Mirrors half of the images left to right, chosen by seed and position in the stream."""
+    key = np.random.SeedSequence([seed, 0, _FLIP_KEY]).generate_state(2, np.uint32)
     word_N = np.asarray(position_N).astype(np.uint64)
-    # Above 2^32 a position is more than one word.
-    coin_N = _mix(_mix(word_N >> np.uint64(32), key[0]) ^ word_N, key[1]) & np.uint64(1)
-    turned_N = coin_N.astype(bool)
+    # Two rounds, because a position above 2^32 has two words.
+    bit_N = _mix32(_mix32(word_N >> np.uint64(32), key[0]) ^ word_N, key[1]) & np.uint64(1)
+    flip_N = bit_N.astype(bool)
     out_NxHxWxC = image_NxHxWxC.copy()
-    out_NxHxWxC[turned_N] = image_NxHxWxC[turned_N, :, ::-1]
+    out_NxHxWxC[flip_N] = image_NxHxWxC[flip_N, :, ::-1]
     return out_NxHxWxC

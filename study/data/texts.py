@@ -1,8 +1,9 @@
-"""The texts of a split as tokens: all of them made once, or each when it is asked for."""
+"""The texts of a split as tokens: all made once and cached, or each when it is needed."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from study.data.formats.reader import BadExampleError, Reader
 from study.data.replacements import Replacements
 from study.data.tokenizer import Tokenizer
 
+_CHUNK = 1 << 16  # texts tokenized at a time
+
 
 class Texts:
-    """Tokens by index.
+    """Tokens of a split by index.
 
     Arguments:
-      whole: read all texts at the first use and keep their tokens; else read them one by one.
+      whole: tokenize all texts at first use and keep the tokens; else read texts one by one.
     """
 
     def __init__(self, dataset: Dataset, split: str, data: Data, *, whole: bool):
@@ -27,7 +30,7 @@ class Texts:
         self._replacements = Replacements(
             size=dataset.split(split).examples,
             max_share=data.max_bad_share,
-            what=f"{dataset.name}, {split}",
+            name=f"{dataset.name}, {split}",
         )
 
     @functools.cached_property
@@ -40,28 +43,28 @@ class Texts:
 
     @functools.cached_property
     def bad(self) -> dict[int, BadExampleError]:
-        """The examples without a usable text, where all have been read."""
-        rows = np.flatnonzero(self.tokens_NxL[:, 0] == self.tokenizer.vocabulary.size)
-        return _damage(self._reader, rows) if len(rows) else {}
+        """All examples of the split without a usable text."""
+        bad_M = np.flatnonzero(self.tokens_NxL[:, 0] == self.tokenizer.vocabulary.size)
+        return _read_texts(self._reader, bad_M.tolist())[1] if len(bad_M) else {}
 
     def take(self, index_N: np.ndarray) -> np.ndarray:
-        """Tokens of examples that are known to have some, int32 N x L."""
-        if self._whole:
-            return self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
-        return self.tokenizer([self._reader.text(i) for i in np.asarray(index_N).tolist()])
+        """Tokens of usable examples, int32 N x L; for `whole` texts only."""
+        return self.tokens_NxL.take(index_N, axis=0).astype(np.int32, copy=False)
 
-    def usable(self, index_N: np.ndarray) -> np.ndarray:
-        """Tokens of these examples, or of the next that have a text, int32 N x L."""
+    def read(self, index_N: np.ndarray) -> np.ndarray:
+        """Tokens of these examples, int32 N x L; a bad text is replaced, whatever its image is."""
         index_N = np.asarray(index_N)
         if self._whole:
             self._replacements.add_all_bad(self.bad)
             return self.take(self._replacements.resolve(index_N))
-        while True:
-            at_N = self._replacements.resolve(index_N)
-            try:
-                return self.take(at_N)
-            except BadExampleError:
-                self._replacements.add_bad(_damage(self._reader, np.unique(at_N)), index_N)
+        text_N = np.full(len(index_N), "", object)
+
+        def read_rows(example_M: np.ndarray, row_M: np.ndarray) -> dict[int, BadExampleError]:
+            text_N[row_M], bad = _read_texts(self._reader, example_M.tolist())
+            return bad
+
+        self._replacements.read(index_N, read_rows)
+        return self.tokenizer(text_N.tolist())
 
     @functools.cached_property
     def _reader(self) -> Reader:
@@ -69,46 +72,41 @@ class Texts:
 
 
 def load_tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
-    """Tokens of all texts of a split, N x length, made once (the fingerprint covers the model).
+    """Tokens of all texts of a split, N x length, made once and cached.
 
-    A text that cannot be read is a row of the vocabulary's size, which is not an id.
+    The row of a text that cannot be read holds the vocabulary's size, which is not an id.
     """
     tokenizer = Tokenizer.open(dataset, data)
     not_an_id = tokenizer.vocabulary.size
 
     def make() -> np.ndarray:
         reader = open_split(dataset, split)
-        kind = np.uint16 if not_an_id < 1 << 16 else np.int32
-        tokens_NxL = np.empty((len(reader), data.text_length), kind)
-        for start in range(0, len(reader), _AT_ONCE):
-            rows = range(start, min(start + _AT_ONCE, len(reader)))
-            texts, bad = [], []
-            for i in rows:
-                try:
-                    texts.append(reader.text(i))
-                except BadExampleError:
-                    texts.append("")
-                    bad.append(i)
+        dtype = np.uint16 if not_an_id < 1 << 16 else np.int32
+        tokens_NxL = np.empty((len(reader), data.text_length), dtype)
+        for start in range(0, len(reader), _CHUNK):
+            rows = range(start, min(start + _CHUNK, len(reader)))
+            texts, bad = _read_texts(reader, rows)
             tokens_NxL[rows.start : rows.stop] = tokenizer(texts)
-            tokens_NxL[bad] = not_an_id
+            tokens_NxL[list(bad)] = not_an_id
         return tokens_NxL
 
     name = f"tokens-{split}-{data.text_length}{tokenizer.options}"
-    if data.tokenizer is not None:  # the fingerprint covers the set's own model and no other
+    if data.tokenizer is not None:  # the fingerprint covers the data set's own model only
         name += f"-{tokenizer.digest[:12]}"
     tokens_NxL = cache.get_or_make(dataset, name, make)
     in_memory = 4 * tokens_NxL.size <= cache.IN_MEMORY_BYTES
     return tokens_NxL.astype(np.int32, copy=False) if in_memory else tokens_NxL
 
 
-_AT_ONCE = 1 << 16
-
-
-def _damage(reader: Reader, index_N: np.ndarray) -> dict[int, BadExampleError]:
-    found = {}
-    for i in index_N.tolist():
+def _read_texts(
+    reader: Reader, index: Iterable[int]
+) -> tuple[list[str], dict[int, BadExampleError]]:
+    """The texts of these examples ("" where it is bad), and the bad ones."""
+    texts, bad = [], {}
+    for i in index:
         try:
-            reader.text(i)
+            texts.append(reader.text(i))
         except BadExampleError as error:
-            found[i] = error
-    return found
+            texts.append("")
+            bad[i] = error
+    return texts, bad

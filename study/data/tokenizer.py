@@ -1,4 +1,4 @@
-"""Text to token ids: SentencePiece, lower case, "sticky" EOS, as the paper's code base does."""
+"""SentencePiece tokenization as in the paper's code base: lower case, "sticky" EOS."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ _LONGEST_PIECE = 16
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 2000) -> bytes:
-    """A unigram model of lower-cased texts, the same bytes for the same texts.
+    """Trains a unigram model on lower-cased texts; the same texts give the same bytes.
 
-    A small corpus may give fewer pieces than `vocabulary`.
+    A small corpus can yield fewer pieces than `vocabulary`.
+
+    Returns:
+      The serialized SentencePiece model.
     """
     lower = [text.lower() for text in texts]
     model = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
         seeds = Path(folder) / "seeds.tsv"
-        seeds.write_text(_seeds(lower), encoding="utf-8")
+        seeds.write_text(_seed_pieces(lower), encoding="utf-8")
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lower),
             model_writer=model,
@@ -45,10 +48,10 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 2000) -> bytes:
             eos_id=EOS,
             unk_id=UNKNOWN,
             bos_id=-1,
-            num_threads=1,  # the order of sums is part of the result
+            num_threads=1,  # the result depends on the order of sums
             minloglevel=2,
         )
-    # The model notes how it was trained, and so the name of a file that is gone.
+    # The model records its training options, which include the name of our temporary file.
     proto = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]
         model.getvalue()
     )
@@ -56,11 +59,11 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 2000) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def _seeds(texts: list[str]) -> str:
-    """Pieces to begin with: parts of words, by how often they occur in the texts.
+def _seed_pieces(texts: list[str]) -> str:
+    """Initial pieces for the training: substrings of words, by their frequency in the texts.
 
-    SentencePiece itself counts each distinct word once, so in a small corpus the most frequent
-    words, which are part of no other, would never become pieces.
+    SentencePiece counts each distinct word once. In a small corpus the most frequent words, which
+    are not part of other words, would then never become pieces.
     """
     counts: Counter[str] = Counter()
     for word, count in Counter(word for text in texts for word in text.split()).items():
@@ -74,25 +77,26 @@ def _seeds(texts: list[str]) -> str:
 
 
 class Tokenizer:
-    """`tokenizer(texts)` is int32 N x length of any SentencePiece model.
+    """A SentencePiece model as a function of texts: `tokenizer(texts)` is int32 N x length.
 
-    Each text is lower-cased, encoded, cut to length - 1 pieces, ended with EOS and filled up. The
-    text tower reads the last position, which is thus EOS or padding whatever the length ("sticky"
+    Each text is lower-cased, encoded, truncated to length - 1 pieces, ended with EOS and padded. So
+    the last position, which the text tower reads, is EOS or padding whatever the length ("sticky"
     EOS, as in the paper's code base).
 
     Arguments:
-      lower_case: "ascii" is what the code base does; "unicode" lowers other capitals too.
-      sticky_eos: else texts are cut to `length` pieces, so that a long one ends without EOS.
-      pad: what fills a text after its EOS: more "eos" (SigLIP), or the model's "pad" (SigLIP 2).
+      model: the file of the SentencePiece model.
+      length: tokens per text.
+      lower_case: "ascii" lowers A to Z, as the code base does; "unicode" all capitals.
+      sticky_eos: if False, texts are truncated to `length` pieces and a long one has no EOS.
+      pad: what follows the EOS: more "eos" (SigLIP), or the model's own "pad" (SigLIP 2).
 
     Attributes:
       vocabulary: see `study.config.vocabulary.Vocabulary`.
-      options: what else than the model makes the tokens of a text, as part of a file name; empty
-        by default.
-      digest: names model and options.
+      options: the other arguments as part of a file name; empty for the defaults.
+      digest: identifies model and options.
 
     Raises:
-      DataError: a model that is missing or damaged, or has no EOS or no piece to pad with.
+      DataError: a model that is missing, damaged, or without an EOS or padding piece.
     """
 
     def __init__(
@@ -110,7 +114,7 @@ class Tokenizer:
         except OSError as error:
             raise DataError(f"the tokenizer {path}: {error.strerror or error}; {HINT}") from None
         self.length = length
-        self._lower_case, self._kept = lower_case, length - sticky_eos
+        self._lower_case, self._max_pieces = lower_case, length - sticky_eos
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             if not data:
@@ -118,14 +122,16 @@ class Tokenizer:
             self._pieces.LoadFromSerializedProto(data)
             size, eos = int(self._pieces.vocab_size()), int(self._pieces.eos_id())
         except (RuntimeError, ValueError, OSError):
-            raise DataError(f"the tokenizer {path} is no SentencePiece model; {HINT}") from None
+            raise DataError(f"the tokenizer {path} is not a SentencePiece model; {HINT}") from None
         if eos < 0:
-            raise DataError(f"the tokenizer {path} has no EOS piece, which the text tower reads")
+            raise DataError(
+                f"the tokenizer {path} has no EOS piece, which the text tower needs; choose another"
+            )
         fill = eos if pad == "eos" else int(self._pieces.pad_id())
         if fill < 0:
             raise DataError(
-                f"the tokenizer {path} has no padding piece; set data.pad='eos', or take the "
-                "tokenizer that the checkpoint was trained with"
+                f"the tokenizer {path} has no padding piece; set data.pad='eos', or use the "
+                "tokenizer of the checkpoint"
             )
         self.vocabulary = Vocabulary(size, eos=eos, pad=fill)
         case = {"unicode": "", "ascii": "-ascii", False: "-cased"}[lower_case]
@@ -134,10 +140,10 @@ class Tokenizer:
 
     @classmethod
     def open(cls, dataset: Dataset, data: Data) -> Tokenizer:
-        """The tokenizer of a cell's texts: its own, or else that of the data set.
+        """Opens the tokenizer that a cell names, or else the data set's own.
 
         Raises:
-          DataError: it is not in the data set's folder; see also `Tokenizer`.
+          DataError: see `Tokenizer`.
         """
         model = dataset.folder / data.tokenizer if data.tokenizer else dataset.tokenizer
         return cls(
@@ -149,15 +155,16 @@ class Tokenizer:
         )
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        places: dict[str, int] = {}
-        known = [_lower(text, self._lower_case) for text in texts]
-        index_N = np.fromiter((places.setdefault(text, len(places)) for text in known), np.int64)
-        tokens_UxL = np.full((len(places), self.length), self.vocabulary.pad, np.int32)
-        for row_L, ids in zip(tokens_UxL, self._pieces.encode(list(places)), strict=True):
-            kept = ids[: self._kept]
-            row_L[: len(kept)] = kept
-            row_L[len(kept) : len(kept) + 1] = self.vocabulary.eos
-        return tokens_UxL[index_N]
+        # Each distinct text is encoded once: captions and prompts repeat.
+        row_of: dict[str, int] = {}
+        lower = [_lower(text, self._lower_case) for text in texts]
+        row_N = np.fromiter((row_of.setdefault(text, len(row_of)) for text in lower), np.int64)
+        tokens_UxL = np.full((len(row_of), self.length), self.vocabulary.pad, np.int32)
+        for tokens_L, ids in zip(tokens_UxL, self._pieces.encode(list(row_of)), strict=True):
+            ids = ids[: self._max_pieces]
+            tokens_L[: len(ids)] = ids
+            tokens_L[len(ids) : len(ids) + 1] = self.vocabulary.eos
+        return tokens_UxL[row_N]
 
 
 _ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)

@@ -223,10 +223,6 @@ def embed(
         typer.Option("--max-bad-share", min=0, max=1, help="Largest share of unusable images."),
     ] = 0.01,
     workers: Workers = 2,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace embeddings of another tower or of other data."),
-    ] = False,
 ) -> int:
     """Cache image embeddings of a data set, for SigLiT.
 
@@ -263,7 +259,6 @@ def embed(
             workers=workers,
             part=(k - 1, n),
             max_bad_share=max_bad_share,
-            force=force,
             progress=progress,
         )
     finished = (path / TOWER_FILE).exists()

@@ -1,12 +1,13 @@
-"""Benchmarks brought into our own format: shards to evaluate on, read like any other data.
+"""Copies published benchmarks into our own format, as data sets to evaluate on.
 
-The encoded images are copied as they are, beside a `dataset.json` without a tokenizer: evaluations
-read the texts with the cell's. Each example's metadata hold "class" (its line in the class names),
-"captions" (a list, or lists by language) and "source". `layouts` lists what is read.
+Encoded images are copied unchanged. The data set has no tokenizer, because evaluations read texts
+with the cell's. The metadata of each example hold "class" (an index into the class names),
+"captions" (a list, or lists by language) and "source". `layouts` reads the benchmarks.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from study.data.formats.dataset import (
     TEMPLATES,
     DataError,
     Dataset,
+    write_lines,
     write_manifest,
 )
 from study.data.formats.webdataset import write_shard
@@ -36,80 +38,67 @@ def import_benchmark(
     shard_examples: int = SHARD_EXAMPLES,
     progress: ProgressFn = no_progress,
 ) -> Dataset:
-    """Writes the benchmark at `source` to `out` as a data set to evaluate on.
+    """Writes the benchmark at `source` to `out`.
 
     Arguments:
-      splits: those wanted; empty means all.
-      images: where the images of a Karpathy JSON lie, if not beside it.
+      splits: the splits to import; empty means all.
+      images: the folder of the images that a Karpathy JSON names; None is that of the JSON.
 
     Raises:
-      DataError: no known layout, a missing split or file, damage, or `out` is in use.
+      DataError: an unknown layout, a missing split or file, damage, or `out` is in use.
     """
     source, out = Path(source), Path(out)
-    found = detect_layout(source, images=None if images is None else Path(images))
-    wanted = splits or tuple(found.splits)
-    for split in wanted:
-        if split not in found.splits:
-            raise DataError(f"{source} has no split {split!r}; it has: {', '.join(found.splits)}")
-        if not re.fullmatch(r"\w[\w.-]*", split):  # it becomes part of the names of files
+    benchmark = detect_layout(source, images=None if images is None else Path(images))
+    splits = splits or tuple(benchmark.splits)
+    for split in splits:
+        if split not in benchmark.splits:
+            known = ", ".join(benchmark.splits)
+            raise DataError(f"{source} has no split {split!r}; it has: {known}")
+        if not re.fullmatch(r"\w[\w.-]*", split):  # it becomes part of file names
             raise DataError(f"{source}: the split {split!r} is not a plain name; rename it")
     if (out / DATASET_FILE).exists():
         raise DataError(f"{out} holds a data set already; remove it or choose another --out")
+    written = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = {}
-        for split in wanted:
-            written[split] = _write(found, split, out, shard_examples, progress)
-        _lines_to(out / CLASS_NAMES, found.class_names)
-        _lines_to(out / TEMPLATES, found.templates)
+        for split in splits:
+            names: list[str] = []
+            total = 0
+            examples = benchmark.splits[split]()
+            while part := list(itertools.islice(examples, shard_examples)):
+                names.append(f"{split}-{len(names):05d}.tar")
+                rows = ((f"{total + i:09d}", _members(e, benchmark)) for i, e in enumerate(part))
+                total += write_shard(out / names[-1], rows)
+                progress(f"importing {split}", total, total)
+            if not names:
+                raise DataError(f"the split {split} of this {benchmark.layout} has no examples")
+            written[split] = (names, total)
+        write_lines(out / CLASS_NAMES, benchmark.class_names)
+        write_lines(out / TEMPLATES, benchmark.templates)
     except OSError as error:
         raise DataError(
             f"cannot write {out}: {error.strerror}; make room or choose another --out"
         ) from None
-    recipe = {"layout": found.layout, "source": source.name}
+    recipe = {"layout": benchmark.layout, "source": source.name}
     return write_manifest(out, name=out.name, splits=written, recipe=recipe)
 
 
-def _write(
-    found: Benchmark, split: str, out: Path, shard_examples: int, progress: ProgressFn
-) -> tuple[list[str], int]:
-    names: list[str] = []
-    total = 0
-    examples = found.splits[split]()
-    while True:
-        part = [e for _, e in zip(range(shard_examples), examples, strict=False)]
-        if not part:
-            break
-        names.append(f"{split}-{len(names):05d}.tar")
-        rows = ((f"{total + i:09d}", _members(e, found)) for i, e in enumerate(part))
-        total += write_shard(out / names[-1], rows)
-        progress(f"importing {split}", total, total)
-    if not names:
-        raise DataError(f"the split {split} of this {found.layout} holds no example")
-    return names, total
-
-
-def _members(example: Example, found: Benchmark) -> dict[str, bytes]:
-    about: dict[str, Any] = {"source": example.source}
+def _members(example: Example, benchmark: Benchmark) -> dict[str, bytes]:
+    metadata: dict[str, Any] = {"source": example.source}
     text = ""
     if example.label is not None:
-        if not 0 <= example.label < len(found.class_names):
+        if not 0 <= example.label < len(benchmark.class_names):
             raise DataError(
                 f"{example.source} has the class {example.label}, but there are "
-                f"{len(found.class_names)} class names"
+                f"{len(benchmark.class_names)} class names"
             )
-        about["class"] = example.label
-        text = found.class_names[example.label]
+        metadata["class"] = example.label
+        text = benchmark.class_names[example.label]
     if example.captions is not None:
-        about["captions"] = example.captions
-        of_one = example.captions
-        text = (of_one if isinstance(of_one, list) else next(iter(of_one.values())))[0]
+        metadata["captions"] = captions = example.captions
+        text = (captions if isinstance(captions, list) else next(iter(captions.values())))[0]
     return {
         example.kind: example.image,
         "txt": text.encode(),
-        "json": json.dumps(about, ensure_ascii=False).encode(),
+        "json": json.dumps(metadata, ensure_ascii=False).encode(),
     }
-
-
-def _lines_to(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

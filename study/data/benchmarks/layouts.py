@@ -1,11 +1,11 @@
-"""The layouts that benchmarks are published in, each read as a stream of examples.
+"""Reads benchmarks in the layouts that they are published in, as streams of examples.
 
 <source>/<split>/0.tar ...                 CLIP benchmark: webdataset tars of image and .cls
          classnames.txt                      (classification) or image and .txt (retrieval,
-         zeroshot_classification_templates.txt   one caption a line)
-<source>/<split>/<class>/*.jpg             ImageFolder; both files as above are read if there.
-                                             Classes in the order of their names, or numbers.
-                                             Without <split>/ the split is called "test".
+         zeroshot_classification_templates.txt   one caption per line)
+<source>/<split>/<class>/*.jpg             ImageFolder, optionally with both files above.
+                                             Classes are sorted by name, or by number.
+                                             Without <split>/ the split is "test".
 dataset_coco.json and its images           Karpathy's splits of COCO and Flickr
 <source>/captions.jsonl, images/           Crossmodal-3600: captions in 36 languages
 """
@@ -39,7 +39,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A published benchmark: for each split a function that reads it from the beginning."""
+    """A published benchmark: for each split, a function that starts a stream of its examples."""
 
     layout: str
     splits: dict[str, Callable[[], Iterator[Example]]]
@@ -48,17 +48,20 @@ class Benchmark:
 
 
 def detect_layout(source: Path, *, images: Path | None = None) -> Benchmark:
-    """The benchmark at `source`, by its layout. Nothing but lists of files is read yet.
+    """Detects the layout of the benchmark at `source`, from lists of files alone.
+
+    Arguments:
+      images: the folder of the images that a listing names; None is its usual place.
 
     Raises:
-      DataError: no known layout.
+      DataError: an unknown layout.
     """
     if source.is_file() and source.suffix == ".json":
         return _karpathy(source, images or source.parent)
     if (source / "captions.jsonl").is_file():
         return _crossmodal(source, images or source / "images")
     if not source.is_dir():
-        raise DataError(f"there is nothing at {source}; {_HOW}")
+        raise DataError(f"{source} does not exist; {_HOW}")
     folders = sorted(path for path in source.iterdir() if path.is_dir())
     if with_tars := [folder for folder in folders if any(folder.glob("*.tar"))]:
         return _clip_benchmark(source, with_tars)
@@ -66,7 +69,7 @@ def detect_layout(source: Path, *, images: Path | None = None) -> Benchmark:
         return _image_folder(source, {folder.name: folder for folder in with_classes})
     if _class_folders(source):
         return _image_folder(source, {"test": source})
-    raise DataError(f"{source} is in no layout known here; {_HOW}")
+    raise DataError(f"{source} has an unknown layout; {_HOW}")
 
 
 def _clip_benchmark(source: Path, folders: list[Path]) -> Benchmark:
@@ -75,7 +78,7 @@ def _clip_benchmark(source: Path, folders: list[Path]) -> Benchmark:
 
     def reader(folder: Path) -> Callable[[], Iterator[Example]]:
         tars = sorted(folder.glob("*.tar"), key=lambda p: (len(p.stem), p.stem))  # 2 before 10
-        return lambda: (e for tar in tars for e in _of_tar(tar))
+        return lambda: (example for tar in tars for example in _read_tar(tar))
 
     return Benchmark(
         layout="CLIP benchmark",
@@ -85,8 +88,8 @@ def _clip_benchmark(source: Path, folders: list[Path]) -> Benchmark:
     )
 
 
-def _of_tar(tar: Path) -> Iterator[Example]:
-    """The examples of a webdataset tar, whose members of one key stand together."""
+def _read_tar(tar: Path) -> Iterator[Example]:
+    """The examples of a webdataset tar, in which members of one key are adjacent."""
     key = ""
     members: dict[str, bytes] = {}
     try:
@@ -98,18 +101,18 @@ def _of_tar(tar: Path) -> Iterator[Example]:
                 stem, _, kind = base.partition(".")
                 if folder + slash + stem != key:
                     if members:
-                        yield _of_members(f"{tar.name}/{key}", members)
+                        yield _example(f"{tar.name}/{key}", members)
                     key, members = folder + slash + stem, {}
                 file = archive.extractfile(member)
                 assert file is not None
                 members[kind.lower()] = file.read()
         if members:
-            yield _of_members(f"{tar.name}/{key}", members)
+            yield _example(f"{tar.name}/{key}", members)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{tar} is damaged ({error}); download it again") from None
 
 
-def _of_members(name: str, members: dict[str, bytes]) -> Example:
+def _example(name: str, members: dict[str, bytes]) -> Example:
     kind = next((k for k in members if k in IMAGE_NAMES), None)
     if kind is None:
         raise DataError(f"{name} has no image ({', '.join(IMAGE_NAMES)}); download it again")
@@ -117,26 +120,26 @@ def _of_members(name: str, members: dict[str, bytes]) -> Example:
         try:
             label = int(members["cls"])
         except ValueError:
-            raise DataError(f"{name} has no whole number as its class; download it again") from None
+            raise DataError(f"the class of {name} is not an integer; download it again") from None
         return Example(source=name, kind=kind, image=members[kind], label=label)
     try:
         captions = [line for line in split_lines(members.get("txt", b"").decode("utf-8")) if line]
     except UnicodeDecodeError:
-        raise DataError(f"{name} has captions that are not UTF-8; download it again") from None
+        raise DataError(f"the captions of {name} are not UTF-8; download it again") from None
     if not captions:
         raise DataError(f"{name} has neither a class (cls) nor captions (txt)")
     return Example(source=name, kind=kind, image=members[kind], captions=captions)
 
 
 def _image_folder(source: Path, splits: dict[str, Path]) -> Benchmark:
-    found = {folder.name for split in splits.values() for folder in _class_folders(split)}
-    numbers = all(name.isdecimal() for name in found)
-    classes = sorted(found, key=int if numbers else str)
+    folders = {folder.name for split in splits.values() for folder in _class_folders(split)}
+    numbers = all(name.isdecimal() for name in folders)
+    classes = sorted(folders, key=int if numbers else str)
     names = _lines(source / CLASSES) or classes
     if len(names) != len(classes):
         raise DataError(
             f"{source}: {len(names)} lines in {CLASSES}, {len(classes)} class folders; "
-            "give one line for each folder, in the order of their names"
+            "write one line per folder, in the order of their names"
         )
     templates = [line.replace("{c}", "{}") for line in _lines(source / TEMPLATES)]
     label = {name: i for i, name in enumerate(classes)}
@@ -171,7 +174,7 @@ def _karpathy(path: Path, images: Path) -> Benchmark:
             texts = [sentence["raw"] for sentence in entry["sentences"]]
             by_split.setdefault(entry["split"], []).append((name, texts))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no Karpathy split ({error!r}); {_HOW}") from None
+        raise DataError(f"{path} is not a Karpathy split ({error!r}); {_HOW}") from None
 
     def reader(split: str) -> Callable[[], Iterator[Example]]:
         return lambda: (
@@ -204,9 +207,9 @@ def _crossmodal(source: Path, images: Path) -> Benchmark:
 
 
 def _inside(images: Path, name: str, listing: Path) -> Path:
-    """The image that `listing` calls `name`, which must lie in `images`, symbolic links followed.
+    """The image `name` of a listing, which must be inside `images` after following links.
 
-    A listing is downloaded; without the check it could have any file of this machine copied.
+    A listing is downloaded. Without this check it could copy any file of this machine.
     """
     try:
         file = (images / name).resolve()
@@ -231,8 +234,8 @@ def _bytes(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{file}: {error.strerror}; complete the benchmark, or say with --images where its "
-            "images lie"
+            f"{file}: {error.strerror}; complete the benchmark, or give the folder of its images "
+            "with --images"
         ) from None
 
 
@@ -241,7 +244,7 @@ def _kind(path: Path) -> str:
 
 
 def _class_folders(split: Path) -> list[Path]:
-    """Folders in `split` that hold images."""
+    """Folders in `split` that contain images."""
     return [
         folder
         for folder in sorted(split.iterdir())
@@ -250,5 +253,5 @@ def _class_folders(split: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file that may be missing."""
+    """The lines of a file; none if it is missing."""
     return read_lines(path) if path.is_file() else []

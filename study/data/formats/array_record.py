@@ -1,26 +1,67 @@
-"""Examples of ArrayRecord files of tf.train.Example, as TFDS writes them."""
+"""Examples in ArrayRecord files of tf.train.Example, as TFDS writes them; without TensorFlow."""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.data.formats.dataset import HINT, DataError, Dataset
-from study.data.formats.reader import Reader, check_length
-from study.data.formats.tf_example import Value, parse
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
+
+from study.data.formats.dataset import HINT, DataError
+from study.data.formats.reader import Reader
 
 SUFFIX = ".array_record"
 IMAGE_KEYS = ("image", "image/encoded", "jpg", "png")
 TEXT_KEYS = ("caption", "captions", "text", "txt", "captions/text", "image/caption")
 
+Features = dict[str, list[bytes] | list[float] | list[int]]
+
+# tensorflow/core/example/example.proto and feature.proto, as a descriptor.
+_EXAMPLE_PROTO = """
+name: "example.proto" package: "tensorflow" syntax: "proto3"
+message_type { name: "BytesList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "FloatList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+message_type { name: "Int64List"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+message_type { name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 oneof_index: 0
+    label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.BytesList" }
+  field { name: "float_list" number: 2 oneof_index: 0
+    label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.FloatList" }
+  field { name: "int64_list" number: 3 oneof_index: 0
+    label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.Int64List" } }
+message_type { name: "Features"
+  nested_type { name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2
+      label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.Feature" } }
+  field { name: "feature" number: 1
+    label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".tensorflow.Features.FeatureEntry" } }
+message_type { name: "Example"
+  field { name: "features" number: 1
+    label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.Features" } }
+"""
+
+
+@functools.cache
+def example_class() -> Any:
+    """The message class of tf.train.Example."""
+    # Its own pool, because TensorFlow, if some library imports it, defines the same messages.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Part:
-    """All records of a file, in the words of ArrayRecord, which then need not open it to count."""
+class _File:
+    """One file and its number of records, with the attributes that ArrayRecord expects."""
 
     filename: str
     skip: int
@@ -32,12 +73,13 @@ class ArrayRecordReader(Reader):
     """Examples of ArrayRecord files. Threads and processes may share it.
 
     Arguments:
-      counts: records of each file, if known: else each file is opened to count them.
-      image_key, text_key: the features that hold the encoded image and the caption; None takes
-        the first usual name that the first record has. Of several captions the first is taken.
+      counts: number of records in each file; None opens each file to count them.
+      image_key, text_key: the features with the encoded image and the caption; None takes the
+        first of `IMAGE_KEYS` and `TEXT_KEYS` in the first record. Of several captions the first
+        is used.
 
     Raises:
-      DataError: a file that is missing or no ArrayRecord, or features that are not there.
+      DataError: a file that is missing or not ArrayRecord, or records without these features.
     """
 
     def __init__(
@@ -51,105 +93,97 @@ class ArrayRecordReader(Reader):
         self.paths = tuple(Path(path) for path in paths)
         self.counts = tuple(counts or map(_count, self.paths))
         self._ends = list(itertools.accumulate(self.counts))
-        self._source = _opened(
-            [
-                _Part(filename=str(path), skip=0, take=count, examples_in_shard=count)
-                for path, count in zip(self.paths, self.counts, strict=True)
-            ]
-        )
-        self.image_key = image_key or self._usual("image", IMAGE_KEYS)
-        self.text_key = text_key or self._usual("text", TEXT_KEYS)
-
-    @classmethod
-    def open(cls, dataset: Dataset, split: str) -> ArrayRecordReader:
-        """The reader of a split, whose number of examples must be the one in dataset.json."""
-        about = dataset.split(split)
-        reader = cls(
-            about.shards,
-            image_key=dataset.image_key,
-            text_key=dataset.text_key,
-            counts=about.counts,
-        )
-        check_length(reader, dataset, split)
-        return reader
+        files = [
+            _File(filename=str(path), skip=0, take=count, examples_in_shard=count)
+            for path, count in zip(self.paths, self.counts, strict=True)
+        ]
+        self._source = _open(files)
+        self.image_key = image_key or self._find_key("image", IMAGE_KEYS)
+        self.text_key = text_key or self._find_key("text", TEXT_KEYS)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def key(self, i: int) -> str:
-        return f"record {i - self._start(i)}"
+        shard = bisect.bisect_right(self._ends, i)
+        return f"record {i - (self._ends[shard - 1] if shard else 0)}"
 
     def path(self, i: int) -> Path:
         return self.paths[bisect.bisect_right(self._ends, i)]
 
     def image(self, i: int) -> bytes:
-        return self._bytes(i, self._features(i), "image", self.image_key)
+        return self._image(i, self._features(i))
 
     def text(self, i: int) -> str:
         return self._text(i, self._features(i))
 
     def pair(self, i: int) -> tuple[bytes, str]:
-        features = self._features(i)
-        return self._bytes(i, features, "image", self.image_key), self._text(i, features)
+        features = self._features(i)  # read and parsed once
+        return self._image(i, features), self._text(i, features)
 
     def json(self, i: int) -> dict[str, Any]:
-        """All other features, a single value as itself; "class" is the feature "label"."""
-        about: dict[str, Any] = {}
+        """All other features, a single value without its list; "class" is the feature "label"."""
+        metadata: dict[str, Any] = {}
         for name, values in self._features(i).items():
             if name not in (self.image_key, self.text_key):
-                plain = [_plain(value) for value in values]
-                about[name] = plain[0] if len(plain) == 1 else plain
-        return about | ({"class": about["label"]} if "label" in about else {})
-
-    # --- records --------------------------------------------------------------------------------
-
-    def _start(self, i: int) -> int:
-        shard = bisect.bisect_right(self._ends, i)
-        return self._ends[shard - 1] if shard else 0
+                plain = [
+                    v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values
+                ]
+                metadata[name] = plain[0] if len(plain) == 1 else plain
+        return metadata | ({"class": metadata["label"]} if "label" in metadata else {})
 
     def record(self, i: int) -> bytes:
-        """The record as it is."""
+        """The serialized tf.train.Example."""
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
         try:
             return self._source[i]
         except (ValueError, RuntimeError) as error:
-            raise self.bad_example(i, f"it cannot be read ({_said(error)})") from None
+            raise self.bad_example(i, f"it cannot be read ({_first_line(error)})") from None
 
-    def _features(self, i: int) -> dict[str, Value]:
-        record = self.record(i)
+    def _features(self, i: int) -> Features:
         try:
-            return parse(record)
-        except ValueError as error:
-            raise self.bad_example(i, f"it cannot be read ({error})") from None
+            example = example_class().FromString(self.record(i))
+        except message.DecodeError as error:
+            raise self.bad_example(
+                i, f"it cannot be read (not a tf.train.Example: {error})"
+            ) from None
+        features: Features = {}
+        for name, feature in example.features.feature.items():
+            kind = feature.WhichOneof("kind")
+            features[name] = list(getattr(feature, kind).value) if kind else []
+        return features
 
-    def _text(self, i: int, features: dict[str, Value]) -> str:
+    def _image(self, i: int, features: Features) -> bytes:
+        return self._bytes(i, features, "image", self.image_key)
+
+    def _text(self, i: int, features: Features) -> str:
         try:
             return self._bytes(i, features, "text", self.text_key).decode("utf-8")
         except UnicodeDecodeError as error:
             raise self.bad_example(i, f"its text is not UTF-8 ({error.reason})") from None
 
-    def _bytes(self, i: int, features: dict[str, Value], what: str, name: str) -> bytes:
+    def _bytes(self, i: int, features: Features, what: str, name: str) -> bytes:
         values = features.get(name)
         if not values or not isinstance(values[0], bytes):
             raise self.bad_example(i, f"it has no {what} (feature {name!r})")
         return values[0]
 
-    def _usual(self, what: str, names: Sequence[str]) -> str:
+    def _find_key(self, what: str, names: Sequence[str]) -> str:
         if not len(self):
             return names[0]
-        here = self._features(0)
+        features = self._features(0)
         for name in names:
-            if name in here:
+            if name in features:
                 return name
         raise DataError(
-            f"{self.paths[0]}: no feature is called as {what}s usually are ({', '.join(names)}); "
-            f"it has {', '.join(sorted(here))}: name one with `study data index --{what}-key`"
+            f"{self.paths[0]}: none of the usual {what} features ({', '.join(names)}) exists; it "
+            f"has {', '.join(sorted(features))}: name one with `study data index --{what}-key`"
         )
 
 
-def _opened(files: Any) -> Any:
-    from grain.sources import ArrayRecordDataSource  # slow to import, and tars do without
+def _open(files: Any) -> Any:
+    from grain.sources import ArrayRecordDataSource  # slow to import, and tars do not need it
 
     return ArrayRecordDataSource(files)
 
@@ -158,14 +192,12 @@ def _count(path: Path) -> int:
     if not path.is_file():
         raise DataError(f"{path}: No such file; {HINT}")
     try:
-        return len(_opened(str(path)))
+        return len(_open(str(path)))
     except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{path} is no ArrayRecord file ({_said(error)}); {HINT}") from None
+        raise DataError(
+            f"{path} is not an ArrayRecord file ({_first_line(error)}); {HINT}"
+        ) from None
 
 
-def _plain(value: bytes | float) -> str | float:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__

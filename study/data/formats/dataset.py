@@ -1,14 +1,14 @@
-"""A data set as a folder: shards, a tokenizer, class names and templates, under one fingerprint.
+"""A data set on disk: shards, tokenizer, class names and templates, with one fingerprint.
 
-<folder>/dataset.json           written last: a folder without it is unfinished
+<folder>/dataset.json           the manifest, written last: a folder without it is unfinished
          <split>-00000.tar ...  webdataset shards, as img2dataset writes them, or ArrayRecord
          sentencepiece.model    any SentencePiece model
-         classnames.txt  templates.txt   where zero-shot classification is evaluated
+         classnames.txt  templates.txt   for zero-shot classification
          embeddings/<tower>/    cached image embeddings (`study.data.embeddings`)
-         cache/                 what can be made again (`study.data.cache`)
+         cache/                 derived arrays, safe to delete (`study.data.cache`)
 
-A set that others wrote needs a dataset.json of two entries, which `study data index` completes
-with counts and a fingerprint; shards and tokenizer may lie elsewhere:
+For shards of other programs, write a dataset.json of two entries. `study data index` then adds
+counts and a fingerprint. Shards and tokenizer may be in other folders:
 
 {"splits": {"train": {"shards": ["/data/cc12m/*.tar"]}}, "tokenizer": "c4_en.model"}
 """
@@ -28,16 +28,16 @@ from study.records.record import write_json
 
 DATASET_FILE = "dataset.json"
 TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "templates.txt"
-HINT = "write the set again (`study data glyphs --out ... --force`) or download it again"
+HINT = "write the data set again (`study data glyphs --out ... --force`) or download it again"
 
 
 class DataError(UserError, ValueError):
-    """Data that cannot be used: one line that names what is wrong and how to mend it."""
+    """Data that cannot be used: one line that names the problem and the fix."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split: its shards in order, how many examples they hold together and, if known, each."""
+    """One split: its shards in order, the number of examples, and of each shard if known."""
 
     name: str
     shards: tuple[Path, ...]
@@ -49,8 +49,12 @@ class Split:
 class Dataset:
     """A finished data set on disk. Equal fingerprints mean equal examples in equal order.
 
-    class_names, templates: empty where the set has none. image_key, text_key: where an example's
-    image and caption are, if not where its format has them. channels: of all images, if noted.
+    Attributes:
+      class_names, templates: empty if the data set has none.
+      recipe: how the data set was made.
+      hashes: the recorded SHA-256 of each file, by name.
+      image_key, text_key: the fields with an example's image and caption, if not the usual ones.
+      channels: of all images, if recorded.
     """
 
     folder: Path
@@ -68,33 +72,34 @@ class Dataset:
 
     @property
     def index_cache(self) -> Path:
-        """Where indexes of tars in a read-only folder are kept."""
+        """The folder for indexes of tars whose own folder is read-only."""
         return self.folder / "cache" / "tars"
 
     @classmethod
     def open(cls, folder: str | Path) -> Dataset:
-        """Reads dataset.json and checks that each file it names is there.
+        """Reads dataset.json and checks that the files it names exist.
 
         Raises:
-          DataError: no such folder, an unfinished one, a file that is missing or no text.
+          DataError: a missing or unfinished folder, or a file that is missing or not text.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(
-                f"no data set at {folder}; bring shards there and `study data index {folder}` (a "
-                f"benchmark: `study data import`; the built-in: `study data glyphs --out {folder}`)"
-                ", or choose another --data"
+                f"no data set at {folder}; put shards there and run `study data index {folder}` "
+                f"(benchmarks: `study data import`; built-in: `study data glyphs --out {folder}`), "
+                "or choose another --data"
             )
-        about = read_manifest(folder)
-        if about is None:
+        manifest = read_manifest(folder)
+        if manifest is None:
             raise DataError(
                 f"{folder} has no readable {DATASET_FILE}, so the data set is unfinished; run the "
                 f"command that writes it again (glyphs: `study data glyphs --out {folder}`), or "
                 f"`study data index {folder}` if another program wrote its shards"
             )
         try:
-            unfinished = any("examples" not in split for split in about["splits"].values())
-            if unfinished or "fingerprint" not in about:
+            splits = manifest["splits"]
+            indexed = all("examples" in split for split in splits.values())
+            if not indexed or "fingerprint" not in manifest:
                 raise DataError(
                     f"{folder / DATASET_FILE} lacks the contents of its shards; complete it with "
                     f"`study data index {folder}`"
@@ -106,54 +111,55 @@ class Dataset:
                     examples=int(split["examples"]),
                     counts=tuple(split["counts"]) if "counts" in split else None,
                 )
-                for name, split in about["splits"].items()
+                for name, split in splits.items()
             }
-            tokenizer = folder / (about.get("tokenizer") or TOKENIZER)
-            fingerprint = str(about["fingerprint"])
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{folder / DATASET_FILE} lacks the entry {error}; {HINT}") from None
-        lists = {key: folder / about[key] for key in ("class_names", "templates") if key in about}
-        shards = [shard for split in splits.values() for shard in split.shards]
-        # What is only evaluated on has no tokenizer: its texts are read with the cell's own.
-        needed = [tokenizer] if about.get("tokenizer") else []
-        for path in [*shards, *needed, *lists.values()]:
+        paths = [shard for split in splits.values() for shard in split.shards]
+        # Data sets for evaluation have no tokenizer: their texts are read with the cell's own.
+        names = [manifest.get(key) for key in ("tokenizer", "class_names", "templates")]
+        for path in [*paths, *(folder / name for name in names if name)]:
             if not path.is_file():
                 raise DataError(f"{path} is missing; {HINT}")
+        lines = {
+            key: tuple(read_lines(folder / manifest[key])) if key in manifest else ()
+            for key in ("class_names", "templates")
+        }
         return cls(
             folder=folder,
-            name=str(about.get("name", folder.name)),
-            fingerprint=fingerprint,
+            name=str(manifest.get("name", folder.name)),
+            fingerprint=str(manifest["fingerprint"]),
             splits=splits,
-            class_names=tuple(read_lines(lists["class_names"])) if "class_names" in lists else (),
-            templates=tuple(read_lines(lists["templates"])) if "templates" in lists else (),
-            tokenizer=tokenizer,
-            recipe=about.get("recipe", {}),
-            hashes=about.get("sha256", {}),
-            image_key=about.get("image_key"),
-            text_key=about.get("text_key"),
-            channels=about.get("channels"),
+            class_names=lines["class_names"],
+            templates=lines["templates"],
+            tokenizer=folder / (manifest.get("tokenizer") or TOKENIZER),
+            recipe=manifest.get("recipe", {}),
+            hashes=manifest.get("sha256", {}),
+            image_key=manifest.get("image_key"),
+            text_key=manifest.get("text_key"),
+            channels=manifest.get("channels"),
         )
 
     def split(self, name: str) -> Split:
-        """The split of that name; DataError lists those that exist."""
+        """The split `name`; DataError lists the existing ones."""
         if name not in self.splits:
-            known = ", ".join(self.splits) or "none"
-            raise DataError(f"the data set {self.name} has no split {name!r}; it has: {known}")
+            names = ", ".join(self.splits) or "none"
+            raise DataError(f"the data set {self.name} has no split {name!r}; it has: {names}")
         return self.splits[name]
 
     def verify(self) -> None:
-        """Reads every file and compares it with the SHA-256 noted when the set was written.
+        """Compares every file with its recorded SHA-256.
 
         Raises:
-          DataError: the first file that differs, or no hashes noted.
+          DataError: the first file that differs, or no recorded hashes.
         """
         if not self.hashes:
             raise DataError(
-                f"{self.folder} has no hashes to compare with; note them once with "
+                f"{self.folder} has no recorded hashes; record them with "
                 f"`study data index {self.folder} --hash`"
             )
-        for name, now in sha256_files(self.folder, sorted(self.hashes)).items():
-            if now != self.hashes[name]:
+        for name, digest in sha256_files(self.folder, sorted(self.hashes)).items():
+            if digest != self.hashes[name]:
                 raise DataError(f"{self.folder / name} has changed since it was written; {HINT}")
 
 
@@ -170,13 +176,13 @@ def split_lines(text: str) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, see `split_lines`.
+    """The lines of a UTF-8 file; see `split_lines`.
 
     Raises:
       DataError: the file is not UTF-8.
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
-    try:  # `read_text` would turn a "\r" inside a line into the end of it
+    try:  # `read_text` would turn a "\r" inside a line into a line end
         return split_lines(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(
@@ -184,13 +190,17 @@ def read_lines(path: Path) -> list[str]:
         ) from None
 
 
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The content of dataset.json, or None where it is missing or no JSON object."""
+    """The content of dataset.json; None if it is missing or not a JSON object."""
     try:
-        about = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return about if isinstance(about, dict) else None
+    return manifest if isinstance(manifest, dict) else None
 
 
 def write_manifest(
@@ -201,10 +211,10 @@ def write_manifest(
     recipe: dict[str, Any],
     version: int = 1,
 ) -> Dataset:
-    """Writes dataset.json over files that are already there, and opens the data set.
+    """Writes dataset.json for files that exist in `folder`, and opens the data set.
 
-    splits: for each split its shard names in order, and its number of examples. A tokenizer is
-    part of it if there is one.
+    Arguments:
+      splits: for each split its shard names in order, and its number of examples.
     """
     shards = [shard for names, _ in splits.values() for shard in names]
     tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []
@@ -232,11 +242,11 @@ def write_manifest(
 
 
 def sha256_files(folder: Path, files: list[str]) -> dict[str, str]:
-    """The SHA-256 of each file, named from `folder`."""
+    """The SHA-256 of each file, by its name relative to `folder`."""
 
     def digest(file: str) -> str:
         with (folder / file).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
-    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor(2) as pool:  # hashing releases the GIL
         return dict(zip(files, pool.map(digest, files), strict=True))

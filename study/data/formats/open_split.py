@@ -1,4 +1,4 @@
-"""Opens the examples of a split, in whichever of the formats it is."""
+"""Opens the shards of a split in either format: webdataset tar or ArrayRecord."""
 
 from __future__ import annotations
 
@@ -6,49 +6,64 @@ import dataclasses
 from pathlib import Path
 
 from study.data.formats.array_record import SUFFIX, ArrayRecordReader
-from study.data.formats.dataset import DataError, Dataset, Split
+from study.data.formats.dataset import HINT, DataError, Dataset, Split
 from study.data.formats.reader import Reader
 from study.data.formats.webdataset import WebdatasetReader
 
 
 def open_split(dataset: Dataset, split: str) -> Reader:
-    """The examples of a split, whose number must be the one in dataset.json.
+    """Opens the examples of a split.
 
     Raises:
-      DataError: no such split, shards of no or of several formats, a shard that cannot be read.
+      DataError: an unknown split, shards of an unknown or of several formats, a shard that cannot
+        be read, or another number of examples than in dataset.json.
     """
-    kinds = {is_array_record(path) for path in dataset.split(split).shards}
-    if len(kinds) > 1:
+    about = dataset.split(split)
+    formats = {is_array_record(path) for path in about.shards}
+    if len(formats) > 1:
         raise DataError(
             f"the split {split} of {dataset.folder} mixes tar and ArrayRecord; "
-            "name splits of one format each in its dataset.json"
+            "define splits of one format each in its dataset.json"
         )
-    return (
-        ArrayRecordReader.open(dataset, split)
-        if True in kinds
-        else WebdatasetReader.open(dataset, split)
-    )
+    reader: Reader
+    if True in formats:
+        reader = ArrayRecordReader(
+            about.shards,
+            image_key=dataset.image_key,
+            text_key=dataset.text_key,
+            counts=about.counts,
+        )
+    else:
+        reader = WebdatasetReader(
+            about.shards, text_key=dataset.text_key, cache=dataset.index_cache, counts=about.counts
+        )
+    if len(reader) != about.examples:
+        raise DataError(
+            f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
+            f"dataset.json records {about.examples}; {HINT}"
+        )
+    return reader
 
 
 def open_shard(dataset: Dataset, split: str, number: int) -> Reader:
-    """The examples of one shard of a split, in order."""
+    """Opens the examples of one shard of a split."""
     whole = dataset.split(split)
-    shard = whole.shards[number]
-    if whole.counts is not None:
-        count = whole.counts[number]
-        part = Split(name=split, shards=(shard,), examples=count, counts=(count,))
-        return open_split(dataclasses.replace(dataset, splits={split: part}), split)
-    return WebdatasetReader([shard], text_key=dataset.text_key, cache=dataset.index_cache)
+    path = whole.shards[number]
+    if whole.counts is None:
+        return WebdatasetReader([path], text_key=dataset.text_key, cache=dataset.index_cache)
+    count = whole.counts[number]
+    part = Split(name=split, shards=(path,), examples=count, counts=(count,))
+    return open_split(dataclasses.replace(dataset, splits={split: part}), split)
 
 
 def is_array_record(path: Path) -> bool:
-    """Whether TFDS would give such a file this name: `coco-train.array_record-00000-of-00010`.
+    """Whether a shard is ArrayRecord, by its name: `coco-train.array_record-00000-of-00010`.
 
     Raises:
-      DataError: it is no shard at all.
+      DataError: the name is not that of a shard.
     """
     if path.suffix == ".tar":
         return False
     if SUFFIX in path.name:
         return True
-    raise DataError(f"{path} is no shard: its name has neither .tar nor {SUFFIX}")
+    raise DataError(f"{path} is not a shard: its name has neither .tar nor {SUFFIX}")

@@ -1,4 +1,4 @@
-"""What every kind of shard offers: its examples by index, and their pixels."""
+"""The interface of all shard formats: examples by index, and their decoded pixels."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from study.config.cell import Resize
-from study.data.formats.dataset import HINT, DataError, Dataset
+from study.data.formats.dataset import HINT, DataError
 from study.data.images import count_channels, decode
 
 
 class BadExampleError(DataError):
-    """One example whose image or text cannot be used, while the file can be read."""
+    """One example whose image or text cannot be used, in a shard that can be read."""
 
 
 class Reader(abc.ABC):
-    """Examples of some shards by index, in the order of the shards.
+    """Examples of some shards by index, in shard order.
 
     `reader[i]` is {"key": str, "image": encoded bytes, "text": str, "json": dict}.
 
     Raises:
-      BadExampleError: one example that cannot be used, by shard and key.
+      BadExampleError: an example that cannot be used; names shard and key.
       DataError: a shard that cannot be read.
     """
 
@@ -39,7 +39,7 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def path(self, i: int) -> Path:
-        """The shard that holds the example."""
+        """The shard of the example."""
 
     @abc.abstractmethod
     def image(self, i: int) -> bytes:
@@ -51,10 +51,10 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def json(self, i: int) -> dict[str, Any]:
-        """The metadata; empty where the example has none."""
+        """The metadata; empty if the example has none."""
 
     def pair(self, i: int) -> tuple[bytes, str]:
-        """Image and text together."""
+        """Image and text."""
         return self.image(i), self.text(i)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Reader(abc.ABC):
     def decode_image(
         self, i: int, data: bytes, *, size: int, channels: int, resize: Resize = "bicubic"
     ) -> np.ndarray:
-        """The pixels of example `i`, encoded in `data`: uint8 size x size x channels."""
+        """Decodes `data`, the image of example `i`, to uint8 size x size x channels."""
         try:
             return decode(data, size=size, channels=channels, resize=resize)
         except Exception as error:  # PIL raises many kinds, SyntaxError among them
@@ -77,51 +77,37 @@ class Reader(abc.ABC):
         self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
     ) -> np.ndarray:
         """Decoded images, uint8 N x size x size x channels."""
-        index = [int(i) for i in index_N]
-        out_NxHxWxC = np.empty((len(index), size, size, channels), np.uint8)
-        for row, i in enumerate(index):
-            out_NxHxWxC[row] = self.decode_image(
-                i, self.image(i), size=size, channels=channels, resize=resize
-            )
-        return out_NxHxWxC
+        images, errors = self.try_read_images(index_N, size=size, channels=channels, resize=resize)
+        for error in errors.values():
+            raise error
+        return images
 
     def try_read_images(
         self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
     ) -> tuple[np.ndarray, dict[int, BadExampleError]]:
-        """As `pixels`, but black where an image cannot be used, and why, by index."""
+        """As `read_images`, but returns errors by example; a bad image is black."""
         index = [int(i) for i in index_N]
         out_NxHxWxC = np.zeros((len(index), size, size, channels), np.uint8)
         errors: dict[int, BadExampleError] = {}
         for row, i in enumerate(index):
             try:
-                data = self.image(i)
                 out_NxHxWxC[row] = self.decode_image(
-                    i, data, size=size, channels=channels, resize=resize
+                    i, self.image(i), size=size, channels=channels, resize=resize
                 )
             except BadExampleError as error:
                 errors[i] = error
         return out_NxHxWxC, errors
 
     def channels(self) -> int:
-        """1 if the first examples that decode are all grayscale, else 3."""
+        """1 if the first images are all grayscale, else 3."""
         counts = []
         for i in range(min(16, len(self))):
             try:
                 counts.append(count_channels(self.image(i)))
-            except Exception:  # damage is met, and counted, where the example is used
+            except Exception:  # a bad example is reported when it is used
                 continue
         return max(counts, default=3)
 
-    def bad_example(self, i: int, what: str) -> BadExampleError:
-        """The error that names the shard and key of example `i`."""
-        return BadExampleError(f"{self.path(i)}: {self.key(i)}: {what}; {HINT}")
-
-
-def check_length(reader: Reader, dataset: Dataset, split: str) -> None:
-    """Raises DataError unless the reader has as many examples as dataset.json says."""
-    said = dataset.split(split).examples
-    if len(reader) != said:
-        raise DataError(
-            f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
-            f"dataset.json says {said}; {HINT}"
-        )
+    def bad_example(self, i: int, reason: str) -> BadExampleError:
+        """The error for example `i`, which names its shard and key."""
+        return BadExampleError(f"{self.path(i)}: {self.key(i)}: {reason}; {HINT}")

@@ -1,9 +1,8 @@
-"""The frozen image tower of the built-in data set: a descriptor and a linear projection.
+"""The frozen image tower of the built-in data set: HOG features and a linear projection.
 
-This is NOT a trained deep tower. It is a hand-made descriptor (histograms of oriented gradients,
-Dalal and Triggs 2005, beside the down-sampled pixels) and a supervised linear projection (Fisher's
-discriminant analysis) in closed form, fitted on the training split only. It needs no SGD, and the
-same data give the same tower.
+This is NOT a trained deep tower. The features are histograms of oriented gradients (Dalal and
+Triggs 2005) and down-sampled pixels. The projection is Fisher's linear discriminant analysis, in
+closed form, fitted on the training split only. The same data give the same tower.
 """
 
 from __future__ import annotations
@@ -28,15 +27,18 @@ DIM = 96
 SIZE, CELLS, ORIENTATIONS = 24, 6, 8
 FEATURES = CELLS * CELLS * ORIENTATIONS + (SIZE // 2) ** 2
 FIT_EXAMPLES = 40_000
-RIDGE = 0.01  # of the mean within-class variance, so that no direction is blown up
-_CHUNK = 256  # images whose gradients fit the processor's cache
+RIDGE = 0.01  # share of the mean within-class variance; bounds the directions of little variance
+_CHUNK = 256  # images whose gradients fit in the CPU cache
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HogLda:
-    """HOG (6x6 cells, 8 orientations) and 12x12 pixels, projected to 96 by LDA, unit length.
+    """HOG (6x6 cells, 8 orientations) and 12x12 pixels, projected by LDA, unit length.
 
-    mean_F: mean of the training descriptors. projection_FxE: the discriminant directions.
+    Attributes:
+      mean_F: mean of the training features.
+      projection_FxE: the discriminant directions.
+      fitted_on: number of training images.
     """
 
     mean_F: np.ndarray
@@ -51,7 +53,7 @@ class HogLda:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the tower is, for tower.json."""
+        """The tower's entries in tower.json."""
         return {
             "kind": "HOG and pixels, closed-form LDA; not a trained deep tower",
             "descriptor": f"HOG {CELLS}x{CELLS}x{ORIENTATIONS} + {SIZE // 2}x{SIZE // 2} pixels",
@@ -61,27 +63,31 @@ class HogLda:
         }
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
-        """Embeddings, float32 NxE of unit length, of uint8 grayscale images Nx24x24x1."""
+        """Embeddings, float32 N x E of unit length, of uint8 grayscale images N x 24 x 24 x 1."""
         z_NxE = (hog_features(images_NxHxWxC) - self.mean_F) @ self.projection_FxE
         return z_NxE / np.linalg.norm(z_NxE, axis=1, keepdims=True)
 
 
 def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> HogLda:
-    """Fits the projection on at most `examples` images of the training split, evenly spaced.
+    """Fits the projection on images of the training split.
+
+    Arguments:
+      dim: width E of the embeddings.
+      examples: largest number of images, evenly spaced over the split.
 
     Raises:
-      DataError: a shard that cannot be read, or more dimensions than the descriptor has.
+      DataError: a shard that cannot be read, or a `dim` above the number of features.
     """
     if dim > FEATURES:
-        raise DataError(f"--dim {dim}: the descriptor has {FEATURES} dimensions; choose fewer")
+        raise DataError(f"--dim {dim}: there are only {FEATURES} features; choose fewer")
     reader = open_split(dataset, "train")
     index_N = np.linspace(0, len(reader) - 1, min(examples, len(reader))).astype(np.int64)
     features, used = [], []
     for part_N in np.array_split(index_N, len(index_N) // _CHUNK + 1):
         images_NxHxWxC, errors = reader.try_read_images(part_N, size=SIZE, channels=1)
-        good_N = ~np.isin(part_N, list(errors))
-        features.append(hog_features(images_NxHxWxC[good_N]))
-        used.append(part_N[good_N])
+        usable_N = ~np.isin(part_N, list(errors))
+        features.append(hog_features(images_NxHxWxC[usable_N]))
+        used.append(part_N[usable_N])
     class_N = load_labels(dataset, "train")[np.concatenate(used)]
     return fit_lda(np.concatenate(features), class_N, dim)
 
@@ -91,29 +97,36 @@ def embed(
     *,
     dim: int = DIM,
     workers: int = 2,
-    force: bool = False,
     progress: ProgressFn = no_progress,
 ) -> str:
-    """Fits the tower on `train` and embeds every split with it, unless that has been done.
+    """Fits the tower on `train` and embeds every split, unless these embeddings are complete.
 
-    Returns the name of the embeddings, `hog-lda-<dim>`. For `force` see
-    `study.data.embed_shards.embed_dataset`.
+    Arguments:
+      dim, workers: see `fit` and `study.data.embed_shards.embed_dataset`.
+
+    Returns:
+      The name of the embeddings, `hog-lda-<dim>`.
 
     Raises:
-      DataError: a damaged shard, no classes, more dimensions than the descriptor has, a disk
-        that is full or read-only, or other embeddings of that name.
+      DataError: see `fit` and `embed_dataset`, or a data set without classes.
     """
     name = f"hog-lda-{dim}"
     if not is_complete(dataset, name):
         progress("fitting the frozen tower", 0, 1)
         tower = fit(dataset, dim=dim)
         progress("fitting the frozen tower", 1, 1)
-        embed_dataset(dataset, tower, name, workers=workers, force=force, progress=progress)
+        embed_dataset(dataset, tower, name, workers=workers, progress=progress)
     return name
 
 
 def fit_lda(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
-    """Fisher's discriminant directions: most spread between classes for the spread within."""
+    """Fits Fisher's discriminant directions: largest variance between over within classes.
+
+    Arguments:
+      x_NxF: features.
+      class_N: the class of each row.
+      dim: number of directions.
+    """
     mean_F = x_NxF.mean(0, dtype=np.float64)
     x_NxF = (x_NxF - mean_F).astype(np.float32)
     _, class_N, count_C = np.unique(class_N, return_inverse=True, return_counts=True)
@@ -129,7 +142,7 @@ def fit_lda(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
         between_FxF, within_FxF, subset_by_index=[max(0, size - dim), size - 1]
     )
     vectors_FxE = vectors_FxE[:, ::-1]
-    # An eigenvector's sign is the solver's whim: the largest entry is made positive.
+    # The sign of an eigenvector is arbitrary: make its largest entry positive.
     largest_E = vectors_FxE[np.abs(vectors_FxE).argmax(0), np.arange(vectors_FxE.shape[1])]
     projection_FxE = (vectors_FxE * np.sign(largest_E) * np.sqrt(len(x_NxF))).astype(np.float32)
     return HogLda(
@@ -138,22 +151,22 @@ def fit_lda(x_NxF: np.ndarray, class_N: np.ndarray, dim: int) -> HogLda:
 
 
 def hog_features(images_NxHxWxC: np.ndarray) -> np.ndarray:
-    """The descriptor: float32 Nx(6*6*8 + 12*12) of uint8 grayscale images Nx24x24x1."""
+    """Features, float32 N x (6*6*8 + 12*12), of uint8 grayscale images N x 24 x 24 x 1."""
     x_NxHxW = images_NxHxWxC.reshape(-1, SIZE, SIZE)
     out_NxF = np.empty((len(x_NxHxW), FEATURES), np.float32)
     for start in range(0, len(x_NxHxW), _CHUNK):
         part = slice(start, start + _CHUNK)
-        out_NxF[part] = _describe(x_NxHxW[part].astype(np.float32) / np.float32(255))
+        out_NxF[part] = _chunk_features(x_NxHxW[part].astype(np.float32) / np.float32(255))
     return out_NxF
 
 
-def _describe(x_NxHxW: np.ndarray) -> np.ndarray:
+def _chunk_features(x_NxHxW: np.ndarray) -> np.ndarray:
     n = len(x_NxHxW)
     dx, dy = np.zeros_like(x_NxHxW), np.zeros_like(x_NxHxW)
     dx[:, :, 1:-1] = x_NxHxW[:, :, 2:] - x_NxHxW[:, :, :-2]
     dy[:, 1:-1] = x_NxHxW[:, 2:] - x_NxHxW[:, :-2]
-    # Each gradient votes for all orientations by its positive projection beyond 45 degrees:
-    # a smooth histogram, with neither arctangent nor scatter.
+    # A gradient votes for each orientation within 45 degrees by its projection, less that at 45
+    # degrees: a smooth histogram without arctangent or scatter.
     votes = []
     pool_HxC = _pooling()
     magnitude = np.sqrt(dx * dx + dy * dy)
@@ -170,7 +183,7 @@ def _describe(x_NxHxW: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _pooling() -> np.ndarray:
-    """Triangular weights of each pixel in each of the 6 cells along a side: 24x6."""
+    """Triangular weights of each pixel in each of the 6 cells along a side, 24 x 6."""
     centre_C = (np.arange(CELLS) + 0.5) * SIZE / CELLS - 0.5
     distance = np.abs(np.arange(SIZE)[:, None] - centre_C[None, :]) * CELLS / SIZE
     return np.maximum(0, 1 - distance).astype(np.float32)

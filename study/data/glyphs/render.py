@@ -1,7 +1,7 @@
-"""Pixels of the glyphs data set: masters from fonts, augmented views, PNG bytes.
+"""Renders the glyphs data set: masters from fonts, augmented views, PNG.
 
-A view is a function of (font, code point, view) and of nothing else: its random numbers are a
-hash of the three, so neither the order of calls nor the number of processes can change it.
+A view is a function of (font, code point, view number) alone: its random numbers are a hash of the
+three, so the order of calls and the number of processes do not matter.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from PIL import Image, ImageFont
 from study.data import rng
 
 MASTER, SIZE = 48, 24
-EM = 32  # pixels of a master per em: capitals are about 23 high, so accents have room
+EM = 32  # pixels of a master per em: capitals are about 23 high, which leaves room for accents
 
-# "Strength 0.5" of the recipe: the largest shift, turn and scaling, the gain and the noise.
+# The largest rotation, scaling, shift (in master pixels) and loss of gain; noise in gray levels.
 ROTATION_DEGREES, SCALE_SHARE, SHIFT_PIXELS, GAIN_SHARE, NOISE_SD = 5.0, 0.06, 2.0, 0.15, 8.0
 
 _INK_LIMIT = 44
@@ -34,10 +34,13 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def master(font: Path, codepoint: int) -> Image.Image:
-    """The character as 48x48 grayscale, white ink on black.
+    """The character as a 48x48 grayscale image, white ink on black.
 
-    All characters share one size and baseline, so that case and accents can be told apart;
-    ink that does not fit is shrunk until it does.
+    All characters share one font size and baseline, so that upper and lower case differ. Ink that
+    does not fit is shrunk.
+
+    Raises:
+      ValueError: the font draws no ink for the character.
     """
     mask, (_, top) = _font(font).getmask2(chr(codepoint), "L", anchor="ls")
     width, height = mask.size
@@ -52,7 +55,7 @@ def master(font: Path, codepoint: int) -> Image.Image:
         ink = ink.resize(size, Image.Resampling.BILINEAR)
         y = (MASTER - ink.height) // 2
     else:
-        baseline = MASTER // 2 + round(0.36 * EM)  # the middle of a capital on the middle line
+        baseline = MASTER // 2 + round(0.36 * EM)  # centers capitals vertically
         y = min(max(baseline + top, 0), MASTER - ink.height)
     page = Image.new("L", (MASTER, MASTER))
     page.paste(ink, ((MASTER - ink.width) // 2, y))
@@ -60,41 +63,46 @@ def master(font: Path, codepoint: int) -> Image.Image:
 
 
 def views(masters: Sequence[Image.Image], seeds_N: np.ndarray) -> np.ndarray:
-    """One augmented view of each master: uint8 Nx24x24, by the seeds (see `seeds_of`)."""
+    """Renders one augmented view of each master.
+
+    Arguments:
+      masters: N images from `master`.
+      seeds_N: uint64, from `view_seeds`.
+
+    Returns:
+      uint8 N x 24 x 24.
+    """
     draws_NxP = rng.uniform(rng.streams(seeds_N, 6))
-    turned_Nx24x24 = np.empty((len(masters), SIZE, SIZE), np.float32)
+    pixels_Nx24x24 = np.empty((len(masters), SIZE, SIZE), np.float32)
     for i, (page, draws_P) in enumerate(zip(masters, draws_NxP, strict=True)):
-        turned = page.transform(
+        view = page.transform(
             (SIZE, SIZE), Image.Transform.AFFINE, _affine(draws_P), Image.Resampling.BILINEAR
         )
-        turned_Nx24x24[i] = np.frombuffer(turned.tobytes(), np.uint8).reshape(SIZE, SIZE)
+        pixels_Nx24x24[i] = np.frombuffer(view.tobytes(), np.uint8).reshape(SIZE, SIZE)
     gain_N = (1 - GAIN_SHARE * draws_NxP[:, 4]).astype(np.float32)
     offset_N = (draws_NxP[:, 5] * _NOISE_DRAWS).astype(np.int64)
-    turned_Nx24x24 *= gain_N[:, None, None]
-    turned_Nx24x24 += _noise_strips()[offset_N].reshape(-1, SIZE, SIZE)
-    return np.clip(np.rint(turned_Nx24x24), 0, 255).astype(np.uint8)
+    pixels_Nx24x24 *= gain_N[:, None, None]
+    pixels_Nx24x24 += _noise_strips()[offset_N].reshape(-1, SIZE, SIZE)
+    return np.clip(np.rint(pixels_Nx24x24), 0, 255).astype(np.uint8)
 
 
 def _affine(draws_P: np.ndarray) -> tuple[float, ...]:
-    """Turn, scaling and shift about the middle, as PIL's map from a view to its master.
+    """PIL's coefficients of the map from a view to its master: rotation, scaling and shift.
 
-    A step of one pixel in the view is two in the master, between whose pixels the samples then
-    fall: bilinear sampling averages the four around, so nothing aliases.
+    One pixel of the view is two of the master. Samples fall between master pixels, and bilinear
+    sampling averages the four around, so nothing aliases.
     """
-    turn, grow, right, down = (float(2 * draw - 1) for draw in draws_P[:4])
-    angle = math.radians(ROTATION_DEGREES * turn)
-    per_pixel = MASTER / SIZE / (1 + SCALE_SHARE * grow)
+    rotation, scale, right, down = (float(2 * draw - 1) for draw in draws_P[:4])
+    angle = math.radians(ROTATION_DEGREES * rotation)
+    per_pixel = MASTER / SIZE / (1 + SCALE_SHARE * scale)
     c, s = math.cos(angle) * per_pixel, math.sin(angle) * per_pixel
     x = SIZE / 2 + SHIFT_PIXELS * right * SIZE / MASTER
     y = SIZE / 2 + SHIFT_PIXELS * down * SIZE / MASTER
     return (c, s, MASTER / 2 - c * x - s * y, -s, c, MASTER / 2 + s * x - c * y)
 
 
-# --- random numbers -----------------------------------------------------------------------------
-
-
-def seeds_of(font: str, codepoints_N: np.ndarray, views_N: np.ndarray) -> np.ndarray:
-    """The uint64 seeds of (font, code point, view)."""
+def view_seeds(font: str, codepoints_N: np.ndarray, views_N: np.ndarray) -> np.ndarray:
+    """A uint64 seed for each (font, code point, view number)."""
     key_N = (codepoints_N.astype(np.uint64) << np.uint64(16)) | views_N.astype(np.uint64)
     font_word = np.uint64(zlib.crc32(font.encode()))
     return rng.mix64((rng.mix64(key_N + rng.GOLDEN_GAMMA) ^ font_word) + rng.GOLDEN_GAMMA)
@@ -102,11 +110,11 @@ def seeds_of(font: str, codepoints_N: np.ndarray, views_N: np.ndarray) -> np.nda
 
 @functools.cache
 def _noise_strips() -> np.ndarray:
-    """All runs of 24*24 numbers in one strip of near-normal noise, float32.
+    """All windows of 24*24 numbers in a strip of approximately normal noise, float32.
 
-    A view takes one run, because fresh noise for each pixel would cost more than all the rest.
-    A number is the sum of four 16-bit uniforms: mean 0, the wanted deviation, and exact, so that
-    no library can round it in its own way.
+    A view takes one window, because fresh noise would cost more than the rest of the rendering.
+    A number is a scaled sum of four 16-bit uniforms: an exact integer until the last
+    multiplication, so that all libraries agree.
     """
     count = _NOISE_DRAWS + SIZE * SIZE
     bits_1xP = rng.streams(np.zeros(1, np.uint64), count)
@@ -115,19 +123,16 @@ def _noise_strips() -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(strip_P, SIZE * SIZE)
 
 
-# --- PNG ----------------------------------------------------------------------------------------
+def encode_png(image_HxW: np.ndarray) -> bytes:
+    """Encodes a grayscale image as PNG; the same pixels and zlib give the same bytes.
 
-
-def png(image_HxW: np.ndarray) -> bytes:
-    """A grayscale PNG, the same bytes for the same pixels and zlib.
-
-    Written by hand because the fingerprint of the data set covers these bytes: Pillow's encoder
-    makes others, and takes eight times as long for an image of this size.
+    The fingerprint of the data set covers these bytes. Pillow's encoder makes other bytes, and
+    takes eight times as long for an image of this size.
     """
     height, width = image_HxW.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0 = none
+    rows = np.zeros((height, width + 1), np.uint8)  # the first byte of a row is its filter, 0
     rows[:, 1:] = image_HxW
-    # Noise has no repeats to find: Huffman coding alone is the smallest and the fastest.
+    # Noise does not repeat, so Huffman coding alone is smallest and fastest.
     packer = zlib.compressobj(6, zlib.DEFLATED, 10, 5, zlib.Z_HUFFMAN_ONLY)
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"".join(

@@ -1,8 +1,8 @@
-"""Scenes: two glyphs beside each other on one page, and both their names as the caption.
+"""Scenes: two glyphs next to each other on one page, with both names as the caption.
 
-Made of the glyphs data set for one question: does its having single characters, each caption with
-four drawings of its own, decide what corrupted data do to the losses? Here every caption is one
-of its kind, and an image can agree with a text in one half and not in the other.
+Made from the characters of the glyphs data set for one question: do the effects of corrupted data
+on the losses depend on that data set's simplicity? In glyphs each caption has four renders. In
+scenes every caption is unique, and an image can match a text in one half only.
 """
 
 from __future__ import annotations
@@ -25,19 +25,13 @@ from study.data.formats.dataset import (
     DataError,
     Dataset,
     read_manifest,
+    write_lines,
     write_manifest,
 )
 from study.data.formats.webdataset import write_shard
 from study.data.glyphs import hog_lda, render
 from study.data.glyphs.characters import FONTS, Characters, Examples
-from study.data.glyphs.write import (
-    HELD_OUT,
-    VIEWS,
-    captions,
-    render_examples,
-    render_masters,
-    write_lines,
-)
+from study.data.glyphs.write import HELD_OUT, VIEWS, captions, render_examples, render_masters
 from study.data.glyphs.write import prepare as prepare_glyphs
 from study.data.parallel import ProgressFn, map_unordered, no_progress
 from study.data.stream import ROUNDS, permute
@@ -45,20 +39,21 @@ from study.data.tokenizer import train_tokenizer
 
 NAME, VERSION = "glyph-scenes", 1
 SPLITS = ("train", "val_font", "test_font")
-SHARD_EXAMPLES, SAMPLE = 8192, 4
+SHARD_EXAMPLES = 8192
 HALF = render.SIZE
-PAGE = 2 * HALF  # pixels of a side; the glyphs stand in its middle rows
-BESIDE = "BESIDE"
+PAGE = 2 * HALF  # side in pixels; the glyphs are in the middle rows
 TOWER, DIM = f"hog-lda-{hog_lda.DIM}x2", 2 * hog_lda.DIM
 
 _ROWS = slice(HALF // 2, HALF // 2 + HALF)
 _KEY = np.arange(1, ROUNDS + 1, dtype=np.uint32)
+_TOKENIZER_SHARDS = 4
+_CHUNK = 512  # scenes rendered at a time
 
 
 def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> Dataset:
-    """Scenes and their embeddings, in `<data_root>/glyph-scenes`, and glyphs beside them.
+    """Makes the glyphs data set, and scenes with embeddings in `<data_root>/glyph-scenes`.
 
-    As many scenes in each split as there are glyphs in that of the glyphs data set.
+    Each split has as many scenes as that of the glyphs data set has examples.
 
     Raises:
       DataError: the folder holds something else, or the disk is full or read-only.
@@ -77,20 +72,25 @@ def make_scenes(
     workers: int = 2,
     progress: ProgressFn = no_progress,
 ) -> Dataset:
-    """The scenes of these characters, and their embeddings by the tower of `glyphs`; see `prepare`.
+    """Writes scenes of these characters and their embeddings; keeps finished ones.
 
-    What is there is kept; what a killed run left is made anew.
+    Arguments:
+      glyphs: the data set whose tower embeds each half.
+      views: scenes for each training pair of font and character.
+
+    Raises:
+      DataError: see `prepare`.
     """
     recipe = {"version": VERSION, "views": views, "glyphs": glyphs.fingerprint}
-    about = read_manifest(out)
-    if about is None:
+    manifest = read_manifest(out)
+    if manifest is None:
         try:
             _write(out, recipe, characters, views, workers, progress)
         except OSError as error:
             raise DataError(
                 f"cannot write {out}: {error.strerror or error}; make room and run again"
             ) from None
-    elif about.get("recipe") != recipe:
+    elif manifest.get("recipe") != recipe:
         raise DataError(
             f"{out} holds scenes of other glyphs, or something else; remove it and run again"
         )
@@ -103,7 +103,7 @@ def make_scenes(
 
 @dataclasses.dataclass(frozen=True)
 class TwoHalves:
-    """A tower for glyphs on each half of a scene: its two embeddings in a row, unit length."""
+    """Applies a tower to each half of a scene and concatenates the embeddings, unit length."""
 
     half: hog_lda.HogLda
     size: int = PAGE
@@ -115,11 +115,9 @@ class TwoHalves:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the tower is, for tower.json."""
-        return {
-            "kind": "one tower on the left half and on the right half",
-            "half": self.half.metadata,
-        }
+        """The tower's entries in tower.json."""
+        kind = "one tower on the left half and on the right half"
+        return {"kind": kind, "half": self.half.metadata}
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
         """Embeddings, float32 N x 2E, of uint8 grayscale images N x 48 x 48 x 1."""
@@ -138,6 +136,10 @@ class _Shard:
     left: Examples
     right: Examples
 
+    def captions(self) -> list[str]:
+        names = zip(captions(self.left), captions(self.right), strict=True)
+        return [f"{left} BESIDE {right}" for left, right in names]
+
 
 def _write(
     out: Path,
@@ -147,27 +149,27 @@ def _write(
     workers: int,
     progress: ProgressFn,
 ) -> None:
-    """Everything but the embeddings, under another name until it is whole."""
+    """Writes all but the embeddings to a temporary folder, and renames it when it is complete."""
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     shards, splits = [], {}
     for split in SPLITS:
-        left = characters.of_split(split).repeated(views if split == "train" else 1).shuffled()
+        left = characters.of_split(split).repeat(views if split == "train" else 1).shuffle()
         right = left[permute(np.arange(len(left)), size=len(left), key=_KEY)]
         names = []
         for number, start in enumerate(range(0, len(left), SHARD_EXAMPLES)):
-            here = slice(start, start + SHARD_EXAMPLES)
+            rows = slice(start, start + SHARD_EXAMPLES)
             names.append(f"{split}-{number:05d}.tar")
             shards.append(
-                _Shard(path=part / names[-1], number=number, left=left[here], right=right[here])
+                _Shard(path=part / names[-1], number=number, left=left[rows], right=right[rows])
             )
         splits[split] = (names, len(left))
     for done, _ in enumerate(map_unordered(_write_shard, shards, workers=workers), start=1):
         progress("rendering scenes", done, len(shards))
-    # Of the first shards alone, a fair sample: there are no other words in the rest.
-    sample = [words for shard in shards[:SAMPLE] for words in _captions(shard.left, shard.right)]
-    (part / TOKENIZER).write_bytes(train_tokenizer(sample))
+    # The first shards are a fair sample and have all words of the rest.
+    texts = [text for shard in shards[:_TOKENIZER_SHARDS] for text in shard.captions()]
+    (part / TOKENIZER).write_bytes(train_tokenizer(texts))
     write_lines(part / CLASS_NAMES, characters.class_names)
     write_lines(part / TEMPLATES, ["{}"])
     write_manifest(part, name=NAME, version=VERSION, splits=splits, recipe=recipe)
@@ -175,33 +177,31 @@ def _write(
 
 
 def _write_shard(shard: _Shard) -> int:
-    return write_shard(shard.path, _rendered(shard))
+    return write_shard(shard.path, _render(shard))
 
 
-def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _render(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
     masters = render_masters(shard.left) | render_masters(shard.right)
-    texts = _captions(shard.left, shard.right)
-    for start in range(0, len(shard.left), 512):
-        here = slice(start, start + 512)
-        pages_NxHxW = np.zeros((len(shard.left[here]), PAGE, PAGE), np.uint8)
-        pages_NxHxW[:, _ROWS, :HALF] = render_examples(shard.left[here], masters)
-        pages_NxHxW[:, _ROWS, HALF:] = render_examples(shard.right[here], masters)
+    texts = shard.captions()
+    for start in range(0, len(shard.left), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        pages_NxHxW = np.zeros((len(shard.left[rows]), PAGE, PAGE), np.uint8)
+        pages_NxHxW[:, _ROWS, :HALF] = render_examples(shard.left[rows], masters)
+        pages_NxHxW[:, _ROWS, HALF:] = render_examples(shard.right[rows], masters)
         for i, page_HxW in enumerate(pages_NxHxW, start=start):
-            of = [
-                {"codepoint": int(e.codepoint_N[i]), "font": FONTS[e.font_N[i]],
-                 "view": int(e.view_N[i])}
-                for e in (shard.left, shard.right)
-            ]  # fmt: skip
+            metadata = {
+                name: {
+                    "codepoint": int(examples.codepoint_N[i]),
+                    "font": FONTS[examples.font_N[i]],
+                    "view": int(examples.view_N[i]),
+                }
+                for name, examples in (("left", shard.left), ("right", shard.right))
+            }
             yield (
                 f"{shard.number:05d}{i:04d}",
                 {
-                    "png": render.png(page_HxW),
+                    "png": render.encode_png(page_HxW),
                     "txt": texts[i].encode(),
-                    "json": json.dumps({"left": of[0], "right": of[1]}).encode(),
+                    "json": json.dumps(metadata).encode(),
                 },
             )
-
-
-def _captions(left: Examples, right: Examples) -> list[str]:
-    halves = zip(captions(left), captions(right), strict=True)
-    return [f"{a} {BESIDE} {b}" for a, b in halves]

@@ -1,8 +1,8 @@
-"""The built-in data set: Unicode characters and their official names, drawn by 16 fonts.
+"""Writes the built-in data set: Unicode characters in 16 fonts, with their names as captions.
 
 Real image-text pairs, compositional, without a download: every character that the fonts inside
-matplotlib can draw, 24x24 pixels with random shift, turn and scale, and its name as the caption
-("BOLD OBLIQUE CYRILLIC SMALL LETTER ZHE WITH DIAERESIS"; the first words are the font's style).
+matplotlib can draw, 24x24 pixels with random shift, rotation and scale. A caption is the font's
+style and the character's name: "BOLD OBLIQUE CYRILLIC SMALL LETTER ZHE WITH DIAERESIS".
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from study.data.formats.dataset import (
     DataError,
     Dataset,
     read_manifest,
+    write_lines,
     write_manifest,
 )
 from study.data.formats.webdataset import write_shard
@@ -44,9 +45,9 @@ from study.data.glyphs.characters import (
     Characters,
     Examples,
     font_file,
+    name_words,
     style,
     templates,
-    words,
 )
 from study.data.parallel import ProgressFn, map_unordered, no_progress
 from study.data.sources import load_labels
@@ -56,11 +57,12 @@ from study.records.record import read_json, write_json
 
 NAME, VERSION = "glyphs", 1
 SHARD_EXAMPLES, HELD_OUT, VIEWS = 8192, 750, 4
-BEGUN = "begun.json"
+BEGUN_FILE = "begun.json"
+_CHUNK = 512  # examples rendered at a time
 
 
 def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> Dataset:
-    """Everything that a study on glyphs reads, in `<data_root>/glyphs`; what is there is kept."""
+    """Makes all data that a study on glyphs reads, in `<data_root>/glyphs`; keeps what exists."""
     return make_glyphs(Path(data_root) / NAME, progress=progress)
 
 
@@ -72,7 +74,7 @@ def make_glyphs(
     force: bool = False,
     progress: ProgressFn = no_progress,
 ) -> Dataset:
-    """Shards, the embeddings of the frozen tower, tokens and labels, and samples.png.
+    """Writes the data set, its embeddings by `hog_lda`, tokens, labels and samples.png.
 
     Raises:
       DataError: see `write_glyphs` and `study.data.glyphs.hog_lda.embed`.
@@ -81,7 +83,7 @@ def make_glyphs(
     hog_lda.embed(dataset, workers=workers, progress=progress)
     samples = dataset.folder / "samples.png"
     if not samples.exists():
-        with contextlib.suppress(OSError):  # it is only looked at
+        with contextlib.suppress(OSError):  # optional
             samples.write_bytes(draw_contact_sheet(dataset, "train", 8, 6))
     for done, split in enumerate(dataset.splits, start=1):
         load_labels(dataset, split)
@@ -100,137 +102,126 @@ def write_glyphs(
     limit_characters: int | None = None,
     shard_examples: int = SHARD_EXAMPLES,
 ) -> Dataset:
-    """Writes the data set to `out`; a finished one is left as it is, an interrupted one finished.
+    """Writes the data set to `out`, or the rest of one that was interrupted.
 
-    views: augmented views of each training pair. limit_characters: only the first so many, with
-    as large a share held out. The bytes depend on neither `workers` nor on interruptions.
+    The bytes depend on neither `workers` nor interruptions.
+
+    Arguments:
+      views: augmented views of each training pair.
+      force: overwrite a data set with another recipe.
+      limit_characters: only the first characters, with as large a share of them held out.
 
     Raises:
       DataError: `out` holds something else, or the disk is full or read-only.
     """
     out = Path(out)
     recipe = _recipe(views, limit_characters, shard_examples)
-    if force:
-        _clear(out, recipe)
-    elif (finished := _finished(out, recipe)) is not None:
-        return finished
-    _begin(out, recipe)
-    characters = Characters.of_fonts(
-        limit=limit_characters, held_out=recipe["parameters"]["held_out"]
-    )
-    shards = _shards(characters, views, shard_examples)
-    known = {c: i for i, c in enumerate(characters.codepoints)}
-    missing = [
-        _Shard(path=out / name, number=number, examples=examples, classes=known)
-        for number, (name, examples) in enumerate(shards.items())
-        if not (out / name).exists()
-    ]
-    for done, _ in enumerate(map_unordered(_write, missing, workers=workers), start=1):
-        progress("rendering", len(shards) - len(missing) + done, len(shards))
     try:
+        if force:
+            _clear(out, recipe)
+        elif (finished := _open_finished(out, recipe)) is not None:
+            return finished
+        _begin(out, recipe)
+        characters = Characters.of_fonts(
+            limit=limit_characters, held_out=recipe["parameters"]["held_out"]
+        )
+        class_of = {c: i for i, c in enumerate(characters.codepoints)}
+        shards: list[_Shard] = []
+        splits = {}
+        for split in SPLITS:
+            # All views of a pair are in one shard.
+            repeats = views if split == "train" else 1
+            pairs, step = characters.of_split(split), max(1, shard_examples // repeats)
+            names = []
+            for number, start in enumerate(range(0, len(pairs), step)):
+                examples = pairs[start : start + step].repeat(repeats).shuffle()
+                names.append(f"{split}-{number:05d}.tar")
+                path = out / names[-1]
+                shards.append(_Shard(path, len(shards), examples, class_of))
+            splits[split] = (names, repeats * len(pairs))
+        missing = [shard for shard in shards if not shard.path.exists()]
+        for done, _ in enumerate(map_unordered(_write_shard, missing, workers=workers), start=1):
+            progress("rendering", len(shards) - len(missing) + done, len(shards))
         (out / TOKENIZER).write_bytes(train_tokenizer(captions(characters.of_split("train"))))
         write_lines(out / CLASS_NAMES, characters.class_names)
         write_lines(out / TEMPLATES, templates())
-        splits = {}
-        for split in SPLITS:
-            names = [name for name in shards if name.startswith(f"{split}-")]
-            splits[split] = (names, sum(len(shards[name]) for name in names))
         dataset = write_manifest(out, name=NAME, version=VERSION, splits=splits, recipe=recipe)
-        (out / BEGUN).unlink(missing_ok=True)
+        (out / BEGUN_FILE).unlink(missing_ok=True)
     except OSError as error:
-        raise _disk_error(out, error) from None
+        raise DataError(
+            f"cannot write {out}: {error.strerror or error}; make room or choose another folder "
+            "and run again (complete shards are kept)"
+        ) from None
     return dataset
 
 
 def caption(font: str, codepoint: int) -> str:
-    """The style words of the font and the words of the character's name."""
-    return f"{style(font)} {words(unicodedata.name(chr(codepoint)))}".strip()
+    """The style of the font and the words of the character's name."""
+    return f"{style(font)} {name_words(unicodedata.name(chr(codepoint)))}".strip()
 
 
 def captions(examples: Examples) -> list[str]:
-    """Theirs, in their order."""
-    return [caption(FONTS[font], codepoint) for font, codepoint in _pairs(examples)]
+    return [caption(FONTS[font], codepoint) for font, codepoint in examples.pairs()]
+
+
+def render_masters(examples: Examples) -> dict[tuple[int, int], Image.Image]:
+    """The masters of these examples, by (font, code point), for `render_examples`."""
+    return {
+        (font, codepoint): render.master(font_file(FONTS[font]), codepoint)
+        for font, codepoint in sorted(set(examples.pairs()))
+    }
+
+
+def render_examples(examples: Examples, masters: dict[tuple[int, int], Image.Image]) -> np.ndarray:
+    """The images, uint8 N x 24 x 24; fastest for a few hundred examples at a time."""
+    return render.views([masters[pair] for pair in examples.pairs()], examples.seeds())
 
 
 # --- shards -------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Shard:
     path: Path
     number: int
     examples: Examples
-    classes: dict[int, int]
+    class_of: dict[int, int]
 
 
-def _shards(characters: Characters, views: int, shard_examples: int) -> dict[str, Examples]:
-    """The examples of each shard, by its name. All views of a pair share a shard."""
-    shards = {}
-    for split in SPLITS:
-        count = views if split == "train" else 1
-        pairs, step = characters.of_split(split), max(1, shard_examples // count)
-        for number, start in enumerate(range(0, len(pairs), step)):
-            part = pairs[start : start + step].repeated(count).shuffled()
-            shards[f"{split}-{number:05d}.tar"] = part
-    return shards
+def _write_shard(shard: _Shard) -> int:
+    return write_shard(shard.path, _render(shard))
 
 
-def _write(shard: _Shard) -> int:
-    return write_shard(shard.path, _rendered(shard))
-
-
-def _rendered(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _render(shard: _Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
     masters = render_masters(shard.examples)
-    for start in range(0, len(shard.examples), 512):
-        part = shard.examples[start : start + 512]
-        rows = zip(_pairs(part), part.view_N.tolist(), render_examples(part, masters), strict=True)
+    for start in range(0, len(shard.examples), _CHUNK):
+        part = shard.examples[start : start + _CHUNK]
+        images = render_examples(part, masters)
+        rows = zip(part.pairs(), part.view_N.tolist(), images, strict=True)
         for i, ((font, codepoint), view, image_HxW) in enumerate(rows, start=start):
-            about = {
+            metadata = {
                 "codepoint": codepoint,
                 "char": chr(codepoint),
                 "font": FONTS[font],
                 "view": view,
-                "class": shard.classes[codepoint],
+                "class": shard.class_of[codepoint],
                 "name": unicodedata.name(chr(codepoint)),
             }
             yield (
                 f"{shard.number:05d}{i:04d}",
                 {
-                    "png": render.png(image_HxW),
+                    "png": render.encode_png(image_HxW),
                     "txt": caption(FONTS[font], codepoint).encode(),
-                    "json": json.dumps(about).encode(),
+                    "json": json.dumps(metadata).encode(),
                 },
             )
 
 
-def render_masters(examples: Examples) -> dict[tuple[int, int], Image.Image]:
-    """What `drawn` draws these examples from, by font and code point."""
-    return {
-        (font, codepoint): render.master(font_file(FONTS[font]), codepoint)
-        for font, codepoint in sorted(set(_pairs(examples)))
-    }
-
-
-def render_examples(examples: Examples, masters: dict[tuple[int, int], Image.Image]) -> np.ndarray:
-    """Their images, uint8 N x 24 x 24; a few hundred at a time are fastest."""
-    seeds_N = np.empty(len(examples), np.uint64)
-    for font in np.unique(examples.font_N):
-        here_N = examples.font_N == font
-        seeds_N[here_N] = render.seeds_of(
-            FONTS[font], examples.codepoint_N[here_N], examples.view_N[here_N]
-        )
-    return render.views([masters[pair] for pair in _pairs(examples)], seeds_N)
-
-
-def _pairs(examples: Examples) -> list[tuple[int, int]]:
-    return list(zip(examples.font_N.tolist(), examples.codepoint_N.tolist(), strict=True))
-
-
-# --- the recipe, and what is already there ------------------------------------------------------
+# --- the recipe, and what the folder holds already ----------------------------------------------
 
 
 def _recipe(views: int, limit_characters: int | None, shard_examples: int) -> dict[str, Any]:
-    """What fixes the bytes: our parameters, the fonts, and the libraries that draw and count."""
+    """Everything that determines the bytes: parameters, fonts and library versions."""
     if views < 1 or shard_examples < 1:
         raise DataError(f"views={views} and shard_examples={shard_examples} must be above 0")
     held_out = HELD_OUT if limit_characters is None else min(HELD_OUT, limit_characters // 10)
@@ -261,27 +252,28 @@ def _recipe(views: int, limit_characters: int | None, shard_examples: int) -> di
     return {**recipe, "hash": hashlib.sha256(canonical.encode()).hexdigest()[:16]}
 
 
-def _finished(out: Path, recipe: dict[str, Any]) -> Dataset | None:
-    """The data set if it is whole; None if something is still to be written.
+def _open_finished(out: Path, recipe: dict[str, Any]) -> Dataset | None:
+    """The finished data set of this recipe in `out`; None if some files are missing or truncated.
 
-    Other library versions do not make a whole data set wrong: it is what its fingerprint says.
+    Other library versions are accepted: its fingerprint says what it is.
     """
-    about = read_manifest(out)
-    if about is None:
+    manifest = read_manifest(out)
+    if manifest is None:
         return None
-    theirs = about.get("recipe", {})
-    if (theirs.get("version"), theirs.get("parameters")) != (VERSION, recipe["parameters"]):
-        raise _other(out, theirs, recipe)
-    sizes: dict[str, int] = about.get("bytes", {})
-    torn = [name for name, size in sizes.items() if not _has_size(out / name, size)]
+    old = manifest.get("recipe", {})
+    if (old.get("version"), old.get("parameters")) != (VERSION, recipe["parameters"]):
+        raise _other_recipe(out, old, recipe)
+    sizes: dict[str, int] = manifest.get("bytes", {})
+    paths = {out / name: size for name, size in sizes.items()}
+    torn = [path for path, size in paths.items() if not _has_size(path, size)]
     if sizes and not torn:
         return Dataset.open(out)
-    if theirs != recipe:
-        raise _other(out, theirs, recipe)
-    for name in torn:
-        (out / name).unlink(missing_ok=True)
-    (out / DATASET_FILE).rename(out / BEGUN)
-    write_json(out / BEGUN, {"recipe": recipe})
+    if old != recipe:  # the missing files would come from other library versions
+        raise _other_recipe(out, old, recipe)
+    for path in torn:
+        path.unlink(missing_ok=True)
+    (out / DATASET_FILE).rename(out / BEGUN_FILE)
+    write_json(out / BEGUN_FILE, {"recipe": recipe})
     return None
 
 
@@ -290,55 +282,41 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _begin(out: Path, recipe: dict[str, Any]) -> None:
-    """Makes the folder, or checks that what it holds is the beginning of this recipe."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        begun = read_json(out / BEGUN)
-        if begun is None:
-            if any(out.iterdir()):
-                raise DataError(
-                    f"{out} is not empty and holds no glyphs; choose another --out, or "
-                    "--force to write over what has the same names"
-                )
-            write_json(out / BEGUN, {"recipe": recipe})
-        elif begun.get("recipe") != recipe:
-            raise _other(out, begun.get("recipe", {}), recipe)
-    except OSError as error:
-        raise _disk_error(out, error) from None
+    """Makes the folder, or checks that it holds an interrupted data set of this recipe."""
+    out.mkdir(parents=True, exist_ok=True)
+    begun = read_json(out / BEGUN_FILE)
+    if begun is None:
+        if any(out.iterdir()):
+            raise DataError(
+                f"{out} is not empty and holds no glyphs; choose another --out, or --force to "
+                "overwrite files of the same names"
+            )
+        write_json(out / BEGUN_FILE, {"recipe": recipe})
+    elif begun.get("recipe") != recipe:
+        raise _other_recipe(out, begun.get("recipe", {}), recipe)
 
 
-def _other(out: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> DataError:
+def _other_recipe(out: Path, old: dict[str, Any], new: dict[str, Any]) -> DataError:
     changes = [
-        f"{name} {theirs.get(group, {}).get(name)!r} there, {value!r} now"
+        f"{name} was {old.get(group, {}).get(name)!r}, is {value!r}"
         for group in ("parameters", "libraries")
-        for name, value in ours[group].items()
-        if theirs.get(group, {}).get(name) != value and name != "fonts"
+        for name, value in new[group].items()
+        if old.get(group, {}).get(name) != value and name != "fonts"
     ]
-    what = "; ".join(changes) or "other fonts or another version"
     return DataError(
-        f"{out} holds another recipe ({what}); choose another --out, or --force to write it anew"
+        f"{out} holds another recipe ({'; '.join(changes) or 'other fonts or another version'}); "
+        "choose another --out, or --force to overwrite it"
     )
 
 
 def _clear(out: Path, recipe: dict[str, Any]) -> None:
-    """Removes what `write_glyphs` and its followers wrote, and nothing else."""
+    """Removes the files of a glyphs data set and nothing else."""
     for split in SPLITS:
         for path in [*out.glob(f"{split}-*.tar"), *out.glob(f"{split}-*.tar.index.npz")]:
             path.unlink()
-    for name in (DATASET_FILE, BEGUN, TOKENIZER, CLASS_NAMES, TEMPLATES, "samples.png"):
+    for name in (DATASET_FILE, BEGUN_FILE, TOKENIZER, CLASS_NAMES, TEMPLATES, "samples.png"):
         (out / name).unlink(missing_ok=True)
     for name in ("embeddings", "cache"):
         shutil.rmtree(out / name, ignore_errors=True)
     if out.is_dir():
-        write_json(out / BEGUN, {"recipe": recipe})
-
-
-def write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _disk_error(out: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cannot write {out}: {error.strerror or error}; make room or choose another folder and "
-        "run again (complete shards are kept)"
-    )
+        write_json(out / BEGUN_FILE, {"recipe": recipe})

@@ -13,7 +13,7 @@ from PIL import Image
 from study.data.benchmarks.importer import import_benchmark
 from study.data.benchmarks.retrieval_texts import read_captions, read_languages
 from study.data.formats.dataset import DataError, Dataset, read_lines, split_lines
-from study.data.formats.webdataset import WebdatasetReader
+from study.data.formats.open_split import open_split
 from study.data.sources import load_labels
 
 
@@ -34,7 +34,7 @@ def tar(path, members):
 
 def levels(dataset, split):
     """What was drawn into each image."""
-    reader = WebdatasetReader.open(dataset, split)
+    reader = open_split(dataset, split)
     return reader.read_images(range(len(reader)), size=4, channels=3)[:, 0, 0, 0].tolist()
 
 
@@ -178,7 +178,7 @@ def test_crossmodal_has_captions_by_language(crossmodal, tmp_path):
 
 def test_our_own_captions_are_the_texts(small):
     texts, owner = read_captions(small, "val_font", np.array([3, 1]))
-    reader = WebdatasetReader.open(small, "val_font")
+    reader = open_split(small, "val_font")
     assert texts == [reader.text(3), reader.text(1)]
     assert owner.tolist() == [0, 1]
     with pytest.raises(DataError, match="no captions by language"):
@@ -217,7 +217,7 @@ DAMAGE = {
         lambda root: (root / "captions.jsonl").write_text('{"image/key"'),
         "captions.jsonl, line 1",
     ),
-    "no Karpathy split": ("karpathy", lambda path: path.write_text("{}"), "no Karpathy split"),
+    "no Karpathy split": ("karpathy", lambda path: path.write_text("{}"), "not a Karpathy split"),
 }
 
 
@@ -235,10 +235,10 @@ def test_damage_is_one_line_and_leaves_no_data_set(what, tmp_path, request):
 
 
 def test_other_folders_and_used_targets_are_refused(tmp_path, image_folder):
-    with pytest.raises(DataError, match="nothing at"):
+    with pytest.raises(DataError, match="does not exist"):
         import_benchmark(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no layout known"):
+    with pytest.raises(DataError, match="unknown layout"):
         import_benchmark(tmp_path / "empty", tmp_path / "out")
     import_benchmark(image_folder, tmp_path / "out")
     with pytest.raises(DataError, match="holds a data set already"):
@@ -347,5 +347,5 @@ def test_class_names_and_captions_may_hold_other_separators(clip_benchmark, tmp_
 
 def test_captions_that_are_not_utf8_are_one_line(tmp_path):
     tar(tmp_path / "wds" / "test" / "0.tar", [("0.png", png(0)), ("0.txt", b"\xff")])
-    with pytest.raises(DataError, match=r"0\.tar/0 has captions that are not UTF-8"):
+    with pytest.raises(DataError, match=r"the captions of 0\.tar/0 are not UTF-8"):
         import_benchmark(tmp_path / "wds", tmp_path / "out")

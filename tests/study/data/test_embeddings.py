@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pytest
 
-from study.data.embed_shards import BEGUN_FILE, embed_dataset
+from study.data.embed_shards import embed_dataset
 from study.data.embeddings import TOWER_FILE, CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import WebdatasetReader
+from study.data.formats.open_split import open_split
 from study.data.glyphs import hog_lda
 from study.data.sources import load_labels
 
@@ -18,14 +17,14 @@ NAME = "hog-lda-16"
 SPLITS = ("train", "val_font", "test_font", "test_chars")
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_row_i_is_the_tower_on_example_i(embedded, tower, split):
-    rows_NxE = CachedEmbeddings.open(embedded, NAME, split).rows()
-    reader = WebdatasetReader.open(embedded, split)
-    for i in range(0, len(reader), 97):
-        alone_1xE = tower(reader.read_images([i], size=tower.size, channels=1))
-        np.testing.assert_allclose(rows_NxE[i], alone_1xE[0], atol=2e-3)
-    np.testing.assert_allclose(np.linalg.norm(rows_NxE, axis=1), 1, atol=1e-3)
+def test_row_i_is_the_tower_on_example_i(embedded, tower):
+    for split in SPLITS:
+        rows_NxE = CachedEmbeddings.open(embedded, NAME, split).rows()
+        reader = open_split(embedded, split)
+        for i in range(0, len(reader), 97):
+            alone_1xE = tower(reader.read_images([i], size=tower.size, channels=1))
+            np.testing.assert_allclose(rows_NxE[i], alone_1xE[0], atol=2e-3)
+        np.testing.assert_allclose(np.linalg.norm(rows_NxE, axis=1), 1, atol=1e-3)
 
 
 def test_take_gathers_across_parts(embedded):
@@ -80,7 +79,7 @@ class Pixels:
 
 def test_the_resize_is_used_and_recorded(copy):
     dataset = Dataset.open(copy)
-    reader = WebdatasetReader.open(dataset, "val_font")
+    reader = open_split(dataset, "val_font")
     for how, options in (("bicubic", {}), ("bilinear", {"resize": "bilinear"})):
         embed_dataset(dataset, Pixels(), how, workers=1, **options)
         cache = CachedEmbeddings.open(dataset, how, "val_font")
@@ -89,20 +88,6 @@ def test_the_resize_is_used_and_recorded(copy):
         np.testing.assert_array_equal(cache.take(np.arange(5)), want)
     files = sorted((dataset.folder / "embeddings" / "bicubic").glob("*.npy"))
     assert all(f.read_bytes() != (f.parents[1] / "bilinear" / f.name).read_bytes() for f in files)
-
-
-def test_embeddings_begun_before_there_was_a_choice_go_on(copy):
-    """Their begun.json says nothing of the resize, which was bicubic: no shard is made again."""
-    dataset = Dataset.open(copy)
-    folder = embed_dataset(dataset, Pixels(), "old", workers=1, part=(0, 2))
-    begun = json.loads((folder / BEGUN_FILE).read_text())
-    assert begun.pop("resize") == "bicubic"
-    (folder / BEGUN_FILE).write_text(json.dumps(begun))
-    times = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
-    assert times
-    embed_dataset(dataset, Pixels(), "old", workers=1)
-    assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert CachedEmbeddings.open(dataset, "old", "train").metadata["resize"] == "bicubic"
 
 
 def test_an_image_without_any_ink_has_an_embedding(tower):
@@ -118,77 +103,37 @@ def test_two_processes_make_the_rows_of_one(copy, tower):
         np.testing.assert_array_equal(one.rows(), two.rows())
 
 
-def test_an_interrupted_run_keeps_its_parts(copy, tower):
-    folder = copy / "embeddings" / NAME
-    (folder / TOWER_FILE).unlink()
-    (folder / "train-00001.npy").unlink()
-    kept = (folder / "train-00000.npy").stat().st_mtime_ns
-    dataset = Dataset.open(copy)
-    with pytest.raises(DataError, match="no finished embeddings"):
-        CachedEmbeddings.open(dataset, NAME, "train")
-    seen = []
-    embed_dataset(dataset, tower, NAME, workers=1, progress=lambda *args: seen.append(args))
-    assert len(seen) == 1
-    assert (folder / "train-00000.npy").stat().st_mtime_ns == kept
-    assert len(CachedEmbeddings.open(dataset, NAME, "train")) == dataset.split("train").examples
-
-
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_another_data_set_starts_over_where_that_is_forced(copy, tower):
+def test_embeddings_of_another_version_of_the_data_are_refused(copy):
     dataset = dataclasses.replace(Dataset.open(copy), fingerprint="0" * 64)
-    with pytest.raises(DataError, match=r"another version of the data set.*--force"):
+    with pytest.raises(DataError, match=r"another version of the data set.*remove it"):
         CachedEmbeddings.open(dataset, NAME, "train")
-    seen = []
-    embed_dataset(
-        dataset, tower, NAME, workers=1, force=True, progress=lambda *args: seen.append(args)
-    )
-    assert len(seen) == sum(len(split.shards) for split in dataset.splits.values())
-    CachedEmbeddings.open(dataset, NAME, "train")
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_embeddings_of_another_tower_are_kept_until_that_is_forced(copy, tower, finished):
-    dataset, folder = Dataset.open(copy), copy / "embeddings" / NAME
+def test_embeddings_of_another_tower_are_kept(copy, tower, finished):
+    folder = copy / "embeddings" / NAME
     if not finished:
         (folder / TOWER_FILE).unlink()
         (folder / "train-00001.npy").unlink()
+    before = contents(folder)
     other = dataclasses.replace(tower, fitted_on=7)
-    before = contents(folder)
-    with pytest.raises(DataError, match=r"fitted_on_train_examples was \d+, is 7.*--force") as e:
-        embed_dataset(dataset, other, NAME, workers=1)
-    assert "\n" not in str(e.value) and contents(folder) == before
-    for name in ("notes.json", "mine.npy", "train-00000.txt"):
-        (folder / name).write_text('{"mine": 1}')
-    embed_dataset(dataset, other, NAME, workers=1, force=True)
-    assert CachedEmbeddings.open(dataset, NAME, "train").metadata["fitted_on_train_examples"] == 7
-    for name in ("notes.json", "mine.npy", "train-00000.txt"):
-        assert (folder / name).read_text() == '{"mine": 1}'
+    with pytest.raises(DataError, match=r"fitted_on_train_examples was \d+, is 7") as error:
+        embed_dataset(Dataset.open(copy), other, NAME, workers=1)
+    assert "\n" not in str(error.value) and contents(folder) == before
 
 
-@pytest.mark.parametrize("force", [True, False])
-@pytest.mark.parametrize("name", ["train.npy", "train-00000.npy", "val_font-00000.json", "tower"])
-def test_embeddings_made_elsewhere_are_never_removed(copy, tower, force, name):
+@pytest.mark.parametrize("name", ["train.npy", "notes.npy", TOWER_FILE])
+def test_embeddings_of_other_programs_are_kept(copy, tower, name):
     folder = copy / "embeddings" / "mine"
     folder.mkdir()
-    name = TOWER_FILE if name == "tower" else name
     (folder / name).write_text('{"dim": 4}')
-    before = contents(folder)
-    with pytest.raises(DataError, match=rf"{name} was not written by this command; move it"):
-        embed_dataset(Dataset.open(copy), tower, "mine", workers=1, force=force)
-    assert contents(folder) == before
-
-
-def test_files_that_somebody_else_wrote_need_force(copy, tower):
-    folder = copy / "embeddings" / "mine"
-    folder.mkdir()
-    (folder / "a.npy").write_bytes(b"1")
-    with pytest.raises(DataError, match=r"holds other embeddings \(made elsewhere\)"):
+    with pytest.raises(DataError, match=r"made by another program.*remove it or choose another"):
         embed_dataset(Dataset.open(copy), tower, "mine", workers=1)
-    embed_dataset(Dataset.open(copy), tower, "mine", workers=1, force=True)
-    assert (folder / "a.npy").read_bytes() == b"1"
+    assert contents(folder) == {name: b'{"dim": 4}'}
 
 
 def test_machines_agree_on_a_tower_that_is_described_by_more_than_json_has(copy, tower):
@@ -242,7 +187,6 @@ def test_embeddings_made_elsewhere_may_be_one_file(copy):
     np.testing.assert_array_equal(
         CachedEmbeddings.open(dataset, "elsewhere", "train").rows(), expected
     )
-    shutil.rmtree(folder)
 
 
 class Tuples:
@@ -275,6 +219,8 @@ def test_a_killed_run_goes_on_with_the_shards_that_are_missing(copy, tower):
     with pytest.raises(KeyboardInterrupt):
         embed_dataset(dataset, Killed(tower), "again", workers=1)
     folder = copy / "embeddings" / "again"
+    with pytest.raises(DataError, match="no finished embeddings"):
+        CachedEmbeddings.open(dataset, "again", "train")
     written = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
     assert 0 < len(written) < sum(len(split.shards) for split in dataset.splits.values())
     embed_dataset(dataset, tower, "again", workers=1)

@@ -15,7 +15,7 @@ from study.data.formats.dataset import (
     DataError,
     Dataset,
 )
-from study.data.formats.webdataset import WebdatasetReader
+from study.data.formats.open_split import open_split
 from study.data.glyphs import render
 from study.data.glyphs.characters import (
     FONTS,
@@ -24,8 +24,8 @@ from study.data.glyphs.characters import (
     VALIDATION_FONTS,
     Characters,
     font_file,
+    name_words,
     style,
-    words,
 )
 from study.data.glyphs.write import caption, write_glyphs
 from study.data.sources import load_labels
@@ -50,9 +50,8 @@ def test_two_processes_write_the_bytes_of_one(small, recipe, tmp_path):
 def test_a_lost_or_torn_shard_is_written_again_and_no_other(copy, recipe, finished):
     before = contents(Dataset.open(copy))
     if not finished:
-        (copy / DATASET_FILE).rename(
-            copy / "begun.json"
-        )  # as it is while writing: the recipe inside
+        # As while writing: the recipe is inside.
+        (copy / DATASET_FILE).rename(copy / "begun.json")
     (copy / "train-00001.tar").unlink()
     kept = (copy / "train-00000.tar").stat().st_ino
     if finished:
@@ -65,7 +64,7 @@ def test_a_lost_or_torn_shard_is_written_again_and_no_other(copy, recipe, finish
 
 
 def test_a_kill_at_any_shard_loses_nothing(recipe, small, tmp_path, monkeypatch):
-    out, write = tmp_path / "glyphs", render.png
+    out, write = tmp_path / "glyphs", render.encode_png
     calls = iter(range(10**9))
 
     def killed(image):
@@ -73,7 +72,7 @@ def test_a_kill_at_any_shard_loses_nothing(recipe, small, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return write(image)
 
-    monkeypatch.setattr(render, "png", killed)
+    monkeypatch.setattr(render, "encode_png", killed)
     with pytest.raises(KeyboardInterrupt):
         write_glyphs(out, workers=1, **recipe)
     monkeypatch.undo()
@@ -95,16 +94,16 @@ def test_newer_libraries_do_not_disown_a_finished_data_set(copy, recipe):
     (copy / DATASET_FILE).write_text(json.dumps(about))
     assert write_glyphs(copy, **recipe).recipe["libraries"]["pillow"] == "1.0"
     (copy / "train-00000.tar").unlink()  # but they cannot finish it: the bytes would not fit
-    with pytest.raises(DataError, match=r"pillow '1\.0' there.*--force"):
+    with pytest.raises(DataError, match=r"pillow was '1\.0', is .*--force"):
         write_glyphs(copy, **recipe)
 
 
 def test_another_recipe_is_refused_unless_forced(copy, recipe):
     other = {**recipe, "views": 1}
-    with pytest.raises(DataError, match=r"views 2 there, 1 now.*--out, or --force"):
+    with pytest.raises(DataError, match=r"views was 2, is 1.*--out, or --force"):
         write_glyphs(copy, workers=1, **other)
     dataset = write_glyphs(copy, workers=1, force=True, **other)
-    assert dataset.split("train").examples == WebdatasetReader.open(dataset, "train").__len__()
+    assert dataset.split("train").examples == open_split(dataset, "train").__len__()
     assert not (copy / "embeddings").exists()
 
 
@@ -119,14 +118,14 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, recipe):
 def test_a_view_depends_on_nothing_but_font_character_and_view():
     font, codes = "DejaVuSerif", np.array([65, 97, 0x416])
     masters = [render.master(font_file(font), int(c)) for c in codes]
-    seeds = render.seeds_of(font, codes, np.array([0, 3, 1]))
+    seeds = render.view_seeds(font, codes, np.array([0, 3, 1]))
     together = render.views(masters, seeds)
     for i in range(3):
         np.testing.assert_array_equal(render.views([masters[i]], seeds[i : i + 1])[0], together[i])
     others = [
-        render.seeds_of(font, codes, np.array([1, 4, 2])),
-        render.seeds_of("DejaVuSans", codes, np.array([0, 3, 1])),
-        render.seeds_of(font, codes + 1, np.array([0, 3, 1])),
+        render.view_seeds(font, codes, np.array([1, 4, 2])),
+        render.view_seeds("DejaVuSans", codes, np.array([0, 3, 1])),
+        render.view_seeds(font, codes + 1, np.array([0, 3, 1])),
     ]
     for seeds in others:
         again = render.views(masters, seeds)
@@ -209,8 +208,8 @@ def test_the_first_of_a_split_are_a_fair_sample(characters):
 
 
 def test_words_and_styles():
-    assert words("BRAILLE PATTERN DOTS-1246") == "BRAILLE PATTERN DOTS D1 D2 D4 D6"
-    assert words("SANS-SERIF BOLD") == "SANS SERIF BOLD"
+    assert name_words("BRAILLE PATTERN DOTS-1246") == "BRAILLE PATTERN DOTS D1 D2 D4 D6"
+    assert name_words("SANS-SERIF BOLD") == "SANS SERIF BOLD"
     assert caption("DejaVuSerif-Italic", ord("a")) == "OBLIQUE SERIF LATIN SMALL LETTER A"
     assert caption("STIXGeneralBolIta", ord("a")).startswith("BOLD OBLIQUE TIMES LATIN")
     assert caption("DejaVuSans", ord("a")) == "LATIN SMALL LETTER A"
@@ -218,7 +217,7 @@ def test_words_and_styles():
 
 @pytest.mark.parametrize("split", ["train", "val_font", "test_font", "test_chars"])
 def test_caption_class_and_metadata_say_the_same(small, split):
-    reader, class_N = WebdatasetReader.open(small, split), load_labels(small, split)
+    reader, class_N = open_split(small, split), load_labels(small, split)
     assert len(class_N) == len(reader) == small.split(split).examples
     for i in range(len(reader)):
         example = reader[i]
@@ -227,17 +226,17 @@ def test_caption_class_and_metadata_say_the_same(small, split):
         assert example["text"] == f"{style(about['font'])} {name}".strip()
         assert about["name"] == unicodedata.name(about["char"])
         assert about["codepoint"] == ord(about["char"])
-        assert words(about["name"]) == name
+        assert name_words(about["name"]) == name
 
 
 def test_training_pairs_have_all_views_and_others_one(small, recipe):
     views = collections.defaultdict(list)
-    reader = WebdatasetReader.open(small, "train")
+    reader = open_split(small, "train")
     for i in range(len(reader)):
         about = reader.json(i)
         views[about["font"], about["codepoint"]].append(about["view"])
     assert {tuple(sorted(seen)) for seen in views.values()} == {tuple(range(recipe["views"]))}
-    reader = WebdatasetReader.open(small, "test_font")
+    reader = open_split(small, "test_font")
     assert {reader.json(i)["view"] for i in range(len(reader))} == {0}
     assert len({reader.key(i) for i in range(len(reader))}) == len(reader)
 

@@ -106,7 +106,7 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
         archive.addfile(tarfile.TarInfo("more.json"))
     reader = open_split(Dataset.open(indexed.folder), "train")
     assert reader.text(40)  # of the second, whose index is all that was read
-    with pytest.raises(DataError, match=r"00000\.tar holds 33 examples, dataset\.json says 32"):
+    with pytest.raises(DataError, match=r"00000\.tar holds 33 examples, dataset\.json records 32"):
         reader.text(0)
     assert second.exists()
 
@@ -115,10 +115,10 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
     ("prepare", "said"),
     [
         (lambda folder: [p.unlink() for p in folder.glob("*.tar")], "no shards"),
-        (lambda folder: (folder / DATASET_FILE).write_text("{"), "no JSON object"),
+        (lambda folder: (folder / DATASET_FILE).write_text("{"), "not a JSON object"),
         (lambda folder: (folder / DATASET_FILE).write_text('{"splits": {"a": ["b*"]}}'), "split a"),
         (lambda folder: None, "--train-tokenizer 32000"),
-        (lambda folder: (folder / "a.model").write_bytes(b"?"), "no SentencePiece model"),
+        (lambda folder: (folder / "a.model").write_bytes(b"?"), "not a SentencePiece model"),
     ],
 )
 def test_what_cannot_be_described_is_said_in_one_line(folder, prepare, said):
@@ -130,6 +130,6 @@ def test_what_cannot_be_described_is_said_in_one_line(folder, prepare, said):
 
 def test_a_set_that_was_made_here_is_not_described_anew(copy):
     before = hashlib.sha256((copy / DATASET_FILE).read_bytes()).digest()
-    with pytest.raises(DataError, match="described already"):
+    with pytest.raises(DataError, match="was described by the program that wrote it"):
         index_shards(copy)
     assert hashlib.sha256((copy / DATASET_FILE).read_bytes()).digest() == before

@@ -61,7 +61,7 @@ def expected(dataset: Dataset) -> np.ndarray:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_next_usable_example_stands_in_whatever_was_read_before(broken, keep, threads):
     size, of = broken.split("train").examples, expected(broken)
-    cache._KNOWN.clear()
+    cache._LOADED.clear()
     whole = ImageSource(broken, "train", IMAGE, LENIENT, keep=keep, threads=threads)
     together = whole.batch(np.arange(size))
     for rows in together.values():
@@ -70,7 +70,7 @@ def test_the_next_usable_example_stands_in_whatever_was_read_before(broken, keep
     for i in np.random.default_rng(0).permutation(size):
         for name, rows in alone.batch(np.array([i])).items():
             np.testing.assert_array_equal(rows[0], together[name][i])
-    assert whole.replacements.count(np.arange(size)) == (of != np.arange(size)).sum() == 5
+    assert whole.replacements.count_read(np.arange(size)) == (of != np.arange(size)).sum() == 5
 
 
 def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_count(broken):
@@ -130,7 +130,7 @@ def damaged(index_N, bad):
 
 
 def test_a_share_counts_from_a_thousand_examples_on():
-    replacements = Replacements(size=10**9, max_share=0.01, what="x")
+    replacements = Replacements(size=10**9, max_share=0.01, name="x")
     replacements.add_bad(damaged(range(10), range(10)), np.arange(20))
     assert replacements.count_read(np.arange(20)) == 10
     replacements.add_bad(damaged([99], [99]), np.array([21]))  # only tried, in place of 21
@@ -141,12 +141,12 @@ def test_a_share_counts_from_a_thousand_examples_on():
 
 def ends_at(stream, bad, *, size, max_share, restarts=(), pieces=37):
     """Where a run over these examples is refused, None where it is not."""
-    replacements = Replacements(size=size, max_share=max_share, what="x")
+    replacements = Replacements(size=size, max_share=max_share, name="x")
     replaced = at = 0
     stops = sorted({*restarts, len(stream)})
     while at < len(stream):
         if at in restarts:
-            replacements = Replacements(size=size, max_share=max_share, what="x")
+            replacements = Replacements(size=size, max_share=max_share, name="x")
             replacements.resume(at, replaced)
         piece = stream[at : min(at + pieces, min(s for s in stops if s > at))]
         try:
@@ -193,7 +193,7 @@ def test_reading_ends_where_no_example_can_be_used(folder):
 
 def test_the_bad_texts_of_a_whole_split_count_where_the_stream_meets_them():
     """All are known at the first batch, and are a small share of the split."""
-    replacements = Replacements(size=100_000, max_share=0.01, what="x")
+    replacements = Replacements(size=100_000, max_share=0.01, name="x")
     replacements.add_bad(damaged(range(0, 100_000, 200), range(0, 100_000, 200)), np.arange(1, 65))
     assert replacements.count_read(np.arange(1, 65)) == 0
     assert replacements.count_read(np.arange(150, 250)) == 1

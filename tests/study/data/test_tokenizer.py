@@ -8,7 +8,7 @@ import sentencepiece
 
 from study.config.cell import Data
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import WebdatasetReader
+from study.data.formats.open_split import open_split
 from study.data.texts import load_tokens
 from study.data.tokenizer import EOS, Tokenizer, train_tokenizer
 from tests.study.gemma import code_base_tokens, write_model
@@ -16,7 +16,7 @@ from tests.study.gemma import code_base_tokens, write_model
 TEXTS = ["", "a", "LATIN SMALL LETTER A WITH GRAVE", "漢字", "LATIN " * 40, "  a  b "]
 
 
-@pytest.mark.parametrize("length", [1, 2, 5, 16, 64])
+@pytest.mark.parametrize("length", [1, 2, 16])
 def test_eos_is_sticky_and_truncation_keeps_it(small, length):
     tokenizer = Tokenizer(small.tokenizer, length)
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(small.tokenizer))
@@ -32,7 +32,7 @@ def test_eos_is_sticky_and_truncation_keeps_it(small, length):
 
 def test_case_order_and_company_of_texts_do_not_matter(small):
     tokenizer = Tokenizer(small.tokenizer, 16)
-    texts = list(WebdatasetReader.open(small, "val_font").texts())
+    texts = list(open_split(small, "val_font").texts())
     together_NxL = tokenizer(texts)
     alone_NxL = np.concatenate([tokenizer([text.lower()]) for text in texts])
     np.testing.assert_array_equal(together_NxL, alone_NxL)
@@ -52,11 +52,6 @@ def test_training_is_deterministic_and_notes_no_path():
     model = train_tokenizer(texts)
     assert train_tokenizer(iter(texts)) == model
     assert b".tsv" not in model
-
-
-def test_digits_are_split_from_words(small):
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(["d1 d2 d12"] * 9))
-    assert all(sum(c.isdigit() for c in piece) <= 1 for piece in pieces.encode("d12", out_type=str))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"\x00" * 100])
@@ -103,7 +98,7 @@ def gemma(tmp_path_factory):
 
 @pytest.mark.parametrize("pad", ["eos", "pad"])
 @pytest.mark.parametrize("sticky", [True, False])
-@pytest.mark.parametrize("length", [1, 5, 16, 64])
+@pytest.mark.parametrize("length", [1, 5, 64])
 def test_tokens_are_the_code_bases(gemma, length, sticky, pad):
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(gemma))
     tokenizer = Tokenizer(gemma, length, lower_case="ascii", sticky_eos=sticky, pad=pad)
@@ -129,12 +124,6 @@ def test_ascii_lowers_a_to_z_and_unicode_all_capitals(gemma):
         assert (rows["ascii"] == rows["unicode"]) == ascii_alone
         assert rows["unicode"] == lower[False]([text.lower()]).tolist()
     assert len({tokenizer.digest for tokenizer in lower.values()}) == 3
-
-
-def test_the_names_of_glyphs_are_ascii(small):
-    """So the published records, lowered as Unicode, have the tokens of the code base."""
-    texts = [text for split in small.splits for text in WebdatasetReader.open(small, split).texts()]
-    assert texts and all(text.isascii() for text in texts)
 
 
 def test_a_model_without_padding_is_refused_where_it_is_asked_for(tmp_path):

@@ -26,7 +26,7 @@ from study.config.cell import (
 )
 from study.data.benchmarks.importer import import_benchmark
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.webdataset import WebdatasetReader
+from study.data.formats.open_split import open_split
 from study.data.sources import load_labels, open_source
 from study.data.tokenizer import Tokenizer
 from study.evals import Evaluator
@@ -177,7 +177,7 @@ def members(name, data):
 @pytest.fixture(scope="module")
 def elsewhere(dataset, tmp_path_factory):
     """The validation split in two published layouts, brought in beside the data set."""
-    reader, class_N = WebdatasetReader.open(dataset, SPLIT), load_labels(dataset, SPLIT)
+    reader, class_N = open_split(dataset, SPLIT), load_labels(dataset, SPLIT)
     wds = tmp_path_factory.mktemp("wds")
     (wds / "test").mkdir()
     (wds / "classnames.txt").write_text("\n".join(dataset.class_names) + "\n")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import Dataset
-from study.data.formats.webdataset import WebdatasetReader, write_shard
+from study.data.formats.open_split import open_split
+from study.data.formats.webdataset import write_shard
 from study.data.images import decode
 from study.data.tokenizer import Tokenizer
 from study.interop.embed import FrozenTowers
@@ -143,7 +144,7 @@ def test_a_data_sets_images_are_cached_for_siglit(bv, study, small_glyphs):
     dataset = Dataset.open(small_glyphs)
     cached = CachedEmbeddings.open(dataset, "gray", "val_font")
     assert (cached.dim, cached.metadata["tower"]) == (32, "mu/8")
-    first = WebdatasetReader.open(dataset, "val_font").read_images(range(3), size=24, channels=1)
+    first = open_split(dataset, "val_font").read_images(range(3), size=24, channels=1)
     want = FrozenTowers("gray.npz")(first)
     np.testing.assert_allclose(cached.take(np.arange(3)), want, atol=1e-3)
 
