@@ -255,11 +255,11 @@ def _dots(
 
 def _there(axes: Axes, frame: pd.DataFrame) -> None:
     """The memory that there is of each kind of chip, and the axis."""
-    for gib in sorted(frame["hbm_there_gib"].unique()):
+    for gib in sorted(frame["usable_hbm_gib"].unique()):
         axes.axhline(gib, **_LINE)
         axes.annotate(
             f"{gib:g} GiB there", (0.01, gib), xycoords=("axes fraction", "data"),
             fontsize=style.SMALL, color="#555555", va="bottom",
         )  # fmt: skip
     axes.set_ylabel("peak HBM (GiB)")
-    axes.set_ylim(0, max(frame["hbm_there_gib"].max() * 1.2, frame["hbm_gib"].max() * 1.05))
+    axes.set_ylim(0, max(frame["usable_hbm_gib"].max() * 1.2, frame["hbm_gib"].max() * 1.05))

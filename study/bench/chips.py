@@ -33,7 +33,7 @@ BASE = Model(
     dtype="bfloat16",
 )
 CASES: tuple[tuple[Loss, int], ...] = ((Sigmoid(), 4096), (Softmax(), 4096), (Softmax(), 2048))
-COLUMNS = ("loss", "made_by", "batch_size", "fits", "needed_gib", "usable_gib", "cpu_seconds")
+COLUMNS = ("loss", "implementation", "batch_size", "fits", "needed_gib", "usable_gib", "cpu_seconds")
 
 
 def spec(loss: Loss, batch_size: int) -> ProgramSpec:
@@ -71,12 +71,12 @@ def naive_loss(
 
 def rows() -> Iterator[dict[str, Any]]:
     """One row of COLUMNS for each loss, batch size and way to make the loss."""
-    for made_by, loss_fn in (("ours", None), ("naive", naive_loss)):
+    for implementation, loss_fn in (("ours", None), ("naive", naive_loss)):
         for loss, batch_size in CASES:
             report = compile_report(spec(loss, batch_size), RunSetting(remat=True), loss_fn=loss_fn)
             yield {
                 "loss": loss.kind,
-                "made_by": made_by,
+                "implementation": implementation,
                 "batch_size": batch_size,
                 "fits": report.fits,
                 "needed_gib": round(report.needed_bytes / GIB, 2),

@@ -26,7 +26,7 @@ def rows(chips=CHIPS):
             "flops_loss": 10**13,
             "peak_flops": 275e12,
             "hbm_gib": 10.0 + k,
-            "hbm_there_gib": 30.75,
+            "usable_hbm_gib": 30.75,
             "days": 1.0 + k,
         }
         for k, n in enumerate(chips)
