@@ -28,8 +28,14 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("model", CELLS.values(), ids=CELLS)
-@pytest.mark.parametrize("loss", [Sigmoid(), Sigmoid(b_init=None), Softmax()])
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [
+        *((model, Sigmoid()) for model in CELLS.values()),
+        (CELLS["cached"], Sigmoid(b_init=None)),
+        (CELLS["cached"], Softmax()),
+    ],
+)
 def test_counted_parameters_are_those_of_the_built_model(model, loss):
     cell = Cell(model=model, loss=loss, batch_size=16)
     image = model.image

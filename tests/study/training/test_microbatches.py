@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +11,21 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from study.config.budget import Budget
 from study.config.cell import (
     Cell,
-    CellError,
     Execution,
+    FixedLoss,
     Model,
     Sigmoid,
     Softmax,
+    TextAverage,
     TextTransformer,
     ViT,
     replace,
 )
-from study.config.hardware import GIB
 from study.config.vocabulary import Vocabulary
-from study.training import memory
-from study.training.compile import TrainProgram, compile_loop, find_microbatch, train_program
-from study.training.memory import available_bytes, parse_oom, peak_bytes, try_compile
+from study.training.loop import train
 from study.training.step import initial_state, make_gradients
 from tests.study.losses.reference import mesh_of
 
@@ -64,210 +61,42 @@ def assert_close(got, want, tolerance=1e-5):
 
 @pytest.fixture(scope="module")
 def whole():
-    return gradients(cell(Sigmoid()), batch_of(24))
+    return gradients(DROPPING, batch_of(24))
+
+
+# Masks are functions of the example, so splitting the batch must not redraw them.
+DROPPING = replace(cell(Sigmoid()), "model.image.dropout", 0.3)
+DROPPING = replace(DROPPING, "model.text.dropout", 0.2)
 
 
 @pytest.mark.parametrize("microbatch", [5, 99])
 def test_gradients_of_all_parameters_are_the_whole_batchs(microbatch, whole):
-    """No divisor, and more than all; t and b are among the parameters."""
+    """For a size that does not divide the batch and one beyond it; t and b are included."""
     assert {"t", "b"} <= set(whole[1])
-    assert_close(gradients(cell(Sigmoid()), batch_of(24), microbatch=microbatch), whole)
-
-
-def test_microbatches_serve_the_softmax_loss():
-    want = gradients(cell(Softmax()), batch_of(24))
-    assert_close(gradients(cell(Softmax()), batch_of(24), microbatch=8), want)
-
-
-def test_dropout_drops_the_same_in_microbatches(whole):
-    """Masks are functions of the example, so splitting the batch does not redraw them."""
-    c = replace(cell(Sigmoid()), "model.image.dropout", 0.3)
-    c = replace(c, "model.text.dropout", 0.2)
-    want = gradients(c, batch_of(24))
-    assert_close(gradients(c, batch_of(24), microbatch=5), want)
-    assert abs(float(want[0]) - float(whole[0])) > 1e-3
+    assert_close(gradients(DROPPING, batch_of(24), microbatch=microbatch), whole)
 
 
 def test_microbatches_on_devices_give_the_whole_batchs_gradients(whole):
     mesh = mesh_of(8)
     spread = jax.device_put(batch_of(24), NamedSharding(mesh, P(mesh.axis_names)))
-    assert_close(gradients(cell(Sigmoid()), spread, mesh, 2), whole)
+    assert_close(gradients(DROPPING, spread, mesh, 2), whole)
 
 
-def analysis(gib: float) -> SimpleNamespace:
-    """What a compiled program says of its memory; its results lie where its arguments were."""
-    return SimpleNamespace(
-        argument_size_in_bytes=GIB,
-        output_size_in_bytes=GIB,
-        alias_size_in_bytes=GIB,
-        temp_size_in_bytes=int((gib - 1) * GIB),
-    )
-
-
-class Loop:
-    """A loop of steps, to be compiled: 1 GiB, and 1 GiB per 16 examples of a microbatch of 512.
-
-    refusal: what the compiler raises where that is more than `hbm_gib`.
-    """
-
-    def __init__(self, microbatch: int | None, hbm_gib: float = math.inf, refusal: str = ""):
-        self.gib = 1 + (microbatch or 512) / 16
-        self.hbm_gib, self.refusal = hbm_gib, refusal
-
-    def lower(self, *arguments):
-        return self
-
-    def compile(self):
-        if self.gib > self.hbm_gib:
-            raise jax.errors.JaxRuntimeError(self.refusal.format(gib=self.gib))
-        return SimpleNamespace(memory_analysis=lambda: analysis(self.gib), input_shardings=())
-
-
-def attempts(**more):
-    return lambda microbatch: try_compile(Loop(microbatch, **more), ())
-
-
-@pytest.mark.parametrize(
-    ("gib", "microbatch"), [(33, None), (32, 256), (17, 256), (16, 128), (2.5, 16), (1.07, 1)]
-)
-def test_a_microbatch_is_found_that_fits(gib, microbatch):
-    """The largest power of two with which it does, or the whole batch."""
-    size, step = find_microbatch(attempts(), 512, gib * GIB)
-    assert size == microbatch
-    assert peak_bytes(step) <= gib * GIB
-
-
-def test_too_little_memory_is_one_line():
-    with pytest.raises(
-        CellError, match=r"^memory_gib: the step needs 1\.06 GiB per device with one"
-    ):
-        find_microbatch(attempts(), 512, GIB)
-
-
-# As libtpu 0.0.42.1 raised it of a step of this repository for v4-8, and as earlier releases did.
-REFUSALS = {
-    "temporaries": (
-        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
-        "temporaries ({gib}G) exceeds available HBM (30.75G)."
-    ),
-    "program": (
-        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
-        "hbm. Used {gib}G of 30.75G hbm. Exceeded hbm capacity."
-    ),
-    "no number": "RESOURCE_EXHAUSTED: Ran out of memory on HBM.",
-}
-
-
-@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-@pytest.mark.parametrize("allowed_gib", [27.7, 100.0])
-def test_a_microbatch_is_found_where_the_compiler_refuses_what_is_too_large(refusal, allowed_gib):
-    """Even where more is allowed than the chip has."""
-    size, step = find_microbatch(attempts(hbm_gib=30.75, refusal=refusal), 512, allowed_gib * GIB)
-    assert size == 256
-    assert peak_bytes(step) == 17 * GIB
-
-
-@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_a_step_that_the_compiler_refuses_at_one_example_is_one_line(refusal):
-    with pytest.raises(CellError, match=r"^batch_size: the step needs (1\.06 GiB|too much) per"):
-        find_microbatch(attempts(hbm_gib=1.0, refusal=refusal), 512, 100 * GIB)
-
-
-# As libtpu 0.0.42.1 raised it of a Pallas kernel.
-VMEM = (
-    "RESOURCE_EXHAUSTED: Allocation (size=268435456) would exceed memory (size=16777216) :: "
-    "#allocation2 [shape = 'u8[268435456]{{0}}', space=vmem, size = 0x10000000, scoped]"
-)
-
-
-def test_a_kernel_that_needs_too_much_of_another_memory_is_an_error_and_no_large_batch():
-    with pytest.raises(jax.errors.JaxRuntimeError, match="space=vmem"):
-        find_microbatch(attempts(hbm_gib=0, refusal=VMEM), 512, 100 * GIB)
-
-
-@pytest.mark.parametrize(
-    ("message", "gib"),
-    [
-        ("Ran out of memory in memory space hbm. Used 41.25G of 30.75G hbm. Exceeded", 41.25),
-        ("for HLO temporaries (512.25G) exceeds available HBM (30.75G).", 512.25),
-        ("memory required (1.5T) exceeds available HBM (30.75G).", 1536),
-    ],
-)
-def test_what_a_compiler_asks_for_is_read_from_its_message(message, gib):
-    assert parse_oom(message) == gib * GIB
-    assert parse_oom("RESOURCE_EXHAUSTED") is None
-
-
-def test_the_batches_of_the_next_loop_count_beside_the_program():
-    mesh = mesh_of(8)
-    program = train_program(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh)
-    attempt = program.compiled
-    image, text = 24 // 8 * 12 * 12 * 4, 24 // 8 * 16 * 4
-    steps = program.chunk_steps
-    assert attempt.needed_bytes == peak_bytes(attempt.executable) + steps * (image + text)
-    enough = Execution(microbatch="auto", memory_gib=attempt.needed_bytes / GIB)
-    loop, size = compile_loop(program, enough)
-    assert size == 3 and loop is attempt.executable
-    with pytest.raises(CellError, match=r"^memory_gib: the step needs .* with one example"):
-        little = steps * (image + text) / GIB
-        compile_loop(program, Execution(microbatch="auto", memory_gib=little))
-
-
-def test_a_step_that_does_not_fit_as_it_is_asked_for_says_how_it_may(monkeypatch):
-    refusing = attempts(hbm_gib=30.75, refusal=REFUSALS["temporaries"])
-    monkeypatch.setattr(TrainProgram, "compiled", refusing(None))
-    with pytest.raises(CellError, match=r"needs 33\.00 GiB, more than a device has; use --set"):
-        program = train_program(cell(Sigmoid()), Execution(), VOCABULARY, IMAGE, mesh_of(1))
-        compile_loop(program, Execution())
-
-
-def test_room_is_a_share_of_the_memory_that_is_free_on_the_host(monkeypatch):
-    monkeypatch.setattr(memory, "available_memory", lambda: 32 * GIB)
-    assert available_bytes() == 16 * GIB / 8
-
-
-def test_room_is_nine_tenths_of_an_accelerators_memory(monkeypatch):
-    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 30 * GIB})
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert available_bytes() == pytest.approx(27 * GIB)
-
-
-@pytest.mark.slow
-def test_a_step_too_large_for_a_chip_is_compiled_in_microbatches(compiled_for_tpu):
-    """Through the code that compiles for training, and by the same account as planning."""
-    result = compiled_for_tpu("microbatches")
-    (whole, *parts) = result["attempts"]
-    assert whole["microbatch"] is None and not whole["compiled"]
-    assert whole["needed_bytes"] == result["planned_bytes"] > result["usable_bytes"]
-    assert parts[-1] == {
-        "microbatch": result["microbatch"],
-        "compiled": True,
-        "needed_bytes": parts[-1]["needed_bytes"],
-    }
-    assert parts[-1]["needed_bytes"] <= result["allowed_bytes"] < result["usable_bytes"]
-
-
-@pytest.mark.slow
-def test_the_peak_is_what_libtpu_holds_against_a_chips_memory(compiled_for_tpu):
-    """The sum of arguments, results and temporaries may be more than the chip has."""
-    fine, refused = compiled_for_tpu("microbatches")["around_the_limit"]
-    usable = compiled_for_tpu("microbatches")["usable_bytes"]
-    assert fine["compiled"] and fine["needed_bytes"] <= usable < fine["sum_bytes"]
-    assert not refused["compiled"]
-    assert usable < refused["needed_bytes"] < fine["sum_bytes"]
+def test_microbatches_serve_the_softmax_loss():
+    image = ViT(variant="mu/6", image_size=12, depth=1, pool="gap")
+    model = Model(image=image, text=TextAverage(width=16), embed_dim=32)
+    cheap = Cell(model=model, loss=Softmax(), batch_size=24)
+    want = gradients(cheap, batch_of(24))
+    assert_close(gradients(cheap, batch_of(24), microbatch=8), want)
 
 
 def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path, monkeypatch):
     """The same record but for rounding."""
-    from study.config.budget import Budget
-    from study.config.cell import FixedLoss
-    from study.training.loop import train
-
     first = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: first)
     base = Cell(
         batch_size=32,
-        model=Model(image=ViT(variant="mu/6"), text=TextTransformer(), embed_dim=32),
+        model=Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(), embed_dim=32),
         budget=Budget(examples=128),
         evals=(FixedLoss(split="val_font", examples=32, every_percent=100),),
     )

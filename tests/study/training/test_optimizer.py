@@ -172,7 +172,7 @@ def block(rng, width, heads, *, depth=None):
 
 
 def towers(blocks):
-    """As `study.towers` names the parameters: blocks by tower, stacked or under their numbers."""
+    """As `study.models` names the parameters: blocks by tower, stacked or under their numbers."""
     return {
         "img": {"Transformer": blocks[0], "pos_embedding": jnp.ones((1, 40, 36))},
         "txt": {"Encoder_0": blocks[1], "Embed_0": {"embedding": jnp.ones((50, 36))}},
@@ -201,7 +201,7 @@ def unstacked(tree, depths):
 DEEP = {"factor_from": 8, "learning_rate": 1.0, "b1": 0.0}
 
 
-@pytest.mark.parametrize("more", [{}, {"clip_block_rms": 0.5}, {"text": Part(frozen=True)}])
+@pytest.mark.parametrize("more", [{"clip_block_rms": 0.5}, {"text": Part(frozen=True)}])
 def test_stacked_blocks_take_the_steps_of_single_ones(more):
     """Three steps of two towers 10 and 9 deep, where scales, biases and one kernel are deeper
     than they are wide, against the very blocks one by one."""
