@@ -1,11 +1,10 @@
 """A bucket in memory, as strict as a real one: `bucket://...` for fsspec.
 
-For what a server cannot be asked to do (`tests.gcs` runs one): objects of a chosen age, writes
-that fail.
+For what the server of `tests.gcs` cannot do: objects of a chosen age, writes that fail, counts of
+requests within this process.
 
 Objects appear whole when a write ends. There is no append, no rename and no folder: a prefix is
-listed while an object lies under it. Creation only if absent is atomic. Numbers of requests are
-counted, writing can be made to fail, and the clock of the bucket can be set.
+listed while an object has it. Create-if-absent is atomic.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Strict(fsspec.AbstractFileSystem):
 
     @classmethod
     def aged(cls, path: str, seconds: float) -> None:
-        """The object was last written `seconds` ago."""
+        """Makes the last write of an object `seconds` old."""
         name = cls._strip_protocol(path)
         cls.objects[name] = (cls.objects[name][0], time.time() - seconds)
 
@@ -118,7 +117,7 @@ class Strict(fsspec.AbstractFileSystem):
         self.rm_file(path)
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        raise PermissionError("a bucket has no folders, and nobody asked for a new bucket")
+        raise PermissionError("a bucket has no folders")
 
     makedirs = mkdir
 
@@ -126,7 +125,7 @@ class Strict(fsspec.AbstractFileSystem):
         raise NotImplementedError("a bucket cannot rename")
 
     def cp_file(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("nothing here copies")
+        raise NotImplementedError("no test copies")
 
 
 class _Upload(io.BytesIO):

@@ -11,7 +11,7 @@ import pytest
 from tests.gcs import CLIENTS
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here are small and run a few times: LLVM's passes took 40 % of their tests' time. The
+# Programs here are small and run a few times, and LLVM's passes took 40 % of their tests' time. The
 # README's test drops the flags, so that one whole study runs as it does for a user.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -25,7 +25,7 @@ os.environ.update(CLIENTS)
 
 @pytest.fixture(scope="session")
 def small_glyphs(tmp_path_factory) -> Path:
-    """A small but whole glyphs data set: `<root>/glyphs` with embeddings `hog-lda-16`."""
+    """A small glyphs data set with all its parts: `<root>/glyphs`, embeddings `hog-lda-16`."""
     from study.data.glyphs import hog_lda
     from study.data.glyphs.write import write_glyphs
 
@@ -37,7 +37,7 @@ def small_glyphs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory):
-    """A Google Cloud Storage server (`tests.gcs`), which `gs://` means from here on."""
+    """A Google Cloud Storage server (`tests.gcs`) that serves `gs://` during the session."""
     from tests.gcs import environment, server
 
     with server(tmp_path_factory.mktemp("gcs")) as running, environment(running.environment):
@@ -46,7 +46,7 @@ def gcs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def compiled_for_tpu():
-    """`compiled_for_tpu(case)`: what `study/tpu_programs.py` found, compiled once in a session."""
+    """`compiled_for_tpu(case)`: the answer of `tpu_programs.py`, compiled once in a session."""
     from study.planning import tpu_compile
 
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):

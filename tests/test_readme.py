@@ -1,4 +1,4 @@
-"""The README's words are true: its commands run, its grid trains, its numbers are the code's."""
+"""What the README states: its commands run, its grid trains, its numbers are the code's."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def run(*arguments: str, cwd: Path, ok: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-def test_the_make_targets_are_what_it_says():
+def test_the_make_targets_run_the_commands_it_lists():
     makefile = (ROOT / "Makefile").read_text()
-    said = re.search(r"It is `(study run demo && .*?)`", README)
-    assert said
-    for command in said.group(1).split(" && "):
+    match = re.search(r"It is `(study run demo && .*?)`", README)
+    assert match
+    for command in match.group(1).split(" && "):
         assert f"$(BIN)/{command}\n" in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
@@ -65,7 +65,7 @@ def test_every_verb_it_names_exists(words, tmp_path):
 
 @pytest.mark.slow
 def test_its_commands_and_its_grid_run(tmp_path):
-    """In an empty folder, with nothing prepared: the data set is written, cells train on Ray."""
+    """In an empty folder: the data set is written, cells train on Ray."""
     (grid,) = blocks("python")
     (tmp_path / "my_grid.py").write_text(grid)
     assert "8" in run("run", "my_grid.py", "--dry-run", cwd=tmp_path)
