@@ -40,7 +40,7 @@ from analysis.claims.formatting import (
 from analysis.errors import AnalysisError
 from analysis.paper import as_cells
 from analysis.records import frame
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 
 __all__ = [
     "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "count_verdicts", "format_number",

@@ -17,7 +17,7 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 from analysis.stats.intervals import Interval, PooledMeans
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from analysis import paper
 from analysis.errors import AnalysisError
 from analysis.records import frame
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 
 Chosen = TypeVar("Chosen")
 

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.paper.reference import reference
-from analysis.records.frame import COLUMNS
-from analysis.select.panels import TOP1
+from analysis.records.record import COLUMNS
+from analysis.select.fields import TOP1
 
 ROUNDING = 0.05  # half of the one decimal that is printed
 RECALL = "eval/multilingual/xm3600/test/text_to_image_r1"

@@ -16,17 +16,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import AnalysisError
-from analysis.records.record import CellRecord, Items, RecordRoot, content, not_started
-from analysis.records.snapshot import MANIFEST, Snapshot
-from analysis.records.table import (
+from analysis.records.record import (
     COLUMNS,
+    FIELDS,
     MEMORY,
     NOT_STARTED,
     STATUSES,
+    CellRecord,
+    Items,
+    RecordRoot,
     cell_columns,
     cell_frame,
+    content,
+    not_started,
     row_frame,
 )
+from analysis.records.snapshot import MANIFEST, Snapshot
 from study.records.storage import RecordError, resolve
 
 if TYPE_CHECKING:
@@ -47,9 +52,6 @@ __all__ = [
     "steps",
     "studies",
 ]
-
-# The prefixes of the columns that hold a cell's fields, besides `batch_size` and `seed`.
-FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
 
 Root = str | os.PathLike[str]
 Studies = str | Sequence[str] | None  # one, several, or None for all

@@ -26,8 +26,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.errors import AnalysisError
-from analysis.records.record import FILES, CellRecord, Items, RecordRoot, content, parse_json
-from analysis.records.table import EXACT, cell_columns, cell_frame, row_columns
+from analysis.records.record import (
+    EXACT,
+    FILES,
+    CellRecord,
+    Items,
+    RecordRoot,
+    cell_columns,
+    cell_frame,
+    content,
+    parse_json,
+    row_columns,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa

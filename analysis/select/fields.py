@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records.frame import COLUMNS, FIELDS
+from analysis.records.record import COLUMNS, FIELDS
+
+TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless another metric is named
 
 # Columns that every selection may name.
 NEEDED = (

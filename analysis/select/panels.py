@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.frame import FIELDS
+from analysis.records.record import FIELDS
 from analysis.select.fields import most_complete, row_keys, with_fields
 from analysis.select.rate_rule import choose_rule, describe_rule
-
-TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless told otherwise
 
 AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from analysis.stats.critical_batch import Critical, critical_batch
-from analysis.stats.resample import Draws, draws
-from analysis.stats.saturation import FORMS, Saturation, saturation
-from analysis.stats.time_to_target import Reached, default_target, reached
+from analysis.stats.critical_batch import CriticalBatch, fit_critical_batch
+from analysis.stats.resample import MeanDraws, draw_means
+from analysis.stats.saturation import FORMS, Saturation, fit_saturation
+from analysis.stats.time_to_target import Crossing, default_target, first_crossing
 
 __all__ = [
     "FORMS",
-    "Critical",
-    "Draws",
-    "Reached",
+    "CriticalBatch",
+    "Crossing",
+    "MeanDraws",
     "Saturation",
-    "critical_batch",
     "default_target",
-    "draws",
-    "reached",
-    "saturation",
+    "draw_means",
+    "first_crossing",
+    "fit_critical_batch",
+    "fit_saturation",
 ]

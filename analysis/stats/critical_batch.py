@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import curve_fit
 
-from analysis.stats.resample import DRAWS, draws, interval
+from analysis.stats.resample import DRAWS, draw_means, interval
 
 OVERHEAD = 0.2
 SCALES = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Critical:
+class CriticalBatch:
     """The fit; 95 % bootstrap intervals over seeds, NaN where there are none.
 
     examples_min, steps_min: E_min and S_min. batch: B_crit. at_overhead: the batch size at which
@@ -52,9 +52,9 @@ class Critical:
         return self.examples_min + self.steps_min * np.asarray(sizes, float)
 
 
-def critical_batch(
+def fit_critical_batch(
     examples: Mapping[int, Sequence[float]], *, number: int = DRAWS
-) -> Critical | None:
+) -> CriticalBatch | None:
     """Fits the hyperbola to the logarithm of the examples to a target.
 
     Args:
@@ -63,7 +63,7 @@ def critical_batch(
 
     Returns: None with fewer than three batch sizes.
     """
-    data = draws({b: list(np.log(v)) for b, v in examples.items() if len(v)}, number=number)
+    data = draw_means({b: list(np.log(v)) for b, v in examples.items() if len(v)}, number=number)
     if len(data.levels_K) < 3:
         return None
     first = int(data.mean_K.argmin())
@@ -85,7 +85,7 @@ def critical_batch(
     if data.drawn_RxK is not None:
         low, high = interval(_search(data.drawn_RxK[:, first:], weight_K, sizes_K, scale_G))
     e_min, batch = float(np.exp(theta[0])), float(np.exp(theta[1]))
-    return Critical(
+    return CriticalBatch(
         examples_min=e_min,
         steps_min=e_min / batch,
         batch=batch,

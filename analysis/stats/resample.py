@@ -19,7 +19,7 @@ LEVEL = (0.025, 0.975)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class MeanDraws:
     """Means by level and their draws.
 
     levels_K: batch sizes, rising. mean_K, count_K: mean and seeds of each. drawn_RxK: None where
@@ -34,14 +34,14 @@ class Draws:
     drawn_RxK: np.ndarray | None
 
 
-def draws(
+def draw_means(
     values: Mapping[int, Sequence[float]],
     *,
     items: Mapping[int, np.ndarray] | None = None,
     seed: int = 0,
     number: int = DRAWS,
-) -> Draws:
-    """Draws of the mean of every level.
+) -> MeanDraws:
+    """MeanDraws of the mean of every level.
 
     Args:
       values: by level, one per seed.
@@ -53,7 +53,7 @@ def draws(
     mean_K = np.array([pooled.means[level] for level in levels])
     count_K = np.array([pooled.counts[level] for level in levels])
     sd = float(np.sqrt(pooled.variance)) if pooled.dof else float("nan")
-    found = Draws(
+    found = MeanDraws(
         levels_K=np.array(levels, dtype=float),
         mean_K=mean_K,
         count_K=count_K,
@@ -67,7 +67,7 @@ def draws(
     drawn = mean_K + seed_noise(rng, sd, pooled.dof, count_K, number)
     if items is not None and set(items) >= set(levels):
         drawn = drawn + item_noise(rng, np.stack([items[level] for level in levels]), number)
-    return Draws(**{**vars(found), "drawn_RxK": drawn})
+    return MeanDraws(**{**vars(found), "drawn_RxK": drawn})
 
 
 def seed_noise(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.stats.resample import Draws, interval, seed_noise
+from analysis.stats.resample import MeanDraws, interval, seed_noise
 
 TOLERANCE = 0.5  # points
 SCALES, EXPONENTS = 48, 12  # how finely the shape is searched
@@ -83,7 +83,7 @@ class Saturation:
     low, high: 95 % bootstrap interval, NaN without a second seed and with too few points.
     identified: whether the interval lies inside the grid.
     left_out: batch sizes beyond the best one that fall off.
-    misfit: Akaike's criterion, smaller is better; only compared between forms.
+    aic: Akaike's criterion, smaller is better; only compared between forms.
     """
 
     form: str
@@ -93,7 +93,7 @@ class Saturation:
     high: float
     identified: bool
     left_out: tuple[int, ...]
-    misfit: float
+    aic: float
     a: float
     c: float
     shape: tuple[float, ...]
@@ -114,7 +114,9 @@ class Saturation:
         return f"{known}{said} (95 % {ends[0]} to {ends[1]})"
 
 
-def saturation(data: Draws, form: str, *, tolerance: float = TOLERANCE) -> Saturation | None:
+def fit_saturation(
+    data: MeanDraws, form: str, *, tolerance: float = TOLERANCE
+) -> Saturation | None:
     """Fits one of `FORMS`; None with fewer than four batch sizes that do not fall off.
 
     Args:
@@ -149,7 +151,7 @@ def saturation(data: Draws, form: str, *, tolerance: float = TOLERANCE) -> Satur
         high=high,
         identified=bool(sizes_K[0] <= low and high <= sizes_K[-1]),
         left_out=tuple(int(size) for size in sizes_K[~keep_K]),
-        misfit=squares / variance + 2 * parameters,
+        aic=squares / variance + 2 * parameters,
         a=a,
         c=c,
         shape=tuple(float(value) for value in shape),

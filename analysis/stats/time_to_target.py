@@ -10,7 +10,7 @@ import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reached:
+class Crossing:
     """When one cell reached the target; `censored`: not by its end, and the numbers are its end."""
 
     examples: float
@@ -18,7 +18,9 @@ class Reached:
     censored: bool
 
 
-def reached(curve: pd.DataFrame, metric: str, target: float, *, batch_size: int) -> Reached | None:
+def first_crossing(
+    curve: pd.DataFrame, metric: str, target: float, *, batch_size: int
+) -> Crossing | None:
     """The first crossing of the target, between two evaluations on a line in log examples.
 
     Args:
@@ -38,13 +40,13 @@ def reached(curve: pd.DataFrame, metric: str, target: float, *, batch_size: int)
     hits = np.flatnonzero(y >= sign * target)
     if not len(hits):
         end = math.exp(x[-1])
-        return Reached(examples=end, steps=end / batch_size, censored=True)
+        return Crossing(examples=end, steps=end / batch_size, censored=True)
     at = int(hits[0])
     if at == 0:
         return None
     share = (sign * target - y[at - 1]) / (y[at] - y[at - 1])
     examples = math.exp(x[at - 1] + share * (x[at] - x[at - 1]))
-    return Reached(examples=examples, steps=examples / batch_size, censored=False)
+    return Crossing(examples=examples, steps=examples / batch_size, censored=False)
 
 
 def default_target(finals: pd.Series, metric: str) -> float:

@@ -16,7 +16,7 @@ from analysis.figures.tables import table as tables
 from analysis.records import frame
 from analysis.records.frame import open_snapshot
 from analysis.report import prose
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 from sweeps.cli.options import recorded_study
 from sweeps.registry import load_study
 from tests.analysis.conftest import Writer

@@ -18,8 +18,7 @@ from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import label, missing_note
 from analysis.select import panels
-from analysis.stats import FORMS, Draws, draws
-from analysis.stats import saturation as fit
+from analysis.stats import FORMS, MeanDraws, Saturation, draw_means, fit_saturation
 from analysis.stats.intervals import by_group
 
 IMAGES = {"cached": "SigLiT", "vit": "from scratch"}
@@ -79,10 +78,10 @@ def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, name: str) -> list[dict
     values = by_group(mine, ["batch_size"], inputs.quality)
     if len(values) < 4:
         return []
-    data = draws(values, items=_items(inputs, mine))
+    data = draw_means(values, items=_items(inputs, mine))
     rows: list[dict[str, Any]] = []
     for form in FORMS:
-        found = fit(data, form)
+        found = fit_saturation(data, form)
         if found is None:
             continue
         common = {"panel": name, "source": "ours", "series": loss, "metric": form}
@@ -100,12 +99,12 @@ def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, name: str) -> list[dict
     return rows
 
 
-def _words(data: Draws, form: str, found: Any) -> str:
+def _words(data: MeanDraws, form: str, found: Saturation) -> str:
     left = ""
     if found.left_out:
         sizes = ", ".join(style.short(size) for size in found.left_out)
         left = f"; B = {sizes} left out, where quality falls again"
-    return f"{form}: {found}; AIC {found.misfit:.1f}{left}"
+    return f"{form}: {found}; AIC {found.aic:.1f}{left}"
 
 
 def _items(inputs: Inputs, cells: pd.DataFrame) -> dict[int, np.ndarray] | None:

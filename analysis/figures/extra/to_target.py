@@ -20,7 +20,7 @@ from analysis.figures.extra.saturation import IMAGES, LOSSES
 from analysis.figures.plot import marks, points, style
 from analysis.figures.plot.quality import missing_note
 from analysis.select import panels
-from analysis.stats import Critical, critical_batch, default_target, reached
+from analysis.stats import CriticalBatch, default_target, first_crossing, fit_critical_batch
 
 PARTS = ("examples", "steps")
 
@@ -91,7 +91,7 @@ def _rows(
             curve = curves.get(cell)
             if curve is None or metric not in curve:
                 continue
-            when = reached(curve, metric, target, batch_size=int(size))
+            when = first_crossing(curve, metric, target, batch_size=int(size))
             if when is None:
                 continue
             what = "censored" if when.censored else "seed"
@@ -104,7 +104,7 @@ def _rows(
                 )
         whole = {size: each for size, each in times.items() if size not in late}
         rows += _means(whole, loss, metric)
-        rows += _fit(critical_batch(whole), whole, loss, metric)
+        rows += _fit(fit_critical_batch(whole), whole, loss, metric)
     return rows
 
 
@@ -119,7 +119,7 @@ def _means(times: Mapping[int, list[float]], loss: str, metric: str) -> list[dic
 
 
 def _fit(
-    fit: Critical | None, times: Mapping[int, list[float]], loss: str, metric: str
+    fit: CriticalBatch | None, times: Mapping[int, list[float]], loss: str, metric: str
 ) -> list[dict[str, Any]]:
     if fit is None:
         return []
@@ -136,7 +136,7 @@ def _fit(
     return [*rows, common | {"panel": "examples", "what": "critical"} | result | many]
 
 
-def _words(fit: Critical) -> str:
+def _words(fit: CriticalBatch) -> str:
     at, low, high = fit.at_overhead
     ends = f"{fit.low:,.0f} to {fit.high:,.0f}"
     said = f"B_crit = {fit.batch:,.0f}"

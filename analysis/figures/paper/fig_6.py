@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import marks, quality, style
 from analysis.select import panels
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 from analysis.stats.intervals import ASSUMPTION, by_group, pooled_means
 
 SERIES = {

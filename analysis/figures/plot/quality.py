@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.figures.base import Inputs
 from analysis.figures.plot import marks, style
 from analysis.select import panels
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 from analysis.stats.intervals import ASSUMPTION, by_group, paired_differences, pooled_means
 
 LOSSES = ("sigmoid", "softmax")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.claims import CLAIMS, judge
 from analysis.records.frame import COLUMNS
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 
 VALIDATION = "eval/zero_shot/val_font/top1"
 BASE = {

@@ -9,7 +9,7 @@ import pytest
 from analysis.claims import CLAIMS, Evidence, format_verdicts, judge, judge_study, to_frame, to_json
 from analysis.errors import AnalysisError
 from analysis.records.frame import cells
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 from tests.analysis.claims.frames import SCRATCH, batch_panel, composition_panel, frame, verdicts
 from tests.analysis.claims.test_batch_claims import AHEAD, CLOSES, CLOSING, PEAKED, SIZES
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.claims.recipe import roughness
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 from tests.analysis.claims.frames import frame, verdict
 
 START = "b = -10, t' = log 10 is best"

@@ -10,7 +10,7 @@ from analysis.figures import EXTRA_FIGURES
 from analysis.figures.base import Inputs
 from analysis.figures.plot import style
 from analysis.records.frame import COLUMNS
-from analysis.select.panels import TOP1
+from analysis.select.fields import TOP1
 
 NAMES = [
     name for name in EXTRA_FIGURES if name != "from_scratch"

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.stats import critical_batch, default_target, draws, reached, saturation
+from analysis.stats import (
+    default_target,
+    draw_means,
+    first_crossing,
+    fit_critical_batch,
+    fit_saturation,
+)
 from analysis.stats.resample import item_noise
 
 SIZES = 2.0 ** np.arange(9, 21)
@@ -24,8 +30,8 @@ def noisy(truth, *, sd, seeds, rng):
 
 
 def test_without_noise_the_saturation_batch_is_the_true_one():
-    data = draws({int(size): [value] for size, value in zip(SIZES, POWER, strict=True)})
-    found = saturation(data, "power", tolerance=TOLERANCE)
+    data = draw_means({int(size): [value] for size, value in zip(SIZES, POWER, strict=True)})
+    found = fit_saturation(data, "power", tolerance=TOLERANCE)
     assert found.batch == pytest.approx(TRUE, rel=1e-3)
     assert found.curve(SIZES) == pytest.approx(POWER, abs=1e-4)
 
@@ -33,11 +39,11 @@ def test_without_noise_the_saturation_batch_is_the_true_one():
 def test_the_other_form_finds_its_own_truth():
     c, scale = 1.5, 6000.0
     truth = 80 - c * np.log1p(scale / SIZES)
-    data = draws({int(size): [value] for size, value in zip(SIZES, truth, strict=True)})
-    found = saturation(data, "logarithm", tolerance=TOLERANCE)
+    data = draw_means({int(size): [value] for size, value in zip(SIZES, truth, strict=True)})
+    found = fit_saturation(data, "logarithm", tolerance=TOLERANCE)
     assert found.batch == pytest.approx(scale / math.expm1(TOLERANCE / c), rel=1e-3)
     # Akaike's criterion tells the forms apart, the true one being better.
-    assert found.misfit < saturation(data, "power", tolerance=TOLERANCE).misfit + 2
+    assert found.aic < fit_saturation(data, "power", tolerance=TOLERANCE).aic + 2
 
 
 @pytest.mark.slow
@@ -45,8 +51,8 @@ def test_the_intervals_of_the_saturation_batch_hold_it():
     """A 95 % interval holds the truth in at least 90 % of 100 simulated studies."""
     rng, held = np.random.default_rng(0), 0
     for _ in range(100):
-        data = draws(noisy(POWER, sd=0.1, seeds=2, rng=rng), number=100)
-        found = saturation(data, "power", tolerance=TOLERANCE)
+        data = draw_means(noisy(POWER, sd=0.1, seeds=2, rng=rng), number=100)
+        found = fit_saturation(data, "power", tolerance=TOLERANCE)
         held += found.low <= TRUE <= found.high
     assert held >= 90
 
@@ -54,8 +60,8 @@ def test_the_intervals_of_the_saturation_batch_hold_it():
 def test_too_much_noise_is_not_identified_rather_than_wrong():
     rng, identified = np.random.default_rng(1), 0
     for _ in range(20):
-        data = draws(noisy(POWER, sd=0.6, seeds=2, rng=rng), number=120)
-        found = saturation(data, "power", tolerance=TOLERANCE)
+        data = draw_means(noisy(POWER, sd=0.6, seeds=2, rng=rng), number=120)
+        found = fit_saturation(data, "power", tolerance=TOLERANCE)
         identified += found.identified
         assert found.identified or "not identified" in str(found)
     assert identified <= 4
@@ -63,8 +69,8 @@ def test_too_much_noise_is_not_identified_rather_than_wrong():
 
 def test_still_rising_at_the_largest_batch_is_beyond_the_grid():
     rng = np.random.default_rng(2)
-    data = draws(noisy(3 * np.log2(SIZES), sd=0.1, seeds=2, rng=rng))
-    found = saturation(data, "power")
+    data = draw_means(noisy(3 * np.log2(SIZES), sd=0.1, seeds=2, rng=rng))
+    found = fit_saturation(data, "power")
     assert found.batch > SIZES[-1]
     assert not found.identified
 
@@ -72,19 +78,21 @@ def test_still_rising_at_the_largest_batch_is_beyond_the_grid():
 def test_batches_that_fall_off_are_left_out_and_named():
     falls = POWER.copy()
     falls[-2:] -= (3.0, 9.0)
-    data = draws({int(size): [value] for size, value in zip(SIZES, falls, strict=True)})
-    found = saturation(data, "power", tolerance=TOLERANCE)
+    data = draw_means({int(size): [value] for size, value in zip(SIZES, falls, strict=True)})
+    found = fit_saturation(data, "power", tolerance=TOLERANCE)
     assert found.left_out == (2**19, 2**20)
     assert found.batch == pytest.approx(TRUE, rel=0.01)
 
 
 def test_three_batch_sizes_are_too_few():
-    assert saturation(draws({1: [1.0, 2.0], 2: [2.0, 3.0], 4: [3.0, 3.0]}), "power") is None
+    assert (
+        fit_saturation(draw_means({1: [1.0, 2.0], 2: [2.0, 3.0], 4: [3.0, 3.0]}), "power") is None
+    )
 
 
 def test_one_seed_has_an_interval_from_the_scatter_about_the_curve():
-    data = draws(noisy(POWER, sd=0.1, seeds=1, rng=np.random.default_rng(3)))
-    found = saturation(data, "power", tolerance=TOLERANCE)
+    data = draw_means(noisy(POWER, sd=0.1, seeds=1, rng=np.random.default_rng(3)))
+    found = fit_saturation(data, "power", tolerance=TOLERANCE)
     assert data.drawn_RxK is None
     assert found.low <= TRUE <= found.high
 
@@ -106,7 +114,7 @@ def examples(rng, sd=0.1, seeds=2):
 
 
 def test_the_hyperbola_finds_the_critical_batch():
-    found = critical_batch(examples(np.random.default_rng(0), sd=0.0))
+    found = fit_critical_batch(examples(np.random.default_rng(0), sd=0.0))
     assert found.batch == pytest.approx(1e6 / 300, rel=0.01)
     assert found.examples_min == pytest.approx(1e6, rel=0.01)
     steps, seen = found.examples(SIZES) / SIZES, found.examples(SIZES)
@@ -119,14 +127,14 @@ def test_the_hyperbola_finds_the_critical_batch():
 def test_the_intervals_of_the_critical_batch_hold_it():
     rng, held = np.random.default_rng(0), 0
     for _ in range(200):
-        found = critical_batch(examples(rng), number=120)
+        found = fit_critical_batch(examples(rng), number=120)
         held += found.low <= 1e6 / 300 <= found.high
     assert held >= 90
 
 
 def test_small_batches_that_need_more_examples_are_left_out():
     times = examples(np.random.default_rng(0), sd=0.0) | {16: [4e6, 4e6], 32: [2e6, 2e6]}
-    assert critical_batch(times).left_out == (16, 32)
+    assert fit_critical_batch(times).left_out == (16, 32)
 
 
 def curve(losses):
@@ -142,20 +150,20 @@ LOSS = "eval/fixed_loss/val/softmax"
 
 
 def test_a_crossing_is_between_the_evaluations_on_a_line_in_log_examples():
-    found = reached(curve([3.0, 2.0, 1.0]), LOSS, 1.5, batch_size=10)
+    found = first_crossing(curve([3.0, 2.0, 1.0]), LOSS, 1.5, batch_size=10)
     assert found.examples == pytest.approx(1000 * math.sqrt(10))
     assert found.steps == pytest.approx(found.examples / 10)
     assert not found.censored
 
 
 def test_a_cell_that_never_gets_there_is_a_bound():
-    found = reached(curve([3.0, 2.0, 1.0]), LOSS, 0.5, batch_size=10)
+    found = first_crossing(curve([3.0, 2.0, 1.0]), LOSS, 0.5, batch_size=10)
     assert (found.examples, found.censored) == (pytest.approx(10_000), True)
 
 
 def test_a_crossing_that_was_not_seen_is_not_made_up():
-    assert reached(curve([1.0, 0.9]), LOSS, 1.5, batch_size=10) is None
-    assert reached(curve([None, None]), LOSS, 1.5, batch_size=10) is None
+    assert first_crossing(curve([1.0, 0.9]), LOSS, 1.5, batch_size=10) is None
+    assert first_crossing(curve([None, None]), LOSS, 1.5, batch_size=10) is None
 
 
 def test_half_of_the_batch_sizes_reach_the_default_target():
