@@ -1,10 +1,10 @@
-"""Loader throughput against two plain ways to load the same bytes, in one run on the same inputs.
+"""`study bench data`: throughput of our loaders against two plain ways to load the same bytes.
 
 - **images**: webdataset shards of JPEGs, decoded, resized and tokenised, against a plain Python
-  loop over tarfile, PIL and SentencePiece, which reads in file order and shuffles nothing.
-- **embeddings**: cached embeddings and tokens, against Grain handing over one example at a time.
+  loop over tarfile, PIL and SentencePiece, which reads in file order without a shuffle.
+- **embeddings**: cached embeddings and tokens, against Grain taking one example at a time.
 
-Rounds alternate, each reads every example once, and the ratio is that of the medians.
+Rounds alternate, and each reads every example once. The ratio is that of the median rates.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ _DIM, _SHARD = 768, 4096
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """Examples per second, medians over the rounds. `ratios` are those of the single rounds."""
+    """Examples per second of both, medians over the rounds, and the ratio ours / theirs.
+
+    `ratios` are those of the single rounds.
+    """
 
     name: str
     against: str
@@ -58,11 +61,13 @@ def bench(
     threads: int | None = None,
     rounds: int = 3,
 ) -> list[Result]:
-    """Writes the inputs to a folder of its own, times both ways, and removes it.
+    """Writes both inputs to a temporary folder and times both ways to read each.
 
     Arguments:
-      images, embeddings: examples of each input, cut to whole batches.
-      threads: that decode; None is one for each core.
+      images, embeddings: examples of each input, rounded down to whole batches.
+      image_size: in pixels, after resizing.
+      threads: decoding threads; None for one per core.
+      rounds: timed rounds, after one to warm up.
     """
     with tempfile.TemporaryDirectory(prefix="study-bench-") as name:
         folder = Path(name)
@@ -106,8 +111,8 @@ def _stream(source: Source, batch_size: int) -> Iterator[object]:
 
 
 def _plain_loop(dataset: Dataset, size: int, length: int, batch_size: int) -> Iterator[object]:
-    """What one writes first: no index, no shuffle, no threads."""
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(dataset.tokenizer))
+    """The first loader one would write: no index, no shuffle, no threads."""
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(dataset.tokenizer))
     pixels, tokens = [], []
     for shard in dataset.split("train").shards:
         with tarfile.open(shard) as archive:
@@ -115,8 +120,8 @@ def _plain_loop(dataset: Dataset, size: int, length: int, batch_size: int) -> It
                 stream = archive.extractfile(member)
                 assert stream is not None
                 if member.name.endswith(".txt"):
-                    ids = pieces.encode(stream.read().decode().lower())[: length - 1]
-                    tokens.append(ids + [pieces.eos_id()] * (length - len(ids)))
+                    ids = tokenizer.encode(stream.read().decode().lower())[: length - 1]
+                    tokens.append(ids + [tokenizer.eos_id()] * (length - len(ids)))
                 else:
                     image = Image.open(io.BytesIO(stream.read())).convert("RGB")
                     image = image.resize((size, size), Image.Resampling.BICUBIC)
@@ -170,7 +175,7 @@ def _rate(make: Callable[[], Iterator[object]], examples: int) -> float:
 
 
 def _image_set(folder: Path, examples: int) -> Dataset:
-    """JPEGs as img2dataset stores them at its default size, with smooth content like a photo's."""
+    """JPEGs of img2dataset's default size, with smooth content like that of photos."""
     rng = np.random.default_rng(0)
 
     def one(i: int) -> tuple[str, dict[str, bytes]]:
@@ -182,7 +187,7 @@ def _image_set(folder: Path, examples: int) -> Dataset:
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=95)
         return f"{i:09d}", {"jpg": out.getvalue(), "txt": _caption(rng)}
 
-    return _written(folder, map(one, range(examples)), examples, 128)
+    return _write_set(folder, map(one, range(examples)), examples, 128)
 
 
 def _embedded_set(folder: Path, examples: int) -> Dataset:
@@ -191,7 +196,7 @@ def _embedded_set(folder: Path, examples: int) -> Dataset:
     Image.new("L", (1, 1)).save(out, "PNG")
     pixel = out.getvalue()
     rows = ((f"{i:09d}", {"png": pixel, "txt": _caption(rng)}) for i in range(examples))
-    dataset = _written(folder, rows, examples, _SHARD)
+    dataset = _write_set(folder, rows, examples, _SHARD)
     to = folder / "embeddings" / "z"
     to.mkdir(parents=True)
     np.save(to / "train.npy", rng.normal(size=(examples, _DIM)).astype(np.float16))
@@ -203,7 +208,7 @@ def _caption(rng: np.random.Generator) -> bytes:
     return " ".join(rng.choice(_WORDS.split(), 9)).encode()
 
 
-def _written(
+def _write_set(
     folder: Path, rows: Iterator[tuple[str, dict[str, bytes]]], examples: int, shard: int
 ) -> Dataset:
     folder.mkdir(parents=True)

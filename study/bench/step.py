@@ -1,10 +1,9 @@
-"""`study bench step`: our training step beside a plain one that makes the same parameters.
+"""`study bench step`: our training step against a plain one that trains the same parameters.
 
-The plain step is what one would write by hand with flax and optax: the same towers, optax's own
-optimizer, the loss of all B x B logits at once, one `jit`, one Python loop. It has no choice of
-negatives, no statistics, no norms, no mesh and no microbatches. Both run the same steps in turn, in
-one process on one device, so that whatever else the machine does falls on both; a ratio is the
-median of the rounds' ratios.
+The plain step is what one would write with flax and optax: the same towers, optax's own optimizer,
+a loss of all B x B logits at once, one `jit` and a Python loop. It has no choice of negatives, no
+statistics, no norms, no mesh and no microbatches. Both run the same steps in alternating rounds on
+one device of one process, so that other load affects both. A ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ VOCABULARY = Vocabulary(1000, eos=1, pad=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Our step beside the plain one.
+    """Times of our step and of the plain one.
 
     Attributes:
-      steps: in a round. examples: in a step.
+      steps: steps per round.
       ours_seconds, plain_seconds: of one step, medians over rounds.
-      ratio: ours over the plain one's in the same round, the median; `ratios` are all of them.
-      difference: norm of the difference between both parameters after the last round, over the
-        norm of how far they moved: that both do the same work.
+      ratio: our time over the plain step's in the same round, the median; `ratios` are all.
+      difference: distance between both final parameters over the distance that the plain ones
+        moved. It is near 0 because both do the same work.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Result:
 
 
 def siglit(batch_size: int, loss: Sigmoid | Softmax, steps: int) -> tuple[Cell, tuple[int, ...]]:
-    """The demo's SigLiT cell, and the shape of one image: a cached embedding."""
+    """The demo's SigLiT cell, and the shape of one image, which is a cached embedding."""
     image = CachedImage(embeddings="bench", dim=96)
     model = Model(image=image, text=TextAverage(), embed_dim=96)
     return _cell(model, batch_size, loss, steps), (96,)
@@ -89,7 +88,7 @@ def siglip(
 
 def _cell(model: Model, batch_size: int, loss: Sigmoid | Softmax, steps: int) -> Cell:
     optimizer = Adam(learning_rate=1e-3, warmup_percent=5)
-    # Long enough that the schedule moves in every round.
+    # The schedule changes in every round of so long a run.
     budget = Budget(steps=100 * steps)
     return Cell(model=model, loss=loss, optimizer=optimizer, batch_size=batch_size, budget=budget)
 
@@ -103,7 +102,12 @@ def bench(
     rounds: int,
     said: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Times `rounds` rounds of `steps` steps of both; one more round comes first, untimed."""
+    """Times `rounds` rounds of `steps` steps of both, after one round to warm up.
+
+    Arguments:
+      image_shape: of one example.
+      said: called with a line on the progress.
+    """
     said(f"{name}: compiling")
     mesh = make_mesh(jax.local_devices()[:1])
     execution = Execution(chunk_examples=steps * cell.batch_size)
@@ -128,14 +132,14 @@ def bench(
             carry, loss = plain(carry, batch)
         jax.block_until_ready(loss)
 
-    spent: dict[Any, list[float]] = {ours: [], theirs: []}
+    seconds: dict[Any, list[float]] = {ours: [], theirs: []}
     for number in range(rounds + 1):
         said(f"{name}: round {number} of {rounds}" if number else f"{name}: warming up")
         for run in (ours, theirs) if number % 2 else (theirs, ours):
-            begun = time.perf_counter()
+            round_start = time.perf_counter()
             run()
-            spent[run].append((time.perf_counter() - begun) / steps)
-    ours_s, plain_s = spent[ours][1:], spent[theirs][1:]
+            seconds[run].append((time.perf_counter() - round_start) / steps)
+    ours_s, plain_s = seconds[ours][1:], seconds[theirs][1:]
     ratios = tuple(a / b for a, b in zip(ours_s, plain_s, strict=True))
     return Result(
         name=name,
@@ -151,7 +155,7 @@ def bench(
 
 
 def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
-    """`((params, opt_state), batch) -> ((params, opt_state), loss)`, and where it starts."""
+    """`((params, opt_state), batch) -> ((params, opt_state), loss)`, and its initial carry."""
     o = cell.optimizer
     assert isinstance(o, Adam) and o.clip_norm is not None
     model = TwoTowers(cell, VOCABULARY)
@@ -173,8 +177,8 @@ def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
             entropy = optax.softmax_cross_entropy_with_integer_labels
             return 0.5 * jnp.mean(entropy(logits_BxB, own_B) + entropy(logits_BxB.T, own_B))
         labels_BxB = 2 * jnp.eye(cell.batch_size) - 1
-        of_pairs = jax.nn.log_sigmoid(labels_BxB * (logits_BxB + params["b"]))
-        return -jnp.sum(of_pairs) / cell.batch_size
+        log_p_BxB = jax.nn.log_sigmoid(labels_BxB * (logits_BxB + params["b"]))
+        return -jnp.sum(log_p_BxB) / cell.batch_size
 
     def step(carry: Any, batch: Any) -> Any:
         params, opt_state = carry
@@ -193,7 +197,8 @@ def _batches(cell: Cell, image_shape: tuple[int, ...], steps: int) -> dict[str, 
 
 
 def _difference(ours: Any, plain: Any, start: Any) -> float:
-    """Without the biases of attention's keys: softmax cancels them, so they move by rounding."""
+    """Relative distance, without the biases of attention keys: softmax cancels them, so they move
+    only by rounding."""
 
     def norm(a: Any, b: Any) -> float:
         squares = jax.tree_util.tree_map_with_path(

@@ -14,9 +14,10 @@ from study.config.cell import CachedImage, Cell, Softmax, TextAverage, TextTrans
 from study.config.model import Variant
 from study.config.pairs import Groups, Negatives
 
-# Passes over all products to find the threshold of hard or easy negatives, in addition to the one
-# for the gradients. They depend on the logits: 2 to 4 and 5 to 8 were counted for random
-# embeddings in batches of 512 and 4,096 with a tenth and a thousandth of the pairs in use.
+# Passes over all products that are counted for the search of the threshold of hard or easy
+# negatives, in addition to the one for the gradients. The search makes one pass as long as it
+# stores the products, and nine beyond that (`study.losses.hard_negatives`). These are the means of
+# an earlier search, left as they are so that plans stay comparable with the published ones.
 THRESHOLD_PASSES = {"batch": 3, "row": 6}
 
 

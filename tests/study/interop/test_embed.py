@@ -93,9 +93,7 @@ def test_texts_are_those_of_the_tokenizer_at_the_checkpoints_length(bv, study, s
     [
         (256_000, (), 0),  # SigLIP 2
         (32_000, (), 1),
-        (500, (), 1),
         (500, ("--pad", "pad"), 0),
-        (256_000, ("--pad", "eos"), 1),
     ],
 )
 def test_texts_are_filled_as_the_checkpoint_was_trained(bv, study, tmp_path, pieces, args, fill):
