@@ -42,6 +42,9 @@ def spec(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
     )
 
 
+SMALLEST = RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+
+
 def fits(setting: RunSetting) -> bool:
     return setting.microbatch is not None and setting.microbatch <= 8
 
@@ -72,69 +75,43 @@ def cost(setting: RunSetting) -> tuple[bool, float, float]:
 
 
 @pytest.mark.parametrize("batch_size", [256, 4096, 65536])
-def test_ways_are_tried_from_the_cheapest_and_end_with_the_smallest(batch_size):
+def test_candidates_go_from_the_cheapest_to_the_smallest(batch_size):
     settings = candidates(spec(batch_size))
     assert settings[:-1] == sorted(settings[:-1], key=cost)
-    assert settings[-1] == RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+    assert settings[-1] == SMALLEST
     assert len(set(settings)) == len(settings)
-
-
-def test_a_small_batch_is_first_tried_whole():
     assert candidates(spec(64))[0] == RunSetting()
+    own = RunSetting(microbatch=3)
+    assert candidates(spec(batch_size), own) == [own, *settings]
 
 
-def test_what_the_user_asks_for_is_tried_first():
-    asked = RunSetting(microbatch=3)
-    assert candidates(spec(), asked)[0] == asked
-
-
-def test_the_first_that_fits_ends_the_search(tmp_path):
+def test_the_first_that_fits_ends_the_search_and_nothing_is_compiled_twice(tmp_path):
     compiler = Compiler()
-    found = find(compiler, tmp_path)
-    assert found.report.fits
-    assert fits(found.setting)
-    assert compiler.asked[-1] == found.setting
+    result = find(compiler, tmp_path)
+    assert result.report.fits and fits(result.setting)
+    assert compiler.asked[-1] == result.setting
     assert not any(fits(setting) for setting in compiler.asked[:-1])
-
-
-def test_answers_are_kept_so_that_nothing_is_compiled_twice(tmp_path):
-    first = find(Compiler(), tmp_path)
     again = Compiler()
-    assert find(again, tmp_path) == first
+    assert find(again, tmp_path) == result
     assert again.asked == []
-
-
-def test_a_torn_answer_is_made_again(tmp_path):
-    first = find(Compiler(), tmp_path)
-    for kept in tmp_path.glob("*.json"):
-        kept.write_text(kept.read_text()[:20])
-    again = Compiler()
-    assert find(again, tmp_path) == first
-    assert again.asked
+    for file in tmp_path.glob("*.json"):  # torn by a kill
+        file.write_text(file.read_text()[:20])
+    assert find(again, tmp_path) == result
+    assert again.asked == compiler.asked
 
 
 @pytest.mark.parametrize("batch_size", [64, 16384, 1 << 26])
-def test_nothing_is_said_not_to_fit_before_the_smallest_way_is_compiled(tmp_path, batch_size):
-    """Not even where the formula puts every setting at many times the memory there is."""
+def test_a_cell_is_too_large_only_when_the_smallest_setting_was_refused(tmp_path, batch_size):
+    """A batch that is far above the memory by every estimate costs one compilation."""
     compiler = Compiler(lambda setting: False)
-    found = find(compiler, tmp_path, batch_size=batch_size)
-    assert not found.report.fits
-    smallest = RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
-    assert compiler.asked[-1] == candidates(spec(batch_size))[-1] == found.setting == smallest
-
-
-def test_a_slice_without_hope_costs_one_compile(tmp_path):
-    """Where the estimate puts every setting far above the memory, only the smallest is compiled."""
-    compiler = Compiler(lambda setting: False)
-    find(compiler, tmp_path, batch_size=1 << 26)
-    assert len(compiler.asked) == 1
-
-
-def test_what_is_kept_says_that_nothing_fits_only_when_it_holds_the_smallest_way(tmp_path):
-    find(Compiler(lambda setting: False), tmp_path)
-    assert search.search_cached(SearchTask(step=spec()), tmp_path) is not None
-    (tmp_path / f"{spec().key(candidates(spec())[-1])}.json").unlink()
-    assert search.search_cached(SearchTask(step=spec()), tmp_path) is None
+    result = find(compiler, tmp_path, batch_size=batch_size)
+    assert not result.report.fits
+    assert compiler.asked[-1] == candidates(spec(batch_size))[-1] == result.setting == SMALLEST
+    assert len(compiler.asked) == len(candidates(spec(batch_size)))
+    assert (len(compiler.asked) == 1) == (batch_size == 1 << 26)
+    assert search.search_cached(SearchTask(step=spec(batch_size)), tmp_path) == result
+    (tmp_path / f"{spec(batch_size).key(SMALLEST)}.json").unlink()
+    assert search.search_cached(SearchTask(step=spec(batch_size)), tmp_path) is None
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
@@ -237,60 +214,51 @@ def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
     assert gib < bound < 12 * gib
 
 
-def test_a_compiler_that_breaks_off_is_an_answer_and_the_search_goes_on(tmp_path, monkeypatch):
-    """It dies at every setting that is not small; each time the next is tried by a new process."""
+def test_a_compiler_that_crashes_is_a_report_and_the_search_goes_on(tmp_path, monkeypatch):
+    """It crashes on every setting that is not small; a new process tries the next."""
     started = []
 
-    def lines(argv, *, stdin):
-        asked = json.loads(stdin)["settings"]
-        started.append(len(asked))
-        for setting in asked:
-            yield {"trying": setting}
-            if not fits(RunSetting(**setting)):
-                raise tpu_compile.TpuCompileError("compiling for TPU failed: Check failed: x < y")
-            report = FitReport(step_bytes=1, usable_bytes=2)
-            yield {"setting": setting, "report": vars(report)}
-            return
+    def run_python(argv, *, stdin):
+        settings = json.loads(stdin)["settings"]
+        started.append(len(settings))
+        yield {"trying": settings[0]}
+        if not fits(RunSetting(**settings[0])):
+            raise tpu_compile.TpuCompileError("compiling for TPU failed: Check failed: x < y")
+        report = FitReport(step_bytes=1, usable_bytes=2)
+        yield {"setting": settings[0], "report": vars(report)}
 
-    monkeypatch.setattr(tpu_compile, "run_python", lines)
-    found = find(None, tmp_path)
-    assert found.report.fits
-    assert len(started) == found.tried
-    # It may have been this machine's trouble, so it is not kept.
+    monkeypatch.setattr(tpu_compile, "run_python", run_python)
+    result = find(None, tmp_path)
+    assert result.report.fits
+    assert len(started) == result.tried
+    # It may have been this machine's fault, so it is not cached.
     assert search.load_cached(spec(), candidates(spec())[0], tmp_path) is None
 
 
-def test_a_compiler_that_always_breaks_off_is_quoted(tmp_path, monkeypatch):
-    def lines(argv, *, stdin):
-        yield {"trying": json.loads(stdin)["settings"][0]}
-        raise tpu_compile.TpuCompileError("compiling for TPU failed: Check failed: x < y")
-
-    monkeypatch.setattr(tpu_compile, "run_python", lines)
-    found = find(None, tmp_path)
-    assert not found.report.fits
-    assert found.report.summary == "the compiler crashed: Check failed: x < y"
-
-
-def test_being_ended_from_outside_is_no_answer(tmp_path, monkeypatch):
-    def lines(argv, *, stdin):
-        yield {"trying": json.loads(stdin)["settings"][0]}
-        error = tpu_compile.TpuCompileError("compiling for TPU failed: exit code -9")
-        error.code = -9
+@pytest.mark.parametrize(
+    ("message", "code", "begins"),
+    [
+        ("compiling for TPU failed: Check failed: x < y", None, True),
+        ("compiling for TPU failed: exit code -9", -9, True),  # killed from outside
+        ("libtpu is not installed", None, False),
+    ],
+)
+def test_only_a_compilers_own_crash_is_a_report(tmp_path, monkeypatch, message, code, begins):
+    def run_python(argv, *, stdin):
+        if begins:
+            yield {"trying": json.loads(stdin)["settings"][0]}
+        error = tpu_compile.TpuCompileError(message)
+        error.code = code
         raise error
 
-    monkeypatch.setattr(tpu_compile, "run_python", lines)
-    with pytest.raises(tpu_compile.TpuCompileError, match="exit code -9"):
-        find(None, tmp_path)
-
-
-def test_a_process_that_cannot_begin_is_an_error(tmp_path, monkeypatch):
-    def lines(argv, *, stdin):
-        raise tpu_compile.TpuCompileError("libtpu is not installed")
-        yield
-
-    monkeypatch.setattr(tpu_compile, "run_python", lines)
-    with pytest.raises(tpu_compile.TpuCompileError, match="libtpu is not installed"):
-        find(None, tmp_path)
+    monkeypatch.setattr(tpu_compile, "run_python", run_python)
+    if begins and code is None:
+        report = find(None, tmp_path).report
+        assert not report.fits
+        assert report.summary == "the compiler crashed: Check failed: x < y"
+    else:
+        with pytest.raises(tpu_compile.TpuCompileError, match=message):
+            find(None, tmp_path)
 
 
 def plan_that_compiles() -> str:
