@@ -1,7 +1,7 @@
 """Many cells: studies, what they would cost, and how they run.
 
 >>> from sweeps import load_study, run
->>> run(load_study("demo"), "runs")
+>>> run(load_study("demo")).states
 
 The names load when first used, so that `import sweeps` costs nothing.
 """

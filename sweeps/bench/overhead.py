@@ -1,16 +1,17 @@
-"""What a sweep adds to the training of its cells: wall time against the bare sum of training.
+"""Measures what a sweep adds to the training of its cells.
 
-Warm: every program is in the folder of compiled programs, for the cells of one seed have run
-before. Ray and its workers are started anew in the time that counts, and JAX is imported in each.
+The compile cache is warm, because the cells of one seed have run before. Ray and its workers start
+within the measured time, and each worker imports JAX.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.runner import cell_status as ledger
+from sweeps.runner import cell_status
 from sweeps.runner import run as runner
 from sweeps.runner.display import Report
 from sweeps.study import Study, StudyError
@@ -18,12 +19,12 @@ from sweeps.study import Study, StudyError
 
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """How long `cells` took, `parallel` at a time.
+    """The time of a sweep of `cells` cells, `parallel` at a time.
 
     Attributes:
-      seconds: wall time of the sweep, from before Ray starts until it is down.
-      train_seconds: of training steps, summed over the cells.
-      spent: the other seconds that the cells counted by what they went to, summed over the cells.
+      seconds: wall time, from before Ray starts until it has stopped.
+      train_seconds: in training steps, summed over the cells.
+      spent: the cells' other seconds, by what they were spent on, summed over the cells.
     """
 
     cells: int
@@ -34,12 +35,12 @@ class Overhead:
 
     @property
     def ratio(self) -> float:
-        """Wall time over the least that so many cores could train the cells in."""
+        """Wall time over the least in which so many cores can train the cells."""
         return self.seconds * self.parallel / self.train_seconds
 
 
 def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Overhead:
-    """Runs the cells of one seed, then all cells of `study`, and times these.
+    """Runs the cells of one seed to warm up, then times a sweep of all cells.
 
     Arguments:
       folder: for data and records.
@@ -47,24 +48,23 @@ def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Ov
     Raises:
       StudyError: a cell failed, or the run was interrupted.
     """
-    here = dataclasses.replace(study.execution_of(study.cells[0]), data_root=str(folder / "data"))
-    study = dataclasses.replace(study, execution=here)
+    execution = study.execution_of(study.cells[0])
+    execution = dataclasses.replace(execution, data_root=str(folder / "data"))
+    study = dataclasses.replace(study, execution=execution)
     first = tuple(c for c in study.cells if c.seed == study.cells[0].seed)
-    report.line(f"warming: {len(first)} cells, so that every program has been compiled")
+    report.line(f"warming up: {len(first)} cells, to compile every program")
     _run(dataclasses.replace(study, cells=first), folder / "warm", parallel, report)
     report.line(f"timing: {len(study.cells)} cells")
     result = _run(study, folder / "timed", parallel, report)
-    spent: dict[str, float] = {}
-    for entry in ledger.read(study, folder / "timed"):
-        for what, seconds in entry.done["seconds"].items():
-            if what not in ("total", "train"):
-                spent[what] = spent.get(what, 0.0) + seconds
+    spent = Counter[str]()
+    for entry in cell_status.read(study, folder / "timed"):
+        spent.update(entry.done["seconds"])
     return Overhead(
         cells=len(study.cells),
         parallel=result.parallel,
         seconds=result.seconds,
         train_seconds=result.train_seconds,
-        spent={what: seconds for what, seconds in spent.items() if seconds},
+        spent={part: s for part, s in spent.items() if s and part not in ("total", "train")},
     )
 
 
@@ -73,6 +73,6 @@ def _run(study: Study, root: Path, parallel: int, report: Report) -> runner.Resu
     if result.exit_code == runner.INTERRUPTED:
         raise KeyboardInterrupt
     if result.exit_code or set(result.states) != {"done"}:
-        said = ", ".join(f"{n} {state}" for state, n in result.states.items())
-        raise StudyError(f"nothing was timed: of the cells {said}; `study doctor` may say why")
+        states = ", ".join(f"{n} {state}" for state, n in result.states.items())
+        raise StudyError(f"nothing was timed: of the cells {states}; `study doctor` may say why")
     return result

@@ -1,6 +1,6 @@
-"""Commands in sessions of their own, whose processes, and no others, may be looked at and killed.
+"""Starts commands in sessions of their own, and kills processes of those sessions only.
 
-Ray's processes stay in the session of their driver. Needs /proc.
+Ray's processes stay in the session of their driver.
 """
 
 from __future__ import annotations
@@ -14,43 +14,44 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-DYING = 10.0  # seconds that the last processes get to be gone, once they were killed
+import psutil
+
+EXIT_SECONDS = 10.0  # for the last processes to disappear after they were killed
 
 
 class Sessions:
-    """Within a `with`: sessions that were started here; nothing of them is left after it."""
+    """The sessions started within a `with` block; all their processes are killed at its end."""
 
     def __init__(self) -> None:
         self._leaders: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
-        """Starts `command`, which leads a session; what it says is added to `log`."""
-        # The number of a session without processes may be given to somebody else's.
+        """Starts `command` as leader of a session, with its output appended to `log`."""
+        # The id of a session without processes may be reused by the system.
         self._leaders = {k: v for k, v in self._leaders.items() if v.poll() is None or members(k)}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
-            driver = subprocess.Popen(
+            leader = subprocess.Popen(
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self._leaders[driver.pid] = driver
-        return driver
+        self._leaders[leader.pid] = leader
+        return leader
 
     def kill(self, leader: int, pids: Iterable[int]) -> None:
-        """Kills those of `pids` that are in the session of `leader`, started here."""
+        """Kills those of `pids` that are in the session of `leader`, which was started here."""
         assert leader in self._leaders
-        for pid in pids:
-            if _session(pid) == leader:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in set(pids) & set(members(leader)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    def outlived(self, seconds: float) -> list[int]:
-        """Processes of sessions whose leader is gone that are still there after so long."""
+    def survivors(self, seconds: float) -> list[int]:
+        """Processes that are still alive `seconds` after their session's leader has exited."""
         until = time.monotonic() + seconds
         while True:
             gone = [pid for pid, leader in self._leaders.items() if leader.poll() is not None]
-            left = [member for pid in gone for member in members(pid)]
-            if not left or time.monotonic() > until:
-                return left
+            alive = [member for pid in gone for member in members(pid)]
+            if not alive or time.monotonic() > until:
+                return alive
             time.sleep(0.05)
 
     def __enter__(self) -> Self:
@@ -60,40 +61,32 @@ class Sessions:
         for pid, leader in self._leaders.items():
             self.kill(pid, members(pid))
             leader.wait()
-        self.outlived(DYING)
+        self.survivors(EXIT_SECONDS)
 
 
 def members(leader: int) -> list[int]:
     """The live processes of a session."""
-    everybody = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return [pid for pid in everybody if _session(pid) == leader]
+    pids = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            alive = process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            if os.getsid(process.pid) == leader and alive:
+                pids.append(process.pid)
+    return pids
 
 
-def processes(leader: int, name: str) -> list[int]:
-    """Those that go by a name that begins so, or whose program has this name."""
-    return [pid for pid in members(leader) if _goes_by(pid, name)]
+def command_of(pid: int) -> list[str]:
+    """The command line of a process; [] if it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).cmdline()
+    return []
 
 
-def has_word(pid: int, word: str) -> bool:
-    """Whether `word` is an argument of a process."""
-    try:
-        return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-
-
-def _session(pid: int) -> int | None:
-    """The session of a process; None of one that is dead."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(rest[2])
-
-
-def _goes_by(pid: int, name: str) -> bool:
-    try:
-        first = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
-    except (OSError, UnicodeDecodeError):
-        return False
-    return first.startswith(name) or Path(first).name == name
+def find(leader: int, name: str) -> list[int]:
+    """Processes of a session whose program is `name`, or whose command line begins with it."""
+    return [
+        pid
+        for pid in members(leader)
+        if (command := command_of(pid))
+        and (command[0].startswith(name) or Path(command[0]).name == name)
+    ]

@@ -34,17 +34,12 @@ def loss(
     batch_size: Annotated[
         list[int] | None,
         typer.Option(
-            "--batch-size",
-            metavar="B",
-            min=2,
-            show_default="4096 and 16384",
-            help="Examples (repeatable).",
+            metavar="B", min=2, show_default="4096 and 16384", help="Examples (repeatable)."
         ),
     ] = None,
     dim: Annotated[
         list[int] | None,
         typer.Option(
-            "--dim",
             metavar="D",
             min=1,
             show_default="64 and 768",
@@ -52,8 +47,7 @@ def loss(
         ),
     ] = None,
     cores: Annotated[
-        int | None,
-        typer.Option("--cores", metavar="N", min=1, show_default="all", help="Cores to use."),
+        int | None, typer.Option(metavar="N", min=1, show_default="all", help="Cores to use.")
     ] = None,
     rounds: Rounds = 3,
     as_json: Json = False,
@@ -138,18 +132,13 @@ def step(
     cell: Annotated[
         Literal["siglit", "siglip"] | None,
         typer.Option(
-            "--cell",
-            show_default="both",
-            help="siglit trains on cached images, siglip trains both towers.",
+            show_default="both", help="siglit trains on cached images, siglip trains both towers."
         ),
     ] = None,
-    loss: Annotated[
-        Literal["sigmoid", "softmax"], typer.Option("--loss", help="The loss.")
-    ] = "sigmoid",
+    loss: Annotated[Literal["sigmoid", "softmax"], typer.Option(help="The loss.")] = "sigmoid",
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size",
             metavar="B",
             min=2,
             show_default="1024 for siglit, 64 for siglip",
@@ -157,15 +146,12 @@ def step(
         ),
     ] = None,
     variant: Annotated[
-        str,
-        typer.Option("--variant", metavar="SIZE/PATCH", help="siglip: the towers, such as B/16."),
+        str, typer.Option(metavar="SIZE/PATCH", help="siglip: the towers, such as B/16.")
     ] = "mu/8",
     image_size: Annotated[
-        int, typer.Option("--image-size", metavar="PIXELS", min=1, help="siglip: image size.")
+        int, typer.Option(metavar="PIXELS", min=1, help="siglip: image size.")
     ] = 32,
-    steps: Annotated[
-        int, typer.Option("--steps", metavar="N", min=1, help="Steps per round.")
-    ] = 20,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps per round.")] = 20,
     rounds: Rounds = 7,
     as_json: Json = False,
 ) -> int:
@@ -218,23 +204,17 @@ def step(
 
 @app.command(epilog="Example: study bench data --images 2048 --json")
 def data(
-    images: Annotated[
-        int, typer.Option("--images", metavar="N", min=1, help="JPEGs to decode.")
-    ] = 512,
+    images: Annotated[int, typer.Option(metavar="N", min=1, help="JPEGs to decode.")] = 512,
     embeddings: Annotated[
-        int, typer.Option("--embeddings", metavar="N", min=1, help="Cached embeddings to read.")
+        int, typer.Option(metavar="N", min=1, help="Cached embeddings to read.")
     ] = 32_768,
     image_size: Annotated[
-        int, typer.Option("--image-size", metavar="PIXELS", min=1, help="Size after resizing.")
+        int, typer.Option(metavar="PIXELS", min=1, help="Size after resizing.")
     ] = 224,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="B", min=1, help="Examples per batch.")
-    ] = 256,
+    batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Examples per batch.")] = 256,
     threads: Annotated[
         int | None,
-        typer.Option(
-            "--threads", metavar="N", min=1, show_default="one per core", help="Decoding threads."
-        ),
+        typer.Option(metavar="N", min=1, show_default="one per core", help="Decoding threads."),
     ] = None,
     rounds: Rounds = 3,
     as_json: Json = False,

@@ -29,18 +29,16 @@ def sweep(
     pool: Annotated[
         list[str] | None,
         typer.Option(
-            "--pool",
             metavar="TYPE=N",
             show_default="v4-32=8",
             help="N simulated slices of a type (repeatable).",
         ),
     ] = None,
     cells: Annotated[
-        int,
-        typer.Option("--cells", metavar="N", min=0, max=40, help="Cells to train; 0 for none."),
+        int, typer.Option(metavar="N", min=0, max=40, help="Cells to train; 0 for none.")
     ] = 40,
     examples: Annotated[
-        int, typer.Option("--examples", metavar="N", min=2048, help="Examples per trained cell.")
+        int, typer.Option(metavar="N", min=2048, help="Examples per trained cell.")
     ] = 1_000_000,
     parallel: Parallel = None,
     as_json: Json = False,
@@ -104,7 +102,7 @@ def _measure_overhead(
     from study.config.budget import Budget
     from study.config.cell import replace
     from study.config.host import cores
-    from sweeps.bench.bench_cells import study as bench_study
+    from sweeps.bench.cells import study as bench_study
     from sweeps.bench.overhead import overhead
     from sweeps.runner.display import duration, report_on
 
@@ -127,10 +125,8 @@ def _measure_overhead(
 
 
 def chaos(
-    minutes: Annotated[
-        float, typer.Option("--minutes", min=0.1, help="How long to kill processes.")
-    ] = 3.0,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long to kill processes.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     parallel: Parallel = None,
     slice_name: Annotated[
         str | None,
@@ -141,7 +137,6 @@ def chaos(
     root: Annotated[
         str | None,
         typer.Option(
-            "--root",
             metavar="DIR",
             callback=local,
             show_default="temporary, kept if records differ",

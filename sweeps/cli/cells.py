@@ -22,7 +22,7 @@ def logs(
     cell: CellName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
     host: Annotated[
-        int, typer.Option("--host", metavar="K", min=0, help="Host index on a multi-host slice.")
+        int, typer.Option(metavar="K", min=0, help="Host index on a multi-host slice.")
     ] = 0,
     root: Root = "runs",
     settings: Set = None,

@@ -13,8 +13,7 @@ from sweeps.cli.options import Json, Metric, Root, complete_study, recorded_stud
 
 def claims(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="STUDY", help="A study.", autocompletion=complete_study),
+        str | None, typer.Argument(metavar="STUDY", help="A study.", autocompletion=complete_study)
     ] = None,
     root: Root = "runs",
     metric: Metric = None,

@@ -19,7 +19,6 @@ def dash(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out",
             metavar="FILE",
             callback=local,
             help="Write the workspace JSON to FILE instead of saving it to W&B.",

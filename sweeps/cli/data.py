@@ -43,11 +43,9 @@ ImageSize = Annotated[
 @app.command(epilog="Example: study data glyphs --out data/glyphs")
 def glyphs(
     out: Annotated[
-        str, typer.Option("--out", metavar="DIR", callback=local, help="Output directory.")
+        str, typer.Option(metavar="DIR", callback=local, help="Output directory.")
     ] = "data/glyphs",
-    views: Annotated[
-        int | None, typer.Option("--views", min=1, help="Renders of each training pair.")
-    ] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Renders of each training pair.")] = None,
     workers: Workers = 2,
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
 ) -> int:
@@ -69,16 +67,12 @@ def glyphs(
 @app.command("import", epilog="Example: study data import wds_imagenet1k --out data/imagenet1k")
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder or a Karpathy JSON.")],
-    out: Annotated[
-        str, typer.Option("--out", metavar="DIR", callback=local, help="Output directory.")
-    ],
+    out: Annotated[str, typer.Option(metavar="DIR", callback=local, help="Output directory.")],
     split: Annotated[
-        list[str] | None,
-        typer.Option("--split", metavar="NAME", help="Import only this split (repeatable)."),
+        list[str] | None, typer.Option(metavar="NAME", help="Import only this split (repeatable).")
     ] = None,
     images: Annotated[
-        str | None,
-        typer.Option("--images", metavar="DIR", help="Image folder of a Karpathy JSON."),
+        str | None, typer.Option(metavar="DIR", help="Image folder of a Karpathy JSON.")
     ] = None,
 ) -> int:
     """Import an evaluation benchmark as a data set.
@@ -107,7 +101,6 @@ def index_(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out",
             metavar="DIR",
             callback=local,
             show_default="SOURCE",
@@ -117,31 +110,25 @@ def index_(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            "--split",
             metavar="NAME=PATTERN",
             show_default="from file names, else all is train",
             help="Shards of a split, such as train='0*.tar' (repeatable).",
         ),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", metavar="FILE", help="A SentencePiece model.")
+        str | None, typer.Option(metavar="FILE", help="A SentencePiece model.")
     ] = None,
     train_tokenizer: Annotated[
         int | None,
         typer.Option(
-            "--train-tokenizer",
-            metavar="PIECES",
-            min=8,
-            help="Train a tokenizer of this size on the captions instead.",
+            metavar="PIECES", min=8, help="Train a tokenizer of this size on the captions instead."
         ),
     ] = None,
     image_key: Annotated[
-        str | None,
-        typer.Option("--image-key", metavar="KEY", help="ArrayRecord: the feature with the image."),
+        str | None, typer.Option(metavar="KEY", help="ArrayRecord: the feature with the image.")
     ] = None,
     text_key: Annotated[
-        str | None,
-        typer.Option("--text-key", metavar="KEY", help="Feature or JSON key with the caption."),
+        str | None, typer.Option(metavar="KEY", help="Feature or JSON key with the caption.")
     ] = None,
     hash_files: Annotated[
         bool, typer.Option("--hash", help="Record a SHA-256 of every shard, for `data verify`.")
@@ -193,7 +180,6 @@ def embed(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint",
             metavar="PATH",
             show_default="HOG and a linear projection fitted on train",
             help="Image tower: a big_vision .npz, a Hugging Face .safetensors (FILE:img for one "
@@ -203,24 +189,19 @@ def embed(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out",
             metavar="NAME",
             show_default="hog-lda-DIM, or the checkpoint's name",
             help="Folder under DATASET/embeddings.",
         ),
     ] = None,
-    dim: Annotated[
-        int, typer.Option("--dim", min=2, help="Width, if there is no checkpoint.")
-    ] = 96,
+    dim: Annotated[int, typer.Option(min=2, help="Width, if there is no checkpoint.")] = 96,
     resize: Resize = "bicubic",
     image_size: ImageSize = None,
     shard: Annotated[
-        str,
-        typer.Option("--shard", metavar="K/N", help="Embed the K-th of N parts, for N machines."),
+        str, typer.Option(metavar="K/N", help="Embed the K-th of N parts, for N machines.")
     ] = "1/1",
     max_bad_share: Annotated[
-        float,
-        typer.Option("--max-bad-share", min=0, max=1, help="Largest share of unusable images."),
+        float, typer.Option(min=0, max=1, help="Largest share of unusable images.")
     ] = 0.01,
     workers: Workers = 2,
 ) -> int:
@@ -273,32 +254,24 @@ def encode(
     checkpoint: Annotated[
         str,
         typer.Option(
-            "--checkpoint",
             metavar="FILE",
             help="A big_vision .npz or a Hugging Face .safetensors (FILE:img for one tower of it).",
         ),
     ],
-    out: Annotated[
-        str, typer.Option("--out", metavar="FILE.npz", callback=local, help="Output file.")
-    ],
+    out: Annotated[str, typer.Option(metavar="FILE.npz", callback=local, help="Output file.")],
     images: Annotated[
         str | None,
-        typer.Option(
-            "--images", metavar="PATH", help="Images, webdataset tars (or one tar), or a .npy."
-        ),
+        typer.Option(metavar="PATH", help="Images, webdataset tars (or one tar), or a .npy."),
     ] = None,
     texts: Annotated[
-        str | None,
-        typer.Option("--texts", metavar="FILE", help="One text per line, or a .npy of tokens."),
+        str | None, typer.Option(metavar="FILE", help="One text per line, or a .npy of tokens.")
     ] = None,
     tokenizer: Annotated[
-        str | None,
-        typer.Option("--tokenizer", metavar="FILE", help="SentencePiece model, for --texts."),
+        str | None, typer.Option(metavar="FILE", help="SentencePiece model, for --texts.")
     ] = None,
     pad: Annotated[
         Literal["eos", "pad"] | None,
         typer.Option(
-            "--pad",
             show_default="pad for SigLIP 2 (256,000 pieces), else eos",
             help="Padding of texts after EOS.",
         ),
@@ -355,14 +328,13 @@ def verify(folder: DatasetDir) -> int:
 def inspect(
     folder: DatasetDir,
     split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", show_default="the first", help="The split."),
+        str | None, typer.Option(metavar="NAME", show_default="the first", help="The split.")
     ] = None,
     out: Annotated[
-        str, typer.Option("--out", metavar="PNG", callback=local, help="Output file.")
+        str, typer.Option(metavar="PNG", callback=local, help="Output file.")
     ] = "samples.png",
-    rows: Annotated[int, typer.Option("--rows", min=1, max=100, help="Rows of images.")] = 8,
-    cols: Annotated[int, typer.Option("--cols", min=1, max=100, help="Images per row.")] = 6,
+    rows: Annotated[int, typer.Option(min=1, max=100, help="Rows of images.")] = 8,
+    cols: Annotated[int, typer.Option(min=1, max=100, help="Images per row.")] = 6,
 ) -> int:
     """Summarize a data set and draw a page of examples."""
     from study.data.contact_sheet import draw_contact_sheet

@@ -15,15 +15,13 @@ from sweeps.cli.table import table
 
 def doctor(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="STUDY", help="Also check that its cells can be placed."),
+        str | None, typer.Argument(metavar="STUDY", help="Also check that its cells can be placed.")
     ] = None,
     root: Root = "runs",
     data: Data = None,
     settings: Set = None,
     address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="HOST:PORT", help="Also check this Ray cluster."),
+        str | None, typer.Option(metavar="HOST:PORT", help="Also check this Ray cluster.")
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -22,7 +22,7 @@ def figures(
     ] = None,
     root: Root = "runs",
     out: Annotated[
-        str, typer.Option("--out", metavar="DIR", callback=local, help="Output directory.")
+        str, typer.Option(metavar="DIR", callback=local, help="Output directory.")
     ] = "figures",
     metric: Metric = None,
     paper: Annotated[
@@ -30,11 +30,7 @@ def figures(
     ] = False,
     figure: Annotated[
         list[str] | None,
-        typer.Option(
-            "--figure",
-            metavar="NAME",
-            help="Draw only this one, such as fig_3 (repeatable).",
-        ),
+        typer.Option(metavar="NAME", help="Draw only this one, such as fig_3 (repeatable)."),
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -32,13 +32,11 @@ def plan(
     only: Only = None,
     settings: Set = None,
     price: Annotated[
-        float | None,
-        typer.Option("--price", min=0, metavar="PRICE", help="Price per chip-hour."),
+        float | None, typer.Option(min=0, metavar="PRICE", help="Price per chip-hour.")
     ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
-            "--calibrate",
             metavar="DIR",
             callback=local,
             help="Use the speed of these records; --out then also draws predicted against "
@@ -48,7 +46,6 @@ def plan(
     save_execution: Annotated[
         str | None,
         typer.Option(
-            "--save-execution",
             metavar="FILE",
             callback=local,
             help="Save microbatch, remat and slice per cell for `run --execution`.",
@@ -56,12 +53,10 @@ def plan(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option(
-            "--out", metavar="DIR", callback=local, help="Also write the plan as CSV and figure."
-        ),
+        typer.Option(metavar="DIR", callback=local, help="Also write the plan as CSV and figure."),
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", metavar="N", min=1, help="Programs compiled at a time.")
+        int, typer.Option(metavar="N", min=1, help="Programs compiled at a time.")
     ] = 2,
     no_compile: Annotated[
         bool,

@@ -42,25 +42,18 @@ def pull(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out",
-            metavar="DIR",
-            callback=local,
-            show_default="snapshots/STUDY",
-            help="Output directory.",
+            metavar="DIR", callback=local, show_default="snapshots/STUDY", help="Output directory."
         ),
     ] = None,
     merge_from: Annotated[
         str | None,
         typer.Option(
-            "--merge-from",
-            metavar="SNAPSHOT",
-            help="Add the cells of this snapshot that are not done in --from.",
+            metavar="SNAPSHOT", help="Add the cells of this snapshot that are not done in --from."
         ),
     ] = None,
     items: Annotated[
         list[str] | None,
         typer.Option(
-            "--items",
             metavar="KEY",
             show_default="all",
             help="Keep per-example results of this metric only (repeatable).",
@@ -70,8 +63,7 @@ def pull(
         bool, typer.Option("--unfinished", help="Include W&B runs that have not ended.")
     ] = False,
     verify: Annotated[
-        str | None,
-        typer.Option("--verify", metavar="SNAPSHOT", help="Verify this snapshot instead."),
+        str | None, typer.Option(metavar="SNAPSHOT", help="Verify this snapshot instead.")
     ] = None,
     as_json: Json = False,
 ) -> int:

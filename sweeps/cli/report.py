@@ -20,20 +20,14 @@ def report(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out",
-            metavar="FILE",
-            callback=local,
-            show_default="STUDY-report.html",
-            help="Output file.",
+            metavar="FILE", callback=local, show_default="STUDY-report.html", help="Output file."
         ),
     ] = None,
     metric: Metric = None,
     finding: Annotated[
         str | None,
         typer.Option(
-            "--finding",
-            metavar="FILE",
-            help="Open with this text, in which each sentence names its claims.",
+            metavar="FILE", help="Open with this text, in which each sentence names its claims."
         ),
     ] = None,
     as_json: Json = False,

@@ -35,14 +35,11 @@ def run(
     data: Data = None,
     parallel: Annotated[
         int | None,
-        typer.Option(
-            "--parallel", metavar="N", min=1, show_default="cores", help="Local cells at a time."
-        ),
+        typer.Option(metavar="N", min=1, show_default="cores", help="Local cells at a time."),
     ] = None,
     max_parallel: Annotated[
         list[str] | None,
         typer.Option(
-            "--max-parallel",
             metavar="[TYPE=]N",
             help="Cells at a time on this type of machine, such as v4-32=2, or in all "
             "(repeatable).",
@@ -51,7 +48,6 @@ def run(
     run_first: Annotated[
         list[str] | None,
         typer.Option(
-            "--run-first",
             metavar="PATTERN",
             help="Start these cells before the others; patterns as for --only (repeatable).",
         ),
@@ -61,7 +57,6 @@ def run(
     skip_done_in: Annotated[
         str | None,
         typer.Option(
-            "--skip-done-in",
             metavar="SNAPSHOT",
             help="Skip cells that are done in this snapshot; `pull --merge-from` joins the two.",
         ),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.cell import Execution
+from study.config.host import cores
 from study.records.mounts import refuse_mounted_bucket
 from study.records.record import RecordError
 from study.records.storage import listdir, mkdir, resolve, rmtree
@@ -57,9 +58,9 @@ class Result:
 
 def run(
     study: Study,
-    root: str | Path,
+    root: str | Path = "runs",
     *,
-    parallel: int = 2,
+    parallel: int | None = None,
     caps: Mapping[str, int] | None = None,
     at_once: int | None = None,
     first: Sequence[str] = (),
@@ -72,7 +73,7 @@ def run(
 
     Arguments:
       root: the folder of all records; those of this study go to `study.folder(root)`.
-      parallel: local cells at a time.
+      parallel: local cells at a time; None: as many as this process may use cores.
       caps: cells at a time by kind of machine; what is not named may fill the cluster.
       at_once: cells at a time of all kinds together.
       first: ids of cells that start before the others of their kind, in this order.
@@ -116,7 +117,7 @@ def run(
                 check_address(address)
             prepare(study, report)
             keep_programs(report)
-            sweep.on_ray(parallel, caps or {}, at_once, address)
+            sweep.on_ray(parallel or cores(), caps or {}, at_once, address)
         except KeyboardInterrupt:
             stop.asked = True
     after = ledger.read(study, root)

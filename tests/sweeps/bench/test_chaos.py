@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sweeps.bench import chaos
-from sweeps.bench.chaos_compare import of_arrays, of_rows
-from sweeps.bench.sessions import Sessions, has_word, members, processes
+from sweeps.bench.compare import compare_arrays, compare_rows
+from sweeps.bench.sessions import Sessions, command_of, find, members
 from sweeps.study import StudyError
 
 KEY = "train/loss"
@@ -35,7 +35,7 @@ PEACE = text((1, 0, None), (1, 2, 0.5), (1, 4, 0.25))
 def test_rows_that_a_kill_made_anew_are_no_difference():
     killed = text((1, 0, None), (1, 2, 0.5), (1, 4, 0.25), (2, 2, None), (2, 4, 0.25))
     stopped = text((1, 0, None), (1, 2, 0.5), (2, 3, None), (2, 4, 0.25))
-    assert of_rows(PEACE, killed) == of_rows(PEACE, stopped) == []
+    assert compare_rows(PEACE, killed) == compare_rows(PEACE, stopped) == []
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,24 @@ def test_rows_that_a_kill_made_anew_are_no_difference():
         (text((1, 0, None), (1, 4, 0.25)), f"{KEY} of step 2 is lost"),
         (text((1, 0, None), (1, 2, 0.5), (2, 0, None), (2, 4, 0.25)), f"{KEY} of step 2 is lost"),
         (PEACE + text((1, 5, 0.25)), f"{KEY} of step 5 is new"),
-        (PEACE + text((1, 4, 0.25)), f"{KEY} of step 4 is there twice"),
-        (PEACE + text((2, 4, None), (2, 4, 0.25)), f"{KEY} of step 4 is there twice"),
+        (PEACE + text((1, 4, 0.25)), f"{KEY} of step 4 is repeated"),
+        (PEACE + text((2, 4, None), (2, 4, 0.25)), f"{KEY} of step 4 is repeated"),
         (text((1, 0, None), (1, 2, 0.5), (1, 4, 0.75)), f"{KEY} of step 4 is 0.25, 0.75"),
     ],
 )
 def test_rows_that_are_lost_double_or_other_are_told(killed, said):
-    assert any(said in line for line in of_rows(PEACE, killed)), of_rows(PEACE, killed)
+    assert any(said in line for line in compare_rows(PEACE, killed)), compare_rows(PEACE, killed)
 
 
 def test_one_bit_of_an_array_is_a_difference():
     peace = {"w": np.array([0.0, np.nan]), "step": np.array(4)}
-    assert of_arrays(peace, {k: v.copy() for k, v in peace.items()}) == []
-    assert of_arrays(peace, peace | {"w": np.array([-0.0, np.nan])}) == ["checkpoint: w differs"]
-    assert of_arrays(peace, peace | {"w": np.float32(peace["w"])}) != []
-    assert of_arrays(peace, {"w": peace["w"]}) == ["checkpoint: step is in one only"]
-    assert of_arrays({}, {}) != []
+    assert compare_arrays(peace, {k: v.copy() for k, v in peace.items()}) == []
+    assert compare_arrays(peace, peace | {"w": np.array([-0.0, np.nan])}) == [
+        "checkpoint: w differs"
+    ]
+    assert compare_arrays(peace, peace | {"w": np.float32(peace["w"])}) != []
+    assert compare_arrays(peace, {"w": peace["w"]}) == ["checkpoint: step is in one only"]
+    assert compare_arrays({}, {}) != []
 
 
 def test_only_processes_of_the_own_session_are_killed(tmp_path):
@@ -71,12 +73,12 @@ def test_only_processes_of_the_own_session_are_killed(tmp_path):
                 driver = sessions.start([sys.executable, "-c", child], tmp_path / "log")
                 while len(members(driver.pid)) < 2:
                     assert driver.poll() is None
-                assert driver.pid in processes(driver.pid, sys.executable)
+                assert driver.pid in find(driver.pid, sys.executable)
                 sessions.kill(driver.pid, [other.pid])
                 assert members(other.pid) == [other.pid]
                 sessions.kill(driver.pid, [driver.pid])
                 driver.wait()
-                assert len(sessions.outlived(0.0)) == 1
+                assert len(sessions.survivors(0.0)) == 1
             assert members(driver.pid) == []
             assert other.poll() is None
         finally:
@@ -91,17 +93,17 @@ def test_hosts_that_are_killed_are_those_of_slices(tmp_path):
             "time.sleep(60)")  # fmt: skip
     with Sessions() as sessions:
         up = sessions.start([sys.executable, "-c", here], tmp_path / "log")
-        while len(before := processes(up.pid, "raylet")) < 3:
+        while len(before := find(up.pid, "raylet")) < 3:
             assert up.poll() is None
-        (head,) = (pid for pid in before if has_word(pid, "--head"))
-        ground = chaos._Ground(slices=(up.pid, sessions))
+        (head,) = (pid for pid in before if "--head" in command_of(pid))
+        cluster = chaos.Cluster(slices=(up.pid, sessions))
         rng = random.Random(0)
         for left in (2, 1):
-            assert ground.kill("host", -1, sessions, rng)
-            while len(processes(up.pid, "raylet")) > left:  # dying takes a moment
+            assert cluster.kill("host", -1, sessions, rng)
+            while len(find(up.pid, "raylet")) > left:  # dying takes a moment
                 time.sleep(0.01)
-        assert not ground.kill("host", -1, sessions, rng)
-        assert processes(up.pid, "raylet") == [head]
+        assert not cluster.kill("host", -1, sessions, rng)
+        assert find(up.pid, "raylet") == [head]
         assert up.poll() is None
 
 
@@ -119,13 +121,13 @@ def test_a_study_that_is_killed_ends_as_in_peace(tmp_path, monkeypatch):
     # stream; with two devices in none of 349.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     # Short pauses, and half of the starts disturbed, so that something is killed on any machine.
-    monkeypatch.setattr(chaos, "PAUSE", (0.2, 1.0))
-    monkeypatch.setattr(chaos, "STARTING", 0.5)
-    said: list[str] = []
+    monkeypatch.setattr(chaos, "PAUSE_SECONDS", (0.2, 1.0))
+    monkeypatch.setattr(chaos, "EARLY_KILLS", 0.5)
+    messages: list[str] = []
     cells = ("batch_size=256",)  # two cells
     done = chaos.chaos(
-        tmp_path / "new", minutes=0.75, seed=1, parallel=2, only=cells, say=said.append
+        tmp_path / "new", minutes=0.75, seed=1, parallel=2, only=cells, say=messages.append
     )
     assert done.differences == ()
-    assert sum(done.kills.values()) >= 1, said
+    assert sum(done.kills.values()) >= 1, messages
     assert done.cells == 2 * done.rounds

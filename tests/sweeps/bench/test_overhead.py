@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from study.config.cell import Budget, replace
-from sweeps.bench import bench_cells, overhead
+from sweeps.bench import cells as bench_cells
+from sweeps.bench import overhead
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import run as runner
 from sweeps.runner.display import Silent

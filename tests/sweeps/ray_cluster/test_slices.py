@@ -24,8 +24,8 @@ from study.config.cell import Execution
 from study.records.metrics_log import read_rows
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
-from sweeps.bench import bench_cells
-from sweeps.bench.chaos_compare import of_rows
+from sweeps.bench import cells as bench_cells
+from sweeps.bench.compare import compare_rows
 from sweeps.selection import select
 
 HERE = Path(__file__).parents[1]
@@ -235,7 +235,7 @@ def test_the_readmes_cells_on_two_hosts_outlive_their_driver_and_equal_one_proce
     assert starts(records / hit.id)[0]["step"] == 0
     alone, here = tmp_path / "alone" / hit.id, records / hit.id
     train(hit, Execution(data_root=str(tmp_path / "data"), wandb=False), folder=alone, group="")
-    lines = of_rows(read_rows(alone), read_rows(here))
+    lines = compare_rows(read_rows(alone), read_rows(here))
     assert not [line for line in lines if "lost" in line or "twice" in line], lines
     one, two = final(alone), final(here)
     assert one.keys() == two.keys()

@@ -1,7 +1,7 @@
-"""study run sweeps/bench/bench_cells.py --data bench-data
+"""study run sweeps/bench/cells.py --data bench-data
 
-The forty small cells that `study bench sweep` times and `study bench chaos` disturbs: SigLiT as in
-`demo`, on few glyphs, with all that a cell does beside training (evaluations, checkpoints, rows).
+The forty small cells of `study bench sweep` and `study bench chaos`: SigLiT as in `demo`, on few
+characters, with all that a cell does besides training (evaluations, checkpoints, rows).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MODEL = Model(
 
 
 def prepare(data_root: str | Path) -> None:
-    """A whole glyphs data set of few characters, in `<data_root>/bench-glyphs`; takes seconds."""
+    """Writes a glyphs data set of few characters to `<data_root>/bench-glyphs`, in seconds."""
     from study.data.glyphs import hog_lda
     from study.data.glyphs.write import write_glyphs
 
@@ -74,5 +74,5 @@ def study() -> Study:
         question="What does the runner add to the training, and what does it survive?",
         cells=tuple(cells),
         execution=Execution(),
-        prepare="sweeps.bench.bench_cells:prepare",
+        prepare="sweeps.bench.cells:prepare",
     )
