@@ -115,7 +115,7 @@ def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
     )
 
 
-def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_path, capsys):
+def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(report, monkeypatch, tmp_path, capsys):
     """The cell goes to a larger slice; without one the plan fails and writes none."""
 
     def breaking(shape, ways):
@@ -139,10 +139,10 @@ def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(monkeypatch, tmp_pat
     said = capsys.readouterr().out
     assert "may not fit v4-8: the compiler crashed: x < y" in said
     assert "0 do not fit" in said
-    assert "estimated" not in said
+    assert "analytic estimate" not in said
 
 
-def test_the_evaluation_of_a_cell_that_has_one_counts(monkeypatch, tmp_path, capsys):
+def test_the_evaluation_of_a_cell_that_has_one_counts(report, monkeypatch, tmp_path, capsys):
     """One line says which part of the run does not fit. Cells share their step."""
     asked = []
 
