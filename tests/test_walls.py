@@ -46,7 +46,6 @@ FLOORS = {
         {"wandb", "select", "stats"},
         {"paper"},
         {"claims"},
-        {"plans"},
         {"figures"},
         {"report"},
     ],

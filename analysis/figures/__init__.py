@@ -4,15 +4,15 @@
 >>> inputs = figures.read_inputs("runs", "glyphs")
 >>> fig = figures.fig_2(inputs)           # a matplotlib Figure; a notebook shows it
 >>> table = figures.fig_2.data(inputs)    # the numbers behind it
+>>> figures.table_8(inputs)               # a table of the paper, as a DataFrame
 >>> figures.draw_all("runs", "glyphs", "figures")
 >>> figures.draw_paper("figures")
 
 A new figure is a module with two functions, a `Plot` of them, and its name in `EXTRA_FIGURES`:
 
-- `data(inputs: Inputs) -> DataFrame`, long, one row per mark; empty when no cell belongs to the
-  figure. `attrs` has "missing" (list of str), and may have "title", "notes", "metric",
-  "provenance" and, of a table without rows, "why". Rows of the paper's own numbers have "paper" in
-  a column `source`.
+- `data(inputs: Inputs) -> DataFrame`: the table of `plot.points`, one row per mark; empty when no
+  cell belongs to the figure. `attrs` has "missing" (list of str), and may have "title", "notes",
+  "metric", "provenance" and, of a table without rows, "why".
 - `draw(table) -> Figure`, from the columns alone: a table read back from its CSV draws too.
 """
 
@@ -20,21 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from analysis.errors import AnalysisError
-from analysis.figures.base import Inputs, Plot, read_inputs
-from analysis.figures.extra.batch_size import batch_size
-from analysis.figures.extra.efficiency import efficiency
-from analysis.figures.extra.from_scratch import from_scratch
+from analysis.figures.base import Inputs, Output, Plot, read_inputs
+from analysis.figures.extra.batch_size import batch_size, from_scratch
 from analysis.figures.extra.initial_values import initial_values
 from analysis.figures.extra.loss_gap import loss_gap
-from analysis.figures.extra.memory import memory
 from analysis.figures.extra.pairs_map import pairs_map
 from analysis.figures.extra.rate_by_batch import rate_by_batch
 from analysis.figures.extra.saturation import saturation
 from analysis.figures.extra.to_target import to_target
 from analysis.figures.extra.trajectories import trajectories
+from analysis.figures.figure_io import OutputFiles, draw_each
 from analysis.figures.paper.fig_1 import fig_1
 from analysis.figures.paper.fig_2 import fig_2
 from analysis.figures.paper.fig_3 import fig_3
@@ -43,44 +41,39 @@ from analysis.figures.paper.fig_5 import fig_5
 from analysis.figures.paper.fig_6 import fig_6
 from analysis.figures.paper.fig_7 import fig_7
 from analysis.figures.paper.fig_8 import fig_8
-from analysis.figures.plot.figure_io import OutputFiles, draw_each
-from analysis.figures.tables import (
-    table_1,
-    table_2,
-    table_3,
-    table_4,
-    table_5,
-    table_6,
-    table_7,
-    table_8,
-    table_9,
-)
+from analysis.figures.tables.table import PaperTable
+from analysis.figures.tables.table_1 import table_1
+from analysis.figures.tables.table_3 import table_3
+from analysis.figures.tables.table_4 import table_4
+from analysis.figures.tables.table_6 import table_6
+from analysis.figures.tables.table_7 import table_7
+from analysis.figures.tables.tables_2_and_9 import table_2, table_9
+from analysis.figures.tables.tables_5_and_8 import table_5, table_8
 
 __all__ = [
-    "EXTRA_FIGURES", "FIGURES", "PAPER_FIGURES", "TABLES", "Inputs", "OutputFiles", "Plot",
-    "batch_size", "draw_all", "draw_paper", "efficiency", "fig_1", "fig_2", "fig_3", "fig_4",
-    "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "loss_gap", "memory",
-    "pairs_map", "rate_by_batch", "read_inputs", "saturation", "to_target", "trajectories",
+    "EXTRA_FIGURES", "FIGURES", "PAPER_FIGURES", "TABLES", "Inputs", "OutputFiles", "PaperTable",
+    "Plot", "batch_size", "draw_all", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5",
+    "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "loss_gap", "pairs_map",
+    "rate_by_batch", "read_inputs", "saturation", "table_1", "table_2", "table_3", "table_4",
+    "table_5", "table_6", "table_7", "table_8", "table_9", "to_target", "trajectories",
 ]  # fmt: skip
-
 
 PAPER_FIGURES: Mapping[str, Plot] = {
     plot.name: plot for plot in (fig_1, fig_2, fig_3, fig_4, fig_5, fig_6, fig_7, fig_8)
 }
-# Those that the paper does not have: its figures in detail, fits, maps and costs.
+# Those that the paper does not have: its figures in detail, fits and maps.
 EXTRA_FIGURES: Mapping[str, Plot] = {
     plot.name: plot
     for plot in (
         *(batch_size, from_scratch, saturation, loss_gap, to_target, pairs_map, rate_by_batch),
-        *(initial_values, trajectories, efficiency, memory),
+        *(initial_values, trajectories),
     )
 }
 FIGURES: Mapping[str, Plot] = {**EXTRA_FIGURES, **PAPER_FIGURES}
-# The paper's tables: modules with `table(inputs) -> tables.Table`.
-TABLES: Mapping[str, Any] = {
-    f"table_{number}": module
-    for number, module in enumerate(
-        (table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9), start=1
+TABLES: Mapping[str, PaperTable] = {
+    table.name: table
+    for table in (
+        *(table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9),
     )
 }
 
@@ -107,9 +100,9 @@ def draw_all(
     Raises:
       AnalysisError: no such root, study or figure, or `out` cannot be written.
     """
-    figures, tables = _pick(FIGURES, only), _pick(TABLES, only)
+    outputs = _pick(FIGURES, only) + _pick(TABLES, only)
     inputs = read_inputs(root, study, metric=metric, planned=planned, records=records)
-    return draw_each(figures, tables, inputs, Path(out), prefix=f"{study}-")
+    return draw_each(outputs, inputs, Path(out), prefix=f"{study}-")
 
 
 def draw_paper(out: str | Path, *, only: Collection[str] = ()) -> list[OutputFiles]:
@@ -118,13 +111,17 @@ def draw_paper(out: str | Path, *, only: Collection[str] = ()) -> list[OutputFil
     Raises:
       AnalysisError: no such figure, or `out` cannot be written.
     """
-    return draw_each(_pick(PAPER_FIGURES, only), _pick(TABLES, only), Inputs(), Path(out))
+    outputs = _pick(PAPER_FIGURES, only) + _pick(TABLES, only)
+    return draw_each(outputs, Inputs(), Path(out))
 
 
-def _pick(register: Mapping[str, Any], only: Collection[str]) -> dict[str, Any]:
-    """The entries named in `only`, or all."""
+_Output = TypeVar("_Output", bound=Output)
+
+
+def _pick(register: Mapping[str, _Output], only: Collection[str]) -> list[_Output]:
+    """Those named in `only`, or all."""
     if unknown := set(only) - {*FIGURES, *TABLES}:
         raise AnalysisError(
             f"no figure {', '.join(sorted(unknown))}; choose from {', '.join([*FIGURES, *TABLES])}"
         )
-    return {name: entry for name, entry in register.items() if name in only or not only}
+    return [output for name, output in register.items() if name in only or not only]

@@ -17,16 +17,16 @@ from analysis.errors import AnalysisError
 from analysis.records import frame
 from analysis.select.fields import TOP1
 
-Chosen = TypeVar("Chosen")
+Selection = TypeVar("Selection")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """One row per cell, and on demand one row per logged line (see `frame.cells`, `frame.rows`).
+    """A study's cells, and on demand its logged lines (see `frame.cells`, `frame.rows`).
 
-    cells: without rows where there are no records, so that only the paper's numbers are drawn.
-    read_rows: called when a figure of curves asks for them.
-    metric: the column of quality; None is each figure's own choice.
+    cells: one row per cell. Without rows, only the paper's numbers are drawn.
+    read_rows: called when a figure needs curves.
+    metric: the column of quality; None lets each figure choose.
     read_items: which evaluated examples a cell got right, by its id and a metric; see
       `frame.items`.
     """
@@ -35,29 +35,29 @@ class Inputs:
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
     metric: str | None = None
     read_items: Callable[[str, str], np.ndarray | None] = lambda cell, metric: None
-    _chosen: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def quality(self) -> str:
-        """The metric asked for, or the built-in studies' own."""
+        """The column of quality: `metric`, or that of the built-in studies."""
         return self.metric or TOP1
 
     def quality_of(self, cells: pd.DataFrame, benchmark: str = "ImageNet") -> str:
-        """The metric asked for; else zero-shot on the paper's benchmark where a cell ended with
-        it; else the built-in studies' own."""
+        """The column of quality of these cells: `metric`; else zero-shot on the paper's benchmark
+        where a cell has it; else that of the built-in studies."""
         known = (key for key in cells if cells[key].notna().any())
         return self.metric or paper.find_metric(known, benchmark) or TOP1
 
-    def chosen(self, choose: Callable[..., Chosen], **how: Hashable) -> Chosen:
-        """What a function of `panels` chooses of these cells, chosen once for all figures.
+    def select(self, choose: Callable[..., Selection], **options: Hashable) -> Selection:
+        """`choose(cells, **options)`, computed once for all figures.
 
-        >>> inputs.chosen(panels.batch_sizes, image="cached")
+        >>> inputs.select(panels.batch_sizes, image="cached")
         """
-        key = (choose, *sorted(how.items()))
-        if key not in self._chosen:
-            self._chosen[key] = choose(self.cells, **how)
-        found: Chosen = self._chosen[key]
-        return found
+        key = (choose, *sorted(options.items()))
+        if key not in self._cache:
+            self._cache[key] = choose(self.cells, **options)
+        selection: Selection = self._cache[key]
+        return selection
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
@@ -103,11 +103,28 @@ def read_inputs(
 
 
 @dataclass(frozen=True)
-class Plot:
-    """One figure: `data` gives its numbers, `draw` draws them, and a call does both."""
+class Output:
+    """A figure or a table of the paper; `data` gives its numbers, one row for each."""
 
     name: str
     data: Callable[[Inputs], pd.DataFrame]
+
+    def numbers(self, inputs: Inputs) -> tuple[pd.DataFrame, str | None]:
+        """Its numbers, and the reason where it is not to be shown.
+
+        With cells, it is shown only if one of them belongs to it, whatever the paper prints.
+        """
+        table = self.data(inputs)
+        ours = table[table["source"] != "paper"]
+        if not len(table) or (len(inputs.cells) and not len(ours)):
+            return table, _reason_to_skip(table, inputs)
+        return table, None
+
+
+@dataclass(frozen=True)
+class Plot(Output):
+    """A figure: a call gives the matplotlib Figure."""
+
     draw: Callable[[pd.DataFrame], Figure]
 
     def __call__(self, inputs: Inputs) -> Figure:
@@ -116,42 +133,31 @@ class Plot:
         Raises:
           AnalysisError: no cell belongs to it.
         """
-        table, _, skipped = self.table(inputs)
+        table, skipped = self.numbers(inputs)
         if skipped:
             raise AnalysisError(f"{self.name} is not drawn: {skipped}")
         return self.draw(table)
 
-    def table(self, inputs: Inputs) -> tuple[pd.DataFrame, list[str], str | None]:
-        """Its numbers, the cells that it lacks, and the reason where it cannot be drawn."""
-        table = self.data(inputs)
-        missing = list(table.attrs.get("missing", ()))
-        ours = table[table["source"] != "paper"] if "source" in table else table
-        if not len(table) or (len(inputs.cells) and not len(ours)):
-            return table, missing, reason_to_skip(table, missing, inputs)
-        return table, missing, None
 
-
-def reason_to_skip(table: pd.DataFrame, missing: list[str], inputs: Inputs) -> str:
-    if not len(inputs.cells):
+def _reason_to_skip(table: pd.DataFrame, inputs: Inputs) -> str:
+    cells = inputs.cells
+    if not len(cells):
         return "the paper prints no numbers for it"
     if why := table.attrs.get("why"):
         return str(why)
-    if not missing:
+    if not table.attrs.get("missing"):
         return "no cell of the study belongs to it"
     metric = table.attrs.get("metric", inputs.quality)
-    others = _qualities(inputs.cells)
-    if metric in others:  # other cells of the study did
-        return "none of its cells has ended"
-    reason = f"none of its cells has ended with {metric}"
-    if len(others) > 6:
-        others = [*others[:6], f"and {len(others) - 6} more"]
-    return f"{reason}; metrics that they have: {', '.join(others)}" if others else reason
-
-
-def _qualities(cells: pd.DataFrame) -> list[str]:
-    """The metrics of quality that some cell ended with."""
-    return [
+    ended_with = [
         key
         for key in cells
         if key.startswith("eval/") and key.endswith(("/top1", "_r1")) and cells[key].notna().any()
     ]
+    if metric in ended_with:  # other cells of the study did
+        return "none of its cells has ended"
+    reason = f"none of its cells has ended with {metric}"
+    if len(ended_with) > 6:
+        ended_with = [*ended_with[:6], f"and {len(ended_with) - 6} more"]
+    if ended_with:
+        return f"{reason}; metrics that they have: {', '.join(ended_with)}"
+    return reason

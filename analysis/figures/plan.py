@@ -1,7 +1,7 @@
 """Plans as CSV and figures: memory and days of every cell, and predicted against measured speed.
 
-A plan is what `study plan --json` says of each cell, one row each. What the paper says of its own
-chips and days is read from its reference table.
+A plan is a table with one row per cell, as `study plan --json` prints them. The chips and days of
+the paper are in its reference table.
 """
 
 from __future__ import annotations
@@ -9,257 +9,213 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import paper
 from analysis.errors import AnalysisError
-from analysis.figures.plot import marks, style
+from analysis.figures.plot import layout, style
+from analysis.figures.plot.style import LOSSES, STYLES, SeriesStyle
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_CHIPS = re.compile(r"TPUv4 chips=(\d+);days=(\d+)")
-_KEPT = re.compile(r"([a-z]+)([0-9.]+)")
-_LINE: Any = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 2))}
+CHIPS_AND_DAYS = re.compile(r"TPUv4 chips=(\d+);days=(\d+)")
+GUIDE: Any = {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
 def write_plan(
-    rows: Sequence[Mapping[str, Any]],
-    out: str | Path,
-    name: str,
-    *,
-    assumed: str = "",
+    rows: Sequence[Mapping[str, Any]], out: str | Path, name: str, *, assumed: str = ""
 ) -> list[Path]:
-    """`<out>/<name>.csv`, `.png` and `.pdf` of a plan.
+    """Writes `<out>/<name>.csv`, `.png` and `.pdf`; of a plan with one batch size the CSV alone.
 
     Args:
-      assumed: what the times rest on, for the figure's notes.
+      assumed: what the times rest on, for the caption.
     """
-    import pandas as pd
-
-    frame = pd.DataFrame([dict(row) for row in rows])
+    plan = pd.DataFrame([dict(row) for row in rows])
     if name == "table-1":
-        frame = with_paper_days(frame)
-    csv = _csv(frame, Path(out), name)
-    with style.context():
-        fig = draw_days(frame, assumed) if name == "table-1" else _draw(frame, name, assumed)
-    return [csv, *style.save(fig, csv.with_suffix(""))]
+        plan = with_paper_days(plan)
+        return _write(plan, out, name, draw_days(plan, assumed))
+    fig = draw_plan(plan, name, assumed) if plan["batch_size"].nunique() > 1 else None
+    return _write(plan, out, name, fig)
 
 
 def write_speed(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str) -> list[Path]:
-    """`<out>/<name>-measured.csv`, `.png` and `.pdf`: predicted against measured examples/s.
+    """Writes `<out>/<name>-measured.csv`, `.png` and `.pdf`: predicted and measured examples/s.
 
     Args:
       rows: id, chip, chips, batch_size, loss, predicted_examples_per_s, measured_examples_per_s,
         and, where other cells on that chip were measured, calibrated_examples_per_s by them.
     """
-    import pandas as pd
-
-    frame = pd.DataFrame([dict(row) for row in rows])
-    csv = _csv(frame, Path(out), f"{name}-measured")
-    with style.context():
-        fig = draw_speed(frame)
-    return [csv, *style.save(fig, csv.with_suffix(""))]
+    speed = pd.DataFrame([dict(row) for row in rows])
+    return _write(speed, out, f"{name}-measured", draw_speed(speed))
 
 
-def _csv(frame: pd.DataFrame, out: Path, name: str) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}.csv"
-    frame.to_csv(path, index=False, lineterminator="\n")
-    return path
+def _write(table: pd.DataFrame, out: str | Path, name: str, fig: Figure | None) -> list[Path]:
+    csv = Path(out) / f"{name}.csv"
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(csv, index=False, lineterminator="\n")
+    return [csv, *(layout.save(fig, csv.with_suffix("")) if fig else ())]
 
 
-def with_paper_days(frame: pd.DataFrame) -> pd.DataFrame:
-    """Table 1's plan with the paper's chips and days, in the order of its rows, and the share of
-    the chips' peak that its days come to if they were all spent training.
+def with_paper_days(plan: pd.DataFrame) -> pd.DataFrame:
+    """Table 1's plan with the paper's days, in the order of its rows, and the share of the chips'
+    peak that these days come to if they were all spent training.
 
     Raises:
       AnalysisError: the plan has other chips or rows than the paper.
     """
-    from analysis.paper import reference
-
-    table = reference()
-    printed = table[(table["figure"] == "Table 1") & (table["panel"] == "v4")]
-    found = [_CHIPS.search(str(x)) for x in printed["x"]]
-    paper = [(int(m[1]), int(m[2])) for m in found if m]
-    if [chips for chips, _ in paper] != list(frame["chips"]):
+    printed = paper.reference("Table 1")
+    printed = printed[printed["panel"] == "v4"]
+    matches = [CHIPS_AND_DAYS.search(x) for x in printed["x"]]
+    chips, days = zip(*((int(m[1]), int(m[2])) for m in matches if m), strict=True)
+    if list(chips) != list(plan["chips"]):
         raise AnalysisError(
-            f"the plan of Table 1 has chips {list(frame['chips'])}, the paper "
-            f"{[chips for chips, _ in paper]}; plan all five rows on their own slices"
+            f"the plan of Table 1 has chips {list(plan['chips'])}, the paper {list(chips)}; "
+            "plan all five rows on their own slices"
         )
-    frame = frame.assign(paper_days=[days for _, days in paper])
-    if "peak_flops" in frame:
-        work = frame["steps"].astype(float) * (frame["flops_towers"] + frame["flops_loss"])
-        there = frame["paper_days"] * 86_400.0 * frame["chips"] * frame["peak_flops"]
-        frame = frame.assign(paper_mfu=(work / there).round(4))
-    return frame
+    plan = plan.assign(paper_days=list(days))
+    if "peak_flops" in plan:
+        work = plan["steps"].astype(float) * (plan["flops_towers"] + plan["flops_loss"])
+        peak = plan["paper_days"] * 86_400.0 * plan["chips"] * plan["peak_flops"]
+        plan = plan.assign(paper_mfu=(work / peak).round(4))
+    return plan
 
 
-def draw_plan(frame: pd.DataFrame, name: str, assumed: str = "") -> Figure:
-    """Peak memory per chip and days of each cell over its batch size, or, where all have one batch
-    size, over the pairs that they keep."""
-    with style.context():
-        return _draw(frame, name, assumed)
-
-
-def _draw(frame: pd.DataFrame, name: str, assumed: str) -> Figure:
-    machines = ", ".join(sorted(frame["slice"].unique(), key=lambda s: (len(s), s)))
-    examples = sorted(frame["steps"] * frame["batch_size"])
-    budgets = list(dict.fromkeys(style.count(n) for n in examples))
-    shown = 1 < len(budgets) <= 6
-    fig, (memory, days) = style.figure(
+@style.styled
+def draw_plan(plan: pd.DataFrame, name: str, assumed: str = "") -> Figure:
+    """Peak memory per chip and days of each cell by batch size."""
+    machines = ", ".join(sorted(plan["slice"].unique(), key=lambda s: (len(s), s)))
+    examples = sorted(plan["steps"] * plan["batch_size"])
+    budgets = list(dict.fromkeys(style.format_count(n) for n in examples))
+    words = [f"Machines: {machines}. {_fit_words(plan)}"]
+    if 1 < len(budgets) <= 6:
+        words.append(f"Budgets: {', '.join(budgets)} examples.")
+    fig, (memory, days) = layout.make_figure(
         heights=(1.5, 1.7),
-        title=f"{name}: what each cell takes",
-        notes=[
-            f"Machines: {machines}. {_judged(frame)}",
-            *([f"Budgets: {', '.join(budgets)} examples."] if shown else []),
-            *([assumed] if assumed else []),
-        ],
-        footer=f"{len(frame)} cells",
+        title=f"{name}: memory and days of each cell",
+        caption=[*words, *([assumed] if assumed else [])],
+        footer=f"{len(plan)} cells",
     )
-    sizes = sorted(frame["batch_size"].unique())
-    kept = list(dict.fromkeys(frame["pairs"])) if len(sizes) == 1 else []
-    at = frame["batch_size"].astype(float)
-    if len(kept) > 1:
-        at = frame["pairs"].map(kept.index).astype(float)
-    handles = []
-    there = [loss for loss in ("sigmoid", "softmax") if (frame["loss"] == loss).any()]
-    # Side by side, so that neither hides the other.
-    for loss, aside in zip(there, (0.94, 1.06) if len(there) == 2 else (1.0,), strict=True):
-        part = frame[frame["loss"] == loss]
+    sizes, losses = sorted(plan["batch_size"].unique()), sorted(set(plan["loss"]))
+    # Side by side, so that neither loss hides the other.
+    for loss, shift in zip(losses, (0.94, 1.06) if len(losses) == 2 else (1.0,), strict=True):
+        part = plan[plan["loss"] == loss]
         for axes, column in ((memory, "hbm_gib"), (days, "days")):
-            _points(axes, aside * at[part.index], part, column, style.STYLES[loss])
-        handles += _dots(memory, [], [], style.STYLES[loss], label=loss)
-    _there(memory, frame)
+            _draw_cells(axes, shift * part["batch_size"], part, column, STYLES[loss])
+    _draw_capacity(memory, plan)
     days.set_ylabel("days")
-    marks.plain_log(days)
+    style.plain_log(days)
     for axes in (memory, days):
-        if len(kept) > 1:
-            axes.set_xticks(range(len(kept)), [_kept(one) for one in kept], rotation=90)
-        else:
-            style.batch_axis(axes, sizes)
-    if len(kept) > 1:
-        days.set_xlabel(f"negatives for each positive, B = {style.short(int(sizes[0]))}")
-        memory.tick_params(labelbottom=False)
+        style.batch_axis(axes, sizes)
     memory.set_xlabel("")
-    style.legend(memory, handles)
+    layout.legend_above(memory, [STYLES[loss].handle(loss, linestyle="") for loss in losses])
     return fig
 
 
-def _kept(pairs: str) -> str:
-    """ "hard1638.3" as "hard 1,638"."""
-    found = _KEPT.fullmatch(pairs)
-    return f"{found[1]} {float(found[2]):,.4g}" if found else pairs
-
-
-def draw_days(frame: pd.DataFrame, assumed: str = "") -> Figure:
-    """Table 1: peak memory per chip, and our estimate of the days beside the paper's."""
+@style.styled
+def draw_days(plan: pd.DataFrame, assumed: str = "") -> Figure:
+    """Table 1: peak memory per chip, and our estimate of the days next to the paper's."""
     labels = [
-        f"{row.slice}\nB={style.short(int(row.batch_size))}"
-        for row in frame.itertuples(index=False)
+        f"{row.slice}\nB={style.format_size(row.batch_size)}"
+        for row in plan.itertuples(index=False)
     ]
-    notes = [_judged(frame), "Paper: whole days as printed, evaluations and pauses included."]
-    if "paper_mfu" in frame:
-        low, high = frame["paper_mfu"].min(), frame["paper_mfu"].max()
-        notes.append(f"Its days come to {low:.0%} to {high:.0%} of the chips' bfloat16 peak.")
-    fig, (memory, days) = style.figure(
+    words = [_fit_words(plan), "Paper: whole days as printed, evaluations and pauses included."]
+    if "paper_mfu" in plan:
+        low, high = plan["paper_mfu"].min(), plan["paper_mfu"].max()
+        words.append(f"Its days come to {low:.0%} to {high:.0%} of the chips' bfloat16 peak.")
+    fig, (memory, days) = layout.make_figure(
         heights=(1.3, 1.7),
-        title="Table 1: memory, and estimated days beside the paper's",
-        notes=[*notes, *([assumed] if assumed else [])],
-        footer=f"{len(frame)} cells",
+        title="Table 1: memory, and estimated days next to the paper's",
+        caption=[*words, *([assumed] if assumed else [])],
+        footer=f"{len(plan)} cells",
     )
-    ours, paper = style.STYLES["sigmoid"], style.STYLES["softmax"]
-    place = frame.index.to_series()
-    _points(memory, place, frame, "hbm_gib", ours)
-    _there(memory, frame)
-    _dots(days, place, frame["days"], ours, label="estimate")
-    _dots(days, place, frame["paper_days"], paper, hollow=True, markersize=6, label="paper")
+    ours, theirs = STYLES["sigmoid"], STYLES["softmax"]
+    places = plan.index.to_series()
+    _draw_cells(memory, places, plan, "hbm_gib", ours)
+    _draw_capacity(memory, plan)
+    _draw_dots(days, places, plan["days"], ours, label="estimate")
+    _draw_dots(days, places, plan["paper_days"], theirs, hollow=True, markersize=6, label="paper")
     for axes in (memory, days):
-        axes.set_xticks(place, labels, fontsize=style.SMALL)
-        axes.set_xlim(-0.5, len(frame) - 0.5)
+        axes.set_xticks(places, labels, fontsize=style.SMALL)
+        axes.set_xlim(-0.5, len(plan) - 0.5)
     days.set_ylabel("days")
-    days.set_ylim(0, 1.15 * max(frame["days"].max(), frame["paper_days"].max()))
-    style.legend(days)
+    days.set_ylim(0, 1.15 * max(plan["days"].max(), plan["paper_days"].max()))
+    layout.legend_above(days)
     return fig
 
 
-def draw_speed(frame: pd.DataFrame) -> Figure:
+@style.styled
+def draw_speed(speed: pd.DataFrame) -> Figure:
     """Predicted over measured examples per second of each cell that has a record."""
-    chips = ", ".join(sorted({f"{row.chips} x {row.chip}" for row in frame.itertuples()}))
-    measured = frame["measured_examples_per_s"]
-    ways = {"assumed": frame["predicted_examples_per_s"]}
-    if "calibrated_examples_per_s" in frame:
-        ways["calibrated"] = frame["calibrated_examples_per_s"]
-    told = ", ".join(f"{(of / measured).median():.2g} ({way})" for way, of in ways.items())
-    fig, (axes,) = style.figure(
+    chips = ", ".join(sorted({f"{row.chips} x {row.chip}" for row in speed.itertuples()}))
+    measured = speed["measured_examples_per_s"]
+    predictions = {"assumed": speed["predicted_examples_per_s"]}
+    if "calibrated_examples_per_s" in speed:
+        predictions["calibrated"] = speed["calibrated_examples_per_s"]
+    medians = ", ".join(f"{(p / measured).median():.2g} ({by})" for by, p in predictions.items())
+    fig, (axes,) = layout.make_figure(
         heights=(2.2,),
         title="Speed: predicted against measured",
-        notes=[
+        caption=[
             f"On {chips}. Hollow: by the assumed share of the peak; filled: by the median share "
-            f"that the other cells reached. Median of predicted over measured: {told}."
+            f"that the other cells reached. Median of predicted over measured: {medians}."
         ],
-        footer=f"{len(frame)} cells",
+        footer=f"{len(speed)} cells",
     )
-    handles = []
-    for loss in ("sigmoid", "softmax"):
-        part, look = frame["loss"] == loss, style.STYLES[loss]
-        if part.any():
-            for way, of in ways.items():
-                _dots(axes, measured[part], of[part], look, hollow=way == "assumed")
-            handles += _dots(axes, [], [], look, label=loss)
-    least = min(measured.min(), *(of.min() for of in ways.values())) * 0.8
-    most = max(measured.max(), *(of.max() for of in ways.values())) * 1.25
-    axes.plot([least, most], [least, most], **_LINE)
+    losses = [loss for loss in LOSSES if (speed["loss"] == loss).any()]
+    for loss in losses:
+        part = speed["loss"] == loss
+        for by, predicted in predictions.items():
+            hollow = by == "assumed"
+            _draw_dots(axes, measured[part], predicted[part], STYLES[loss], hollow=hollow)
+    low = min(measured.min(), *(p.min() for p in predictions.values())) * 0.8
+    high = max(measured.max(), *(p.max() for p in predictions.values())) * 1.25
+    axes.plot([low, high], [low, high], **GUIDE)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("measured examples/s")
     axes.set_ylabel("predicted examples/s")
-    style.legend(axes, handles)
+    layout.legend_above(axes, [STYLES[loss].handle(loss, linestyle="") for loss in losses])
     return fig
 
 
-def _judged(frame: pd.DataFrame) -> str:
-    fits = _verdicts(frame) == "fits"
+def _fit_words(plan: pd.DataFrame) -> str:
+    fits = _fit(plan) == "fits"
     return (
-        f"{fits.sum()} of {len(frame)} cells fit by the compiler's word; crosses do not, and of "
-        "hollow ones it has said nothing."
+        f"{fits.sum()} of {len(plan)} cells fit, as compiled by XLA. Crosses: do not fit; hollow: "
+        "memory by formula, not compiled."
     )
 
 
-def _verdicts(frame: pd.DataFrame) -> pd.Series[str]:
-    return frame["fits"].map({True: "fits", False: "does not fit"}).fillna("unknown")
+def _fit(plan: pd.DataFrame) -> pd.Series[str]:
+    return plan["fits"].map({True: "fits", False: "does not fit"}).fillna("unknown")
 
 
-def _points(axes: Axes, x: Any, frame: pd.DataFrame, column: str, look: style.SeriesStyle) -> None:
-    """A point for each cell: filled if it fits, a cross if it does not, hollow if nobody knows."""
-    looks: dict[str, Any] = {
-        "fits": {},
-        "does not fit": {"marker": "x"},
-        "unknown": {"hollow": True},
-    }
-    for verdict, drawn in looks.items():
-        some = _verdicts(frame) == verdict
-        _dots(axes, x[some], frame[column][some], look, **drawn)
+def _draw_cells(axes: Axes, x: Any, plan: pd.DataFrame, column: str, look: SeriesStyle) -> None:
+    """A point for each cell: filled if it fits, a cross if it does not, hollow if unknown."""
+    marks: dict[str, Any] = {"fits": {}, "does not fit": {"marker": "x"}}
+    marks["unknown"] = {"hollow": True}
+    for verdict, mark in marks.items():
+        some = _fit(plan) == verdict
+        _draw_dots(axes, x[some], plan[column][some], look, **mark)
 
 
-def _dots(
-    axes: Axes, x: Any, y: Any, look: style.SeriesStyle, *, hollow: bool = False, **more: Any
-) -> list[Any]:
-    drawn: dict[str, Any] = {
-        **{"linestyle": "none", "color": look.colour, "marker": look.marker, "markersize": 3.5},
-        **({"markerfacecolor": "none"} if hollow else {}),
-    }
-    return axes.plot(x, y, **drawn | more)
+def _draw_dots(
+    axes: Axes, x: Any, y: Any, look: SeriesStyle, *, hollow: bool = False, **more: Any
+) -> None:
+    face = {"markerfacecolor": "none"} if hollow else {}
+    dots = {"linestyle": "none", "color": look.colour, "marker": look.marker, "markersize": 3.5}
+    axes.plot(x, y, **{**dots, **face, **more})
 
 
-def _there(axes: Axes, frame: pd.DataFrame) -> None:
-    """The memory that there is of each kind of chip, and the axis."""
-    for gib in sorted(frame["usable_hbm_gib"].unique()):
-        axes.axhline(gib, **_LINE)
+def _draw_capacity(axes: Axes, plan: pd.DataFrame) -> None:
+    """The memory of each kind of chip, and the axis."""
+    for gib in sorted(plan["usable_hbm_gib"].unique()):
+        axes.axhline(gib, **GUIDE)
         axes.annotate(
-            f"{gib:g} GiB there", (0.01, gib), xycoords=("axes fraction", "data"),
+            f"{gib:g} GiB per chip", (0.01, gib), xycoords=("axes fraction", "data"),
             fontsize=style.SMALL, color="#555555", va="bottom",
         )  # fmt: skip
     axes.set_ylabel("peak HBM (GiB)")
-    axes.set_ylim(0, max(frame["usable_hbm_gib"].max() * 1.2, frame["hbm_gib"].max() * 1.05))
+    axes.set_ylim(0, max(plan["usable_hbm_gib"].max() * 1.2, plan["hbm_gib"].max() * 1.05))

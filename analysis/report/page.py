@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.claims import OURS, Verdict, count_verdicts, format_number, judge
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import Inputs
-from analysis.figures.plot.quality import label
+from analysis.figures.plot.style import metric_label
 from analysis.records.frame import NOT_STARTED, STATUSES
 from analysis.report import prose
 from analysis.report.pictures import pictures
@@ -47,7 +47,7 @@ def html(
         stated=stated,
         finding=prose.with_verdicts(stated.finding, verdicts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
-        quality=" ".join(label(inputs.quality).split()),
+        quality=" ".join(metric_label(inputs.quality).split()),
         states=_states(cells),
         finished=int((cells["status"] == "done").sum()) if len(cells) else 0,
         total=len(cells),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import style
+from analysis.figures.plot import layout
 from analysis.report.tables import Table, of_frame
 
 MOST_BYTES = 250_000  # of an SVG; a figure with more marks than that is sent as pixels
@@ -47,7 +45,8 @@ def pictures(figures: Mapping[str, Plot], inputs: Inputs) -> list[Picture]:
 
 
 def _picture(name: str, plot: Plot, inputs: Inputs) -> Picture:
-    table, missing, skipped = plot.table(inputs)
+    table, skipped = plot.numbers(inputs)
+    missing = table.attrs.get("missing", ())
     if skipped:
         return Picture(name=name, missing=tuple(missing), skipped=skipped)
     fig = plot.draw(table)
@@ -80,18 +79,10 @@ def _panel(axes: Axes) -> str:
 
 
 def _data_uri(fig: Figure) -> str:
-    kind, content = "svg+xml", _saved(fig, "svg", metadata={"Date": None, "Creator": None})
+    kind, content = "svg+xml", layout.render(fig, "svg", metadata={"Date": None, "Creator": None})
     if len(content) > MOST_BYTES:
-        kind, content = "png", _saved(fig, "png", metadata={"Software": None})
+        kind, content = "png", layout.render(fig, "png", metadata={"Software": None})
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _saved(fig: Figure, kind: str, **more: Any) -> bytes:
-    buffer = io.BytesIO()
-    with style.context():
-        style.settle(fig)
-        fig.savefig(buffer, format=kind, **more)
-    return buffer.getvalue()
 
 
 def _words(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis.figures.plot import style
+from analysis.figures.plot import points
 from analysis.records.frame import NOT_STARTED
 
 DRAWN_WITH = ("pandas", "numpy", "scipy", "matplotlib")
@@ -28,7 +28,7 @@ def provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
             if isinstance(print_, str)
         )
         lines = [
-            ("records", style.provenance(ran).removeprefix("records ")),
+            ("records", points.provenance(ran).removeprefix("records ")),
             ("data set", prints),
             ("code", _counted(ran["code"].dropna())),
             ("trained with", _versions(ran)),

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.figures.base import Inputs
-from analysis.figures.plot.figure_io import unlisted
-from analysis.figures.tables.table import fragment
+from analysis.figures.tables.table import PaperTable, to_html
 from analysis.records.frame import NOT_STARTED
 
 MOST_ROWS = 80  # of the table under a figure
@@ -41,22 +40,22 @@ class Listed:
     skipped: str | None = None
 
 
-def papers_tables(written: Mapping[str, Any], inputs: Inputs) -> list[Listed]:
+def papers_tables(written: Mapping[str, PaperTable], inputs: Inputs) -> list[Listed]:
     """Every table of this register, shown or not."""
     found = []
-    for name, module in written.items():
-        table = module.table(inputs)
-        if skipped := unlisted(table, inputs):
+    for name, paper_table in written.items():
+        table, skipped = paper_table.numbers(inputs)
+        if skipped:
             found.append(Listed(name=name, skipped=skipped))
         else:
-            found.append(Listed(name=name, title=table.title, html=fragment(table)))
+            found.append(Listed(name=name, title=table.attrs["title"], html=to_html(table, name)))
     return found
 
 
 def of_frame(frame: pd.DataFrame) -> Table:
     """A figure's table for reading: its means where it has any, without empty columns."""
-    means = frame[frame["what"] == "mean"] if "what" in frame else frame
-    shown = (means if len(means) else frame).drop(columns=["what"], errors="ignore")
+    means = frame[frame["kind"] == "mean"] if "kind" in frame else frame
+    shown = (means if len(means) else frame).drop(columns=["kind"], errors="ignore")
     shown = shown.dropna(axis="columns", how="all")
     note = ""
     if len(shown) > MOST_ROWS:

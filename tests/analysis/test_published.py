@@ -12,11 +12,9 @@ import pytest
 from analysis.claims import judge_paper, judge_study, parse_intervals, to_json
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import read_inputs
-from analysis.figures.tables import table as tables
 from analysis.records import frame
 from analysis.records.frame import open_snapshot
 from analysis.report import prose
-from analysis.select.fields import TOP1
 from sweeps.cli.options import recorded_study
 from sweeps.registry import load_study
 from tests.analysis.conftest import Writer
@@ -42,9 +40,9 @@ def demo(tmp_path_factory):
     metrics: dict[str, dict[str, float]] = {}
     for path in (GLYPHS / "demo").glob("*.csv"):
         points = pd.read_csv(path)
-        seeds = points[(points["what"] == "seed") & points["id"].notna()]
-        names = seeds["metric"] if "metric" in seeds else [TOP1] * len(seeds)
-        for name, metric, value in zip(seeds["id"], names, seeds["value"], strict=True):
+        seeds = points[(points["kind"] == "seed") & points["id"].notna()]
+        columns = (seeds[column] for column in ("id", "metric", "value"))
+        for name, metric, value in zip(*columns, strict=True):
             metrics.setdefault(name, {})[metric] = value
     writer = Writer(tmp_path_factory.mktemp("demo"), "demo")
     for cell in load_study("demo").cells:
@@ -77,10 +75,7 @@ def test_the_largest_batch_met_all_its_pairs_in_bounded_memory():
 @pytest.mark.parametrize("path", sorted(FIGURES_THERE.glob("*.csv")), ids=lambda path: path.stem)
 def test_each_figures_numbers_come_from_the_snapshot(inputs, path):
     name = path.stem.removeprefix("glyphs-")
-    if name in TABLES:
-        table = tables.frame(TABLES[name].table(inputs))
-    else:
-        table = FIGURES[name].data(inputs)
+    table = {**FIGURES, **TABLES}[name].data(inputs)
     made = pd.read_csv(io.StringIO(table.to_csv(index=False)))
     pd.testing.assert_frame_equal(made, pd.read_csv(path), rtol=1e-6, atol=1e-9)
 

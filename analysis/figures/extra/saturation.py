@@ -1,11 +1,10 @@
-"""From which batch size on there is nothing left to gain, by two fitted forms (Sec. 4.1, 4.2).
+"""The batch size beyond which there is nothing left to gain, by two fitted forms (Sec. 4.1, 4.2).
 
 Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`): SigLiT and from scratch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import marks, points, style
-from analysis.figures.plot.quality import label, missing_note
+from analysis.figures.extra.batch_size import TOWERS
+from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
-from analysis.stats import FORMS, MeanDraws, Saturation, draw_means, fit_saturation
+from analysis.stats import FORMS, draw_means, fit_saturation
 from analysis.stats.intervals import by_group
 
-IMAGES = {"cached": "SigLiT", "vit": "from scratch"}
-LOSSES = ("sigmoid", "softmax")
 LINES: dict[str, Any] = {"power": "-", "logarithm": (0, (2, 1))}
 SHORT = {"power": "power", "logarithm": "log"}
 
@@ -33,156 +32,130 @@ def data(inputs: Inputs) -> pd.DataFrame:
     In a "saturation" row x is the batch size with `low` and `high`, value the tolerance in
     points, series the loss, metric the form, and id the result in words.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     used, missing = [], []
-    for image, name in IMAGES.items():
-        panel = inputs.chosen(panels.batch_sizes, image=image)
-        done = points.measured(panel.done, inputs.quality)
-        fitted = [row for loss in LOSSES for row in _fits(inputs, done, loss, name)]
-        if fitted:
+    for image, name in TOWERS.items():
+        panel = inputs.select(panels.batch_sizes, image=image)
+        done = points.with_metric(panel.done, inputs.quality)
+        fits = [row for loss in LOSSES for row in _fits(inputs, done, loss, name)]
+        if fits:
             same = done.assign(series=done["loss.kind"], x=done["batch_size"])
-            rows += [*points.ours(same, name, inputs.quality), *fitted]
+            rows += [*points.our_points(same, name, inputs.quality), *fits]
             used.append(panel)
-            missing += points.unmeasured(panel, inputs.quality)
-    table = points.frame(rows, panels=used, missing=missing, title=_title(used))
+            missing += points.without_metric(panel, inputs.quality)
+    title = "; ".join(panels.title(panel) for panel in used)
+    table = points.make_table(rows, panels=used, missing=missing, title=title)
     table.attrs["metric"] = inputs.quality
     return table
 
 
+@style.styled
 def draw(df: pd.DataFrame) -> Figure:
     """Quality and both fits; below each panel the saturation batch with its interval."""
     names = list(dict.fromkeys(df["panel"]))
-    heights = [height for _ in names for height in (1.9, 0.75)]
-    with style.context():
-        fig, axes = style.figure(
-            heights=[0.22, *heights],
-            title="From which batch size on is there nothing left to gain?",
-            notes=_notes(df),
-            footer=df.attrs.get("provenance", ""),
-        )
-        losses = [_handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
-        forms = [
-            Line2D([], [], color="#555555", linestyle=line, label=SHORT[form])
-            for form, line in LINES.items()
-        ]
-        handles = [*losses, *forms]
-        style.key(axes[0], handles, columns=4)
-        for name, top, below in zip(names, axes[1::2], axes[2::2], strict=True):
-            _curves(top, df[df["panel"] == name], name)
-            _intervals(below, df[df["panel"] == name])
+    results = df[df["kind"] == "saturation"]
+    forms = "; ".join(f"{name} {form.formula}" for name, form in FORMS.items())
+    words = [
+        f"Below each panel: the batch beyond which the fit has no more than "
+        f"{results['value'].iloc[0]:g} points to gain, with a 95 % bootstrap interval over seeds "
+        "and, where records hold them, evaluated examples. Arrows: the interval leaves the grid, "
+        f"so the batch is not identified. Forms: {forms}. A smaller AIC fits better.",
+        *(f"{row['panel']}, {row['series']}, {row['id']}." for _, row in results.iterrows()),
+    ]
+    fig, (head, *every) = layout.make_figure(
+        heights=[0.22, *[1.9, 0.75] * len(names)],
+        title="Saturation: the batch size beyond which there is nothing to gain",
+        caption=layout.caption_of(df, *words),
+        footer=df.attrs.get("provenance", ""),
+    )
+    losses = [loss for loss in LOSSES if (df["series"] == loss).any()]
+    handles = [STYLES[loss].handle(loss, linestyle="") for loss in losses]
+    handles += [
+        Line2D([], [], color="#555555", linestyle=line, label=SHORT[form])
+        for form, line in LINES.items()
+    ]
+    layout.legend_row(head, handles, columns=4)
+    for name, curves, intervals in zip(names, every[::2], every[1::2], strict=True):
+        part = df[df["panel"] == name]
+        sizes = sorted({int(x) for x in part.loc[part["kind"] == "seed", "x"]})
+        _draw_curves(curves, part, sizes)
+        curves.set_title(name, loc="left")
+        _draw_intervals(intervals, part[part["kind"] == "saturation"], sizes)
     return fig
 
 
-def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, name: str) -> list[dict[str, Any]]:
+def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, panel: str) -> list[Row]:
     mine = done[done["loss.kind"] == loss]
     values = by_group(mine, ["batch_size"], inputs.quality)
     if len(values) < 4:
         return []
-    data = draw_means(values, items=_items(inputs, mine))
-    rows: list[dict[str, Any]] = []
+    samples = draw_means(values, items=_items(inputs, mine))
+    rows: list[Row] = []
     for form in FORMS:
-        found = fit_saturation(data, form)
-        if found is None:
+        fit = fit_saturation(samples, form)
+        if fit is None:
             continue
-        common = {"panel": name, "source": "ours", "series": loss, "metric": form}
-        last = max(data.levels_K[~np.isin(data.levels_K, found.left_out)])
-        sizes = np.geomspace(data.levels_K[0], last, 60)
+        common = {"panel": panel, "source": "ours", "series": loss, "metric": form}
+        levels_K = samples.levels_K
+        sizes = np.geomspace(levels_K[0], max(levels_K[~np.isin(levels_K, fit.left_out)]), 60)
         rows += [
-            common | {"what": "fit", "x": x, "value": y}
-            for x, y in zip(sizes, found.curve(sizes), strict=True)
+            common | {"kind": "fit", "x": x, "value": y}
+            for x, y in zip(sizes, fit.curve(sizes), strict=True)
         ]
+        words = f"{form}: {fit}; AIC {fit.aic:.1f}"
+        if fit.left_out:
+            left_out = ", ".join(style.format_size(size) for size in fit.left_out)
+            words += f"; B = {left_out} left out, where quality falls again"
         rows.append(
             common
-            | {"what": "saturation", "x": found.batch, "low": found.low, "high": found.high}
-            | {"value": found.tolerance, "n": len(mine), "id": _words(data, form, found)}
+            | {"kind": "saturation", "x": fit.batch, "low": fit.low, "high": fit.high}
+            | {"value": fit.tolerance, "n": len(mine), "id": words}
         )
     return rows
 
 
-def _words(data: MeanDraws, form: str, found: Saturation) -> str:
-    left = ""
-    if found.left_out:
-        sizes = ", ".join(style.short(size) for size in found.left_out)
-        left = f"; B = {sizes} left out, where quality falls again"
-    return f"{form}: {found}; AIC {found.aic:.1f}{left}"
-
-
 def _items(inputs: Inputs, cells: pd.DataFrame) -> dict[int, np.ndarray] | None:
-    """Percent right of each evaluated example by batch size, or None if some cell lacks them."""
-    found: dict[int, list[np.ndarray]] = {}
+    """Percent right of each evaluated example by batch size, or None if a cell lacks them."""
+    correct: dict[int, list[np.ndarray]] = {}
     for name, size in zip(cells["id"], cells["batch_size"], strict=True):
         hits = inputs.read_items(name, inputs.quality)
         if hits is None:
             return None
-        found.setdefault(int(size), []).append(100.0 * hits)
-    lengths = {len(hits) for each in found.values() for hits in each}
-    if len(lengths) != 1:
+        correct.setdefault(int(size), []).append(100.0 * hits)
+    if len({len(hits) for each in correct.values() for hits in each}) != 1:
         return None
-    return {size: np.mean(each, axis=0) for size, each in found.items()}
+    return {size: np.mean(each, axis=0) for size, each in correct.items()}
 
 
-def _curves(axes: Axes, df: pd.DataFrame, name: str) -> None:
+def _draw_curves(axes: Axes, df: pd.DataFrame, sizes: list[int]) -> None:
     for loss in LOSSES:
-        mine, look = df[df["series"] == loss], style.STYLES[loss]
-        marks.dots(axes, mine, "x", look, size=3.4)
-        marks.bars(axes, marks.means(mine), "x", look)
+        mine, look = df[df["series"] == loss], STYLES[loss]
+        style.dots(axes, mine, look, size=3.4)
+        style.bars(axes, style.means(mine), look)
         for form, line in LINES.items():
-            curve = mine[(mine["what"] == "fit") & (mine["metric"] == form)]
-            marks.line(axes, curve, "x", look, linestyle=line, linewidth=1.1)
-    axes.set_title(name, loc="left")
-    axes.set_ylabel(label(df.loc[df["what"] == "seed", "metric"].iloc[0]))
-    style.batch_axis(axes, _sizes(df))
+            curve = mine[(mine["kind"] == "fit") & (mine["metric"] == form)]
+            style.line(axes, curve, look, linestyle=line, linewidth=1.1)
+    axes.set_ylabel(style.metric_label(df.loc[df["kind"] == "seed", "metric"].iloc[0]))
+    style.batch_axis(axes, sizes)
     axes.set_xlabel("")
 
 
-def _intervals(axes: Axes, df: pd.DataFrame) -> None:
-    sizes = _sizes(df)
-    found = df[df["what"] == "saturation"]
+def _draw_intervals(axes: Axes, results: pd.DataFrame, sizes: list[int]) -> None:
+    left, right = sizes[0] / 1.6, sizes[-1] * 1.6
     labels = []
-    for at, (_, row) in enumerate(found.iterrows()):
-        look = style.STYLES[row["series"]]
-        low, high = max(row["low"], sizes[0] / 1.6), min(row["high"], sizes[-1] * 1.6)
+    for at, (_, row) in enumerate(results.iterrows()):
+        look, (low, high) = STYLES[row["series"]], (max(row["low"], left), min(row["high"], right))
         if np.isfinite(row["low"]):
             axes.plot([low, high], [-at, -at], color=look.colour, linestyle=LINES[row["metric"]])
-            for end, mark, cut in ((low, "<", row["low"] < low), (high, ">", row["high"] > high)):
-                axes.plot([end], [-at], marker=mark if cut else "|", color=look.colour)
-        if sizes[0] / 1.6 <= row["x"] <= sizes[-1] * 1.6:
+            for end, arrow, cut in ((low, "<", row["low"] < low), (high, ">", row["high"] > high)):
+                axes.plot([end], [-at], marker=arrow if cut else "|", color=look.colour)
+        if left <= row["x"] <= right:
             axes.plot([row["x"]], [-at], marker=look.marker, color=look.colour)
         labels.append(f"{row['series']}, {SHORT[row['metric']]}")
     axes.set_yticks([-at for at in range(len(labels))], labels, fontsize=style.SMALL)
     axes.set_ylim(-len(labels) + 0.4, 0.6)
     style.batch_axis(axes, sizes)
     axes.set_xlim(sizes[0] / 2, sizes[-1] * 2)
-
-
-def _handle(loss: str) -> Line2D:
-    look = style.STYLES[loss]
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle="", label=loss)
-
-
-def _sizes(df: pd.DataFrame) -> list[int]:
-    return sorted({int(x) for x in df.loc[df["what"] == "seed", "x"]})
-
-
-def _notes(df: pd.DataFrame) -> list[str]:
-    found = df[df["what"] == "saturation"]
-    tolerance = found["value"].iloc[0]
-    lines = [
-        f"Below each panel: the batch beyond which the fit has no more than {tolerance:g} points "
-        "to gain, with a 95 % bootstrap interval over seeds and, where records hold them, "
-        "evaluated examples. Arrows leave the grid: not identified. Forms: "
-        + "; ".join(f"{name} {form.formula}" for name, form in FORMS.items())
-        + ". A smaller AIC fits better.",
-        *(f"{row['panel']}, {row['series']}, {row['id']}." for _, row in found.iterrows()),
-    ]
-    if title := df.attrs.get("title"):
-        lines.append(f"{title}.")
-    lines += [f"{note}." for note in df.attrs.get("notes", ())]
-    return [*lines, *missing_note(df.attrs.get("missing", []))]
-
-
-def _title(used: Sequence[panels.Panel]) -> str:
-    return "; ".join(panels.title(panel) for panel in used)
 
 
 saturation = Plot("saturation", data, draw)

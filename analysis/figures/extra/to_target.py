@@ -1,4 +1,4 @@
-"""Examples and steps to a target against the batch size, and the critical batch size.
+"""Examples and steps to a target by batch size, and the critical batch size (McCandlish 2018).
 
 Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`). The target is a value of the
 validation loss on fixed negatives, never of the training loss, which depends on the batch size by
@@ -16,9 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.extra.saturation import IMAGES, LOSSES
-from analysis.figures.plot import marks, points, style
-from analysis.figures.plot.quality import missing_note
+from analysis.figures.extra.batch_size import TOWERS
+from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
 from analysis.stats import CriticalBatch, default_target, first_crossing, fit_critical_batch
 
@@ -28,213 +29,205 @@ PARTS = ("examples", "steps")
 def data(inputs: Inputs) -> pd.DataFrame:
     """Panels "examples" and "steps" of one image tower; value is how many until the target.
 
-    what: "seed" is a cell that reached it, "censored" one that did not by its end, "mean" the
+    kind: "seed" is a cell that reached it, "censored" one that did not by its end, "mean" the
     geometric mean of a batch size all of whose cells did, "fit" a point of the hyperbola, and
     "critical" its result: x is B_crit with `low` and `high`, id says it in words.
     """
-    for image, name in IMAGES.items():
-        panel = inputs.chosen(panels.batch_sizes, image=image)
-        metric = _fixed_loss(panel.done)
-        if metric is None:
+    for image, tower in TOWERS.items():
+        panel = inputs.select(panels.batch_sizes, image=image)
+        done = panel.done
+        metrics = (
+            key
+            for key in done
+            if key.startswith("eval/fixed_loss/")
+            and key.endswith("/softmax")
+            and done[key].notna().any()
+        )
+        if not (metric := next(metrics, None)):
             continue
-        sigmoid = panel.done[panel.done["loss.kind"] == "sigmoid"]
+        sigmoid = done[done["loss.kind"] == "sigmoid"]
         target = default_target(sigmoid.set_index("batch_size")[metric], metric)
-        rows = _rows(inputs.rows, panel.done, metric, target)
-        if any(row["what"] == "seed" for row in rows):
-            said = f"{name}: {panels.title(panel)}. Target: {metric} = {target:.3g}"
-            missing = points.unmeasured(panel, metric)
-            return points.frame(rows, panels=[panel], missing=missing, title=said)
-    return points.frame([])
+        rows = _rows(inputs.rows, done, metric, target)
+        if any(row["kind"] == "seed" for row in rows):
+            title = f"{tower}: {panels.title(panel)}. Target: {metric} = {target:.3g}"
+            missing = points.without_metric(panel, metric)
+            return points.make_table(rows, panels=[panel], missing=missing, title=title)
+    return points.make_table([])
 
 
+@style.styled
 def draw(df: pd.DataFrame) -> Figure:
     """Examples and steps against the batch size, then steps against examples."""
-    with style.context():
-        fig, axes = style.figure(
-            heights=[1.6, 1.6, 1.9],
-            title="Examples and steps to one validation loss",
-            notes=_notes(df),
-            footer=df.attrs.get("provenance", ""),
-        )
-        for one, part in zip(axes, PARTS, strict=False):
-            mine = df[df["panel"] == part]
-            _panel(one, mine)
-            one.set_ylabel(f"{part} to target")
-        axes[0].set_xlabel("")
-        style.legend(axes[0])
-        _linear_scaling(axes[1], df[df["panel"] == "steps"])
-        _pareto(axes[2], df)
+    fig, (*over_size, pareto) = layout.make_figure(
+        heights=[1.6, 1.6, 1.9],
+        title="Examples and steps to one validation loss",
+        caption=layout.caption_of(df, *_words(df)),
+        footer=df.attrs.get("provenance", ""),
+    )
+    for axes, part in zip(over_size, PARTS, strict=True):
+        _draw_times(axes, df[df["panel"] == part])
+        axes.set_ylabel(f"{part} to target")
+    examples, steps = over_size
+    examples.set_xlabel("")
+    layout.legend_above(examples, _handles(df))
+    _draw_linear_scaling(steps, df[df["panel"] == "steps"])
+    _draw_pareto(pareto, df)
     return fig
 
 
-def _fixed_loss(done: pd.DataFrame) -> str | None:
-    known = [
-        key
-        for key in done
-        if key.startswith("eval/fixed_loss/")
-        and key.endswith("/softmax")
-        and done[key].notna().any()
-    ]
-    return known[0] if known else None
+def _handles(df: pd.DataFrame) -> list[Any]:
+    return [STYLES[loss].handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
 
 
-def _rows(
-    lines: pd.DataFrame, done: pd.DataFrame, metric: str, target: float
-) -> list[dict[str, Any]]:
-    curves = dict(iter(lines[lines["id"].isin(done["id"])].groupby("id"))) if len(lines) else {}
-    rows: list[dict[str, Any]] = []
+def _rows(lines: pd.DataFrame, done: pd.DataFrame, metric: str, target: float) -> list[Row]:
+    runs = dict(iter(lines[lines["id"].isin(done["id"])].groupby("id"))) if len(lines) else {}
+    rows: list[Row] = []
     for loss in LOSSES:
         mine = done[done["loss.kind"] == loss]
+        common = {"source": "ours", "series": loss, "metric": metric}
         times: dict[int, list[float]] = {}
-        late: set[int] = set()
+        censored: set[int] = set()
         for cell, size, seed in zip(mine["id"], mine["batch_size"], mine["seed"], strict=True):
-            curve = curves.get(cell)
-            if curve is None or metric not in curve:
+            run = runs.get(cell)
+            if run is None or metric not in run:
                 continue
-            when = first_crossing(curve, metric, target, batch_size=int(size))
+            when = first_crossing(run, metric, target, batch_size=int(size))
             if when is None:
                 continue
-            what = "censored" if when.censored else "seed"
-            late |= {int(size)} if when.censored else set()
+            kind = "censored" if when.censored else "seed"
+            censored |= {int(size)} if when.censored else set()
             times.setdefault(int(size), []).append(when.examples)
-            for part in PARTS:
+            rows += [
+                common
+                | {"panel": part, "kind": kind, "x": int(size), "value": getattr(when, part)}
+                | {"seed": seed, "id": cell}
+                for part in PARTS
+            ]
+        whole = {size: each for size, each in times.items() if size not in censored}
+        for part in PARTS:
+            for size, each in sorted(whole.items()):
+                mean = float(np.exp(np.mean(np.log(each)))) / (size if part == "steps" else 1)
                 rows.append(
-                    {"panel": part, "source": "ours", "series": loss, "what": what, "x": int(size)}
-                    | {"value": getattr(when, part), "seed": seed, "id": cell, "metric": metric}
+                    common
+                    | {"panel": part, "kind": "mean", "x": size, "value": mean, "n": len(each)}
                 )
-        whole = {size: each for size, each in times.items() if size not in late}
-        rows += _means(whole, loss, metric)
-        rows += _fit(fit_critical_batch(whole), whole, loss, metric)
+        rows += [common | row for row in _fit_rows(fit_critical_batch(whole), whole)]
     return rows
 
 
-def _means(times: Mapping[int, list[float]], loss: str, metric: str) -> list[dict[str, Any]]:
-    return [
-        {"panel": part, "source": "ours", "series": loss, "what": "mean", "x": size}
-        | {"value": float(np.exp(np.mean(np.log(each)))) / (size if part == "steps" else 1)}
-        | {"n": len(each), "metric": metric}
-        for part in PARTS
-        for size, each in sorted(times.items())
-    ]
-
-
-def _fit(
-    fit: CriticalBatch | None, times: Mapping[int, list[float]], loss: str, metric: str
-) -> list[dict[str, Any]]:
+def _fit_rows(fit: CriticalBatch | None, times: Mapping[int, list[float]]) -> list[Row]:
     if fit is None:
         return []
     sizes = np.geomspace(fit.smallest, fit.largest, 50)
-    common = {"source": "ours", "series": loss, "metric": metric}
-    rows: list[dict[str, Any]] = [
-        common | {"panel": part, "what": "fit", "x": size}
+    rows: list[Row] = [
+        {"panel": part, "kind": "fit", "x": size}
         | {"value": examples / (size if part == "steps" else 1)}
         for part in PARTS
         for size, examples in zip(sizes, fit.examples(sizes), strict=True)
-    ]  # fmt: skip
+    ]
     result = {"x": fit.batch, "low": fit.low, "high": fit.high, "value": fit.examples_min}
-    many = {"n": sum(map(len, times.values())), "id": _words(fit)}
-    return [*rows, common | {"panel": "examples", "what": "critical"} | result | many]
+    count = {"n": sum(map(len, times.values())), "id": _describe(fit)}
+    return [*rows, {"panel": "examples", "kind": "critical"} | result | count]
 
 
-def _words(fit: CriticalBatch) -> str:
+def _describe(fit: CriticalBatch) -> str:
     at, low, high = fit.at_overhead
-    ends = f"{fit.low:,.0f} to {fit.high:,.0f}"
-    said = f"B_crit = {fit.batch:,.0f}"
-    said += " (no interval: one seed)" if np.isnan(fit.low) else f" (95 % {ends})"
-    said += f"; 20 % more examples than the fewest at B = {at:,.0f}"
-    said += "" if np.isnan(low) else f" ({low:,.0f} to {high:,.0f})"
+    interval = f" (95 % {fit.low:,.0f} to {fit.high:,.0f})"
+    overhead = f" ({low:,.0f} to {high:,.0f})"
+    if np.isnan(fit.low):
+        interval, overhead = " (no interval: one seed)", ""
+    words = f"B_crit = {fit.batch:,.0f}{interval}; 20 % more examples than the fewest at B = "
+    words += f"{at:,.0f}{overhead}"
     if not np.isnan(fit.low) and not fit.identified:
-        said = f"not identified on this grid: {said}"
+        words = f"not identified on this grid: {words}"
     if fit.left_out:
-        sizes = ", ".join(style.short(size) for size in fit.left_out)
-        said += f"; B = {sizes} left out: fewer negatives, and more examples needed"
-    return said
+        sizes = ", ".join(style.format_size(size) for size in fit.left_out)
+        words += f"; B = {sizes} left out: fewer negatives, and more examples needed"
+    return words
 
 
-def _panel(axes: Axes, df: pd.DataFrame) -> None:
+def _draw_times(axes: Axes, df: pd.DataFrame) -> None:
     for loss in LOSSES:
-        mine, look = df[df["series"] == loss], style.STYLES[loss]
-        if mine.empty:
-            continue
-        marks.dots(axes, mine, "x", look, size=4.0)
-        late = mine[mine["what"] == "censored"]
-        hollow: dict[str, Any] = {"marker": "^", "markerfacecolor": "none", "color": look.colour}
+        mine, look = df[df["series"] == loss], STYLES[loss]
+        style.dots(axes, mine, look, size=4.0)
+        late = mine[mine["kind"] == "censored"]
         size = 7 if loss == "sigmoid" else 5  # so that one is seen inside the other
-        axes.plot(late["x"], late["value"], linestyle="", markersize=size, **hollow)
-        fit = mine[mine["what"] == "fit"]
+        hollow = {"marker": "^", "markerfacecolor": "none", "markersize": size, "linestyle": ""}
+        style.line(axes, late, look, **hollow)
+        fit = mine[mine["kind"] == "fit"]
         if fit.empty:
-            marks.line(axes, marks.means(mine), "x", look, linewidth=0.8)
-        marks.line(axes, fit, "x", look)
-        axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=loss)
-    marks.plain_log(axes)
-    style.batch_axis(axes, sorted(set(_sizes(df))))
+            style.line(axes, style.means(mine), look, linewidth=0.8)
+        style.line(axes, fit, look)
+    style.plain_log(axes)
+    style.batch_axis(axes, _sizes(df))
 
 
 def _sizes(df: pd.DataFrame) -> list[int]:
-    return [int(x) for x in df.loc[df["what"].isin(["seed", "censored"]), "x"]]
+    return sorted({int(x) for x in df.loc[df["kind"].isin(["seed", "censored"]), "x"]})
 
 
-def _linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
+def _draw_linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
     """Half the steps at twice the batch, from the smallest batch size that reached the target."""
-    means = marks.means(df[df["series"] == "sigmoid"])
-    if len(means):
-        first = means.loc[means["x"].astype(float).idxmin()]
-        ends = np.array([first["x"], max(_sizes(df))], float)
-        if ends[0] == ends[1]:
-            return
-        work = first["value"] * first["x"]
-        axes.plot(ends, work / ends, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-        x = float(ends[0] ** 0.25 * ends[1] ** 0.75)  # where few marks are
-        axes.annotate("perfect scaling", (x, work / x), fontsize=style.SMALL, color="#777777",
-                      xytext=(2, 2), textcoords="offset points")  # fmt: skip
+    means = style.means(df[df["series"] == "sigmoid"])
+    if not len(means):
+        return
+    first = means.loc[means["x"].astype(float).idxmin()]
+    ends = np.array([first["x"], max(_sizes(df))], float)
+    if ends[0] == ends[1]:
+        return
+    work = first["value"] * first["x"]
+    axes.plot(ends, work / ends, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+    x = float(ends[0] ** 0.25 * ends[1] ** 0.75)  # where few marks are
+    axes.annotate("perfect scaling", (x, work / x), fontsize=style.SMALL, color=style.GREY,
+                  xytext=(2, 2), textcoords="offset points")  # fmt: skip
 
 
-def _pareto(axes: Axes, df: pd.DataFrame) -> None:
-    """Steps against examples, a point for each batch size; the hyperbola is the fit."""
+def _draw_pareto(axes: Axes, df: pd.DataFrame) -> None:
+    """Steps against examples, a point for each batch size; the line is the fitted hyperbola."""
     axes.set_xlabel("examples to target")
     axes.set_ylabel("steps to target")
-    if not (df["what"] == "mean").any():
+    if not (df["kind"] == "mean").any():
         axes.text(0.5, 0.5, "at no batch size did every seed reach it", ha="center",
                   transform=axes.transAxes)  # fmt: skip
         axes.set_xticks([])
         axes.set_yticks([])
         return
     for loss in LOSSES:
-        look = style.STYLES[loss]
-        for what, line in (("mean", {"linestyle": "", "marker": look.marker}), ("fit", {})):
-            mine = df[(df["series"] == loss) & (df["what"] == what)]
-            both = [
-                mine[mine["panel"] == part].set_index(mine.loc[mine["panel"] == part, "x"])["value"]
-                for part in PARTS
-            ]
-            style_of: dict[str, Any] = {"color": look.colour, "linestyle": look.line} | line
-            axes.plot(both[0].to_numpy(), both[1].to_numpy(), **style_of)
-            if what == "mean" and loss == "sigmoid":
-                for size in both[0].index:
-                    at = (both[0][size], both[1][size])
-                    axes.annotate(style.short(int(size)), at, fontsize=style.SMALL,
-                                  xytext=(3, 3), textcoords="offset points")  # fmt: skip
-    marks.plain_log(axes, "x")
-    marks.plain_log(axes)
+        look = STYLES[loss]
+        for kind in ("mean", "fit"):
+            line: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
+            if kind == "mean":
+                line |= {"linestyle": "", "marker": look.marker}
+            mine = df[(df["series"] == loss) & (df["kind"] == kind)]
+            examples, steps = (
+                mine[mine["panel"] == part].set_index("x")["value"] for part in PARTS
+            )
+            axes.plot(examples.to_numpy(), steps.to_numpy(), **line)
+            if kind == "mean" and loss == "sigmoid":
+                for size in examples.index:
+                    axes.annotate(
+                        style.format_size(size), (examples[size], steps[size]),
+                        fontsize=style.SMALL, xytext=(3, 3), textcoords="offset points",
+                    )  # fmt: skip
+    style.plain_log(axes, "x")
+    style.plain_log(axes)
 
 
-def _notes(df: pd.DataFrame) -> list[str]:
-    late = df[(df["what"] == "censored") & (df["panel"] == "examples")]
-    lines = [f"{df.attrs['title']}."] if df.attrs.get("title") else []
+def _words(df: pd.DataFrame) -> list[str]:
+    late = df[(df["kind"] == "censored") & (df["panel"] == "examples")]
+    words = []
     if len(late):
-        lines.append(
+        words.append(
             f"Hollow triangles: {len(late)} cell{'s' if len(late) > 1 else ''} that did not reach "
             "it, drawn at the end of the run: a lower bound; their batch sizes are in no fit."
         )
-    lines.append(
+    words.append(
         "Values along a run depend on its schedule: a run made to end there would get there "
         "sooner. Lines: steps and examples on a hyperbola, E = E_min + S_min B, "
         "B_crit = E_min / S_min."
     )
-    found = df[df["what"] == "critical"]
-    lines += [f"{row['series']}: {row['id']}." for _, row in found.iterrows()]
-    lines += [f"{note}." for note in df.attrs.get("notes", ())]
-    return [*lines, *missing_note(df.attrs.get("missing", []))]
+    results = df[df["kind"] == "critical"]
+    return words + [f"{row['series']}: {row['id']}." for _, row in results.iterrows()]
 
 
 to_target = Plot("to_target", data, draw)

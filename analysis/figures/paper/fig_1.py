@@ -1,13 +1,16 @@
 """Fig. 1: the loss computed in chunks (paper Sec. 3.3), and what that saves, measured.
 
-Above, drawn and not measured: the paper's mock-up, 3 devices and a batch of 12. Below, measured:
-temporary memory and time of value and gradients, ours (texts travel round a ring of devices, one
-tile of logits held at a time) beside all logits at once, from `measured/loss.json`. It needs
-no cell: `data` ignores the records, so it is drawn with the paper's numbers only.
+Above, a drawing: the paper's mock-up, 3 devices and a batch of 12. Below, measurements: temporary
+memory and time of value and gradients, ours (texts travel round a ring of devices, one tile of
+logits held at a time) against all logits at once. They are `measured/loss.json`, so the figure
+needs no cell and is drawn with the paper's numbers only.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from importlib import resources
 from typing import Any
 
 import pandas as pd
@@ -16,108 +19,106 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import marks, style
-from analysis.plans import bench
+from analysis.figures.plot import layout, style
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.style import STYLES
 
+# What `study bench loss --json` printed, with the hardware and the command.
+MEASURED = resources.files("analysis") / "measured" / "loss.json"
 DEVICES, PAIRS = 3, 4  # of the mock-up: each device holds 4 images and 4 texts
 OURS, NAIVE = "ours", "all at once"
-STYLES = {
-    ("sigmoid", OURS): style.STYLES["sigmoid"],
-    ("sigmoid", NAIVE): style.STYLES["sigmoid, small batch"],
-    ("softmax", OURS): style.STYLES["softmax"],
-    ("softmax", NAIVE): style.STYLES["softmax, small batch"],
+SERIES = {
+    ("sigmoid", OURS): STYLES["sigmoid"],
+    ("sigmoid", NAIVE): STYLES["sigmoid, small batch"],
+    ("softmax", OURS): STYLES["softmax"],
+    ("softmax", NAIVE): STYLES["softmax, small batch"],
 }
-SHADES = ("#0b3c7d", "#6fb7e0", "#e08a00")
-COLUMNS = ("source", "panel", "series", "what", "batch_size", "value", "round")
+COLOURS = ("#0b3c7d", "#6fb7e0", "#e08a00")  # of the devices
+COLUMNS = ("source", "panel", "series", "kind", "x", "value", "round")
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """The measurements, long: panel "memory" (MiB) or "time" (naive over ours); no cell's."""
-    rows: list[dict[str, Any]] = []
+    """Panel "memory" (MiB) or "time" (all at once over ours), x the batch size; no row for cells.
+
+    kind: "seed" is one round of the measurement, "mean" the median of the rounds.
+    """
+    rows: list[Row] = []
     if len(inputs.cells):
         return pd.DataFrame(rows, columns=list(COLUMNS))
-    table = bench.loss()
-    for (kind, name), _ in STYLES.items():
-        own = table["name"] == (kind if name == OURS else f"naive_{kind}")
-        for _, row in table[own].sort_values("batch_size").iterrows():
-            common = {"source": "bench", "series": f"{kind}, {name}"}
-            common |= {"batch_size": row["batch_size"]}
+    measured = json.loads(MEASURED.read_bytes())
+    table = pd.DataFrame([row for row in measured["results"] if row.get("seconds")])
+    for loss, name in SERIES:
+        own = table[table["name"] == (loss if name == OURS else f"naive_{loss}")]
+        for _, row in own.sort_values("batch_size").iterrows():
+            common = {"source": "bench", "series": f"{loss}, {name}", "x": row["batch_size"]}
             memory = row["temp_bytes"] / 2**20
-            rows.append(common | {"panel": "memory", "what": "mean", "value": memory})
+            rows.append(common | {"panel": "memory", "kind": "mean", "value": memory})
             if name == NAIVE:
                 rows += [
-                    common | {"panel": "time", "what": "seed", "value": ratio, "round": number}
+                    common | {"panel": "time", "kind": "seed", "value": ratio, "round": number}
                     for number, ratio in enumerate(row["ratios"])
                 ]
                 median = float(pd.Series(row["ratios"]).median())
-                rows.append(common | {"panel": "time", "what": "mean", "value": median})
+                rows.append(common | {"panel": "time", "kind": "mean", "value": median})
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"round": "Int64"})
     dim, cores = int(table["dim"].iloc[0]), int(table["cores"].iloc[0])
     frame.attrs.update(
-        provenance=table.attrs["provenance"],
+        provenance=f"measurements {hashlib.sha256(MEASURED.read_bytes()).hexdigest()[:10]}",
         notes=[
-            f"Measured, embeddings of width {dim} on a ring of {cores} devices, "
-            f"{table.attrs['hardware']}.",
-            "Memory: temporary, by the compiler's account. Time: of all logits at once over ours, "
-            "median and single rounds.",
+            f"measured with embeddings of width {dim} on a ring of {cores} devices, "
+            f"{measured['hardware']}",
+            "memory: temporaries of the compiled program. Time: of all logits at once over ours, "
+            "median and single rounds",
         ],
     )
     return frame
 
 
+@style.styled
 def draw(df: pd.DataFrame) -> Figure:
     """The mock-up in one row, memory and time below."""
-    with style.context():
-        fig, axes = style.figure(
-            heights=[1.35, 0.34, 1.9, 1.4],
-            columns=[DEVICES, 1, 1, 1],
-            title="Fig. 1: the loss in chunks, and what it saves",
-            notes=[
-                "Top, a drawing and no measurement, after the paper: 3 devices, a batch of 12; "
-                "each device meets its 4 images with the texts that have come to it. Dots: "
-                "positives. Light: blocks done before.",
-                *df.attrs.get("notes", ()),
-            ],
-            footer=df.attrs.get("provenance", ""),
-        )
-        for step, panel in enumerate(axes[:DEVICES]):
-            _mock_up(panel, step)
-        head, memory, time = axes[DEVICES:]
-        for (kind, name), look in STYLES.items():
-            series = f"{kind}, {name}"
-            for part, axes_ in (("memory", memory), ("time", time)):
-                mine = df[(df["panel"] == part) & (df["series"] == series)]
-                marks.dots(axes_, mine, "batch_size", look, size=2.2)
-                path = marks.means(mine)
-                marks.line(axes_, path, "batch_size", look, marker=look.marker, label=series)
-        style.key(head, memory.get_legend_handles_labels()[0], 2)
-        sizes = sorted(df["batch_size"].unique())
-        memory.set_yscale("log")
-        memory.set_ylabel("temporary\nmemory (MiB)")
-        time.axhline(1, color="black", linewidth=0.8)
-        time.set_ylabel("time: all at once\n/ ours")
-        time.set_ylim(bottom=0)
-        for one in (memory, time):
-            style.batch_axis(one, sizes)
-        memory.set_xlabel("")
+    words = (
+        "Top, a drawing after the paper, not a measurement: 3 devices, a batch of 12; each device "
+        "compares its 4 images with the texts that have reached it. Dots: positives. Light: blocks "
+        "of earlier moves."
+    )
+    fig, axes = layout.make_figure(
+        heights=[1.35, 0.34, 1.9, 1.4],
+        columns=[DEVICES, 1, 1, 1],
+        title="Fig. 1: the loss in chunks, and what it saves",
+        caption=layout.caption_of(df, words),
+        footer=df.attrs.get("provenance", ""),
+    )
+    for step, panel in enumerate(axes[:DEVICES]):
+        _draw_mock_up(panel, step)
+    head, memory, time = axes[DEVICES:]
+    for (loss, name), look in SERIES.items():
+        for quantity, one in (("memory", memory), ("time", time)):
+            mine = df[(df["panel"] == quantity) & (df["series"] == f"{loss}, {name}")]
+            style.dots(one, mine, look, size=2.2)
+            style.line(one, style.means(mine), look, marker=look.marker)
+    handles = [look.handle(f"{loss}, {name}") for (loss, name), look in SERIES.items()]
+    layout.legend_row(head, handles, 2)
+    memory.set_yscale("log")
+    memory.set_ylabel("temporary\nmemory (MiB)")
+    time.axhline(1, color="black", linewidth=0.8)
+    time.set_ylabel("time: all at once\n/ ours")
+    time.set_ylim(bottom=0)
+    for one in (memory, time):
+        style.batch_axis(one, sorted(df["x"].unique()))
+    memory.set_xlabel("")
     return fig
 
 
-def _mock_up(axes: Axes, step: int) -> None:
-    """The 12 x 12 pairs after `step` moves of the texts, coloured by the device that met them."""
+def _draw_mock_up(axes: Axes, step: int) -> None:
+    """The 12 x 12 pairs after `step` moves of the texts, coloured by the device that holds them."""
     total = DEVICES * PAIRS
     for device in range(DEVICES):
         for move in range(step + 1):
             left = (device + move) % DEVICES * PAIRS
-            block = Rectangle(
-                (left, device * PAIRS),
-                *(PAIRS, PAIRS),
-                facecolor=SHADES[device],
-                alpha=1.0 if move == step else 0.3,
-                edgecolor="white",
-                linewidth=0.8,
-            )
-            axes.add_patch(block)
+            block: dict[str, Any] = {"facecolor": COLOURS[device], "edgecolor": "white"}
+            block |= {"alpha": 1.0 if move == step else 0.3, "linewidth": 0.8}
+            axes.add_patch(Rectangle((left, device * PAIRS), PAIRS, PAIRS, **block))
     on = [i + 0.5 for i in range(total)]
     axes.plot(on, on, linestyle="", marker="o", markersize=1.8, color="white", zorder=3)
     axes.add_patch(Rectangle((0, 0), total, total, fill=False, edgecolor="#555555", linewidth=0.6))
@@ -126,8 +127,9 @@ def _mock_up(axes: Axes, step: int) -> None:
     axes.set_aspect("equal")
     axes.grid(False)
     middles = [PAIRS * (d + 0.5) for d in range(DEVICES)]
-    axes.set_xticks(middles, [str(d + 1) for d in range(DEVICES)])
-    axes.set_yticks(middles, [str(d + 1) for d in range(DEVICES)] if step == 0 else [])
+    labels = [str(d + 1) for d in range(DEVICES)]
+    axes.set_xticks(middles, labels)
+    axes.set_yticks(middles, labels) if step == 0 else axes.set_yticks([])
     axes.tick_params(length=0, pad=1.5)
     axes.set_xlabel("texts of device")
     axes.set_ylabel("images of device" if step == 0 else "")

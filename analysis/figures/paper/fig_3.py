@@ -2,12 +2,13 @@
 
 Cells, by their fields: those of Fig. 2 left (`model.image.kind` = cached, sigmoid with all pairs
 and softmax, clean data) at every `budget.examples`, of two batch sizes: 8192 and 262144 as in the
-paper where both are there, else as `panels.small_and_large` has it.
+paper where two budgets have both, else as `panels.small_and_large` picks them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from itertools import product
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,87 +16,80 @@ from matplotlib.figure import Figure
 from analysis import paper
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
-from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import PanelSpec
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
+from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
 
 SIZES = (8192, 262_144)
-STYLES = {
-    "sigmoid, large batch": style.STYLES["sigmoid"],
-    "softmax, large batch": style.STYLES["softmax"],
-    "sigmoid, small batch": style.STYLES["sigmoid, small batch"],
-    "softmax, small batch": style.STYLES["softmax, small batch"],
+SERIES = {
+    "sigmoid, large batch": STYLES["sigmoid"],
+    "softmax, large batch": STYLES["softmax"],
+    "sigmoid, small batch": STYLES["sigmoid, small batch"],
+    "softmax, small batch": STYLES["softmax, small batch"],
 }
+PANEL = PanelSpec(
+    name="duration",
+    title="SigLiT",
+    label="ImageNet\n0-shot (%)",
+    axis=style.examples_axis,
+    height=2.4,
+)
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The points, see `points`; x is examples seen."""
-    found = inputs.chosen(panels.by_budget, image="cached")
-    rows: list[dict[str, Any]] = []
-    notes, missing, used = [], [], []
-    sizes = _sizes(found)
-    if len(sizes) == 2:
-        names = dict(zip(sizes, ("small", "large"), strict=True))
-        parts = [panel.cells[panel.cells["batch_size"].isin(sizes)] for panel in found.values()]
+    budgets = inputs.select(panels.by_budget, image="cached")
+    rows: list[Row] = []
+    notes, missing, used, title = [], [], [], ""
+    if sizes := _two_sizes(panel.cells for panel in budgets.values()):
         used = [
-            panels.Panel(cells=part, axes=panels.AXES_BATCH, notes=panel.notes)
-            for part, panel in zip(parts, found.values(), strict=True)
+            panels.Panel(
+                cells=panel.cells[panel.cells["batch_size"].isin(sizes)],
+                axes=panels.AXES_BATCH,
+                notes=panel.notes,
+            )
+            for panel in budgets.values()
         ]
-        cells = pd.concat([panel.done for panel in used])
-        metric = inputs.quality_of(cells)
-        batch = cells["batch_size"].map(names)
-        series = cells["loss.kind"] + ", " + batch + " batch"
-        rows = points.ours(
-            cells.assign(series=series, x=cells["budget.examples"]), "duration", metric
+        done = pd.concat([panel.done for panel in used])
+        metric = inputs.quality_of(done)
+        names = done["batch_size"].map(dict(zip(sizes, ("small", "large"), strict=True)))
+        done = done.assign(
+            series=done["loss.kind"] + ", " + names + " batch", x=done["budget.examples"]
         )
-        missing = [name for panel in used for name in points.unmeasured(panel, metric)]
-        missing += [
-            f"no cell of B = {size} {loss} at {style.count(budget)} examples"
-            for budget, panel in found.items()
-            for size in sizes
-            for loss in ("sigmoid", "softmax")
-            if not _has(panel.cells, size, loss)
-        ]
-        notes = [f"ours: small batch {style.short(sizes[0])}, large batch {style.short(sizes[1])}"]
+        rows = points.our_points(done, "duration", metric)
+        missing = [name for panel in used for name in points.without_metric(panel, metric)]
+        for budget, panel in budgets.items():
+            present = set(zip(panel.cells["batch_size"], panel.cells["loss.kind"], strict=True))
+            missing += [
+                f"no cell of B = {size} {loss} at {style.format_count(budget)} examples"
+                for size, loss in product(sizes, LOSSES)
+                if (size, loss) not in present
+            ]
+        small, large = map(style.format_size, sizes)
+        notes = [f"ours: small batch {small}, large batch {large}"]
+        whole = [panel.cells for panel in used if len(panel.cells)]
+        title = str(whole[-1]["data.dataset"].iloc[0]) if whole else ""
+    notes.append("the paper's: small batch 8k, large batch 256k (printed as 262k)")
     table = paper.reference("Fig. 3")
     series = table["series"].str.lower().str.replace("batch 8k", "small batch")
-    rows += points.printed(
-        table,
-        "duration",
-        series=series.str.replace("batch 262k", "large batch").tolist(),
-        x=table["x"].astype(int) * 1_000_000,
-    )
-    notes.append("the paper's: small batch 8k, large batch 256k (printed as 262k)")
-    return points.frame(rows, panels=used, missing=missing, notes=notes, title=_title(used))
+    series = series.str.replace("batch 262k", "large batch")
+    x = table["x"].astype(int) * 1_000_000
+    rows += points.paper_points(table, "duration", series=series, x=x)
+    return points.make_table(rows, panels=used, missing=missing, notes=notes, title=title)
 
 
 def draw(df: pd.DataFrame) -> Figure:
-    spec = PanelSpec(
-        name="duration",
-        title="SigLiT",
-        label="ImageNet\n0-shot (%)",
-        axis=style.examples_axis,
-        height=2.4,
-    )
     title = "Fig. 3: training duration and batch size"
-    return beside.draw(df, [spec], STYLES, title=title, legend_columns=2)
+    return draw_panels(df, [PANEL], SERIES, title=title, legend_columns=2)
 
 
-def _sizes(found: dict[int, panels.Panel]) -> tuple[int, ...]:
+def _two_sizes(cells_by_budget: Iterable[pd.DataFrame]) -> tuple[int, ...]:
     """The two batch sizes that are drawn; none where no two have two budgets."""
-    sizes = [{int(size) for size in panel.cells["batch_size"]} for panel in found.values()]
+    sizes = [{int(size) for size in cells["batch_size"]} for cells in cells_by_budget]
     if sum(set(SIZES) <= own for own in sizes) > 1:
         return SIZES
     return (panels.small_and_large(sizes) or ()) if len(sizes) > 1 else ()
-
-
-def _has(cells: pd.DataFrame, size: int, loss: str) -> bool:
-    return bool(((cells["batch_size"] == size) & (cells["loss.kind"] == loss)).any())
-
-
-def _title(used: list[panels.Panel]) -> str:
-    whole = [panel for panel in used if len(panel.cells)]
-    return str(whole[-1].cells["data.dataset"].iloc[0]) if whole else ""
 
 
 fig_3 = Plot("fig_3", data, draw)

@@ -8,6 +8,7 @@ Curves along the runs: zero-shot above, few-shot below.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,75 +18,76 @@ from matplotlib.figure import Figure
 from analysis import paper
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
-from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import PanelSpec
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
+from analysis.figures.plot.style import SeriesStyle
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
 SCRATCH, TUNED, UNDECAYED = "from-scratch", "fine-tune", "fine-tune w/o enc. wd"
-STYLES = {
-    SCRATCH: style.SeriesStyle(colour="#111111", marker="s", line=(0, (4, 1.5))),
-    TUNED: style.SeriesStyle(colour="#cf5318", marker="^", line=(0, (5, 1.2, 1, 1.2))),
-    UNDECAYED: style.SeriesStyle(colour="#0b3c7d", marker="o"),
+SERIES = {
+    SCRATCH: SeriesStyle(colour="#111111", marker="s", line=style.DASHED),
+    TUNED: SeriesStyle(colour="#cf5318", marker="^", line=style.DASH_DOT),
+    UNDECAYED: SeriesStyle(colour="#0b3c7d", marker="o"),
 }
-SAYS = "paper: no numbers but 71 % at the end w/o enc. wd"
 NOTE = (
     "the paper prints no numbers for the curves; it says that with decay the 10-shot accuracy ends "
     "barely above from-scratch, and that without it the 10-shot curve is flat and 0-shot reaches "
     "71 %"
 )
-SPECS = [
-    PanelSpec(name="zero_shot", title="0-shot", label="ImageNet\n0-shot (%)", says=SAYS),
-    PanelSpec(
-        name="few_shot",
-        title="few-shot (the paper: 10-shot)",
-        label="ImageNet\n10-shot (%)",
-        says="paper: no numbers",
-    ),
-]
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """The curves, see `points.curves`, and the one number of the paper's text."""
+    """The curves, see `points.curves`, and the one number of the paper's text.
+
+    Without cells there are no rows: that number alone would be a point in an empty frame.
+    """
     panel = _panel(inputs.cells)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     missing: list[str] = []
     if len(panel.cells):
         done = panel.done.assign(series=_series(panel.done))
+        few_shot = [k for k in done if k.startswith("eval/few_shot/") and k.endswith("/top1")]
         metrics = {
             "zero_shot": inputs.quality_of(done),
-            "few_shot": _few_shot(done),
+            "few_shot": paper.find_metric(few_shot, "ImageNet", kind="few_shot")
+            or min(few_shot, default="eval/few_shot/imagenet/val/top1"),
         }
         for name, metric in metrics.items():
             rows += points.curves(inputs.rows, done, name, metric)
-            missing += points.unmeasured(panel, metric)
-        there = set(_series(panel.cells))
-        missing += [f"no cell {name}" for name in STYLES if name not in there]
-    table = paper.reference("Fig. 4")
-    x = table["x"].astype(int) * 1_000_000
-    rows += points.printed(table, "zero_shot", series=[UNDECAYED], x=x)
-    title = points.short_title(panel) if len(panel.cells) else ""
-    return points.frame(rows, panels=[panel], missing=missing, notes=[NOTE], title=title)
+            missing += points.without_metric(panel, metric)
+        missing += [f"no cell {name}" for name in SERIES if name not in set(_series(panel.cells))]
+    if rows:
+        table = paper.reference("Fig. 4")
+        x = table["x"].astype(int) * 1_000_000
+        rows += points.paper_points(table, "zero_shot", series=[UNDECAYED], x=x)
+    title = points.describe_panel(panel)
+    return points.make_table(rows, panels=[panel], missing=missing, notes=[NOTE], title=title)
 
 
 def draw(df: pd.DataFrame) -> Figure:
-    specs = [beside.along_runs(spec, axis=_axis) for spec in SPECS]
+    specs = [
+        PanelSpec(name=name, title=title, label=label, note=note, axis=_axis, curves=True)
+        for name, title, label, note in (
+            ("zero_shot", "0-shot", "ImageNet\n0-shot (%)", "paper: 71 % at the end w/o enc. wd"),
+            ("few_shot", "few-shot (the paper: 10-shot)", "ImageNet\n10-shot (%)", ""),
+        )
+    ]
     title = "Fig. 4: a pretrained image tower and its weight decay"
-    return beside.draw(df, specs, STYLES, title=title, legend_columns=2)
+    return draw_panels(df, specs, SERIES, title=title, legend_columns=2)
 
 
 def _panel(cells: pd.DataFrame) -> panels.Panel:
+    """The cells of the figure; none where no cell starts from a checkpoint."""
     cells = with_fields(cells, ("model.init",))
     frozen = panels.numeric(cells, "optimizer.image.frozen") > 0
     own = (cells["loss.kind"] == "sigmoid") & (cells["model.image.kind"] == "vit") & ~frozen
     cells = cells[own & ~panels.multilingual(cells)]
-    started = cells["model.init"].dropna()
-    if started.empty:
-        return panels.Panel(cells=cells[:0], axes=("series",))
     cells = cells.assign(series=_series(cells))
     panel = panels.select(cells, ("series",), free=("model.init", "optimizer.image."))
-    tuned = panel.cells["model.init"].notna().any()
-    return panel if tuned else panels.Panel(cells=cells[:0], axes=("series",))
+    if panel.cells["model.init"].notna().any():
+        return panel
+    return panels.Panel(cells=cells[:0], axes=("series",))
 
 
 def _series(cells: pd.DataFrame) -> pd.Series:
@@ -94,13 +96,7 @@ def _series(cells: pd.DataFrame) -> pd.Series:
     return names.where(cells["model.init"].notna(), SCRATCH)
 
 
-def _few_shot(cells: pd.DataFrame) -> str:
-    keys = [k for k in cells if k.startswith("eval/few_shot/") and k.endswith("/top1")]
-    imagenet = paper.find_metric(keys, "ImageNet", kind="few_shot")
-    return imagenet or min(keys, default="eval/few_shot/imagenet/val/top1")
-
-
-def _axis(axes: Axes, values: list[Any]) -> None:
+def _axis(axes: Axes, values: Sequence[Any]) -> None:
     """The paper's ticks, 1, 2, 4, 8, 16 and 24 of 24 parts of the run, whatever its length."""
     end = max(values)
     axes.set_xscale("log")

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import marks, quality, style
+from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.style import STYLES
 from analysis.select import panels
-from analysis.select.fields import TOP1
-from analysis.stats.intervals import ASSUMPTION, by_group, pooled_means
+from analysis.stats.intervals import ASSUMPTION
 
 SERIES = {
     "all": "no mask",
@@ -28,155 +28,107 @@ SERIES = {
     "easy": "easiest",
     panels.MATCHED: "hardest, matched",
 }
-LOGITS = {
-    "train/pos_logit_mean": "positives",
-    "train/neg_logit_mean": "all negatives",
-    "train/kept_logit_mean": "kept negatives",
+LOGITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "train/pos_logit_mean": ("positives", {"linestyle": "-", "linewidth": 1.6}),
+    "train/neg_logit_mean": ("all negatives", {"linestyle": "-", "linewidth": 0.8}),
+    "train/kept_logit_mean": ("kept negatives", {"linestyle": (0, (4, 2)), "linewidth": 0.8}),
 }
-COLUMNS = ("metric", "series", "what", "negatives_per_positive", "batch_size", "seed", "value")
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """The points of the figure, long: one row per cell or mean, and metric.
-
-    Columns: metric, series ("all" is unmasked, or what is kept), what ("seed", "mean"),
-    negatives_per_positive, batch_size, seed, value, low and high (95 %), n (seeds), id.
-    """
+    """Panel and metric are the quantity, series what is kept ("all" is unmasked), x the negatives
+    per positive."""
     panel = panels.compositions(inputs.cells)
     matched = panels.matched_pairs(inputs.cells, panel)
-    if len(matched.cells):  # they are no other configuration, but a series of their own
+    if len(matched.cells):  # a series of its own, not another configuration that is left out
         panel = panels.compositions(inputs.cells[~inputs.cells["id"].isin(matched.cells["id"])])
     metric = inputs.quality_of(panel.cells)
     keep, ratio = panels.AXES_PAIRS
     done = pd.concat([panel.done, matched.done]) if len(matched.done) else panel.done
-    done = done.assign(**{ratio: done[ratio].where(done[keep] != "all", done["batch_size"] - 1)})
-    rows: list[dict[str, Any]] = []
-    for name in (metric, "train/b", *LOGITS):
-        known = done[np.isfinite(done[name].astype(float))] if name in done else done.iloc[:0]
-        for _, row in known.iterrows():
-            point = {"series": row[keep], "negatives_per_positive": row[ratio]}
-            rows.append(
-                {"metric": name, **point, "what": "seed", "value": row[name]}
-                | {"batch_size": row["batch_size"], "seed": row["seed"], "id": row["id"]}
-            )
-        means = pooled_means(by_group(known, [keep, ratio, "batch_size"], name))
-        for key in sorted(means.means):
-            value, low, high = means.mean(key)
-            point = dict(zip(("series", "negatives_per_positive", "batch_size"), key, strict=True))
-            n = {"n": means.counts[key]}
-            rows.append(
-                {"metric": name, **point, "what": "mean", "value": value, "low": low, "high": high}
-                | n
-            )
-    missing = [*panel.missing(), *(matched.missing() if len(matched.cells) else ())]
-    absent = [name for name in (metric, "train/b", *LOGITS) if name not in done]
-    missing += [f"{name} in every record" for name in absent if len(done)]
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, "low", "high", "n", "id"])
-    frame = frame.astype({"seed": "Int64", "n": "Int64"})
-    if rows:
-        frame.attrs["title"] = panels.title(panel)
-        frame.attrs["provenance"] = style.provenance(pd.concat([panel.cells, matched.cells]))
-    frame.attrs.update(metric=metric, notes=list(panel.notes), missing=missing)
-    return frame
+    ratios = done[ratio].where(done[keep] != "all", done["batch_size"] - 1)
+    done = done.assign(series=done[keep], x=ratios)
+    names = (metric, "train/b", *LOGITS)
+    rows = [row for name in names for row in points.our_points(done, name, name)]
+    missing = [f"{name} in every record" for name in names if len(done) and name not in done]
+    title = f"B = {panel.cells['batch_size'].iloc[0]}; {panels.title(panel)}" if rows else ""
+    used = [panel, matched]
+    table = points.make_table(rows, panels=used, missing=missing, title=title)
+    table.attrs["metric"] = metric
+    return table
 
 
+@style.styled
 def draw(df: pd.DataFrame) -> Figure:
     """Quality, learned bias at the end, and mean logits, against the ratio of the batch."""
-    size = int(df["batch_size"].iloc[0])
-    metric = df.attrs.get("metric", TOP1)
-    with style.context():
-        fig, axes = style.figure(
-            heights=[1.9, 1.6, 2.3],
-            title="Batch composition: which negatives matter",
-            notes=[
-                f"B = {size}, series by the negatives kept; {df.attrs.get('title', '')}.",
-                *_notes(df),
-            ],
-            footer=df.attrs.get("provenance", ""),
-        )
-        _curves(axes[0], df[df["metric"] == metric])
-        axes[0].set_ylabel(quality.label(metric))
-        style.legend(axes[0], columns=3 if (df["series"] == panels.MATCHED).any() else 4)
-        _curves(axes[1], df[df["metric"] == "train/b"])
-        axes[1].set_ylabel("learned bias b\nat the end")
-        _logits(axes[2], df)
-        axes[2].set_xlabel("positive : negative pairs in the loss")
-        for one in axes:
-            _ratio_axis(one, df)
+    seeds = df[df["kind"] == "seed"]["seed"].nunique()
+    words = f"Small dots: {seeds} seed{'s' if seeds != 1 else ''}."
+    if seeds > 1:
+        words += f" Bars: 95 % interval of the mean, {ASSUMPTION}."
+    fig, (quality, bias, logits) = layout.make_figure(
+        heights=[1.9, 1.6, 2.3],
+        title="Batch composition: which negatives matter",
+        caption=layout.caption_of(
+            df, f"{words} The paper prints no numbers for this figure (its Fig. 6)."
+        ),
+        footer=df.attrs.get("provenance", ""),
+    )
+    metric = next(name for name in df["panel"] if name.startswith("eval/"))
+    present = {name: label for name, label in SERIES.items() if (df["series"] == name).any()}
+    handles = [
+        STYLES[name].handle(label, **({"linestyle": ""} if name == "all" else {}))
+        for name, label in present.items()
+    ]
+    _draw_quantity(quality, df[df["panel"] == metric])
+    quality.set_ylabel(style.metric_label(metric))
+    layout.legend_above(quality, handles, columns=3 if panels.MATCHED in present else 4)
+    _draw_quantity(bias, df[df["panel"] == "train/b"])
+    bias.set_ylabel("learned bias b\nat the end")
+    for name, (_, line) in LOGITS.items():
+        _draw_quantity(logits, df[df["panel"] == name], **line)
+    logits.set_ylabel("mean logit")
+    lines = [Line2D([], [], color="black", label=name, **line) for name, line in LOGITS.values()]
+    layout.legend_above(logits, lines, columns=3)
+    logits.set_xlabel("positive : negative pairs in the loss")
+    for axes in (quality, bias, logits):
+        _ratio_axis(axes, sorted(df["x"].unique()))
     return fig
 
 
-def _curves(axes: Axes, df: pd.DataFrame, **line: Any) -> None:
-    x = "negatives_per_positive"
-    unmasked = marks.means(df[df["series"] == "all"])
-    for series, name in SERIES.items():
-        look = style.STYLES[series]
-        mine = df[df["series"] == series]
-        means = marks.means(mine)
+def _draw_quantity(axes: Axes, df: pd.DataFrame, **line: Any) -> None:
+    unmasked = style.means(df[df["series"] == "all"])
+    for series in SERIES:
+        mine, look = df[df["series"] == series], STYLES[series]
+        means = style.means(mine)
         if not len(means):
             continue
-        alone = series == "all"
         # Every series starts from the unmasked batch, as in the paper.
-        path = means if alone else pd.concat([unmasked, means] if len(unmasked) else [means])
-        marks.line(axes, path.sort_values(x, ascending=False), x, look, **line)
-        marks.bars(axes, means, x, look)
-        marks.dots(axes, mine, x, look, size=2.2)
-        points = {"linestyle": "", "marker": look.marker, "markersize": 7 if alone else 4.5}
-        marks.line(axes, means, x, look, zorder=3, **points)
-        axes.plot(
-            [],
-            [],
-            color=look.colour,
-            marker=look.marker,
-            linestyle="" if alone else look.line,
-            label=name,
-        )
+        path = pd.concat([unmasked, means]) if series != "all" and len(unmasked) else means
+        style.line(axes, path.sort_values("x", ascending=False), look, **line)
+        style.bars(axes, means, look)
+        style.dots(axes, mine, look, size=2.2)
+        size = 7 if series == "all" else 4.5
+        style.line(axes, means, look, zorder=3, linestyle="", marker=look.marker, markersize=size)
 
 
-def _logits(axes: Axes, df: pd.DataFrame) -> None:
-    lines: dict[str, dict[str, Any]] = {
-        "train/pos_logit_mean": {"linestyle": "-", "linewidth": 1.6},
-        "train/neg_logit_mean": {"linestyle": "-", "linewidth": 0.8},
-        "train/kept_logit_mean": {"linestyle": (0, (4, 2)), "linewidth": 0.8},
-    }
-    handles = []
-    for metric, line in lines.items():
-        _curves(axes, df[df["metric"] == metric], **line)
-        handles.append(Line2D([], [], color="black", label=LOGITS[metric], **line))
-    axes.set_ylabel("mean logit")
-    style.legend(axes, handles, columns=3)
-
-
-def _ratio_axis(axes: Axes, df: pd.DataFrame) -> None:
+def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
     """From the whole batch on the left to few negatives on the right, as in the paper."""
-    ratios = sorted(df["negatives_per_positive"].unique())
     axes.set_xscale("log")
     axes.set_xlim(max(ratios) * 1.35, min(ratios) / 1.35)
-    # Two ratios closer than a sixth of the axis' decades would print over each other.
+    # Two ratios closer than an eighth of the axis' decades would print over each other.
     gap = max(0.12 * np.log10(max(ratios) / min(ratios)), 1e-9)
     ticks: list[float] = []
     for ratio in reversed(ratios):
         if not ticks or np.log10(ticks[-1] / ratio) >= gap:
             ticks.append(ratio)
-    axes.set_xticks(ticks, [f"1:{_short(ratio)}" for ratio in ticks])
+    axes.set_xticks(ticks, [f"1:{_format_ratio(ratio)}" for ratio in ticks])
     axes.minorticks_off()
 
 
-def _short(ratio: float) -> str:
+def _format_ratio(ratio: float) -> str:
     """As the paper writes them: 16k, 1.6k, 164, 16, 1.6."""
     if ratio >= 1000:
         return f"{ratio / 1000:.2g}k"
     return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
-
-
-def _notes(df: pd.DataFrame) -> list[str]:
-    seeds = df[df["what"] == "seed"]["seed"].nunique()
-    lines = [f"Small dots: {seeds} seed{'s' if seeds != 1 else ''}."]
-    if seeds > 1:
-        lines = [f"{lines[0]} Bars: 95 % interval of the mean, {ASSUMPTION}."]
-    lines.append("The paper prints no numbers for this figure (its Fig. 6).")
-    lines += [f"{note}." for note in df.attrs.get("notes", ())]
-    return lines + quality.missing_note(df.attrs.get("missing", []))
 
 
 fig_6 = Plot("fig_6", data, draw)

@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import points, style
-from analysis.figures.plot import side_by_side as beside
-from analysis.figures.plot.side_by_side import PanelSpec
+from analysis.figures.plot import points
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
+from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
 
-FIELDS = tuple(f"data.corrupt.{name}" for name in panels.CORRUPTIONS)
+FIELDS = [f"data.corrupt.{name}" for name in panels.CORRUPTIONS]
 PANELS = {
     "Image": ("image",),
     "Text": ("text",),
@@ -28,37 +29,53 @@ PANELS = {
     "Image & Text": ("image", "text"),
     "Image, Text & Batch": ("image", "text", "alignment"),
 }
-REDRAW, ANEW, LOSSES = "data.corrupt.redraw", ", drawn anew", ("sigmoid", "softmax")
-SAYS = "the paper prints no numbers; it says that sigmoid stays above softmax, increasingly with p"
+REDRAW, ANEW = "data.corrupt.redraw", ", drawn anew"
+PAPER_SAYS = (
+    "the paper prints no numbers; it says that sigmoid stays above softmax, increasingly with p"
+)
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """The points of the five panels, see `points`; x is the probability of corruption."""
+    """The points of the five panels, see `points`; x is the probability of corruption.
+
+    Where a study corrupts both once and anew at each visit, the latter have series of their own.
+    Clean cells belong to both.
+    """
     cells = inputs.cells
     if "loss.kind" not in cells or not set(FIELDS) & set(cells):
-        return points.frame([])
-    cells = cells.assign(**{f: panels.numeric(cells, f) for f in FIELDS})
+        return points.make_table([])
+    cells = cells.assign(**{field: panels.numeric(cells, field) for field in FIELDS})
     pairs = cells["loss.pairs.kind"] if "loss.pairs.kind" in cells else cells["loss.kind"]
     cells = cells[(cells["loss.kind"] == "softmax") | (pairs == "all")]
     panel = panels.select(
         cells, ("loss.kind", *FIELDS), free=("data.corrupt.",), by_loss=("loss.", "optimizer.")
     )
-    if not (panel.cells[list(FIELDS)] > 0).any(axis=None):
-        return points.frame([])
-    done = _by_redraw(_corrupted_seeds(panel.done))
+    if not (panel.cells[FIELDS] > 0).any(axis=None):
+        return points.make_table([])
+    done = panel.done.assign(series=panel.done["loss.kind"])
+    # Clean cells of other seeds have no corrupted cell to be compared with.
+    corrupted = (done[FIELDS] > 0).any(axis=1)
+    done = done[done["seed"].isin(done.loc[corrupted, "seed"])]
+    corrupted, anew = (done[FIELDS] > 0).any(axis=1), panels.numeric(done, REDRAW) > 0
+    if (anew & corrupted).any() and (~anew & corrupted).any():
+        redrawn = done[anew | ~corrupted]
+        redrawn = redrawn.assign(series=redrawn["series"] + ANEW)
+        done = pd.concat([done[~anew | ~corrupted], redrawn])
     metric = inputs.quality_of(done)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, parts in PANELS.items():
-        mine = done[[_belongs(row, parts) for _, row in done[list(FIELDS)].iterrows()]]
-        p = mine[list(FIELDS)].max(axis=1)
+        inside = [f"data.corrupt.{part}" for part in parts]
+        outside = [field for field in FIELDS if field not in inside]
+        own = (done[inside].nunique(axis=1) == 1) & (done[outside] == 0).all(axis=1)
+        p = done.loc[own, inside[0]]
         if (p > 0).any():
-            rows += points.ours(mine.assign(x=p), name, metric)
-    return points.frame(
+            rows += points.our_points(done[own].assign(x=p), name, metric)
+    return points.make_table(
         rows,
         panels=[panel],
-        missing=points.unmeasured(panel, metric),
-        notes=[SAYS],
-        title=points.short_title(panel),
+        missing=points.without_metric(panel, metric),
+        notes=[PAPER_SAYS],
+        title=points.describe_panel(panel),
     )
 
 
@@ -67,39 +84,13 @@ def draw(df: pd.DataFrame) -> Figure:
         PanelSpec(name=name, title=name, label="ImageNet\n0-shot (%)", axis=_axis, height=1.15)
         for name in PANELS
     ]
-    looks = {name: style.STYLES[name] for name in LOSSES}
-    for name in LOSSES:
-        looks[f"{name}{ANEW}"] = style.STYLES[f"{name}, small batch"]
+    styles = {loss: STYLES[loss] for loss in LOSSES}
+    styles |= {f"{loss}{ANEW}": STYLES[f"{loss}, small batch"] for loss in LOSSES}
     title = "Fig. 7: robustness to corrupted training data"
-    return beside.draw(df, specs, looks, title=title, legend_columns=2)
+    return draw_panels(df, specs, styles, title=title, legend_columns=2)
 
 
-def _corrupted_seeds(done: pd.DataFrame) -> pd.DataFrame:
-    """The seeds that data were corrupted for: other clean cells have nothing to stand beside."""
-    corrupted = (done[list(FIELDS)] > 0).any(axis=1)
-    return done[done["seed"].isin(done.loc[corrupted, "seed"])]
-
-
-def _by_redraw(done: pd.DataFrame) -> pd.DataFrame:
-    """With the series of each cell: its loss, and apart those whose corruption is drawn anew at
-    each visit, where a study has both kinds. Clean cells belong to both."""
-    corrupted = (done[list(FIELDS)] > 0).any(axis=1)
-    anew = panels.numeric(done, REDRAW) > 0
-    plain = done.assign(series=done["loss.kind"])
-    if (anew & corrupted).any() and (~anew & corrupted).any():
-        fixed, drawn = plain[~anew | ~corrupted], plain[anew | ~corrupted]
-        return pd.concat([fixed, drawn.assign(series=drawn["series"] + ANEW)])
-    return plain
-
-
-def _belongs(row: pd.Series, parts: Sequence[str]) -> bool:
-    """Corrupted in these parts with one probability and in no other, or clean."""
-    inside = {row[f"data.corrupt.{name}"] for name in parts}
-    outside = [row[f"data.corrupt.{n}"] for n in panels.CORRUPTIONS if n not in parts]
-    return len(inside) == 1 and not any(outside)
-
-
-def _axis(axes: Axes, values: list[Any]) -> None:
+def _axis(axes: Axes, values: Sequence[Any]) -> None:
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.set_xlabel("p(corruption)")
 

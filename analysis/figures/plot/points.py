@@ -1,7 +1,12 @@
-"""The table behind a figure: one row per seed, mean or printed number, of both sources alike."""
+"""The table behind a figure: one row per seed, mean or printed number, ours and the paper's alike.
+
+Columns: panel, source ("ours", "paper"), series, kind ("seed", "mean" and what a figure adds), x,
+value, low and high (95 % interval), n (seeds of a mean), seed, id (of the cell), metric.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,130 +14,182 @@ import numpy as np
 import pandas as pd
 
 from analysis import paper
-from analysis.figures.plot import style
+from analysis.figures.plot.style import format_count, format_size
 from analysis.select.panels import Panel
-from analysis.stats.intervals import by_group, pooled_means
+from analysis.stats.intervals import by_group, paired_differences, pooled_means
 
 COLUMNS = (
-    *("panel", "source", "series", "what", "x", "value", "low", "high", "n", "seed", "id"),
+    *("panel", "source", "series", "kind", "x", "value", "low", "high", "n", "seed", "id"),
     "metric",
 )
+Row = dict[str, Any]
 
 
-def ours(cells: pd.DataFrame, panel: str, metric: str) -> list[dict[str, Any]]:
+def our_points(cells: pd.DataFrame, panel: str, metric: str) -> list[Row]:
     """Seeds, and means with 95 % intervals, of finished cells that have `series` and `x`.
 
     The variance between seeds is pooled over all of them, see `intervals.pooled_means`.
     """
-    known = measured(cells, metric)
+    known = with_metric(cells, metric)
     common = {"panel": panel, "source": "ours", "metric": metric}
     rows = _seeds(known, common)
-    means = pooled_means(by_group(known, ["series", "x"], metric))
-    for series, x in sorted(means.means):
-        value, low, high = means.mean((series, x))
+    pooled = pooled_means(by_group(known, ["series", "x"], metric))
+    for series, x in sorted(pooled.means):
+        value, low, high = pooled.mean((series, x))
         rows.append(
             common
-            | {"series": series, "what": "mean", "x": x, "n": means.counts[(series, x)]}
+            | {"series": series, "kind": "mean", "x": x, "n": pooled.counts[(series, x)]}
             | {"value": value, "low": low, "high": high}
         )
     return rows
 
 
-def curves(
-    rows: pd.DataFrame, cells: pd.DataFrame, panel: str, metric: str
-) -> list[dict[str, Any]]:
+def loss_gaps(cells: pd.DataFrame, panel: str, metric: str, *, series: str) -> list[Row]:
+    """Sigmoid minus softmax by batch size, paired by seed.
+
+    `low` and `high` of a "mean" hold for its batch size alone, those of a "simultaneous" row for
+    all batch sizes together (Bonferroni).
+    """
+    pairs = paired_differences(cells, metric)
+    pooled = pooled_means(by_group(pairs, ["batch_size"], "difference"))
+    common = {"panel": panel, "source": "ours", "series": series, "metric": metric}
+    rows = [
+        common
+        | {"kind": "seed", "x": int(row["batch_size"]), "value": row["difference"]}
+        | {"seed": int(row["seed"])}
+        for _, row in pairs.iterrows()
+    ]
+    simultaneous = pooled.critical(comparisons=max(1, len(pooled.means)))
+    for size in sorted(pooled.means):
+        for kind, critical in (("mean", None), ("simultaneous", simultaneous)):
+            value, low, high = pooled.contrast({size: 1.0}, critical=critical)
+            rows.append(
+                common
+                | {"kind": kind, "x": int(size), "n": pooled.counts[size]}
+                | {"value": value, "low": low, "high": high}
+            )
+    return rows
+
+
+def curves(lines: pd.DataFrame, cells: pd.DataFrame, panel: str, metric: str) -> list[Row]:
     """A metric along the runs of cells that have `series`: x is the examples seen.
 
     One row per cell and logged line, and their mean where all seeds of a series were logged at
     the same point.
     """
-    if metric not in rows or not len(cells):
+    if metric not in lines or not len(cells):
         return []
-    table = rows[["id", "examples_seen", metric]].dropna()
+    table = lines[["id", "examples_seen", metric]].dropna()
     table = table.merge(cells[["id", "series", "seed"]], on="id")
     table = table[np.isfinite(table[metric].astype(float))].rename(columns={"examples_seen": "x"})
     common = {"panel": panel, "source": "ours", "metric": metric}
-    found = _seeds(table, common)
+    rows = _seeds(table, common)
     for series, group in table.groupby("series", sort=False):
         at = group.groupby("x")[metric].agg(["mean", "count"])
         at = at[at["count"] == group["id"].nunique()]
-        found += [
-            common | {"series": series, "what": "mean", "x": x, "value": value, "n": n}
+        rows += [
+            common | {"series": series, "kind": "mean", "x": x, "value": value, "n": n}
             for x, value, n in at.itertuples(name=None)
         ]
-    return found
+    return rows
 
 
-def _seeds(table: pd.DataFrame, common: dict[str, Any]) -> list[dict[str, Any]]:
+def _seeds(table: pd.DataFrame, common: Row) -> list[Row]:
     return [
         common
-        | {"series": row["series"], "what": "seed", "x": row["x"], "value": row[common["metric"]]}
+        | {"series": row["series"], "kind": "seed", "x": row["x"], "value": row[common["metric"]]}
         | {"seed": row["seed"], "id": row["id"]}
         for _, row in table.iterrows()
     ]
 
 
-def printed(
-    table: pd.DataFrame, panel: str, *, series: Sequence[str], x: Iterable[Any], metric: str = ""
-) -> list[dict[str, Any]]:
+def paper_points(
+    table: pd.DataFrame, panel: str, *, series: Iterable[str], x: Iterable[Any]
+) -> list[Row]:
     """Rows of the paper's numbers: it gives no seeds and no intervals."""
     return [
-        {"panel": panel, "source": "paper", "series": s, "what": "mean", "x": at, "value": value}
-        | {"metric": metric or name}
-        for s, at, value, name in zip(series, x, table["value"], table["metric"], strict=True)
+        {"panel": panel, "source": "paper", "series": s, "kind": "mean", "x": at, "value": value}
+        | {"metric": metric}
+        for s, at, value, metric in zip(series, x, table["value"], table["metric"], strict=True)
     ]
 
 
-def frame(
-    rows: list[dict[str, Any]],
+def make_table(
+    rows: list[Row],
     *,
-    panels: Sequence[Panel] = (),
+    panels: Iterable[Panel] = (),
     missing: Iterable[str] = (),
     notes: Iterable[str] = (),
     title: str = "",
+    why: str = "",
 ) -> pd.DataFrame:
-    """The table of a figure, with what its caption says in `attrs`."""
+    """The table of a figure; `attrs` has what its caption says.
+
+    Args:
+      panels: the cells that the rows are from.
+      why: the reason where there are no rows.
+    """
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "Int64"})
     panels = [panel for panel in panels if len(panel.cells)]
-    used = [panel.cells for panel in panels]
-    sources = []
-    if used:
-        sources.append(style.provenance(pd.concat(used).drop_duplicates("id")))
-    if (table["source"] == "paper").any():
-        sources.append(paper.provenance())
     # Which fields the others differ in is more than a caption can hold.
-    said = [note.partition(" (other ")[0] for panel in panels for note in panel.notes]
+    left_out = [note.partition(" (other ")[0] for panel in panels for note in panel.notes]
     table.attrs.update(
         title=title,
-        provenance=" · ".join(sources),
+        provenance=sources(panels, printed=bool((table["source"] == "paper").any())),
         missing=[name for panel in panels for name in panel.missing()] + list(missing),
-        notes=list(dict.fromkeys([*said, *notes])),
+        notes=list(dict.fromkeys([*left_out, *notes])),
+        why=why,
     )
     return table
 
 
-def short_title(panel: Panel) -> str:
+def sources(panels: Iterable[Panel], *, printed: bool) -> str:
+    """Which records, and which file of the paper's numbers if they are `printed` too."""
+    cells = [panel.cells for panel in panels if len(panel.cells)]
+    records = [provenance(pd.concat(cells).drop_duplicates("id"))] if cells else []
+    return " · ".join([*records, *([paper.provenance()] if printed else [])])
+
+
+def provenance(cells: pd.DataFrame) -> str:
+    """A short hash over the contents of the records of these cells, and their number."""
+    contents = "".join(sorted(cells["content"]))
+    digest = hashlib.sha256(contents.encode()).hexdigest()[:10]
+    return f"records {digest} · {len(cells)} cells"
+
+
+def describe_panel(panel: Panel) -> str:
     """Data set, examples seen and batch size, where all cells of a panel share them."""
     cells = panel.cells
+    if not len(cells):
+        return ""
     parts = [", ".join(sorted(set(cells["data.dataset"].dropna())))]
     budgets = sorted(set(cells["examples"].dropna())) if "examples" in cells else []
     if budgets and budgets[-1] < 1.01 * budgets[0]:
-        parts.append(f"{style.count(budgets[-1])} examples")
+        parts.append(f"{format_count(budgets[-1])} examples")
     sizes = cells["batch_size"].unique()
     if len(sizes) == 1:
-        parts.append(f"B = {style.short(int(sizes[0]))}")
+        parts.append(f"B = {format_size(sizes[0])}")
     return ", ".join(parts)
 
 
-def measured(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The cells with a finite value of the metric."""
+def count_seeds(df: pd.DataFrame, by: Sequence[str] = ("panel", "series", "x")) -> str:
+    """How many seeds each point has: "3 seeds", "1 to 3 seeds"."""
+    seeds = df[df["kind"] == "seed"].groupby(list(by))["id"].nunique()
+    low, high = int(seeds.min()), int(seeds.max())
+    if low == high:
+        return f"{low} seed{'s' if low > 1 else ''}"
+    return f"{low} to {high} seeds"
+
+
+def with_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The cells that have a finite value of the metric."""
     if metric not in cells:
         return cells.iloc[:0]
     return cells[np.isfinite(cells[metric].astype(float))]
 
 
-def unmeasured(panel: Panel, metric: str) -> list[str]:
-    """The finished cells of a panel without this metric, as what is missing."""
+def without_metric(panel: Panel, metric: str) -> list[str]:
+    """The finished cells of a panel that lack the metric, as what is missing."""
     done = panel.done
-    lacking = done["id"].drop(measured(done, metric).index)
+    lacking = done["id"].drop(with_metric(done, metric).index)
     return [f"{name} (done, without {metric})" for name in lacking]

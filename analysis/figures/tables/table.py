@@ -1,242 +1,184 @@
-"""A table of the paper with ours beside it: as text, as CSV and as a fragment of HTML.
+"""The paper's tables with our numbers in them: as a wide DataFrame, text, HTML and CSV.
 
->>> table = tables.build(title="Table 8", head=("batch",), entries=[...])
->>> print(tables.text(table))
+The numbers of a table are a long DataFrame: the labels of its row, column, source ("paper",
+"ours"), value, low and high (95 % interval), n (cells of a mean). `attrs` has what stands around
+them: title, notes, missing, provenance.
 """
 
 from __future__ import annotations
 
 import html
-import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from analysis.stats.intervals import Interval
+from analysis.figures.base import Inputs, Output
+from analysis.figures.plot.points import sources
+from analysis.select.panels import Panel
+from analysis.stats.intervals import by_group, pooled_means
 
+Row = dict[str, Any]
 Labels = tuple[str, ...]
-Source = Literal["paper", "ours"]
-SOURCES: tuple[Source, ...] = ("paper", "ours")
+MOST_MISSING = 6  # missing cells that the notes name
+WIDTH = 100  # characters of the notes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One number: where it stands, whose it is, and what is known about it.
+@dataclass(frozen=True)
+class PaperTable(Output):
+    """A table of the paper: a call gives it as the paper prints it, ours next to its numbers."""
 
-    row, column: the labels of its row and the name of its column.
-    value: NaN where `text` is all that is printed ("-10", "1e-4").
-    low, high: the 95 % interval, or the paper's own spread; NaN where there is none.
-    n: cells that it is the mean of; None for the paper's.
+    def __call__(self, inputs: Inputs) -> pd.DataFrame:
+        return to_wide(self.data(inputs))
+
+
+def paper_rows(
+    printed: pd.DataFrame, row: Callable[[Any], Labels], column: Callable[[Any], str]
+) -> list[Row]:
+    """One row per number of the paper.
+
+    Args:
+      row, column: labels of a row of `paper.reference`.
     """
-
-    row: Labels
-    column: str
-    source: Source
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    n: int | None = None
-    digits: int | None = 1
-
-    @property
-    def shown(self) -> str:
-        number = f"{self.value:g}" if self.digits is None else f"{self.value:.{self.digits}f}"
-        if math.isnan(self.low):
-            return number
-        return f"{number} ± {(self.high - self.low) / 2:.{self.digits or 1}f}"
+    return [
+        {"row": row(entry), "column": column(entry), "source": "paper", "value": entry["value"]}
+        for _, entry in printed.iterrows()
+    ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows and columns in the order of the paper; a place may hold two numbers or none.
+def our_means(done: pd.DataFrame, by: Sequence[str], metric: str) -> dict[Any, Row]:
+    """The mean over seeds of each group of finished cells: a row that lacks its place.
 
-    head: the names of the label columns. notes: one sentence each, without a full stop.
+    Args:
+      by: the columns that group the cells. By "status" all are one group.
     """
-
-    title: str
-    head: Labels
-    rows: tuple[Labels, ...]
-    columns: tuple[str, ...]
-    entries: Mapping[tuple[Labels, str, Source], Entry]
-    notes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    provenance: str = ""
-    sources: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
-
-    @property
-    def ours(self) -> bool:
-        return any(source == "ours" for _, _, source in self.entries)
+    pooled = pooled_means(by_group(done, by, metric))
+    means = {}
+    for key, n in pooled.counts.items():
+        value, low, high = pooled.mean(key)
+        means[key] = {"source": "ours", "value": value, "low": low, "high": high, "n": n}
+    return means
 
 
-def build(
+def make_table(
+    rows: Sequence[Row],
     *,
     title: str,
     head: Labels,
-    entries: Iterable[Entry],
-    rows: Sequence[Labels] | Callable[[Labels], Any] | None = None,
-    columns: Sequence[str] | Callable[[str], Any] | None = None,
-    notes: Iterable[str] = (),
+    order: Callable[[Labels], Any] | None = None,
+    column_order: Callable[[str], Any] | None = None,
+    panels: Iterable[Panel] = (),
     missing: Iterable[str] = (),
-    provenance: str = "",
-) -> Table:
-    """A table of these entries.
+    notes: Iterable[str] = (),
+    plain: Sequence[str] = (),
+) -> pd.DataFrame:
+    """The numbers of a table, in order.
 
     Args:
-      rows, columns: in which order; or a key to sort by; None is the order of the entries.
+      head: the names of the label columns.
+      order, column_order: keys to sort rows and columns by; by default they stay as they come.
+      panels: the cells that ours are from. Those that are not done are missing.
+      notes: one sentence each, without a full stop.
+      plain: columns of settings, printed as they are; others are percentages.
     """
-    every = list(entries)
-    found_rows = list(dict.fromkeys(entry.row for entry in every))
-    found_columns = list(dict.fromkeys(entry.column for entry in every))
-    ordered_columns = _ordered(found_columns, columns)
-    return Table(
+    labels = sorted({row["row"]: None for row in rows}, key=order or (lambda _: 0))
+    columns = sorted({row["column"]: None for row in rows}, key=column_order or (lambda _: 0))
+    places = [(row, column) for row in labels for column in columns]
+    at = {place: i for i, place in enumerate(places)}
+    ordered = sorted(rows, key=lambda row: (at[row["row"], row["column"]], row["source"] == "ours"))
+    table = pd.DataFrame(
+        [dict(zip(head, row["row"], strict=True)) | row for row in ordered],
+        columns=[*head, "column", "source", "value", "low", "high", "n"],
+    ).astype({"n": "Int64"})
+    panels = [panel for panel in panels if len(panel.cells)]
+    table.attrs.update(
         title=title,
-        head=head,
-        rows=tuple(_ordered(found_rows, rows)),
-        columns=tuple(ordered_columns),
-        entries={(entry.row, entry.column, entry.source): entry for entry in every},
-        notes=tuple(notes),
-        missing=tuple(missing),
-        provenance=provenance,
-        sources={
-            column: tuple(
-                source
-                for source in SOURCES
-                if any(e.column == column and e.source == source for e in every)
-            )
-            for column in ordered_columns
-        },
+        head=list(head),
+        columns=columns,
+        plain=list(plain),
+        notes=list(dict.fromkeys(notes)),
+        missing=[*(name for panel in panels for name in panel.missing()), *missing],
+        provenance=sources(panels, printed=True),
     )
+    return table
 
 
-def ours(row: Labels, column: str, interval: Interval, n: int, **more: Any) -> Entry:
-    value, low, high = interval
-    return Entry(
-        row=row, column=column, source="ours", value=value, low=low, high=high, n=n, **more
-    )
-
-
-def text(table: Table, *, width: int = 100) -> str:
-    """For a terminal: columns in line, notes below."""
-    top, second, body = _grid(table)
-    lines = [top, second, *body] if any(second) else [top, *body]
-    labels = len(table.head)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(top))]
-    shown = [
-        "  ".join(
-            item.ljust(size) if i < labels else item.rjust(size)
-            for i, (item, size) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+def to_wide(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as printed: numbers as text; columns (column, source) where ours are in it."""
+    head, plain = table.attrs["head"], table.attrs["plain"]
+    printed = [
+        _format(value, low, high, plain=column in plain)
+        for column, value, low, high in zip(
+            table["column"], table["value"], table["low"], table["high"], strict=True
+        )
     ]
-    head = len(lines) - len(body)
-    rule = "-" * max(len(line) for line in shown)
-    said = [f"{note[0].upper()}{note[1:]}." for note in caption(table)]
-    notes = [part for note in said for part in textwrap.wrap(note, width)]
-    if table.provenance:
-        notes.append(f"({table.provenance})")
-    return "\n".join([table.title, "", *shown[:head], rule, *shown[head:], "", *notes]).rstrip()
+    with_ours = (table["source"] == "ours").any()
+    names = ["column", "source"] if with_ours else ["column"]
+    wide = table.assign(printed=printed).pivot(index=head, columns=names, values="printed")
+    present = set(wide.columns)
+    places: list[Any] = list(table.attrs["columns"])
+    if with_ours:
+        places = [(column, source) for column in places for source in ("paper", "ours")]
+    labels = table[head].drop_duplicates()
+    rows = pd.MultiIndex.from_frame(labels) if len(head) > 1 else pd.Index(labels[head[0]])
+    wide = wide.reindex(rows)[[place for place in places if place in present]].fillna("")
+    wide.index.names = [name or None for name in head]
+    wide.columns.names = [None] * len(names)
+    wide.attrs = dict(table.attrs)
+    return wide
 
 
-def caption(table: Table) -> list[str]:
-    """The notes, what ours are, and what is missing; without full stops."""
-    said = list(table.notes)
-    if table.ours:
-        known = any(e.n is not None and e.n > 1 for e in table.entries.values())
-        said.append(
-            "Ours: mean over seeds" + (" ± half of its 95 % interval" if known else ", one each")
-        )
-    if table.missing:
-        most = 6
-        rest = f"; and {len(table.missing) - most} more" if len(table.missing) > most else ""
-        said.append(f"Missing: {'; '.join(table.missing[:most])}{rest}")
-    return said
+def _format(value: float, low: float, high: float, *, plain: bool) -> str:
+    if plain:
+        return f"{value:g}"
+    return f"{value:.1f}" + ("" if pd.isna(low) else f" ± {(high - low) / 2:.1f}")
 
 
-def frame(table: Table) -> pd.DataFrame:
-    """One row per number: the labels, column, source, value, low, high, n."""
-    rows = []
-    for row in table.rows:
-        for column in table.columns:
-            for source in SOURCES:
-                entry = table.entries.get((row, column, source))
-                if entry is not None:
-                    rows.append(
-                        dict(zip(table.head, row, strict=True))
-                        | {"column": column, "source": source, "value": entry.value}
-                        | {"low": entry.low, "high": entry.high, "n": entry.n}
-                    )
-    columns = [*table.head, "column", "source", "value", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"})
+def to_text(table: pd.DataFrame) -> str:
+    """For a terminal: the table, notes below."""
+    lines = [line.rstrip() for line in to_wide(table).to_string().splitlines()]
+    notes = [part for note in _notes(table) for part in textwrap.wrap(note, WIDTH)]
+    if table.attrs["provenance"]:
+        notes.append(f"({table.attrs['provenance']})")
+    return "\n".join([table.attrs["title"], "", *lines, "", *notes]).rstrip() + "\n"
 
 
-def fragment(table: Table) -> str:
-    """`<figure class="table">` with the table and its notes; no style of its own.
+def to_html(table: pd.DataFrame, name: str) -> str:
+    """`<figure class="table">` with the table and its notes, to be put into a page.
 
-    The paper's numbers have the class "paper", ours "ours".
+    Numbers have the class of their source, "paper" or "ours". `name` makes the element's id.
     """
-
-    def cells(line: Sequence[str], kind: str, classes: Sequence[str]) -> str:
-        return "".join(
-            f'<{kind} class="{name}">{html.escape(item)}</{kind}>'
-            for item, name in zip(line, classes, strict=True)
-        )
-
-    _, second, body = _grid(table)
-    labels = len(table.head)
-    classes = ["label"] * labels
-    heads = "".join(f'<th class="label">{html.escape(name)}</th>' for name in table.head)
-    for column in table.columns:
-        sources = table.sources[column]
-        span = f' colspan="{len(sources)}"' if len(sources) > 1 else ""
-        heads += f'<th scope="colgroup"{span}>{html.escape(column)}</th>'
-        classes += list(sources)
-    lines = [f"<tr>{heads}</tr>"]
-    if any(second):
-        lines.append(f"<tr>{cells(second, 'th', classes)}</tr>")
-    rows = [f"<tr>{cells(line, 'td', classes)}</tr>" for line in body]
-    notes = " ".join(f"{html.escape(note[0].upper() + note[1:])}." for note in caption(table))
-    source = f' <small class="provenance">{html.escape(table.provenance)}</small>'
-    return "\n".join(
-        [
-            '<figure class="table">',
-            f"<figcaption>{html.escape(table.title)}</figcaption>",
-            "<table>",
-            "<thead>",
-            *lines,
-            "</thead>",
-            "<tbody>",
-            *rows,
-            "</tbody>",
-            "</table>",
-            f"<p>{notes}{source if table.provenance else ''}</p>",
-            "</figure>\n",
-        ]
+    wide = to_wide(table)
+    last = wide.columns.get_level_values(-1)
+    classes = pd.DataFrame(
+        [["ours" if source == "ours" else "paper" for source in last]] * len(wide),
+        index=wide.index,
+        columns=wide.columns,
+    )
+    styler = Styler(wide, uuid=name, cell_ids=False).format(escape="html")
+    for axis in (0, 1):
+        styler = styler.format_index(escape="html", axis=axis)
+    styler = styler.format_index_names(escape="html")
+    notes, provenance = " ".join(map(html.escape, _notes(table))), table.attrs["provenance"]
+    if provenance:
+        notes += f' <small class="provenance">{html.escape(provenance)}</small>'
+    return (
+        f'<figure class="table">\n<figcaption>{html.escape(table.attrs["title"])}</figcaption>\n'
+        f"{styler.set_td_classes(classes).to_html()}<p>{notes}</p>\n</figure>\n"
     )
 
 
-def _grid(table: Table) -> tuple[list[str], list[str], list[list[str]]]:
-    """Two lines of heads and the body, all with the same number of items."""
-    places = [(column, source) for column in table.columns for source in table.sources[column]]
-    blank = [""] * len(table.head)
-    last = ""
-    top = list(table.head)
-    for column, _ in places:
-        top.append("" if column == last else column)
-        last = column
-    second = [*blank, *(source if table.ours else "" for _, source in places)]
-    body = []
-    for row in table.rows:
-        found = [table.entries.get((row, column, source)) for column, source in places]
-        body.append([*row, *("" if entry is None else entry.shown for entry in found)])
-    return top, second, body
-
-
-def _ordered(found: list[Any], order: Any) -> list[Any]:
-    if order is None:
-        return found
-    if callable(order):
-        return sorted(found, key=order)
-    return [*(item for item in order if item in found), *(f for f in found if f not in order)]
+def _notes(table: pd.DataFrame) -> list[str]:
+    notes, missing = list(table.attrs["notes"]), table.attrs["missing"]
+    if (table["source"] == "ours").any():
+        several = (table["n"] > 1).any()
+        notes.append(
+            "Ours: mean over seeds" + (" ± half of its 95 % interval" if several else ", one each")
+        )
+    if missing:
+        rest = f"; and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
+        notes.append(f"Missing: {'; '.join(missing[:MOST_MISSING])}{rest}")
+    return [f"{note[0].upper()}{note[1:]}." for note in notes]

@@ -1,7 +1,7 @@
 """Table 1: SigLiT and SigLIP on few chips (paper Sec. 4.4, 4.5).
 
-Cells, by their fields, in the order of the rows: cached images beside an L text tower of 12 blocks;
-cached images beside a whole L; a tower from a checkpoint (`model.init`) without weight decay
+Cells, by their fields, in the order of the rows: cached images with an L text tower of 12 blocks;
+cached images with a whole L; a tower from a checkpoint (`model.init`) without weight decay
 (`optimizer.image.decay_times` = 0) at 16k; and B/16 with B from scratch at 32k, by
 `budget.examples` of 3.6B and 9B. (The paper does not give the examples of the last two rows: its
 73.4 is Table 5's at 9B; 3.6B is two fifths of that, as two days are of five.)
@@ -16,14 +16,10 @@ import pandas as pd
 from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
-from analysis.figures.tables import table as tables
-from analysis.figures.tables.budgets import sources
-from analysis.figures.tables.table import Entry, Labels, Table
+from analysis.figures.tables.table import Labels, PaperTable, make_table, our_means, paper_rows
 from analysis.select import panels
 from analysis.select.fields import with_fields
-from analysis.stats.intervals import by_group, pooled_means
 
-HEAD = ("", "image", "text", "batch size", "TPUv4 chips", "days")
 COLUMN = "ImageNet 0-shot (%)"
 FIELDS = (
     *("model.image.kind", "model.image.variant", "model.text.variant", "model.text.depth"),
@@ -31,47 +27,41 @@ FIELDS = (
 )
 
 
-def table(inputs: Inputs) -> Table:
+def data(inputs: Inputs) -> pd.DataFrame:
     printed = paper.reference("Table 1")
-    rows = list(dict.fromkeys(printed["x"]))
-    body = printed[printed["panel"] == "v4"].set_index("x")
-    labels = {x: _labels(body.loc[x, "series"], x) for x in rows}
-    entries = [
-        Entry(row=labels[x], column=COLUMN, source="paper", value=body.loc[x, "value"])
-        for x in rows
-    ]
+    printed = printed[printed["panel"] == "v4"]  # others are of the caption and of version 3
+    rows = paper_rows(printed, row=_labels, column=lambda _: COLUMN)
     cells = with_fields(inputs.cells, FIELDS)
     used, missing = [], []
-    for x, pick in zip(rows, PICKS, strict=True):
+    for labels, pick in zip([row["row"] for row in rows], PICKS, strict=True):
         panel = panels.select(cells[pick(cells)], ("batch_size",))
         metric = inputs.quality_of(panel.cells)
-        means = pooled_means(by_group(panel.done.assign(one=0), ["one"], metric))
-        entries += [
-            tables.ours(labels[x], COLUMN, means.mean(one), n) for one, n in means.counts.items()
-        ]
-        if len(panel.cells):
-            used.append(panel)
-            missing += [*panel.missing(), *points.unmeasured(panel, metric)]
-    return tables.build(
+        means = our_means(panel.done, ["status"], metric).values()
+        rows += [mean | {"row": labels, "column": COLUMN} for mean in means]
+        missing += points.without_metric(panel, metric)
+        used.append(panel)
+    return make_table(
+        rows,
         title="Table 1: few chips",
-        head=HEAD,
-        entries=entries,
-        rows=[labels[x] for x in rows],
-        notes=["the paper's caption and text say 79.7 where its table prints 79.8"],
+        head=("", "image", "text", "batch size", "TPUv4 chips", "days"),
+        panels=used,
         missing=missing,
-        provenance=sources(used),
+        notes=["the paper's caption and text say 79.7 where its table prints 79.8"],
     )
 
 
-def _labels(series: str, x: str) -> Labels:
-    parts = dict(part.split("=", 1) for part in x.split(";"))
-    return (series, parts["image"], parts["text"], parts["BS"], parts["TPUv4 chips"], parts["days"])
+def _labels(entry: pd.Series) -> Labels:
+    parts = dict(part.split("=", 1) for part in entry["x"].split(";"))
+    names = ("image", "text", "BS", "TPUv4 chips", "days")
+    return (entry["series"], *(parts[name] for name in names))
 
 
-def _cached(cells: pd.DataFrame, depth: int | None) -> pd.Series:
-    depths = panels.numeric(cells, "model.text.depth")
-    large = (cells["model.image.kind"] == "cached") & (cells["model.text.variant"] == "L")
-    return large & (depths == (depth or 0))
+def _cached(depth: int) -> Callable[[pd.DataFrame], pd.Series]:
+    def pick(cells: pd.DataFrame) -> pd.Series:
+        large = (cells["model.image.kind"] == "cached") & (cells["model.text.variant"] == "L")
+        return large & (panels.numeric(cells, "model.text.depth") == depth)
+
+    return pick
 
 
 def _tuned(cells: pd.DataFrame) -> pd.Series:
@@ -91,10 +81,7 @@ def _scratch(examples: float) -> Callable[[pd.DataFrame], pd.Series]:
     return pick
 
 
-PICKS: tuple[Callable[[pd.DataFrame], pd.Series], ...] = (
-    lambda cells: _cached(cells, 12),
-    lambda cells: _cached(cells, None),
-    _tuned,
-    _scratch(3.6e9),
-    _scratch(9e9),
-)
+# The cells of each row. A whole text tower has no `depth`.
+PICKS = (_cached(12), _cached(0), _tuned, _scratch(3.6e9), _scratch(9e9))
+
+table_1 = PaperTable("table_1", data)

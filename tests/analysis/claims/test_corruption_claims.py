@@ -48,7 +48,7 @@ def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():
     assert found.verdict == "contradicted"
     assert "(fixed)" in found.sentence and "(redrawn)" in found.sentence
     points = fig_7.data(Inputs(cells=cells))
-    means = points[points["what"] == "mean"].set_index(["series", "x"])["value"]
+    means = points[points["kind"] == "mean"].set_index(["series", "x"])["value"]
     names = ("sigmoid", "softmax", "sigmoid, drawn anew", "softmax, drawn anew")
     assert set(means.index) == {(name, p) for name in names for p in (0.0, 0.4)}
     gaps = [means[(names[i], 0.4)] - means[(names[i + 1], 0.4)] for i in (0, 2)]

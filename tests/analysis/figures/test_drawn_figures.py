@@ -8,11 +8,17 @@ import pandas as pd
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.figures import FIGURES, TABLES, draw_all, draw_paper, read_inputs
-from analysis.figures.extra import batch_size
-from analysis.figures.paper import fig_6
-from analysis.figures.plot import style
-from analysis.figures.plot.figure_io import draw_each
+from analysis.figures import (
+    FIGURES,
+    TABLES,
+    batch_size,
+    draw_all,
+    draw_paper,
+    fig_6,
+    read_inputs,
+)
+from analysis.figures.figure_io import draw_each
+from analysis.figures.plot import layout, style
 from analysis.records.frame import cells
 from study.config.cell import Model, TextTransformer, ViT
 
@@ -42,7 +48,7 @@ def table(writer, figure=batch_size):
 
 
 def drawn_one(writer, out, name="batch_size"):
-    (one,) = draw_each({name: FIGURES[name]}, {}, read_inputs(writer.root, writer.study), out)
+    (one,) = draw_each([FIGURES[name]], read_inputs(writer.root, writer.study), out)
     return one
 
 
@@ -73,9 +79,9 @@ def test_figures_that_are_named_are_drawn_and_no_others(full, tmp_path):
 
 def test_the_readers_own_settings_change_no_byte(full, tmp_path):
     data = table(full)
-    plain, _ = style.save(batch_size.draw(data), tmp_path / "one")
+    plain, _ = layout.save(batch_size.draw(data), tmp_path / "one")
     with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
-        again, _ = style.save(batch_size.draw(data), tmp_path / "two")
+        again, _ = layout.save(batch_size.draw(data), tmp_path / "two")
     assert plain.read_bytes() == again.read_bytes()
 
 
@@ -91,8 +97,8 @@ def test_missing_cells_are_returned_and_written_into_the_figure(writer, tmp_path
     data = table(writer)
     assert failed.id in text_of(batch_size.draw(data))
     # What is there is drawn all the same.
-    ours = data[(data["panel"] == "ours") & (data["what"] == "mean")]
-    assert 1024 in ours[ours["series"] == "sigmoid"]["batch_size"].tolist()
+    ours = data[(data["panel"] == "ours") & (data["kind"] == "mean")]
+    assert 1024 in ours[ours["series"] == "sigmoid"]["x"].tolist()
 
 
 def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
@@ -100,10 +106,10 @@ def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
     for name in ("fig_6", "from_scratch"):
         one = drawn_one(writer, tmp_path, name)
         assert one.skipped == "no cell of the study belongs to it"
-        assert one.path_png is None
+        assert one.files == []
     assert not list(tmp_path.glob("*.*"))
     inputs = read_inputs(writer.root, writer.study)
-    kept = {name for name, plot in FIGURES.items() if not plot.table(inputs)[2]}
+    kept = {name for name, plot in FIGURES.items() if not plot.numbers(inputs)[1]}
     assert kept == {"batch_size", "fig_2", "loss_gap"}
 
 
@@ -122,16 +128,14 @@ def test_a_done_cell_without_the_metric_is_missing(full):
 
 def test_the_table_holds_what_the_records_say(full):
     data = table(full)
-    seeds = data[(data["panel"] == "ours") & (data["what"] == "seed")]
+    seeds = data[(data["panel"] == "ours") & (data["kind"] == "seed")]
     known = cells(full.root, full.study).set_index("id")["eval/zero_shot/test_font/top1"]
     assert len(seeds) == 14  # two of them the reference of the masked cells
     assert (seeds.set_index("id")["value"] == known[seeds["id"]]).all()
-    means = data[(data["panel"] == "ours") & (data["what"] == "mean")]
-    expected = seeds.groupby(["series", "batch_size"])["value"].mean()
-    assert means.set_index(["series", "batch_size"])["value"].to_dict() == pytest.approx(
-        expected.to_dict()
-    )
-    gaps = data[(data["panel"] == "difference") & (data["what"] == "mean")]
+    means = data[(data["panel"] == "ours") & (data["kind"] == "mean")]
+    expected = seeds.groupby(["series", "x"])["value"].mean()
+    assert means.set_index(["series", "x"])["value"].to_dict() == pytest.approx(expected.to_dict())
+    gaps = data[(data["panel"] == "difference") & (data["kind"] == "mean")]
     wide = expected.unstack("series").dropna()
     assert gaps["value"].tolist() == pytest.approx((wide["sigmoid"] - wide["softmax"]).tolist())
     assert (gaps["low"] < gaps["value"]).all()
@@ -139,8 +143,8 @@ def test_the_table_holds_what_the_records_say(full):
 
 def test_the_unmasked_batch_stands_at_its_own_ratio(full):
     data = table(full, fig_6)
-    unmasked = data[(data["series"] == "all") & (data["what"] == "mean")]
-    assert set(unmasked["negatives_per_positive"]) == {511.0}
+    unmasked = data[(data["series"] == "all") & (data["kind"] == "mean")]
+    assert set(unmasked["x"]) == {511.0}
     assert set(data["metric"]) == {
         *("eval/zero_shot/test_font/top1", "train/b", "train/pos_logit_mean"),
         *("train/neg_logit_mean", "train/kept_logit_mean"),
@@ -166,7 +170,7 @@ def test_provenance_follows_the_records(full):
 def test_one_seed_draws_without_intervals(writer, tmp_path):
     writer.batch_panel(QUALITY, LOWER, seeds=1)
     drawn = drawn_one(writer, tmp_path)
-    assert pd.read_csv(drawn.path_csv)["low"].isna().all()
+    assert pd.read_csv(drawn.paths[-1])["low"].isna().all()
     assert "no interval" in text_of(batch_size.draw(table(writer)))
 
 
@@ -174,7 +178,7 @@ def test_one_batch_size_and_one_loss_draw(writer, tmp_path):
     writer.done(writer.cell(16), 30.0)
     writer.done(writer.cell(512, keep="hard", ratio=8.0), 30.0, b=-9.0)
     for name in ("batch_size", "fig_6"):
-        assert drawn_one(writer, tmp_path, name).path_png.exists()
+        assert drawn_one(writer, tmp_path, name).paths[0].exists()
 
 
 def test_an_unwritable_folder_is_one_line(full, tmp_path):
@@ -210,7 +214,9 @@ def test_text_is_large_enough_and_inside_the_figure(name, records, full):
 
 def test_notes_of_many_ids_end_inside_the_figure():
     """Digits are wider than letters."""
-    fig, _ = style.figure(heights=[1.0], title="", notes=["b16384-sigmoid-s0-00888888; " * 8])
+    fig, _ = layout.make_figure(
+        heights=[1.0], title="", caption=["b16384-sigmoid-s0-00888888; " * 8]
+    )
     fig.set_dpi(style.RC["savefig.dpi"])
     with style.context():
         fig.canvas.draw()

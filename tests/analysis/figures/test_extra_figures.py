@@ -8,7 +8,7 @@ import pytest
 
 from analysis.figures import EXTRA_FIGURES
 from analysis.figures.base import Inputs
-from analysis.figures.plot import style
+from analysis.figures.plot import layout
 from analysis.records.frame import COLUMNS
 from analysis.select.fields import TOP1
 
@@ -39,9 +39,6 @@ def row(size, loss, seed, value, **more):
         "dataset_fingerprint": "f",
         "content": f"{size}{loss}{seed}{more}",
         "optimizer.learning_rate": 1e-3,
-        "memory.peak_bytes": 2**20 * size,
-        "memory.source": "device",
-        "memory.compiled_bytes": 2**20 * size // 2,
         TOP1: value,
         **loss,
         **more,
@@ -61,8 +58,6 @@ def logged(name, size, rng):
             "train/t": 10.0 + i,
             "train/b": -10.0 - i / 10,
             "train/grad_norm": 1.0 / i,
-            "train/examples_per_s": 1000.0 if i > 1 else 1.0,
-            "train/mfu": 0.4,
         }
 
 
@@ -114,7 +109,7 @@ def test_no_cell_is_no_row(name):
 
 def test_the_saturation_batch_is_the_fits(inputs):
     table = EXTRA_FIGURES["saturation"].data(inputs)
-    found = table[(table["what"] == "saturation") & (table["series"] == "sigmoid")]
+    found = table[(table["kind"] == "saturation") & (table["series"] == "sigmoid")]
     power = found[found["metric"] == "power"].iloc[0]
     assert max(SIZES) < 30 * (25 / 0.5 - 1)  # the truth is beyond the grid
     assert power["high"] > max(SIZES) and "not identified" in power["id"]
@@ -129,15 +124,15 @@ def test_evaluated_examples_enter_when_all_cells_have_them(inputs):
     widths = []
     for one in (inputs, few):
         table = EXTRA_FIGURES["saturation"].data(one)
-        found = table[table["what"] == "saturation"].iloc[0]
+        found = table[table["kind"] == "saturation"].iloc[0]
         widths.append(np.log(found["high"]) - np.log(max(found["low"], 1.0)))
     assert widths[1] > widths[0]
 
 
 def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
     table = EXTRA_FIGURES["loss_gap"].data(inputs)
-    means = table[table["what"] == "mean"].set_index("x")
-    wide = table[table["what"] == "all at once"].set_index("x")
+    means = table[table["kind"] == "mean"].set_index("x")
+    wide = table[table["kind"] == "simultaneous"].set_index("x")
     assert means["value"].to_numpy() == pytest.approx(2.0, abs=0.3)
     assert (wide["high"] > means["high"]).all() and (wide["low"] < means["low"]).all()
 
@@ -145,11 +140,11 @@ def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
 def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
     table = EXTRA_FIGURES["to_target"].data(inputs)
     part = table[table["panel"] == "examples"]
-    late = part[part["what"] == "censored"]
+    late = part[part["kind"] == "censored"]
     assert len(late) and set(late["value"].round()) == {100_000}
-    assert not set(late["x"]) & set(part.loc[part["what"] == "mean", "x"])
-    steps = table[(table["panel"] == "steps") & (table["what"] == "mean")]
-    examples = part[part["what"] == "mean"]
+    assert not set(late["x"]) & set(part.loc[part["kind"] == "mean", "x"])
+    steps = table[(table["panel"] == "steps") & (table["kind"] == "mean")]
+    examples = part[part["kind"] == "mean"]
     assert (steps["value"] * steps["x"]).to_numpy() == pytest.approx(examples["value"].to_numpy())
 
 
@@ -157,15 +152,15 @@ def test_a_target_that_no_batch_size_reached_with_all_its_seeds_is_drawn_without
     inputs, tmp_path
 ):
     table = EXTRA_FIGURES["to_target"].data(inputs)
-    sizes = table["x"][table["what"] == "censored"]
-    late = table[table["what"].isin(["seed", "censored"]) & table["x"].isin(sizes)]
+    sizes = table["x"][table["kind"] == "censored"]
+    late = table[table["kind"].isin(["seed", "censored"]) & table["x"].isin(sizes)]
     assert len(late)
-    style.save(EXTRA_FIGURES["to_target"].draw(late), tmp_path / "late")
+    layout.save(EXTRA_FIGURES["to_target"].draw(late), tmp_path / "late")
 
 
 def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
     table = EXTRA_FIGURES["pairs_map"].data(inputs)
-    means = table[table["what"] == "mean"].set_index(["x", "series"])["value"]
+    means = table[table["kind"] == "mean"].set_index(["x", "series"])["value"]
     assert set(table["panel"]) == {"b starts at its default"}
     assert set(means.index) == {(128, 8), (128, 32), (128, 128), (512, 8), (512, 32), (512, 512)}
     assert means[(128, 32)] == pytest.approx(25.0)
@@ -173,7 +168,7 @@ def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
 
 def test_starts_are_named_and_stand_at_each_batch_size(inputs):
     table = EXTRA_FIGURES["initial_values"].data(inputs)
-    means = table[table["what"] == "mean"].set_index(["series", "x"])["value"]
+    means = table[table["kind"] == "mean"].set_index(["series", "x"])["value"]
     names = ("b = -10, t' = log 10", "b = -10, t' = log 1", "no bias, t' = log 10")
     assert set(means.index) == {
         (name, size) for name in (*names, "b = log odds, t' = log 10") for size in (128, 512)
@@ -184,8 +179,8 @@ def test_starts_are_named_and_stand_at_each_batch_size(inputs):
 def test_a_best_rate_on_the_edge_is_flagged(inputs):
     table = EXTRA_FIGURES["rate_by_batch"].data(inputs)
     best = table[table["panel"] == "best"].set_index("x")
-    assert (best.loc[128, "what"], best.loc[128, "value"]) == ("inside", 1e-3)
-    assert (best.loc[512, "what"], best.loc[512, "value"]) == ("edge", 1e-2)
+    assert (best.loc[128, "kind"], best.loc[128, "value"]) == ("inside", 1e-3)
+    assert (best.loc[512, "kind"], best.loc[512, "value"]) == ("edge", 1e-2)
 
 
 def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
@@ -196,9 +191,3 @@ def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
     table = EXTRA_FIGURES["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
     assert not len(table) and "two learning rates" in table.attrs["why"]
     assert len(table.attrs["missing"]) == 4
-
-
-def test_one_slow_stretch_does_not_set_the_throughput(inputs):
-    table = EXTRA_FIGURES["efficiency"].data(inputs)
-    speed = table[table["panel"].str.startswith("throughput")]
-    assert set(speed["value"]) == {1000.0}

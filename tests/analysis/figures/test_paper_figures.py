@@ -1,24 +1,22 @@
 """The paper's figures and tables: with all cells, with some, with none."""
 
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import paper
-from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, PAPER_FIGURES, TABLES, Inputs, draw_all, read_inputs
 from analysis.figures.__main__ import main
 from analysis.figures.plot import style
-from analysis.figures.tables import table as tables
-from analysis.plans import bench
+from analysis.figures.tables.table import make_table, to_html, to_text
 
 ROOT = Path(__file__).parents[3]
-OWN_NUMBERS = ("fig_2", "fig_3", "fig_4", "fig_8")
 DRAWN = [name for name in PAPER_FIGURES if name != "fig_1"]
 
 # Cells of the whole study in each figure: seeds, one for each point, of the first panel or metric.
@@ -39,7 +37,7 @@ def drawn(whole):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_of_all_the_papers_cells_each_figure_takes_its_own(name, drawn):
-    ours = drawn[name][drawn[name]["source"] == "ours"] if "source" in drawn[name] else drawn[name]
+    ours = drawn[name][drawn[name]["source"] == "ours"]
     assert ours["id"].nunique() == CELLS[name]
     assert drawn[name].attrs["missing"] == []
 
@@ -50,10 +48,8 @@ def test_a_mean_is_of_one_configuration(drawn, paper_study):
 
     by_id = {cell.id: dataclasses.replace(cell, seed=0) for cell in paper_study[1]}
     for name, table in drawn.items():
-        seeds = table[table["what"] == "seed"]
-        x = "x" if "x" in table else "negatives_per_positive"
-        at = ["panel", "series", x] if "panel" in table else ["metric", "series", x]
-        for _, group in seeds.groupby(at):
+        seeds = table[table["kind"] == "seed"]
+        for _, group in seeds.groupby(["panel", "series", "x"]):
             assert len({by_id[one] for one in group["id"]}) == 1, name
 
 
@@ -68,7 +64,7 @@ def inside(fig):
     fig.set_dpi(style.RC["savefig.dpi"])
     with style.context():
         fig.canvas.draw()
-    for text in fig.findobj(style.matplotlib.text.Text):
+    for text in fig.findobj(mpl.text.Text):
         if text.get_text().strip() and text.get_visible():
             assert text.get_fontsize() >= 5.5
             box = text.get_window_extent()
@@ -102,7 +98,7 @@ def test_no_cells_is_no_figure(name, writer, tmp_path):
     writer.done(writer.cell(16, "softmax"), 30.0)
     study = read_inputs(writer.root, writer.study)
     table = PAPER_FIGURES[name].data(study)
-    ours = table[table["source"] == "ours"] if "source" in table else table
+    ours = table[table["source"] == "ours"]
     assert len(ours) == (2 if name == "fig_2" else 0)
 
 
@@ -139,8 +135,8 @@ def alone(tmp_path_factory):
 def test_the_papers_numbers_need_no_record_and_nothing_that_trains(alone):
     out, said = alone
     names = {file.stem for file in out.iterdir()}
-    assert names == {*PAPER_FIGURES, *TABLES} - {"fig_5", "fig_6", "fig_7"}
-    assert said.count("skipped, the paper prints no numbers for it") == 3
+    assert names == {*PAPER_FIGURES, *TABLES} - {"fig_4", "fig_5", "fig_6", "fig_7"}
+    assert said.count("skipped, the paper prints no numbers for it") == 4
     assert all(file.stat().st_size > 100 for file in out.iterdir())
     assert paper.provenance() in (out / "table_8.txt").read_text()
     assert PAPER_FIGURES["fig_2"].data(Inputs()).attrs["provenance"] == paper.provenance()
@@ -180,46 +176,45 @@ def test_wrong_use_of_the_module_is_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 8, 9])
 def test_every_printed_number_stands_in_its_table(number):
     """The same numbers as the reference, as often as they are there, and no other."""
-    table = TABLES[f"table_{number}"].table(Inputs())
+    found = TABLES[f"table_{number}"].data(Inputs())
     reference = paper.reference(f"Table {number}")
     if number == 1:  # two more rows of the reference are of the caption and of version 3
         reference = reference[reference["panel"] == "v4"]
     if number == 7:
         reference = pd.concat([reference, paper.reference("Appendix C")])
-    found = tables.frame(table)
     assert set(found["source"]) == {"paper"}
     assert sorted(found["value"]) == sorted(reference["value"])
 
 
 @pytest.mark.parametrize("number", [5, 8])
 def test_tables_by_budget_have_each_number_in_its_place(number):
-    found = tables.frame(TABLES[f"table_{number}"].table(Inputs()))
+    found = TABLES[f"table_{number}"].data(Inputs())
     places = found.set_index(["batch size", "column"])["value"]
     for _, row in paper.reference(f"Table {number}").iterrows():
         column = f"{row['panel'].split()[0]} {row['series'].lower()}"
-        assert places[(style.short(int(row["x"])), column)] == row["value"]
+        assert places[(style.format_size(int(row["x"])), column)] == row["value"]
 
 
 def test_tables_2_4_and_9_have_each_number_in_its_place():
-    shown = " ".join(tables.text(TABLES["table_2"].table(Inputs())).split())
+    shown = " ".join(to_text(TABLES["table_2"].data(Inputs())).split())
     assert "XM text to image, zh 30.7 32.5 32.0 30.6 23.7" in shown
-    shown = tables.text(TABLES["table_4"].table(Inputs()))
-    assert "n/a  log 10      62.0             81.8       59.9" in shown
-    found = tables.frame(TABLES["table_9"].table(Inputs())).set_index(["language", "column"])
+    shown = to_text(TABLES["table_4"].data(Inputs()))
+    assert "n/a log 10     62.0            81.8      59.9" in shown
+    found = TABLES["table_9"].data(Inputs()).set_index(["language", "column"])
     for _, row in paper.reference("Table 9").iterrows():
         way = "I-T" if row["panel"].startswith("image") else "T-I"
         scaled = ", scaled up" if "scaled-up" in row["panel"] else ""
-        column = f"{way} {style.short(int(row['x']))}{scaled}"
+        column = f"{way} {style.format_size(int(row['x']))}{scaled}"
         place = (row["series"].removeprefix("lang="), column)
         assert found.loc[place, "value"] == row["value"]
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_ours_stand_beside_each_number_that_has_cells(name, whole):
-    table = TABLES[name].table(whole)
-    assert table.missing == ()
-    found = tables.frame(table)
-    keys = [*table.head, "column"]
+    table = TABLES[name].data(whole)
+    assert table.attrs["missing"] == []
+    found = table
+    keys = [*table.attrs["head"], "column"]
     ours = found[found["source"] == "ours"].set_index(keys).index
     theirs = found[found["source"] == "paper"].set_index(keys).index
     share = np.mean([place in ours for place in theirs])
@@ -230,7 +225,7 @@ def test_ours_stand_beside_each_number_that_has_cells(name, whole):
 
 def test_a_table_takes_one_batch_size_where_it_is_no_axis(whole):
     """Five runs at 32k, and nothing of other batch sizes that share their recipe."""
-    found = tables.frame(TABLES["table_7"].table(whole))
+    found = TABLES["table_7"].data(whole)
     ours = found[(found["source"] == "ours") & (found["column"] == "std")]
     assert len(ours) == 3
     assert np.allclose(ours["value"], 0.0)
@@ -238,42 +233,29 @@ def test_a_table_takes_one_batch_size_where_it_is_no_axis(whole):
 
 
 def test_html_is_escaped_and_says_whose_a_number_is(whole):
-    table = TABLES["table_4"].table(whole)
-    shown = tables.fragment(table)
-    assert shown.count("<tr>") == 2 + 5
-    assert '<td class="paper">62.0</td><td class="ours">' in shown
-    assert "<script" not in tables.fragment(tables.build(title="<script>", head=("a",), entries=[]))
+    shown = to_html(TABLES["table_4"].data(whole), "table_4")
+    assert shown.count("<tr>") == 3 + 5  # two lines of heads, the names of the labels, the body
+    assert re.search(
+        r'<td class="data row0 col0 paper" ?>62.0</td>\s*<td class="[^"]* ours"', shown
+    )
+    evil = make_table(
+        [{"row": ("<script>",), "column": "<script>", "source": "paper", "value": 1.0}],
+        title="<script>",
+        head=("<script>",),
+    )
+    assert "<script" not in to_html(evil, "evil")
 
 
 # --- Fig. 1 ---------------------------------------------------------------------------------------
 
 
-def test_the_measurements_name_their_hardware_and_hold_ours_beside_naive():
-    table = bench.loss()
-    assert {"sigmoid", "naive_sigmoid", "softmax", "naive_softmax"} <= set(table["name"])
-    assert "cores" in table.attrs["hardware"]
+def test_fig_1_holds_our_memory_next_to_that_of_all_logits():
     drawn = FIGURES["fig_1"].data(Inputs())
-    memory = drawn[drawn["panel"] == "memory"].pivot(
-        index="batch_size", columns="series", values="value"
-    )
+    assert "cores" in " ".join(drawn.attrs["notes"])
+    memory = drawn[drawn["panel"] == "memory"].pivot(index="x", columns="series", values="value")
     largest = memory.loc[max(memory.index)]
     assert largest["sigmoid, ours"] < 0.05 * largest["sigmoid, all at once"]
     inside(FIGURES["fig_1"].draw(drawn))
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '[{"name": "sigmoid", "seconds": 1}]'])
-def test_measurements_that_are_none_are_one_line(content, tmp_path):
-    with pytest.raises(AnalysisError, match="no measurements"):
-        bench.loss(tmp_path / "nowhere.json")
-    (tmp_path / "loss.json").write_text(content)
-    with pytest.raises(AnalysisError, match="no output of `study bench loss --json`"):
-        bench.loss(tmp_path / "loss.json")
-
-
-def test_plain_output_of_the_bench_is_read(tmp_path):
-    rows = json.loads(bench.MEASURED.read_text())["results"]
-    (tmp_path / "plain.json").write_text(json.dumps(rows))
-    assert len(bench.loss(tmp_path / "plain.json")) == len(rows)
 
 
 def test_a_study_is_drawn_beside_the_paper(writer, tmp_path):

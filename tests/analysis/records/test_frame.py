@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.records.frame import cells, rows
+from analysis.records.frame import MEMORY, cells, rows
 
 
 def train(writer, cell, record, steps):
@@ -135,3 +135,16 @@ def test_the_content_hash_changes_with_any_byte_of_a_record(writer):
     done["summary"]["eval/zero_shot/test_font/top1"] = 40.1
     path.write_text(json.dumps(done))
     assert before != cells(writer.root, writer.study)["content"].tolist()
+
+
+def test_memory_becomes_columns_of_whole_bytes(writer):
+    """As far as a record holds it: both numbers, one of them, none."""
+    held = {16: (300, "device", 200), 32: (500, "process", None), 64: (None, "device", 800)}
+    for size, numbers in held.items():
+        memory = dict(zip(("peak_bytes", "source", "compiled_bytes"), numbers, strict=True))
+        writer.done(writer.cell(size), 50.0, memory=memory)
+    writer.done(writer.cell(256), 50.0)
+    table = cells(writer.root).set_index("batch_size")[[*MEMORY]]
+    for place, column in enumerate(MEMORY):
+        given = {size: numbers[place] for size, numbers in held.items() if numbers[place]}
+        assert table[column].dropna().to_dict() == given

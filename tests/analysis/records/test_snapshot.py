@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.figures.plot import style
+from analysis.figures.plot import points
 from analysis.records import snapshot
 from analysis.records.frame import (
     cells,
@@ -84,8 +84,8 @@ def test_frames_of_a_snapshot_equal_those_of_its_records(writer, tmp_path, seed,
         if len(rows(writer.root, study)):
             same(steps(writer.root, study), steps(tmp_path / "snap", study))
     table = cells(writer.root)
-    assert style.provenance(table) == style.provenance(cells(tmp_path / "snap"))
-    assert style.provenance(table).split()[1] == made["records"][:10]
+    assert points.provenance(table) == points.provenance(cells(tmp_path / "snap"))
+    assert points.provenance(table).split()[1] == made["records"][:10]
     for cell in table["id"]:
         ours, theirs = (items(r, "synthetic", cell) for r in (writer.root, tmp_path / "snap"))
         assert ours.keys() == theirs.keys()

@@ -1,0 +1,70 @@
+"""Writes figures and tables to a folder, with the numbers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.errors import AnalysisError
+from analysis.figures.base import Inputs, Plot
+from analysis.figures.plot.layout import save
+from analysis.figures.tables.table import PaperTable, to_html, to_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFiles:
+    """The files of one figure (PNG, PDF, CSV) or table (text, HTML, CSV), or in `skipped` the
+    reason why there are none."""
+
+    name: str
+    paths: tuple[Path, ...] = ()
+    missing: list[str] = field(default_factory=list)
+    skipped: str | None = None
+
+    @property
+    def files(self) -> list[str]:
+        return [str(path) for path in self.paths]
+
+    @property
+    def line(self) -> str:
+        """One line for a terminal."""
+        if self.skipped is not None:
+            return f"{self.name}: skipped, {self.skipped}"
+        lacking = f"  ({len(self.missing)} cells missing)" if self.missing else ""
+        return "  ".join(self.files) + lacking
+
+
+def draw_each(
+    outputs: Iterable[Plot | PaperTable], inputs: Inputs, out: Path, *, prefix: str = ""
+) -> list[OutputFiles]:
+    """Writes these figures and tables as `<out>/<prefix><name>`.
+
+    With cells, those that no cell belongs to are skipped, whatever the paper has for them.
+
+    Raises:
+      AnalysisError: `out` cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_write(output, inputs, out / f"{prefix}{output.name}") for output in outputs]
+    except OSError as error:
+        raise AnalysisError(
+            f"cannot write figures to {out}: {error.strerror or error}; choose another folder"
+        ) from error
+
+
+def _write(output: Plot | PaperTable, inputs: Inputs, stem: Path) -> OutputFiles:
+    table, skipped = output.numbers(inputs)
+    missing = list(table.attrs.get("missing", ()))
+    if skipped:
+        return OutputFiles(name=output.name, missing=missing, skipped=skipped)
+    csv = stem.with_name(f"{stem.name}.csv")
+    table.to_csv(csv, index=False, lineterminator="\n")
+    if isinstance(output, Plot):
+        paths = save(output.draw(table), stem)
+    else:
+        paths = (stem.with_name(f"{stem.name}.txt"), stem.with_name(f"{stem.name}.html"))
+        paths[0].write_text(to_text(table))
+        paths[1].write_text(to_html(table, output.name))
+    return OutputFiles(name=output.name, paths=(*paths, csv), missing=missing)
