@@ -13,15 +13,11 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from study.bench.contenders import B, T, embeddings
 from study.config.host import available_memory
 
 GIB = 2**30
@@ -71,12 +67,12 @@ def bench(
     *,
     cores: int,
     rounds: int,
-    said: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
     """Times both losses and every contender that is installed and fits into memory.
 
     Arguments:
-      said: called with a line on the progress.
+      log: called with a line on the progress.
     """
     results = []
     for kind, others in _CONTENDERS.items():
@@ -86,12 +82,12 @@ def bench(
         with ExitStack() as stack:
             run_once = {}
             for name in names:
-                said(f"{name}: compiling")
+                log(f"{name}: compiling")
                 run_once[name] = stack.enter_context(_contender(name, batch_size, dim, cores))
                 measured[name] = run_once[name]() | {"seconds": []}
             for number in range(rounds):
                 for name in names:
-                    said(f"{name}: round {number + 1} of {rounds}")
+                    log(f"{name}: round {number + 1} of {rounds}")
                     measured[name]["seconds"].append(run_once[name]()["seconds"])
         for name in (kind, *others):
             values: dict[str, Any] = {"skipped": skipped.get(name)}
@@ -156,107 +152,3 @@ def _contender(name: str, batch_size: int, dim: int, cores: int) -> Iterator[Cal
     finally:
         process.kill()
         process.communicate()
-
-
-# --- one whole value-and-gradient of any size -----------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Whole:
-    """One value-and-gradient of the sigmoid loss over a whole batch."""
-
-    batch_size: int
-    dim: int
-    loss: float
-    gradient_norm: float
-    seconds: float
-    pairs_per_s: float
-    peak_bytes: int
-
-
-def whole(
-    batch_size: int,
-    dim: int,
-    *,
-    block: int = 16_384,
-    progress: Callable[[int, int, float], None] = lambda *_: None,
-) -> Whole:
-    """The sigmoid loss and all its gradients, block by block as round a ring of one device.
-
-    Arguments:
-      block: images and texts that meet between two calls of `progress`.
-      progress: told blocks done, blocks in all and seconds that the rest will take.
-    """
-    import resource
-
-    import jax
-    import jax.numpy as jnp
-
-    zimg, ztxt = embeddings(batch_size, dim)
-    block = min(block, -(-batch_size // len(jax.devices())))
-    starts = range(0, batch_size, block)
-    # As many blocks of images at a time as there are devices, the last ones perhaps one by one.
-    groups = [starts[k : k + len(jax.devices())] for k in range(0, len(starts), len(jax.devices()))]
-    if batch_size % block or len(groups[-1]) < len(groups[0]):
-        groups = [*groups[:-1], *([s] for s in groups[-1])]  # type: ignore[list-item]
-    compiled = {}
-    for rows in {(len(g), min(block, batch_size - g[-1])) for g in groups}:
-        for cols in {min(block, batch_size - s) for s in starts}:  # before the clock starts
-            compiled[rows, cols] = _meeting(*rows, cols, dim)
-    gimg, gtxt = np.zeros_like(zimg), np.zeros_like(ztxt)
-    loss, done, count = 0.0, 0, len(starts) ** 2
-    began = time.perf_counter()
-    for group in groups:
-        rows_x = slice(group[0], min(group[-1] + block, batch_size))
-        for j in starts:
-            cols_y = slice(j, min(j + block, batch_size))
-            key = (len(group), min(block, batch_size - group[-1])), cols_y.stop - cols_y.start
-            own = jnp.asarray([i == j for i in group])
-            more, gi, gt = compiled[key](zimg[rows_x], ztxt[cols_y], own)
-            loss += float(np.sum(more))
-            gimg[rows_x] += np.asarray(gi)
-            gtxt[cols_y] += np.asarray(gt)
-            done += len(group)
-            spent = time.perf_counter() - began
-            progress(done, count, spent / done * (count - done))
-    x_B = np.sum(zimg * ztxt, axis=1)
-    l_B = T * x_B + B
-    p_B = -np.asarray(jax.nn.sigmoid(-l_B))
-    loss = (loss + float(np.sum(np.asarray(jax.nn.softplus(-l_B), np.float64)))) / batch_size
-    squares = [np.sum((T * (g + p_B[:, None] * z)) ** 2) for g, z in ((gimg, ztxt), (gtxt, zimg))]
-    seconds = time.perf_counter() - began
-    return Whole(
-        batch_size=batch_size,
-        dim=dim,
-        loss=loss,
-        gradient_norm=float(np.sqrt(sum(squares))) / batch_size,
-        seconds=seconds,
-        pairs_per_s=batch_size**2 / seconds,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
-
-
-def _meeting(devices: int, rows: int, cols: int, dim: int) -> Callable[..., Any]:
-    """`(zimg, ztxt, own) -> (summed losses, gimg, gtxt)`: a block of images on each device."""
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import Mesh
-    from jax.sharding import PartitionSpec as P
-
-    from study.losses.tiled import sigmoid_negatives
-
-    def meet(x: Any, y: Any, own: Any) -> Any:
-        t, b = jnp.float32(T), jnp.float32(B)
-        sums, gi, gt = sigmoid_negatives(x, y, t, b, diagonal=own[0], tile=512)
-        return sums.loss[None], gi, jax.lax.psum(gt, "data")
-
-    split, whole = P("data"), P()
-    mapped = jax.shard_map(
-        meet,
-        mesh=Mesh(np.array(jax.devices()[:devices]), ("data",)),
-        in_specs=(split, whole, split),
-        out_specs=(split, split, whole),
-        check_vma=False,
-    )
-    x, y = (jax.ShapeDtypeStruct((n, dim), jnp.float32) for n in (devices * rows, cols))
-    return jax.jit(mapped).lower(x, y, jax.ShapeDtypeStruct((devices,), jnp.bool_)).compile()

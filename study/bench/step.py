@@ -100,15 +100,15 @@ def bench(
     *,
     steps: int,
     rounds: int,
-    said: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Times `rounds` rounds of `steps` steps of both, after one round to warm up.
 
     Arguments:
       image_shape: of one example.
-      said: called with a line on the progress.
+      log: called with a line on the progress.
     """
-    said(f"{name}: compiling")
+    log(f"{name}: compiling")
     mesh = make_mesh(jax.local_devices()[:1])
     execution = Execution(chunk_examples=steps * cell.batch_size)
     program = train_program(cell, execution, VOCABULARY, image_shape, mesh)
@@ -134,7 +134,7 @@ def bench(
 
     seconds: dict[Any, list[float]] = {ours: [], theirs: []}
     for number in range(rounds + 1):
-        said(f"{name}: round {number} of {rounds}" if number else f"{name}: warming up")
+        log(f"{name}: round {number} of {rounds}" if number else f"{name}: warming up")
         for run in (ours, theirs) if number % 2 else (theirs, ours):
             round_start = time.perf_counter()
             run()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 from typing import Annotated, Any, Literal
 
 import typer
@@ -14,8 +12,6 @@ from sweeps.cli.bench_runner import chaos, sweep
 from sweeps.cli.options import Json
 from sweeps.cli.table import table
 from sweeps.study import StudyError
-
-WHOLE_FROM = 65_536  # from this batch size on, `loss` computes one value and gradient only
 
 app = typer.Typer(
     help="Measure parts of a study against an alternative.",
@@ -56,8 +52,7 @@ def loss(
 
     Measures value and gradients. A ratio is the other's time over ours: above 1, ours is faster.
     The ratio of `matmuls`, the bare matrix products, is the share of the machine's own speed that
-    ours reaches. From a batch size of 65,536 on, one whole value and gradient of the sigmoid loss
-    is computed instead.
+    ours reaches.
     """
     from study.bench import loss as bench_loss
     from study.config import host
@@ -70,11 +65,8 @@ def loss(
     results: list[Any] = []
     for d in dim or [64, 768]:
         for b in batch_size or [4096, 16_384]:
-            if b >= WHOLE_FROM:
-                results.append(_whole_loss(b, d, cores, quiet=as_json))
-                continue
             with ProgressLine() as progress:
-                timed = bench_loss.bench(b, d, cores=cores, rounds=rounds, said=progress)
+                timed = bench_loss.bench(b, d, cores=cores, rounds=rounds, log=progress)
             results += timed
             if not as_json:
                 print(f"B = {b:,}, D = {d}, {cores} of {available} cores\n{_loss_table(timed)}\n")
@@ -96,35 +88,6 @@ def _loss_table(results: list[Any]) -> str:
         rows.append((r.kind, name, *row))
     head = ("loss", "implementation", "ms", "its time / ours", "temporary MiB", "resident MiB")
     return table(head, rows, right={2, 4, 5})
-
-
-def _whole_loss(batch_size: int, dim: int, cores: int, *, quiet: bool) -> Any:
-    """Computes one value and gradient, after printing an estimate of its time."""
-    from study.bench import contenders
-    from study.bench import loss as bench_loss
-    from sweeps.runner.display import ProgressLine, duration
-
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[-cores:]))
-    os.environ |= contenders.device_per_core(cores)  # before JAX is imported
-    trial = bench_loss.whole(min(batch_size, 16_384), dim)
-    estimate = trial.seconds * (batch_size / trial.batch_size) ** 2
-    print(
-        f"B = {batch_size:,}, D = {dim}: {batch_size**2:.3g} pairs, about {duration(estimate)} on "
-        f"{cores} cores at {trial.pairs_per_s:.3g} pairs/s",
-        file=sys.stderr,
-        flush=True,
-    )
-    with ProgressLine() as progress:
-        whole = bench_loss.whole(
-            batch_size, dim, progress=lambda done, total, _: progress("blocks", done, total)
-        )
-    if not quiet:
-        print(
-            f"loss {whole.loss:.6f}, gradient norm {whole.gradient_norm:.6g}, "
-            f"{duration(whole.seconds)}, {whole.pairs_per_s:.3g} pairs/s, "
-            f"at most {whole.peak_bytes / 2**30:.2f} GiB resident"
-        )
-    return whole
 
 
 @app.command(epilog="Example: study bench step --cell siglip --loss softmax --rounds 11")
@@ -180,7 +143,7 @@ def step(
             except pydantic.ValidationError as error:
                 raise StudyError(explain(error)) from None
             results.append(
-                bench_step.bench(kind, config, image, steps=steps, rounds=rounds, said=progress)
+                bench_step.bench(kind, config, image, steps=steps, rounds=rounds, log=progress)
             )
     if as_json:
         _print_json(results)
