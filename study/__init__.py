@@ -4,7 +4,8 @@
 >>> cell = Cell(batch_size=256, loss=Sigmoid(), budget=Budget(examples=65_536))
 >>> train(cell, Execution(), folder=f"runs/mine/{cell.id}", group="mine")
 
-The names load when first used, so that `import study` costs nothing.
+It has the names of `study.config`, and `train` with its exception `Stopped`. They load when first
+used, so `import study` is quick.
 """
 
 from __future__ import annotations
@@ -13,79 +14,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.config.budget import Budget
-    from study.config.cell import (
-        Adafactor,
-        Adam,
-        CachedImage,
-        Cell,
-        CellError,
-        Corruption,
-        Data,
-        Execution,
-        FewShot,
-        FixedLoss,
-        Model,
-        Multilingual,
-        Part,
-        Retrieval,
-        Sigmoid,
-        Softmax,
-        TextAverage,
-        TextTransformer,
-        ViT,
-        ZeroShot,
-    )
-    from study.config.pairs import AllPairs, Groups, Negatives
-    from study.training.loop import Stopped, train
+    from study.config import *  # noqa: F403
+    from study.training.loop import Stopped as Stopped
+    from study.training.loop import train as train
 
-_ROOMS = {
-    "study.config.budget": ("Budget",),
-    "study.config.cell": (
-        *("Adafactor", "Adam", "CachedImage", "Cell", "CellError", "Corruption", "Data"),
-        *("Execution", "FewShot", "FixedLoss", "Model", "Multilingual", "Part", "Retrieval"),
-        *("Sigmoid", "Softmax", "TextAverage", "TextTransformer", "ViT", "ZeroShot"),
-    ),
-    "study.config.pairs": ("AllPairs", "Groups", "Negatives"),
-    "study.training.loop": ("Stopped", "train"),
-}
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
-
-__all__ = [
-    "Adafactor",
-    "Adam",
-    "AllPairs",
-    "Budget",
-    "CachedImage",
-    "Cell",
-    "CellError",
-    "Corruption",
-    "Data",
-    "Execution",
-    "FewShot",
-    "FixedLoss",
-    "Groups",
-    "Model",
-    "Multilingual",
-    "Negatives",
-    "Part",
-    "Retrieval",
-    "Sigmoid",
-    "Softmax",
-    "Stopped",
-    "TextAverage",
-    "TextTransformer",
-    "ViT",
-    "ZeroShot",
-    "train",
-]
+_TRAINING = ("Stopped", "train")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _TRAINING:
+        return getattr(importlib.import_module("study.training.loop"), name)
+    config = importlib.import_module("study.config")
+    if name == "__all__":
+        return sorted([*config.__all__, *_TRAINING])
+    if name in config.__all__:
+        return getattr(config, name)
     raise AttributeError(f"module 'study' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__getattr__("__all__"))

@@ -50,7 +50,7 @@ def build(study: Study, *, entity: str | None = None) -> Any:
             curve("training loss", ["train/loss"], log_y=True),
             curve("mean training loss since the last row", ["train/loss_mean"], log_y=True),
             curve("largest training loss since the last row", ["train/loss_max"], log_y=True),
-            curve("loss on a fixed batch", [], metric_regex="^eval/fixed_loss/"),
+            curve("loss on a fixed batch", [], metric_regex="^eval/val_loss/"),
             *(curve(key, [key]) for key in qualities[:3]),
             curve("training loss by loss", ["train/loss"], groupby=loss, log_y=True),
             curve("learning rate", ["train/lr"]),
@@ -127,6 +127,6 @@ def _quality_keys(evaluation: Eval) -> list[str]:
     match evaluation.kind:
         case "zero_shot" | "few_shot":
             return [f"{head}/top1"]
-        case "retrieval" | "multilingual":
+        case "retrieval" | "multilingual_retrieval":
             return [f"{head}/image_to_text_r1", f"{head}/text_to_image_r1"]
     return []

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.budget import Budget
-from study.config.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage, to_dict
+from study.config.cell import Adam, CachedImage, Cell, Execution, MeanPoolText, Model, to_dict
 from study.records.record import Progress, Record
 from study.records.storage import resolve, write
 from sweeps.runner import cell_status as ledger
@@ -84,7 +84,7 @@ def training(running: Server, data: Path) -> Costs:
     cell = Cell(
         model=Model(
             image=CachedImage(embeddings="hog-lda-16", dim=16),
-            text=TextAverage(width=16),
+            text=MeanPoolText(width=16),
             embed_dim=16,
         ),
         optimizer=Adam(learning_rate=3e-3, warmup_percent=5),

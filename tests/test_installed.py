@@ -18,12 +18,13 @@ GRID = '''"""study run tiny.py"""
 
 from pathlib import Path
 
-from study import Adam, Budget, CachedImage, Cell, Model, Sigmoid, Softmax, TextAverage, ZeroShot
+from study import Adam, Budget, CachedImage, Cell, Model, Sigmoid, Softmax, MeanPoolText, ZeroShot
 from study.data.glyphs import hog_lda
 from study.data.glyphs.write import write_glyphs
 from sweeps import Study
 
-siglit = Model(image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(), embed_dim=16)
+cached = CachedImage(embeddings="hog-lda-16", dim=16)
+siglit = Model(image=cached, text=MeanPoolText(), embed_dim=16)
 
 
 def prepare(data_root, progress=None):

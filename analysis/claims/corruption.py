@@ -21,7 +21,8 @@ from analysis.select.rate_rule import RATE
 from analysis.stats.contrasts import combine, mean_weights, slope_weights
 from analysis.stats.intervals import Interval, PooledMeans, pooled_means
 
-PARTS = ("data.corrupt.image", "data.corrupt.text", "data.corrupt.alignment")
+PARTS = ("data.corruption.image", "data.corruption.text", "data.corruption.alignment")
+RESAMPLED = "data.corruption.resample_each_epoch"
 # The five panels of Fig. 7: which of the parts are corrupted.
 CORRUPTIONS = {
     "image": (True, False, False),
@@ -48,7 +49,7 @@ def _more_robust(evidence: Evidence, corrupted: str) -> Verdict | None:
     # Each loss has its own settings and recipe: they are chosen for each apart.
     own = ("loss.", "optimizer.")
     axes = ("p", "loss.kind")
-    fields = same_fields(cells, axes, ignoring=("data.corrupt.", *own))
+    fields = same_fields(cells, axes, ignoring=("data.corruption.", *own))
     cells = most_complete(cells, fields, axes)
     settings = [name for name in same_fields(cells, ()) if name.startswith(own)]
     chosen = [most_complete(same, settings, ("p",)) for _, same in cells.groupby("loss.kind")]
@@ -90,7 +91,7 @@ def more_robust_at_best_rates(evidence: Evidence) -> Verdict | None:
     cells = measured(evidence, evidence.metric)
     level = [*BY, "loss.kind"]
     cells = cells[cells.groupby(level)[RATE].transform("nunique") >= 2]
-    cells = _alike(cells, cells[cells["p"] > 0], ignoring=(RATE, "data.corrupt."))
+    cells = _alike(cells, cells[cells["p"] > 0], ignoring=(RATE, "data.corruption."))
     judge = VALIDATION if VALIDATION in cells else evidence.metric
     quality = cells.groupby([*level, RATE])[judge].transform("mean")
     best = cells[quality == quality.groupby([cells[name] for name in level]).transform("max")]
@@ -167,13 +168,13 @@ def measured(evidence: Evidence, metric: str) -> pd.DataFrame:
     Returns: with columns corrupted (one of `CORRUPTIONS`, or `CLEAN`), redrawn and p. Cells whose
       parts are corrupted with several probabilities are left out.
     """
-    fields = [*PARTS, RATE, "data.corrupt.redraw", "loss.pairs.kind", "data.dataset"]
+    fields = [*PARTS, RATE, RESAMPLED, "loss.pairs.kind", "data.dataset"]
     cells = with_fields(evidence.cells, [*fields, "dataset_examples", metric])
     shares = cells[list(PARTS)].astype(float).fillna(0.0)
     p = shares.max(axis=1)
     names = {parts: name for name, parts in CORRUPTIONS.items()} | {(False,) * 3: CLEAN}
     corrupted = [names.get(tuple(row)) for row in (shares > 0).to_numpy().tolist()]
-    redrawn = cells["data.corrupt.redraw"].fillna(False).astype(bool) & (p > 0)
+    redrawn = cells[RESAMPLED].fillna(False).astype(bool) & (p > 0)
     one_p = ((shares == 0) | shares.eq(p, axis=0)).all(axis=1)
     all_pairs = (cells["loss.kind"] == "softmax") | (cells["loss.pairs.kind"] == "all")
     done = (cells["status"] == "done") & cells[metric].notna()
@@ -241,7 +242,7 @@ CLAIMS = (
             sentence=f"The more of {corrupted} is corrupted, the larger is sigmoid's lead over "
             "softmax.",
             section="4.10",
-            needs=f"both losses without data.corrupt and with {corrupted} corrupted, two seeds",
+            needs=f"both losses without data.corruption and with {corrupted} corrupted, two seeds",
             test=more_robust(corrupted),
         )
         for corrupted in CORRUPTIONS
@@ -250,21 +251,21 @@ CLAIMS = (
         name="corrupted: at the best rate too",
         sentence="With the best rate for each loss and corruption, sigmoid's lead grows with it.",
         section=OURS,
-        needs="both losses at several optimizer.learning_rate with and without data.corrupt",
+        needs="both losses at several optimizer.learning_rate with and without data.corruption",
         test=more_robust_at_best_rates,
     ),
     Claim(
         name="corrupted: distinct examples help",
         sentence="With more distinct examples, corruption moves the lead further to sigmoid.",
         section=OURS,
-        needs="both losses with and without data.corrupt on two data.dataset, equal in the rest",
+        needs="both losses with and without data.corruption on two data.dataset, equal in the rest",
         test=more_examples_help,
     ),
     Claim(
         name="corrupted: on scenes of two",
         sentence="Where examples are scenes of two glyphs, sigmoid's lead grows with corruption.",
         section=OURS,
-        needs=f"both losses with and without data.corrupt, data.dataset={SCENES}",
+        needs=f"both losses with and without data.corruption, data.dataset={SCENES}",
         test=more_robust_on_scenes,
     ),
 )

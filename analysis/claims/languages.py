@@ -49,7 +49,8 @@ def no_gain_past_enough(evidence: Evidence) -> Verdict | None:
 def _sigmoid_panel(evidence: Evidence) -> tuple[pd.DataFrame, str]:
     """The first panel with two batch sizes, and its metric; empty where there is none."""
     cells = evidence.cells
-    metrics = [c for c in cells if c.startswith("eval/multilingual/") and c.endswith(RECALL)]
+    evaluated = [c for c in cells if c.startswith("eval/multilingual_retrieval/")]
+    metrics = [c for c in evaluated if c.endswith(RECALL)]
     for metric in metrics:
         for image in ("vit", "cached"):
             done = panels.batch_sizes(cells[cells[metric].notna()], image=image).done

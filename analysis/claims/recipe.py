@@ -13,7 +13,7 @@ from analysis.select.fields import matched_differences, row_keys, same_fields, w
 from analysis.stats.contrasts import mean_weights
 from analysis.stats.intervals import Interval, pooled_means
 
-DECAY, WEIGHT = "optimizer.image.decay_times", "optimizer.weight_decay"
+DECAY, WEIGHT = "optimizer.image.wd_mult", "optimizer.weight_decay"
 B2, STEADY, DEFAULT = "optimizer.b2", 0.95, 0.999
 UPDATES = "train/update_norm"  # of the step of the row
 LARGEST = "train/update_norm_max"  # of all steps since the last row; older records lack it
@@ -26,7 +26,7 @@ DENSE = 0.5  # of the steps must be logged: a spike lasts a few steps and leaves
 def decay_hurts(evidence: Evidence) -> Verdict | None:
     """A pretrained image tower ends better without weight decay than with it.
 
-    Cells that differ in `optimizer.image.decay_times` alone, 0 against 1, are paired by seed.
+    Cells that differ in `optimizer.image.wd_mult` alone, 0 against 1, are paired by seed.
     Judged by zero-shot quality, and by the few-shot probe of the tower where it was recorded.
     """
     cells = with_fields(evidence.cells, ["model.init", DECAY, WEIGHT])
@@ -140,7 +140,7 @@ CLAIMS = (
         name="decay on a pretrained tower hurts",
         sentence="Weight decay on a pretrained image tower lowers its quality.",
         section="4.5",
-        needs="model.init set, optimizer.image.decay_times 0 and 1",
+        needs="model.init set, optimizer.image.wd_mult 0 and 1",
         test=decay_hurts,
     ),
     Claim(

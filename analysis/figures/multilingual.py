@@ -36,10 +36,14 @@ def with_scaled_up(cells: pd.DataFrame) -> list[tuple[panels.Panel, str]]:
 def mean_recall(cells: pd.DataFrame, direction: str = "text_to_image") -> str:
     """The metric of mean recall@1 over languages, on XM3600 where cells have it."""
     measure = f"{direction}_r1"
-    keys = [k for k in cells if k.startswith("eval/multilingual/") and k.endswith(f"/{measure}")]
+    keys = [
+        k
+        for k in cells
+        if k.startswith("eval/multilingual_retrieval/") and k.endswith(f"/{measure}")
+    ]
     keys = [key for key in keys if cells[key].notna().any()]
-    xm = paper.find_metric(keys, "XM3600", kind="multilingual", measure=measure)
-    return xm or min(keys, default=f"eval/multilingual/xm3600/test/{measure}")
+    xm = paper.find_metric(keys, "XM3600", kind="multilingual_retrieval", measure=measure)
+    return xm or min(keys, default=f"eval/multilingual_retrieval/xm3600/test/{measure}")
 
 
 def recall_by_language(cells: pd.DataFrame, direction: str) -> Mapping[str, str]:

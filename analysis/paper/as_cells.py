@@ -17,7 +17,7 @@ from analysis.records.record import COLUMNS
 from analysis.select.fields import TOP1
 
 ROUNDING = 0.05  # half of the one decimal that is printed
-RECALL = "eval/multilingual/xm3600/test/text_to_image_r1"
+RECALL = "eval/multilingual_retrieval/xm3600/test/text_to_image_r1"
 SIGLIT: dict[str, Any] = {"model.image.kind": "cached", "data.dataset": "LiT's image-text pairs"}
 SIGLIP: dict[str, Any] = {"model.image.kind": "vit", "data.dataset": "WebLI, English"}
 MULTILINGUAL: dict[str, Any] = {"model.image.kind": "vit", "data.dataset": "WebLI, all languages"}

@@ -140,7 +140,7 @@ def title(panel: Panel) -> str:
     image = {"cached": "cached image embeddings", "vit": "image tower from scratch"}
     text = {
         "transformer": "transformer text tower",
-        "average": "averaging text tower (a variant: no word order)",
+        "mean_pool": "averaging text tower (a variant: no word order)",
     }
     towers = [image.get(str(first["model.image.kind"]), str(first["model.image.kind"]))]
     towers.append(text.get(str(first["model.text.kind"]), str(first["model.text.kind"])))
@@ -234,7 +234,7 @@ def select(
 def plain(cells: pd.DataFrame) -> pd.DataFrame:
     """Without corrupted data, and with towers that all start from random (or cached) values."""
     cells = with_fields(cells)
-    clean = [numeric(cells, f"data.corrupt.{name}") == 0 for name in CORRUPTIONS]
+    clean = [numeric(cells, f"data.corruption.{name}") == 0 for name in CORRUPTIONS]
     started = cells["model.init"].notna() if "model.init" in cells else False
     return cells[np.logical_and.reduce(clean) & ~np.asarray(started, dtype=bool)]
 
@@ -242,7 +242,8 @@ def plain(cells: pd.DataFrame) -> pd.DataFrame:
 def multilingual(cells: pd.DataFrame) -> pd.Series:
     """Which cells are evaluated on retrieval by language (paper Sec. 4.3)."""
     evals = cells["evals"] if "evals" in cells else pd.Series("", index=cells.index)
-    return evals.astype(object).fillna("").str.contains('"kind": "multilingual"', regex=False)
+    kind = '"kind": "multilingual_retrieval"'
+    return evals.astype(object).fillna("").str.contains(kind, regex=False)
 
 
 def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:

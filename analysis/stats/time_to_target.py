@@ -60,4 +60,4 @@ def default_target(finals: pd.Series, metric: str) -> float:
 
 
 def is_loss(metric: str) -> bool:
-    return metric.startswith("eval/fixed_loss/") or metric.endswith("/loss")
+    return metric.startswith("eval/val_loss/") or metric.endswith("/loss")

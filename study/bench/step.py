@@ -25,10 +25,10 @@ from study.config.cell import (
     CachedImage,
     Cell,
     Execution,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
     ViT,
 )
@@ -67,7 +67,7 @@ class Result:
 def siglit(batch_size: int, loss: Sigmoid | Softmax, steps: int) -> tuple[Cell, tuple[int, ...]]:
     """The demo's SigLiT cell, and the shape of one image, which is a cached embedding."""
     image = CachedImage(embeddings="bench", dim=96)
-    model = Model(image=image, text=TextAverage(), embed_dim=96)
+    model = Model(image=image, text=MeanPoolText(), embed_dim=96)
     return _cell(model, batch_size, loss, steps), (96,)
 
 

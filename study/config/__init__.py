@@ -1,0 +1,25 @@
+"""What a cell is made of: frozen dataclasses that are checked when built, without jax."""
+
+from study.config.budget import Budget
+from study.config.cell import Cell, CellError, from_dict, replace, to_dict
+from study.config.data import Corruption, Data
+from study.config.evals import (
+    Eval,
+    FewShot,
+    MultilingualRetrieval,
+    Retrieval,
+    ValLoss,
+    ZeroShot,
+)
+from study.config.execution import Execution
+from study.config.loss import AllPairs, Groups, Loss, Negatives, Pairs, Sigmoid, Softmax
+from study.config.model import CachedImage, MeanPoolText, Model, TextTransformer, ViT
+from study.config.optimizer import Adafactor, Adam, Lion, Optimizer, ParamGroup
+
+__all__ = [
+    "Adafactor", "Adam", "AllPairs", "Budget", "CachedImage", "Cell", "CellError", "Corruption",
+    "Data", "Eval", "Execution", "FewShot", "Groups", "Lion", "Loss", "MeanPoolText", "Model",
+    "MultilingualRetrieval", "Negatives", "Optimizer", "Pairs", "ParamGroup", "Retrieval",
+    "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT", "ZeroShot", "from_dict", "replace",
+    "to_dict",
+]  # fmt: skip

@@ -1,23 +1,26 @@
-"""The model of a cell as values: which towers, how large, and where they start.
-
-Building a value checks it; `study.towers` turns it into a module.
-"""
+"""The model of a cell: its towers, their sizes, and the checkpoint that they start from."""
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from study.config.base import ADDED_LATER, CONFIG, Positive
+from study.config.base import CONFIG, Positive
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Variant(NamedTuple):
-    """The size of a transformer."""
+    """The size of a transformer.
+
+    Attributes:
+      width: Width of the residual stream.
+      depth: Number of blocks.
+      mlp: Width of the MLPs.
+      heads: Attention heads.
+    """
 
     width: int
     depth: int
@@ -25,7 +28,21 @@ class Variant(NamedTuple):
     heads: int
 
 
-# The sizes that the paper and its code base name; mu is for tests and CPU studies.
+class Vocabulary(NamedTuple):
+    """What a text tower needs to know of a tokenizer.
+
+    Attributes:
+      size: Number of pieces; their ids are 0 to size - 1.
+      eos: Id of the end of a text.
+      pad: Id that fills a text up to its length, which may be `eos`.
+    """
+
+    size: int
+    eos: int
+    pad: int
+
+
+# The sizes named by the paper and its code base; "mu" is for tests and CPU studies.
 VARIANTS = {
     "mu": Variant(32, 1, 128, 2),
     "Ti": Variant(192, 12, 768, 3),
@@ -43,24 +60,25 @@ VARIANTS = {
 }
 
 
-def variant(name: str, depth: int | None = None) -> Variant:
-    """Width, depth, MLP width and heads by name; `depth` overrides that of the name.
+def get_variant(name: str, depth: int | None = None) -> Variant:
+    """The size with this name; `depth` overrides its number of blocks.
 
     Raises:
-      ValueError: no such variant, with those that exist.
+      ValueError: There is no such variant.
     """
     if name not in VARIANTS:
-        raise ValueError(f"tower variant {name!r} does not exist; there are {', '.join(VARIANTS)}")
+        raise ValueError(f"unknown tower variant {name!r}; known: {', '.join(VARIANTS)}")
     size = VARIANTS[name]
     return size if depth is None else size._replace(depth=depth)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class CachedImage:
-    """No image tower: `zimg` comes from cached embeddings of a frozen tower (SigLiT).
+    """Cached embeddings of a frozen image tower in place of an image tower (SigLiT).
 
-    `embeddings` names a folder under `<dataset>/embeddings/`; `dim` is its width, and so the
-    width `E` of the shared embedding space.
+    Attributes:
+      embeddings: Folder of the embeddings under `<dataset>/embeddings/`.
+      dim: Width of the embeddings, and so of the shared embedding space.
     """
 
     kind: Literal["cached"] = "cached"
@@ -70,41 +88,43 @@ class CachedImage:
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class ViT:
-    """A vision transformer, by default with attention (MAP) pooling and learned positions.
+    """A vision transformer.
 
-    variant: a size and the side of a patch in pixels, such as "B/16".
-    pool: "map" (a learned probe attends to all patches), "gap" (their mean) or "tok" (a token
-      of its own, as in AugReg checkpoints).
-    depth: blocks, where not those of the variant ("L with 12 layers" is variant="L/16", depth=12).
-    posemb: "learn", or "sincos2d", which has no parameters.
-    head: a linear map to the embedding width follows "if_needed" (where the tower's own width
-      differs, so the released SigLIP models have none) or "always".
-    dropout: after the position embedding and inside every block; training only.
+    Attributes:
+      variant: Size and side of a patch in pixels, such as "B/16".
+      image_size: Side of an image in pixels.
+      pool: How the patches become one vector: "map" (attention pooling with a learned probe),
+        "gap" (mean) or "tok" (a class token, as in AugReg checkpoints).
+      depth: Number of blocks; None is that of the variant.
+      posemb: Position embedding: "learn", or the fixed "sincos2d".
+      head: Project to `embed_dim` only "if_needed" (the widths differ; the released SigLIP models
+        have no projection) or "always".
+      dropout: Dropout rate after the position embedding and in every block, in training only.
     """
 
     kind: Literal["vit"] = "vit"
     variant: str = "mu/6"
     image_size: Positive = 24
     pool: Literal["map", "gap", "tok"] = "map"
-    depth: Positive | None = field(default=None, metadata=ADDED_LATER)
-    posemb: Literal["learn", "sincos2d"] = field(default="learn", metadata=ADDED_LATER)
-    head: Literal["if_needed", "always"] = field(default="if_needed", metadata=ADDED_LATER)
-    dropout: Rate = field(default=0.0, metadata=ADDED_LATER)
+    depth: Positive | None = None
+    posemb: Literal["learn", "sincos2d"] = "learn"
+    head: Literal["if_needed", "always"] = "if_needed"
+    dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
         name, _, patch = self.variant.partition("/")
-        width = variant(name).width
+        width = get_variant(name).width
         if not (patch.isdecimal() and 0 < int(patch) <= self.image_size):
             raise ValueError(
-                f"tower variant {self.variant!r}: write a size and the side of a patch, at most "
-                f"image_size={self.image_size}, such as 'B/16'"
+                f"tower variant {self.variant!r}: write a size and the side of a patch of at most "
+                f"image_size={self.image_size} pixels, such as 'B/16'"
             )
         if self.posemb == "sincos2d" and width % 4:
-            raise ValueError(f"posemb 'sincos2d' needs a width that 4 divides, not {width}")
+            raise ValueError(f"posemb 'sincos2d' needs a width divisible by 4, not {width}")
 
     @property
     def size(self) -> Variant:
-        return variant(self.variant.partition("/")[0], self.depth)
+        return get_variant(self.variant.partition("/")[0], self.depth)
 
     @property
     def patch(self) -> int:
@@ -119,66 +139,75 @@ class ViT:
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class TextTransformer:
-    """The paper's text tower: bidirectional transformer, last token, linear head.
+    """The paper's text tower: bidirectional transformer, pooled at the last token, linear head.
 
-    depth: blocks, where not those of the variant.
-    bottleneck: K of a factored embedding, V x K then K x W, which keeps a multilingual
-      vocabulary small (paper Sec. 4.3: K = 96 beside W = 768 for 250k pieces).
-    dropout: inside every block; training only.
+    Attributes:
+      variant: Size, such as "B".
+      depth: Number of blocks; None is that of the variant.
+      bottleneck: Rank K of a factored embedding, V x K then K x W, which keeps a multilingual
+        vocabulary small (paper Sec. 4.3: K = 96, W = 768, V = 250k).
+      dropout: Dropout rate in every block, in training only.
     """
 
     kind: Literal["transformer"] = "transformer"
     variant: str = "mu"
-    depth: Positive | None = field(default=None, metadata=ADDED_LATER)
-    bottleneck: Positive | None = field(default=None, metadata=ADDED_LATER)
-    dropout: Rate = field(default=0.0, metadata=ADDED_LATER)
+    depth: Positive | None = None
+    bottleneck: Positive | None = None
+    dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
-        variant(self.variant)
+        get_variant(self.variant)
 
     @property
     def size(self) -> Variant:
-        return variant(self.variant, self.depth)
+        return get_variant(self.variant, self.depth)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
-class TextAverage:
-    """A named variant for CPU studies: mean of word-piece embeddings and one residual MLP.
+class MeanPoolText:
+    """A text tower for CPU studies: mean of word-piece embeddings, then one residual MLP.
 
     It ignores word order and trains about eight times faster than the smallest transformer.
-    Figures drawn from it say so.
+    Figures drawn from it say so. It is not in the paper.
+
+    Attributes:
+      width: Width of the embeddings and of the tower's output.
     """
 
-    kind: Literal["average"] = "average"
+    kind: Literal["mean_pool"] = "mean_pool"
     width: Positive = 96
 
 
 ImageTower = Annotated[CachedImage | ViT, Field(discriminator="kind")]
-TextTower = Annotated[TextTransformer | TextAverage, Field(discriminator="kind")]
+TextTower = Annotated[TextTransformer | MeanPoolText, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Model:
-    """Two towers that meet in an `embed_dim`-wide space.
+    """Two towers with a shared embedding space.
 
-    dtype: of the matrix products inside the towers. Parameters, the residual stream, norms,
-      attention weights and embeddings are float32 in either case.
-    init: a checkpoint that the parameters start from instead of random ones, big_vision's `.npz`
-      or Hugging Face's `.safetensors`; relative to the folder of the data sets. "file.npz" gives
-      all it holds, t and b included; "file.npz:img" and "file.npz:txt" one tower only.
+    Attributes:
+      image: Image tower.
+      text: Text tower.
+      embed_dim: Width of the shared space.
+      dtype: Type of the matrix products in the towers. Parameters, the residual stream, norms,
+        attention weights and embeddings are always float32.
+      init: Checkpoint to start from instead of random values: big_vision's `.npz` or Hugging
+        Face's `.safetensors`, relative to the data root. "file.npz" restores all that it holds, t
+        and b included; "file.npz:img" and "file.npz:txt" restore one tower.
     """
 
     image: ImageTower = Field(default_factory=ViT)
     text: TextTower = Field(default_factory=TextTransformer)
     embed_dim: Positive = 32
-    dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata=ADDED_LATER)
-    init: str | None = field(default=None, metadata=ADDED_LATER)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    init: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.image, CachedImage) and self.image.dim != self.embed_dim:
             raise ValueError(
-                f"model.embed_dim: {self.embed_dim} does not fit the cached embeddings, "
-                f"which are {self.image.dim} wide; set embed_dim={self.image.dim}"
+                f"model.embed_dim: {self.embed_dim} differs from the width of the cached "
+                f"embeddings; set embed_dim={self.image.dim}"
             )
         if self.init is None:
             return
@@ -187,8 +216,10 @@ class Model:
             path = self.init
         if not path.endswith((".npz", ".safetensors")):
             raise ValueError(
-                f"model.init: {self.init!r} is no checkpoint; write FILE.npz or FILE.safetensors, "
-                "with :img or :txt behind it for one tower only"
+                f"model.init: {self.init!r} is not a checkpoint; write FILE.npz or "
+                "FILE.safetensors, followed by :img or :txt for one tower only"
             )
         if part == "img" and isinstance(self.image, CachedImage):
-            raise ValueError("model.init: a model with cached images has no image tower to start")
+            raise ValueError(
+                "model.init: a model with cached images has no image tower; leave out :img"
+            )

@@ -34,7 +34,7 @@ _IMAGE, _TEXT, _ALIGNMENT, _PIXELS, _LENGTH, _TOKENS = range(6)  # one random st
 
 def make_read_fn(cell: Cell, *, vocabulary: Vocabulary) -> ReadFn | None:
     """A function that reads the cell's examples and corrupts them; None without corruption."""
-    corruption = cell.data.corrupt
+    corruption = cell.data.corruption
     if corruption.is_identity:
         return None
     return Corruptor(corruption=corruption, seed=cell.seed, vocabulary=vocabulary).read
@@ -58,7 +58,9 @@ class Corruptor:
         c = self.corruption
         arrays = source.batch(index_N)
         image, text = arrays["image"], arrays["text"]  # new arrays, so they are changed in place
-        draw_N = position_N if c.redraw else index_N  # what the random draws are a function of
+        draw_N = (
+            position_N if c.resample_each_epoch else index_N
+        )  # what the random draws are a function of
         if c.alignment:
             partner_N = self._partners(source.size, position_N, index_N)
             moved = np.flatnonzero(partner_N != index_N)
@@ -73,7 +75,7 @@ class Corruptor:
     def _words(self, stream: int, draw_N: np.ndarray) -> np.ndarray:
         """64 random bits for each example, uint64 N."""
         c = self.corruption
-        seeds = (c.seed, self.seed) if c.redraw else (c.seed,)
+        seeds = (c.seed, self.seed) if c.resample_each_epoch else (c.seed,)
         key = np.random.SeedSequence([stream, *seeds]).generate_state(1, np.uint64)[0]
         return rng.mix64(draw_N.astype(np.uint64) ^ key)
 
@@ -105,7 +107,9 @@ class Corruptor:
         """
         c = self.corruption
         window = c.window or size
-        window_N, offset_N = np.divmod(position_N, window) if c.redraw else (0 * index_N, index_N)
+        window_N, offset_N = (
+            np.divmod(position_N, window) if c.resample_each_epoch else (0 * index_N, index_N)
+        )
         words_RxN = rng.streams(self._words(_ALIGNMENT, window_N), ROUNDS).T
         key_RxN = words_RxN & np.uint64(0xFFFFFFFF)
         rank_N = permute(offset_N, size=window, key=key_RxN)
@@ -115,7 +119,7 @@ class Corruptor:
         if len(moved):
             next_M = (rank_N[moved] + 1) % count
             offset_M = permute(next_M, size=window, key=key_RxN[:, moved], inverse=True)
-            if c.redraw:
+            if c.resample_each_epoch:
                 position_M = window_N[moved] * window + offset_M
                 partner_N[moved] = indices(position_M, size=size, seed=self.seed)
             else:

@@ -14,7 +14,8 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from study.config.cell import Data, LowerCase, Pad
+from study.config.cell import Data, Pad
+from study.config.data import LowerCase
 from study.config.vocabulary import Vocabulary
 from study.data.formats.dataset import HINT, DataError, Dataset
 
@@ -134,7 +135,7 @@ class Tokenizer:
                 "tokenizer of the checkpoint"
             )
         self.vocabulary = Vocabulary(size, eos=eos, pad=fill)
-        case = {"unicode": "", "ascii": "-ascii", False: "-cased"}[lower_case]
+        case = {"unicode": "", "ascii": "-ascii", None: "-cased"}[lower_case]
         self.options = case + "-cut" * (not sticky_eos) + "-pad" * (pad == "pad")
         self.digest = hashlib.sha256(data).hexdigest() + self.options
 

@@ -16,10 +16,10 @@ from study.config.cell import (
     Data,
     Eval,
     FewShot,
-    FixedLoss,
-    Multilingual,
+    MultilingualRetrieval,
     Retrieval,
     Sigmoid,
+    ValLoss,
     ViT,
     ZeroShot,
 )
@@ -104,12 +104,12 @@ class Evaluator:
                     hits = {"top1": self._zero_shot(evaluation, params, classifiers[key])}
                 case Retrieval():
                     hits = self._retrieval(evaluation, params)
-                case Multilingual():
+                case MultilingualRetrieval():
                     values = self._multilingual(evaluation, params)
                 case FewShot():
                     values = self._few_shot(evaluation, params)
-                case FixedLoss():
-                    values = self._fixed_loss(evaluation, params)
+                case ValLoss():
+                    values = self._val_loss(evaluation, params)
             name = metric_prefix(evaluation)
             values |= {key: 100.0 * float(hit_N.mean()) for key, hit_N in hits.items()}
             result.items.update({f"{name}/{key}": hit_N for key, hit_N in hits.items()})
@@ -139,7 +139,7 @@ class Evaluator:
         zimg_NxE = self._encoder.embed_images(params, source, index_N)
         return retrieval.hits(zimg_NxE, self._encoder.embed_texts(params, tokens_MxL), image_M)
 
-    def _multilingual(self, evaluation: Multilingual, params: Any) -> dict[str, float]:
+    def _multilingual(self, evaluation: MultilingualRetrieval, params: Any) -> dict[str, float]:
         dataset, source = self._dataset(evaluation), self._source(evaluation)
         index_N = np.arange(source.size)
         zimg_NxE = self._encoder.embed_images(params, source, index_N)
@@ -186,7 +186,7 @@ class Evaluator:
         others = zip(evaluation.l2[1:], mean_L[1:], strict=True)
         return {"top1": mean_L[0]} | {f"top1_l2_{l2:g}": value for l2, value in others}
 
-    def _fixed_loss(self, evaluation: FixedLoss, params: Any) -> dict[str, float]:
+    def _val_loss(self, evaluation: ValLoss, params: Any) -> dict[str, float]:
         """The softmax loss, and for cells trained with it the sigmoid loss, of held-out pairs."""
         source = self._source(evaluation)
         index_N = _sample(evaluation.examples, source.size)
@@ -238,7 +238,7 @@ class Evaluator:
                 f"{len(dataset.templates)} templates, and needs at least one of each; evaluate "
                 "retrieval on it"
             )
-        if isinstance(evaluation, Multilingual):
+        if isinstance(evaluation, MultilingualRetrieval):
             known = read_languages(dataset, evaluation.split)
             if missing := [one for one in evaluation.languages if one not in known]:
                 raise DataError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.config.cell import CachedImage, Cell, Softmax, TextAverage, TextTransformer, ViT
+from study.config.cell import CachedImage, Cell, MeanPoolText, Softmax, TextTransformer, ViT
 from study.config.model import Variant
 from study.config.pairs import Groups, Negatives
 
@@ -69,7 +69,7 @@ def step_flops(
     match model.text:
         case TextTransformer():
             text = _text(model.text, cell.data.text_length, model.embed_dim)
-        case TextAverage():
+        case MeanPoolText():
             text = _average(model.text, cell.data.text_length, model.embed_dim)
     towers.append((text, cell.optimizer.text.frozen))
     trained = [tower for tower, frozen in towers if not frozen]
@@ -132,7 +132,7 @@ def _text(tower: TextTransformer, length: int, embed_dim: int) -> _Tower:
     return _Tower(forward, 2 * forward, again)
 
 
-def _average(tower: TextAverage, length: int, embed_dim: int) -> _Tower:
+def _average(tower: MeanPoolText, length: int, embed_dim: int) -> _Tower:
     mean = 2 * length * tower.width
     rest = 8 * tower.width**2 + 2 * tower.width * embed_dim
     return _Tower(mean + rest, mean + 2 * rest)

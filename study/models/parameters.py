@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.config.cell import CachedImage, Cell, Sigmoid, TextAverage, TextTransformer, ViT
+from study.config.cell import CachedImage, Cell, MeanPoolText, Sigmoid, TextTransformer, ViT
 from study.config.model import Variant
 
 
@@ -23,7 +23,7 @@ def count_parameters(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
     match model.text:
         case TextTransformer():
             total += _text(model.text, cell.data.text_length, vocabulary, model.embed_dim)
-        case TextAverage():
+        case MeanPoolText():
             width = model.text.width
             total += vocabulary * width + _dense(width, 2 * width) + _dense(2 * width, width)
             total += _dense(width, model.embed_dim)

@@ -41,7 +41,7 @@ def check_layout(cell: Cell, execution: Execution, mesh: Mesh) -> None:
     """Refuse what a mesh cannot hold, and settings that have no effect there.
 
     Raises:
-      CellError: the batch cannot be spread evenly, `fsdp_mib` has nothing to shard over, or
+      CellError: the batch cannot be spread evenly, `fsdp_min_mib` has nothing to shard over, or
         `memory_gib` bounds no search.
     """
     if cell.batch_size % mesh.size:
@@ -49,10 +49,10 @@ def check_layout(cell: Cell, execution: Execution, mesh: Mesh) -> None:
             f"batch_size: {cell.batch_size} cannot be spread evenly over {mesh.size} devices; "
             f"use a multiple of {mesh.size} or fewer devices"
         )
-    if execution.fsdp_mib is not None and mesh.shape["data"] == 1:
+    if execution.fsdp_min_mib is not None and mesh.shape["data"] == 1:
         raise CellError(
-            f"execution.fsdp_mib: {execution.fsdp_mib:g} shards parameters over the devices of a "
-            "slice, which has only one here; leave it out (--set execution.fsdp_mib=null)"
+            f"execution.fsdp_min_mib: {execution.fsdp_min_mib:g} shards parameters over several "
+            "devices, and here is only one; leave it out (--set execution.fsdp_min_mib=null)"
         )
     if execution.memory_gib is not None and execution.microbatch != "auto":
         raise CellError(
@@ -81,17 +81,17 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return (np.array(own_K)[:, None] * rows + np.arange(rows)).ravel()
 
 
-def param_shardings(tree: Any, mesh: Mesh, fsdp_mib: float | None) -> Any:
+def param_shardings(tree: Any, mesh: Mesh, fsdp_min_mib: float | None) -> Any:
     """A `NamedSharding` for each array of parameters or optimizer state.
 
     Arguments:
       tree: arrays, or their shapes and types.
-      fsdp_mib: arrays of this many MiB or more are sharded over "data", along their longest axis
-        that divides evenly (the last of equals); None replicates all.
+      fsdp_min_mib: arrays of this many MiB or more are sharded over "data", along their longest
+        axis that divides evenly (the last of equals); None replicates all.
     """
 
     def place(leaf: Any) -> NamedSharding:
-        if fsdp_mib is not None and leaf.size * leaf.dtype.itemsize >= fsdp_mib * MIB:
+        if fsdp_min_mib is not None and leaf.size * leaf.dtype.itemsize >= fsdp_min_mib * MIB:
             for axis in sorted(range(leaf.ndim), key=lambda k: (-leaf.shape[k], -k)):
                 if leaf.shape[axis] % mesh.shape["data"] == 0:
                     return NamedSharding(mesh, P(*[None] * axis, "data"))

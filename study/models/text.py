@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from study.config.cell import TextAverage, TextTransformer
+from study.config.cell import MeanPoolText, TextTransformer
 from study.config.vocabulary import Vocabulary
 from study.models.transformer import Dtype, Encoder, Mlp, Rows
 
@@ -41,13 +41,13 @@ class TransformerText(nn.Module):
         return nn.Dense(self.embed_dim, name="head")(x_BxLxW[:, -1])
 
 
-class MeanPoolText(nn.Module):
+class MeanPoolTower(nn.Module):
     """`text_BxL` to `BxE`: mean of the pieces' embeddings, one residual MLP, linear head.
 
     The mean leaves out EOS and padding.
     """
 
-    config: TextAverage
+    config: MeanPoolText
     vocabulary: Vocabulary
     embed_dim: int
     dtype: Dtype = jnp.float32

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from study.config.cell import CachedImage, Cell, TextAverage, TextTransformer, ViT
+from study.config.cell import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
 from study.config.vocabulary import Vocabulary
-from study.models.text import MeanPoolText, TransformerText
+from study.models.text import MeanPoolTower, TransformerText
 from study.models.transformer import Rows
 from study.models.vit import ImageTower
 from study.rng import mix
@@ -42,8 +42,8 @@ class TwoTowers(nn.Module):
                 self.txt: nn.Module = TransformerText(
                     model.text, self.vocabulary.size, dim, dtype, self.remat, self.rows
                 )
-            case TextAverage():
-                self.txt = MeanPoolText(model.text, self.vocabulary, dim, dtype)
+            case MeanPoolText():
+                self.txt = MeanPoolTower(model.text, self.vocabulary, dim, dtype)
         self.t = self.param("t", lambda _: jnp.full((1,), math.log(loss.t_init)))
         start = initial_bias(self.cell)
         self.b = None if start is None else self.param("b", lambda _: jnp.full((1,), start))

@@ -45,7 +45,7 @@ class RunSetting:
 
     microbatch: int | None = None
     remat: bool = False
-    fsdp_mib: float | None = None
+    fsdp_min_mib: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

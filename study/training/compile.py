@@ -45,7 +45,7 @@ class TrainProgram:
       image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
       mesh: see `study.models.sharding.make_mesh`.
       chunk_steps: batches that travel to the devices, and are looped over, together.
-      microbatch, remat, fsdp_mib: see `Execution`; microbatch None is the whole batch at once.
+      microbatch, remat, fsdp_min_mib: see `Execution`; microbatch None is the whole batch at once.
       loss_fn: see `study.training.step.make_gradients`.
     """
 
@@ -57,7 +57,7 @@ class TrainProgram:
     image_dtype: np.dtype[Any]
     microbatch: int | None
     remat: bool
-    fsdp_mib: float | None
+    fsdp_min_mib: float | None
     loss_fn: LossFn
 
     @functools.cached_property
@@ -67,7 +67,7 @@ class TrainProgram:
         state: State = jax.tree.map(
             lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
             shapes,
-            param_shardings(shapes, self.mesh, self.fsdp_mib),
+            param_shardings(shapes, self.mesh, self.fsdp_min_mib),
         )
         return state
 
@@ -105,7 +105,7 @@ class TrainProgram:
             self.mesh,
             microbatch=self.microbatch,
             remat=self.remat,
-            fsdp_mib=self.fsdp_mib,
+            fsdp_min_mib=self.fsdp_min_mib,
             loss_fn=self.loss_fn,
         )
         shardings = self.shardings, replicated(self.mesh)
@@ -166,7 +166,7 @@ def train_program(
             image_dtype=np.dtype(image_dtype),
             microbatch=None if execution.microbatch == "auto" else execution.microbatch,
             remat=execution.remat,
-            fsdp_mib=execution.fsdp_mib,
+            fsdp_min_mib=execution.fsdp_min_mib,
             loss_fn=loss_fn,
         )
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from study.config.budget import Budget
 from study.config.cell import Cell, Data, Sigmoid
-from study.config.optimizer import Part
+from study.config.optimizer import ParamGroup
 from study.config.pairs import Negatives
 
 
@@ -32,10 +32,11 @@ def memory_key(cell: Cell, chunk_examples: int) -> Cell:
     """
     o, loss = cell.optimizer, cell.loss
     kept: dict[str, Any] = {
-        name: Part(frozen=getattr(o, name).frozen) for name in ("image", "text", "scalars")
+        name: ParamGroup(frozen=getattr(o, name).frozen)
+        for name in ("image", "text", "loss_scalars")
     }
-    if hasattr(o, "factor_from"):
-        kept["factor_from"] = o.factor_from
+    if hasattr(o, "min_dim_size_to_factor"):
+        kept["min_dim_size_to_factor"] = o.min_dim_size_to_factor
     optimizer = type(o)(clip_norm=None if o.clip_norm is None else 1.0, **kept)
     if isinstance(loss, Sigmoid):
         pairs = loss.pairs

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from study.config.budget import to_steps
-from study.config.cell import Adafactor, Adam, Cell, Lion, Optimizer, Part
+from study.config.cell import Adafactor, Adam, Cell, Lion, Optimizer, ParamGroup
 
 # The optimizer's parameter group of each top-level name of the parameter tree.
-GROUPS = {"img": "image", "txt": "text", "t": "scalars", "b": "scalars"}
+GROUPS = {"img": "image", "txt": "text", "t": "loss_scalars", "b": "loss_scalars"}
 
 # Below this name the arrays of all blocks are stacked along a first axis (`study.models`).
 STACKED = "encoderblock"
@@ -54,21 +54,19 @@ def optimizer(cell: Cell) -> optax.GradientTransformation:
     """The cell's optimizer; its update is to be added to the parameters."""
     o = cell.optimizer
 
-    def group_of(path: Any) -> Part:
+    def group_of(path: Any) -> ParamGroup:
         return param_group(o, path[0].key)
 
     def rate(updates: Any, _: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, u: u * (o.learning_rate * group_of(path).rate_times), updates
+            lambda path, u: u * (o.learning_rate * group_of(path).lr_mult), updates
         )
 
     def decay(updates: Any, params: Any) -> Any:
         """Decay kernels; not biases, norms, embeddings, t or b."""
         return jax.tree_util.tree_map_with_path(
             lambda path, u, p: (
-                u + o.weight_decay * group_of(path).decay_times * p
-                if path[-1].key == "kernel"
-                else u
+                u + o.weight_decay * group_of(path).wd_mult * p if path[-1].key == "kernel" else u
             ),
             updates,
             params,
@@ -100,7 +98,7 @@ def drop_frozen(cell: Cell, tree: Any) -> Any:
     return {k: leaf for k, leaf in tree.items() if not param_group(cell.optimizer, k).frozen}
 
 
-def param_group(o: Optimizer, name: str) -> Part:
+def param_group(o: Optimizer, name: str) -> ParamGroup:
     """The optimizer's settings for a top-level name of the parameter tree.
 
     Raises:
@@ -128,7 +126,7 @@ def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
     never factored over layers, and `clip_block_rms` bounds each layer's array.
     """
     rms = optax.scale_by_factored_rms(
-        min_dim_size_to_factor=o.factor_from,
+        min_dim_size_to_factor=o.min_dim_size_to_factor,
         epsilon=o.eps,
         # At step 0 this is 0: the second moment starts as the first squared gradient.
         decay_rate_fn=lambda step, power: jnp.minimum(o.b2, 1.0 - (step + 1.0) ** -power),
@@ -139,11 +137,11 @@ def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
         clip = _clip_by_rms(o.clip_block_rms)
     if o.b1:
         momentum = optax.ema(o.b1, debias=False, accumulator_dtype=jnp.bfloat16)
-    return optax.chain(_layer_by_layer(rms, o.factor_from), clip, momentum)
+    return optax.chain(_layer_by_layer(rms, o.min_dim_size_to_factor), clip, momentum)
 
 
 def _layer_by_layer(
-    rms: optax.GradientTransformation, factor_from: int
+    rms: optax.GradientTransformation, min_dim_size_to_factor: int
 ) -> optax.GradientTransformation:
     """`rms`, vmapped over layers if it would factor a stacked array over its layers.
 
@@ -156,7 +154,7 @@ def _layer_by_layer(
         if x.ndim < 2 or not _is_stacked(path):
             return 0
         second = sorted(x.shape)[-2]
-        return x.shape[0] if x.shape[0] >= second >= factor_from else 0
+        return x.shape[0] if x.shape[0] >= second >= min_dim_size_to_factor else 0
 
     def transform(tree: Any) -> optax.GradientTransformation:
         depths = jax.tree_util.tree_map_with_path(depth, tree)

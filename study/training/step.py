@@ -181,7 +181,7 @@ def make_step(
     *,
     microbatch: int | None = None,
     remat: bool = False,
-    fsdp_mib: float | None = None,
+    fsdp_min_mib: float | None = None,
     loss_fn: LossFn = batch_loss,
 ) -> Step:
     """One optimizer step on one whole batch, `(state, batch) -> (state, metrics)`.
@@ -192,7 +192,7 @@ def make_step(
 
     Arguments:
       mesh, microbatch, remat, loss_fn: see `make_gradients`.
-      fsdp_mib: see `study.models.sharding.param_shardings`, which shards the state.
+      fsdp_min_mib: see `study.models.sharding.param_shardings`, which shards the state.
     """
     gradients = make_gradients(
         cell, vocabulary, mesh, microbatch=microbatch, remat=remat, loss_fn=loss_fn
@@ -201,9 +201,9 @@ def make_step(
 
     def constrain(tree: Any) -> Any:
         """Reduce-scatter gradients to the shards of their parameters, and keep the state there."""
-        if mesh is None or fsdp_mib is None:
+        if mesh is None or fsdp_min_mib is None:
             return tree
-        return jax.lax.with_sharding_constraint(tree, param_shardings(tree, mesh, fsdp_mib))
+        return jax.lax.with_sharding_constraint(tree, param_shardings(tree, mesh, fsdp_min_mib))
 
     def norm(tree: Any) -> jax.Array:
         return global_norm(drop_frozen(cell, tree))

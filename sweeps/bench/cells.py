@@ -15,11 +15,11 @@ from study.config.cell import (
     Cell,
     Data,
     Execution,
-    FixedLoss,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
+    ValLoss,
     ZeroShot,
 )
 from sweeps.study import Study
@@ -32,7 +32,7 @@ EXAMPLES = 150_000  # as in `demo`
 
 MODEL = Model(
     image=CachedImage(embeddings=f"hog-lda-{DIM}", dim=DIM),
-    text=TextAverage(width=DIM),
+    text=MeanPoolText(width=DIM),
     embed_dim=DIM,
 )
 
@@ -62,7 +62,7 @@ def study() -> Study:
             seed=seed,
             evals=(
                 ZeroShot(split="val_font"),
-                FixedLoss(split="val_font", every_percent=25),
+                ValLoss(split="val_font", every_percent=25),
             ),
         )
         for seed in SEEDS

@@ -97,12 +97,12 @@ def candidates(spec: ProgramSpec, first: RunSetting | None = None) -> list[RunSe
     fill = max(1, int(MICROBATCH_MEMORY_SHARE * usable / per_example))
     largest = 1 << min(fill, rows).bit_length() - 1
     can_shard = machine.devices // machine.slices > 1
-    smallest = RunSetting(microbatch=1, remat=True, fsdp_mib=FSDP_MIB if can_shard else None)
+    smallest = RunSetting(microbatch=1, remat=True, fsdp_min_mib=FSDP_MIB if can_shard else None)
 
     whole = [RunSetting(), RunSetting(remat=True)]
     micro = [RunSetting(microbatch=largest // k) for k in MICROBATCH_FRACTIONS if largest // k]
     sharded = [
-        RunSetting(microbatch=largest // k, fsdp_mib=FSDP_MIB)
+        RunSetting(microbatch=largest // k, fsdp_min_mib=FSDP_MIB)
         for k in FSDP_FRACTIONS
         if can_shard and largest // k
     ]
@@ -164,17 +164,17 @@ def search_cached(task: SearchTask, cache: Path) -> FitResult | None:
 
 def _first_that_fits(task: SearchTask, lookup: Lookup) -> FitResult | None:
     settings = task.candidates
-    ruled_out: set[float | None] = set()  # values of fsdp_mib whose evaluation does not fit
+    ruled_out: set[float | None] = set()  # values of fsdp_min_mib whose evaluation does not fit
     for tried, setting in enumerate(settings, 1):
         is_last = tried == len(settings)
-        if setting.fsdp_mib in ruled_out and not is_last:
+        if setting.fsdp_min_mib in ruled_out and not is_last:
             continue
         report = lookup(task.step, settings[tried - 1 :])
         if report is not None and report.fits and task.evaluation is not None:
             spec = task.evaluation
             bound = evaluation_bytes(spec.cell, get_slice(spec.slice), setting, spec.vocabulary)
             if report.state_bytes + report.batch_bytes + bound > report.step_bytes:
-                evaluation = lookup(spec, [RunSetting(fsdp_mib=setting.fsdp_mib)])
+                evaluation = lookup(spec, [RunSetting(fsdp_min_mib=setting.fsdp_min_mib)])
                 report = None if evaluation is None else report.with_evaluation(evaluation)
         if report is None:
             return None
@@ -182,7 +182,7 @@ def _first_that_fits(task: SearchTask, lookup: Lookup) -> FitResult | None:
             return FitResult(setting=setting, report=report, tried=tried)
         if report.largest_phase == "evaluation":
             # Microbatches and rematerialisation do not change an evaluation.
-            ruled_out.add(setting.fsdp_mib)
+            ruled_out.add(setting.fsdp_min_mib)
     return None
 
 

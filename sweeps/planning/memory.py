@@ -6,7 +6,7 @@ batches, rematerialised ones and microbatches) they were 1.0 to 1.4 times the co
 
 from __future__ import annotations
 
-from study.config.cell import Adam, CachedImage, Cell, Lion, TextAverage, TextTransformer, ViT
+from study.config.cell import Adam, CachedImage, Cell, Lion, MeanPoolText, TextTransformer, ViT
 from study.config.hardware import Slice
 from study.config.model import Variant
 from study.models.parameters import count_parameters
@@ -27,7 +27,7 @@ def step_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary: int)
     rows = -(-cell.batch_size // machine.devices)
     size = rows if setting.microbatch is None else min(setting.microbatch, rows)
     parameters = count_parameters(cell, vocabulary)
-    cut = 1 if setting.fsdp_mib is None else machine.devices // machine.slices
+    cut = 1 if setting.fsdp_min_mib is None else machine.devices // machine.slices
     state = parameters * (8 + moment_bytes(cell)) // cut
     embeddings = _EMBEDDING_ARRAYS * rows * cell.model.embed_dim * 4
     return (
@@ -50,14 +50,14 @@ def evaluation_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary
     # Weights are cast for the matrix products, all at once if the compiler moves the cast out of
     # the loop over blocks, and gathered if they are sharded.
     weights = parameters * (2 if model.dtype == "bfloat16" else 0)
-    weights += 0 if setting.fsdp_mib is None else 4 * parameters
+    weights += 0 if setting.fsdp_min_mib is None else 4 * parameters
     towers = []
     if isinstance(model.image, ViT):
         towers.append(_forward(model.image.size, model.image.grid**2 + 1, model.dtype))
     match model.text:
         case TextTransformer():
             towers.append(_forward(model.text.size, cell.data.text_length, model.dtype))
-        case TextAverage():
+        case MeanPoolText():
             towers.append(_PADDING * 4 * _lanes(model.text.width) * (cell.data.text_length + 8))
     embedded = 2 * 4 * _lanes(model.embed_dim)
     return weights + rows * (2 * batch_bytes(cell) + embedded + max(towers))
@@ -86,7 +86,7 @@ def activation_bytes(cell: Cell, setting: RunSetting) -> int:
             total += _block_bytes(
                 model.text.size, cell.data.text_length, model.dtype, setting.remat
             )
-        case TextAverage():
+        case MeanPoolText():
             total += _PADDING * 4 * model.text.width * (cell.data.text_length + 8)
     return total
 

@@ -234,7 +234,9 @@ def _search_task(study: Study, item: Sized, machine: Slice) -> SearchTask:
         chunk_examples=execution.chunk_examples,
     )
     microbatch = execution.microbatch if isinstance(execution.microbatch, int) else None
-    own = RunSetting(microbatch=microbatch, remat=execution.remat, fsdp_mib=execution.fsdp_mib)
+    own = RunSetting(
+        microbatch=microbatch, remat=execution.remat, fsdp_min_mib=execution.fsdp_min_mib
+    )
     return SearchTask(
         step=step,
         evaluation=evaluation_of(step, execution.eval_batch_size) if cell.evals else None,

@@ -72,9 +72,9 @@ def step_time(
     passes = 1 if setting.microbatch is None else -(-rows // setting.microbatch)
     moved = 4 * parameters
     gathers = 0.0
-    if setting.fsdp_mib is not None:
+    if setting.fsdp_min_mib is not None:
         gathers = moved * passes * (3 if setting.microbatch else 2) / (2 * chip.link_rate)
-    held = parameters // (1 if setting.fsdp_mib is None else devices // machine.slices)
+    held = parameters // (1 if setting.fsdp_min_mib is None else devices // machine.slices)
     hbm_rate = chip.hbm_rate / chip.devices
     return StepTime(
         towers=(flops.towers + flops.recompute) / rate,

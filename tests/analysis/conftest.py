@@ -9,10 +9,10 @@ from study.config.cell import (
     CachedImage,
     Cell,
     Data,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
     to_dict,
 )
 from study.config.pairs import AllPairs, Negatives
@@ -24,7 +24,8 @@ TOP1 = "eval/zero_shot/test_font/top1"
 def make_cell(batch_size, kind="sigmoid", seed=0, *, keep=None, ratio=None, **fields):
     """A SigLiT cell on glyphs; any field of `Cell` can be given."""
     pairs = Negatives(keep=keep, per_positive=ratio) if keep else AllPairs()
-    model = Model(image=CachedImage(embeddings="hog-lda", dim=96), text=TextAverage(), embed_dim=96)
+    image = CachedImage(embeddings="hog-lda", dim=96)
+    model = Model(image=image, text=MeanPoolText(), embed_dim=96)
     given = {
         "model": model,
         "data": Data(dataset="glyphs"),
@@ -168,8 +169,11 @@ def metric_names(evaluation):
         "zero_shot": ("top1",),
         "few_shot": ("top1",),
         "retrieval": directions,
-        "fixed_loss": ("sigmoid", "softmax"),
-        "multilingual": (*directions, *(f"{x}_{d}" for x in LANGUAGES for d in directions)),
+        "val_loss": ("sigmoid", "softmax"),
+        "multilingual_retrieval": (
+            *directions,
+            *(f"{language}_{way}" for language in LANGUAGES for way in directions),
+        ),
     }
     return [f"{head}/{end}" for end in ends[evaluation.kind]]
 

@@ -39,7 +39,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         metrics = (
             key
             for key in done
-            if key.startswith("eval/fixed_loss/")
+            if key.startswith("eval/val_loss/")
             and key.endswith("/softmax")
             and done[key].notna().any()
         )

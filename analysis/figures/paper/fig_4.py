@@ -1,7 +1,7 @@
 """Fig. 4: a pretrained image tower and its weight decay (paper Sec. 4.5).
 
 Cells, by their fields: sigmoid, `model.image.kind` = vit and not frozen. "fine-tune" starts from a
-checkpoint (`model.init`), "fine-tune w/o enc. wd" too but with `optimizer.image.decay_times` = 0;
+checkpoint (`model.init`), "fine-tune w/o enc. wd" too but with `optimizer.image.wd_mult` = 0;
 "from-scratch" has no `model.init`. Apart from these and `optimizer.image` they differ in nothing.
 Curves along the runs: zero-shot above, few-shot below.
 """
@@ -91,7 +91,7 @@ def _panel(cells: pd.DataFrame) -> panels.Panel:
 
 
 def _series(cells: pd.DataFrame) -> pd.Series:
-    decay = panels.numeric(cells, "optimizer.image.decay_times", otherwise=1.0)
+    decay = panels.numeric(cells, "optimizer.image.wd_mult", otherwise=1.0)
     names = decay.map(lambda times: UNDECAYED if times == 0 else TUNED)
     return names.where(cells["model.init"].notna(), SCRATCH)
 

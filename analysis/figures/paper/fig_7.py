@@ -1,6 +1,6 @@
 """Fig. 7: robustness to corrupted training data (paper Sec. 4.10, App. E).
 
-Cells, by their fields: sigmoid with all pairs and softmax that differ in `data.corrupt.image`,
+Cells, by their fields: sigmoid with all pairs and softmax that differ in `data.corruption.image`,
 `.text`, `.alignment` and the loss only. A cell belongs to the panel of the probabilities that are
 above zero (all equal), clean cells to every panel. At least one cell must be corrupted.
 """
@@ -21,7 +21,7 @@ from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
 
-FIELDS = [f"data.corrupt.{name}" for name in panels.CORRUPTIONS]
+FIELDS = [f"data.corruption.{name}" for name in panels.CORRUPTIONS]
 PANELS = {
     "Image": ("image",),
     "Text": ("text",),
@@ -29,7 +29,7 @@ PANELS = {
     "Image & Text": ("image", "text"),
     "Image, Text & Batch": ("image", "text", "alignment"),
 }
-REDRAW, ANEW = "data.corrupt.redraw", ", drawn anew"
+REDRAW, ANEW = "data.corruption.resample_each_epoch", ", drawn anew"
 PAPER_SAYS = (
     "the paper prints no numbers; it says that sigmoid stays above softmax, increasingly with p"
 )
@@ -48,7 +48,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     pairs = cells["loss.pairs.kind"] if "loss.pairs.kind" in cells else cells["loss.kind"]
     cells = cells[(cells["loss.kind"] == "softmax") | (pairs == "all")]
     panel = panels.select(
-        cells, ("loss.kind", *FIELDS), free=("data.corrupt.",), by_loss=("loss.", "optimizer.")
+        cells, ("loss.kind", *FIELDS), free=("data.corruption.",), by_loss=("loss.", "optimizer.")
     )
     if not (panel.cells[FIELDS] > 0).any(axis=None):
         return points.make_table([])
@@ -64,7 +64,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     metric = inputs.quality_of(done)
     rows: list[Row] = []
     for name, parts in PANELS.items():
-        inside = [f"data.corrupt.{part}" for part in parts]
+        inside = [f"data.corruption.{part}" for part in parts]
         outside = [field for field in FIELDS if field not in inside]
         own = (done[inside].nunique(axis=1) == 1) & (done[outside] == 0).all(axis=1)
         p = done.loc[own, inside[0]]

@@ -2,7 +2,7 @@
 
 Cells, by their fields, in the order of the rows: cached images with an L text tower of 12 blocks;
 cached images with a whole L; a tower from a checkpoint (`model.init`) without weight decay
-(`optimizer.image.decay_times` = 0) at 16k; and B/16 with B from scratch at 32k, by
+(`optimizer.image.wd_mult` = 0) at 16k; and B/16 with B from scratch at 32k, by
 `budget.examples` of 3.6B and 9B. (The paper does not give the examples of the last two rows: its
 73.4 is Table 5's at 9B; 3.6B is two fifths of that, as two days are of five.)
 """
@@ -65,7 +65,7 @@ def _cached(depth: int) -> Callable[[pd.DataFrame], pd.Series]:
 
 
 def _tuned(cells: pd.DataFrame) -> pd.Series:
-    decay = panels.numeric(cells, "optimizer.image.decay_times", otherwise=1.0)
+    decay = panels.numeric(cells, "optimizer.image.wd_mult", otherwise=1.0)
     own = cells["model.init"].notna() & (cells["model.image.kind"] == "vit") & (decay == 0)
     return own & (cells["batch_size"] == 16_384) & (cells["model.text.variant"] == "B")
 

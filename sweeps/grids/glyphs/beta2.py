@@ -7,7 +7,7 @@ Loss, gradient and update norms are what it is run for.
 
 from __future__ import annotations
 
-from study.config.cell import Adam, Cell, Eval, FixedLoss, Model, TextAverage, ViT, ZeroShot
+from study.config.cell import Adam, Cell, Eval, MeanPoolText, Model, ValLoss, ViT, ZeroShot
 from sweeps.grids.glyphs.recipe import SEEDS, SHORT, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
@@ -17,13 +17,13 @@ BATCH_SIZES = (64, 256)  # of 1024 a budget this short has 64 steps, in which no
 BETA2 = (0.95, 0.999)
 MODEL = Model(
     image=ViT(variant="mu/8", image_size=24, pool="gap", depth=DEPTH),
-    text=TextAverage(width=64),
+    text=MeanPoolText(width=64),
     embed_dim=64,
 )
 EVALS: tuple[Eval, ...] = (
     ZeroShot(split="val_font"),
     ZeroShot(split="test_font"),
-    FixedLoss(split="val_font", every_percent=5),
+    ValLoss(split="val_font", every_percent=5),
 )
 
 

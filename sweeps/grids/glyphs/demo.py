@@ -34,7 +34,7 @@ SCRATCH_BATCH_SIZES = (32, 256)
 SCRATCH_EXAMPLES = 100_000
 SCRATCH_RATE = 8e-3
 
-EVALS = glyphs.evals(fixed_loss_every_percent=25)
+EVALS = glyphs.evals(val_loss_every_percent=25)
 
 
 def cell(

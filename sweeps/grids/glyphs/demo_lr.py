@@ -22,7 +22,7 @@ What it gave, in percent on val_font (sigmoid / softmax):
 
 from __future__ import annotations
 
-from study.config.cell import FixedLoss, Sigmoid, Softmax, ZeroShot
+from study.config.cell import Sigmoid, Softmax, ValLoss, ZeroShot
 from sweeps.grids.glyphs import demo
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.study import Study
@@ -35,7 +35,7 @@ SEED = 100
 
 
 def study() -> Study:
-    evals = (ZeroShot(split="val_font"), FixedLoss(split="val_font", every_percent=25))
+    evals = (ZeroShot(split="val_font"), ValLoss(split="val_font", every_percent=25))
     cells = [
         demo.cell(batch_size=batch_size, loss=loss, rate=rate, evals=evals, seed=SEED)
         for batch_size in BATCH_SIZES

@@ -27,11 +27,11 @@ def corrupted(*, kinds: tuple[str, ...], p: float, redraw: bool) -> Corruption:
     """Misplaced texts come from the same batch where they are drawn anew, as in the paper."""
     window = BATCH_SIZE if redraw else None
     shares: dict[str, Any] = dict.fromkeys(kinds, p)
-    return Corruption(redraw=redraw, window=window, **shares)
+    return Corruption(resample_each_epoch=redraw, window=window, **shares)
 
 
 def cell(*, loss: Loss, seed: int, corrupt: Corruption) -> Cell:
-    data = Data(dataset="glyphs", text_length=16, corrupt=corrupt)
+    data = Data(dataset="glyphs", text_length=16, corruption=corrupt)
     return glyphs_cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
 
 

@@ -32,13 +32,13 @@ def cells() -> list[Cell]:
         for loss in LOSSES:
             for dataset in ("glyphs", ONE_VIEW):
                 for corrupt in corruptions(("text",), BOTH):
-                    data = Data(dataset=dataset, text_length=16, corrupt=corrupt)
+                    data = Data(dataset=dataset, text_length=16, corruption=corrupt)
                     found.append(
                         glyphs_cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
                     )
             for times in TIMES:
                 for corrupt in corruptions(BOTH):
-                    data = Data(text_length=16, corrupt=corrupt)
+                    data = Data(text_length=16, corruption=corrupt)
                     factor = times * RATES[loss.kind]
                     found.append(
                         glyphs_cell(

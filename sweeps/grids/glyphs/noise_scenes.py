@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import CachedImage, Cell, Data, FixedLoss, Retrieval
+from study.config.cell import CachedImage, Cell, Data, Retrieval, ValLoss
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.noise import BATCH_SIZE
@@ -23,7 +23,7 @@ MODEL = dataclasses.replace(
 EVALS = (
     Retrieval(split="val_font"),
     Retrieval(split="test_font"),
-    FixedLoss(split="val_font", every_percent=10),
+    ValLoss(split="val_font", every_percent=10),
 )
 
 
@@ -34,7 +34,7 @@ def cells() -> list[Cell]:
             loss=loss,
             seed=seed,
             model=MODEL,
-            data=Data(dataset=SCENES, text_length=32, corrupt=corrupt),
+            data=Data(dataset=SCENES, text_length=32, corruption=corrupt),
             evals=EVALS,
         )
         for seed in SEEDS

@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from study.config.cell import Cell, Execution, FixedLoss
+from study.config.cell import Cell, Execution, ValLoss
 from study.data.parallel import ProgressFn, no_progress
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.recipe import MIDDLE, glyphs_cell
@@ -19,7 +19,7 @@ SIGLIP = glyphs.SIGLIP
 def cell() -> Cell:
     """SigLIP from scratch, as long as the runs that start from its image tower."""
     trained = glyphs_cell(batch_size=256, seed=SEED, examples=2 * MIDDLE, model=SIGLIP)
-    return dataclasses.replace(trained, evals=(FixedLoss(split="val_font"),))
+    return dataclasses.replace(trained, evals=(ValLoss(split="val_font"),))
 
 
 def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> None:

@@ -28,14 +28,14 @@ from study.config.cell import (
     Cell,
     Data,
     Eval,
-    FixedLoss,
     Loss,
+    MeanPoolText,
     Model,
     Retrieval,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
+    ValLoss,
     ViT,
     ZeroShot,
 )
@@ -56,25 +56,25 @@ LARGEST_RATE_AT = 4096
 LOSSES: tuple[Loss, ...] = (Sigmoid(), Softmax())
 
 SIGLIT = Model(
-    image=CachedImage(embeddings="hog-lda-96", dim=96), text=TextAverage(width=96), embed_dim=96
+    image=CachedImage(embeddings="hog-lda-96", dim=96), text=MeanPoolText(width=96), embed_dim=96
 )
 SIGLIP = Model(
-    image=ViT(variant="mu/8", image_size=24, pool="gap"), text=TextAverage(width=64), embed_dim=64
+    image=ViT(variant="mu/8", image_size=24, pool="gap"), text=MeanPoolText(width=64), embed_dim=64
 )
 
 
-def evals(*, fixed_loss_every_percent: float) -> tuple[Eval, ...]:
+def evals(*, val_loss_every_percent: float) -> tuple[Eval, ...]:
     """What is measured of every cell on glyphs."""
     return (
         ZeroShot(split="val_font"),
         ZeroShot(split="test_font"),
         ZeroShot(split="test_chars"),
         Retrieval(split="test_font"),
-        FixedLoss(split="val_font", every_percent=fixed_loss_every_percent),
+        ValLoss(split="val_font", every_percent=val_loss_every_percent),
     )
 
 
-EVALS = evals(fixed_loss_every_percent=10)
+EVALS = evals(val_loss_every_percent=10)
 
 ASSUMPTIONS = (
     Assumption(

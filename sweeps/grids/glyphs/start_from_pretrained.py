@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import Adam, Cell, Eval, FewShot, FixedLoss, Part, ZeroShot
+from study.config.cell import Adam, Cell, Eval, FewShot, ParamGroup, ValLoss, ZeroShot
 from sweeps.grids.glyphs.pretrained import FILE, SIGLIP
 from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
@@ -22,15 +22,15 @@ EVALS: tuple[Eval, ...] = (
     ZeroShot(split="val_font"),
     ZeroShot(split="test_font", every_percent=12.5),
     FewShot(split="test_font", shots=1, seeds=1, every_percent=12.5),
-    FixedLoss(split="val_font", every_percent=10),
+    ValLoss(split="val_font", every_percent=10),
 )
 
 
-def cell(*, seed: int, image: Part | None) -> Cell:
+def cell(*, seed: int, image: ParamGroup | None) -> Cell:
     """From random towers, or with an image tower that is pretrained and treated so."""
     model = SIGLIP if image is None else dataclasses.replace(SIGLIP, init=f"{FILE}:img")
     optimizer = Adam(
-        b2=0.95, weight_decay=DECAY, warmup_percent=5, clip_norm=1.0, image=image or Part()
+        b2=0.95, weight_decay=DECAY, warmup_percent=5, clip_norm=1.0, image=image or ParamGroup()
     )
     return glyphs_cell(
         batch_size=BATCH_SIZE,
@@ -43,7 +43,7 @@ def cell(*, seed: int, image: Part | None) -> Cell:
 
 
 def study() -> Study:
-    parts = (None, Part(rate_times=0.1), Part(rate_times=0.1, decay_times=0.0))
+    parts = (None, ParamGroup(lr_mult=0.1), ParamGroup(lr_mult=0.1, wd_mult=0.0))
     return glyphs_study(
         name="glyphs-pretrained",
         question="On glyphs: does weight decay spoil a pretrained image tower?",

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import Adafactor, Cell, Eval, FewShot, Model, Part, TextTransformer, ViT
+from study.config.cell import (
+    Adafactor,
+    Cell,
+    Eval,
+    FewShot,
+    Model,
+    ParamGroup,
+    TextTransformer,
+    ViT,
+)
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,
@@ -61,7 +70,7 @@ def cell(*, model: Model, optimizer: Adafactor) -> Cell:
 
 def tuned(*, decay: float) -> Cell:
     """The pretrained tower at a tenth of the rate, its weight decay times `decay`."""
-    part = Part(rate_times=0.1, decay_times=decay)
+    part = ParamGroup(lr_mult=0.1, wd_mult=decay)
     return cell(model=PRETRAINED, optimizer=dataclasses.replace(ADAFACTOR, image=part))
 
 

@@ -51,7 +51,7 @@ ASSUMPTIONS = (
         "The figure's ticks (0.2, 0.4 and 0.1, 0.2) and points between; the grid is not given.",
     ),
     Assumption(
-        "redraw",
+        "data.corruption.resample_each_epoch",
         "drawn anew at each visit",
         "Not stated; texts shuffled in a batch can only be drawn anew. `glyphs-noise` has both.",
     ),
@@ -63,14 +63,14 @@ def cell(*, loss: Loss, kinds: tuple[str, ...] = (), p: float = 0.0) -> Cell:
     corrupt = Corruption()
     if kinds:
         shares: dict[str, Any] = dict.fromkeys(kinds, p)
-        corrupt = Corruption(redraw=True, window=BATCH_SIZE, **shares)
+        corrupt = Corruption(resample_each_epoch=True, window=BATCH_SIZE, **shares)
     return siglip_cell(
         batch_size=BATCH_SIZE,
         examples=EXAMPLES,
         loss=loss,
         model=MODEL,
         optimizer=OPTIMIZER,
-        data=dataclasses.replace(WEBLI_EN, corrupt=corrupt),
+        data=dataclasses.replace(WEBLI_EN, corruption=corrupt),
     )
 
 

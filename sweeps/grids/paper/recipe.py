@@ -21,15 +21,15 @@ from study.config.cell import (
     Data,
     Eval,
     Execution,
-    FixedLoss,
     Loss,
     Model,
-    Multilingual,
+    MultilingualRetrieval,
     Optimizer,
     Retrieval,
     Sigmoid,
     Softmax,
     TextTransformer,
+    ValLoss,
     ViT,
     ZeroShot,
 )
@@ -107,11 +107,11 @@ def zero_shot(dataset: str, split: str = "test", *, every_percent: float = 100.0
 
 
 IMAGENET = zero_shot("imagenet", "val", every_percent=10)
-VALIDATION = FixedLoss(split="val", every_percent=5)
+VALIDATION = ValLoss(split="val", every_percent=5)
 EVALS: tuple[Eval, ...] = (IMAGENET, VALIDATION)
 # Cached embeddings are of whole images, which no evaluation can crop.
 CACHED_EVALS: tuple[Eval, ...] = (dataclasses.replace(IMAGENET, crop=1.0), VALIDATION)
-XM3600 = Multilingual(dataset="xm3600", split="test", every_percent=10)
+XM3600 = MultilingualRetrieval(dataset="xm3600", split="test", every_percent=10)
 MULTILINGUAL: tuple[Eval, ...] = (IMAGENET, XM3600, VALIDATION)
 TABLE_4: tuple[Eval, ...] = (*EVALS, zero_shot("pets"), zero_shot("cifar100"))
 TABLE_3: tuple[Eval, ...] = (

@@ -14,7 +14,7 @@ BASE = {
     "status": "done",
     "examples": 1e6,
     "model.image.kind": "cached",
-    "model.text.kind": "average",
+    "model.text.kind": "mean_pool",
     "data.dataset": "glyphs",
     "dataset_fingerprint": "f",
     "content": "",

@@ -240,6 +240,6 @@ def test_the_best_batch_may_grow_though_the_largest_never_pays(short, long, expe
 )
 def test_languages_gain_nothing_past_the_papers_32k_or_the_grids_own(sizes, recalls, expected):
     rows = batch_panel(dict(zip(sizes, recalls, strict=True)))
-    recall = "eval/multilingual/xm3600/test/text_to_image_r1"
+    recall = "eval/multilingual_retrieval/xm3600/test/text_to_image_r1"
     found = verdict("languages gain nothing past 32k", frame(rows, metric=recall))
     assert found.verdict == expected[0] and expected[1] in found.sentence

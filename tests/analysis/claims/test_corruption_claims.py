@@ -12,13 +12,13 @@ from study.data.glyphs import scenes
 from tests.analysis.claims.frames import SOFTMAX, frame, verdict, verdicts
 
 
-def corrupted(kind, leads, *, redraw=False, **fields):
+def corrupted(kind, leads, *, resample_each_epoch=False, **fields):
     """Both losses by probability; sigmoid's lead over softmax at each."""
     parts = dict(zip(PARTS, CORRUPTIONS[kind], strict=True))
     return [
         (SOFTMAX if loss == "softmax" else {})
         | {part: p * present for part, present in parts.items()}
-        | {"data.corrupt.redraw": redraw if p else False}
+        | {"data.corruption.resample_each_epoch": resample_each_epoch if p else False}
         | {"quality": 40 - 20 * p + (lead if loss == "sigmoid" else 0.0)}
         | fields
         for p, lead in leads.items()
@@ -41,7 +41,7 @@ def test_each_corruption_is_judged_by_its_own_cells(kind):
 def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():
     rate = {"sigmoid": 1e-3, "softmax": 2e-3}
     rows = corrupted("image", {0.0: 1.0, 0.4: 4.0})
-    rows += corrupted("image", {0.4: -1.0}, redraw=True)
+    rows += corrupted("image", {0.4: -1.0}, resample_each_epoch=True)
     cells = frame(rows)
     cells["optimizer.learning_rate"] = cells["loss.kind"].map(rate)
     found = verdict("corrupted image", cells)
@@ -64,7 +64,7 @@ def test_a_rate_for_each_loss_may_undo_what_corruption_does():
         # Sigmoid is best at the middle rate, softmax at half of it once data are corrupted.
         for cost in [
             6.0 * math.log2(times)
-            if "loss.kind" in row and row["data.corrupt.text"]
+            if "loss.kind" in row and row["data.corruption.text"]
             else abs(math.log2(times)) * 3.0
         ]
     ]
@@ -94,7 +94,7 @@ def test_scenes_are_judged_by_retrieval_and_count_nowhere_else(lead, expected):
     name, glyphs = "corrupted: on scenes of two", corrupted("text", {0.0: 1.0, 0.4: 3.0})
     others = {"data.dataset": SCENES, "dataset_fingerprint": "s"}
     rows = corrupted("text", {0.0: 1.0, 0.4: lead}, **others)
-    rows += corrupted("text", {0.4: 5.0}, redraw=True, **others)
+    rows += corrupted("text", {0.4: 5.0}, resample_each_epoch=True, **others)
     cells = pd.concat([frame(glyphs), frame(rows, metric=RETRIEVAL)], ignore_index=True)
     assert verdict(name, frame(glyphs)).verdict == "no data"
     alone, with_scenes = (verdict("corrupted text", c) for c in (frame(glyphs), cells))

@@ -39,7 +39,7 @@ def test_decay_on_a_pretrained_tower():
 
     def cells(gain, **more):
         return frame(
-            pretrained | more | {"optimizer.image.decay_times": decay, "quality": quality}
+            pretrained | more | {"optimizer.image.wd_mult": decay, "quality": quality}
             for decay, quality in ((1.0, 60.0), (0.0, 60.0 + gain))
         )
 

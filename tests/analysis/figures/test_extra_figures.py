@@ -15,7 +15,7 @@ from analysis.select.fields import TOP1
 NAMES = [
     name for name in EXTRA_FIGURES if name != "from_scratch"
 ]  # the records here are of SigLiT alone
-LOSS = "eval/fixed_loss/val/softmax"
+LOSS = "eval/val_loss/val/softmax"
 SIZES = (16, 32, 64, 128, 256, 512)
 SIGMOID = {"loss.kind": "sigmoid", "loss.pairs.kind": "all"}
 SOFTMAX = {"loss.kind": "softmax"}
@@ -34,7 +34,7 @@ def row(size, loss, seed, value, **more):
         "examples": 100_000,
         "budget.examples": 100_000,
         "model.image.kind": "cached",
-        "model.text.kind": "average",
+        "model.text.kind": "mean_pool",
         "data.dataset": "glyphs",
         "dataset_fingerprint": "f",
         "content": f"{size}{loss}{seed}{more}",

@@ -89,7 +89,7 @@ def test_fields_are_flattened_and_the_summary_becomes_columns(writer):
     assert row["loss.pairs.kind"] == "negatives"
     assert row["loss.pairs.per_positive"] == 1.6
     assert row["optimizer.learning_rate"] == 5e-3
-    assert row["model.text.kind"] == "average"
+    assert row["model.text.kind"] == "mean_pool"
     assert (row["batch_size"], row["seed"]) == (64, 3)
     assert (row["steps"], row["examples"]) == (cell.steps, cell.examples)
     assert row["eval/zero_shot/test_font/top1"] == 41.5

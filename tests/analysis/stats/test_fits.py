@@ -141,12 +141,12 @@ def curve(losses):
     return pd.DataFrame(
         {
             "examples_seen": [100 * 10**i for i in range(len(losses))],
-            "eval/fixed_loss/val/softmax": losses,
+            "eval/val_loss/val/softmax": losses,
         }
     )
 
 
-LOSS = "eval/fixed_loss/val/softmax"
+LOSS = "eval/val_loss/val/softmax"
 
 
 def test_a_crossing_is_between_the_evaluations_on_a_line_in_log_examples():

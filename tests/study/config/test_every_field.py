@@ -122,7 +122,7 @@ def refusal_from_dict(place: Place, values: dict[str, Any]) -> str:
 
 def test_the_walk_finds_the_classes_of_every_union():
     names = {cls.__name__ for cls in CLASSES}
-    assert {"Budget", "Negatives", "Corruption", "Part", "Lion", "FewShot", "CachedImage"} <= names
+    assert {"Budget", "Negatives", "Corruption", "ParamGroup", "Lion", "CachedImage"} <= names
     assert len(CLASSES) > 20
     assert sum(len(floats(cls)) for cls in CLASSES) > 30
 

@@ -46,7 +46,7 @@ class Numbered:
 
 
 def cell(*, seed=0, **corruption):
-    return Cell(batch_size=16, seed=seed, data=Data(corrupt=Corruption(**corruption)))
+    return Cell(batch_size=16, seed=seed, data=Data(corruption=Corruption(**corruption)))
 
 
 def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None):
@@ -87,8 +87,8 @@ KINDS = [
     {"text": 0.3},
     {"alignment": 0.3},
     ALL,
-    ALL | {"redraw": True},
-    ALL | {"redraw": True, "window": 32},
+    ALL | {"resample_each_epoch": True},
+    ALL | {"resample_each_epoch": True, "window": 32},
 ]
 
 
@@ -123,7 +123,7 @@ def test_without_corruption_nothing_stands_between():
 @pytest.mark.parametrize("redraw", [False, True])
 @pytest.mark.parametrize(("kind", "hit"), [("image", noisy_images), ("text", noisy_texts)])
 def test_noise_hits_its_share_and_leaves_the_rest_alone(kind, hit, redraw):
-    c = cell(**{kind: 0.3}, redraw=redraw)
+    c = cell(**{kind: 0.3}, resample_each_epoch=redraw)
     got, clean = stream(c), stream(cell())
     hits = hit(got)
     assert abs(hits.mean() - 0.3) < 4 * (0.21 / len(hits)) ** 0.5
@@ -151,7 +151,7 @@ def test_for_good_means_the_same_at_every_visit_and_for_every_seed(kind):
         return {k: v[order].reshape(SIZE, 2, *v.shape[1:]) for k, v in got.items()}
 
     fixed, other = by_example(cell(**{kind: 0.5})), by_example(cell(**{kind: 0.5}, seed=7))
-    redrawn = by_example(cell(**{kind: 0.5}, redraw=True))
+    redrawn = by_example(cell(**{kind: 0.5}, resample_each_epoch=True))
     for name in fixed:
         np.testing.assert_array_equal(fixed[name][:, 0], fixed[name][:, 1])
         np.testing.assert_array_equal(fixed[name], other[name])
@@ -165,13 +165,15 @@ def test_a_larger_share_hits_what_a_smaller_one_hits():
     assert (noisy_texts(many) | ~noisy_texts(few)).all()
     for redraw in (False, True):
         few, many = (
-            misplaced(stream(cell(alignment=p, redraw=redraw)), cell()) for p in (0.1, 0.4)
+            misplaced(stream(cell(alignment=p, resample_each_epoch=redraw)), cell())
+            for p in (0.1, 0.4)
         )
         assert (many | ~few).all()
 
 
 def test_another_corruption_seed_hits_others():
-    a, b = (noisy_images(stream(replace(cell(image=0.5), "data.corrupt.seed", s))) for s in (0, 1))
+    cells = (replace(cell(image=0.5), "data.corruption.seed", s) for s in (0, 1))
+    a, b = (noisy_images(stream(one)) for one in cells)
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.1
 
 
@@ -213,7 +215,7 @@ def test_a_text_of_one_token_stays_eos():
 
 @pytest.mark.parametrize("redraw", [False, True])
 def test_alignment_shuffles_an_exact_share_of_each_epoch_and_loses_no_text(redraw):
-    c = cell(alignment=0.25, redraw=redraw)
+    c = cell(alignment=0.25, resample_each_epoch=redraw)
     got = stream(c)
     for epoch in (slice(0, SIZE), slice(SIZE, 2 * SIZE)):
         texts = got["text"][epoch, 0] - 100
@@ -224,7 +226,7 @@ def test_alignment_shuffles_an_exact_share_of_each_epoch_and_loses_no_text(redra
 
 def test_within_a_window_every_batch_holds_the_texts_of_its_images():
     """As in the paper's shuffled batch: a misplaced text meets its own image, as a negative."""
-    c = cell(alignment=0.25, redraw=True, window=32)
+    c = cell(alignment=0.25, resample_each_epoch=True, window=32)
     texts = (stream(c)["text"][:, 0] - 100).reshape(-1, 32)
     images = own(c).reshape(-1, 32)
     np.testing.assert_array_equal((texts != images).sum(1), 8)
@@ -232,7 +234,7 @@ def test_within_a_window_every_batch_holds_the_texts_of_its_images():
 
 
 def test_a_window_drawn_once_for_good_is_refused():
-    with pytest.raises(ValueError, match="redraw=True"):
+    with pytest.raises(ValueError, match="resample_each_epoch=True"):
         Corruption(alignment=0.2, window=16)
 
 
@@ -282,5 +284,5 @@ def test_random_texts_end_and_are_filled_as_texts_are():
 def test_old_ids_stay_and_corruption_is_in_the_id():
     plain = Cell(batch_size=16)
     assert cell().id == plain.id
-    ids = {replace(plain, f"data.corrupt.{k}", 0.1).id for k in ("image", "text", "alignment")}
+    ids = {replace(plain, f"data.corruption.{k}", 0.1).id for k in ("image", "text", "alignment")}
     assert len(ids | {plain.id}) == 4

@@ -80,7 +80,7 @@ def test_a_model_without_eos_is_refused(tmp_path):
 
 
 def test_options_are_what_they_say(small):
-    lower, cased = (Tokenizer(small.tokenizer, 16, lower_case=x) for x in ("unicode", False))
+    lower, cased = (Tokenizer(small.tokenizer, 16, lower_case=x) for x in ("unicode", None))
     np.testing.assert_array_equal(lower(["LATIN"]), cased(["latin"]))
     assert (lower(["LATIN"]) != cased(["LATIN"])).any()
     sticky, cut = (Tokenizer(small.tokenizer, 4, sticky_eos=x) for x in (True, False))
@@ -118,11 +118,11 @@ def test_a_short_text_of_siglip_2_has_one_eos_and_ends_in_padding(gemma):
 
 
 def test_ascii_lowers_a_to_z_and_unicode_all_capitals(gemma):
-    lower = {case: Tokenizer(gemma, 32, lower_case=case) for case in ("ascii", "unicode", False)}
+    lower = {case: Tokenizer(gemma, 32, lower_case=case) for case in ("ascii", "unicode", None)}
     for text, ascii_alone in (("A COW", True), ("MÜNCHEN", False), ("ΓΆΤΑ", False)):
         rows = {case: tokenizer([text]).tolist() for case, tokenizer in lower.items()}
         assert (rows["ascii"] == rows["unicode"]) == ascii_alone
-        assert rows["unicode"] == lower[False]([text.lower()]).tolist()
+        assert rows["unicode"] == lower[None]([text.lower()]).tolist()
     assert len({tokenizer.digest for tokenizer in lower.values()}) == 3
 
 

@@ -15,10 +15,10 @@ from study.config.cell import (
     Cell,
     Data,
     Execution,
-    FixedLoss,
+    MeanPoolText,
     Model,
     Sigmoid,
-    TextAverage,
+    ValLoss,
     ViT,
     ZeroShot,
 )
@@ -36,7 +36,7 @@ from study.training.loop import Stopped, train
 from study.training.throughput import TIMING_METRICS
 
 CELL = Cell(
-    model=Model(image=ViT(variant="mu/8", image_size=16), text=TextAverage(width=32)),
+    model=Model(image=ViT(variant="mu/8", image_size=16), text=MeanPoolText(width=32)),
     data=Data(dataset="photos", flip=True, resize="bilinear", max_bad_share=0.1),
     loss=Sigmoid(b_init=-3.0),
     optimizer=Adam(learning_rate=3e-3),
@@ -71,7 +71,7 @@ def metrics(folder):
 @pytest.mark.slow
 def test_a_cell_trains_on_it_and_its_tower_embeds_it(photos_with_two_bad, tmp_path, monkeypatch):
     dataset = photos_with_two_bad
-    cell = dataclasses.replace(CELL, evals=(FixedLoss(split="val", examples=24, every_percent=50),))
+    cell = dataclasses.replace(CELL, evals=(ValLoss(split="val", examples=24, every_percent=50),))
     execution = Execution(
         data_root=str(dataset.folder.parent),
         wandb=False,
@@ -125,7 +125,7 @@ def test_an_evaluation_replaces_nothing_and_names_what_it_lacks(photos_with_two_
     folder = photos_with_two_bad.folder.parent
     execution = Execution(data_root=str(folder), wandb=False, chunk_examples=112)
     for evaluation, said in (
-        (FixedLoss(split="train", examples=64, every_percent=2.5), r"000000005|000000009"),
+        (ValLoss(split="train", examples=64, every_percent=2.5), r"000000005|000000009"),
         (ZeroShot(split="val"), "0 class names"),
     ):
         cell = dataclasses.replace(CELL, evals=(evaluation,))

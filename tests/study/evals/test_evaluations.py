@@ -16,11 +16,11 @@ from study.config.cell import (
     Cell,
     Data,
     FewShot,
-    FixedLoss,
+    MeanPoolText,
     Model,
-    Multilingual,
+    MultilingualRetrieval,
     Retrieval,
-    TextAverage,
+    ValLoss,
     ViT,
     ZeroShot,
 )
@@ -38,18 +38,20 @@ SPLIT = "val_font"
 EVALS = (
     ZeroShot(split=SPLIT),
     Retrieval(split=SPLIT, examples=90),
-    FixedLoss(split=SPLIT, examples=50),
+    ValLoss(split=SPLIT, examples=50),
     FewShot(split=SPLIT, shots=3, l2=(1024.0, 1.0), seeds=2),
 )
 PIXELS = Cell(
-    model=Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(width=16), embed_dim=16),
+    model=Model(image=ViT(variant="mu/12", pool="gap"), text=MeanPoolText(width=16), embed_dim=16),
     batch_size=16,
     evals=EVALS,
 )
 CACHED = dataclasses.replace(
     PIXELS,
     model=Model(
-        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+        image=CachedImage(embeddings="hog-lda-16", dim=16),
+        text=MeanPoolText(width=16),
+        embed_dim=16,
     ),
 )
 
@@ -93,8 +95,8 @@ def test_numbers_do_not_depend_on_the_batch_size(cell, dataset, tokenizer, param
         np.testing.assert_array_equal(large.items[key], hits)
 
 
-@pytest.mark.parametrize("fsdp_mib", [None, 0.001], ids=["replicated", "sharded"])
-def test_eight_devices_give_what_one_gives(fsdp_mib, dataset, tokenizer, params):
+@pytest.mark.parametrize("fsdp_min_mib", [None, 0.001], ids=["replicated", "sharded"])
+def test_eight_devices_give_what_one_gives(fsdp_min_mib, dataset, tokenizer, params):
     """Also with sharded parameters, as FSDP trains them: no device holds all of them."""
     text = tokenizer(dataset.class_names)
     source = open_source(dataset, SPLIT, PIXELS.model.image, Data())
@@ -103,10 +105,10 @@ def test_eight_devices_give_what_one_gives(fsdp_mib, dataset, tokenizer, params)
     for count in (8, 1):
         mesh = make_mesh(jax.devices()[:count])
         encode = cached_encoder(PIXELS.model, Data(), tokenizer.vocabulary, 30, mesh)
-        shardings = param_shardings(params[PIXELS], mesh, fsdp_mib if count > 1 else None)
+        shardings = param_shardings(params[PIXELS], mesh, fsdp_min_mib if count > 1 else None)
         placed = jax.device_put(params[PIXELS], shardings)
         sharded = any(not a.is_fully_replicated for a in jax.tree.leaves(placed))
-        assert sharded == (count > 1 and fsdp_mib is not None)
+        assert sharded == (count > 1 and fsdp_min_mib is not None)
         found.append(
             (
                 encode.embed_images(placed, source, index_N),
@@ -149,8 +151,8 @@ def test_recorded_keys(dataset, tokenizer, params):
             for way in ("image_to_text", "text_to_image")
             for k in (1, 5, 10)
         ),
-        f"eval/fixed_loss{head}sigmoid",
-        f"eval/fixed_loss{head}softmax",
+        f"eval/val_loss{head}sigmoid",
+        f"eval/val_loss{head}softmax",
         f"eval/few_shot{head}top1",
         f"eval/few_shot{head}top1_l2_1",
     }
@@ -209,19 +211,21 @@ def test_one_language_is_plain_retrieval_and_the_mean_is_over_languages(
     dataset, tokenizer, params, elsewhere
 ):
     size = dataset.split(SPLIT).examples
-    cell = of(PIXELS, Retrieval(split=SPLIT, examples=size), Multilingual(dataset="xm3600"))
+    by_language = MultilingualRetrieval(dataset="xm3600")
+    cell = of(PIXELS, Retrieval(split=SPLIT, examples=size), by_language)
     got = run(cell, dataset, tokenizer, params).metrics
     for way in ("image_to_text_r1", "text_to_image_r1"):
-        of_language = {k: got[f"eval/multilingual/xm3600/test/{k}_{way}"] for k in ("en", "de")}
+        prefix = "eval/multilingual_retrieval/xm3600/test"
+        of_language = {k: got[f"{prefix}/{k}_{way}"] for k in ("en", "de")}
         np.testing.assert_allclose(
             of_language["en"], got[f"eval/retrieval/{SPLIT}/{way}"], rtol=1e-6
         )
         mean = sum(of_language.values()) / 2
-        np.testing.assert_allclose(got[f"eval/multilingual/xm3600/test/{way}"], mean)
+        np.testing.assert_allclose(got[f"eval/multilingual_retrieval/xm3600/test/{way}"], mean)
 
 
 def test_only_some_languages(dataset, tokenizer, params, elsewhere):
-    cell = of(PIXELS, Multilingual(dataset="xm3600", languages=("de",)))
+    cell = of(PIXELS, MultilingualRetrieval(dataset="xm3600", languages=("de",)))
     got = run(cell, dataset, tokenizer, params).metrics
     assert {key.rsplit("/", 1)[1][:2] for key in got} == {"de", "im", "te"}
 
@@ -253,8 +257,11 @@ def test_canonical_prompts_have_no_punctuation():
         (ZeroShot(split="dev", dataset="bench/pets"), "no split 'dev'"),
         (ZeroShot(split="test", dataset="xm3600"), "0 class names"),
         (FewShot(split=SPLIT, train_split="none"), "no split 'none'"),
-        (Multilingual(dataset="xm3600", languages=("fr",)), "no captions in fr; it has: de, en"),
-        (Multilingual(dataset="bench/pets"), "no captions by language"),
+        (
+            MultilingualRetrieval(dataset="xm3600", languages=("fr",)),
+            "no captions in fr; it has: de, en",
+        ),
+        (MultilingualRetrieval(dataset="bench/pets"), "no captions by language"),
     ],
 )
 def test_an_evaluation_without_its_data_fails_before_training(

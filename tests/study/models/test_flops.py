@@ -14,11 +14,11 @@ from study.config.cell import (
     Adam,
     CachedImage,
     Cell,
+    MeanPoolText,
     Model,
-    Part,
+    ParamGroup,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
     ViT,
 )
@@ -82,7 +82,7 @@ MODELS = {
     "tok": {"model": dataclasses.replace(SIGLIP, image=dataclasses.replace(VIT, pool="tok"))},
     "gap, frozen image": {
         "model": dataclasses.replace(SIGLIP, image=dataclasses.replace(VIT, pool="gap")),
-        "optimizer": Adam(image=Part(frozen=True)),
+        "optimizer": Adam(image=ParamGroup(frozen=True)),
     },
 }
 
@@ -102,7 +102,7 @@ def test_blocks_computed_again_cost_what_the_compiler_counts_of_the_unrolled_mod
 
 
 AVERAGE = Model(
-    image=CachedImage(embeddings="e", dim=512), text=TextAverage(width=512), embed_dim=512
+    image=CachedImage(embeddings="e", dim=512), text=MeanPoolText(width=512), embed_dim=512
 )
 LOSSES = {
     "sigmoid": Sigmoid(),

@@ -8,10 +8,10 @@ import pytest
 from study.config.cell import (
     CachedImage,
     Cell,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
     ViT,
 )
@@ -24,7 +24,7 @@ CELLS = {
     "tok, head": Model(image=ViT(pool="tok", head="always", variant="Ti/4"), embed_dim=64),
     "sincos2d, gap": Model(image=ViT(pool="gap", posemb="sincos2d", depth=2)),
     "bottleneck": Model(text=TextTransformer(bottleneck=8, depth=3)),
-    "cached": Model(image=CachedImage(embeddings="e", dim=16), text=TextAverage(), embed_dim=16),
+    "cached": Model(image=CachedImage(embeddings="e", dim=16), text=MeanPoolText(), embed_dim=16),
 }
 
 

@@ -18,10 +18,10 @@ from study.config.cell import (
     Cell,
     CellError,
     Execution,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
     ViT,
 )
 from study.config.vocabulary import Vocabulary
@@ -41,15 +41,15 @@ VOCABULARY, IMAGE, STEPS = Vocabulary(64, eos=1, pad=1), (12, 12, 1), 4
 CELL = Cell(
     model=Model(
         image=ViT(variant="mu/6", depth=2, image_size=12, pool="gap"),
-        text=TextAverage(width=32),
+        text=MeanPoolText(width=32),
         embed_dim=32,
     ),
-    optimizer=Adafactor(learning_rate=3e-3, factor_from=8),
+    optimizer=Adafactor(learning_rate=3e-3, min_dim_size_to_factor=8),
     batch_size=16,
     budget=Budget(steps=STEPS),
 )
 # Small enough that every matrix is cut.
-CUT = Execution(fsdp_mib=0.001)
+CUT = Execution(fsdp_min_mib=0.001)
 WHOLE = Execution()
 
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_cut_parameters_is_restored_whole_and_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "fsdp_mib", "spec"),
+    ("shape", "fsdp_min_mib", "spec"),
     [
         ((512, 1024), 1.0, P(None, "data")),
         ((1024, 512), 1.0, P("data")),
@@ -138,9 +138,9 @@ def test_a_checkpoint_of_cut_parameters_is_restored_whole_and_back(tmp_path):
         ((512, 1024), None, P()),
     ],
 )
-def test_which_arrays_are_cut_and_where(shape, fsdp_mib, spec):
+def test_which_arrays_are_cut_and_where(shape, fsdp_min_mib, spec):
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
-    assert param_shardings(leaf, mesh_of(2, 4), fsdp_mib).spec == spec
+    assert param_shardings(leaf, mesh_of(2, 4), fsdp_min_mib).spec == spec
 
 
 class Device(SimpleNamespace):
@@ -168,8 +168,8 @@ def test_a_process_reads_the_rows_of_its_devices_which_need_not_be_neighbours():
     ("cell", "execution", "shape", "words"),
     [
         ({"batch_size": 20}, WHOLE, (2, 4), "batch_size: 20 cannot be spread evenly over 8 dev"),
-        ({}, CUT, (1, 1), r"execution.fsdp_mib: 0.001 shards .* leave it out"),
-        ({}, CUT, (4, 1), r"execution.fsdp_mib: .* only one"),
+        ({}, CUT, (1, 1), r"execution.fsdp_min_mib: 0.001 shards .* leave it out"),
+        ({}, CUT, (4, 1), r"execution.fsdp_min_mib: .* only one"),
         (
             {},
             dataclasses.replace(WHOLE, memory_gib=4.0),

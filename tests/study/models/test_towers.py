@@ -14,19 +14,19 @@ from study.config.cell import (
     Cell,
     Data,
     Execution,
+    MeanPoolText,
     Model,
     Negatives,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
     ViT,
 )
-from study.config.model import variant
+from study.config.model import get_variant
 from study.config.vocabulary import Vocabulary
 from study.evals.encode import cached_encoder
 from study.models.sharding import make_mesh
-from study.models.text import MeanPoolText
+from study.models.text import MeanPoolTower
 from study.models.two_towers import TwoTowers, initial_bias
 from study.models.vit import PatchEmbedding
 from study.training.compile import train_program
@@ -52,8 +52,8 @@ def towers(text, image=None, loss=None):
     ("image", "text"),
     [
         (ViT(variant="mu/6"), TextTransformer()),
-        (ViT(variant="mu/8", pool="gap"), TextAverage(width=16)),
-        (CachedImage(embeddings="x", dim=32), TextAverage(width=16)),
+        (ViT(variant="mu/8", pool="gap"), MeanPoolText(width=16)),
+        (CachedImage(embeddings="x", dim=32), MeanPoolText(width=16)),
     ],
 )
 def test_embeddings_are_unit_rows_and_examples_do_not_mix(image, text):
@@ -67,7 +67,7 @@ def test_embeddings_are_unit_rows_and_examples_do_not_mix(image, text):
 
 
 def test_the_transformer_reads_word_order_and_the_average_does_not():
-    for text, differs in ((TextTransformer(), True), (TextAverage(width=16), False)):
+    for text, differs in ((TextTransformer(), True), (MeanPoolText(width=16), False)):
         model, params, _ = towers(text)
         _, ztxt = model.apply(params, None, TEXT)
         assert (float(jnp.abs(ztxt[0] - ztxt[1]).max()) > 1e-4) == differs
@@ -89,7 +89,7 @@ def test_the_text_transformer_is_bidirectional():
 )
 def test_the_average_is_of_words_alone_whatever_ends_and_fills_a_text(eos, pad, more):
     """The ids are the tokenizer's: Llama's EOS is 2, and SigLIP 2 fills texts with PAD."""
-    tower = MeanPoolText(TextAverage(width=16), Vocabulary(50, eos=eos, pad=pad), 8)
+    tower = MeanPoolTower(MeanPoolText(width=16), Vocabulary(50, eos=eos, pad=pad), 8)
     words = [7, 9, 3]
     params = tower.init(jax.random.key(0), jnp.array([words]))
     ends = [jnp.array([words + more[:n]]) for n in range(5)]
@@ -102,7 +102,7 @@ def test_the_average_is_of_words_alone_whatever_ends_and_fills_a_text(eos, pad, 
 
 def test_programs_of_tokenizers_with_other_ids_are_not_shared():
     """As many pieces, but another EOS: the compiled step of one would be wrong for the other."""
-    cell = Cell(batch_size=8, model=Model(text=TextAverage(width=8)), budget=Budget(steps=2))
+    cell = Cell(batch_size=8, model=Model(text=MeanPoolText(width=8)), budget=Budget(steps=2))
     mesh = make_mesh(jax.devices()[:1])
     vocabularies = [Vocabulary(50, eos=1, pad=1), Vocabulary(50, eos=2, pad=2)]
     loops = [train_program(cell, Execution(), v, (24, 24, 1), mesh).loop for v in vocabularies]
@@ -121,11 +121,11 @@ def test_patch_embedding_is_the_convolution():
 
 
 def test_temperature_and_bias_start_where_the_cell_says():
-    _, params, _ = towers(TextAverage(), loss=Sigmoid(t_init=5, b_init=-3))
+    _, params, _ = towers(MeanPoolText(), loss=Sigmoid(t_init=5, b_init=-3))
     np.testing.assert_allclose(jnp.exp(params["params"]["t"]), [5], rtol=1e-6)
     np.testing.assert_allclose(params["params"]["b"], [-3])
     for loss in (Softmax(), Sigmoid(b_init=None)):
-        _, params, _ = towers(TextAverage(), loss=loss)
+        _, params, _ = towers(MeanPoolText(), loss=loss)
         assert "b" not in params["params"]
 
 
@@ -138,5 +138,5 @@ def test_prior_bias_is_the_log_odds_of_the_chosen_pairs(batch_size, bias):
 
 
 def test_an_unknown_variant_names_those_that_exist():
-    with pytest.raises(ValueError, match="'XL' does not exist; there are mu, Ti"):
-        variant("XL")
+    with pytest.raises(ValueError, match="unknown tower variant 'XL'; known: mu, Ti"):
+        get_variant("XL")

@@ -19,11 +19,11 @@ from study.config.cell import (
     Corruption,
     Data,
     Execution,
+    MeanPoolText,
     Model,
-    Part,
+    ParamGroup,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
     ZeroShot,
     replace,
@@ -58,9 +58,9 @@ SAME = {
     "seed": {"seed": 7},
     "budget": {"budget": Budget(examples=9_000_000)},
     "evals": {"evals": (ZeroShot(split="val_font"),)},
-    "data": {"data": Data(dataset="lit", corrupt=Corruption(image=0.5))},
+    "data": {"data": Data(dataset="lit", corruption=Corruption(image=0.5))},
     "rates": {
-        "optimizer": Adafactor(learning_rate=0.1, schedule="linear", image=Part(rate_times=2))
+        "optimizer": Adafactor(learning_rate=0.1, schedule="linear", image=ParamGroup(lr_mult=2))
     },
     "start of t and b": {"loss": Sigmoid(t_init=1.0, b_init=0.0)},
 }  # fmt: skip
@@ -70,7 +70,7 @@ OTHER = {
     "no bias": {"loss": Sigmoid(b_init=None)},
     "pairs": {"loss": Sigmoid(pairs=Negatives(keep="hard", per_positive=4))},
     "text length": {"data": Data(text_length=64)},
-    "frozen": {"optimizer": Adafactor(image=Part(frozen=True))},
+    "frozen": {"optimizer": Adafactor(image=ParamGroup(frozen=True))},
     "optimizer": {"optimizer": replace(CELL, "optimizer.clip_norm", None).optimizer},
 }
 
@@ -110,7 +110,7 @@ from study.models.embed import jit_towers
 from study.models.sharding import make_mesh
 from study.config.vocabulary import Vocabulary
 import jax
-execution = Execution(microbatch=2, remat=True, fsdp_mib=0.01)
+execution = Execution(microbatch=2, remat=True, fsdp_min_mib=0.01)
 vocabulary, mesh = Vocabulary(50, eos=1, pad=1), make_mesh(jax.devices()[:2])
 program = train_program(Cell(batch_size=4), execution, vocabulary, (24, 24, 3), mesh)
 jax.eval_shape(program.loop, *program.arguments)
@@ -191,7 +191,7 @@ def test_what_is_copied_to_be_saved_is_what_orbax_slices_on_the_devices(tmp_path
 
     monkeypatch.setattr(jax.lax, "slice_in_dim", counted)
     cell = replace(AVERAGE, "optimizer.clip_norm", None)
-    execution = Execution(fsdp_mib=0.01)
+    execution = Execution(fsdp_min_mib=0.01)
     for devices, ways in ((4, execution), (2, Execution()), (1, Execution())):
         mesh = make_mesh(jax.devices()[:devices])
         program = train_program(cell, ways, Vocabulary(50, eos=1, pad=1), (64,), mesh)
@@ -214,14 +214,14 @@ SIGLIT = dataclasses.replace(
         embed_dim=64,
     ),
 )
-AVERAGE = replace(SIGLIT, "model.text", TextAverage(width=64))
+AVERAGE = replace(SIGLIT, "model.text", MeanPoolText(width=64))
 
 
 @pytest.mark.slow
 def test_the_step_of_a_cell_compiles_for_a_slice_and_for_two_of_them(compiled_for_tpu):
     """The loop that `train` runs, with parameters cut; the first way that fits ends a search."""
     del compiled_for_tpu  # only to be skipped where libtpu cannot be
-    ways = [RunSetting(microbatch=4, fsdp_mib=0.001), RunSetting()]
+    ways = [RunSetting(microbatch=4, fsdp_min_mib=0.001), RunSetting()]
     reports = {}
     for name, cell in {"v4-8": SIGLIT, "v6e-4x2": AVERAGE}.items():
         small = dataclasses.replace(spec(cell, name), image_shape=(64,))
@@ -247,7 +247,7 @@ def test_an_evaluation_compiles_for_a_slice_or_is_refused(compiled_for_tpu):
     for rows in (2048, 1 << 24):
         request = {
             "shape": evaluation_of(small, rows).to_dict(),
-            "settings": [vars(RunSetting(fsdp_mib=0.001))],
+            "settings": [vars(RunSetting(fsdp_min_mib=0.001))],
         }
         lines = list(
             tpu_compile.run_python(["-m", "study.planning.fits"], stdin=json.dumps(request))

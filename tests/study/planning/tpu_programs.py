@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from study.config.budget import Budget
-from study.config.cell import CachedImage, Cell, Data, Execution, Model, TextAverage
+from study.config.cell import CachedImage, Cell, Data, Execution, MeanPoolText, Model
 from study.config.hardware import GIB, V4
 from study.config.pairs import AllPairs
 from study.config.vocabulary import Vocabulary
@@ -159,7 +159,7 @@ def microbatches():
     """What training compiles for v4-8 of a step that does not fit it whole, and what planning says
     of that step. Nearly all of it is the tower of texts, which a compiler is soon done with."""
     model = Model(
-        image=CachedImage(embeddings="e", dim=64), text=TextAverage(width=64), embed_dim=64
+        image=CachedImage(embeddings="e", dim=64), text=MeanPoolText(width=64), embed_dim=64
     )
     step_cell = Cell(
         model=model,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from study.config.budget import Budget
-from study.config.cell import Cell, CellError, Execution, Model, TextAverage, ViT
+from study.config.cell import Cell, CellError, Execution, MeanPoolText, Model, ViT
 from study.config.hardware import GIB
 from study.config.vocabulary import Vocabulary
 from study.training import memory
@@ -28,7 +28,7 @@ from tests.study.losses.reference import mesh_of
 
 MODEL = Model(
     image=ViT(variant="mu/6", image_size=12, depth=1, pool="gap"),
-    text=TextAverage(width=16),
+    text=MeanPoolText(width=16),
     embed_dim=32,
 )
 CELL = Cell(model=MODEL, batch_size=24, budget=Budget(steps=100))

@@ -15,12 +15,12 @@ from study.config.budget import Budget
 from study.config.cell import (
     Cell,
     Execution,
-    FixedLoss,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
+    ValLoss,
     ViT,
     replace,
 )
@@ -84,7 +84,7 @@ def test_microbatches_on_devices_give_the_whole_batchs_gradients(whole):
 
 def test_microbatches_serve_the_softmax_loss():
     image = ViT(variant="mu/6", image_size=12, depth=1, pool="gap")
-    model = Model(image=image, text=TextAverage(width=16), embed_dim=32)
+    model = Model(image=image, text=MeanPoolText(width=16), embed_dim=32)
     cheap = Cell(model=model, loss=Softmax(), batch_size=24)
     want = gradients(cheap, batch_of(24))
     assert_close(gradients(cheap, batch_of(24), microbatch=8), want)
@@ -96,9 +96,9 @@ def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda *_: first)
     base = Cell(
         batch_size=32,
-        model=Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(), embed_dim=32),
+        model=Model(image=ViT(variant="mu/12", pool="gap"), text=MeanPoolText(), embed_dim=32),
         budget=Budget(examples=128),
-        evals=(FixedLoss(split="val_font", examples=32, every_percent=100),),
+        evals=(ValLoss(split="val_font", examples=32, every_percent=100),),
     )
     where = Execution(data_root=str(small_glyphs.parent), wandb=False)
     base = replace(base, "data.dataset", small_glyphs.name)

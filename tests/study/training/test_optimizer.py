@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from study.config.budget import Budget
-from study.config.cell import Adafactor, Adam, Cell, Lion, Model, Part, TextAverage, ViT
+from study.config.cell import Adafactor, Adam, Cell, Lion, MeanPoolText, Model, ParamGroup, ViT
 from study.config.vocabulary import Vocabulary
 from study.training.optimizer import (
     clip_by_global_norm,
@@ -109,7 +109,8 @@ def test_adafactor_is_the_papers_by_default():
     """App. A: beta1 0.9, beta2 0.95, learning rate 0.001, weight decay 0.0001, cosine."""
     o = Adafactor()
     assert (o.b1, o.b2, o.learning_rate, o.weight_decay) == (0.9, 0.95, 1e-3, 1e-4)
-    assert (o.schedule, o.factor_from, o.eps, o.clip_block_rms) == ("cosine", 32, 1e-30, None)
+    assert (o.schedule, o.min_dim_size_to_factor, o.eps) == ("cosine", 32, 1e-30)
+    assert o.clip_block_rms is None
 
 
 @pytest.mark.parametrize(("width", "factored"), [(31, False), (32, True)])
@@ -198,10 +199,10 @@ def unstacked(tree, depths):
     }
 
 
-DEEP = {"factor_from": 8, "learning_rate": 1.0, "b1": 0.0}
+DEEP = {"min_dim_size_to_factor": 8, "learning_rate": 1.0, "b1": 0.0}
 
 
-@pytest.mark.parametrize("more", [{"clip_block_rms": 0.5}, {"text": Part(frozen=True)}])
+@pytest.mark.parametrize("more", [{"clip_block_rms": 0.5}, {"text": ParamGroup(frozen=True)}])
 def test_stacked_blocks_take_the_steps_of_single_ones(more):
     """Three steps of two towers 10 and 9 deep, where scales, biases and one kernel are deeper
     than they are wide, against the very blocks one by one."""
@@ -241,7 +242,7 @@ def test_shallow_towers_take_optaxs_own_steps_bit_for_bit():
 )
 def test_no_second_moment_of_a_deep_tower_is_factored_over_its_layers(variant, depth, over_layers):
     """Scales and biases have a moment for each number, as in the code base's single blocks."""
-    model = Model(image=ViT(variant=f"{variant}/14", image_size=28), text=TextAverage(width=8))
+    model = Model(image=ViT(variant=f"{variant}/14", image_size=28), text=MeanPoolText(width=8))
     deep = dataclasses.replace(cell(Adafactor), model=model)
     state = jax.eval_shape(
         lambda: initial_state(deep, Vocabulary(50, eos=1, pad=1), (28, 28, 3), 0)
@@ -271,8 +272,8 @@ def test_a_part_has_its_own_rate_and_decay():
     c = cell(
         Lion,
         weight_decay=0.01,
-        image=Part(rate_times=0.1, decay_times=0),
-        scalars=Part(rate_times=2),
+        image=ParamGroup(lr_mult=0.1, wd_mult=0),
+        loss_scalars=ParamGroup(lr_mult=2),
     )
     update = updates(c, GRADS)
     np.testing.assert_allclose(update["img"]["head"]["kernel"], [[-0.01]], rtol=1e-6)
@@ -281,13 +282,13 @@ def test_a_part_has_its_own_rate_and_decay():
 
 
 def test_the_rate_of_a_part_does_not_touch_its_decay():
-    update = updates(cell(Lion, weight_decay=0.01, image=Part(rate_times=0.1)), GRADS)
+    update = updates(cell(Lion, weight_decay=0.01, image=ParamGroup(lr_mult=0.1)), GRADS)
     np.testing.assert_allclose(update["img"]["head"]["kernel"], [[-0.01 - 0.04]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Adam, Adafactor, Lion])
 def test_a_frozen_tower_does_not_move_and_has_no_state(kind):
-    c = cell(kind, weight_decay=0.01, image=Part(frozen=True))
+    c = cell(kind, weight_decay=0.01, image=ParamGroup(frozen=True))
     params = PARAMS | {"img": {"head": {"kernel": jnp.full((37, 41), 4.0)}}}
     grads = jax.tree.map(jnp.ones_like, params)
     state = optimizer(c).init(params)
@@ -301,12 +302,12 @@ def test_a_frozen_tower_does_not_move_and_has_no_state(kind):
 def test_a_frozen_tower_is_not_in_the_clipped_norm():
     """Without img the norm of four ones is 2, so a limit of 1 halves what Adafactor never sees."""
     huge = GRADS | {"img": {"head": {"kernel": jnp.array([[1e6]])}}}
-    c = cell(Adam, clip_norm=1.0, eps=1.0, image=Part(frozen=True))
+    c = cell(Adam, clip_norm=1.0, eps=1.0, image=ParamGroup(frozen=True))
     np.testing.assert_allclose(updates(c, huge)["t"], [-0.1 * 0.5 / 1.5], rtol=1e-5)
 
 
 def test_without_frozen_leaves_out_what_is_not_trained():
-    assert drop_frozen(cell(image=Part(frozen=True)), PARAMS).keys() == {"txt", "t"}
+    assert drop_frozen(cell(image=ParamGroup(frozen=True)), PARAMS).keys() == {"txt", "t"}
     assert drop_frozen(cell(), PARAMS).keys() == PARAMS.keys()
 
 
@@ -317,7 +318,8 @@ def test_parameters_of_no_part_are_refused():
 
 def test_freezing_everything_is_refused():
     with pytest.raises(ValueError, match="all frozen"):
-        Adam(image=Part(frozen=True), text=Part(frozen=True), scalars=Part(frozen=True))
+        frozen = ParamGroup(frozen=True)
+        Adam(image=frozen, text=frozen, loss_scalars=frozen)
 
 
 # --- schedules -----------------------------------------------------------------------------------
@@ -387,7 +389,7 @@ def test_clipping_equals_optaxs(limit):
 
 
 def test_new_fields_do_not_change_the_ids_of_old_cells():
-    spelt = dataclasses.replace(cell().optimizer, image=Part(), timescale_steps=None)
+    spelt = dataclasses.replace(cell().optimizer, image=ParamGroup(), timescale_steps=None)
     assert dataclasses.replace(cell(), optimizer=spelt).id == cell().id
-    frozen = dataclasses.replace(cell().optimizer, image=Part(frozen=True))
+    frozen = dataclasses.replace(cell().optimizer, image=ParamGroup(frozen=True))
     assert dataclasses.replace(cell(), optimizer=frozen).id != cell().id

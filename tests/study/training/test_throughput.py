@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from study.config.cell import Cell, Model, TextAverage, ViT
+from study.config.cell import Cell, MeanPoolText, Model, ViT
 from study.config.hardware import CHIPS
 from study.models.flops import step_flops
 from study.training import throughput
 from study.training.throughput import TIMING_METRICS, Meter
 
 CELL = Cell(
-    model=Model(image=ViT(variant="mu/6", image_size=12), text=TextAverage(), embed_dim=32),
+    model=Model(image=ViT(variant="mu/6", image_size=12), text=MeanPoolText(), embed_dim=32),
     batch_size=16,
 )
 

@@ -22,14 +22,14 @@ from study.config.cell import (
     Corruption,
     Data,
     Execution,
-    FixedLoss,
+    MeanPoolText,
     Model,
-    Part,
+    ParamGroup,
     Retrieval,
     Sigmoid,
     Softmax,
-    TextAverage,
     TextTransformer,
+    ValLoss,
     ViT,
     ZeroShot,
     replace,
@@ -50,11 +50,13 @@ from study.training.throughput import TIMING_METRICS
 EVALS = (
     ZeroShot(split="val_font"),
     Retrieval(split="val_font", examples=50),
-    FixedLoss(split="val_font", examples=32, every_percent=50),
+    ValLoss(split="val_font", examples=32, every_percent=50),
 )
 CELL = Cell(
     model=Model(
-        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+        image=CachedImage(embeddings="hog-lda-16", dim=16),
+        text=MeanPoolText(width=16),
+        embed_dim=16,
     ),
     optimizer=Adam(learning_rate=3e-3, warmup_percent=5),
     budget=Budget(examples=640),
@@ -71,13 +73,17 @@ SCRATCH = dataclasses.replace(
 # Pixels, with towers that compile fast.
 PIXELS = dataclasses.replace(
     CELL,
-    model=Model(image=ViT(variant="mu/12", pool="gap"), text=TextAverage(width=16), embed_dim=16),
+    model=Model(image=ViT(variant="mu/12", pool="gap"), text=MeanPoolText(width=16), embed_dim=16),
 )
 # The paper's optimizer, on corrupted data.
 PAPERS_OWN = dataclasses.replace(
     CELL,
-    optimizer=Adafactor(learning_rate=3e-3, b2=0.95, factor_from=8, warmup_percent=5),
-    data=Data(corrupt=Corruption(image=0.1, text=0.1, alignment=0.25, redraw=True, window=16)),
+    optimizer=Adafactor(learning_rate=3e-3, b2=0.95, min_dim_size_to_factor=8, warmup_percent=5),
+    data=Data(
+        corruption=Corruption(
+            image=0.1, text=0.1, alignment=0.25, resample_each_epoch=True, window=16
+        )
+    ),
 )
 
 
@@ -168,10 +174,12 @@ def rows_with_evals(folder):
 
 def test_the_largest_seeds_train_to_the_end(tmp_path, small_glyphs, one_device):
     """A seed is 32 bits without a sign: the stream, the start and the corruption take them all."""
-    corrupt = Corruption(image=0.5, text=0.5, alignment=0.5, redraw=True, seed=2**32 - 1)
+    corrupt = Corruption(
+        image=0.5, text=0.5, alignment=0.5, resample_each_epoch=True, seed=2**32 - 1
+    )
     random = Sigmoid(pairs=Negatives(keep="random", per_positive=3))
     cell = dataclasses.replace(
-        CELL, seed=2**32 - 1, loss=random, data=Data(corrupt=corrupt), budget=Budget(steps=2)
+        CELL, seed=2**32 - 1, loss=random, data=Data(corruption=corrupt), budget=Budget(steps=2)
     )
     assert train(cell, execution(small_glyphs), folder=tmp_path, group="s")["status"] == "done"
     assert int(final_params(cell, tmp_path)["seed"]) == 2**32 - 1
@@ -295,7 +303,7 @@ def test_training_learns(tmp_path, small_glyphs, one_device):
 
 
 def test_a_frozen_image_tower_trains_as_siglit_from_pixels(tmp_path, small_glyphs, one_device):
-    frozen = Adam(learning_rate=3e-3, image=Part(frozen=True))
+    frozen = Adam(learning_rate=3e-3, image=ParamGroup(frozen=True))
     cell = dataclasses.replace(PIXELS, optimizer=frozen, evals=())
     train(cell, execution(small_glyphs), folder=tmp_path, group="s")
     vocabulary = Tokenizer(Dataset.open(small_glyphs).tokenizer, 16).vocabulary
@@ -308,7 +316,7 @@ def test_a_frozen_image_tower_trains_as_siglit_from_pixels(tmp_path, small_glyph
 
 def test_corruption_changes_training_but_not_the_evaluations(tmp_path, small_glyphs, one_device):
     short = dataclasses.replace(CELL, budget=Budget(examples=16))
-    noisy = dataclasses.replace(short, data=Data(corrupt=Corruption(alignment=0.9)))
+    noisy = dataclasses.replace(short, data=Data(corruption=Corruption(alignment=0.9)))
     still = Adam(learning_rate=1e-30, weight_decay=0)
     summaries = [
         train(
@@ -357,8 +365,8 @@ def test_what_is_recorded_and_that_a_finished_cell_is_not_trained_again(
         "eval/zero_shot/val_font/top1",
         "eval/retrieval/val_font/image_to_text_r1",
         "eval/retrieval/val_font/text_to_image_r1",
-        "eval/fixed_loss/val_font/sigmoid",
-        "eval/fixed_loss/val_font/softmax",
+        "eval/val_loss/val_font/sigmoid",
+        "eval/val_loss/val_font/softmax",
     ):
         assert key in done["summary"]
     item = json.loads((tmp_path / "items" / "eval.zero_shot.val_font.top1.json").read_text())

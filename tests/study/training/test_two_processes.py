@@ -19,11 +19,11 @@ from study.config.cell import (
     CachedImage,
     Cell,
     Execution,
-    FixedLoss,
+    MeanPoolText,
     Model,
     Sigmoid,
     Softmax,
-    TextAverage,
+    ValLoss,
     to_dict,
 )
 from study.config.pairs import Groups
@@ -44,13 +44,13 @@ def free_port() -> int:
     ("loss", "how"),
     [
         # Which pairs count depends on the order of rows.
-        (Sigmoid(pairs=Groups(size=8)), {"crossed": True, "fsdp_mib": 0.0005}),
+        (Sigmoid(pairs=Groups(size=8)), {"crossed": True, "fsdp_min_mib": 0.0005}),
         (Softmax(), {"crossed": False, "checkpoint_every_minutes": 1e-9}),
     ],
     ids=["sigmoid, cut, two slices", "softmax"],
 )
 def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch):
-    cell = small_cell(loss, evals=(FixedLoss(split="val_font", examples=32),))
+    cell = small_cell(loss, evals=(ValLoss(split="val_font", examples=32),))
     ranks = start(cell, tmp_path / "two", [small_glyphs.parent] * 2, how)
     outputs = [p.communicate(timeout=300) for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], outputs
@@ -87,7 +87,7 @@ def test_a_process_that_cannot_open_ends_the_other_with_its_line(failing, tmp_pa
 
 
 def small_cell(loss, evals=()):
-    towers = {"image": CachedImage(embeddings="hog-lda-16", dim=16), "text": TextAverage(width=16)}
+    towers = {"image": CachedImage(embeddings="hog-lda-16", dim=16), "text": MeanPoolText(width=16)}
     return Cell(
         model=Model(**towers, embed_dim=16),
         loss=loss,

@@ -101,11 +101,11 @@ def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studi
     by_loss = defaultdict(set)
     shares = defaultdict(set)
     for cell in cells:
-        c = cell.data.corrupt
+        c = cell.data.corruption
         by_loss[cell.loss.kind].add(c)
         if not c.is_identity:
-            shares[c.redraw].add((c.image, c.text, c.alignment))
-            assert (c.window == cell.batch_size) == c.redraw
+            shares[c.resample_each_epoch].add((c.image, c.text, c.alignment))
+            assert (c.window == cell.batch_size) == c.resample_each_epoch
     assert by_loss["sigmoid"] == by_loss["softmax"]
     assert shares[True] == shares[False] and len(shares[True]) == 10
     kinds = {tuple(bool(share) for share in one) for one in shares[True]}
@@ -115,10 +115,10 @@ def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studi
 def test_scenes_are_corrupted_as_glyphs_are_and_found_under_the_names_they_have(studies):
     assert (SCENES, SCENES_TOWER, SCENES_DIM) == (scenes.NAME, scenes.TOWER, scenes.DIM)
     cells = studies["glyphs-noise-scenes"].cells
-    glyph = {c.data.corrupt for c in studies["glyphs-noise-causes"].cells}
+    glyph = {c.data.corruption for c in studies["glyphs-noise-causes"].cells}
     for loss in LOSSES:
         own = [c for c in cells if c.loss == loss]
-        assert {c.data.corrupt for c in own} == glyph
+        assert {c.data.corruption for c in own} == glyph
         assert len(own) == len(glyph) * len(SEEDS)
 
 
@@ -133,7 +133,8 @@ def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone
         same = glyphs_cell(batch_size=cell.batch_size, loss=cell.loss, seed=cell.seed, data=data)
         assert same.id in ids
         assert times == 1 or cell.data.dataset == "glyphs"
-        rates[cell.data.dataset, round(times, 6), cell.loss.kind, cell.data.corrupt.redraw] += 1
+        resampled = cell.data.corruption.resample_each_epoch
+        rates[cell.data.dataset, round(times, 6), cell.loss.kind, resampled] += 1
     assert all(n == rates[(*key[:2], "softmax", key[3])] for key, n in rates.items())
     assert {times for _, times, _, _ in rates} == {0.5, 1.0, 2.0}
     assert {dataset for dataset, _, _, _ in rates} == {"glyphs", "glyphs-1view"}
@@ -160,7 +161,7 @@ def test_the_pretrained_tower_differs_in_its_start_and_its_decay_alone(studies):
     cells = [c for c in studies["glyphs-pretrained"].cells if c.seed == 0]
     scratch, tuned, undecayed = cells
     assert scratch.model.init is None and tuned.model == undecayed.model
-    assert tuned.optimizer.image.decay_times == 1 and undecayed.optimizer.image.decay_times == 0
+    assert tuned.optimizer.image.wd_mult == 1 and undecayed.optimizer.image.wd_mult == 0
     assert {e.kind for e in scratch.evals} >= {"zero_shot", "few_shot"}
     assert isinstance(scratch.model.image, ViT)
 

@@ -184,7 +184,7 @@ def test_table_1_has_the_papers_steps(studies):
     )  # fmt: skip
     assert lion.model.text.depth == 12 and lion.model.text.size.width == 1024
     assert (long.steps, long.batch_size) == (107_000, 20_480)
-    assert tuned.optimizer.image.decay_times == 0 and tuned.optimizer.image.rate_times == 0.1
+    assert tuned.optimizer.image.wd_mult == 0 and tuned.optimizer.image.lr_mult == 0.1
     assert (short.batch_size, whole.batch_size) == (32768, 32768)
 
 
@@ -212,15 +212,15 @@ def test_fig_5_differs_in_beta2_and_fig_4_in_the_image_tower_alone(studies):
     assert scratch.model.init is None and tuned.model == undecayed.model
     assert tuned.model.init.endswith(":img")
     for cell in (scratch, tuned, undecayed):  # a point each 100M examples
-        assert {round(100 / e.every_percent) for e in cell.evals if e.kind != "fixed_loss"} == {24}
+        assert {round(100 / e.every_percent) for e in cell.evals if e.kind != "val_loss"} == {24}
 
 
 def test_fig_7_corrupts_both_losses_alike(studies):
     cells = studies["fig-7"].cells
-    clean = [c for c in cells if c.data.corrupt.is_identity]
+    clean = [c for c in cells if c.data.corruption.is_identity]
     assert len(clean) == 2 and len(cells) == 42
     by_loss = {
-        kind: {c.data.corrupt for c in cells if c.loss.kind == kind}
+        kind: {c.data.corruption for c in cells if c.loss.kind == kind}
         for kind in ("sigmoid", "softmax")
     }
     assert by_loss["sigmoid"] == by_loss["softmax"]

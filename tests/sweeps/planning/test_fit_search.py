@@ -42,7 +42,7 @@ def spec(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
     )
 
 
-SMALLEST = RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+SMALLEST = RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIB)
 
 
 def fits(setting: RunSetting) -> bool:
@@ -71,7 +71,7 @@ def find(compiler, cache, **more) -> FitResult:
 
 def cost(setting: RunSetting) -> tuple[bool, float, float]:
     again = (setting.microbatch is not None) + 0.8 * setting.remat
-    return setting.fsdp_mib is not None, again, -(setting.microbatch or 1 << 30)
+    return setting.fsdp_min_mib is not None, again, -(setting.microbatch or 1 << 30)
 
 
 @pytest.mark.parametrize("batch_size", [256, 4096, 65536])
@@ -130,7 +130,7 @@ class Programs:
     def __call__(self, spec, settings):
         for setting in settings:
             self.asked.append((spec.program, setting))
-            state = 8 * GIB if setting.fsdp_mib is None else GIB
+            state = 8 * GIB if setting.fsdp_min_mib is None else GIB
             if spec.program == "evaluation":
                 encoding = int(self._evaluation_gib * GIB)
                 report = FitReport(usable_bytes=USABLE, evaluation_bytes=encoding)
@@ -150,12 +150,12 @@ def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
     """It fits beside parameters that are cut; of the settings that leave them whole none does."""
     compiler = Programs(25)
     found = search.search(task(), cache=tmp_path, compile_with=compiler)
-    assert found.report.fits and found.setting.fsdp_mib is not None
+    assert found.report.fits and found.setting.fsdp_min_mib is not None
     assert found.report.needed_bytes == 26 * GIB
     assert found.report.largest_phase == "evaluation"
     assert found.report.summary == "takes 26.0 of 30.8 GiB for evaluation"
     # One step and one evaluation for whole parameters, one of each for cut ones.
-    assert [(program, setting.fsdp_mib) for program, setting in compiler.asked] == [
+    assert [(program, setting.fsdp_min_mib) for program, setting in compiler.asked] == [
         ("step", None),
         ("evaluation", None),
         ("step", search.FSDP_MIB),
@@ -206,10 +206,10 @@ MEASURED = [
 ]
 
 
-@pytest.mark.parametrize(("model", "fsdp_mib", "gib"), MEASURED)
-def test_the_formula_for_evaluations_is_a_bound(model, fsdp_mib, gib):
+@pytest.mark.parametrize(("model", "fsdp_min_mib", "gib"), MEASURED)
+def test_the_formula_for_evaluations_is_a_bound(model, fsdp_min_mib, gib):
     cell = Cell(model=model, batch_size=2048, budget=Budget(steps=1))
-    setting = RunSetting(fsdp_mib=fsdp_mib)
+    setting = RunSetting(fsdp_min_mib=fsdp_min_mib)
     bound = evaluation_bytes(cell, get_slice("v4-8"), setting, 32_000) / GIB
     assert gib < bound < 12 * gib
 

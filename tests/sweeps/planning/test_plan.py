@@ -17,10 +17,10 @@ from study.config.cell import (
     CellError,
     Data,
     Execution,
-    FixedLoss,
     Model,
     Sigmoid,
     TextTransformer,
+    ValLoss,
 )
 from study.config.hardware import get_slice, this_cpu
 from study.models.flops import step_flops
@@ -111,7 +111,9 @@ def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
     (item,) = plan(study(huge), cache=tmp_path)
     assert item.fits is False
     assert (
-        item.setting == asked[-1] == RunSetting(microbatch=1, remat=True, fsdp_mib=search.FSDP_MIB)
+        item.setting
+        == asked[-1]
+        == RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIB)
     )
 
 
@@ -156,7 +158,7 @@ def test_the_evaluation_of_a_cell_that_has_one_counts(report, monkeypatch, tmp_p
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
     monkeypatch.setattr(search, "compile_settings", compiled)
     monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
-    evaluated = cell(evals=(FixedLoss(split="val"),))
+    evaluated = cell(evals=(ValLoss(split="val"),))
     without, with_it = plan(study(cell(), evaluated), cache=tmp_path)
     assert (without.fits, with_it.fits) == (True, False)
     assert [shape.program for shape in asked].count("step") == 1

@@ -19,8 +19,8 @@ from study.config.cell import (
     CachedImage,
     Cell,
     Execution,
+    MeanPoolText,
     Model,
-    TextAverage,
     ZeroShot,
     to_dict,
 )
@@ -33,7 +33,9 @@ from sweeps.study import Study
 
 CELL = Cell(
     model=Model(
-        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+        image=CachedImage(embeddings="hog-lda-16", dim=16),
+        text=MeanPoolText(width=16),
+        embed_dim=16,
     ),
     optimizer=Adam(learning_rate=3e-3, warmup_percent=5),
     budget=Budget(examples=320),

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from study.config.budget import Budget
-from study.config.cell import Adam, CachedImage, Cell, Execution, Model, TextAverage
+from study.config.cell import Adam, CachedImage, Cell, Execution, MeanPoolText, Model
 from study.records import redact as secrets
 from study.records.redact import redact
 from sweeps.cli.app import _report_error
@@ -23,7 +23,9 @@ KEY = "0123456789abcdef" * 2 + "deadbeef"  # 40 characters, as wandb's are
 TOKEN = "hf_plantedplantedplanted"
 CELL = Cell(
     model=Model(
-        image=CachedImage(embeddings="hog-lda-16", dim=16), text=TextAverage(width=16), embed_dim=16
+        image=CachedImage(embeddings="hog-lda-16", dim=16),
+        text=MeanPoolText(width=16),
+        embed_dim=16,
     ),
     optimizer=Adam(learning_rate=1e-2),
     budget=Budget(examples=256),

@@ -1,0 +1,69 @@
+"""Where and how a cell runs: hardware, memory, checkpoints and logging."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from study.config.base import CONFIG, Positive
+from study.config.hardware import check_slice_name
+
+Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+def _check_local(folder: str) -> str:
+    if "://" in folder:
+        raise ValueError("data sets are read from folders; copy or mount the bucket")
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Execution:
+    """Where and how a cell runs. It changes no result by more than the rounding of a sum.
+
+    Attributes:
+      slice: Machine to run on, by its name in `study.config.hardware` ("v4-32", "v6e-16x2",
+        "gpu:h100"); None runs wherever the process is.
+      data_root: Folder of the data sets.
+      chunk_examples: Approximate number of examples per compiled loop of steps. Small batches
+        share a loop to save the dispatch of each step.
+      eval_batch_size: Images or texts embedded at a time in evaluations, over all devices.
+      log_every_percent: Record metrics whenever this percentage of the run has passed.
+      checkpoint_every_minutes: Wall-clock minutes between checkpoints, and so the most that a
+        killed run repeats. The last step is always saved.
+      keep_last: Number of latest checkpoints to keep. With 1, a run whose checkpoint cannot be
+        read starts over.
+      keep_every_percent: Also save a checkpoint whenever this percentage of the run has passed,
+        and keep it.
+      wandb: Mirror the metrics to wandb; see `study.records.wandb_mirror`.
+      microbatch: Examples per pass through the towers on each device. None passes the whole
+        batch at once; "auto" searches for a size that fits in `memory_gib`.
+      memory_gib: Memory per device for microbatch="auto"; None takes nine tenths of an
+        accelerator's memory, or half of the free memory of the host.
+      remat: Recompute the activations of each block in the backward pass instead of keeping them.
+      fsdp_min_mib: Shard parameters and optimizer state over the devices of a slice, for arrays of
+        at least this many MiB (`study.models.sharding.param_shardings`); None replicates them.
+      decode_threads: Threads that decode images; None uses one per core.
+      cores: Cores of a local cell, each used as one device; fewer if the machine has fewer. Use
+        more than one for a cell that runs alone, since a sweep is faster with one core per cell.
+      priority: Cells with a higher priority start first among those for the same machine type.
+    """
+
+    slice: Annotated[str, AfterValidator(check_slice_name)] | None = None
+    data_root: Annotated[str, AfterValidator(_check_local)] = "data"
+    chunk_examples: Positive = 8192
+    eval_batch_size: Positive = 2048
+    log_every_percent: Percent = 2.0
+    checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 15.0
+    keep_last: Positive = 2
+    keep_every_percent: Percent | None = None
+    wandb: bool = True
+    microbatch: Positive | Literal["auto"] | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    remat: bool = False
+    fsdp_min_mib: Annotated[float, Field(ge=0)] | None = None
+    decode_threads: Positive | None = None
+    cores: Positive = 1
+    priority: int = 0
