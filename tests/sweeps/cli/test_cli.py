@@ -132,7 +132,7 @@ def test_version(study):
         (["figures", "--root", "."], "no records in ."),
         (["figures", "--paper", "--figure", "fig_9"], "no figure fig_9; choose from batch_size,"),
         (["run", "exits.py"], "exits.py:2: SystemExit: 3"),
-        (["data", "import", "nowhere", "--out", "here"], "nothing at nowhere"),
+        (["data", "import", "nowhere", "--out", "here"], "nowhere does not exist"),
         (["data", "inspect", "nowhere"], "nowhere"),
         (["data", "index", "nowhere"], "no folder nowhere"),
         (["data", "index", ".", "--split", "train"], "NAME=PATTERN"),
@@ -294,10 +294,11 @@ def test_figures_and_claims_take_the_metric_that_a_study_has(study):
 
     end(CELLS[0])
     key = "eval/zero_shot/val_font/top1"
-    _, out, _ = study("figures", "own.py")
+    one = ("figures", "own.py", "--figure", "from_scratch")
+    _, out, _ = study(*one)
     assert "has ended with eval/zero_shot/test_font/top1" in out
     assert f"metrics that they have: {key}" in out
-    code, out, _ = study("figures", "own.py", "--metric", key, "--json")
+    code, out, _ = study(*one, "--metric", key, "--json")
     drawn = {one["figure"]: one for one in json.loads(out)}
     assert code == 0
     assert [Path(file).suffix for file in drawn["from_scratch"]["files"]] == [

@@ -63,20 +63,14 @@ def test_index_inspect_embed_and_verify(study, tars):
     assert "train-00001.npy has changed since it was written" in err
 
 
-@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b"])
-def test_a_part_that_is_none_is_said(study, tars, part):
-    study("data", "index", "tars", "--train-tokenizer", "40")
-    code, _, err = study("data", "embed", "tars", "--out", "z", "--shard", part)
-    assert (code, err.count("\n")) == (2, 1)
-    assert f"--shard {part}" in err
-
-
-def test_a_resize_is_that_of_an_image_tower(study, tars):
-    """The built-in descriptor is not told how to resize."""
+def test_a_wrong_shard_or_resize_is_one_line(study, tars):
     assert study("data", "index", "tars", "--train-tokenizer", "40")[0] == 0
-    embed = ("data", "embed", "tars", "--out", "z", "--resize")
-    code, _, err = study(*embed, "bilinear")
-    assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("study: --resize bilinear needs the --checkpoint")
-    code, _, err = study(*embed, "nearest")
-    assert code == 2 and "bicubic" in err and "bilinear" in err
+    for option, values, words in (
+        ("--shard", ("0/2", "3/2", "2", "a/b"), ("write K/N",)),
+        ("--resize", ("bilinear",), ("needs the --checkpoint",)),  # the descriptor has its own
+        ("--resize", ("nearest",), ("bicubic", "bilinear")),
+    ):
+        for value in values:
+            code, _, err = study("data", "embed", "tars", "--out", "z", option, value)
+            assert (code, err.count("\n")) == (2, 1)
+            assert option in err and all(word in err for word in words)
