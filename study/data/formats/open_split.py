@@ -18,8 +18,8 @@ def open_split(dataset: Dataset, split: str) -> Reader:
       DataError: an unknown split, shards of an unknown or of several formats, a shard that cannot
         be read, or another number of examples than in dataset.json.
     """
-    about = dataset.split(split)
-    formats = {is_array_record(path) for path in about.shards}
+    entry = dataset.split(split)
+    formats = {is_array_record(path) for path in entry.shards}
     if len(formats) > 1:
         raise DataError(
             f"the split {split} of {dataset.folder} mixes tar and ArrayRecord; "
@@ -28,19 +28,19 @@ def open_split(dataset: Dataset, split: str) -> Reader:
     reader: Reader
     if True in formats:
         reader = ArrayRecordReader(
-            about.shards,
+            entry.shards,
             image_key=dataset.image_key,
             text_key=dataset.text_key,
-            counts=about.counts,
+            counts=entry.counts,
         )
     else:
         reader = WebdatasetReader(
-            about.shards, text_key=dataset.text_key, cache=dataset.index_cache, counts=about.counts
+            entry.shards, text_key=dataset.text_key, cache=dataset.index_cache, counts=entry.counts
         )
-    if len(reader) != about.examples:
+    if len(reader) != entry.examples:
         raise DataError(
             f"the shards of {split} in {dataset.folder} hold {len(reader)} examples, "
-            f"dataset.json records {about.examples}; {HINT}"
+            f"dataset.json records {entry.examples}; {HINT}"
         )
     return reader
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,6 @@ class Reader(abc.ABC):
     def __getitem__(self, i: int) -> dict[str, Any]:
         image, text = self.pair(i)
         return {"key": self.key(i), "image": image, "text": text, "json": self.json(i)}
-
-    def texts(self) -> Iterator[str]:
-        return (self.text(i) for i in range(len(self)))
 
     def decode_image(
         self, i: int, data: bytes, *, size: int, channels: int, resize: Resize = "bicubic"

@@ -93,13 +93,9 @@ class WebdatasetReader(Reader):
             raise self.bad_example(i, "its metadata is not JSON") from None
         return metadata if isinstance(metadata, dict) else {}
 
-    def close(self) -> None:
-        while self._handles:
-            os.close(self._handles.popitem()[1])
-
     def __del__(self) -> None:
-        if "_handles" in self.__dict__:
-            self.close()
+        for handle in self.__dict__.get("_handles", {}).values():
+            os.close(handle)
 
     def _locate(self, i: int) -> tuple[int, int]:
         """Shard and row of an example."""

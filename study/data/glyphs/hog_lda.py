@@ -22,7 +22,6 @@ from study.data.formats.open_split import open_split
 from study.data.parallel import ProgressFn, no_progress
 from study.data.sources import load_labels
 
-NAME = "hog-lda-96"
 DIM = 96
 SIZE, CELLS, ORIENTATIONS = 24, 6, 8
 FEATURES = CELLS * CELLS * ORIENTATIONS + (SIZE // 2) ** 2

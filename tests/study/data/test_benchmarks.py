@@ -268,30 +268,29 @@ def outside(tmp_path, images):
 
 
 @pytest.mark.parametrize("field", ["filename", "filepath"])
-@pytest.mark.parametrize("k", range(6))
-def test_a_karpathy_entry_outside_of_the_images_is_refused(karpathy, tmp_path, field, k):
+def test_a_karpathy_entry_outside_of_the_images_is_refused(karpathy, tmp_path, field):
     images = karpathy.parent.parent / "val2014"
-    name = outside(tmp_path, images)[k]
-    entry = {"filename": name, "filepath": ""}
-    if field == "filepath":
-        folder, _, entry["filename"] = name.rpartition("/")
-        entry["filepath"] = folder
-    with pytest.raises(DataError, match=r"dataset_coco\.json: the image '.*' is not inside") as e:
-        import_benchmark(
-            listed(karpathy, **entry), tmp_path / "out", splits=("test",), images=images
-        )
-    assert repr(name) in str(e.value) and "\n" not in str(e.value)
-    assert not list((tmp_path / "out").glob("*.tar"))
+    for name in outside(tmp_path, images):
+        entry = {"filename": name, "filepath": ""}
+        if field == "filepath":
+            entry["filepath"], _, entry["filename"] = name.rpartition("/")
+        with pytest.raises(
+            DataError, match=r"dataset_coco\.json: the image '.*' is not inside"
+        ) as e:
+            import_benchmark(
+                listed(karpathy, **entry), tmp_path / "out", splits=("test",), images=images
+            )
+        assert repr(name) in str(e.value) and "\n" not in str(e.value)
+        assert not list((tmp_path / "out").glob("*.tar"))
 
 
-@pytest.mark.parametrize("k", range(6))
-def test_a_crossmodal_key_outside_of_the_images_is_refused(crossmodal, tmp_path, k):
-    key = outside(tmp_path, crossmodal / "images")[k].removesuffix(".jpg")
-    row = json.dumps({"image/key": key, "en": {"caption": ["x"]}})
-    (crossmodal / "captions.jsonl").write_text(row + "\n")
-    with pytest.raises(DataError, match=r"captions\.jsonl: the image '.*' is not inside"):
-        import_benchmark(crossmodal, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.tar"))
+def test_a_crossmodal_key_outside_of_the_images_is_refused(crossmodal, tmp_path):
+    for name in outside(tmp_path, crossmodal / "images"):
+        row = {"image/key": name.removesuffix(".jpg"), "en": {"caption": ["x"]}}
+        (crossmodal / "captions.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=r"captions\.jsonl: the image '.*' is not inside"):
+            import_benchmark(crossmodal, tmp_path / "out")
+        assert not list((tmp_path / "out").glob("*.tar"))
 
 
 def test_links_within_the_images_and_a_linked_folder_of_images_are_followed(karpathy, tmp_path):

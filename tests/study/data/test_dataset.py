@@ -1,7 +1,5 @@
 """A data set is refused in one line that says what is wrong, or it is whole."""
 
-import dataclasses
-
 import pytest
 
 from study.data.formats.dataset import DATASET_FILE, DataError, Dataset
@@ -50,11 +48,6 @@ def test_an_unknown_split_lists_those_that_exist(small):
     with pytest.raises(DataError) as error:
         small.split("validation")
     assert "train, val_font, test_font, test_chars" in one_line(error)
-
-
-def test_the_data_set_is_frozen(small):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        small.fingerprint = ""
 
 
 def test_verify_finds_a_single_flipped_bit_anywhere(copy):

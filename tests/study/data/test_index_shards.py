@@ -26,7 +26,7 @@ def test_an_img2dataset_folder_needs_one_command(folder):
     assert (found.incomplete, found.skipped, dataset.channels) == (0, (), 3)
     reader = WebdatasetReader([folder / name for name in sorted(before)])
     assert dataset.split("train").examples == len(reader) == sum(dataset.split("train").counts)
-    assert list(open_split(dataset, "train").texts()) == list(reader.texts())
+    assert [e["text"] for e in open_split(dataset, "train")] == [e["text"] for e in reader]
     assert {p.name: p.read_bytes() for p in folder.glob("*.tar")} == before
     batch = open_source(dataset, "train", ViT(image_size=16), Data()).batch(np.arange(5))
     assert batch["image"].shape == (5, 16, 16, 3)
@@ -77,7 +77,7 @@ def test_shards_elsewhere_are_described_by_a_pattern_and_left_alone(folder, tmp_
         raise AssertionError(f"{tar} scanned again")
 
     monkeypatch.setattr(tar_index, "_scan", refuse)
-    assert len(list(open_split(dataset, "train").texts())) == dataset.split("train").examples
+    assert len([e["text"] for e in open_split(dataset, "train")]) == dataset.split("train").examples
     with pytest.raises(DataError, match=r"name a folder for its dataset\.json with --out"):
         index_shards(f"{folder}/*.tar")
 

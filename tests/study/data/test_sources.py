@@ -11,18 +11,15 @@ from study.data import cache
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
+from study.data.glyphs import hog_lda
+from study.data.glyphs import write as glyphs
 from study.data.glyphs.write import prepare
-from study.data.sources import EmbeddingSource, ImageSource, load_labels, open_source
+from study.data.sources import load_labels, open_source
 from study.data.tokenizer import Tokenizer
 
 EMBEDDED = CachedImage(embeddings="hog-lda-16", dim=16)
 IMAGE = ViT(image_size=24)
 rng = np.random.default_rng(0)
-
-
-def test_the_image_tower_picks_the_source(embedded):
-    assert isinstance(open_source(embedded, "train", EMBEDDED, Data()), EmbeddingSource)
-    assert isinstance(open_source(embedded, "train", IMAGE, Data()), ImageSource)
 
 
 @pytest.mark.parametrize("image", [EMBEDDED, IMAGE])
@@ -132,12 +129,11 @@ def test_a_gather_copies_rows_and_nothing_else(embedded):
 
 
 def test_prepare_makes_what_a_study_reads_and_then_does_nothing(tmp_path, recipe, monkeypatch):
-    from study.data.glyphs import write as glyphs
-
-    write = glyphs.write_glyphs
+    write, embed = glyphs.write_glyphs, hog_lda.embed
     monkeypatch.setattr(
         glyphs, "write_glyphs", lambda out, **more: write(out, **{**more, **recipe, "workers": 1})
     )
+    monkeypatch.setattr(hog_lda, "embed", lambda data, **more: embed(data, workers=1))
     dataset = prepare(tmp_path)
     source = open_source(dataset, "train", CachedImage(embeddings="hog-lda-96", dim=96), Data())
     assert source.batch(np.arange(2))["image"].shape == (2, 96)

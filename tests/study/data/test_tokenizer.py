@@ -32,7 +32,7 @@ def test_eos_is_sticky_and_truncation_keeps_it(small, length):
 
 def test_case_order_and_company_of_texts_do_not_matter(small):
     tokenizer = Tokenizer(small.tokenizer, 16)
-    texts = list(open_split(small, "val_font").texts())
+    texts = [e["text"] for e in open_split(small, "val_font")]
     together_NxL = tokenizer(texts)
     alone_NxL = np.concatenate([tokenizer([text.lower()]) for text in texts])
     np.testing.assert_array_equal(together_NxL, alone_NxL)
