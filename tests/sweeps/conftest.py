@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.bench.sessions import members
+
 HERE = Path(__file__).parent
 PATIENCE = 90.0  # seconds that a loaded machine gets before a test gives up waiting
 
@@ -38,7 +40,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     yield start
     for process in started:
-        for left in session(process.pid):
+        for left in members(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(left, signal.SIGKILL)
         process.kill()
@@ -47,22 +49,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.stdout.close()
 
 
-def session(leader: int) -> list[int]:
-    """The live processes of a session. Ray's children stay in the session of their driver."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == leader and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-@pytest.fixture(name="session")
-def _session() -> Callable[[int], list[int]]:
-    return session
+@pytest.fixture
+def session() -> Callable[[int], list[int]]:
+    """Lists the live processes of a session. Ray's children stay in that of their driver."""
+    return members
 
 
 @pytest.fixture
