@@ -1,69 +1,141 @@
-"""The page: what it says in which order, and the template that says it."""
+"""The page: what a study's grid says, its records, and the template that shows both."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.claims import OURS, Verdict, count_verdicts, format_number, judge
+from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, TABLES
-from analysis.figures.base import Inputs
+from analysis.figures.base import Inputs, Plot, read_inputs
 from analysis.figures.plot.style import metric_label
+from analysis.figures.tables.table import PaperTable, to_html
 from analysis.records.frame import NOT_STARTED, STATUSES
 from analysis.report import prose
-from analysis.report.pictures import pictures
+from analysis.report.contents import describe_cells, make_picture, unfinished_cells
+from analysis.report.prose import Block
 from analysis.report.provenance import provenance
-from analysis.report.study_info import StudyInfo
-from analysis.report.tables import of_cells, of_unfinished, papers_tables
 
 HERE = Path(__file__).parent
-SAID = {"running-or-interrupted": "running or interrupted"}
+STATUS_NAMES = {"running-or-interrupted": "running or interrupted"}
 
 
-def html(
-    inputs: Inputs,
-    stated: StudyInfo,
-    *,
-    figures: Mapping[str, Any] = FIGURES,
-    written: Mapping[str, Any] = TABLES,
-) -> str:
-    """The whole page. It loads nothing and has no script.
+class Assumption(NamedTuple):
+    """A setting that the paper does not state, the value chosen, and why."""
 
-    Args:
-      figures, written: by name, modules of figures and of tables, see `analysis.figures`.
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyInfo:
+    """What a study's grid says and no record holds: plain values, so that no grid is imported here.
+
+    Attributes:
+      study: its name.
+      question: one line.
+      paper: the figure, table or section of the paper that it belongs to.
+      assumptions: settings that the paper does not state.
+      commands: what to type to get these records and this page, in order.
+      planned, records: the grid's cells and the folder that they share, see `frame.cells`.
+      finding: what was written about it, see `analysis.report.prose`.
     """
+
+    study: str
+    question: str = ""
+    paper: str = ""
+    assumptions: tuple[Assumption, ...] = ()
+    commands: tuple[str, ...] = ()
+    planned: tuple[Mapping[str, Any], ...] | None = None
+    records: str | None = None
+    finding: tuple[Block, ...] = ()
+
+
+def write_report(
+    path: str | Path, root: str | Path, info: StudyInfo, *, metric: str | None = None
+) -> tuple[Inputs, list[str]]:
+    """Writes the page, the whole file or nothing.
+
+    Returns: what it was made from, and a line for each sentence of the finding that these records
+      do not bear out.
+
+    Raises:
+      AnalysisError: no such root or study, or the file cannot be written.
+    """
+    inputs = read_inputs(
+        root, info.study, metric=metric, planned=info.planned, records=info.records
+    )
+    verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
+    page = render_page(inputs, info, verdicts)
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise AnalysisError(
+            f"cannot write {path}: {error.strerror or error}; choose another --out"
+        ) from error
+    return inputs, prose.stale(prose.with_verdicts(info.finding, verdicts))
+
+
+def render_page(
+    inputs: Inputs,
+    info: StudyInfo,
+    verdicts: Sequence[Verdict],
+    *,
+    figures: Mapping[str, Plot] = FIGURES,
+    tables: Mapping[str, PaperTable] = TABLES,
+) -> str:
+    """The whole page as HTML. It loads nothing and has no script."""
     cells = inputs.cells
-    verdicts = judge(cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
-    # Without cells these would show the paper's numbers alone.
-    drawn = pictures(figures, inputs) if len(cells) else []
-    listed = papers_tables(written, inputs) if len(cells) else []
+    pictures, fragments, skipped = [], [], []
+    if len(cells):  # without cells these would show the paper's numbers alone
+        for plot in figures.values():
+            numbers, reason = plot.numbers(inputs)
+            if reason:
+                skipped.append((plot.name, reason))
+            else:
+                pictures.append(make_picture(plot, numbers))
+        for table in tables.values():
+            numbers, reason = table.numbers(inputs)
+            if reason:
+                skipped.append((table.name, reason))
+            else:
+                fragments.append((numbers.attrs["title"], to_html(numbers, table.name)))
     return _template().render(
-        stated=stated,
-        finding=prose.with_verdicts(stated.finding, verdicts),
+        info=info,
+        finding=prose.with_verdicts(info.finding, verdicts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         quality=" ".join(metric_label(inputs.quality).split()),
-        states=_states(cells),
+        states=_count_states(cells),
         finished=int((cells["status"] == "done").sum()) if len(cells) else 0,
         total=len(cells),
-        kinds=count_verdicts(v for v in verdicts if v.section != OURS),
-        kinds_of_ours=count_verdicts(
+        counts=count_verdicts(v for v in verdicts if v.section != OURS),
+        counts_of_ours=count_verdicts(
             v for v in verdicts if v.section == OURS and v.verdict != "no data"
         ),
         verdicts=[v for v in verdicts if v.verdict != "no data"],
         untested=[v for v in verdicts if v.verdict == "no data"],
-        pictures=[p for p in drawn if not p.skipped],
-        tables=[t for t in listed if not t.skipped],
-        skipped=[(p.name, p.skipped) for p in drawn if p.skipped]
-        + [(t.name, t.skipped) for t in listed if t.skipped],
-        unfinished=of_unfinished(cells) if len(cells) else None,
+        pictures=pictures,
+        tables=fragments,
+        skipped=skipped,
+        unfinished=unfinished_cells(cells) if len(cells) else None,
         waiting=list(cells["id"][cells["status"] == NOT_STARTED]) if len(cells) else [],
-        every_cell=of_cells(inputs) if len(cells) else None,
+        every_cell=describe_cells(inputs) if len(cells) else None,
         provenance=provenance(cells),
     )
 
@@ -79,24 +151,21 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["interval"] = _interval
+    environment.filters["interval"] = _format_interval
     environment.filters["number"] = format_number
-    environment.filters["anchor"] = _anchor
+    environment.filters["anchor"] = lambda claim: (
+        "claim-" + re.sub(r"[^a-z0-9]+", "-", claim.lower()).strip("-")
+    )
     return environment.get_template("page.html")
 
 
-def _states(cells: pd.DataFrame) -> list[tuple[str, str, int]]:
+def _count_states(cells: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Class name, words and number of cells of each state that there is."""
     counts: Counter[str] = Counter(cells["status"]) if len(cells) else Counter()
     known = [s for s in STATUSES if s in counts] + sorted({*counts} - {*STATUSES})
-    return [(state.replace(" ", "-"), SAID.get(state, state), counts[state]) for state in known]
+    return [(s.replace(" ", "-"), STATUS_NAMES.get(s, s), counts[s]) for s in known]
 
 
-def _anchor(claim: str) -> str:
-    """An id for the element that shows this claim."""
-    return "claim-" + re.sub(r"[^a-z0-9]+", "-", claim.lower()).strip("-")
-
-
-def _interval(verdict: Verdict) -> str:
+def _format_interval(verdict: Verdict) -> str:
     low, high = format_number(verdict.low), format_number(verdict.high)
     return f"{low} to {high}" if low and high else "none: one seed each"

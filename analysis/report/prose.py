@@ -1,21 +1,20 @@
-"""A study's written finding: prose of which every sentence rests on verdicts.
+"""A study's written finding: text in which every sentence cites verdicts.
 
-A text file of paragraphs and `## headings`, blank lines between them. Behind each sentence stand
-the claims that it rests on, and what it takes their verdicts for:
+A text file of paragraphs and `## headings`, separated by blank lines. Each sentence ends with the
+claims that it rests on and their verdicts, separated by semicolons:
 
     Sigmoid leads at small batches. [sigmoid ahead at small batch: reproduced]
 
-Several are parted by semicolons. A paragraph of lines that begin with `>` says what was done, and
-rests on none. When records change, a verdict may change too: the page then says so at the
-sentence. `stale` lists these, and every number with an interval that none of the sentence's
-verdicts prints.
+A paragraph whose lines begin with `>` describes the method and cites none. When records change, a
+verdict may change too: the page then marks the sentence. `stale` lists these, and every number
+with an interval that none of the sentence's verdicts prints.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,8 +26,11 @@ _RESTS_ON = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")  # with a colon: `[1.40, 1.60
 
 @dataclass(frozen=True, kw_only=True)
 class Citation:
-    """A claim that a sentence rests on, by name, what the sentence takes its verdict for, and,
-    once it is held against records, the verdict."""
+    """A claim that a sentence rests on.
+
+    claim: its name. quoted: its verdict as the text has it. verdict: its verdict on the records,
+    None before `with_verdicts`.
+    """
 
     claim: str
     quoted: str
@@ -47,7 +49,7 @@ class Sentence:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A heading, a paragraph, or a note that rests on no claim."""
+    """A heading, a paragraph, or a note that cites no claim."""
 
     kind: Literal["heading", "paragraph", "note"]
     sentences: tuple[Sentence, ...]
@@ -57,7 +59,7 @@ def read(path: str | Path) -> tuple[Block, ...]:
     """The finding in a file.
 
     Raises:
-      AnalysisError: no such file, a sentence without a claim, or a claim that there is not.
+      AnalysisError: no such file, a sentence without a claim, or an unknown claim.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -67,7 +69,7 @@ def read(path: str | Path) -> tuple[Block, ...]:
 
 
 def parse(text: str, *, source: str = "finding") -> tuple[Block, ...]:
-    """As `read`, of text; `source` is named in errors."""
+    """The finding in a text; `source` is named in errors."""
     blocks = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         lines = [line.strip() for line in paragraph.splitlines()]
@@ -83,7 +85,7 @@ def parse(text: str, *, source: str = "finding") -> tuple[Block, ...]:
 
 
 def with_verdicts(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
-    """The same blocks, each claim with its verdict."""
+    """The same blocks, each citation with its verdict on the records."""
     by_name = {one.name: one for one in verdicts}
     return tuple(
         Block(
@@ -92,11 +94,7 @@ def with_verdicts(blocks: Sequence[Block], verdicts: Sequence[Verdict]) -> tuple
                 Sentence(
                     text=sentence.text,
                     citations=tuple(
-                        Citation(
-                            claim=citation.claim,
-                            quoted=citation.quoted,
-                            verdict=by_name.get(citation.claim),
-                        )
+                        replace(citation, verdict=by_name.get(citation.claim))
                         for citation in sentence.citations
                     ),
                 )

@@ -1,4 +1,4 @@
-"""What made the records of a study, and what drew them."""
+"""What made the records of a study, and what drew them, in words."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ DRAWN_WITH = ("pandas", "numpy", "scipy", "matplotlib")
 
 
 def provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    """What to say, and how it is: hash, data, code, libraries, hardware, attempts, seconds."""
+    """Name and value of each: hash, data, code, libraries, hardware, attempts, seconds."""
     ran = cells[cells["status"] != NOT_STARTED] if len(cells) else cells
     lines = []
     if len(ran):
-        prints = _counted(
-            f"{name}, fingerprint {str(print_)[:10]}"
-            for name, print_ in zip(
+        data_sets = _count(
+            f"{name}, fingerprint {str(fingerprint)[:10]}"
+            for name, fingerprint in zip(
                 ran.get("data.dataset", ""), ran["dataset_fingerprint"], strict=True
             )
-            if isinstance(print_, str)
+            if isinstance(fingerprint, str)
         )
         lines = [
             ("records", points.provenance(ran).removeprefix("records ")),
-            ("data set", prints),
-            ("code", _counted(ran["code"].dropna())),
+            ("data set", data_sets),
+            ("code", _count(ran["code"].dropna())),
             ("trained with", _versions(ran)),
-            ("hardware", _counted(_devices(ran))),
+            ("hardware", _count(_devices(ran))),
             ("attempts", _attempts(ran)),
             ("time", _seconds(ran)),
             ("seen", f"{_total(ran['examples_seen'])} examples, {_total(ran['pairs_seen'])} pairs"),
         ]
     drawn = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in DRAWN_WITH)
     lines.append(("drawn with", f"Python {platform.python_version()}, {drawn}"))
-    return [(what, said) for what, said in lines if said]
+    return [(name, value) for name, value in lines if value]
 
 
-def _counted(values: Iterable[object]) -> str:
+def _count(values: Iterable[object]) -> str:
     """Each value, with its number of cells where there are several."""
     counts = Counter(str(value) for value in values)
     if len(counts) < 2:
@@ -52,8 +52,8 @@ def _counted(values: Iterable[object]) -> str:
 
 def _versions(cells: pd.DataFrame) -> str:
     names = [name for name in cells if name.startswith("versions.")]
-    said = [(name.removeprefix("versions."), sorted({*cells[name].dropna()})) for name in names]
-    return ", ".join(f"{name} {' and '.join(values)}" for name, values in said if values)
+    words = [(name.removeprefix("versions."), sorted({*cells[name].dropna()})) for name in names]
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in words if values)
 
 
 def _devices(cells: pd.DataFrame) -> list[str]:
@@ -72,11 +72,11 @@ def _devices(cells: pd.DataFrame) -> list[str]:
 
 def _attempts(cells: pd.DataFrame) -> str:
     again = int((cells["attempts"] > 1).sum())
-    said = f"{int(cells['attempts'].sum()):,} of {len(cells):,} cells"
-    said += f"; {again} began more than once" if again else ""
+    words = f"{int(cells['attempts'].sum()):,} of {len(cells):,} cells"
+    words += f"; {again} began more than once" if again else ""
     dropped, superseded = int(cells["dropped_lines"].sum()), int(cells["superseded_rows"].sum())
-    said += f"; {superseded:,} superseded rows left out" if superseded else ""
-    return said + (f"; {dropped:,} torn lines left out" if dropped else "")
+    words += f"; {superseded:,} superseded rows left out" if superseded else ""
+    return words + (f"; {dropped:,} torn lines left out" if dropped else "")
 
 
 def _seconds(cells: pd.DataFrame) -> str:

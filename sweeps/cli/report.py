@@ -38,8 +38,7 @@ def report(
 
     Exit codes: 0 written, 1 written but a sentence of the finding no longer holds, 2 bad input.
     """
-    from analysis.claims import judge
-    from analysis.report import Assumption, StudyInfo, prose, write
+    from analysis.report import Assumption, StudyInfo, prose, write_report
     from sweeps.registry import load_study
 
     root = root_of(root)
@@ -61,11 +60,7 @@ def report(
             records=where["records"],
         )
     path = Path(out or f"{study_name}-report.html")
-    inputs = write(path, root, info, metric=metric)
-    stale = []
-    if info.finding:
-        verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
-        stale = prose.stale(prose.with_verdicts(info.finding, verdicts))
+    inputs, stale = write_report(path, root, info, metric=metric)
     states, size = Counter(inputs.cells["status"]), path.stat().st_size
     if as_json:
         about = {"study": study_name, "file": str(path), "bytes": size, "cells": states}

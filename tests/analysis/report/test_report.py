@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.claims import judge_study, parse_intervals
+from analysis.claims import judge, judge_study, parse_intervals
 from analysis.errors import AnalysisError
-from analysis.figures import FIGURES
-from analysis.figures.paper import fig_6
-from analysis.report import Assumption, StudyInfo, html, prose, read, write
-from analysis.report.pictures import alt
-from sweeps.cli import report as cli_report
+from analysis.figures import FIGURES, fig_6, read_inputs
+from analysis.report import Assumption, StudyInfo, prose, render_page, write_report
+from analysis.report.contents import alt_text
 
 QUALITY = {16: 34.0, 64: 40.0, 256: 44.0}
 LOWER = {16: 30.0, 64: 38.0, 256: 44.0}
@@ -69,8 +67,9 @@ class Page(HTMLParser):
 
 
 def page(writer, *, figures=SOME, **stated):
-    of = StudyInfo(study=writer.study, **stated)
-    return html(read(writer.root, of), of, figures=figures, written={})
+    info = StudyInfo(study=writer.study, **stated)
+    inputs = read_inputs(writer.root, info.study, planned=info.planned)
+    return render_page(inputs, info, judge(inputs.cells), figures=figures, tables={})
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_the_same_records_give_the_same_bytes(full, text):
 
 @pytest.mark.slow
 def test_every_figure_is_shown_or_its_absence_explained(full, tmp_path):
-    write(tmp_path / "all.html", full.root, StudyInfo(study=full.study))
+    write_report(tmp_path / "all.html", full.root, StudyInfo(study=full.study))
     assert [path.name for path in tmp_path.iterdir()] == ["all.html"]
     assert (tmp_path / "all.html").stat().st_size < 3_000_000
     said = Page((tmp_path / "all.html").read_text())
@@ -154,7 +153,7 @@ def test_verdicts_have_effect_interval_and_cells(full, text):
 def test_figures_are_told_to_those_who_do_not_see_them(full, text):
     for attrs in Page(text).all("img"):
         assert len(attrs["alt"]) > 100
-    words = alt(fig_6.draw(fig_6.data(read(full.root, StudyInfo(study=full.study)))))
+    words = alt_text(fig_6(read_inputs(full.root, full.study)))
     for part in ("Batch composition", "learned bias", "random, hardest", "2 seeds"):
         assert part in words
 
@@ -223,10 +222,10 @@ def test_only_failed_cells_make_a_page(writer):
 
 def test_no_such_study_and_no_such_place_are_one_line(writer, tmp_path):
     with pytest.raises(AnalysisError, match="no study 'other'"):
-        write(tmp_path / "x.html", writer.root, StudyInfo(study="other"))
+        write_report(tmp_path / "x.html", writer.root, StudyInfo(study="other"))
     (tmp_path / "file").write_text("")
     with pytest.raises(AnalysisError, match=r"cannot write .*; choose another --out"):
-        write(tmp_path / "file" / "x.html", writer.root, StudyInfo(study=writer.study))
+        write_report(tmp_path / "file" / "x.html", writer.root, StudyInfo(study=writer.study))
 
 
 LEADS = "Sigmoid leads when batches are small. [sigmoid ahead at small batch: {}]"
@@ -242,16 +241,12 @@ def test_a_finding_shows_the_verdict_under_each_sentence(full):
     assert "claim-sigmoid-ahead-at-small-batch" in {a.get("id") for a in said.all("article")}
 
 
-def test_a_finding_that_records_no_longer_bear_out_says_so(full, capsys, tmp_path):
-    of = StudyInfo(study=full.study, finding=prose.parse(LEADS.format("contradicted")))
-    assert (
-        "was contradicted, now reproduced" in Page(page(full, figures={}, finding=of.finding)).text
-    )
-    code = cli_report.report(
-        of, str(full.root), str(tmp_path / "x.html"), metric=None, as_json=False
-    )
-    assert code == 1
-    assert "for contradicted; on these records it is reproduced" in capsys.readouterr().err
+def test_a_finding_that_records_no_longer_bear_out_says_so(full, tmp_path):
+    info = StudyInfo(study=full.study, finding=prose.parse(LEADS.format("contradicted")))
+    _, (line,) = write_report(tmp_path / "x.html", full.root, info)
+    assert "for contradicted; on these records it is reproduced" in line
+    said = Page((tmp_path / "x.html").read_text())
+    assert "was contradicted, now reproduced" in said.text
 
 
 def test_a_number_that_records_no_longer_give_is_stale(full):

@@ -1,0 +1,145 @@
+"""What the page shows: figures as images with their numbers, and tables of cells."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.base import Inputs, Plot
+from analysis.figures.plot import layout
+from analysis.records.frame import NOT_STARTED
+
+MOST_SVG_BYTES = 250_000  # a figure with more marks than that becomes a PNG
+MOST_ROWS = 80  # of the table under a figure
+ENDED = ("done", "diverged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """Rows of text; `numbers` are the columns of numbers, `note` says what is left out."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[int] = frozenset()
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure on the page.
+
+    Attributes:
+      name: as `study figures` names its files.
+      source: a `data:` URI.
+      width: inches on paper.
+      alt: title, panels, series and notes, for those who do not see it.
+      table: the means (or else the points) that it shows.
+      missing: cells that it lacks.
+    """
+
+    name: str
+    title: str
+    source: str
+    width: float
+    alt: str
+    table: TextTable
+    missing: tuple[str, ...]
+
+
+def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
+    """Draws a figure from its numbers."""
+    fig = plot.draw(numbers)
+    kind = "svg+xml"
+    content = layout.render(fig, "svg", metadata={"Date": None, "Creator": None})
+    if len(content) > MOST_SVG_BYTES:
+        kind, content = "png", layout.render(fig, "png", metadata={"Software": None})
+    means = numbers[numbers["kind"] == "mean"]
+    table = (means if len(means) else numbers).drop(columns=["kind"])
+    table = table.dropna(axis="columns", how="all")
+    note = ""
+    if len(table) > MOST_ROWS:
+        note = f"The first {MOST_ROWS} of {len(table):,} rows; the figure's CSV has them all."
+    return Picture(
+        name=plot.name,
+        title=_one_line(fig.texts[0].get_text()) if fig.texts else plot.name,
+        source=f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
+        width=float(fig.get_figwidth()),
+        alt=alt_text(fig),
+        table=_text_table(table.iloc[:MOST_ROWS], note),
+        missing=tuple(numbers.attrs.get("missing", ())),
+    )
+
+
+def alt_text(fig: Figure) -> str:
+    """The words of a figure in reading order: title, what each panel plots, notes."""
+    title, *notes = [_one_line(text.get_text()) for text in fig.texts] or [""]
+    panels = [words for axes in fig.axes if (words := _describe_axes(axes))]
+    return " ".join(part for part in (f"{title}.", *panels, *notes) if part.strip(" ."))
+
+
+def _describe_axes(axes: Axes) -> str:
+    x, y = _one_line(axes.get_xlabel()), _one_line(axes.get_ylabel())
+    legend = axes.get_legend()
+    series = [_one_line(text.get_text()) for text in legend.get_texts()] if legend else []
+    words = f"{y} against {x}" if x and y else x or y or _one_line(axes.get_title())
+    if not words:
+        return ""
+    return f"{words}: {', '.join(series)}." if series else f"{words}."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def describe_cells(inputs: Inputs) -> TextTable:
+    """Every cell: its state, how long it took, and its quality."""
+    cells = inputs.cells
+    table = _progress(cells)
+    table["seconds"] = cells["seconds"].astype(float).round(1)
+    if inputs.quality in cells:
+        table[inputs.quality] = cells[inputs.quality]
+    return _text_table(table)
+
+
+def unfinished_cells(cells: pd.DataFrame) -> TextTable:
+    """The cells that began and are not done, those that need a person first."""
+    order = {"failed": 0, "diverged": 1, "running-or-interrupted": 2}
+    left = cells[~cells["status"].isin(("done", NOT_STARTED))]
+    left = left.iloc[left["status"].map(lambda s: order.get(s, 9)).argsort(kind="stable")]
+    table = _progress(left).assign(error=left["error"])
+    return _text_table(table.dropna(axis="columns", how="all"))
+
+
+def _progress(cells: pd.DataFrame) -> pd.DataFrame:
+    seen = [
+        f"{_format(seen)} of {_format(target)}" if seen or state in ENDED else ""
+        for seen, target, state in zip(
+            cells["examples_seen"], cells["examples"], cells["status"], strict=True
+        )
+    ]
+    table = pd.DataFrame({"cell": cells["id"], "state": cells["status"], "seen": seen})
+    table["attempts"] = cells["attempts"]
+    return table
+
+
+def _text_table(frame: pd.DataFrame, note: str = "") -> TextTable:
+    numbers = frozenset(
+        i
+        for i, name in enumerate(frame)
+        if name == "seen" or pd.api.types.is_numeric_dtype(frame[name])
+    )
+    rows = [tuple(map(_format, row)) for row in frame.itertuples(index=False, name=None)]
+    return TextTable(head=tuple(frame), rows=tuple(rows), numbers=numbers, note=note)
+
+
+def _format(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value) if isinstance(value, str) else f"{value:,}"
