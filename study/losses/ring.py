@@ -30,8 +30,7 @@ def ring_scan(
       texts: pytree of this device's rows.
       axes: names of the mesh axes, `()` on one device.
       merge: combines two values of `travelling`; by default their sum.
-      group_size: devices in a ring; each run of so many neighbours is then a ring of its own.
-        None for one ring of all devices.
+      group_size: consecutive devices that form a ring of their own; None for one ring of all.
 
     Returns `(local, travelling)`, the latter merged over the blocks of this device's own texts.
     """

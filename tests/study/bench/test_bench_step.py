@@ -23,10 +23,10 @@ def test_the_plain_step_makes_the_same_parameters(loss):
 
 
 def test_a_wrong_variant_is_one_line():
-    said = CliRunner().invoke(app, ["step", "--cell", "siglip", "--variant", "nope/8"]).exception
-    assert isinstance(said, StudyError)
-    assert "variant" in str(said)
-    assert len(str(said).splitlines()) == 1
+    error = CliRunner().invoke(app, ["step", "--cell", "siglip", "--variant", "nope/8"]).exception
+    assert isinstance(error, StudyError)
+    assert "variant" in str(error)
+    assert len(str(error).splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def members(name, data):
 
 @pytest.fixture(scope="module")
 def elsewhere(dataset, tmp_path_factory):
-    """The validation split in two published layouts, brought in beside the data set."""
+    """The validation split in two published layouts, imported next to the data set."""
     reader, class_N = open_split(dataset, SPLIT), load_labels(dataset, SPLIT)
     wds = tmp_path_factory.mktemp("wds")
     (wds / "test").mkdir()

@@ -31,8 +31,8 @@ def study(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["study", "data", *map(str, args)])
         with pytest.raises(SystemExit) as caught:
             cli.main()
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
 
     return run
 
@@ -148,7 +148,7 @@ def test_a_data_sets_images_are_cached_for_siglit(bv, study, small_glyphs):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["--images", "images.npy", "--out", "o.npz"], "--checkpoint"),
         (["--checkpoint", "a.npz", "--out", "o.npz"], "--images"),
@@ -170,7 +170,7 @@ def test_a_data_sets_images_are_cached_for_siglit(bv, study, small_glyphs):
         ),
     ],
 )
-def test_bad_input_is_one_line(bv, study, tmp_path, args, said):
+def test_bad_input_is_one_line(bv, study, tmp_path, args, message):
     bv.save("a.npz")
     np.save("images.npy", pictures(2))
     np.save("small.npy", pictures(2)[:, :8])
@@ -184,5 +184,5 @@ def test_bad_input_is_one_line(bv, study, tmp_path, args, said):
     assert (code, out) == (2, "")
     assert err.startswith("study: ")
     assert err.count("\n") == 1
-    assert said in err
+    assert message in err
     assert not (tmp_path / "o.npz").exists()

@@ -61,7 +61,7 @@ def test_one_tower_is_read_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda s: s.pop("text_model.encoder.layers.1.mlp.fc1.bias"),
@@ -71,11 +71,11 @@ def test_one_tower_is_read_alone(tmp_path):
         (lambda s: s.clear(), "empty"),
     ],
 )
-def test_a_file_of_another_model_is_one_line(tmp_path, change, said):
+def test_a_file_of_another_model_is_one_line(tmp_path, change, message):
     state = load_file(FILE)
     change(state)
     save_file(state, tmp_path / "a.safetensors")
-    with pytest.raises(DataError, match=f"a.safetensors.*{said}") as error:
+    with pytest.raises(DataError, match=f"a.safetensors.*{message}") as error:
         load_params(tmp_path / "a.safetensors")
     assert "\n" not in str(error.value)
 

@@ -80,17 +80,17 @@ def with_pieces(bv, path, pieces):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "pad", "said"),
+    ("pieces", "pad", "message"),
     [
         (256_000, "eos", "SigLIP 2, Gemma tokenizer (256,000 pieces).*set data.pad='pad'"),
         (32_000, "pad", "SigLIP, C4 tokenizer (32,000 pieces).*set data.pad='eos'"),
         (250_000, "pad", "multilingual SigLIP.*250,000 pieces.*set data.pad='eos'"),
     ],
 )
-def test_texts_are_filled_as_the_checkpoints_were(bv, tmp_path, pieces, pad, said):
+def test_texts_are_filled_as_the_checkpoints_were(bv, tmp_path, pieces, pad, message):
     with_pieces(bv, tmp_path / "a.npz", pieces)
-    said = said.replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises(DataError, match=rf"^data.pad: '{pad}' does not fit .*a.npz .*{said}"):
+    message = message.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(DataError, match=rf"^data.pad: '{pad}' does not fit .*a.npz .*{message}"):
         start("a.npz:txt", tmp_path, pieces=pieces, data=Data(pad=pad))
     right = {"eos": "pad", "pad": "eos"}[pad]
     _, _, about = start("a.npz:txt", tmp_path, pieces=pieces, data=Data(pad=right))

@@ -52,7 +52,7 @@ def compiled_gradient(pairs: Negatives, **kwargs):
     return jax.jit(jax.grad(loss))
 
 
-def wanted(x_BxB: np.ndarray, pairs: Negatives) -> np.ndarray:
+def weights_by_sorting(x_BxB: np.ndarray, pairs: Negatives) -> np.ndarray:
     """The same weights by sorting."""
     batch = len(x_BxB)
     score = np.where(np.eye(batch, dtype=bool), -np.inf, x_BxB)
@@ -94,10 +94,8 @@ def test_kept_negatives_are_those_that_sorting_finds(keep, scope, per_positive):
 def check_by_sorting(pairs, **kwargs):
     for kind in ("normal", "ties", "constant", "outliers", "tiny"):
         x = scores(kind)
-        np.testing.assert_allclose(
-            weights(x, pairs, tile=13, **kwargs), wanted(x, pairs), rtol=2e-3, atol=1e-6,
-            err_msg=kind,
-        )  # fmt: skip
+        got, want = weights(x, pairs, tile=13, **kwargs), weights_by_sorting(x, pairs)
+        np.testing.assert_allclose(got, want, rtol=2e-3, atol=1e-6, err_msg=kind)
 
 
 @pytest.mark.parametrize(("keep", "scope"), [("hard", "batch"), ("easy", "row")])
@@ -138,7 +136,9 @@ def test_the_ring_keeps_the_negatives_that_one_device_keeps(keep, scope):
 def test_one_example_per_device_is_enough_to_choose():
     x = scores("normal", 8)
     pairs = Negatives(keep="hard", per_positive=2)
-    np.testing.assert_allclose(weights(x, pairs, mesh=mesh_of(8)), wanted(x, pairs), atol=1e-3)
+    np.testing.assert_allclose(
+        weights(x, pairs, mesh=mesh_of(8)), weights_by_sorting(x, pairs), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("scope", ["batch", "row"])
@@ -198,7 +198,7 @@ def test_loss_of_kept_negatives_equals_float64(keep, scope, tied):
     zimg, ztxt = embeddings(48)
     if tied:
         zimg[:24], ztxt[8:40] = zimg[0], ztxt[8]
-    w = wanted(np.asarray(jnp.asarray(zimg) @ ztxt.T), pairs)
+    w = weights_by_sorting(np.asarray(jnp.asarray(zimg) @ ztxt.T), pairs)
     loss, stats, grads = sigmoid_and_grads(zimg, ztxt, 10.0, -8.0, pairs=pairs)
     want, want_grads = reference_sigmoid(zimg, ztxt, 10.0, -8.0, w)
     close(loss, want)
