@@ -1,11 +1,11 @@
-"""From records to tables, intervals, figures and claims. Needs neither jax nor ray.
+"""Turns records into tables, intervals, figures and verdicts. Needs neither jax nor ray.
 
 >>> import analysis
 >>> analysis.frame.cells("runs", "glyphs")
 >>> analysis.figures.draw_all("runs", "glyphs", "figures")
 >>> print(analysis.claims.format_verdicts(analysis.claims.judge_study("runs", "glyphs")))
 
-The parts load when first named, so that `import analysis` costs nothing.
+The parts load when first used, so that `import analysis` is fast.
 """
 
 import importlib

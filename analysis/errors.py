@@ -1,4 +1,4 @@
-"""The one error that a caller shows as a single line."""
+"""The error that analysis raises for bad input."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from study.errors import UserError
 
 
 class AnalysisError(UserError, ValueError):
-    """Records that cannot be read or drawn; the message is one line that says how to fix it."""
+    """Records that cannot be read or drawn. The message is one line that says how to fix it."""

@@ -1,8 +1,8 @@
-"""The map of examples per step and pairs per example, which only the sigmoid loss can part.
+"""Cells of the map of examples per step against pairs per example (sigmoid loss).
 
-Cells: sigmoid with `loss.pairs.kind` = groups, by batch_size and group size, and the cells with
-all pairs equal in the rest, whose group is the whole batch. The learning rate may follow the
-batch size. One map for each bias that the cells start from.
+They have `loss.pairs.kind` "groups", by batch size and group size; cells with all pairs and the
+same other fields join them, with the batch as their group. The learning rate may follow the batch
+size. There is one map for each initial bias.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AXES = ("batch_size", GROUP)
 
 def by_start(cells: pd.DataFrame) -> dict[Any, Panel]:
     """The maps of a study by `loss.b_init`, a number or "prior"; empty without groups."""
-    cells = with_fields(cells, [GROUP, RATE, START, "loss.pairs.kind"])
+    cells = with_fields(cells, [GROUP, START])
     sigmoid = cells[cells["loss.kind"] == "sigmoid"]
     grouped = sigmoid[sigmoid["loss.pairs.kind"] == "groups"]
     if grouped.empty:

@@ -1,8 +1,8 @@
-"""Which cells a figure or a claim is about: chosen by their fields, never by their names.
+"""Selects the cells that a figure or a claim is about, by their fields and never by their names.
 
-A panel holds one configuration. Where a study has several that would fit (two budgets, a second
-learning-rate rule), the one with most of the panel's points is taken, the rest is left out and
-named in `Panel.notes`: cells that differ in more than the panel's axes are never averaged.
+A panel holds one configuration. If a study has several that fit (two budgets, a second
+learning-rate rule), the one with most of the panel's points is taken. `Panel.notes` counts the
+other cells: cells that differ in more than the panel's axes are never averaged.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
-NEAR = 0.05  # totals within it count as the same: the last partial step is not taken
+NEAR = 0.05  # relative difference of equal totals: a run leaves out its last partial step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Cells that differ in `axes` and the seed only, whatever became of them.
+    """Cells, finished or not, that differ in `axes` and the seed only.
 
-    A learning rate (or another setting of the optimizer) may follow the batch size by a rule.
-    `points` are the combinations of the axes that a whole panel has.
+    The learning rate, or another setting of the optimizer, may follow the batch size by a rule.
+
+    Attributes:
+      points: the combinations of the axes that a complete panel has.
+      notes: what was left out, for a caption.
     """
 
     cells: pd.DataFrame
@@ -46,19 +49,21 @@ class Panel:
     def missing(self) -> list[str]:
         """The cells that are not done, then the points without a record for one of the seeds.
 
-        Where the study's plan is known, only planned cells are missed.
+        If the study's plan is known, only planned cells count.
         """
         undone = self.cells[self.cells["status"] != "done"]
-        named = [
+        missing = [
             f"{name} ({status}{f': {error}' if error else ''})"
             for name, status, error in row_keys(undone, ("id", "status", "error"))
         ]
         if self.cells.attrs.get("planned"):
-            return named
-        have = set(row_keys(self.cells, (*self.axes, "seed")))
-        wanted = product(self.points, _levels(self.cells["seed"]))
-        holes = [(point, seed) for point, seed in wanted if (*point, seed) not in have]
-        return named + [f"no record of {_label(point)} seed {seed}" for point, seed in holes]
+            return missing
+        recorded = set(row_keys(self.cells, (*self.axes, "seed")))
+        return missing + [
+            f"no record of {_label(point)} seed {seed}"
+            for point, seed in product(self.points, _levels(self.cells["seed"]))
+            if (*point, seed) not in recorded
+        ]
 
 
 def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
@@ -78,19 +83,22 @@ def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
     kinds = [most_complete(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]
     chosen = pd.concat(kinds) if kinds else chosen
     chosen = choose_rule(chosen, [f for f in fields if f.startswith("optimizer.")], AXES_BATCH)
-    # A batch size with sigmoid alone, where others were masked, is the reference of those.
+    # Where some cells mask negatives, a sigmoid cell without softmax is their reference.
     masked = cells[cells["loss.pairs.kind"] == "negatives"]["batch_size"]
-    alone = {*masked} - {*chosen[chosen["loss.kind"] == "softmax"]["batch_size"]}
-    wanted = product(_levels(chosen["batch_size"]), ("sigmoid", "softmax"))
-    points = tuple((size, loss) for size, loss in wanted if loss == "sigmoid" or size not in alone)
+    no_softmax = {*masked} - {*chosen[chosen["loss.kind"] == "softmax"]["batch_size"]}
+    points = tuple(
+        (size, loss)
+        for size, loss in product(_levels(chosen["batch_size"]), ("sigmoid", "softmax"))
+        if loss == "sigmoid" or size not in no_softmax
+    )
     return _panel(chosen, pool, AXES_BATCH, points)
 
 
 def compositions(cells: pd.DataFrame) -> Panel:
-    """Sigmoid cells by the negatives they keep, and the unmasked ones equal in all else.
+    """Sigmoid cells by the negatives they keep, and the unmasked cells equal in all else.
 
-    The unmasked cells stand at the point `UNMASKED`: keep "all", and the B - 1 negatives per
-    positive that a batch has, written -1.
+    The unmasked cells are at the point `UNMASKED`: keep "all", and -1 for the B - 1 negatives per
+    positive of a batch.
     """
     cells = with_fields(cells)
     sigmoid = cells[cells["loss.kind"] == "sigmoid"]
@@ -100,9 +108,9 @@ def compositions(cells: pd.DataFrame) -> Panel:
     fields = [f for f in _fields(sigmoid) if f not in ("loss.pairs.kind", *AXES_PAIRS)]
     chosen = most_complete(masked, [*fields, "batch_size"], AXES_PAIRS)
     same = [*(f for f in fields if not f.startswith("loss.pairs.")), "batch_size"]
-    wanted = row_keys(chosen, same)[0]
+    shared = row_keys(chosen, same)[0]
     unmasked = sigmoid[sigmoid["loss.pairs.kind"] == "all"]
-    unmasked = unmasked[[key == wanted for key in row_keys(unmasked, same)]]
+    unmasked = unmasked[[key == shared for key in row_keys(unmasked, same)]]
     unmasked = unmasked.assign(**dict(zip(AXES_PAIRS, UNMASKED, strict=True)))
     if unmasked.empty:
         unmasked = unmasked.reindex(columns=chosen.columns).astype(chosen.dtypes.to_dict())
@@ -111,31 +119,31 @@ def compositions(cells: pd.DataFrame) -> Panel:
 
 
 def matched_pairs(cells: pd.DataFrame, panel: Panel) -> Panel:
-    """Of all cells those that keep hard negatives as `panel` does, but train until they have met
-    as many pairs as its unmasked cells, whatever unit their budget is given in.
+    """Cells that keep hard negatives as those of `panel` do, but train for as many pairs as its
+    unmasked cells, in whatever unit their budget is given.
 
-    They stand at the same ratios, with `MATCHED` for what is kept; empty where there are none.
+    They are at the same ratios, with `MATCHED` for what they keep. Empty if there are none.
     """
     cells = with_fields(cells)
     hard = panel.cells[panel.cells["loss.pairs.keep"] == "hard"]
     unmasked = panel.cells[panel.cells["loss.pairs.keep"] == UNMASKED[0]]
-    wanted = _all_pairs(unmasked).max()
+    pairs = _all_pairs(unmasked).max()
     own = (cells["loss.pairs.keep"] == "hard") & ~cells["id"].isin(panel.cells["id"])
-    cells = cells[own & ((_all_pairs(cells) / wanted - 1).abs() <= NEAR)]
-    passed = ("budget.", "loss.pairs.per_positive")
-    fields = [*(f for f in _fields(cells) if not f.startswith(passed)), "batch_size"]
+    cells = cells[own & ((_all_pairs(cells) / pairs - 1).abs() <= NEAR)]
+    free = ("budget.", "loss.pairs.per_positive")
+    fields = [*(f for f in _fields(cells) if not f.startswith(free)), "batch_size"]
     alike = row_keys(hard, fields)[:1] if len(cells) else []
     chosen = cells[[key in alike for key in row_keys(cells, fields)]] if alike else cells[:0]
     return Panel(cells=chosen.assign(**{AXES_PAIRS[0]: MATCHED}), axes=AXES_PAIRS)
 
 
 def _all_pairs(cells: pd.DataFrame) -> pd.Series:
-    """Pairs that a cell meets in all its steps."""
+    """Pairs of all steps of each cell."""
     return numeric(cells, "steps") * numeric(cells, "pairs_per_step")
 
 
 def title(panel: Panel) -> str:
-    """What all cells of a panel share, for a caption: data, towers, budget, learning rate."""
+    """What the cells of a panel share, for a caption: data, towers, budget, learning rate."""
     first = panel.cells.iloc[0]
     image = {"cached": "cached image embeddings", "vit": "image tower from scratch"}
     text = {
@@ -156,9 +164,9 @@ def title(panel: Panel) -> str:
 
 def _budget(cells: pd.DataFrame) -> str:
     for unit in ("examples", "pairs", "steps"):
-        found = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
-        if found:
-            return f"{int(found[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
+        budgets = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
+        if budgets:
+            return f"{int(budgets[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
     return "budget unknown"
 
 
@@ -207,19 +215,18 @@ def select(
     free: Sequence[str] = (),
     by_loss: tuple[str, ...] = (),
 ) -> Panel:
-    """Of these cells those that differ in the axes and the seed only, as many as there are.
+    """The cells that differ in the axes and the seed only, of the most complete configuration.
 
-    The batch size is one of the fields that they share, unless it is an axis.
+    They share the batch size, unless it is an axis.
 
     Args:
-      free: fields, or how they begin, that may differ too.
-      by_loss: fields, or how they begin, of which each loss has its own, so that each is chosen
-        apart.
+      free: fields, or prefixes of fields, that may differ too.
+      by_loss: fields, or prefixes of fields, that are chosen for each loss separately.
     """
     cells = with_fields(cells)
     cells = cells.assign(**{axis: None for axis in axes if axis not in cells})
-    passed = (*axes, *free, *by_loss)
-    fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(passed)]
+    differing = (*axes, *free, *by_loss)
+    fields = [f for f in (*_fields(cells), "batch_size") if not f.startswith(differing)]
     chosen = most_complete(cells, fields, axes)
     if by_loss and len(chosen):
         own = [f for f in _fields(cells) if f.startswith(by_loss) and f not in axes]
@@ -232,11 +239,11 @@ def select(
 
 
 def plain(cells: pd.DataFrame) -> pd.DataFrame:
-    """Without corrupted data, and with towers that all start from random (or cached) values."""
+    """The cells with clean data and without towers that start from a checkpoint."""
     cells = with_fields(cells)
     clean = [numeric(cells, f"data.corruption.{name}") == 0 for name in CORRUPTIONS]
-    started = cells["model.init"].notna() if "model.init" in cells else False
-    return cells[np.logical_and.reduce(clean) & ~np.asarray(started, dtype=bool)]
+    pretrained = cells["model.init"].notna() if "model.init" in cells else False
+    return cells[np.logical_and.reduce(clean) & ~np.asarray(pretrained, dtype=bool)]
 
 
 def multilingual(cells: pd.DataFrame) -> pd.Series:
@@ -247,7 +254,7 @@ def multilingual(cells: pd.DataFrame) -> pd.Series:
 
 
 def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
-    """The panels of `batch_sizes` at each budget of examples, all on one data set and towers."""
+    """The panel of `batch_sizes` for each budget in examples, with one data set and model."""
     cells = plain(cells)
     cells = cells[(cells["model.image.kind"] == image) & ~multilingual(cells)]
     if cells.empty or "budget.examples" not in cells:
@@ -261,11 +268,11 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
     }
 
 
-def longest(cells: pd.DataFrame, found: Mapping[int, Panel], *, image: str) -> Panel:
-    """Of what `by_budget` found the longest with two batch sizes; else what `batch_sizes` takes."""
-    several = [b for b, panel in found.items() if panel.cells["batch_size"].nunique() > 1]
+def longest(cells: pd.DataFrame, by_budget: Mapping[int, Panel], *, image: str) -> Panel:
+    """The longest budget of `by_budget` with two batch sizes, else what `batch_sizes` chooses."""
+    several = [b for b, panel in by_budget.items() if panel.cells["batch_size"].nunique() > 1]
     if several:
-        return found[max(several)]
+        return by_budget[max(several)]
     cells = plain(cells)
     return batch_sizes(cells[~multilingual(cells)], image=image)
 
@@ -276,7 +283,7 @@ def scaled_up(cells: pd.DataFrame) -> pd.Series:
 
 
 def most_repeated(panel: Panel) -> Panel:
-    """At each point of the axes the one setting that most seeds have."""
+    """At each point of the axes, the cells of the setting with most seeds."""
     if panel.cells.empty:
         return panel
     points = pd.Series(row_keys(panel.cells, panel.axes), index=panel.cells.index)
@@ -290,19 +297,19 @@ def most_repeated(panel: Panel) -> Panel:
 
 
 def numeric(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.Series:
-    """A numeric field; `otherwise` where a cell does not have it."""
-    found = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
-    return pd.to_numeric(found, errors="coerce").fillna(otherwise)
+    """A numeric field; `otherwise` for cells without it."""
+    values = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
+    return pd.to_numeric(values, errors="coerce").fillna(otherwise)
 
 
 APART = 32  # 262k over 8k, the two batch sizes of the paper's Fig. 3
 
 
 def small_and_large(by_budget: Sequence[set[int]]) -> tuple[int, int] | None:
-    """Two batch sizes to compare over budgets, neither picked by its result.
+    """Two batch sizes to compare across budgets, chosen without looking at results.
 
-    Large is the largest that all budgets have; small the one of those nearest to a 32nd of it.
-    None where they do not share two.
+    Large is the largest that all budgets have, small the one nearest to a 32nd of it. None if the
+    budgets share fewer than two.
 
     Args:
       by_budget: the batch sizes that each budget has.

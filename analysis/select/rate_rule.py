@@ -1,4 +1,4 @@
-"""One recipe for each batch size and loss of a panel: which cells follow it, and how to say it."""
+"""The rule by which the learning rate follows the batch size: its cells, and its description."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import pandas as pd
 from analysis.select.fields import most_complete, row_keys
 
 RATE = "optimizer.learning_rate"
-SEARCH = 3  # settings of one seed at one point: more than a fixed one and a rule
+SEARCH = 3  # settings that one seed tries at one point if it searches for the best
 
 
 def choose_rule(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
-    """One optimizer setting per batch size and loss: by a rule, else the same for all.
+    """The cells with one optimizer setting per batch size and loss: those of a rule, or of the
+    setting that covers most points if it covers more.
 
-    A study that holds a fixed setting and a rule side by side may share cells between them. The
-    rule is what is left at each point once the fixed setting is taken out where it is not the
-    only one. A seed that tries several settings at most of its points is one of a search for the
-    best, and left out where there are others. Where several are left all the same, the one whose
-    rate lies nearest to those of the other batch sizes is the rule's.
+    A study may hold a fixed setting and a rule, which share cells. At each point the rule is the
+    setting that is not the fixed one, if there is another. Seeds that try at least `SEARCH`
+    settings at most of their points are tuning runs and are left out if there are others. If
+    several settings are left at a point, the rule has the one whose learning rate is nearest to
+    the rates at the other batch sizes, interpolated in log B.
 
     Args:
-      fields: of the optimizer.
-      axes: batch size and loss.
+      fields: the columns of the optimizer.
+      axes: the columns of batch size and loss.
     """
     if cells.empty:
         return cells
@@ -38,24 +39,25 @@ def choose_rule(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str])
     fixed = most_complete(cells, fields, axes)
     constant = recipe.loc[fixed.index[0]]
     by_rule: dict[tuple[int, str], Any] = {}
-    several: dict[tuple[int, str], list[Any]] = {}
-    for where, group in recipe.groupby(point):
+    ambiguous: dict[tuple[int, str], list[Any]] = {}
+    for at, group in recipe.groupby(point):
         others = [key for key in dict.fromkeys(group) if key != constant]
         if len(others) > 1:
-            several[where] = list(dict.fromkeys(group))
+            ambiguous[at] = list(dict.fromkeys(group))
         else:
-            by_rule[where] = others[0] if others else constant
+            by_rule[at] = others[0] if others else constant
     rate = list(fields).index(RATE)
-    for (size, loss), tried_here in several.items():
+    nearest: dict[tuple[int, str], Any] = {}
+    for (size, loss), candidates in ambiguous.items():
         known = sorted((b, key[rate]) for (b, kind), key in by_rule.items() if kind == loss)
         if not known:
             return fixed
-        wanted = np.interp(np.log(size), *np.log(np.array(known, float).T))
-        nearest = min(tried_here, key=lambda key: (abs(np.log(key[rate]) - wanted), repr(key)))
-        several[size, loss] = [nearest]
-    by_rule |= {where: nearest for where, (nearest,) in several.items()}
-    follows = [by_rule[where] == key for where, key in zip(point, recipe, strict=True)]
-    ruled = cells[follows]
+        log_rate = np.interp(np.log(size), *np.log(np.array(known, float).T))
+        nearest[size, loss] = min(
+            candidates, key=lambda key: (abs(np.log(key[rate]) - log_rate), repr(key))
+        )
+    by_rule |= nearest
+    ruled = cells[[by_rule[at] == key for at, key in zip(point, recipe, strict=True)]]
     covered = [len(set(row_keys(part, axes))) for part in (ruled, fixed)]
     return ruled if covered[0] >= covered[1] else fixed
 

@@ -1,13 +1,12 @@
 """The critical batch size: where more examples per step stop saving steps (McCandlish 2018).
 
-To reach a target, S steps and E = S * B examples are on a hyperbola,
-`(S / S_min - 1) * (E / E_min - 1) = 1`, which says `E = E_min + S_min * B`: the examples grow from
-E_min with the batch size, and B_crit = E_min / S_min. Steps fall short of linear scaling by 20 %
-(Zhang 2025) where E = 1.2 * E_min, so at B_crit / 5.
+The steps S and examples E = S * B to reach a target are on a hyperbola,
+`(S / S_min - 1) * (E / E_min - 1) = 1`, or `E = E_min + S_min * B`, with B_crit = E_min / S_min.
+Steps fall short of linear scaling by 20 % (Zhang 2025) where E = 1.2 * E_min, at B = B_crit / 5.
 
-Negatives come with the batch in a contrastive loss, so a very small batch may need more examples
-than a larger one. The hyperbola does not know that: it is fitted from the batch size that needs
-fewest examples on, and what is left out is said.
+With a contrastive loss a very small batch has few negatives and may need more examples than a
+larger one. The hyperbola does not allow that: it is fitted from the batch size that needs the
+fewest examples on, and `left_out` names the smaller ones.
 """
 
 from __future__ import annotations
@@ -21,15 +20,19 @@ from scipy.optimize import curve_fit
 from analysis.stats.resample import DRAWS, draw_means, interval
 
 OVERHEAD = 0.2
-SCALES = 400
+SCALES = 400  # candidates for B_crit of a draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriticalBatch:
-    """The fit; 95 % bootstrap intervals over seeds, NaN where there are none.
+    """The fit.
 
-    examples_min, steps_min: E_min and S_min. batch: B_crit. at_overhead: the batch size at which
-    the examples are 20 % above E_min.
+    Attributes:
+      examples_min, steps_min: E_min and S_min.
+      batch, low, high: B_crit and its 95 % bootstrap interval over seeds, NaN with one seed.
+      identified: whether the interval is within the batch sizes.
+      left_out: batch sizes below the one that needs fewest examples.
+      smallest, largest: the batch sizes of the fit.
     """
 
     examples_min: float

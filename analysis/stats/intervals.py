@@ -1,12 +1,12 @@
-"""Means over seeds with intervals that pool the seed-to-seed variance of a whole panel.
+"""Means over seeds, with t intervals from a variance pooled over a panel.
 
-A group is the cells that differ in nothing but the seed. Two seeds say almost nothing about the
-spread of one group (a t interval with 1 degree of freedom is 12.7 standard errors wide), so all
-groups of a panel are taken to have one variance, and its degrees of freedom add up.
+A group is the cells that differ in the seed alone. Two seeds tell little about the spread of one
+group (a t interval with 1 degree of freedom is 12.7 standard errors wide), so all groups of a panel
+share one variance, and their degrees of freedom add up.
 
-Assumed: equal variance in every group, normal and independent errors. Cells of one seed share
-their examples and their order; where that makes two groups rise and fall together, the
-difference of their means is known better than stated. Not covered: another test set.
+Assumed: equal variance in every group, and normal, independent errors. Cells of one seed see the
+same examples in the same order. If that correlates two groups, the interval of their difference is
+too wide. The choice of the test set is not covered.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Interval(NamedTuple):
 class PooledMeans:
     """Means of groups with one common variance and its degrees of freedom.
 
-    rounding: how far a value may be from the number it is given as, half of the last digit that
-      is printed. Numbers without seeds have no interval but these bounds.
+    Attributes:
+      rounding: half of the last printed digit, for printed numbers without seeds: a bound on their
+        error, and their only interval.
     """
 
     means: Mapping[Any, float]
@@ -76,7 +77,7 @@ class PooledMeans:
 
     @property
     def seeds(self) -> int:
-        """Seeds of a group, as most have."""
+        """The most common number of seeds of a group."""
         counts = list(self.counts.values())
         return max(set(counts), key=counts.count) if counts else 0
 
@@ -84,7 +85,7 @@ class PooledMeans:
         """The weighted sum of group means, `sum(w * mean)`, with its interval.
 
         Args:
-          weights: by group; groups that are not named weigh nothing.
+          weights: by group; other groups have weight zero.
           critical: half-width in standard errors; None is the 95 % quantile of Student's t.
         """
         estimate = math.fsum(w * self.means[g] for g, w in weights.items())
@@ -101,16 +102,16 @@ class PooledMeans:
         return self.contrast({group: 1.0})
 
     def critical(self, *, comparisons: int = 1, among: int | None = None) -> float:
-        """Half-width in standard errors for intervals that hold all at once.
+        """Half-width in standard errors for simultaneous 95 % intervals.
 
-        The smaller of two valid ones: Bonferroni over `comparisons`, and Tukey-Kramer over all
-        differences `among` so many groups (None: the comparisons are no such differences). The
-        choice depends on the numbers of groups and seeds alone, so it keeps the coverage.
+        The smaller of two valid ones: Bonferroni over `comparisons`, and Tukey-Kramer for all
+        pairwise differences `among` this many groups (None: other comparisons). The choice depends
+        on the numbers of groups and seeds alone, so it keeps the coverage.
         """
         return _critical(comparisons, among, self.dof)
 
 
-@functools.cache  # the studentised range is a double integral, seconds for a page of claims
+@functools.cache  # the studentized range is a double integral: seconds for all claims
 def _critical(comparisons: int, among: int | None, dof: int) -> float:
     if dof == 0:
         return math.nan
@@ -122,7 +123,7 @@ def _critical(comparisons: int, among: int | None, dof: int) -> float:
 
 
 def pooled_means(groups: Mapping[Any, Sequence[float]], *, rounding: float = 0.0) -> PooledMeans:
-    """Mean of every group, and the variance within groups pooled over all of them.
+    """The mean of every group, and the variance within groups pooled over all groups.
 
     Args:
       groups: the values of each group, one per seed; empty groups are left out.

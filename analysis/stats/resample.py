@@ -1,8 +1,8 @@
-"""Other values that the means of a panel might have had: over seeds, and over evaluated examples.
+"""Bootstrap draws of the means of a panel, over seeds and over evaluated examples.
 
-Seeds: as for the intervals elsewhere, all groups have one variance, pooled over them; a draw
-takes a variance from its distribution given that estimate, so few seeds make wide intervals.
-Examples: all cells were evaluated on the same examples, so one resample serves all of them.
+Seeds: all groups share one variance, as in `analysis.stats.intervals`. Each draw takes a variance
+from its distribution given the pooled estimate, so few seeds make wide intervals.
+Examples: all cells were evaluated on the same examples, so each resample of them is used for all.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ LEVEL = (0.025, 0.975)
 
 @dataclass(frozen=True, kw_only=True)
 class MeanDraws:
-    """Means by level and their draws.
+    """Means by level, with draws of them.
 
-    levels_K: batch sizes, rising. mean_K, count_K: mean and seeds of each. drawn_RxK: None where
-    no level has two seeds.
+    Attributes:
+      levels_K: batch sizes, rising.
+      mean_K, count_K: mean and number of seeds of each level.
+      sd, dof: standard deviation between seeds, pooled, and its degrees of freedom.
+      drawn_RxK: the draws; None if no level has two seeds.
     """
 
     levels_K: np.ndarray
@@ -41,12 +44,12 @@ def draw_means(
     seed: int = 0,
     number: int = DRAWS,
 ) -> MeanDraws:
-    """MeanDraws of the mean of every level.
+    """Draws the mean of every level.
 
     Args:
       values: by level, one per seed.
-      items: by level, the share of its cells that got each evaluated example right, `N`, in
-        percent; the same examples for every level. None leaves the test set as it is.
+      items: by level, the percentage of its cells that got each evaluated example right, `N`; the
+        same examples for every level. None keeps the test set fixed.
     """
     pooled = pooled_means(values)
     levels = sorted(pooled.means)
@@ -73,19 +76,19 @@ def draw_means(
 def seed_noise(
     rng: np.random.Generator, sd: float, dof: int, count_K: np.ndarray, number: int
 ) -> np.ndarray:
-    """How far means over seeds may be off, `R x K`."""
+    """Errors of means over seeds, `R x K`."""
     spread_Rx1 = sd * np.sqrt(dof / rng.chisquare(dof, (number, 1)))
     return spread_Rx1 * rng.standard_normal((number, len(count_K))) / np.sqrt(count_K)
 
 
 def item_noise(rng: np.random.Generator, share_KxN: np.ndarray, number: int) -> np.ndarray:
-    """How far means may be off because other examples might have been evaluated, `R x K`."""
+    """Errors of means from the choice of evaluated examples, `R x K`."""
     n = share_KxN.shape[1]
     weight_RxN = rng.multinomial(n, np.full(n, 1 / n), size=number)
     return (weight_RxN @ share_KxN.T) / n - share_KxN.mean(axis=1)
 
 
 def interval(values_R: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of draws, of which some may be infinite."""
+    """The middle 95 % of draws; some may be infinite."""
     low, high = np.quantile(values_R, LEVEL, method="inverted_cdf")
     return float(low), float(high)

@@ -1,14 +1,14 @@
-"""The saturation batch size: beyond it, no batch size has more than a tolerance to gain.
+"""The saturation batch size: beyond it, no batch size gains more than a tolerance.
 
-Not the best batch: the best of several noisy means is one of many that are as good. Two forms
-are fitted, because the answer should not hang on one of them:
+It is not the batch size with the best mean: several noisy means may be equally good. Two forms are
+fitted, to show how far the answer depends on the form:
 
 - power: `y = a - c * (1 + B / B0) ** -g`
 - logarithm: `y = a - c * log(1 + B0 / B)`
 
-Both rise to `a`; the saturation batch is where the fit is the tolerance below it. Quality may
-fall again where a fixed budget leaves too few steps: batches beyond the best one that are more
-than the tolerance below it are left out of the fit, in every draw anew.
+Both rise to `a`, and the saturation batch is where the fit is the tolerance below it. Quality may
+fall again where a fixed budget leaves too few steps: each fit, also of each draw, leaves out batch
+sizes beyond the best one that are more than the tolerance below it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ import numpy as np
 from analysis.stats.resample import MeanDraws, interval, seed_noise
 
 TOLERANCE = 0.5  # points
-SCALES, EXPONENTS = 48, 12  # how finely the shape is searched
+SCALES, EXPONENTS = 48, 12  # candidates for B0 and g
 NEWTON_STEPS = 4  # from the best candidate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A family of curves `a - c * shape(B)`; `shape` falls to zero and has parameters of its own.
+    """A family of curves `a - c * shape(B)`, where `shape` falls to zero.
 
-    shapes: gives the candidates' parameters `G x P`. saturated: the batch size at which
-      `c * shape` is the tolerance, given c and the parameters.
+    Attributes:
+      shapes: from the batch sizes `K`, candidates for the parameters of `shape`, `G x P`.
+      shape: from the batch sizes and parameters `R x P`, the shape `R x K`.
+      saturated: from c, the parameters and the tolerance, the batch size at which `c * shape` is
+        the tolerance.
     """
 
     shapes: Callable[[np.ndarray], np.ndarray]
@@ -77,13 +80,14 @@ FORMS: Mapping[str, Form] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Saturation:
-    """One form's fit.
+    """The fit of one form.
 
-    batch: examples per step; zero where even the smallest batch has nothing more to gain.
-    low, high: 95 % bootstrap interval, NaN without a second seed and with too few points.
-    identified: whether the interval lies inside the grid.
-    left_out: batch sizes beyond the best one that fall off.
-    aic: Akaike's criterion, smaller is better; only compared between forms.
+    Attributes:
+      batch: the saturation batch size; zero if even the smallest batch size has nothing to gain.
+      low, high: its 95 % bootstrap interval; NaN with one seed and too few batch sizes.
+      identified: whether the interval is within the batch sizes.
+      left_out: batch sizes beyond the best one that are worse by more than the tolerance.
+      aic: Akaike's information criterion, to compare the forms; smaller is better.
     """
 
     form: str
@@ -102,16 +106,16 @@ class Saturation:
 
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """The fit at these batch sizes."""
-        found = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))[0]
-        return self.a - self.c * found
+        shape = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))[0]
+        return self.a - self.c * shape
 
     def __str__(self) -> str:
-        said = _said(self.batch, self.smallest, self.largest)
+        text = _format(self.batch, self.smallest, self.largest)
         if np.isnan(self.low):
-            return f"{said} (no interval: one seed)"
-        ends = [_said(end, self.smallest, self.largest) for end in (self.low, self.high)]
+            return f"{text} (no interval: one seed)"
+        ends = [_format(end, self.smallest, self.largest) for end in (self.low, self.high)]
         known = "" if self.identified else "not identified on this grid: "
-        return f"{known}{said} (95 % {ends[0]} to {ends[1]})"
+        return f"{known}{text} (95 % {ends[0]} to {ends[1]})"
 
 
 def fit_saturation(
@@ -220,7 +224,7 @@ def _fit(
     return a_R, c_R, shape_RxP
 
 
-def _said(batch: float, smallest: int, largest: int) -> str:
+def _format(batch: float, smallest: int, largest: int) -> str:
     if batch < smallest:
         return f"below {smallest:,}"
     return f"beyond {largest:,}" if batch > largest else f"{batch:,.0f}"

@@ -1,4 +1,4 @@
-"""Steps and examples until a target, with cells that never get there kept as bounds."""
+"""Steps and examples to a target; cells that do not reach it are right-censored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 @dataclass(frozen=True, kw_only=True)
 class Crossing:
-    """When one cell reached the target; `censored`: not by its end, and the numbers are its end."""
+    """When one cell reached the target. If `censored`, it did not, and the numbers are its end."""
 
     examples: float
     steps: float
@@ -21,14 +21,14 @@ class Crossing:
 def first_crossing(
     curve: pd.DataFrame, metric: str, target: float, *, batch_size: int
 ) -> Crossing | None:
-    """The first crossing of the target, between two evaluations on a line in log examples.
+    """The first crossing of the target, interpolated between evaluations in log examples.
 
     Args:
       curve: rows of one cell with examples_seen and the metric.
       metric: smaller is better for a loss, larger for anything else.
 
-    Returns: None where the metric was never measured, or where the first measurement is beyond
-      the target already, so that the crossing was not seen.
+    Returns: None if the metric was never measured, or if its first value is already beyond the
+      target, so that the crossing was not observed.
     """
     known = curve[curve[metric].notna() & (curve["examples_seen"] > 0)]
     if known.empty:
@@ -50,7 +50,7 @@ def first_crossing(
 
 
 def default_target(finals: pd.Series, metric: str) -> float:
-    """A target that half of the batch sizes reach: the middle of their mean last values.
+    """A target that half of the batch sizes reach: the median of their mean last values.
 
     Args:
       finals: the last value of each cell, indexed by batch size.

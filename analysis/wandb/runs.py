@@ -1,9 +1,9 @@
-"""Runs as wandb keeps them, turned back into the records that they mirror.
+"""Turns wandb runs back into the records that they mirror.
 
-A run's config is the `cell.json` of its cell, its rows are the lines of `metrics.jsonl`, its end
-is DONE.json or FAILED.json. What wandb does not keep is made from what it keeps: pairs_seen, which
-it holds as a float, is exact again (step times pairs per step), and an attempt is taken to have
-started just before its first row. Items are not mirrored, so intervals over examples need records.
+The config of a run is the `cell.json` of its cell, its rows are the lines of `metrics.jsonl`, and
+its end is DONE.json or FAILED.json. wandb stores pairs_seen as a float, so it is computed again as
+step times pairs per step. An attempt is assumed to have started just before its first row.
+Per-example results are not mirrored, so intervals over examples need records.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from analysis.errors import AnalysisError
 from study.records.metrics_log import METRICS, parse
 from study.records.record import CELL, DONE, FAILED
 
-KEPT = ("global_step", "examples_seen", "attempt")  # that every row of ours has, beside `_step`
+KEPT = ("global_step", "examples_seen", "attempt")  # in every row of a mirror, besides `_step`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Run:
     """One run.
 
     Attributes:
-      history: its rows as logged, the parts of a resumed run after one another.
-      state: "finished", "failed" or "running", which also stands for a run that was killed.
+      history: its rows as logged; those of a resumed run in the order of its parts.
+      state: "finished", "failed" or "running"; a run that was killed stays "running".
     """
 
     id: str
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def of_a_cell(self) -> bool:
-        """Whether it mirrors a cell of a study: others are not ours to read."""
+        """Whether the run mirrors a cell of a study."""
         return bool(self.study) and isinstance(self.config.get("cell"), Mapping)
 
 
@@ -47,7 +47,7 @@ def write_record(run: Run, root: Path) -> Path:
     """Writes the record that `run` mirrors under `root`; returns its folder.
 
     Raises:
-      AnalysisError: the id or the study of the run would lead out of `root`.
+      AnalysisError: the run's id or study contains a path.
     """
     for name in (run.study, run.id):
         if Path(name).name != name or name.startswith("."):
@@ -61,11 +61,11 @@ def write_record(run: Run, root: Path) -> Path:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     _put(folder / CELL, about)
     (folder / METRICS).write_text(text)
-    for name in (DONE, FAILED):  # it may have gone on since it was last read
+    for name in (DONE, FAILED):  # the run may have been resumed since it was last read
         (folder / name).unlink(missing_ok=True)
     rows = parse(text.encode()).rows
     if run.state == "failed":
-        _put(folder / FAILED, {"error": "wandb says that it failed or was interrupted"})
+        _put(folder / FAILED, {"error": "the wandb run failed or was interrupted"})
     elif run.state == "finished":
         last = rows[-1] if rows else dict.fromkeys(("step", "examples_seen", "pairs_seen"), 0)
         metrics = {k: v for row in rows for k, v in row.items() if "/" in k}
@@ -85,8 +85,8 @@ def _lines(history: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> li
     for row in sorted(rows, key=lambda row: row["attempt"]):
         if row["attempt"] not in begun:
             begun.add(row["attempt"])
-            # It went on from a checkpoint before this row; the rows of earlier attempts that lie
-            # between the two would be at the same steps as this one's, which has none there.
+            # The attempt resumed at a checkpoint before this row. All attempts log at the same
+            # steps, so no row of an earlier one is between the two.
             step = row["step"] - 1
             each = row["examples_seen"] // max(row["step"], 1)
             seen = {"step": step, "examples_seen": step * each, "pairs_seen": step * pairs}
@@ -118,7 +118,7 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """NaN and infinities, which wandb keeps as words, are none, as in a record."""
+    """None for what is not a finite number: wandb stores NaN and infinities as words."""
     if type(value) not in (int, float) or not math.isfinite(value):
         return None
     return value
