@@ -53,7 +53,12 @@ class Interval(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a run carries from step to step, and all that a checkpoint holds."""
+    """All that a run carries from step to step, and all that a checkpoint holds.
+
+    Attributes:
+      step: optimizer steps taken, int32.
+      seed: of the run, uint32. Examples, negatives and dropout derive from it and the step.
+    """
 
     params: Any
     opt_state: Any
@@ -101,7 +106,12 @@ LossFn = Callable[
 def initial_state(
     cell: Cell, vocabulary: Vocabulary, image_shape: tuple[int, ...], seed: Any
 ) -> State:
-    """Parameters and optimizer state at step 0, a function of the cell and its seed."""
+    """Parameters and optimizer state at step 0, a function of the cell and its seed.
+
+    Arguments:
+      image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
+      seed: uint32, which may be traced; `cell.seed` is not read.
+    """
     model = TwoTowers(cell, vocabulary)
     image = jnp.zeros((1, *image_shape))
     text = jnp.ones((1, cell.data.text_length), jnp.int32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import statistics
 from collections import defaultdict
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from analysis.records.snapshot import MANIFEST
 from study.config.cell import Cell, CellError, from_dict
@@ -52,7 +53,7 @@ class Calibration:
 
     @functools.cached_property
     def mfu(self) -> dict[str, float]:
-        return {chip: statistics.median(shares) for chip, shares in self._shares.items()}
+        return {chip: float(np.median(shares)) for chip, shares in self._shares.items()}
 
     def seconds(
         self, cell: Cell, flops: Flops, machine: Slice, *, without: Measurement | None = None
@@ -75,7 +76,9 @@ class Calibration:
         if without is None or without.chip != chip:
             share = self.mfu.get(chip)
         else:
-            share = _median_without(self._shares[chip], without.mfu)
+            shares = self._shares[chip]
+            others = np.delete(shares, np.searchsorted(shares, without.mfu))
+            share = float(np.median(others)) if others.size else None
         if share is None:
             return None
         return flops.model / (machine.chips * machine.chip.peak_flops * share)
@@ -89,19 +92,12 @@ class Calibration:
         return dict(runs)
 
     @functools.cached_property
-    def _shares(self) -> dict[str, list[float]]:
+    def _shares(self) -> dict[str, np.ndarray]:
         """The measured shares of the peak by chip, ascending."""
         shares = defaultdict(list)
         for m in self.measured:
             shares[m.chip].append(m.mfu)
-        return {chip: sorted(shares[chip]) for chip in sorted(shares)}
-
-
-def _median_without(ordered: list[float], value: float) -> float | None:
-    """The median of an ascending list less one of its values; None if nothing is left."""
-    left_out, n = bisect.bisect_left(ordered, value), len(ordered) - 1
-    middle = [ordered[k + (k >= left_out)] for k in range((n - 1) // 2, n // 2 + 1) if n]
-    return statistics.median(middle) if middle else None
+        return {chip: np.sort(shares[chip]) for chip in sorted(shares)}
 
 
 def load_calibration(records: str | Path) -> Calibration:

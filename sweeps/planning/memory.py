@@ -27,8 +27,8 @@ def step_bytes(cell: Cell, machine: Slice, setting: RunSetting, vocabulary: int)
     rows = -(-cell.batch_size // machine.devices)
     size = rows if setting.microbatch is None else min(setting.microbatch, rows)
     parameters = count_parameters(cell, vocabulary)
-    cut = 1 if setting.fsdp_min_mib is None else machine.devices // machine.slices
-    state = parameters * (8 + moment_bytes(cell)) // cut
+    shards = 1 if setting.fsdp_min_mib is None else machine.devices // machine.slices
+    state = parameters * (8 + moment_bytes(cell)) // shards
     embeddings = _EMBEDDING_ARRAYS * rows * cell.model.embed_dim * 4
     return (
         state + embeddings + 2 * rows * batch_bytes(cell) + size * activation_bytes(cell, setting)

@@ -1,4 +1,4 @@
-"""Whether a step fits a slice: what shares an report, what a compiler says, and a real step."""
+"""Whether a step fits a slice: what shares a report, what a compiler says, and a real step."""
 
 from __future__ import annotations
 
@@ -226,11 +226,11 @@ def test_the_step_of_a_cell_compiles_for_a_slice_and_for_two_of_them(compiled_fo
     for name, cell in {"v4-8": SIGLIT, "v6e-4x2": AVERAGE}.items():
         small = dataclasses.replace(spec(cell, name), image_shape=(64,))
         request = {"spec": small.to_dict(), "settings": [vars(w) for w in ways]}
-        said = list(
+        lines = list(
             tpu_compile.run_python(["-m", "study.planning.fits"], stdin=json.dumps(request))
         )
-        assert [sorted(line) for line in said] == [["trying"], ["report", "setting"]]
-        reports[name] = fit.FitReport(**said[1]["report"])
+        assert [sorted(line) for line in lines] == [["trying"], ["report", "setting"]]
+        reports[name] = fit.FitReport(**lines[1]["report"])
     for name, report in reports.items():
         assert report.fits, name
         assert 0 < report.state_bytes < report.needed_bytes < report.usable_bytes / 100

@@ -16,7 +16,7 @@ def test_a_million_examples_on_512_chips_take_64_mib_beside_the_embeddings(compi
     report = compiled_for_tpu("losses")["ring"]
     embeddings_bytes = 2 * 2048 * 768 * 2
     assert embeddings_bytes <= report["argument_bytes"] < embeddings_bytes + MIB
-    # What lies in on-chip memory counts at the peak, but not as temporary.
+    # Buffers in on-chip memory count at the peak, but not as temporary.
     between = report["peak_bytes"] - report["argument_bytes"] - report["output_bytes"]
     assert report["temp_bytes"] <= between <= 64 * MIB
 
@@ -69,10 +69,10 @@ def test_lines_are_read_as_they_come_and_a_failure_says_how_it_ended(monkeypatch
         "import json, sys; print(json.dumps({'got': sys.stdin.read()}), flush=True);"
         "print('no JSON'); raise SystemExit('broke off')"
     )
-    said = tpu_compile.run_python(["-c", script], stdin="x")
-    assert next(said) == {"got": "x"}
+    lines = tpu_compile.run_python(["-c", script], stdin="x")
+    assert next(lines) == {"got": "x"}
     with pytest.raises(
         tpu_compile.TpuCompileError, match="compiling for TPU failed: broke off"
     ) as raised:
-        next(said)
+        next(lines)
     assert raised.value.code == 1

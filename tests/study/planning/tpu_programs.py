@@ -156,8 +156,9 @@ def around_the_limit():
 
 
 def microbatches():
-    """What training compiles for v4-8 of a step that does not fit it whole, and what planning says
-    of that step. Nearly all of it is the tower of texts, which a compiler is soon done with."""
+    """What training and planning find for a step that does not fit a v4-8 at once.
+
+    Nearly all of its memory is the text tower's, which compiles fast."""
     model = Model(
         image=CachedImage(embeddings="e", dim=64), text=MeanPoolText(width=64), embed_dim=64
     )

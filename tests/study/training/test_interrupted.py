@@ -1,4 +1,4 @@
-"""Runs that are interrupted, cannot read or write checkpoints, or fail: what is kept and said."""
+"""Runs that are interrupted, fail, or cannot read or write checkpoints."""
 
 from __future__ import annotations
 

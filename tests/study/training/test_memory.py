@@ -36,7 +36,7 @@ VOCABULARY, IMAGE = Vocabulary(50, eos=1, pad=1), (12, 12, 1)
 
 
 def analysis(gib: float) -> SimpleNamespace:
-    """What a compiled program says of its memory; its results lie where its arguments were."""
+    """The account of a compiled program whose results alias its arguments."""
     return SimpleNamespace(
         argument_size_in_bytes=GIB,
         output_size_in_bytes=GIB,

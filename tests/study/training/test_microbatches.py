@@ -1,4 +1,4 @@
-"""Exact micro-batching: the whole batch's loss and gradients, whatever the towers see at once."""
+"""Exact micro-batching: the loss and gradients of the whole batch, for every size of the parts."""
 
 from __future__ import annotations
 

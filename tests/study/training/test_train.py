@@ -195,7 +195,7 @@ def test_a_seed_starts_from_the_same_parameters_as_ever():
     assert state.seed == signed.seed == 7
 
 
-def test_embeddings_that_are_no_numbers_are_no_divergence(tmp_path, small_glyphs, one_device):
+def test_nan_in_embeddings_is_an_error_and_not_a_divergence(tmp_path, small_glyphs, one_device):
     root = tmp_path / "data"
     shutil.copytree(small_glyphs, root / "glyphs")
     path = next((root / "glyphs" / "embeddings").glob("*/train-00000.npy"))
@@ -203,7 +203,7 @@ def test_embeddings_that_are_no_numbers_are_no_divergence(tmp_path, small_glyphs
     rows_NxE[7] = np.nan
     np.save(path, rows_NxE)
     where = execution(root / "glyphs")
-    with pytest.raises(DataError, match="no numbers"):
+    with pytest.raises(DataError, match="NaN or infinite"):
         train(CELL, where, folder=tmp_path / "x", group="s")
     assert not (tmp_path / "x" / "DONE.json").exists()
 

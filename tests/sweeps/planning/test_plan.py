@@ -54,114 +54,108 @@ def study(*cells: Cell, slice_name: str | None = "v4-8") -> Study:
 
 
 @pytest.fixture
-def compiler(monkeypatch):
-    """Microbatches fit; from 16 chips on everything does, and nothing from 65,536 examples."""
-    asked = []
+def use_compiler(monkeypatch, tmp_path):
+    """`use_compiler(report_of)` plans by the reports that it gives for a spec and a setting.
 
-    def compiled(shape, ways):
-        for way in ways:
-            asked.append((shape.slice, shape.cell.batch_size, way))
-            fits_or_estimated = get_slice(shape.slice).chips >= 16
-            fits = fits_or_estimated or (
-                way.microbatch is not None and shape.cell.batch_size < 65536
-            )
-            yield way, FitReport(step_bytes=USABLE + (not fits), usable_bytes=USABLE)
-            if fits:
-                return
-
+    Returns the list of (spec, setting) that are compiled, up to the first that fits.
+    """
     monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compile_settings", compiled)
-    return asked
+    monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
+
+    def use(report_of):
+        compiled = []
+
+        def compile_settings(spec, settings):
+            for setting in settings:
+                compiled.append((spec, setting))
+                report = FitReport(usable_bytes=USABLE, **report_of(spec, setting))
+                yield setting, report
+                if report.fits or report.aborted:
+                    return
+
+        monkeypatch.setattr(search, "compile_settings", compile_settings)
+        return compiled
+
+    return use
 
 
-def test_cells_that_differ_in_schedule_alone_are_compiled_once(compiler, tmp_path):
+@pytest.fixture
+def compiled(use_compiler):
+    """Microbatches fit; from 16 chips on everything does, and nothing from 65,536 examples."""
+
+    def report_of(spec, setting):
+        small = setting.microbatch is not None and spec.cell.batch_size < 65536
+        fits = small or get_slice(spec.slice).chips >= 16
+        return {"step_bytes": USABLE + (not fits)}
+
+    return use_compiler(report_of)
+
+
+def test_cells_that_differ_in_schedule_alone_are_compiled_once(compiled, tmp_path):
     cells = [cell(examples=n, seed=s) for n in (10**7, 10**8) for s in (0, 1)]
-    found = plan(study(*cells), cache=tmp_path)
-    assert [item.cell for item in found] == cells
-    assert all(item.fits for item in found)
-    assert len(compiler) == len(set(compiler))
-    assert {size for _, size, _ in compiler} == {4096}
-    compiler.clear()
-    assert plan(study(*cells), cache=tmp_path) == found
-    assert compiler == []
+    plans = plan(study(*cells), cache=tmp_path)
+    assert [p.cell for p in plans] == cells
+    assert all(p.fits for p in plans)
+    assert len(compiled) == len(set(compiled))
+    assert {spec.cell.batch_size for spec, _ in compiled} == {4096}
+    compiled.clear()
+    assert plan(study(*cells), cache=tmp_path) == plans
+    assert compiled == []
 
 
-def test_a_generation_means_its_smallest_slice_that_fits(compiler, tmp_path):
-    small, large = cell(4096), cell(65536)
-    found = plan(study(small, large), slice_name="v4", cache=tmp_path)
-    assert [item.machine.name for item in found] == ["v4-8", "v4-32"]
-    assert all(item.fits for item in found)
+def test_a_generation_means_its_smallest_slice_that_fits(compiled, tmp_path):
+    plans = plan(study(cell(4096), cell(65536)), slice_name="v4", cache=tmp_path)
+    assert [p.machine.name for p in plans] == ["v4-8", "v4-32"]
+    assert all(p.fits for p in plans)
 
 
-def test_no_cell_is_said_not_to_fit_by_formula(monkeypatch, tmp_path):
-    """However large it is: only a compiler's refusal of the smallest way is a no."""
+def test_only_a_refusal_of_the_smallest_setting_is_a_no(use_compiler, tmp_path):
+    """No estimate is, however large the cell."""
     huge = cell(1 << 28, examples=1 << 30)
     (item,) = plan(study(huge), cache=tmp_path, no_compile=True)
     assert item.hbm_bytes > USABLE
     assert item.fits is None
-    asked = []
-
-    def refusing(shape, ways):
-        for way in ways:
-            asked.append(way)
-            yield way, FitReport(step_bytes=USABLE + 1, usable_bytes=USABLE)
-
-    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compile_settings", refusing)
+    compiled = use_compiler(lambda spec, setting: {"step_bytes": USABLE + 1})
     (item,) = plan(study(huge), cache=tmp_path)
     assert item.fits is False
-    assert (
-        item.setting
-        == asked[-1]
-        == RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIB)
-    )
+    smallest = RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIB)
+    assert item.setting == compiled[-1][1] == smallest
 
 
-def test_a_compiler_that_breaks_off_says_neither_yes_nor_no(report, monkeypatch, tmp_path, capsys):
+def test_a_compiler_that_crashes_is_no_verdict(use_compiler, report, tmp_path, capsys):
     """The cell goes to a larger slice; without one the plan fails and writes none."""
 
-    def breaking(shape, ways):
-        if get_slice(shape.slice).chips >= 16:
-            yield ways[0], FitReport(step_bytes=1, usable_bytes=USABLE)
-            return
-        yield (
-            ways[0],
-            FitReport(step_bytes=USABLE + 1, usable_bytes=USABLE, aborted="x < y"),
-        )
+    def report_of(spec, setting):
+        if get_slice(spec.slice).chips >= 16:
+            return {"step_bytes": 1}
+        return {"step_bytes": USABLE + 1, "aborted": "x < y"}
 
-    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compile_settings", breaking)
-    monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
+    use_compiler(report_of)
     (item,) = plan(study(cell()), cache=tmp_path)
     assert (item.fits, item.fits_or_estimated) == (None, False)
     assert execution_file([item]) == {}
     (item,) = plan(study(cell()), slice_name="v4", cache=tmp_path)
     assert (item.fits, item.machine.name) == (True, "v4-32")
     assert report() == 1
-    said = capsys.readouterr().out
-    assert "may not fit v4-8: the compiler crashed: x < y" in said
-    assert "0 do not fit" in said
-    assert "analytic estimate" not in said
+    printed = capsys.readouterr().out
+    assert "may not fit v4-8: the compiler crashed: x < y" in printed
+    assert "0 do not fit" in printed
+    assert "analytic estimate" not in printed
 
 
-def test_the_evaluation_of_a_cell_that_has_one_counts(report, monkeypatch, tmp_path, capsys):
-    """One line says which part of the run does not fit. Cells share their step."""
-    asked = []
-
-    def compiled(shape, ways):
-        asked.append(shape)
-        if shape.program == "evaluation":
-            yield ways[0], FitReport(usable_bytes=USABLE, evaluation_bytes=USABLE + 2**30)
-            return
-        yield from ((way, FitReport(usable_bytes=USABLE, step_bytes=2**20)) for way in ways)
-
-    monkeypatch.setattr(tpu_compile, "why_unavailable", lambda: None)
-    monkeypatch.setattr(search, "compile_settings", compiled)
-    monkeypatch.setenv("STUDY_PLAN_CACHE", str(tmp_path))
+def test_the_evaluation_of_a_cell_that_has_one_counts(use_compiler, report, tmp_path, capsys):
+    """One line names the phase that does not fit. Cells share their step."""
+    compiled = use_compiler(
+        lambda spec, setting: (
+            {"evaluation_bytes": USABLE + 2**30}
+            if spec.program == "evaluation"
+            else {"step_bytes": 2**20}
+        )
+    )
     evaluated = cell(evals=(ValLoss(split="val"),))
     without, with_it = plan(study(cell(), evaluated), cache=tmp_path)
     assert (without.fits, with_it.fits) == (True, False)
-    assert [shape.program for shape in asked].count("step") == 1
+    assert [(s.program, way) for s, way in compiled].count(("step", RunSetting())) == 1
     assert report(study(evaluated)) == 1
     line = (
         f"{evaluated.id}: does not fit v4-8: needs 31.8 of 30.8 GiB for evaluation; lower "
@@ -170,7 +164,7 @@ def test_the_evaluation_of_a_cell_that_has_one_counts(report, monkeypatch, tmp_p
     assert line in capsys.readouterr().out
 
 
-def test_days_and_cost_follow_from_steps_and_chips(compiler, tmp_path):
+def test_days_and_cost_follow_from_steps_and_chips(compiled, tmp_path):
     (item,) = plan(study(cell()), cache=tmp_path)
     row = item.row(price=2.0)
     assert row["days"] == pytest.approx(item.cell.steps * item.step_seconds / 86400, rel=1e-3)
@@ -200,7 +194,7 @@ def test_every_kind_of_machine_has_an_estimate(name, tmp_path):
     assert item.machine.name == name
 
 
-def test_an_execution_file_is_how_cells_then_run(compiler, tmp_path):
+def test_an_execution_file_is_how_cells_then_run(compiled, tmp_path):
     planned = study(cell(), cell(8192))
     chosen = json.loads(json.dumps(execution_file(plan(planned, cache=tmp_path))))
     run = apply(planned, chosen, "f.json")
@@ -264,16 +258,16 @@ def record(root, one: Cell, rates, kind="TPU v4", count=4):
 def test_measured_speed_replaces_the_assumed_share(tmp_path):
     one, other = cell(), cell(8192)
     record(tmp_path, one, [10.0, 4096.0, 4096.0])
-    found = load_calibration(tmp_path)
+    calibration = load_calibration(tmp_path)
     mfu = step_flops(one).model / (4 * get_slice("v4-8").chip.peak_flops)
-    assert found.mfu == {"v4": pytest.approx(mfu)}
+    assert calibration.mfu == {"v4": pytest.approx(mfu)}
     same, scaled = plan(
-        study(one, other), calibration=found, cache=tmp_path / "cache", no_compile=True
+        study(one, other), calibration=calibration, cache=tmp_path / "cache", no_compile=True
     )
     assert same.step_seconds == pytest.approx(1.0)
     work = step_flops(other).model / step_flops(one).model
     assert scaled.step_seconds == pytest.approx(work)
-    (row,) = compare_predictions(found)
+    (row,) = compare_predictions(calibration)
     assert row["measured_examples_per_s"] == 4096
     assert row["predicted_examples_per_s"] > 0
     assert "calibrated_examples_per_s" not in row  # for there is no other
@@ -293,21 +287,21 @@ def test_a_cell_measured_twice_is_predicted_by_its_other_record(tmp_path):
     for root, rate in (("a", 4096.0), ("b", 8192.0)):
         record(tmp_path / root, one, [10.0, rate])
     record(tmp_path / "c", cell(8192), [10.0, 1.0])
-    found = load_calibration(tmp_path)
+    calibration = load_calibration(tmp_path)
     by_measured = {
         r["measured_examples_per_s"]: r["calibrated_examples_per_s"]
-        for r in compare_predictions(found)
+        for r in compare_predictions(calibration)
     }
     assert (by_measured[4096.0], by_measured[8192.0]) == (8192.0, 4096.0)
 
 
 def test_leaving_each_record_out_in_turn_equals_a_calibration_of_the_others():
     """On the 646 records of glyphs, by the definition, which takes quadratic time."""
-    found = load_calibration("results/glyphs/snapshot")
-    rows = compare_predictions(found)
-    assert len(rows) == len(found.measured) == 646
-    for m, row in zip(found.measured, rows, strict=True):
-        others = [o for o in found.measured if o is not m]
+    calibration = load_calibration("results/glyphs/snapshot")
+    rows = compare_predictions(calibration)
+    assert len(rows) == len(calibration.measured) == 646
+    for m, row in zip(calibration.measured, rows, strict=True):
+        others = [o for o in calibration.measured if o is not m]
         assert all(o.cell.id != m.cell.id for o in others)
         share = statistics.median(o.mfu for o in others)
         seconds = step_flops(m.cell, channels=1).model / (this_cpu().peak_flops * share)
@@ -351,8 +345,8 @@ def test_labels_of_matching_cells_are_in_the_plan(report, tmp_path, monkeypatch,
     )
     files = {"save_execution": str(tmp_path / "e.json"), "out": str(tmp_path / "out")}
     assert report(labelled, price=1.0, no_compile=True, as_json=True, **files) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert [c["id"] for c in said["matched"][0]["cells"]] == [c.id for c in pair]
+    printed = json.loads(capsys.readouterr().out)
+    assert [c["id"] for c in printed["matched"][0]["cells"]] == [c.id for c in pair]
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".pdf"}
     run = options._apply_execution(labelled, str(tmp_path / "e.json"))
     assert run.execution_of(pair[0]).slice == "v4-8"
