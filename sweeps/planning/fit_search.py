@@ -27,7 +27,7 @@ from study.planning.fits import FitReport, ProgramSpec, RunSetting
 from study.records.record import write_json
 from sweeps.planning.memory import activation_bytes, evaluation_bytes, step_bytes
 
-FSDP_MIB = 1.0
+FSDP_MIN_MIB = 1.0
 
 # The ladder of microbatches: the largest power of two whose activations take at most this share of
 # the memory (a larger one needs as many operations), then these fractions of it.
@@ -97,12 +97,14 @@ def candidates(spec: ProgramSpec, first: RunSetting | None = None) -> list[RunSe
     fill = max(1, int(MICROBATCH_MEMORY_SHARE * usable / per_example))
     largest = 1 << min(fill, rows).bit_length() - 1
     can_shard = machine.devices // machine.slices > 1
-    smallest = RunSetting(microbatch=1, remat=True, fsdp_min_mib=FSDP_MIB if can_shard else None)
+    smallest = RunSetting(
+        microbatch=1, remat=True, fsdp_min_mib=FSDP_MIN_MIB if can_shard else None
+    )
 
     whole = [RunSetting(), RunSetting(remat=True)]
     micro = [RunSetting(microbatch=largest // k) for k in MICROBATCH_FRACTIONS if largest // k]
     sharded = [
-        RunSetting(microbatch=largest // k, fsdp_min_mib=FSDP_MIB)
+        RunSetting(microbatch=largest // k, fsdp_min_mib=FSDP_MIN_MIB)
         for k in FSDP_FRACTIONS
         if can_shard and largest // k
     ]

@@ -42,7 +42,7 @@ def spec(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
     )
 
 
-SMALLEST = RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIB)
+SMALLEST = RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIN_MIB)
 
 
 def fits(setting: RunSetting) -> bool:
@@ -158,8 +158,8 @@ def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
     assert [(program, setting.fsdp_min_mib) for program, setting in compiler.asked] == [
         ("step", None),
         ("evaluation", None),
-        ("step", search.FSDP_MIB),
-        ("evaluation", search.FSDP_MIB),
+        ("step", search.FSDP_MIN_MIB),
+        ("evaluation", search.FSDP_MIN_MIB),
     ]
     again = Programs(25)
     assert search.search(task(), cache=tmp_path, compile_with=again) == found
