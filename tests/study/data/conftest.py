@@ -1,4 +1,4 @@
-"""Two small data sets for all tests of the data room, ours and another's, and copies to damage."""
+"""Two small data sets for all tests of `study.data`, glyphs and photos, and copies to damage."""
 
 import io
 import json
@@ -68,9 +68,9 @@ def photos(tmp_path_factory) -> Path:
         with tarfile.open(folder / f"{number:05d}.tar", "w") as archive:
             for i, (kind, image, caption) in enumerate(rows[start : start + 32]):
                 key = f"{number:05d}{i:04d}"
-                about = json.dumps({"key": key, "caption": caption, "status": "success"})
-                members = {kind: image, "json": about.encode()}
-                if i % 2:  # where it is absent, the caption in the json is what there is
+                metadata = json.dumps({"key": key, "caption": caption, "status": "success"})
+                members = {kind: image, "json": metadata.encode()}
+                if i % 2:  # the others have a caption in the json only
                     members["txt"] = caption.encode()
                 for name, data in members.items():
                     member = tarfile.TarInfo(f"{key}.{name}")

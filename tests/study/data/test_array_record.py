@@ -74,8 +74,8 @@ def test_records_that_are_no_examples_are_damaged_ones(tfds, tmp_path, indexed):
     write(tmp_path / "a.array_record", rows)
     records = ArrayRecordReader([tmp_path / "a.array_record"])
     assert records.text(0) == "ok"
-    for i, said in ((1, "not a tf.train.Example"), (2, "no text"), (3, "UTF-8")):
-        with pytest.raises(BadExampleError, match=rf"a\.array_record: record {i}: .*{said}"):
+    for i, message in ((1, "not a tf.train.Example"), (2, "no text"), (3, "UTF-8")):
+        with pytest.raises(BadExampleError, match=rf"a\.array_record: record {i}: .*{message}"):
             records.text(i)
 
 
@@ -92,7 +92,7 @@ def test_flipped_bytes_in_a_record_are_named(tmp_path):
         records.text(3)
 
 
-def test_what_is_no_array_record_is_named(tmp_path, tfds):
+def test_a_file_that_is_not_array_record_is_named(tmp_path, tfds):
     bad = tmp_path / "bad.array_record"
     bad.write_bytes(b"no record" * 10_000)
     for path in (bad, tmp_path / "none.array_record"):

@@ -191,7 +191,7 @@ def broken_tar(root):
 
 
 DAMAGE = {
-    "a split that is not there": (
+    "an unknown split": (
         "clip_benchmark",
         lambda root: None,
         "no split 'dev'.*test, train",
@@ -226,7 +226,7 @@ def test_damage_is_one_line_and_leaves_no_data_set(what, tmp_path, request):
     fixture, damage, words = DAMAGE[what]
     source = request.getfixturevalue(fixture)
     damage(source)
-    splits = ("dev",) if "split that" in what else ()
+    splits = ("dev",) if "unknown split" in what else ()
     with pytest.raises(DataError, match=words) as error:
         import_benchmark(source, tmp_path / "out", splits=splits)
     assert len(str(error.value).splitlines()) == 1
@@ -250,9 +250,9 @@ def test_other_folders_and_used_targets_are_refused(tmp_path, image_folder):
 
 def listed(path, **entry):
     """A Karpathy JSON whose first image is this one."""
-    about = json.loads(path.read_text())
-    about["images"][1] |= entry
-    path.write_text(json.dumps(about))
+    metadata = json.loads(path.read_text())
+    metadata["images"][1] |= entry
+    path.write_text(json.dumps(metadata))
     return path
 
 
@@ -304,7 +304,7 @@ def test_links_within_the_images_and_a_linked_folder_of_images_are_followed(karp
     assert levels(dataset, "test") == [1, 2]
 
 
-def test_a_file_that_is_no_image_by_its_name_is_refused(karpathy, tmp_path):
+def test_a_file_without_the_name_of_an_image_is_refused(karpathy, tmp_path):
     (tmp_path / "val2014" / "notes.txt").write_text("text")
     path = listed(karpathy, filename="notes.txt")
     with pytest.raises(DataError, match=r"notes\.txt is not an image by its name"):

@@ -1,4 +1,4 @@
-"""The page of samples shows the images, and asks for no more than there are."""
+"""The contact sheet shows the images of a split."""
 
 import io
 

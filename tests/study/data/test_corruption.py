@@ -1,4 +1,4 @@
-"""Corruption: what befalls an example does not depend on how the stream is cut into batches."""
+"""Corruption of an example does not depend on the batch size, hosts or restarts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from study.config.cell import (
     Corruption,
     Data,
     Model,
-    Sigmoid,
-    Softmax,
     ViT,
     replace,
 )
@@ -109,14 +107,7 @@ def test_the_same_at_every_batch_size_host_count_and_restart(kind):
         )
 
 
-def test_the_loss_does_not_matter():
-    c = cell(**ALL)
-    both = [stream(dataclasses.replace(c, loss=loss)) for loss in (Sigmoid(), Softmax())]
-    for name in both[0]:
-        np.testing.assert_array_equal(both[0][name], both[1][name])
-
-
-def test_without_corruption_nothing_stands_between():
+def test_without_corruption_the_source_is_read_directly():
     assert make_read_fn(cell(), vocabulary=PIECES) is None
 
 

@@ -1,4 +1,4 @@
-"""A data set is refused in one line that says what is wrong, or it is whole."""
+"""A data set opens if it is complete; else one line names the problem."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_a_missing_file_is_named(copy, name):
 
 
 @pytest.mark.parametrize("name", ["classnames.txt", "templates.txt"])
-def test_a_file_that_is_no_text_is_named(copy, name):
+def test_a_file_that_is_not_text_is_named(copy, name):
     (copy / name).write_bytes(b"\xff\xfe\x00A")
     with pytest.raises(DataError) as error:
         Dataset.open(copy)

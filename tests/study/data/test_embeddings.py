@@ -136,7 +136,7 @@ def test_embeddings_of_other_programs_are_kept(copy, tower, name):
     assert contents(folder) == {name: b'{"dim": 4}'}
 
 
-def test_machines_agree_on_a_tower_that_is_described_by_more_than_json_has(copy, tower):
+def test_metadata_that_json_changes_is_still_recognized(copy, tower):
     """A tuple is read back as a list, and an integer key as a string."""
     tower = Tuples(tower)
     folder, dataset = copy / "embeddings" / "again", Dataset.open(copy)
@@ -182,8 +182,8 @@ def test_embeddings_made_elsewhere_may_be_one_file(copy):
     folder = copy / "embeddings" / "elsewhere"
     folder.mkdir()
     np.save(folder / "train.npy", expected)
-    about = {"dim": 16, "dataset_fingerprint": dataset.fingerprint}
-    (folder / TOWER_FILE).write_text(json.dumps(about))
+    metadata = {"dim": 16, "dataset_fingerprint": dataset.fingerprint}
+    (folder / TOWER_FILE).write_text(json.dumps(metadata))
     np.testing.assert_array_equal(
         CachedEmbeddings.open(dataset, "elsewhere", "train").rows(), expected
     )

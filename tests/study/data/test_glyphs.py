@@ -1,4 +1,4 @@
-"""Glyphs: the same bytes however it is written, and splits that are what they say."""
+"""Glyphs: the same bytes however it is written, and the right contents of each split."""
 
 import collections
 import json
@@ -89,9 +89,9 @@ def test_a_finished_data_set_is_left_alone(copy, recipe):
 
 
 def test_newer_libraries_do_not_disown_a_finished_data_set(copy, recipe):
-    about = json.loads((copy / DATASET_FILE).read_text())
-    about["recipe"]["libraries"]["pillow"] = "1.0"
-    (copy / DATASET_FILE).write_text(json.dumps(about))
+    metadata = json.loads((copy / DATASET_FILE).read_text())
+    metadata["recipe"]["libraries"]["pillow"] = "1.0"
+    (copy / DATASET_FILE).write_text(json.dumps(metadata))
     assert write_glyphs(copy, **recipe).recipe["libraries"]["pillow"] == "1.0"
     (copy / "train-00000.tar").unlink()  # but they cannot finish it: the bytes would not fit
     with pytest.raises(DataError, match=r"pillow was '1\.0', is .*--force"):
@@ -109,7 +109,7 @@ def test_another_recipe_is_refused_unless_forced(copy, recipe):
     assert (copy / "thesis.tex").read_text() == "precious"
 
 
-def test_a_folder_of_something_else_is_not_touched(tmp_path, recipe):
+def test_a_folder_with_other_files_is_refused(tmp_path, recipe):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(DataError, match="not empty"):
         write_glyphs(tmp_path, **recipe)
@@ -174,7 +174,7 @@ def test_each_word_of_a_held_out_character_is_in_three_training_characters(chara
     assert min(trained[word] for c in characters.held_out for word in names[c].split()) >= 3
 
 
-def test_splits_hold_the_fonts_and_characters_that_they_say(characters):
+def test_splits_have_their_fonts_and_characters(characters):
     pairs = {
         split: {
             (FONTS[f], c)
@@ -233,8 +233,8 @@ def test_training_pairs_have_all_views_and_others_one(small, recipe):
     views = collections.defaultdict(list)
     reader = open_split(small, "train")
     for i in range(len(reader)):
-        about = reader.json(i)
-        views[about["font"], about["codepoint"]].append(about["view"])
+        metadata = reader.json(i)
+        views[metadata["font"], metadata["codepoint"]].append(metadata["view"])
     assert {tuple(sorted(seen)) for seen in views.values()} == {tuple(range(recipe["views"]))}
     reader = open_split(small, "test_font")
     assert {reader.json(i)["view"] for i in range(len(reader))} == {0}

@@ -1,4 +1,4 @@
-"""Shards that others wrote become a data set by one scan, and nothing of them is touched."""
+"""Existing shards become a data set by one scan and are not changed."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ from study.data.tokenizer import train_tokenizer
 
 def test_an_img2dataset_folder_needs_one_command(folder):
     before = {p.name: p.read_bytes() for p in folder.glob("*.tar")}
-    found = index_shards(folder, train_pieces=200)
-    dataset = found.dataset
-    assert (found.incomplete, found.skipped, dataset.channels) == (0, (), 3)
+    result = index_shards(folder, train_pieces=200)
+    dataset = result.dataset
+    assert (result.incomplete, result.skipped, dataset.channels) == (0, (), 3)
     reader = WebdatasetReader([folder / name for name in sorted(before)])
     assert dataset.split("train").examples == len(reader) == sum(dataset.split("train").counts)
     assert [e["text"] for e in open_split(dataset, "train")] == [e["text"] for e in reader]
@@ -45,12 +45,12 @@ def test_indexing_again_changes_nothing_and_another_example_changes_the_fingerpr
 
 def test_a_description_of_two_entries_is_completed(folder):
     (folder / "mine.model").write_bytes(train_tokenizer(["some words of a caption"] * 9))
-    said = {
+    manifest = {
         "splits": {"train": {"shards": ["0*[02].tar"]}, "val": {"shards": "00001.tar"}},
         "tokenizer": "mine.model",
         "name": "ours",
     }
-    (folder / DATASET_FILE).write_text(json.dumps(said))
+    (folder / DATASET_FILE).write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=rf"study data index {folder}"):
         Dataset.open(folder)
     dataset = index_shards(folder, workers=1).dataset
@@ -95,9 +95,9 @@ def test_damaged_tars_are_counted_named_and_left_out_only_on_request(folder):
     os.truncate(torn, 5000)
     with pytest.raises(DataError, match=r"1 of \d shards are damaged.*00001\.tar.*--skip-damaged"):
         index_shards(folder, train_pieces=200, workers=1)
-    found = index_shards(folder, train_pieces=200, skip_damaged=True, workers=1)
-    assert len(found.skipped) == 1
-    assert torn not in found.dataset.split("train").shards
+    result = index_shards(folder, train_pieces=200, skip_damaged=True, workers=1)
+    assert len(result.skipped) == 1
+    assert torn not in result.dataset.split("train").shards
 
 
 def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
@@ -112,7 +112,7 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
 
 
 @pytest.mark.parametrize(
-    ("prepare", "said"),
+    ("prepare", "message"),
     [
         (lambda folder: [p.unlink() for p in folder.glob("*.tar")], "no shards"),
         (lambda folder: (folder / DATASET_FILE).write_text("{"), "not a JSON object"),
@@ -121,14 +121,14 @@ def test_a_tar_that_changed_after_the_scan_is_refused(indexed):
         (lambda folder: (folder / "a.model").write_bytes(b"?"), "not a SentencePiece model"),
     ],
 )
-def test_what_cannot_be_described_is_said_in_one_line(folder, prepare, said):
+def test_errors_are_one_line(folder, prepare, message):
     prepare(folder)
-    with pytest.raises(DataError, match=said) as error:
+    with pytest.raises(DataError, match=message) as error:
         index_shards(folder, workers=1)
     assert "\n" not in str(error.value)
 
 
-def test_a_set_that_was_made_here_is_not_described_anew(copy):
+def test_a_data_set_that_was_made_here_is_not_indexed(copy):
     before = hashlib.sha256((copy / DATASET_FILE).read_bytes()).digest()
     with pytest.raises(DataError, match="was described by the program that wrote it"):
         index_shards(copy)

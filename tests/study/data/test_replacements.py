@@ -1,4 +1,4 @@
-"""Examples that cannot be used: who stands in is a function of the index, and it is counted."""
+"""Bad examples: the replacement is a function of the index, and replacements are counted."""
 
 import json
 import tarfile
@@ -59,7 +59,7 @@ def expected(dataset: Dataset) -> np.ndarray:
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_next_usable_example_stands_in_whatever_was_read_before(broken, keep, threads):
+def test_the_next_usable_example_is_used_whatever_was_read_before(broken, keep, threads):
     size, of = broken.split("train").examples, expected(broken)
     cache._LOADED.clear()
     whole = ImageSource(broken, "train", IMAGE, LENIENT, keep=keep, threads=threads)
@@ -231,6 +231,6 @@ def test_cached_embeddings_of_unusable_images_are_replaced_too(broken):
 
 def test_examples_without_members_are_counted_when_indexed(broken):
     assert index_shards(broken.folder, workers=1).incomplete == 2
-    about = json.loads((broken.folder / "dataset.json").read_text())
+    manifest = json.loads((broken.folder / "dataset.json").read_text())
     with tarfile.open(broken.split("train").shards[0]) as archive:
-        assert about["splits"]["train"]["counts"][0] == len({n[:9] for n in archive.getnames()})
+        assert manifest["splits"]["train"]["counts"][0] == len({n[:9] for n in archive.getnames()})

@@ -37,35 +37,37 @@ def make(out, small_glyphs):
     return scenes.make_scenes(out, glyphs, CHARACTERS, views=1, workers=1)
 
 
-def halves(about: dict) -> list[Examples]:
+def halves(metadata: dict) -> list[Examples]:
     return [
         Examples(
             font_N=np.array([FONTS.index(half["font"])]),
             codepoint_N=np.array([half["codepoint"]]),
             view_N=np.array([half["view"]]),
         )
-        for half in (about["left"], about["right"])
+        for half in (metadata["left"], metadata["right"])
     ]
 
 
-def test_a_scene_is_two_glyphs_beside_each_other(dataset):
+def test_a_scene_is_two_glyphs_side_by_side(dataset):
     for split in scenes.SPLITS:
         reader = open_split(dataset, split)
         images, errors = reader.try_read_images(np.arange(20), size=scenes.PAGE, channels=1)
         assert not errors
         for i, page in enumerate(images[..., 0]):
             example = reader[i]
-            about = example["json"]
-            glyph = [glyphs.render_examples(e, glyphs.render_masters(e))[0] for e in halves(about)]
+            metadata = example["json"]
+            glyph = [
+                glyphs.render_examples(e, glyphs.render_masters(e))[0] for e in halves(metadata)
+            ]
             assert np.array_equal(page[12:36], np.concatenate(glyph, axis=1))
             assert not page[:12].any() and not page[36:].any()
             names = [
-                glyphs.caption(about[side]["font"], about[side]["codepoint"])
+                glyphs.caption(metadata[side]["font"], metadata[side]["codepoint"])
                 for side in ("left", "right")
             ]
             assert example["text"] == " BESIDE ".join(names)
-            held_out = about["left"]["codepoint"] in CHARACTERS.held_out
-            assert not held_out and unicodedata.name(chr(about["left"]["codepoint"]))
+            held_out = metadata["left"]["codepoint"] in CHARACTERS.held_out
+            assert not held_out and unicodedata.name(chr(metadata["left"]["codepoint"]))
 
 
 def test_each_glyph_is_once_on_the_left_and_once_on_the_right(dataset):

@@ -96,17 +96,17 @@ def test_embeddings_of_another_width_are_refused(embedded):
 
 
 @pytest.mark.parametrize("value", [None, -1, 10**6, "A"])
-def test_a_class_that_is_none_is_named(copy, value):
+def test_an_invalid_class_is_named(copy, value):
     from study.data.formats.webdataset import write_shard
 
     dataset = Dataset.open(copy)
     reader = open_split(dataset, "val_font")
     rows = []
     for i in range(len(reader)):
-        about = reader.json(i)
+        metadata = reader.json(i)
         if i == 7:
-            about["class"] = value
-        members = {"png": reader.image(i), "txt": b"", "json": json.dumps(about).encode()}
+            metadata["class"] = value
+        members = {"png": reader.image(i), "txt": b"", "json": json.dumps(metadata).encode()}
         rows.append((reader.key(i), members))
     write_shard(dataset.split("val_font").shards[0], rows)
     for path in (copy / "cache").glob("labels-*"):

@@ -30,7 +30,7 @@ def test_eos_is_sticky_and_truncation_keeps_it(small, length):
         assert row_L[-1] == EOS
 
 
-def test_case_order_and_company_of_texts_do_not_matter(small):
+def test_case_order_and_other_texts_do_not_matter(small):
     tokenizer = Tokenizer(small.tokenizer, 16)
     texts = [e["text"] for e in open_split(small, "val_font")]
     together_NxL = tokenizer(texts)
@@ -79,7 +79,7 @@ def test_a_model_without_eos_is_refused(tmp_path):
         Tokenizer(tmp_path / "m", 16)
 
 
-def test_options_are_what_they_say(small):
+def test_options_change_what_they_name(small):
     lower, cased = (Tokenizer(small.tokenizer, 16, lower_case=x) for x in ("unicode", None))
     np.testing.assert_array_equal(lower(["LATIN"]), cased(["latin"]))
     assert (lower(["LATIN"]) != cased(["LATIN"])).any()

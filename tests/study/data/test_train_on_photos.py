@@ -1,4 +1,4 @@
-"""A folder of real image files that others packed: indexed, looked at, trained on, embedded."""
+"""A folder of real images as img2dataset packs it: indexed, drawn, trained on, embedded."""
 
 import dataclasses
 import io
@@ -124,19 +124,19 @@ def test_a_page_shows_what_cannot_be_used_as_a_frame(photos_with_two_bad):
 def test_an_evaluation_replaces_nothing_and_names_what_it_lacks(photos_with_two_bad, tmp_path):
     folder = photos_with_two_bad.folder.parent
     execution = Execution(data_root=str(folder), wandb=False, chunk_examples=112)
-    for evaluation, said in (
+    for evaluation, message in (
         (ValLoss(split="train", examples=64, every_percent=2.5), r"000000005|000000009"),
         (ZeroShot(split="val"), "0 class names"),
     ):
         cell = dataclasses.replace(CELL, evals=(evaluation,))
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             train(cell, execution, folder=tmp_path / evaluation.kind, group="photos")
 
 
-def test_what_is_no_checkpoint_is_said(tmp_path):
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     from study.training.frozen_tower import load_tower
 
-    with pytest.raises(DataError, match="no checkpoint that can be read"):
+    with pytest.raises(DataError, match="is not a checkpoint"):
         load_tower(tmp_path)
     (tmp_path / "cell.json").write_text("{}")
     with pytest.raises(DataError, match="is not done"):

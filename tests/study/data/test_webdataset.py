@@ -85,7 +85,7 @@ def test_the_written_index_is_the_one_that_a_scan_finds(small):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "webp"])
-def test_tars_of_others_are_read(tmp_path, kind):
+def test_tars_of_other_programs_are_read(tmp_path, kind):
     """As img2dataset writes them; long names, folders and members without meaning included."""
     image = encoded({"jpg": "JPEG"}.get(kind, kind.upper()))
     key = "folder.v2/" + "k" * 120
