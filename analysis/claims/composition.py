@@ -189,7 +189,7 @@ def _count(means: PooledMeans, groups: Iterable[Group]) -> int:
     return sum(means.counts[group] for group in groups)
 
 
-MASKED = "loss.pairs.kind=negatives at several per_positive beside all pairs, one batch_size"
+MASKED = "loss.pairs.kind=negatives at several per_positive and all pairs, at one batch_size"
 
 CLAIMS = (
     Claim(

@@ -17,7 +17,7 @@ RECALL = "/text_to_image_r1"  # the mean over languages; that of one language ha
 def no_gain_past_enough(evidence: Evidence) -> Verdict | None:
     """No batch beyond the paper's 32k gains more than the tolerance in mean recall.
 
-    A grid without 32k is held to the size a quarter of the way up, where 32k stands in the paper's.
+    In a grid without 32k the size a quarter of the way up takes its place, as in the paper's grid.
     The gains of all larger batches have simultaneous intervals.
     """
     cells, metric = _sigmoid_panel(evidence)

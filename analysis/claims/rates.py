@@ -1,8 +1,8 @@
 """Whether the cells of a comparison ran at their best learning rates, as far as records show.
 
-A study may hold rate searches beside its panels: cells of one or several seeds that differ in the
+A study may hold rate searches next to its panels: cells of one or several seeds that differ in the
 learning rate alone. Each loss has its own best rate, which follows the batch size in its own way. A
-lead at a rate that suits only one of the losses is no property of the losses.
+lead at a rate that suits only one loss is not a property of the losses.
 
 The rule: for each batch size of the comparison take the search at that size, else those at the
 neighbouring sizes of the panel. (Budgets may differ: searches are often shorter.) There the

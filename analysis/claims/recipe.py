@@ -68,7 +68,7 @@ def lower_b2_is_steadier(evidence: Evidence) -> Verdict | None:
     pair = cells[cells[B2].isin([STEADY, DEFAULT])]
     if set(pair[B2]) != {STEADY, DEFAULT}:
         return None
-    measured = pair.merge(roughness(evidence.rows), on="id", how="left")
+    measured = pair.merge(roughness(evidence.rows, set(pair["id"])), on="id", how="left")
     done = measured[measured["status"] == "done"]
     means = pooled_means(matched_differences(done, B2, DEFAULT, STEADY, ROUGHNESS))
     if not means.means:
@@ -108,17 +108,17 @@ def logged_share(rows: pd.DataFrame, cells: Collection[str]) -> float:
     return float(share.min())
 
 
-def roughness(rows: pd.DataFrame) -> pd.DataFrame:
+def roughness(rows: pd.DataFrame, cells: Collection[str]) -> pd.DataFrame:
     """The largest log10 of an update norm over the median of the rows around it, of each cell.
 
     The first tenth of a run is left out. A row's norm is the maximum over the steps since the row
     before; in older records it is that of one step, and spikes between rows are unseen.
 
-    Returns: columns id and roughness, of the cells whose rows have an update norm.
+    Returns: columns id and roughness, of those of `cells` whose rows have an update norm.
     """
     worst = {}
     if UPDATES in rows:
-        rows = rows[rows[UPDATES] > 0]
+        rows = rows[rows["id"].isin(cells) & (rows[UPDATES] > 0)]
         largest = rows[LARGEST].fillna(rows[UPDATES]) if LARGEST in rows else rows[UPDATES]
         rows = rows[["id", "step", UPDATES]].assign(largest=largest)
         for cell, own in rows.groupby("id"):

@@ -51,6 +51,7 @@ def _power_shapes(sizes_K: np.ndarray) -> np.ndarray:
     return np.stack([part.ravel() for part in both], axis=1)
 
 
+# A curve too flat to come within the tolerance overflows to an infinite batch size, as it should.
 def _power_batch(c: np.ndarray, shape: np.ndarray, tolerance: float) -> np.ndarray:
     with np.errstate(over="ignore", divide="ignore"):
         ratio = np.maximum(c, tolerance) / tolerance

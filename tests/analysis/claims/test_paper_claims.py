@@ -15,7 +15,7 @@ def found():
 
 
 @pytest.fixture(scope="module")
-def said():
+def checks():
     return {check.name: check for check in check_text()}
 
 
@@ -53,8 +53,8 @@ def test_rounding_adds_to_the_noise_of_seeds():
     assert rounded.high - exact.high == pytest.approx(0.05)
 
 
-def test_the_text_disagrees_with_the_numbers_where_it_does(said):
-    disagree = {name for name, check in said.items() if not check.agrees}
+def test_the_text_disagrees_with_the_numbers_where_it_does(checks):
+    disagree = {name for name, check in checks.items() if not check.agrees}
     assert disagree == {
         "the best batch size of SigLiT",
         "which loss leads at large batches",
@@ -65,17 +65,19 @@ def test_the_text_disagrees_with_the_numbers_where_it_does(said):
     }
 
 
-def test_the_numbers_of_the_disagreements(said):
-    assert "64k, 128k, 256k, 1024k all print 84.7" in said["the best batch size of SigLiT"].numbers
-    lead = said["which loss leads at large batches"].numbers
+def test_the_numbers_of_the_disagreements(checks):
+    assert (
+        "64k, 128k, 256k, 1024k all print 84.7" in checks["the best batch size of SigLiT"].numbers
+    )
+    lead = checks["which loss leads at large batches"].numbers
     assert "SigLIP 9B at 98k by 0.2" in lead and "SigLIP 9B at 307k by 1.0" in lead
     assert "SigLiT 900M at 128k by 0.1" in lead
-    defaults = said["the default recipe at 3B examples"].numbers
+    defaults = checks["the default recipe at 3B examples"].numbers
     assert "8k: Table 6 70.1, Table 5 68.6" in defaults and "70.1 +- 0.2" in defaults
-    assert "163,831" in said["the sign of b in the formula of the loss"].numbers
+    assert "163,831" in checks["the sign of b in the formula of the loss"].numbers
 
 
-def test_checks_fit_a_terminal_and_json(said):
-    text = format_checks(said.values())
+def test_checks_fit_a_terminal_and_json(checks):
+    text = format_checks(checks.values())
     assert max(map(len, text.splitlines())) <= 110
-    json.dumps([vars(check) for check in said.values()])
+    json.dumps([vars(check) for check in checks.values()])
