@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.errors import AnalysisError
+from analysis.paper.reference import find_metric
 from analysis.records import frame
 from analysis.select.fields import TOP1
 
@@ -46,7 +46,7 @@ class Inputs:
         """The column of quality of these cells: `metric`; else zero-shot on the paper's benchmark
         where a cell has it; else that of the built-in studies."""
         known = (key for key in cells if cells[key].notna().any())
-        return self.metric or paper.find_metric(known, benchmark) or TOP1
+        return self.metric or find_metric(known, benchmark) or TOP1
 
     def select(self, choose: Callable[..., Selection], **options: Hashable) -> Selection:
         """`choose(cells, **options)`, computed once for all figures.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis import paper
+from analysis.paper.reference import find_metric
 from analysis.select import panels
 
 HEBREW = {"he": "iw"}  # the code of the data set, and of the paper's table
@@ -42,7 +42,7 @@ def mean_recall(cells: pd.DataFrame, direction: str = "text_to_image") -> str:
         if k.startswith("eval/multilingual_retrieval/") and k.endswith(f"/{measure}")
     ]
     keys = [key for key in keys if cells[key].notna().any()]
-    xm = paper.find_metric(keys, "XM3600", kind="multilingual_retrieval", measure=measure)
+    xm = find_metric(keys, "XM3600", kind="multilingual_retrieval", measure=measure)
     return xm or min(keys, default=f"eval/multilingual_retrieval/xm3600/test/{measure}")
 
 

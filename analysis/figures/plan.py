@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.errors import AnalysisError
 from analysis.figures.plot import layout, style
 from analysis.figures.plot.style import LOSSES, STYLES, SeriesStyle
+from analysis.paper.reference import reference
 
 CHIPS_AND_DAYS = re.compile(r"TPUv4 chips=(\d+);days=(\d+)")
 GUIDE: Any = {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))}
@@ -65,7 +65,7 @@ def with_paper_days(plan: pd.DataFrame) -> pd.DataFrame:
     Raises:
       AnalysisError: the plan has other chips or rows than the paper.
     """
-    printed = paper.reference("Table 1")
+    printed = reference("Table 1")
     printed = printed[printed["panel"] == "v4"]
     matches = [CHIPS_AND_DAYS.search(x) for x in printed["x"]]
     chips, days = zip(*((int(m[1]), int(m[2])) for m in matches if m), strict=True)

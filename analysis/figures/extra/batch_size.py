@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.paper.reference import reference
 from analysis.select import panels
 from analysis.stats.intervals import ASSUMPTION
 
@@ -36,7 +36,7 @@ def data(inputs: Inputs, *, image: str) -> pd.DataFrame:
     gaps = points.loss_gaps(done, "difference", metric, series="sigmoid - softmax")
     rows += [row for row in gaps if row["kind"] != "simultaneous"]
     if rows:
-        printed = paper.reference("Fig. 2", panel={"cached": "left", "vit": "middle"}[image])
+        printed = reference("Fig. 2", panel={"cached": "left", "vit": "middle"}[image])
         printed = printed.assign(series=printed["series"].str.lower(), x=printed["x"].astype(int))
         printed = printed.sort_values(["series", "x"])
         rows += points.paper_points(printed, "paper", series=printed["series"], x=printed["x"])

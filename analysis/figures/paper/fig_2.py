@@ -14,13 +14,13 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.figures import multilingual
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.paper.reference import reference
 from analysis.select import panels
 
 PANELS = [
@@ -53,7 +53,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             used.append(panel)
             titles.append(f"{spec.name}: {points.describe_panel(panel)}")
     for spec in PANELS:
-        table = paper.reference("Fig. 2", panel=spec.name)
+        table = reference("Fig. 2", panel=spec.name)
         series, x = table["series"].str.lower(), table["x"].astype(int)
         rows += points.paper_points(table, spec.name, series=series, x=x)
     return points.make_table(rows, panels=used, missing=missing, title="; ".join(titles))

@@ -13,12 +13,12 @@ from itertools import product
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.paper.reference import reference
 from analysis.select import panels
 
 SIZES = (8192, 262_144)
@@ -71,7 +71,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         whole = [panel.cells for panel in used if len(panel.cells)]
         title = str(whole[-1]["data.dataset"].iloc[0]) if whole else ""
     notes.append("the paper's: small batch 8k, large batch 256k (printed as 262k)")
-    table = paper.reference("Fig. 3")
+    table = reference("Fig. 3")
     series = table["series"].str.lower().str.replace("batch 8k", "small batch")
     series = series.str.replace("batch 262k", "large batch")
     x = table["x"].astype(int) * 1_000_000

@@ -15,12 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import SeriesStyle
+from analysis.paper.reference import find_metric, reference
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -50,7 +50,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         few_shot = [k for k in done if k.startswith("eval/few_shot/") and k.endswith("/top1")]
         metrics = {
             "zero_shot": inputs.quality_of(done),
-            "few_shot": paper.find_metric(few_shot, "ImageNet", kind="few_shot")
+            "few_shot": find_metric(few_shot, "ImageNet", kind="few_shot")
             or min(few_shot, default="eval/few_shot/imagenet/val/top1"),
         }
         for name, metric in metrics.items():
@@ -58,7 +58,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             missing += points.without_metric(panel, metric)
         missing += [f"no cell {name}" for name in SERIES if name not in set(_series(panel.cells))]
     if rows:
-        table = paper.reference("Fig. 4")
+        table = reference("Fig. 4")
         x = table["x"].astype(int) * 1_000_000
         rows += points.paper_points(table, "zero_shot", series=[UNDECAYED], x=x)
     title = points.describe_panel(panel)

@@ -14,13 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import paper
 from analysis.figures import multilingual
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.multilingual import SCALED
 from analysis.figures.plot import points, style
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
+from analysis.paper.reference import reference
 
 DIRECTIONS = {"image_to_text": "image-to-text", "text_to_image": "text-to-image"}
 
@@ -41,7 +41,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
                 rows += points.our_points(done.assign(x=language), direction, metric)
             if "avg" in metrics:
                 missing += points.without_metric(panel, metrics["avg"])
-        table = paper.reference("Table 9", panel=printed)
+        table = reference("Table 9", panel=printed)
         scaled = table["panel"].str.contains("scaled-up").map({True: SCALED, False: ""})
         series = table["x"].astype(int).map(style.format_size) + scaled
         x = table["series"].str.removeprefix("lang=")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.plot.style import format_count, format_size
+from analysis.paper.reference import provenance as paper_provenance
 from analysis.select.panels import Panel
 from analysis.stats.intervals import by_group, paired_differences, pooled_means
 
@@ -147,7 +147,7 @@ def sources(panels: Iterable[Panel], *, printed: bool) -> str:
     """Which records, and which file of the paper's numbers if they are `printed` too."""
     cells = [panel.cells for panel in panels if len(panel.cells)]
     records = [provenance(pd.concat(cells).drop_duplicates("id"))] if cells else []
-    return " · ".join([*records, *([paper.provenance()] if printed else [])])
+    return " · ".join([*records, *([paper_provenance()] if printed else [])])
 
 
 def provenance(cells: pd.DataFrame) -> str:

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from analysis import paper
 from analysis.figures.plot import layout, style
 from analysis.figures.plot.style import SeriesStyle
+from analysis.paper.reference import benchmark
 from analysis.stats.intervals import ASSUMPTION
 
 
@@ -94,7 +94,7 @@ def _split_sources(df: pd.DataFrame) -> list[pd.DataFrame]:
     ours, theirs = df[df["source"] == "ours"], df[df["source"] == "paper"]
     if not len(ours) or not len(theirs):
         return [df]
-    same = all(paper.benchmark(metric) is not None for metric in ours["metric"].unique())
+    same = all(benchmark(metric) is not None for metric in ours["metric"].unique())
     return [df] if same else [ours, theirs]
 
 
@@ -149,7 +149,7 @@ def _draw_panel(
     if spec.note and alone:
         axes.set_title(spec.note, loc="right", fontsize=style.SMALL, color="#555555")
     metrics = [metric for metric in ours["metric"].unique() if metric.startswith("eval/")]
-    as_in_paper = len(theirs) or not metrics or paper.benchmark(metrics[0])
+    as_in_paper = len(theirs) or not metrics or benchmark(metrics[0])
     axes.set_ylabel(spec.label if as_in_paper else style.metric_label(metrics[0]))
 
 

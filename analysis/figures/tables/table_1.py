@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables.table import Labels, PaperTable, make_table, our_means, paper_rows
+from analysis.paper.reference import reference
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -28,7 +28,7 @@ FIELDS = (
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    printed = paper.reference("Table 1")
+    printed = reference("Table 1")
     printed = printed[printed["panel"] == "v4"]  # others are of the caption and of version 3
     rows = paper_rows(printed, row=_labels, column=lambda _: COLUMN)
     cells = with_fields(inputs.cells, FIELDS)

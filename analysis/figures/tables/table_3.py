@@ -10,10 +10,10 @@ import re
 
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables.table import PaperTable, make_table, our_means, paper_rows
+from analysis.paper.reference import find_metric, reference
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -33,7 +33,7 @@ COLUMNS = {
 def data(inputs: Inputs) -> pd.DataFrame:
     names = {printed: column for column, (printed, *_) in COLUMNS.items()}
     rows = paper_rows(
-        paper.reference("Table 3"),
+        reference("Table 3"),
         row=lambda entry: (
             entry["series"],
             entry["panel"].removeprefix("image encoder ViT "),
@@ -54,7 +54,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         panel = panels.select(group, ("batch_size",))
         used.append(panel)
         for column, (_, benchmark, kind, measure) in COLUMNS.items():
-            metric = paper.find_metric(panel.done, benchmark, kind=kind, measure=measure)
+            metric = find_metric(panel.done, benchmark, kind=kind, measure=measure)
             if metric is None:
                 continue
             means = our_means(panel.done, ["status"], metric).values()

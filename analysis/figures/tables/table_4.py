@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables.table import Labels, PaperTable, make_table, our_means, paper_rows
+from analysis.paper.reference import benchmark, reference
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -26,7 +26,7 @@ ORDER = [
 
 def data(inputs: Inputs) -> pd.DataFrame:
     rows = paper_rows(
-        paper.reference("Table 4"),
+        reference("Table 4"),
         row=lambda entry: (entry["x"], entry["series"].removeprefix("t_prime_init=")),
         column=lambda entry: entry["metric"].removesuffix(" 0-shot accuracy"),
     )
@@ -40,7 +40,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         done = panel.done.assign(initial=_initial_values(panel.done))
         for column in BENCHMARKS:
             metric = inputs.quality_of(done, column)
-            if column != "ImageNet" and paper.benchmark(metric) != column:
+            if column != "ImageNet" and benchmark(metric) != column:
                 continue
             rows += [
                 mean | {"row": values, "column": column}

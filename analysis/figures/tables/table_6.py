@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.plot.style import format_size, parse_size
 from analysis.figures.tables.table import PaperTable, Row, make_table, our_means, paper_rows
+from analysis.paper.reference import reference
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -26,7 +26,7 @@ PRINTED = {"default (lr 0.001, wd 0.0001)": DEFAULT, "best of 9 in the sweep": B
 
 def data(inputs: Inputs) -> pd.DataFrame:
     rows = paper_rows(
-        paper.reference("Table 6"),
+        reference("Table 6"),
         row=lambda entry: (format_size(int(entry["x"])),),
         column=lambda entry: (
             PRINTED[entry["series"]]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables.table import PaperTable, Row, make_table, paper_rows
+from analysis.paper.reference import reference
 from analysis.select import panels
 from analysis.select.fields import with_fields
 from analysis.stats.intervals import by_group
@@ -25,12 +25,12 @@ MEAN, STD = "mean", "std"
 
 def data(inputs: Inputs) -> pd.DataFrame:
     rows = paper_rows(
-        paper.reference("Table 7"),
+        reference("Table 7"),
         row=lambda entry: (entry["series"], "cosine"),
         column=lambda entry: MEAN if "mean" in entry["metric"] else STD,
     )
     rows += paper_rows(
-        paper.reference("Appendix C"),
+        reference("Appendix C"),
         row=lambda _: ("Sigmoid, ViT-Adafactor", "linear"),
         column=lambda _: MEAN,
     )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import paper
 from analysis.figures import multilingual
 from analysis.figures.base import Inputs
 from analysis.figures.multilingual import SCALED
 from analysis.figures.plot import points
 from analysis.figures.plot.style import format_size, parse_size
 from analysis.figures.tables.table import PaperTable, make_table, our_means, paper_rows
+from analysis.paper.reference import reference
 
 IMAGENET, RECALL = "ImageNet 0-shot", "XM text to image"
 LANGUAGES = ("avg", "de", "en", "hi", "ru", "zh")  # of Table 2
@@ -23,7 +23,7 @@ DIRECTIONS = {"I-T": "image_to_text", "T-I": "text_to_image"}
 def data_2(inputs: Inputs) -> pd.DataFrame:
     """Zero-shot and recall@1 of some languages, by batch size."""
     rows = paper_rows(
-        paper.reference("Table 2"),
+        reference("Table 2"),
         row=lambda entry: (_label(entry["series"].partition("lang=")[2]),),
         column=lambda entry: format_size(int(entry["x"])),
     )
@@ -55,7 +55,7 @@ def _label(language: str) -> str:
 def data_9(inputs: Inputs) -> pd.DataFrame:
     """Recall@1 in both directions: one row per language, the mean of all last."""
     rows = paper_rows(
-        paper.reference("Table 9"),
+        reference("Table 9"),
         row=lambda entry: (entry["series"].removeprefix("lang="),),
         column=lambda entry: (
             ("I-T " if entry["panel"].startswith("image") else "T-I ")

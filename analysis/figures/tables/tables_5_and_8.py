@@ -12,11 +12,11 @@ import re
 
 import pandas as pd
 
-from analysis import paper
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.plot.style import format_count, format_size, parse_size
 from analysis.figures.tables.table import PaperTable, make_table, our_means, paper_rows
+from analysis.paper.reference import reference
 from analysis.select import panels
 
 UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}
@@ -25,7 +25,7 @@ UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}
 def data(inputs: Inputs, *, name: str, image: str, title: str) -> pd.DataFrame:
     """The paper's numbers and, at each budget of examples, our means."""
     rows = paper_rows(
-        paper.reference(name),
+        reference(name),
         row=lambda entry: (format_size(int(entry["x"])),),
         column=lambda entry: f"{entry['panel'].split()[0]} {entry['series'].lower()}",
     )
