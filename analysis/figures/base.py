@@ -82,6 +82,7 @@ def read_inputs(
     """
     cells = frame.cells(root, study, planned=planned, records=records).copy()  # in one piece
     folder, own = records or study, set(cells["id"])
+    source = frame.open_records(root)
 
     def read_rows() -> pd.DataFrame:
         rows = frame.rows(root, folder)
@@ -90,7 +91,7 @@ def read_inputs(
     @functools.cache
     def items(cell: str) -> dict[str, np.ndarray]:
         try:
-            return frame.items(root, folder, cell)
+            return source.record(folder, cell).read_items()
         except AnalysisError:  # torn by a kill: an interval over seeds alone is drawn
             return {}
 

@@ -116,17 +116,17 @@ class Snapshot:
         return self._rows.get((study, cell), [])
 
     @functools.cached_property
-    def _items(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        items: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for item in self._table(ITEMS).to_pylist():
-            items.setdefault((item["study"], item["id"]), []).append(item)
+    def _items(self) -> dict[tuple[str, str], Items]:
+        items: dict[tuple[str, str], Items] = {}
+        table = self._table(ITEMS)
+        keys = zip(*(table[name].to_pylist() for name in ("study", "id", "metric")), strict=True)
+        for (study, cell, metric), correct in zip(keys, table["correct"], strict=True):
+            bits = correct.values.to_numpy(zero_copy_only=False)
+            items.setdefault((study, cell), {})[metric] = bits
         return items
 
     def _read_items(self, study: str, cell: str) -> Items:
-        import numpy as np
-
-        of_cell = self._items.get((study, cell), [])
-        return {item["metric"]: np.array(item["correct"], bool) for item in of_cell}
+        return self._items.get((study, cell), {})
 
     def _table(self, name: str) -> pa.Table:
         """One file, or the parts of one that has several."""
