@@ -80,7 +80,7 @@ def sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
     """Ours."""
     import jax.numpy as jnp
 
-    from study.config.pairs import AllPairs
+    from study.config.loss import AllPairs
     from study.losses import sigmoid_loss
 
     arguments = _arguments(zimg, ztxt, T, B)

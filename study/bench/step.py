@@ -32,7 +32,7 @@ from study.config.cell import (
     TextTransformer,
     ViT,
 )
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.sharding import batch_sharding, make_mesh
 from study.models.two_towers import TwoTowers
 from study.training.compile import compile_loop, train_program

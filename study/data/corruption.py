@@ -23,7 +23,7 @@ import dataclasses
 import numpy as np
 
 from study.config.cell import Cell, Corruption
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data import rng
 from study.data.images import scale_pixels
 from study.data.stream import ROUNDS, ReadFn, Source, indices, permute

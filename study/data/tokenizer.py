@@ -16,7 +16,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from study.config.cell import Data, Pad
 from study.config.data import LowerCase
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data.formats.dataset import HINT, DataError, Dataset
 
 PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
@@ -92,7 +92,7 @@ class Tokenizer:
       pad: what follows the EOS: more "eos" (SigLIP), or the model's own "pad" (SigLIP 2).
 
     Attributes:
-      vocabulary: see `study.config.vocabulary.Vocabulary`.
+      vocabulary: see `study.config.model.Vocabulary`.
       options: the other arguments as part of a file name; empty for the defaults.
       digest: identifies model and options.
 

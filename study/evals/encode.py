@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from study.config.cell import CachedImage, Data, Model
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data.sources import Source
 from study.models.embed import jit_towers
 from study.models.sharding import batch_sharding, local_rows, make_mesh, replicated

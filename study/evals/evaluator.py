@@ -24,7 +24,7 @@ from study.config.cell import (
     ZeroShot,
 )
 from study.config.evals import metric_prefix
-from study.config.pairs import AllPairs
+from study.config.loss import AllPairs
 from study.data.benchmarks.retrieval_texts import read_languages
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split

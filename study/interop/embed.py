@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from study.config.cell import Data, Pad, Resize
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data.formats.dataset import DATASET_FILE, DataError, Dataset, read_lines
 from study.data.formats.tar_index import IMAGE_NAMES
 from study.data.formats.webdataset import WebdatasetReader

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from study.config.pairs import Negatives
+from study.config.loss import Negatives
 from study.losses.ring import ring_scan
 from study.losses.tiled import BIG, Axes, Tile, dot, from_tiles, tile_scan
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from study.config.pairs import Negatives
+from study.config.loss import Negatives
 from study.rng import mix
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from study.config.pairs import AllPairs, Groups, Negatives, Pairs
+from study.config.loss import AllPairs, Groups, Negatives, Pairs
 from study.losses import pallas_tpu
 from study.losses.hard_negatives import kth_score
 from study.losses.random_negatives import random_mask

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from study.config.cell import Cell, Data, Model, Softmax
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.sharding import batch_sharding, replicated
 from study.models.two_towers import TwoTowers
 

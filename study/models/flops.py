@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from study.config.cell import CachedImage, Cell, MeanPoolText, Softmax, TextTransformer, ViT
+from study.config.loss import Groups, Negatives
 from study.config.model import Variant
-from study.config.pairs import Groups, Negatives
 
 # Passes over all products that are counted for the search of the threshold of hard or easy
 # negatives, in addition to the one for the gradients. The search makes one pass as long as it

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from study.config.cell import MeanPoolText, TextTransformer
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.transformer import Dtype, Encoder, Mlp, Rows
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from study.config.cell import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.text import MeanPoolTower, TransformerText
 from study.models.transformer import Rows
 from study.models.vit import ImageTower

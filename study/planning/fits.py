@@ -240,7 +240,7 @@ def compile_report(
 
     import numpy as np
 
-    from study.config.vocabulary import Vocabulary
+    from study.config.model import Vocabulary
     from study.models.sharding import bytes_per_device, make_mesh
     from study.planning.tpu_compile import slice_devices
     from study.training.compile import train_program

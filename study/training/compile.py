@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from study.config.cell import Cell, CellError, Execution
 from study.config.hardware import GIB
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.sharding import (
     batch_sharding,
     bytes_per_device,

@@ -10,8 +10,8 @@ from typing import Any
 
 from study.config.budget import Budget
 from study.config.cell import Cell, Data, Sigmoid
+from study.config.loss import Negatives
 from study.config.optimizer import ParamGroup
-from study.config.pairs import Negatives
 
 
 def compile_key(cell: Cell) -> Cell:

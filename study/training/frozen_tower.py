@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from study.config.cell import Cell, ViT, from_dict
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data.embed_shards import Tower
 from study.data.formats.dataset import DataError
 from study.data.images import scale_pixels

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from study.config.cell import Cell, Sigmoid
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys
 from study.models.sharding import batch_sharding, param_shardings

@@ -15,7 +15,7 @@ from study.config.cell import (
     Softmax,
     to_dict,
 )
-from study.config.pairs import AllPairs, Negatives
+from study.config.loss import AllPairs, Negatives
 from study.records.record import Progress, Record, write_failure
 
 TOP1 = "eval/zero_shot/test_font/top1"

@@ -39,7 +39,7 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
-from study.config.pairs import AllPairs, Groups, Negatives, Pairs
+from study.config.loss import AllPairs, Groups, Negatives, Pairs
 from sweeps.study import Assumption, Study
 
 FOLDER = "glyphs"

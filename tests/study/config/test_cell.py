@@ -38,7 +38,7 @@ from study.config.cell import (
     to_dict,
 )
 from study.config.evals import metric_prefix
-from study.config.pairs import AllPairs, Groups, Negatives
+from study.config.loss import AllPairs, Groups, Negatives
 
 CELLS = [
     Cell(batch_size=512),

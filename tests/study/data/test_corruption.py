@@ -16,7 +16,7 @@ from study.config.cell import (
     ViT,
     replace,
 )
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data.corruption import make_read_fn
 from study.data.sources import open_source
 from study.data.stream import ROUNDS, batches, indices, permute

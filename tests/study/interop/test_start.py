@@ -10,7 +10,7 @@ import pytest
 import scipy.ndimage
 
 from study.config.cell import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.data.formats.dataset import DataError
 from study.interop.load import load_params
 from study.models.two_towers import TwoTowers

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.config.pairs import AllPairs
+from study.config.loss import AllPairs
 from study.losses import sigmoid_loss, softmax_loss
 from tests.study.losses.reference import (
     KEY,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.config.pairs import AllPairs, Groups, Negatives
+from study.config.loss import AllPairs, Groups, Negatives
 from study.losses import sigmoid_loss
 from tests.study.losses.reference import (
     KEY,

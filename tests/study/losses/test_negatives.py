@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.config.pairs import Groups, Negatives
+from study.config.loss import Groups, Negatives
 from study.losses import hard_negatives, sigmoid_loss
 from study.losses.hard_negatives import kth_score
 from study.losses.random_negatives import random_mask

@@ -22,8 +22,8 @@ from study.config.cell import (
     TextTransformer,
     ViT,
 )
-from study.config.pairs import Groups, Negatives
-from study.config.vocabulary import Vocabulary
+from study.config.loss import Groups, Negatives
+from study.config.model import Vocabulary
 from study.models import transformer
 from study.models.flops import step_flops
 from study.training.step import drop_frozen, initial_state, make_gradients

@@ -15,7 +15,7 @@ from study.config.cell import (
     TextTransformer,
     ViT,
 )
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.parameters import count_parameters
 from study.training.step import initial_state
 

@@ -24,7 +24,7 @@ from study.config.cell import (
     Softmax,
     ViT,
 )
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.sharding import (
     AXES,
     batch_sharding,

@@ -20,7 +20,7 @@ from study.config.cell import (
     ViT,
     replace,
 )
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.models.dropout import dropout, example_keys
 from study.models.text import TransformerText
 from study.models.two_towers import TwoTowers

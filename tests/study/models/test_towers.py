@@ -22,8 +22,7 @@ from study.config.cell import (
     TextTransformer,
     ViT,
 )
-from study.config.model import get_variant
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary, get_variant
 from study.evals.encode import cached_encoder
 from study.models.sharding import make_mesh
 from study.models.text import MeanPoolTower

@@ -29,8 +29,8 @@ from study.config.cell import (
     replace,
 )
 from study.config.hardware import GIB
-from study.config.pairs import Negatives
-from study.config.vocabulary import Vocabulary
+from study.config.loss import Negatives
+from study.config.model import Vocabulary
 from study.models.sharding import bytes_per_device, make_mesh
 from study.planning import fits as fit
 from study.planning import tpu_compile
@@ -108,7 +108,7 @@ from study.config.cell import Cell, Execution
 from study.training.compile import train_program
 from study.models.embed import jit_towers
 from study.models.sharding import make_mesh
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 import jax
 execution = Execution(microbatch=2, remat=True, fsdp_min_mib=0.01)
 vocabulary, mesh = Vocabulary(50, eos=1, pad=1), make_mesh(jax.devices()[:2])

@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 from study.config.budget import Budget
 from study.config.cell import CachedImage, Cell, Data, Execution, MeanPoolText, Model
 from study.config.hardware import GIB, V4
-from study.config.pairs import AllPairs
-from study.config.vocabulary import Vocabulary
+from study.config.loss import AllPairs
+from study.config.model import Vocabulary
 from study.losses import pallas_tpu as pallas
 from study.losses import sigmoid_loss, tiled
 from study.models.sharding import batch_sharding, make_mesh

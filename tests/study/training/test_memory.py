@@ -13,7 +13,7 @@ import pytest
 from study.config.budget import Budget
 from study.config.cell import Cell, CellError, Execution, MeanPoolText, Model, ViT
 from study.config.hardware import GIB
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.training import memory
 from study.training.compile import TrainProgram, compile_loop, find_microbatch, train_program
 from study.training.memory import (

@@ -24,7 +24,7 @@ from study.config.cell import (
     ViT,
     replace,
 )
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.training.loop import train
 from study.training.step import initial_state, make_gradients
 from tests.study.losses.reference import mesh_of

@@ -13,7 +13,7 @@ import pytest
 
 from study.config.budget import Budget
 from study.config.cell import Adafactor, Adam, Cell, Lion, MeanPoolText, Model, ParamGroup, ViT
-from study.config.vocabulary import Vocabulary
+from study.config.model import Vocabulary
 from study.training.optimizer import (
     clip_by_global_norm,
     drop_frozen,

@@ -34,8 +34,8 @@ from study.config.cell import (
     ZeroShot,
     replace,
 )
-from study.config.pairs import Groups, Negatives
-from study.config.vocabulary import Vocabulary
+from study.config.loss import Groups, Negatives
+from study.config.model import Vocabulary
 from study.data.formats.dataset import DataError, Dataset
 from study.data.tokenizer import Tokenizer
 from study.interop import big_vision

@@ -26,7 +26,7 @@ from study.config.cell import (
     ValLoss,
     to_dict,
 )
-from study.config.pairs import Groups
+from study.config.loss import Groups
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
 

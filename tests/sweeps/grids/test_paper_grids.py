@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from study.config.cell import Adafactor, CachedImage, Lion, TextTransformer, ViT
-from study.config.pairs import Negatives
+from study.config.loss import Negatives
 from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper.all import STUDIES
 from sweeps.registry import builtin_studies, load_study

@@ -8,7 +8,7 @@ import pytest
 
 import sweeps.grids
 from study.config.cell import Adam, Budget, Cell, CellError, Sigmoid, Softmax
-from study.config.pairs import Negatives
+from study.config.loss import Negatives
 from sweeps import registry
 from sweeps.registry import load_study
 from sweeps.selection import select

@@ -1,3 +1,0 @@
-from study.config.loss import AllPairs, Groups, Negatives, Pairs
-
-__all__ = ["AllPairs", "Groups", "Negatives", "Pairs"]

@@ -1,3 +1,0 @@
-from study.config.model import Vocabulary
-
-__all__ = ["Vocabulary"]
