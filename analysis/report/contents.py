@@ -21,7 +21,7 @@ ENDED = ("done", "diverged")
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """Rows of text; `numbers` are the columns of numbers, `note` says what is left out."""
+    """Rows of text; `numbers` are the columns of numbers, `note` names what is left out."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]

@@ -1,4 +1,4 @@
-"""The page: what a study's grid says, its records, and the template that shows both."""
+"""The HTML page of a study, from its grid and its records."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Assumption(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyInfo:
-    """What a study's grid says and no record holds: plain values, so that no grid is imported here.
+    """What a grid states and no record holds, as plain values: no grid is imported here.
 
     Attributes:
       study: its name.

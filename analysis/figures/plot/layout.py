@@ -79,8 +79,7 @@ def make_figure(
 
 
 def caption_of(df: pd.DataFrame, *sentences: str, title: bool = True) -> list[str]:
-    """What a figure's table says of itself around these sentences: its title in front of them,
-    its notes and missing cells behind."""
+    """The caption of a figure: its title, these sentences, its notes and its missing cells."""
     notes = [f"{note[0].upper()}{note[1:]}." for note in df.attrs.get("notes", ())]
     head = [f"{df.attrs['title']}."] if title and df.attrs.get("title") else []
     missing = df.attrs.get("missing", ())

@@ -123,7 +123,7 @@ def make_table(
     title: str = "",
     why: str = "",
 ) -> pd.DataFrame:
-    """The table of a figure; `attrs` has what its caption says.
+    """The table of a figure, with the parts of its caption in `attrs`.
 
     Args:
       panels: the cells that the rows are from.
