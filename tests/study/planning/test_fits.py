@@ -246,7 +246,7 @@ def test_an_evaluation_compiles_for_a_slice_or_is_refused(compiled_for_tpu):
     reports = []
     for rows in (2048, 1 << 24):
         request = {
-            "shape": evaluation_of(small, rows).to_dict(),
+            "spec": evaluation_of(small, rows).to_dict(),
             "settings": [vars(RunSetting(fsdp_min_mib=0.001))],
         }
         lines = list(
