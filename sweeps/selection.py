@@ -10,7 +10,8 @@ from typing import Any
 
 import pydantic
 
-from study.config.cell import Cell, CellError, Execution, explain, replace, to_dict
+from study.config import Cell, CellError, Execution, replace, to_dict
+from study.config.cell import explain
 from sweeps.study import Study, StudyError, abbreviate
 
 

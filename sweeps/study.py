@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from study.config.budget import Budget
-from study.config.cell import Cell, Execution, to_dict
+from study.config import Budget, Cell, Execution, to_dict
 from study.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

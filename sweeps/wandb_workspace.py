@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from study.config.cell import Eval
+from study.config import Eval
 from study.records.wandb_mirror import PROJECT
 from sweeps.study import Study, StudyError
 

@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from study.config.budget import Budget
-from study.config.cell import Adam, CachedImage, Cell, Execution, MeanPoolText, Model, to_dict
+from study.config import Adam, Budget, CachedImage, Cell, Execution, MeanPoolText, Model, to_dict
 from study.records.record import Progress, Record
 from study.records.storage import resolve, write
 from sweeps.runner import cell_status as ledger

@@ -15,8 +15,17 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from study.config.budget import Budget
-from study.config.cell import Adafactor, Cell, Loss, Model, Sigmoid, Softmax, TextTransformer, ViT
+from study.config import (
+    Adafactor,
+    Budget,
+    Cell,
+    Loss,
+    Model,
+    Sigmoid,
+    Softmax,
+    TextTransformer,
+    ViT,
+)
 from study.config.hardware import GIB
 from study.planning import tpu_compile
 from study.planning.fits import ProgramSpec, RunSetting, compile_report, end_with_parent

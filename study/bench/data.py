@@ -24,7 +24,7 @@ import numpy as np
 import sentencepiece
 from PIL import Image
 
-from study.config.cell import CachedImage, Data, ViT
+from study.config import CachedImage, Data, ViT
 from study.data.formats.dataset import Dataset
 from study.data.formats.index_shards import index_shards
 from study.data.formats.webdataset import write_shard

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
     Execution,

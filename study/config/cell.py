@@ -23,39 +23,12 @@ from pydantic.dataclasses import dataclass
 
 from study.config.base import CONFIG, Seed
 from study.config.budget import Budget
-from study.config.data import Corruption, Data, Pad, Resize
-from study.config.evals import (
-    Eval,
-    FewShot,
-    MultilingualRetrieval,
-    Retrieval,
-    ValLoss,
-    ZeroShot,
-    metric_prefix,
-)
-from study.config.execution import Execution
-from study.config.loss import AllPairs, Groups, Loss, Negatives, Pairs, Sigmoid, Softmax
-from study.config.model import (
-    CachedImage,
-    ImageTower,
-    MeanPoolText,
-    Model,
-    TextTower,
-    TextTransformer,
-    ViT,
-)
-from study.config.optimizer import Adafactor, Adam, Lion, Optimizer, ParamGroup
+from study.config.data import Data
+from study.config.evals import Eval, metric_prefix
+from study.config.loss import AllPairs, Loss, Pairs, Sigmoid
+from study.config.model import CachedImage, Model
+from study.config.optimizer import Adam, Optimizer, ParamGroup
 from study.errors import UserError
-
-__all__ = [
-    "Adafactor", "Adam", "AllPairs", "Budget", "CachedImage", "Cell",
-    "CellError", "Corruption", "Data", "Eval",
-    "Execution", "FewShot", "Groups", "ImageTower", "Lion", "Loss", "MeanPoolText", "Model",
-    "MultilingualRetrieval", "Negatives", "Optimizer", "Pad", "ParamGroup", "Resize",
-    "Retrieval", "Sigmoid",
-    "Softmax", "TextTower", "TextTransformer", "ValLoss", "ViT", "ZeroShot", "explain",
-    "from_dict", "replace", "to_dict",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

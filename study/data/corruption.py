@@ -22,7 +22,7 @@ import dataclasses
 
 import numpy as np
 
-from study.config.cell import Cell, Corruption
+from study.config import Cell, Corruption
 from study.config.model import Vocabulary
 from study.data import rng
 from study.data.images import scale_pixels

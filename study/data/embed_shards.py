@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from study.config.cell import Resize
+from study.config.data import Resize
 from study.data.embeddings import TOWER_FILE, map_rows
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_shard

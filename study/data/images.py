@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from study.config.cell import Resize
+from study.config.data import Resize
 
 # Pillow also reads formats that start other programs (EPS) or that no training set uses.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from study.config.cell import CachedImage, Data, ViT
+from study.config import CachedImage, Data, ViT
 from study.config.host import cores
 from study.data import cache
 from study.data.embeddings import CachedEmbeddings

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from study.config.cell import Data
+from study.config import Data
 from study.data import cache
 from study.data.formats.dataset import Dataset
 from study.data.formats.open_split import open_split

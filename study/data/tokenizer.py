@@ -14,8 +14,8 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from study.config.cell import Data, Pad
-from study.config.data import LowerCase
+from study.config import Data
+from study.config.data import LowerCase, Pad
 from study.config.model import Vocabulary
 from study.data.formats.dataset import HINT, DataError, Dataset
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from study.config.cell import CachedImage, Data, Model
+from study.config import CachedImage, Data, Model
 from study.config.model import Vocabulary
 from study.data.sources import Source
 from study.models.embed import jit_towers

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.config.budget import schedule_points
-from study.config.cell import (
+from study.config import (
+    AllPairs,
     Cell,
     Data,
     Eval,
@@ -23,8 +23,8 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
+from study.config.budget import schedule_points
 from study.config.evals import metric_prefix
-from study.config.loss import AllPairs
 from study.data.benchmarks.retrieval_texts import read_languages
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split

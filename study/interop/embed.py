@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from study.config.cell import Data, Pad, Resize
+from study.config import Data
+from study.config.data import Pad, Resize
 from study.config.model import Vocabulary
 from study.data.formats.dataset import DATASET_FILE, DataError, Dataset, read_lines
 from study.data.formats.tar_index import IMAGE_NAMES

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from study.config.cell import Pad, explain
-from study.config.model import VARIANTS, Model, TextTransformer, ViT
+from study.config import Model, TextTransformer, ViT
+from study.config.cell import explain
+from study.config.data import Pad
+from study.config.model import VARIANTS
 from study.data.formats.dataset import DataError
 from study.interop.big_vision import Tree
 

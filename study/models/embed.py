@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from study.config.cell import Cell, Data, Model, Softmax
+from study.config import Cell, Data, Model, Softmax
 from study.config.model import Vocabulary
 from study.models.sharding import batch_sharding, replicated
 from study.models.two_towers import TwoTowers

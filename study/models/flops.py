@@ -10,8 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.config.cell import CachedImage, Cell, MeanPoolText, Softmax, TextTransformer, ViT
-from study.config.loss import Groups, Negatives
+from study.config import (
+    CachedImage,
+    Cell,
+    Groups,
+    MeanPoolText,
+    Negatives,
+    Softmax,
+    TextTransformer,
+    ViT,
+)
 from study.config.model import Variant
 
 # Passes over all products that are counted for the search of the threshold of hard or easy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.config.cell import CachedImage, Cell, MeanPoolText, Sigmoid, TextTransformer, ViT
+from study.config import CachedImage, Cell, MeanPoolText, Sigmoid, TextTransformer, ViT
 from study.config.model import Variant
 
 

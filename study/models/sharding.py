@@ -17,7 +17,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study.config.cell import Cell, CellError, Execution
+from study.config import Cell, CellError, Execution
 
 AXES = ("slice", "data")
 MIB = 2**20

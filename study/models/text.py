@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from study.config.cell import MeanPoolText, TextTransformer
+from study.config import MeanPoolText, TextTransformer
 from study.config.model import Vocabulary
 from study.models.transformer import Dtype, Encoder, Mlp, Rows
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from study.config.cell import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
+from study.config import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
 from study.config.model import Vocabulary
 from study.models.text import MeanPoolTower, TransformerText
 from study.models.transformer import Rows

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from study.config.cell import ViT
+from study.config import ViT
 from study.models.dropout import dropout
 from study.models.transformer import Dtype, Encoder, MapHead, Rows
 

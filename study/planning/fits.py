@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from study.config.budget import Budget
-from study.config.cell import Cell, Data, Execution, Softmax, from_dict, to_dict
+from study.config import Budget, Cell, Data, Execution, Softmax, from_dict, to_dict
 from study.config.hardware import GIB, get_slice
 
 if TYPE_CHECKING:

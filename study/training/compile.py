@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from study.config.cell import Cell, CellError, Execution
+from study.config import Cell, CellError, Execution
 from study.config.hardware import GIB
 from study.config.model import Vocabulary
 from study.models.sharding import (

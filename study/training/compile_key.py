@@ -8,10 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from study.config.budget import Budget
-from study.config.cell import Cell, Data, Sigmoid
-from study.config.loss import Negatives
-from study.config.optimizer import ParamGroup
+from study.config import Budget, Cell, Data, Negatives, ParamGroup, Sigmoid
 
 
 def compile_key(cell: Cell) -> Cell:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from study.config.cell import Cell, ViT, from_dict
+from study.config import Cell, ViT, from_dict
 from study.config.model import Vocabulary
 from study.data.embed_shards import Tower
 from study.data.formats.dataset import DataError

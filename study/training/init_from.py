@@ -11,7 +11,7 @@ import numpy as np
 import scipy.ndimage
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.data.formats.dataset import DataError
 from study.interop.infer_model import RELEASED
 from study.interop.load import load_params, split_spec

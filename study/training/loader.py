@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from study.config.cell import Cell, Execution
+from study.config import Cell, Execution
 from study.data.formats.dataset import Dataset
 from study.data.sources import open_source
 from study.data.stream import ReadFn, batches

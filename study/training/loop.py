@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from study.config import Cell, Execution, to_dict
 from study.config.budget import schedule_points
-from study.config.cell import Cell, Execution, to_dict
 from study.data.corruption import make_read_fn
 from study.data.formats.dataset import Dataset
 from study.data.tokenizer import Tokenizer

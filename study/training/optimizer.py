@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from study.config import Adafactor, Adam, Cell, Lion, Optimizer, ParamGroup
 from study.config.budget import to_steps
-from study.config.cell import Adafactor, Adam, Cell, Lion, Optimizer, ParamGroup
 
 # The optimizer's parameter group of each top-level name of the parameter tree.
 GROUPS = {"img": "image", "txt": "text", "t": "loss_scalars", "b": "loss_scalars"}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from study.config.cell import Cell, Sigmoid
+from study.config import Cell, Sigmoid
 from study.config.model import Vocabulary
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.config.hardware import get_chip
 from study.models.flops import step_flops
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
     Data,

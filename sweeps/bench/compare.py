@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.records.metrics_log import COUNTS, parse, read_rows
 from study.records.record import DONE, read_json
 

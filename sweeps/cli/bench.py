@@ -126,7 +126,8 @@ def step(
     import pydantic
 
     from study.bench import step as bench_step
-    from study.config.cell import Sigmoid, Softmax, explain
+    from study.config import Sigmoid, Softmax
+    from study.config.cell import explain
     from sweeps.runner.display import ProgressLine
 
     loss_of = Sigmoid() if loss == "sigmoid" else Softmax()

@@ -99,8 +99,7 @@ def _simulate(name: str, pool: list[str], *, quiet: bool) -> dict[str, Any]:
 def _measure_overhead(
     cells: int, examples: int, parallel: int | None, *, quiet: bool
 ) -> dict[str, Any]:
-    from study.config.budget import Budget
-    from study.config.cell import replace
+    from study.config import Budget, replace
     from study.config.host import cores
     from sweeps.bench.cells import study as bench_study
     from sweeps.bench.overhead import overhead

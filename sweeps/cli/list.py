@@ -13,7 +13,7 @@ from sweeps.cli.options import Json, Only, Set, complete_study, study_of
 from sweeps.cli.table import table
 
 if TYPE_CHECKING:
-    from study.config.cell import Cell
+    from study.config import Cell
     from sweeps.study import Study
 
 
@@ -59,7 +59,7 @@ def list_studies(
 
 def show_study(study: Study, *, as_json: bool) -> int:
     """Prints the study's cells with the fields in which they differ, and its assumptions."""
-    from study.config.cell import to_dict
+    from study.config import to_dict
     from sweeps.study import flatten
 
     if as_json:
@@ -110,7 +110,7 @@ def show_study(study: Study, *, as_json: bool) -> int:
 
 def differences(cells: Sequence[Cell]) -> list[str]:
     """Dotted paths of the fields in which cells differ, apart from those in other columns."""
-    from study.config.cell import to_dict
+    from study.config import to_dict
     from sweeps.study import flatten
 
     in_columns = {

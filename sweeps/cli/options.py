@@ -161,7 +161,7 @@ def recorded_study(name: str, root: str) -> tuple[str, Mapping[str, Any]]:
     A study whose records are under `root`, but whose grid is gone, has its name only.
     """
     import analysis
-    from study.config.cell import to_dict
+    from study.config import to_dict
     from sweeps.registry import load_study
     from sweeps.study import StudyError
 

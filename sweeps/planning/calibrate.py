@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis.records.snapshot import MANIFEST
-from study.config.cell import Cell, CellError, from_dict
+from study.config import Cell, CellError, from_dict
 from study.config.hardware import TOPOLOGIES, Slice, get_chip, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count_parameters

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.config.cell import Cell, CellError
+from study.config import Cell, CellError
 from study.config.hardware import Slice, get_slice
 from study.planning import tpu_compile
 from study.planning.fits import FitReport, ProgramSpec, RunSetting

@@ -6,7 +6,7 @@ batches, rematerialised ones and microbatches) they were 1.0 to 1.4 times the co
 
 from __future__ import annotations
 
-from study.config.cell import Adam, CachedImage, Cell, Lion, MeanPoolText, TextTransformer, ViT
+from study.config import Adam, CachedImage, Cell, Lion, MeanPoolText, TextTransformer, ViT
 from study.config.hardware import Slice
 from study.config.model import Variant
 from study.models.parameters import count_parameters

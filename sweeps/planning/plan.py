@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.config.cell import CachedImage, Cell, CellError, Execution
+from study.config import CachedImage, Cell, CellError, Execution
 from study.config.hardware import GIB, TOPOLOGIES, HardwareError, Slice, get_slice, list_slices
 from study.models.flops import Flops, step_flops
 from study.models.parameters import count_parameters

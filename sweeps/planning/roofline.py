@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.config.hardware import Slice
 from study.models.flops import Flops
 from study.planning.fits import RunSetting

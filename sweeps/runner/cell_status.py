@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.records.metrics_log import CellProgress, read_progress
 from study.records.record import CELL, DONE, FAILED, RecordError, read_json
 from study.records.storage import is_bucket

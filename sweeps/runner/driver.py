@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.config.cell import to_dict
+from study.config import to_dict
 from study.records.record import RecordError, write_failure
 from study.records.redact import redact
 from study.records.storage import format_error, rmtree

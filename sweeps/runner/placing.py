@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.config.hardware import HardwareError, get_slice
 from sweeps.runner.capacity import LOCAL, kind_of
 from sweeps.study import Study, StudyError

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from study.config.cell import Cell
+from study.config import Cell
 from study.models.flops import step_flops
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.capacity import LOCAL, kind_of

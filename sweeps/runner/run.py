@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.config.cell import Execution
+from study.config import Execution
 from study.config.host import cores
 from study.records.mounts import refuse_mounted_bucket
 from study.records.record import RecordError

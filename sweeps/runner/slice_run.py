@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from study.config.cell import Execution, from_dict
+from study.config import Execution, from_dict
 from study.config.hardware import Slice, get_slice
 from study.records.storage import is_bucket, resolve
 from sweeps.runner.capacity import cores, cpu_hosts

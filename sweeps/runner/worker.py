@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from study.config.cell import Cell, Execution, from_dict
+from study.config import Cell, Execution, from_dict
 from study.errors import UserError
 from study.records.record import DONE, write_failure
 from study.records.redact import redact

@@ -3,19 +3,20 @@
 import numpy as np
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    AllPairs,
+    Budget,
     CachedImage,
     Cell,
     Data,
     MeanPoolText,
     Model,
+    Negatives,
     Sigmoid,
     Softmax,
     to_dict,
 )
-from study.config.loss import AllPairs, Negatives
 from study.records.record import Progress, Record, write_failure
 
 TOP1 = "eval/zero_shot/test_font/top1"

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from study.config.cell import Cell, CellError, to_dict
+from study.config import Cell, CellError, to_dict
 from study.records.record import Progress, Record, RecordError
 
 SECONDS_PER_STEP = float(os.environ.get("FAKE_CELL_SECONDS", "0.05"))

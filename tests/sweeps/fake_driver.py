@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from study.config.cell import Budget, Cell, Execution
+from study.config import Budget, Cell, Execution
 from sweeps.runner.display import Lines
 from sweeps.runner.run import run
 from sweeps.study import Study

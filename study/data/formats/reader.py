@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study.config.cell import Resize
+from study.config.data import Resize
 from study.data.formats.dataset import HINT, DataError
 from study.data.images import count_channels, decode
 

@@ -24,7 +24,7 @@ import PIL.features
 import sentencepiece
 from PIL import Image
 
-from study.config.cell import Data
+from study.config import Data
 from study.data.contact_sheet import draw_contact_sheet
 from study.data.formats.dataset import (
     CLASS_NAMES,

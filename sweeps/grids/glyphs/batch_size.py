@@ -8,7 +8,7 @@ Fig. 3: how long a run must be before a large batch pays.
 
 from __future__ import annotations
 
-from study.config.cell import Cell
+from study.config import Cell
 from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyphs_cell, glyphs_study
 from sweeps.study import Study
 

@@ -7,7 +7,7 @@ Loss, gradient and update norms are what it is run for.
 
 from __future__ import annotations
 
-from study.config.cell import Adam, Cell, Eval, MeanPoolText, Model, ValLoss, ViT, ZeroShot
+from study.config import Adam, Cell, Eval, MeanPoolText, Model, ValLoss, ViT, ZeroShot
 from sweeps.grids.glyphs.recipe import SEEDS, SHORT, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from study.config.cell import Sigmoid
+from study.config import Sigmoid
 from sweeps.grids.glyphs.recipe import SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from study.config.cell import Cell, Sigmoid
-from study.config.loss import Negatives
+from study.config import Cell, Negatives, Sigmoid
 from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 

@@ -16,8 +16,7 @@ font by `study run demo-lr`; what it gave is in sweeps/grids/glyphs/demo_lr.py.
 
 from __future__ import annotations
 
-from study.config.cell import Cell, Eval, Loss, Model, Sigmoid
-from study.config.loss import Negatives
+from study.config import Cell, Eval, Loss, Model, Negatives, Sigmoid
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.recipe import LOSSES, SIGLIP, SIGLIT, glyphs_cell
 from sweeps.study import Study

@@ -22,7 +22,7 @@ What it gave, in percent on val_font (sigmoid / softmax):
 
 from __future__ import annotations
 
-from study.config.cell import Sigmoid, Softmax, ValLoss, ZeroShot
+from study.config import Sigmoid, Softmax, ValLoss, ZeroShot
 from sweeps.grids.glyphs import demo
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.study import Study

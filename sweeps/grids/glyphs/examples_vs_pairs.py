@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from study.config.cell import Cell, Sigmoid
-from study.config.loss import AllPairs, Groups
+from study.config import AllPairs, Cell, Groups, Sigmoid
 from sweeps.grids.glyphs.recipe import SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 

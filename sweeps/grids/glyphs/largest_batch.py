@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import Adam, CachedImage, Execution
+from study.config import Adam, CachedImage, Execution
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import NARROW
 from sweeps.grids.glyphs.recipe import glyphs_cell, glyphs_study

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.config.cell import Cell, Corruption, Data, Loss
+from study.config import Cell, Corruption, Data, Loss
 from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 

@@ -8,7 +8,7 @@ on clean data, for each loss.
 
 from __future__ import annotations
 
-from study.config.cell import Cell, Corruption, Data
+from study.config import Cell, Corruption, Data
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import ONE_VIEW
 from sweeps.grids.glyphs.noise import BATCH_SIZE, corrupted

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import CachedImage, Cell, Data, Retrieval, ValLoss
+from study.config import CachedImage, Cell, Data, Retrieval, ValLoss
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.noise import BATCH_SIZE

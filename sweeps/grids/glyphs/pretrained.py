@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from study.config.cell import Cell, Execution, ValLoss
+from study.config import Cell, Execution, ValLoss
 from study.data.parallel import ProgressFn, no_progress
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.recipe import MIDDLE, glyphs_cell

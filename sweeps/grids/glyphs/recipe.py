@@ -21,16 +21,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    AllPairs,
+    Budget,
     CachedImage,
     Cell,
     Data,
     Eval,
+    Groups,
     Loss,
     MeanPoolText,
     Model,
+    Negatives,
+    Pairs,
     Retrieval,
     Sigmoid,
     Softmax,
@@ -39,7 +43,6 @@ from study.config.cell import (
     ViT,
     ZeroShot,
 )
-from study.config.loss import AllPairs, Groups, Negatives, Pairs
 from sweeps.study import Assumption, Study
 
 FOLDER = "glyphs"

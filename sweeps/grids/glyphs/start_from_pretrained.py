@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import Adam, Cell, Eval, FewShot, ParamGroup, ValLoss, ZeroShot
+from study.config import Adam, Cell, Eval, FewShot, ParamGroup, ValLoss, ZeroShot
 from sweeps.grids.glyphs.pretrained import FILE, SIGLIP
 from sweeps.grids.glyphs.recipe import MIDDLE, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study

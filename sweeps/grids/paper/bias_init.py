@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from study.config.cell import Sigmoid
+from study.config import Sigmoid
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study

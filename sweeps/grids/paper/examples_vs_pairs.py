@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from study.config.cell import Cell, Sigmoid
-from study.config.loss import AllPairs, Groups
+from study.config import AllPairs, Cell, Groups, Sigmoid
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study

@@ -9,16 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import (
-    Adafactor,
-    Cell,
-    Eval,
-    FewShot,
-    Model,
-    ParamGroup,
-    TextTransformer,
-    ViT,
-)
+from study.config import Adafactor, Cell, Eval, FewShot, Model, ParamGroup, TextTransformer, ViT
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,

@@ -7,9 +7,7 @@ hard with matched pairs at two.
 
 from __future__ import annotations
 
-from study.config.budget import Budget
-from study.config.cell import Cell, Sigmoid
-from study.config.loss import Negatives
+from study.config import Budget, Cell, Negatives, Sigmoid
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.study import Assumption, Matched, Study, match_budget

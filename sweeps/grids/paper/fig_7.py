@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from study.config.cell import Cell, Corruption, Loss, Model, TextTransformer, ViT
+from study.config import Cell, Corruption, Loss, Model, TextTransformer, ViT
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,

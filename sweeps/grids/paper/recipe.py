@@ -13,9 +13,9 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adafactor,
+    Budget,
     CachedImage,
     Cell,
     Data,

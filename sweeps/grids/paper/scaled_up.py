@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import Cell, Model, TextTransformer, ViT
+from study.config import Cell, Model, TextTransformer, ViT
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,
     BILLION,

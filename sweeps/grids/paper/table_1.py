@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.budget import Budget
-from study.config.cell import CachedImage, Cell, Lion, Model, TextTransformer
+from study.config import Budget, CachedImage, Cell, Lion, Model, TextTransformer
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper import fig_4
 from sweeps.grids.paper.recipe import (

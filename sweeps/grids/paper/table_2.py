@@ -5,7 +5,7 @@ mSigLIP: 100 languages, 30B examples, five batch sizes, sigmoid alone (Sec. 4.3)
 
 from __future__ import annotations
 
-from study.config.cell import Cell
+from study.config import Cell
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import K, msiglip_cell, paper_study
 from sweeps.study import Study

@@ -5,7 +5,7 @@ Initial bias and temperature (Sec. 4.9): five cells at 8k and 900M examples.
 
 from __future__ import annotations
 
-from study.config.cell import Sigmoid
+from study.config import Sigmoid
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import MILLION, TABLE_4, K, paper_study, siglip_cell
 from sweeps.study import Study

@@ -5,7 +5,7 @@ SigLIP from scratch, batch size x budget x loss (Sec. 4.2, App. B): 26 cells.
 
 from __future__ import annotations
 
-from study.config.cell import Cell
+from study.config import Cell
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import BILLION, LOSSES, K, paper_study, siglip_cell
 from sweeps.study import Study

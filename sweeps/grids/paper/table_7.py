@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config.cell import Adam
+from study.config import Adam
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,

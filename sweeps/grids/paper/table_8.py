@@ -14,7 +14,7 @@ The last command is run for DATA/imagenet, too.
 
 from __future__ import annotations
 
-from study.config.cell import Cell
+from study.config import Cell
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper.recipe import BILLION, LOSSES, MILLION, SIGMOID, K, paper_study, siglit_cell
 from sweeps.study import Study

@@ -6,7 +6,7 @@ mSigLIP, recall by language and batch size (App. D): the cells of Table 2, and t
 
 from __future__ import annotations
 
-from study.config.cell import Cell
+from study.config import Cell
 from sweeps.grids.paper import assumptions as assumed
 from sweeps.grids.paper import table_2
 from sweeps.grids.paper.recipe import K, paper_study

@@ -20,7 +20,7 @@ from analysis.figures import (
 from analysis.figures.figure_io import draw_each
 from analysis.figures.plot import layout, style
 from analysis.records.frame import cells
-from study.config.cell import Model, TextTransformer, ViT
+from study.config import Model, TextTransformer, ViT
 
 OURS = ("batch_size", "fig_6", "from_scratch")  # those of the demo
 DEMO = Path(__file__).parents[3] / "results" / "glyphs" / "demo"

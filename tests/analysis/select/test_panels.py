@@ -6,8 +6,7 @@ import pytest
 
 from analysis.records.frame import cells
 from analysis.select.panels import batch_sizes, compositions, matched_pairs, title
-from study.config.budget import Budget
-from study.config.cell import Adam, Model, Sigmoid, Softmax, TextTransformer, ViT
+from study.config import Adam, Budget, Model, Sigmoid, Softmax, TextTransformer, ViT
 
 FLAT = {16: 30.0, 64: 35.0, 256: 40.0}
 

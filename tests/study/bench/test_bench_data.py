@@ -3,7 +3,7 @@
 import numpy as np
 
 from study.bench import data as bench_data
-from study.config.cell import CachedImage, Data, ViT
+from study.config import CachedImage, Data, ViT
 from study.data.sources import EmbeddingSource, ImageSource
 
 

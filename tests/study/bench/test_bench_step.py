@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from study.bench import step as benches
-from study.config.cell import Sigmoid, Softmax
+from study.config import Sigmoid, Softmax
 from sweeps.cli.bench import app
 from sweeps.study import StudyError
 

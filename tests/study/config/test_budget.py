@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from study.config.budget import Budget, schedule_points, to_steps
-from study.config.cell import Adam
+from study.config import Adam, Budget
+from study.config.budget import schedule_points, to_steps
 
 
 @pytest.mark.parametrize("batch_size", [16, 512, 32768])

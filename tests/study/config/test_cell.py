@@ -11,10 +11,11 @@ import sys
 import pytest
 
 import study.config.cell
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adafactor,
     Adam,
+    AllPairs,
+    Budget,
     CachedImage,
     Cell,
     CellError,
@@ -22,23 +23,24 @@ from study.config.cell import (
     Data,
     Execution,
     FewShot,
+    Groups,
     Lion,
     MeanPoolText,
     Model,
     MultilingualRetrieval,
+    Negatives,
     ParamGroup,
     Retrieval,
     Sigmoid,
     Softmax,
     ValLoss,
     ZeroShot,
-    explain,
     from_dict,
     replace,
     to_dict,
 )
+from study.config.cell import explain
 from study.config.evals import metric_prefix
-from study.config.loss import AllPairs, Groups, Negatives
 
 CELLS = [
     Cell(batch_size=512),

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pydantic
 import pytest
 
-from study.config.cell import Cell, CellError, Execution, explain, from_dict
+from study.config import Cell, CellError, Execution, from_dict
+from study.config.cell import explain
 
 UNKNOWN = "no_such_field"
 NOT_FINITE = (math.nan, math.inf, -math.inf)

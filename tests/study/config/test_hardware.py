@@ -9,8 +9,7 @@ import sys
 import pydantic
 import pytest
 
-from study.config import hardware
-from study.config.cell import Execution
+from study.config import Execution, hardware
 from study.config.hardware import HardwareError, get_chip, get_slice, list_slices
 from study.planning import tpu_compile
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study.config.cell import from_dict
+from study.config import from_dict
 
 RESULTS = Path(__file__).parents[3] / "results" / "glyphs"
 SNAPSHOTS = {"snapshot": 646, "largest-batch": 1}

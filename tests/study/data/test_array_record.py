@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from study.config.cell import Data, ViT
+from study.config import Data, ViT
 from study.data.formats.array_record import ArrayRecordReader, example_class
 from study.data.formats.dataset import DataError
 from study.data.formats.index_shards import index_shards

@@ -7,15 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from study.config.cell import (
-    CachedImage,
-    Cell,
-    Corruption,
-    Data,
-    Model,
-    ViT,
-    replace,
-)
+from study.config import CachedImage, Cell, Corruption, Data, Model, ViT, replace
 from study.config.model import Vocabulary
 from study.data.corruption import make_read_fn
 from study.data.sources import open_source

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.config.cell import Data, ViT
+from study.config import Data, ViT
 from study.data.formats import tar_index
 from study.data.formats.dataset import DATASET_FILE, DataError, Dataset
 from study.data.formats.index_shards import index_shards

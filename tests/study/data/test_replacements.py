@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from study.config.cell import CachedImage, Data, ViT
+from study.config import CachedImage, Data, ViT
 from study.data import cache
 from study.data.embed_shards import embed_dataset
 from study.data.embeddings import CachedEmbeddings

@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from study.config.cell import CachedImage, Data
+from study.config import CachedImage, Data
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.glyphs import hog_lda, scenes

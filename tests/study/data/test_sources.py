@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from study.config.cell import CachedImage, Data, ViT
+from study.config import CachedImage, Data, ViT
 from study.data import cache
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset

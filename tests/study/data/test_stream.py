@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from study.config.cell import CachedImage, Cell, Data, Model
+from study.config import CachedImage, Cell, Data, Model
 from study.data.stream import batches, indices, random_flip
 
 

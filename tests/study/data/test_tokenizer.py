@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from study.config.cell import Data
+from study.config import Data
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.texts import load_tokens

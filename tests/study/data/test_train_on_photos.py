@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
     Data,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from study.config.cell import (
+from study.config import (
     CachedImage,
     Cell,
     Data,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from study.config.cell import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
+from study.config import Cell, Data, Model, Sigmoid, Softmax, TextTransformer, ViT
 from study.config.model import Vocabulary
 from study.data.formats.dataset import DataError
 from study.interop.load import load_params

@@ -9,20 +9,21 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
+    Groups,
     MeanPoolText,
     Model,
+    Negatives,
     ParamGroup,
     Sigmoid,
     Softmax,
     TextTransformer,
     ViT,
 )
-from study.config.loss import Groups, Negatives
 from study.config.model import Vocabulary
 from study.models import transformer
 from study.models.flops import step_flops

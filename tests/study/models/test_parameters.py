@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import pytest
 
-from study.config.cell import (
+from study.config import (
     CachedImage,
     Cell,
     MeanPoolText,

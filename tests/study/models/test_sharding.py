@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adafactor,
+    Budget,
     Cell,
     CellError,
     Execution,

@@ -11,15 +11,7 @@ import numpy as np
 import pydantic
 import pytest
 
-from study.config.cell import (
-    Cell,
-    CellError,
-    MeanPoolText,
-    Model,
-    TextTransformer,
-    ViT,
-    replace,
-)
+from study.config import Cell, CellError, MeanPoolText, Model, TextTransformer, ViT, replace
 from study.config.model import Vocabulary
 from study.models.dropout import dropout, example_keys
 from study.models.text import TransformerText

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
+    Budget,
     CachedImage,
     Cell,
     Data,

@@ -11,9 +11,9 @@ from collections import Counter
 import jax
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adafactor,
+    Budget,
     CachedImage,
     Cell,
     Corruption,
@@ -21,6 +21,7 @@ from study.config.cell import (
     Execution,
     MeanPoolText,
     Model,
+    Negatives,
     ParamGroup,
     Sigmoid,
     Softmax,
@@ -29,7 +30,6 @@ from study.config.cell import (
     replace,
 )
 from study.config.hardware import GIB
-from study.config.loss import Negatives
 from study.config.model import Vocabulary
 from study.models.sharding import bytes_per_device, make_mesh
 from study.planning import fits as fit
@@ -104,7 +104,7 @@ def test_the_code_hash_covers_every_module_that_a_step_imports(tmp_path, monkeyp
     script = """
 import sys
 from study.planning import fits, tpu_compile
-from study.config.cell import Cell, Execution
+from study.config import Cell, Execution
 from study.training.compile import train_program
 from study.models.embed import jit_towers
 from study.models.sharding import make_mesh

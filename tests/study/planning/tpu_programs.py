@@ -13,10 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study.config.budget import Budget
-from study.config.cell import CachedImage, Cell, Data, Execution, MeanPoolText, Model
+from study.config import AllPairs, Budget, CachedImage, Cell, Data, Execution, MeanPoolText, Model
 from study.config.hardware import GIB, V4
-from study.config.loss import AllPairs
 from study.config.model import Vocabulary
 from study.losses import pallas_tpu as pallas
 from study.losses import sigmoid_loss, tiled

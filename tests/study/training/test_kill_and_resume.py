@@ -15,8 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import to_dict
+from study.config import Budget, to_dict
 from study.training.loop import train
 from tests.study.training.test_train import CELL, SCRATCH, execution, final_params, without_clock
 
@@ -70,7 +69,7 @@ def test_ten_random_kills_change_no_bit(cell, tmp_path, small_glyphs, one_device
 PROCESS = """
 import json, sys
 from pathlib import Path
-from study.config.cell import Execution, from_dict
+from study.config import Execution, from_dict
 from study.training.loop import train
 cell, how, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
 train(from_dict(cell), Execution(**how), folder=folder, group="s")

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import Cell, CellError, Execution, MeanPoolText, Model, ViT
+from study.config import Budget, Cell, CellError, Execution, MeanPoolText, Model, ViT
 from study.config.hardware import GIB
 from study.config.model import Vocabulary
 from study.training import memory

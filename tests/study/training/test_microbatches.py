@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
+    Budget,
     Cell,
     Execution,
     MeanPoolText,

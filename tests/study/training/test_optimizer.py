@@ -11,8 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import Adafactor, Adam, Cell, Lion, MeanPoolText, Model, ParamGroup, ViT
+from study.config import Adafactor, Adam, Budget, Cell, Lion, MeanPoolText, Model, ParamGroup, ViT
 from study.config.model import Vocabulary
 from study.training.optimizer import (
     clip_by_global_norm,

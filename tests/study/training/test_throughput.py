@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from study.config.cell import Cell, MeanPoolText, Model, ViT
+from study.config import Cell, MeanPoolText, Model, ViT
 from study.config.hardware import CHIPS
 from study.models.flops import step_flops
 from study.training import throughput

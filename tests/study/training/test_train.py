@@ -13,17 +13,19 @@ import jax
 import numpy as np
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adafactor,
     Adam,
+    Budget,
     CachedImage,
     Cell,
     Corruption,
     Data,
     Execution,
+    Groups,
     MeanPoolText,
     Model,
+    Negatives,
     ParamGroup,
     Retrieval,
     Sigmoid,
@@ -34,7 +36,6 @@ from study.config.cell import (
     ZeroShot,
     replace,
 )
-from study.config.loss import Groups, Negatives
 from study.config.model import Vocabulary
 from study.data.formats.dataset import DataError, Dataset
 from study.data.tokenizer import Tokenizer

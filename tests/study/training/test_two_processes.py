@@ -13,12 +13,13 @@ import jax
 import numpy as np
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
     Execution,
+    Groups,
     MeanPoolText,
     Model,
     Sigmoid,
@@ -26,7 +27,6 @@ from study.config.cell import (
     ValLoss,
     to_dict,
 )
-from study.config.loss import Groups
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from study.config.cell import CellError, ZeroShot
+from study.config import CellError, ZeroShot
 from study.data.formats.dataset import DataError
 from study.records.record import METRICS, RecordError
 from study.training.loop import Stopped, train

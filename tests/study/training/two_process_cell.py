@@ -15,7 +15,7 @@ from jax.sharding import Mesh  # noqa: E402
 
 import study.training.loop  # noqa: E402
 import study.training.memory  # noqa: E402
-from study.config.cell import Execution, from_dict  # noqa: E402
+from study.config import Execution, from_dict  # noqa: E402
 from study.models.sharding import AXES  # noqa: E402
 from study.training.loop import train  # noqa: E402
 

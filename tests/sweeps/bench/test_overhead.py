@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from study.config.cell import Budget, replace
+from study.config import Budget, replace
 from sweeps.bench import cells as bench_cells
 from sweeps.bench import overhead
 from sweeps.runner import cell_status as ledger

@@ -127,7 +127,7 @@ def test_what_is_refused_is_one_line_that_names_bucket_and_action(gate, fault):
 
 def test_the_command_line_says_it_in_one_line(gate, study, tmp_path):
     (tmp_path / "own.py").write_text(
-        "from study.config.cell import Cell\nfrom sweeps.study import Study\n"
+        "from study.config import Cell\nfrom sweeps.study import Study\n"
         "def study():\n    return Study(name='s', question='?', cells=(Cell(batch_size=16),))\n"
     )
     for verb in ("status", "cancel", "run", "figures", "claims"):

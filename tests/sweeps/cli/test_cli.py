@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from study.config.cell import Budget, Cell, to_dict
+from study.config import Budget, Cell, to_dict
 from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
 from sweeps.cli.options import complete_cell, complete_study
@@ -24,7 +24,7 @@ from sweeps.runner.display import Lines
 from sweeps.runner.lease_file import LEASE, Lease
 
 GRID = '''"""study run own.py"""
-from study.config.cell import Budget, Cell
+from study.config import Budget, Cell
 from sweeps.study import Study
 def study():
     cells = tuple(Cell(batch_size=16, seed=s, budget=Budget(steps=10)) for s in range(3))

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from study.config.cell import Budget, Cell
+from study.config import Budget, Cell
 from study.records.metrics_log import CellProgress
 from sweeps.runner import display as report
 from sweeps.runner.cell_status import Entry

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from study.config.cell import Budget, Cell
+from study.config import Budget, Cell
 from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
 from sweeps.cli import cells as cli_cells
@@ -20,7 +20,7 @@ from sweeps.runner import follow
 from sweeps.runner.lease_file import DRIVER, LEASE, Lease
 
 GRID = """
-from study.config.cell import Budget, Cell
+from study.config import Budget, Cell
 from sweeps.study import Study
 
 def study():

@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from study.config.cell import CachedImage, Cell, Sigmoid, ViT
-from study.config.loss import Groups, Negatives
+from study.config import CachedImage, Cell, Groups, Negatives, Sigmoid, ViT
 from study.data.glyphs import scenes
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.all import STUDIES

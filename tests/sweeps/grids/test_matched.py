@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import Cell, Sigmoid
-from study.config.loss import Groups, Negatives
+from study.config import Budget, Cell, Groups, Negatives, Sigmoid
 from sweeps.study import Matched, Study, StudyError, count_per_step, count_seen, match_budget
 
 WHOLE = Cell(batch_size=256, budget=Budget(examples=100_000))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from study.config.cell import Adafactor, CachedImage, Lion, TextTransformer, ViT
-from study.config.loss import Negatives
+from study.config import Adafactor, CachedImage, Lion, Negatives, TextTransformer, ViT
 from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper.all import STUDIES
 from sweeps.registry import builtin_studies, load_study

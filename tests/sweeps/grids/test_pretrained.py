@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from study.config.cell import Budget, to_dict
+from study.config import Budget, to_dict
 from sweeps.grids.glyphs import pretrained
 from sweeps.registry import load_study
 

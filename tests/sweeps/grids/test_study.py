@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import sweeps.grids
-from study.config.cell import Adam, Budget, Cell, CellError, Sigmoid, Softmax
-from study.config.loss import Negatives
+from study.config import Adam, Budget, Cell, CellError, Negatives, Sigmoid, Softmax
 from sweeps import registry
 from sweeps.registry import load_study
 from sweeps.selection import select
@@ -22,7 +21,7 @@ CELLS = tuple(
 )
 STUDY = Study(name="mine", question="Q?", cells=CELLS)
 GRID = '''"""study run {path}"""
-from study.config.cell import Budget, Cell
+from study.config import Budget, Cell
 from sweeps.study import Study
 def study():
     return {body}

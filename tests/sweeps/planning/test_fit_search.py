@@ -7,8 +7,7 @@ import signal
 
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import CachedImage, Cell, CellError, Model, TextTransformer, ViT
+from study.config import Budget, CachedImage, Cell, CellError, Model, TextTransformer, ViT
 from study.config.hardware import GIB, get_slice
 from study.planning import tpu_compile
 from study.planning.fits import FitReport, ProgramSpec, RunSetting, evaluation_of

@@ -9,9 +9,9 @@ import pytest
 
 from analysis.records import snapshot
 from analysis.records.record import RecordRoot
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
     CellError,
@@ -241,7 +241,7 @@ def test_a_ring_that_crosses_slices_is_bound_by_the_network():
 
 
 def record(root, one: Cell, rates, kind="TPU v4", count=4):
-    from study.config.cell import to_dict
+    from study.config import to_dict
 
     folder = root / "s" / one.id
     folder.mkdir(parents=True)

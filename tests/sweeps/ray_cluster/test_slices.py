@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.config.cell import Execution
+from study.config import Execution
 from study.records.metrics_log import read_rows
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS

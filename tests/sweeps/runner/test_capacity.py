@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from study.config.cell import Budget, Cell, Data, Execution
+from study.config import Budget, Cell, Data, Execution
 from study.config.hardware import HardwareError, get_slice
 from sweeps.doctor.ray import check_placement
 from sweeps.planning.plan import estimate_seconds

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from analysis.records.frame import items, rows
-from study.config.budget import Budget
-from study.config.cell import (
+from study.config import (
     Adam,
+    Budget,
     CachedImage,
     Cell,
     Execution,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.config.cell import Budget, Cell
+from study.config import Budget, Cell
 from study.records.record import Progress, Record, RecordError, write_failure
 from sweeps.runner import cell_status as ledger
 from sweeps.runner.job_queue import CRASHES, LONGEST, TRIES, Queue

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from analysis.records.frame import open_records
-from study.config.cell import Budget, Cell, Execution
+from study.config import Budget, Cell, Execution
 from study.records.metrics_log import CellProgress, _rate
 from study.records.record import Progress, Record
 from sweeps.registry import load_study

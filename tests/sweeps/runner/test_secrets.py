@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.config.budget import Budget
-from study.config.cell import Adam, CachedImage, Cell, Execution, MeanPoolText, Model
+from study.config import Adam, Budget, CachedImage, Cell, Execution, MeanPoolText, Model
 from study.records import redact as secrets
 from study.records.redact import redact
 from sweeps.cli.app import _report_error

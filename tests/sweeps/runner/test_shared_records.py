@@ -7,7 +7,7 @@ import json
 import pytest
 
 from analysis.records import frame
-from study.config.cell import Budget, Cell, to_dict
+from study.config import Budget, Cell, to_dict
 from sweeps.cli import list as cli_list
 from sweeps.cli.list import short
 from sweeps.cli.options import recorded_study

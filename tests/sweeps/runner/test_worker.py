@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 import pytest
 
-from study.config.cell import Budget, Cell, CellError, Execution, to_dict
+from study.config import Budget, Cell, CellError, Execution, to_dict
 from study.records.record import FAILED, RecordError
 from sweeps.runner import worker
 from sweeps.runner.lease_file import LEASE, Lease
