@@ -20,16 +20,19 @@ from study.config.cell import explain
 from study.records.storage import format_error
 from sweeps.study import Study, StudyError, close_matches
 
-# The module in `sweeps.grids` of each built-in study.
+# Where in `sweeps.grids` each built-in study is made: a module with a function `study`, or
+# "module:function".
 GRIDS = {
     "bias-init": "paper.bias_init",
     "demo": "glyphs.demo",
     "demo-lr": "glyphs.demo_lr",
     "examples-vs-pairs": "paper.examples_vs_pairs",
-    **{
-        f"fig-{n}": f"paper.fig_{n.replace('-', '_')}"
-        for n in ("2-left", "2-middle", "2-right", "3", "4", "5", "6", "7", "8")
-    },
+    "fig-2-left": "paper.table_8:fig_2_left",
+    "fig-2-middle": "paper.table_5:fig_2_middle",
+    "fig-2-right": "paper.table_2:fig_2_right",
+    "fig-3": "paper.table_8:fig_3",
+    **{f"fig-{n}": f"paper.fig_{n}" for n in range(4, 8)},
+    "fig-8": "paper.table_9:fig_8",
     "glyphs": "glyphs.all",
     "glyphs-batch-size": "glyphs.batch_size",
     "glyphs-beta2": "glyphs.beta2",
@@ -70,7 +73,8 @@ def load_study(name: str) -> Study:
             f"no study {name!r}; {hint}`study list` shows them all; "
             "or give the path of your own grid file (.py)"
         )
-    return _call_study(importlib.import_module(f"sweeps.grids.{GRIDS[name]}"), name)
+    module, _, function = GRIDS[name].partition(":")
+    return _call_study(importlib.import_module(f"sweeps.grids.{module}"), name, function or "study")
 
 
 def _load_file(path: Path) -> Study:
@@ -86,8 +90,8 @@ def _load_file(path: Path) -> Study:
     return _call_study(module, str(path))
 
 
-def _call_study(module: Any, name: str) -> Study:
-    function = getattr(module, "study", None)
+def _call_study(module: Any, name: str, function_name: str = "study") -> Study:
+    function = getattr(module, function_name, None)
     if not callable(function):
         raise StudyError(f"{name} defines no function study() that returns a sweeps.Study")
     try:

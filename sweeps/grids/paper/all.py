@@ -20,8 +20,8 @@ def study() -> Study:
     parts = [load_study(name) for name in STUDIES]
     return paper_study(
         name="paper",
-        question="All that the paper trains",
+        question="What does the paper train, all figures and tables together?",
         cells=merge_cells(parts),
         paper="all",
-        assumptions=tuple(dict.fromkeys(one for part in parts for one in part.assumptions)),
+        assumptions=tuple(dict.fromkeys(a for part in parts for a in part.assumptions)),
     )

@@ -9,22 +9,22 @@ from __future__ import annotations
 from typing import Literal
 
 from study.config import Sigmoid
-from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import assumptions
 from sweeps.grids.paper.recipe import MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study
 
 BATCH_SIZES = (512, 2 * K, 8 * K, 32 * K, 128 * K)
-STARTS: tuple[float | Literal["prior"], ...] = (-10.0, 0.0, "prior")
+B_INITS: tuple[float | Literal["prior"], ...] = (-10.0, 0.0, "prior")
 
 
 def study() -> Study:
     return paper_study(
         name="bias-init",
-        question="Should the bias start at -10, at 0, or at the prior odds of the batch size?",
+        question="Should the bias start at -10, at 0, or at the prior log-odds of the batch size?",
         cells=[
-            siglit_cell(batch_size=batch_size, examples=900 * MILLION, loss=Sigmoid(b_init=b_init))
+            siglit_cell(batch_size=batch_size, budget=900 * MILLION, loss=Sigmoid(b_init=b_init))
             for batch_size in BATCH_SIZES
-            for b_init in STARTS
+            for b_init in B_INITS
         ],
-        assumptions=assumed.SIGLIT,
+        assumptions=assumptions.SIGLIT,
     )

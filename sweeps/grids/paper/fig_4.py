@@ -2,7 +2,7 @@
 
 SigLIP from a pretrained image tower, with and without its weight decay (Sec. 4.5): 3 cells.
 
-`init` is the public AugReg ViT-B/16, as DATA/vit-b16-augreg.npz in big_vision's layout.
+Put the public AugReg ViT-B/16 in big_vision's layout at DATA/vit-b16-augreg.npz.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from study.config import Adafactor, Cell, Eval, FewShot, Model, ParamGroup, TextTransformer, ViT
-from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import assumptions
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,
     MILLION,
@@ -23,7 +23,7 @@ from sweeps.grids.paper.recipe import (
 from sweeps.study import Assumption, Study
 
 EXAMPLES = 2_400 * MILLION
-EVERY = 100 * 100 / 2_400  # percent: a point each 100M examples, as on the figure's axis
+EVERY_PERCENT = 100 * 100 / 2_400  # every 100M examples, as on the figure's axis
 
 RANDOM = Model(
     image=ViT(variant="B/16", image_size=224, pool="tok"),
@@ -33,16 +33,16 @@ RANDOM = Model(
 )
 PRETRAINED = dataclasses.replace(RANDOM, init="vit-b16-augreg.npz:img")
 EVALS: tuple[Eval, ...] = (
-    zero_shot("imagenet", "val", every_percent=EVERY),
-    FewShot(dataset="imagenet", split="val", crop=0.875, every_percent=EVERY),
+    zero_shot("imagenet", "val", every_percent=EVERY_PERCENT),
+    FewShot(dataset="imagenet", split="val", crop=0.875, every_percent=EVERY_PERCENT),
     VALIDATION,
 )
 ASSUMPTIONS = (
-    *assumed.SIGLIP,
+    *assumptions.SIGLIP,
     Assumption(
         "checkpoint",
         "AugReg ViT-B/16 pretrained on ImageNet-21k",
-        "The code base's default of that name; the paper says AugReg only.",
+        "The code base's default of that name; the paper only says AugReg.",
     ),
     Assumption(
         "pool", "a class token, in all three cells", "AugReg checkpoints have no attention pooling."
@@ -55,22 +55,26 @@ ASSUMPTIONS = (
 
 def cell(*, model: Model, optimizer: Adafactor) -> Cell:
     return siglip_cell(
-        batch_size=16 * K, examples=EXAMPLES, model=model, optimizer=optimizer, evals=EVALS
+        batch_size=16 * K, budget=EXAMPLES, model=model, optimizer=optimizer, evals=EVALS
     )
 
 
-def tuned(*, decay: float) -> Cell:
-    """The pretrained tower at a tenth of the rate, its weight decay times `decay`."""
-    part = ParamGroup(lr_mult=0.1, wd_mult=decay)
-    return cell(model=PRETRAINED, optimizer=dataclasses.replace(ADAFACTOR, image=part))
+def fine_tuned(*, decay: float) -> Cell:
+    """Starts from the pretrained tower, at a tenth of the rate and `decay` times the decay."""
+    image = ParamGroup(lr_mult=0.1, wd_mult=decay)
+    return cell(model=PRETRAINED, optimizer=dataclasses.replace(ADAFACTOR, image=image))
 
 
 def study() -> Study:
     return paper_study(
         name="fig-4",
-        question="Does weight decay spoil a pretrained image tower?",
-        cells=[cell(model=RANDOM, optimizer=ADAFACTOR), tuned(decay=1.0), tuned(decay=0.0)],
+        question="Does weight decay harm a pretrained image tower?",
+        cells=[
+            cell(model=RANDOM, optimizer=ADAFACTOR),
+            fine_tuned(decay=1.0),
+            fine_tuned(decay=0.0),
+        ],
         paper="Fig. 4",
         assumptions=ASSUMPTIONS,
-        hardware="16 TPUv4, 3 days a cell",
+        hardware="16 TPUv4 chips, 3 days per cell",
     )

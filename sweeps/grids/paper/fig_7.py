@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from study.config import Cell, Corruption, Loss, Model, TextTransformer, ViT
-from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import assumptions
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,
     LOSSES,
@@ -29,17 +29,17 @@ MODEL = Model(
     dtype="bfloat16",
 )
 OPTIMIZER = dataclasses.replace(ADAFACTOR, warmup_examples=None, warmup_percent=10)
-ALONE, TOGETHER = (0.1, 0.2, 0.3, 0.4), (0.05, 0.1, 0.15, 0.2)
+SINGLE, COMBINED = (0.1, 0.2, 0.3, 0.4), (0.05, 0.1, 0.15, 0.2)
 PANELS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
-    (("image",), ALONE),
-    (("text",), ALONE),
-    (("alignment",), ALONE),
-    (("image", "text"), TOGETHER),
-    (("image", "text", "alignment"), TOGETHER),
+    (("image",), SINGLE),
+    (("text",), SINGLE),
+    (("alignment",), SINGLE),
+    (("image", "text"), COMBINED),
+    (("image", "text", "alignment"), COMBINED),
 )
 
 ASSUMPTIONS = (
-    *(one for one in assumed.SIGLIP if one is not assumed.WARMUP),
+    *(a for a in assumptions.SIGLIP if a is not assumptions.WARMUP),
     Assumption(
         "data",
         "English WebLI at 224, 16 tokens",
@@ -47,37 +47,37 @@ ASSUMPTIONS = (
     ),
     Assumption(
         "probabilities",
-        "0.1 to 0.4 alone, 0.05 to 0.2 together, in four steps",
+        "0.1 to 0.4 for one corruption, 0.05 to 0.2 for combined ones, in four steps",
         "The figure's ticks (0.2, 0.4 and 0.1, 0.2) and points between; the grid is not given.",
     ),
     Assumption(
         "data.corruption.resample_each_epoch",
         "drawn anew at each visit",
-        "Not stated; texts shuffled in a batch can only be drawn anew. `glyphs-noise` has both.",
+        "Not stated; texts shuffled within a batch can only be drawn anew. `glyphs-noise` has both.",
     ),
-    Assumption("embed_dim", "512", "The towers' width, as for B."),
+    Assumption("embed_dim", "512", "The width of the towers, as for B."),
 )
 
 
 def cell(*, loss: Loss, kinds: tuple[str, ...] = (), p: float = 0.0) -> Cell:
-    corrupt = Corruption()
+    corruption = Corruption()
     if kinds:
         shares: dict[str, Any] = dict.fromkeys(kinds, p)
-        corrupt = Corruption(resample_each_epoch=True, window=BATCH_SIZE, **shares)
+        corruption = Corruption(resample_each_epoch=True, window=BATCH_SIZE, **shares)
     return siglip_cell(
         batch_size=BATCH_SIZE,
-        examples=EXAMPLES,
+        budget=EXAMPLES,
         loss=loss,
         model=MODEL,
         optimizer=OPTIMIZER,
-        data=dataclasses.replace(WEBLI_EN, corruption=corrupt),
+        data=dataclasses.replace(WEBLI_EN, corruption=corruption),
     )
 
 
 def study() -> Study:
     return paper_study(
         name="fig-7",
-        question="Which loss stands corrupted data better?",
+        question="Which loss is more robust to corrupted data?",
         cells=[
             *(cell(loss=loss) for loss in LOSSES),
             *(

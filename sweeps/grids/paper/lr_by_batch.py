@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import assumptions
 from sweeps.grids.paper.recipe import ADAFACTOR, LOSSES, MILLION, K, paper_study, siglit_cell
 from sweeps.study import Study
 
@@ -19,11 +19,11 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 def study() -> Study:
     return paper_study(
         name="lr-by-batch",
-        question="Does the best learning rate grow with the batch, and alike for both losses?",
+        question="Does the best learning rate grow with the batch size, alike for both losses?",
         cells=[
             siglit_cell(
                 batch_size=batch_size,
-                examples=900 * MILLION,
+                budget=900 * MILLION,
                 loss=loss,
                 optimizer=dataclasses.replace(ADAFACTOR, learning_rate=rate),
             )
@@ -31,5 +31,5 @@ def study() -> Study:
             for rate in RATES
             for loss in LOSSES
         ],
-        assumptions=assumed.SIGLIT,
+        assumptions=assumptions.SIGLIT,
     )

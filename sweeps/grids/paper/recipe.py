@@ -1,10 +1,10 @@
-"""The paper's set-ups as values: what the grids of its figures and tables are made of.
+"""The paper's set-ups as values, from which the grids of its figures and tables are built.
 
-"Sigmoid Loss for Language Image Pre-Training" (arXiv 2303.15343v4). Two cells that are the same
-run in the paper are equal values here, whatever figure lists them, so they have one id and one
-record: all of these grids share the folder `paper` under the root of records.
+"Sigmoid Loss for Language Image Pre-Training" (arXiv 2303.15343v4). A run that appears in several
+figures and tables is the same cell in each of their grids, with one id and one record: all of these
+grids share the folder `paper` under the record root.
 
-What the paper does not say is in `sweeps.grids.paper.assumptions`, one named assumption each.
+`sweeps.grids.paper.assumptions` lists the settings that the paper does not state.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LIT = Data(dataset="lit", tokenizer="c4_en.model", lower_case="ascii")
 WEBLI_EN = Data(dataset="webli-en", tokenizer="c4_en.model", lower_case="ascii", resize="bilinear")
 WEBLI_100 = Data(dataset="webli-100", tokenizer="mc4.model", lower_case="ascii", resize="bilinear")
 
-# How each data set comes to be under the data root; what lacks one of them says this.
+# How to bring each data set under the data root; quoted when one is missing.
 SOURCES = {
     "lit": "image-text pairs of the LiT kind, then `study data index` and `study data "
     "embed`, as sweeps/grids/paper/table_8.py says",
@@ -77,6 +77,7 @@ SIGLIP = Model(
     embed_dim=768,
     dtype="bfloat16",
 )
+# Sec. 4.3: 100 languages, with the factored embedding of 250k word pieces.
 MSIGLIP = Model(
     image=ViT(variant="B/16", image_size=224),
     text=TextTransformer(variant="B", bottleneck=96),
@@ -100,7 +101,7 @@ SIGMOID, SOFTMAX = LOSSES
 
 
 def zero_shot(dataset: str, split: str = "test", *, every_percent: float = 100.0) -> ZeroShot:
-    """Canonical prompts and the 0.875 central crop, as the code base evaluates."""
+    """Zero-shot accuracy with canonical prompts and the 0.875 central crop, as in big_vision."""
     return ZeroShot(
         dataset=dataset, split=split, crop=0.875, canonical=True, every_percent=every_percent
     )
@@ -109,7 +110,7 @@ def zero_shot(dataset: str, split: str = "test", *, every_percent: float = 100.0
 IMAGENET = zero_shot("imagenet", "val", every_percent=10)
 VALIDATION = ValLoss(split="val", every_percent=5)
 EVALS: tuple[Eval, ...] = (IMAGENET, VALIDATION)
-# Cached embeddings are of whole images, which no evaluation can crop.
+# Cached embeddings are of whole images, so there is nothing to crop.
 CACHED_EVALS: tuple[Eval, ...] = (dataclasses.replace(IMAGENET, crop=1.0), VALIDATION)
 XM3600 = MultilingualRetrieval(dataset="xm3600", split="test", every_percent=10)
 MULTILINGUAL: tuple[Eval, ...] = (IMAGENET, XM3600, VALIDATION)
@@ -127,21 +128,22 @@ TABLE_3: tuple[Eval, ...] = (
 def siglit_cell(
     *,
     batch_size: int,
-    examples: int,
+    budget: Budget | int,
     loss: Loss = SIGMOID,
-    seed: int = 0,
-    budget: Budget | None = None,
     optimizer: Optimizer = ADAFACTOR,
 ) -> Cell:
-    """Sec. 4.1: a B text tower from scratch beside cached embeddings of the frozen ViT-g/14."""
+    """Sec. 4.1: a B text tower from scratch on cached embeddings of the frozen ViT-g/14.
+
+    Args:
+      budget: An int is a number of examples.
+    """
     return Cell(
         model=SIGLIT,
         data=LIT,
         loss=loss,
         optimizer=optimizer,
-        budget=budget or Budget(examples=examples),
+        budget=Budget(examples=budget) if isinstance(budget, int) else budget,
         batch_size=batch_size,
-        seed=seed,
         evals=CACHED_EVALS,
     )
 
@@ -149,7 +151,7 @@ def siglit_cell(
 def siglip_cell(
     *,
     batch_size: int,
-    examples: int,
+    budget: int,
     loss: Loss = SIGMOID,
     seed: int = 0,
     optimizer: Optimizer = ADAFACTOR,
@@ -157,27 +159,20 @@ def siglip_cell(
     data: Data = WEBLI_EN,
     evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
-    """Sec. 4.2: both B towers from scratch on English WebLI."""
+    """Sec. 4.2: both B towers from scratch on English WebLI.
+
+    Args:
+      budget: Number of examples.
+    """
     return Cell(
         model=model,
         data=data,
         loss=loss,
         optimizer=optimizer,
-        budget=Budget(examples=examples),
+        budget=Budget(examples=budget),
         batch_size=batch_size,
         seed=seed,
         evals=evals,
-    )
-
-
-def msiglip_cell(*, batch_size: int) -> Cell:
-    """Sec. 4.3: 100 languages, 30B examples, the factored embedding of 250k pieces."""
-    return siglip_cell(
-        batch_size=batch_size,
-        examples=30 * BILLION,
-        model=MSIGLIP,
-        data=WEBLI_100,
-        evals=MULTILINGUAL,
     )
 
 
@@ -185,12 +180,12 @@ def msiglip_cell(*, batch_size: int) -> Cell:
 
 
 def execution(cell: Cell) -> Execution:
-    """TPU v4, as in the paper: the smallest slice of Table 1's kind for such a model and batch."""
+    """TPU v4, as in the paper: a slice of 4 to 128 chips by model and batch size."""
     return Execution(slice=default_slice(cell), microbatch="auto")
 
 
 def default_slice(cell: Cell) -> str:
-    """4 to 128 chips; every batch size of the paper is a multiple of its slice's chips."""
+    """A slice whose number of chips divides the batch size of `cell`."""
     image = cell.model.image
     if isinstance(image, CachedImage):
         if cell.batch_size <= 32 * K and cell.examples < 4 * BILLION:
@@ -213,7 +208,7 @@ def paper_study(
     hardware: str = "",
     matched: tuple[Matched, ...] = (),
 ) -> Study:
-    """A study in the paper's set-ups: its data sets are asked for before anything starts."""
+    """A study in the paper's set-ups; before it runs, `check_datasets` looks for its data sets."""
     return Study(
         name=name,
         question=question,
@@ -229,21 +224,21 @@ def paper_study(
 
 
 def datasets(cells: Iterable[Cell]) -> tuple[str, ...]:
-    """The data sets that cells train and are evaluated on."""
-    found: dict[str, None] = {}
+    """The names of the data sets that `cells` are trained and evaluated on, in order of use."""
+    names: dict[str, None] = {}
     for cell in cells:
-        found[cell.data.dataset] = None
+        names[cell.data.dataset] = None
         for evaluation in cell.evals:
             if (name := getattr(evaluation, "dataset", None)) is not None:
-                found[name] = None
-    return tuple(found)
+                names[name] = None
+    return tuple(names)
 
 
 def check_datasets(data_root: str | Path, *, cells: Iterable[Cell]) -> None:
-    """Checks that the data sets of cells are there; none of them can be fetched for the user.
+    """Checks that the data sets of `cells` exist; none of them can be downloaded automatically.
 
     Raises:
-      StudyError: which are missing, and how each is brought in.
+      StudyError: Some are missing; the message says how to make each.
     """
     root = Path(data_root)
     missing = [name for name in datasets(cells) if not (root / name).is_dir()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import assumptions
 from sweeps.grids.paper.recipe import ADAFACTOR, BILLION, K, paper_study, siglip_cell
 from sweeps.study import Assumption, Study
 
@@ -16,7 +16,7 @@ RATES, DECAYS, BATCH_SIZES = (3e-4, 1e-3, 3e-3), (3e-5, 1e-4, 3e-4), (8 * K, 16 
 
 SAME = Assumption(
     "set-up",
-    "that of Table 5, so the defaults at 8k and 32k are the same cells",
+    "as in Table 5, so the defaults at 8k and 32k are the same cells",
     "The paper prints 70.1 and 68.2 here, 68.6 and 69.9 in Table 5, and does not say what differs.",
 )
 
@@ -24,11 +24,11 @@ SAME = Assumption(
 def study() -> Study:
     return paper_study(
         name="table-6",
-        question="Do the default learning rate and decay serve all batch sizes?",
+        question="Do the default learning rate and weight decay suit all batch sizes?",
         cells=[
             siglip_cell(
                 batch_size=batch_size,
-                examples=3 * BILLION,
+                budget=3 * BILLION,
                 optimizer=dataclasses.replace(ADAFACTOR, learning_rate=rate, weight_decay=decay),
             )
             for batch_size in BATCH_SIZES
@@ -36,5 +36,5 @@ def study() -> Study:
             for decay in DECAYS
         ],
         paper="Table 6",
-        assumptions=(*assumed.SIGLIP, SAME),
+        assumptions=(*assumptions.SIGLIP, SAME),
     )

@@ -1,6 +1,6 @@
 """study run table-7
 
-How much do repeats differ, and does the optimizer matter? SigLIP from scratch at 32k and 3B
+How much do repeated runs differ, and does the optimizer matter? SigLIP from scratch at 32k and 3B
 examples (App. C): three recipes, five runs each, and one with linear decay: 16 cells.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from study.config import Adam
-from sweeps.grids.paper import assumptions as assumed
+from sweeps.grids.paper import assumptions
 from sweeps.grids.paper.recipe import (
     ADAFACTOR,
     BILLION,
@@ -34,12 +34,16 @@ ADAMW = Adam(
 LINEAR = dataclasses.replace(ADAFACTOR, schedule="linear")
 
 ASSUMPTIONS = (
-    *(one for one in assumed.SIGLIP if one is not assumed.SEED),
-    Assumption("seeds", "0 to 4, of data order and initial values", "The paper says five runs."),
+    *(a for a in assumptions.SIGLIP if a is not assumptions.SEED),
+    Assumption(
+        "seeds",
+        "0 to 4, of data order and initial parameters",
+        "The paper says five runs.",
+    ),
     Assumption(
         "AdamW", "rate, decay, betas and warm-up of Adafactor", "Its settings are not given."
     ),
-    Assumption("linear decay", "sigmoid, one run", "The paper gives one number and names no loss."),
+    Assumption("linear decay", "sigmoid, one run", "One number is given, without the loss."),
 )
 
 
@@ -47,12 +51,12 @@ def study() -> Study:
     recipes = ((SOFTMAX, ADAFACTOR), (SIGMOID, ADAFACTOR), (SIGMOID, ADAMW))
     return paper_study(
         name="table-7",
-        question="How far apart are equal runs, losses and optimizers?",
+        question="How much do repeated runs, losses and optimizers differ?",
         cells=[
             *(
                 siglip_cell(
                     batch_size=32 * K,
-                    examples=3 * BILLION,
+                    budget=3 * BILLION,
                     loss=loss,
                     optimizer=optimizer,
                     seed=seed,
@@ -60,7 +64,7 @@ def study() -> Study:
                 for loss, optimizer in recipes
                 for seed in SEEDS
             ),
-            siglip_cell(batch_size=32 * K, examples=3 * BILLION, optimizer=LINEAR),
+            siglip_cell(batch_size=32 * K, budget=3 * BILLION, optimizer=LINEAR),
         ],
         paper="Table 7",
         assumptions=ASSUMPTIONS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,23 +57,25 @@ def test_an_unknown_study_names_the_nearest():
     assert "study list" in str(caught.value)
 
 
-def test_every_built_in_grid_is_a_study_whose_module_opens_with_its_launch_command():
+def test_every_built_in_study_is_documented_with_its_launch_command():
     import importlib
 
-    for name, module in registry.GRIDS.items():
+    for name, place in registry.GRIDS.items():
         assert load_study(name).name == name
+        module, _, function = place.partition(":")
         loaded = importlib.import_module(f"sweeps.grids.{module}")
-        assert loaded.__doc__.startswith(f"study run {name}")
+        documented = getattr(loaded, function) if function else loaded
+        assert documented.__doc__.startswith(f"study run {name}")
 
 
 def test_every_grid_has_a_name():
     folder = Path(sweeps.grids.__file__).parent
-    modules = {
-        f"{path.parent.name}.{path.stem}"
+    places = {
+        f"{path.parent.name}.{path.stem}:{function}".removesuffix(":study")
         for path in folder.rglob("*.py")
-        if "\ndef study() -> Study:" in path.read_text()
+        for function in re.findall(r"^def (\w+)\(\) -> Study:", path.read_text(), re.MULTILINE)
     }
-    assert modules == set(registry.GRIDS.values())
+    assert places == set(registry.GRIDS.values())
 
 
 def test_a_grid_file_of_the_users_own_is_found(tmp_path):
