@@ -43,7 +43,7 @@ GRIDS = {
     "glyphs-noise": "glyphs.noise",
     "glyphs-noise-causes": "glyphs.noise_causes",
     "glyphs-noise-scenes": "glyphs.noise_scenes",
-    "glyphs-pretrained": "glyphs.start_from_pretrained",
+    "glyphs-pretrained": "glyphs.pretrained",
     "glyphs-scratch": "glyphs.scratch",
     "largest-batch": "glyphs.largest_batch",
     "lr-by-batch": "paper.lr_by_batch",

@@ -1,7 +1,7 @@
 """study run glyphs && study figures glyphs && study claims glyphs
 
-Our own study: every `glyphs-*` grid in one, at most three hours on two cores. Equal cells of
-two grids are trained once.
+Our own study: the cells of every `glyphs-*` grid, at most three hours on two cores. Cells that two
+grids share are trained once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ STUDIES = (
     *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-noise-scenes"),
     *("glyphs-pretrained", "glyphs-examples-vs-pairs"),
 )
-
-
 LANGUAGES = Assumption(
     "languages",
     "English alone",
@@ -31,6 +29,6 @@ def study() -> Study:
         question="What of the paper holds on glyphs, on two cores?",
         cells=merge_cells(parts),
         paper="Fig. 2 to 7, Tables 4, 5, 8",
-        assumptions=(*dict.fromkeys(one for part in parts for one in part.assumptions), LANGUAGES),
+        assumptions=(*dict.fromkeys(a for part in parts for a in part.assumptions), LANGUAGES),
         prepare="sweeps.grids.glyphs.data:everything",
     )

@@ -1,9 +1,9 @@
 """study run glyphs-batch-size
 
-SigLiT on glyphs, batch size x loss x budget, three seeds: Fig. 2 left, and by its three budgets
-Fig. 3: how long a run must be before a large batch pays.
+SigLiT on glyphs, batch size x loss x budget, three seeds: Fig. 2 left, and through its three
+budgets Fig. 3: how long a run must be before a large batch pays.
 
-65,536 has two budgets: at the longest its 16 steps would take as long as all other cells here.
+65,536 has only two budgets: at the longest, its 16 steps would take as long as all other cells.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyph
 from sweeps.study import Study
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096, 16_384, 65_536)
-MOST_PAIRS = 2 * 10**10  # of a cell
+MAX_PAIRS = 2 * 10**10  # per cell
 
 
 def cells() -> list[Cell]:
@@ -22,7 +22,7 @@ def cells() -> list[Cell]:
         for seed in SEEDS
         for examples in (SHORT, MIDDLE, LONG)
         for batch_size in BATCH_SIZES
-        if examples * batch_size < MOST_PAIRS
+        if examples * batch_size < MAX_PAIRS
         for loss in LOSSES
     ]
 

@@ -1,4 +1,4 @@
-"""The data that studies on glyphs read beside the data set itself."""
+"""Prepares the data that studies on glyphs read in addition to the glyphs themselves."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from study.data.parallel import ProgressFn, no_progress
 
-NARROW = 16
-ONE_VIEW = "glyphs-1view"  # each character in each font drawn once, and not in four ways
-# As `study.data.glyphs.scenes` says, which takes long to import for a listing of studies.
+NARROW = 16  # dimensions
+ONE_VIEW = "glyphs-1view"  # each character in each font drawn once instead of four times
+# The same as in `study.data.glyphs.scenes`, which is too slow to import for a list of studies.
 SCENES, SCENES_TOWER, SCENES_DIM = "glyph-scenes", "hog-lda-96x2", 192
 
 
 def one_view(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
-    """The glyphs, and beside them the data set with a quarter of their examples.
+    """Makes the glyphs, and the data set with a quarter of their examples.
 
     Raises:
-      DataError: a disk that is full or read-only.
+      DataError: The disk is full or read-only.
     """
     from study.data.glyphs.write import make_glyphs, prepare
 
@@ -25,10 +25,10 @@ def one_view(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
 
 
 def narrow(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
-    """The glyphs, and embeddings of NARROW dimensions beside the usual ones.
+    """Makes the glyphs, and embeddings of NARROW dimensions in addition to the usual ones.
 
     Raises:
-      DataError: a disk that is full or read-only.
+      DataError: The disk is full or read-only.
     """
     from study.data.glyphs import hog_lda
     from study.data.glyphs.write import prepare
@@ -37,10 +37,10 @@ def narrow(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
 
 
 def everything(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
-    """All that any of the glyph studies reads.
+    """Makes everything that the studies on glyphs read.
 
     Raises:
-      DataError: a disk that is full or read-only.
+      DataError: The disk is full or read-only.
     """
     from study.data.glyphs import scenes
     from sweeps.grids.glyphs.pretrained import prepare

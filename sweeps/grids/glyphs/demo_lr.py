@@ -1,10 +1,10 @@
 """study run demo-lr
 
-Chooses the learning rate of `demo`: RATE in the rule RATE * sqrt(B / 256), which is the same for
-both losses. The value with the best mean zero-shot accuracy on the validation font, over all
-batch sizes and both losses, is taken; its seed is used nowhere else.
+Chooses the learning rate of `demo`, which is RATE * sqrt(B / 256) for both losses: the RATE with
+the best mean zero-shot accuracy on the validation font over all batch sizes and both losses. The
+seed is used nowhere else.
 
-What it gave, in percent on val_font (sigmoid / softmax):
+Results in percent on val_font (sigmoid / softmax):
 
 | SigLiT RATE | B = 16    | B = 256   | B = 4096  | mean |
 |-------------|-----------|-----------|-----------|------|
@@ -22,9 +22,9 @@ What it gave, in percent on val_font (sigmoid / softmax):
 
 from __future__ import annotations
 
-from study.config import Sigmoid, Softmax, ValLoss, ZeroShot
+from study.config import ValLoss, ZeroShot
 from sweeps.grids.glyphs import demo
-from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs.recipe import LOSSES, SIGLIP, SIGLIT, glyphs_cell, seconds
 from sweeps.study import Study
 
 RATES = (5e-3, 1e-2, 2e-2)
@@ -32,34 +32,32 @@ SCRATCH_RATES = (4e-3, 8e-3, 1.6e-2)
 BATCH_SIZES = (16, 256, 4096)
 SCRATCH_BATCH_SIZES = (32, 256)
 SEED = 100
+EVALS = (ZeroShot(split="val_font"), ValLoss(split="val_font", every_percent=25))
 
 
 def study() -> Study:
-    evals = (ZeroShot(split="val_font"), ValLoss(split="val_font", every_percent=25))
-    cells = [
-        demo.cell(batch_size=batch_size, loss=loss, rate=rate, evals=evals, seed=SEED)
-        for batch_size in BATCH_SIZES
-        for loss in (Sigmoid(), Softmax())
-        for rate in RATES
-    ]
-    cells += [
-        demo.cell(
-            batch_size=batch_size,
-            loss=loss,
-            rate=rate,
-            model=demo.SIGLIP,
-            examples=demo.SCRATCH_EXAMPLES,
-            evals=evals,
-            seed=SEED,
-        )
-        for batch_size in SCRATCH_BATCH_SIZES
-        for loss in (Sigmoid(), Softmax())
-        for rate in SCRATCH_RATES
-    ]
+    panels = (
+        (SIGLIT, demo.EXAMPLES, BATCH_SIZES, RATES),
+        (SIGLIP, demo.SCRATCH_EXAMPLES, SCRATCH_BATCH_SIZES, SCRATCH_RATES),
+    )
     return Study(
         name="demo-lr",
-        question="Which learning rate serves both losses at all batch sizes of `demo`?",
-        cells=tuple(cells),
+        question="Which learning rate suits both losses at all batch sizes of `demo`?",
+        cells=tuple(
+            glyphs_cell(
+                batch_size=batch_size,
+                loss=loss,
+                seed=SEED,
+                examples=examples,
+                model=model,
+                factor=rate,
+                evals=EVALS,
+            )
+            for model, examples, batch_sizes, rates in panels
+            for batch_size in batch_sizes
+            for loss in LOSSES
+            for rate in rates
+        ),
         prepare="study.data.glyphs.write:prepare",
-        seconds=glyphs.seconds,
+        seconds=seconds,
     )

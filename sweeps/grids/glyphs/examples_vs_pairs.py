@@ -1,26 +1,21 @@
 """study run glyphs-examples-vs-pairs
 
-The map of examples per step and pairs per example on glyphs, three seeds: each batch is split into
-groups and an example meets its own only. Small groups change the prior odds too, so each point
-is run from b = -10 and from its own prior.
+Examples per step and pairs per example as two free axes on glyphs, three seeds: each batch is split
+into groups, and an example meets only its own group. Small groups also change the prior odds, so
+each point is run from b = -10 and from its own prior.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from study.config import AllPairs, Cell, Groups, Sigmoid
+from study.config import AllPairs, Groups, Sigmoid
 from sweeps.grids.glyphs.recipe import SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
 BATCH_SIZES = (64, 256, 1024, 4096)
 GROUPS = (4, 16, 64, 256, 1024, 4096)
-STARTS: tuple[float | Literal["prior"], ...] = (-10.0, "prior")
-
-
-def cell(*, batch_size: int, group: int, b_init: float | Literal["prior"], seed: int) -> Cell:
-    pairs = AllPairs() if group == batch_size else Groups(size=group)
-    return glyphs_cell(batch_size=batch_size, loss=Sigmoid(b_init=b_init, pairs=pairs), seed=seed)
+B_INITS: tuple[float | Literal["prior"], ...] = (-10.0, "prior")
 
 
 def study() -> Study:
@@ -28,11 +23,18 @@ def study() -> Study:
         name="glyphs-examples-vs-pairs",
         question="On glyphs: what makes a large batch good, its examples or its pairs?",
         cells=[
-            cell(batch_size=batch_size, group=group, b_init=b_init, seed=seed)
+            glyphs_cell(
+                batch_size=batch_size,
+                loss=Sigmoid(
+                    b_init=b_init,
+                    pairs=AllPairs() if group == batch_size else Groups(size=group),
+                ),
+                seed=seed,
+            )
             for seed in SEEDS
             for batch_size in BATCH_SIZES
             for group in GROUPS
             if group <= batch_size
-            for b_init in STARTS
+            for b_init in B_INITS
         ],
     )

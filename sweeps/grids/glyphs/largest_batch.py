@@ -1,8 +1,8 @@
 """study run largest-batch
 
 The paper's headline batch on one machine: SigLiT on glyphs at B = 1,048,576, all pairs of each
-step, in bounded memory. A step meets 1.1e12 pairs: almost half an hour on two cores, whatever the
-towers are, so the embeddings are narrow and there are two steps.
+step, in bounded memory. A step has 1.1e12 pairs and takes almost half an hour on two cores,
+whatever the towers are, so the embeddings are narrow and there are two steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sweeps.grids.glyphs.recipe import glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 BATCH_SIZE, STEPS = 2**20, 2
-# Of so few steps warm-up would waste one: its first has a rate of zero.
+# No warm-up: its first step has a rate of zero and would be one of only two.
 OPTIMIZER = Adam(b2=0.95, weight_decay=1e-4, clip_norm=1.0)
 MODEL = dataclasses.replace(
     glyphs.SIGLIT,
@@ -26,7 +26,7 @@ MODEL = dataclasses.replace(
 
 
 def study() -> Study:
-    whole = glyphs_study(
+    study = glyphs_study(
         name="largest-batch",
         question="Does a batch of a million train on two cores, and in how much memory?",
         cells=[
@@ -45,6 +45,6 @@ def study() -> Study:
             Assumption("optimizer", "Adam, b2 = 0.95, clipped at 1, no warm-up", "Two steps."),
         ),
     )
-    # Without a microbatch the towers alone would take 9 GiB for their activations.
+    # Without microbatches the activations of the towers alone would take 9 GiB.
     execution = Execution(cores=2, microbatch=8192)
-    return dataclasses.replace(whole, execution=execution, group="", seconds=None)
+    return dataclasses.replace(study, execution=execution, group="", seconds=None)

@@ -1,8 +1,8 @@
 """study run glyphs-lr
 
-Learning rate x batch size x loss. RATES and SCRATCH_RATES of `sweeps.grids.glyphs.recipe` follow
-from it: for each loss the factor with the best mean accuracy on the validation font over the batch
-sizes. Its seed is used nowhere else.
+Learning rate x batch size x loss. It determines RATES and SCRATCH_RATES in
+`sweeps.grids.glyphs.recipe`: for each loss, the factor with the best mean accuracy on the
+validation font over the batch sizes. The seed is used nowhere else.
 """
 
 from __future__ import annotations

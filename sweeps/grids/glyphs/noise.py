@@ -1,14 +1,15 @@
 """study run glyphs-noise
 
-Five corruptions of the training data x probability x loss on glyphs at B = 256, three seeds; drawn
-once for good and drawn anew at each visit, side by side, because the paper does not say which.
+Five corruptions of the training data x probability x loss on glyphs at B = 256, three seeds. Each
+corruption is drawn once and, side by side, drawn anew at each visit of an example, because the
+paper does not say which it uses.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from study.config import Cell, Corruption, Data, Loss
+from study.config import Cell, Corruption, Data
 from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Study
 
@@ -23,29 +24,32 @@ PANELS: tuple[tuple[str, ...], ...] = (
 PROBABILITIES = (0.2, 0.4)
 
 
-def corrupted(*, kinds: tuple[str, ...], p: float, redraw: bool) -> Corruption:
-    """Misplaced texts come from the same batch where they are drawn anew, as in the paper."""
-    window = BATCH_SIZE if redraw else None
+def corruption(*, kinds: tuple[str, ...], p: float, resample: bool) -> Corruption:
+    """Corruptions of `kinds`, each with probability `p`, fixed or drawn anew at each visit.
+
+    Where it is drawn anew, a misplaced text comes from the same batch, as in the paper.
+    """
     shares: dict[str, Any] = dict.fromkeys(kinds, p)
-    return Corruption(resample_each_epoch=redraw, window=window, **shares)
-
-
-def cell(*, loss: Loss, seed: int, corrupt: Corruption) -> Cell:
-    data = Data(dataset="glyphs", text_length=16, corruption=corrupt)
-    return glyphs_cell(batch_size=BATCH_SIZE, loss=loss, seed=seed, data=data)
+    window = BATCH_SIZE if resample else None
+    return Corruption(resample_each_epoch=resample, window=window, **shares)
 
 
 def cells() -> list[Cell]:
-    kinds = [Corruption()] + [
-        corrupted(kinds=panel, p=p, redraw=redraw)
-        for panel in PANELS
+    corruptions = [Corruption()] + [
+        corruption(kinds=kinds, p=p, resample=resample)
+        for kinds in PANELS
         for p in PROBABILITIES
-        for redraw in (False, True)
+        for resample in (False, True)
     ]
     return [
-        cell(loss=loss, seed=seed, corrupt=corrupt)
+        glyphs_cell(
+            batch_size=BATCH_SIZE,
+            loss=loss,
+            seed=seed,
+            data=Data(dataset="glyphs", text_length=16, corruption=corruption),
+        )
         for seed in SEEDS
-        for corrupt in kinds
+        for corruption in corruptions
         for loss in LOSSES
     ]
 
@@ -53,7 +57,7 @@ def cells() -> list[Cell]:
 def study() -> Study:
     return glyphs_study(
         name="glyphs-noise",
-        question="On glyphs: which loss stands corrupted data better, fixed or drawn anew?",
+        question="On glyphs: which loss is more robust to corrupted data, fixed or drawn anew?",
         cells=cells(),
         paper="Fig. 7",
     )

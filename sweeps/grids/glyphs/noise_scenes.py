@@ -1,8 +1,8 @@
 """study run glyphs-noise-scenes
 
-Is what corruption does to the losses on glyphs (see glyphs-noise) a matter of single characters?
-The same at p = 0.4 on scenes of two glyphs beside each other, every caption one of its kind; three
-seeds. Scenes have no classes: quality is retrieval among the scenes of the test fonts.
+Does the effect of corruption in glyphs-noise depend on images of single characters? The same at
+p = 0.4 on scenes of two glyphs next to each other, each with a unique caption; three seeds. Scenes
+have no classes, so quality is measured by retrieval among the scenes of the test fonts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from study.config import CachedImage, Cell, Data, Retrieval, ValLoss
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.noise import BATCH_SIZE
-from sweeps.grids.glyphs.noise_causes import BOTH, corruptions
+from sweeps.grids.glyphs.noise_causes import IMAGE_AND_TEXT, TEXT, corruptions
 from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
@@ -34,26 +34,26 @@ def cells() -> list[Cell]:
             loss=loss,
             seed=seed,
             model=MODEL,
-            data=Data(dataset=SCENES, text_length=32, corruption=corrupt),
+            data=Data(dataset=SCENES, text_length=32, corruption=corruption),
             evals=EVALS,
         )
         for seed in SEEDS
-        for corrupt in corruptions(("text",), BOTH)
+        for corruption in corruptions(TEXT, IMAGE_AND_TEXT)
         for loss in LOSSES
     ]
 
 
 def study() -> Study:
-    one = Assumption(
+    two_glyphs = Assumption(
         "two glyphs",
         "the frozen tower of single glyphs on each half of a scene",
         "It is fitted to classes of characters, which scenes do not have.",
     )
     return glyphs_study(
         name="glyphs-noise-scenes",
-        question="On scenes of two glyphs: does sigmoid stand corrupted data better?",
+        question="On scenes of two glyphs: is sigmoid more robust to corrupted data?",
         cells=cells(),
         paper="Fig. 7",
         prepare="study.data.glyphs.scenes:prepare",
-        assumptions=(*glyphs.ASSUMPTIONS, one),
+        assumptions=(*glyphs.ASSUMPTIONS, two_glyphs),
     )

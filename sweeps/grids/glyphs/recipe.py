@@ -1,19 +1,19 @@
-"""Our own study on glyphs as values: what the `glyphs-*` grids are made of, and what they take.
+"""Our own study on glyphs as values: the set-ups of the `glyphs-*` grids, and their running times.
 
-Learning rates follow one rule, the same for all of them: RATES[loss] * sqrt(min(B, 4096) / 256).
-The factor of each loss is the one with the best mean zero-shot accuracy on the validation font
-over all batch sizes of `glyphs-lr`, whose seed is used nowhere else. That study gave 0.01 to both
-losses with a frozen tower (mean over five batch sizes 41.4 % for sigmoid, 39.5 and 37.8 at half and
-twice the rate; 39.8 % for softmax, 37.2 and 36.4), and from scratch 0.004 to sigmoid (4.4 %; 2.3
-and 4.3) and 0.008 to softmax (6.3 %; 4.7 and 4.6). From 4096 on the rate no longer grows: in
-`demo-lr` 0.08 was worse there than 0.04 by 17 points (sigmoid) and 9 (softmax).
+All learning rates follow one rule: RATES[loss] * sqrt(min(B, 4096) / 256). The factor of each loss
+is the one with the best mean zero-shot accuracy on the validation font over all batch sizes of
+`glyphs-lr`, whose seed is used nowhere else. With a frozen tower it is 0.01 for both losses (mean
+over five batch sizes 41.4 % for sigmoid, 39.5 and 37.8 at half and twice the rate; 39.8 % for
+softmax, 37.2 and 36.4); from scratch it is 0.004 for sigmoid (4.4 %; 2.3 and 4.3) and 0.008 for
+softmax (6.3 %; 4.7 and 4.6). The rate does not grow beyond B = 4096: there, in `demo-lr`, 0.08 was
+worse than 0.04 by 17 points (sigmoid) and 9 (softmax).
 
 From scratch the rule is too low for sigmoid at small batches: at B = 64 the factor 0.008 gives
 8.3 % where 0.004 gives 6.9; the mean over two batch sizes favours 0.004 by 0.04 points of one seed.
 The claims that compare losses from scratch are therefore undecided (`analysis.claims.rates`).
 
-All of these grids share the folder `glyphs` under the root of records: cells that two of them
-list are trained once.
+All of these grids share the folder `glyphs` under the record root, so a cell that two of them list
+is trained once.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SIGLIP = Model(
 
 
 def evals(*, val_loss_every_percent: float) -> tuple[Eval, ...]:
-    """What is measured of every cell on glyphs."""
+    """The evaluations of every cell on glyphs."""
     return (
         ZeroShot(split="val_font"),
         ZeroShot(split="test_font"),
@@ -106,7 +106,7 @@ ASSUMPTIONS = (
 
 
 def rate(batch_size: int, factor: float) -> float:
-    """The learning rate of this batch size."""
+    """The learning rate for a batch size, given the rate `factor` at B = 256."""
     return factor * (min(batch_size, LARGEST_RATE_AT) / 256) ** 0.5
 
 
@@ -116,16 +116,16 @@ def glyphs_cell(
     loss: Loss = LOSSES[0],
     seed: int = 0,
     examples: int = MIDDLE,
-    budget: Budget | None = None,
     model: Model = SIGLIT,
     factor: float | None = None,
     data: Data | None = None,
     optimizer: Adam | None = None,
     evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
-    """A cell on glyphs: everything that the sub-studies share is said here once.
+    """A cell on glyphs, with the settings that all grids share as defaults.
 
-    factor: of the learning rate; None takes that of the loss.
+    Args:
+      factor: The learning rate at B = 256; None takes the tuned one of the loss.
     """
     if factor is None:
         factor = (RATES if isinstance(model.image, CachedImage) else SCRATCH_RATES)[loss.kind]
@@ -135,7 +135,7 @@ def glyphs_cell(
         data=data or Data(dataset="glyphs", text_length=16),
         loss=loss,
         optimizer=dataclasses.replace(optimizer, learning_rate=rate(batch_size, factor)),
-        budget=budget or Budget(examples=examples),
+        budget=Budget(examples=examples),
         batch_size=batch_size,
         seed=seed,
         evals=evals,
@@ -163,14 +163,14 @@ def glyphs_study(
     )
 
 
-# --- what a cell takes ----------------------------------------------------------------------------
-# Seconds of one core of a 2.8 GHz Xeon, CPU time of the process, measured with 20,000 to 260,000
-# examples on glyphs while other work had the other core.
+# --- running time ---------------------------------------------------------------------------------
+# CPU seconds on one core of a 2.8 GHz Xeon, measured with 20,000 to 260,000 examples on glyphs
+# while the other core was busy.
 
 PER_CELL = 5.0  # to open, compile (a third of the cells), evaluate and save
 PER_STEP = 0.8e-3
 PER_PAIR = {"sigmoid": 14e-9, "softmax": 19e-9}
-SELECTION = 110e-9  # more for each pair looked at, where the hardest or easiest are kept
+SELECTION = 110e-9  # added per pair where the hardest or easiest negatives are selected
 
 
 def seconds(cell: Cell) -> float:
@@ -187,8 +187,8 @@ def _ranked(pairs: Pairs) -> bool:
 
 
 def _towers(model: Model) -> float:
-    """Seconds of both towers for an example: 20 us of averaging, 40 of reading and embedding an
-    image, and 11 for each token of each block of a mu transformer."""
+    """Seconds per example in both towers: 20 us to average word pieces, 40 to read and embed an
+    image, and 11 per token and block of a mu transformer."""
     image, text = model.image, model.text
     blocks = 0
     if isinstance(image, ViT):

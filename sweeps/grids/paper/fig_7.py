@@ -53,7 +53,7 @@ ASSUMPTIONS = (
     Assumption(
         "data.corruption.resample_each_epoch",
         "drawn anew at each visit",
-        "Not stated; texts shuffled within a batch can only be drawn anew. `glyphs-noise` has both.",
+        "Not stated; texts shuffled in a batch can only be drawn anew. `glyphs-noise` has both.",
     ),
     Assumption("embed_dim", "512", "The width of the towers, as for B."),
 )

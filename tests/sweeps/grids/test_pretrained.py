@@ -26,8 +26,10 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
     monkeypatch.setattr(jax, "devices", lambda *_: first)
     root = small_glyphs.parent
     budget = Budget(examples=128)
-    short = dataclasses.replace(pretrained.cell(), batch_size=64, budget=budget, evals=())
-    monkeypatch.setattr(pretrained, "cell", lambda: short)
+    short = dataclasses.replace(
+        pretrained.pretraining_cell(), batch_size=64, budget=budget, evals=()
+    )
+    monkeypatch.setattr(pretrained, "pretraining_cell", lambda: short)
     monkeypatch.setattr(glyphs, "prepare", lambda *_: None)
     pretrained.prepare(root)
     file = root / pretrained.FILE
@@ -48,9 +50,12 @@ def test_the_tower_is_trained_once_and_cells_start_from_it(small_glyphs, monkeyp
 
 def test_its_seed_is_used_by_no_cell_and_its_model_by_those_that_start_from_it():
     cells = load_study("glyphs").cells
-    assert pretrained.SEED not in {c.seed for c in cells}
+    assert pretrained.PRETRAINING_SEED not in {c.seed for c in cells}
     started = [c for c in cells if c.model.init]
     assert started
     for cell in started:
         assert cell.model.init == f"{pretrained.FILE}:img"
-        assert to_dict(cell)["model"]["image"] == to_dict(pretrained.cell())["model"]["image"]
+        assert (
+            to_dict(cell)["model"]["image"]
+            == to_dict(pretrained.pretraining_cell())["model"]["image"]
+        )
