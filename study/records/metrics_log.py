@@ -1,19 +1,19 @@
 """The rows of a record: one file that grows, or in a bucket, which cannot append, small parts.
 
-    metrics.jsonl                    in a folder: each row appended and handed to the system
-    metrics/<attempt>-<part>.jsonl   in a bucket: each part is written anew as it grows
+    metrics.jsonl                    in a folder: each row is appended and handed to the system
+    metrics/<attempt>-<part>.jsonl   in a bucket: a part is rewritten as it grows
 
-In a bucket a row is there at once if the last write is `PAUSE` seconds ago, else within `PAUSE`
-(services slow down or refuse faster writes to one object). `flush` waits for it. Whoever saves a
-checkpoint flushes first, so a kill loses only rows that the next attempt makes again. A part that
-has reached `PART` bytes is left alone and the next begun, so that a row costs no more than that.
+In a bucket, rows that come within `PAUSE` seconds of a write wait for the next row, `flush` or
+`close`, because services slow down or refuse faster writes to one object. `flush` precedes every
+checkpoint, so a kill loses only rows that the next attempt makes again. At `PART` bytes the next
+part begins, which bounds what one row costs.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from study.records.storage import is_bucket, listdir, read, write
 
 METRICS, PARTS = "metrics.jsonl", "metrics"
-COUNTS = ("step", "examples_seen", "pairs_seen", "attempt")  # in every line
+COUNTS = ("step", "examples_seen", "pairs_seen", "attempt")  # fields of every line
 PAUSE = 1.0  # seconds between two writes of one object
 PART = 65_536  # bytes
 
@@ -30,10 +30,11 @@ PART = 65_536  # bytes
 class Log(NamedTuple):
     """The lines of a record, parsed.
 
-    rows: the measurements that stand, as logged, in the order in which attempts made them.
-    attempts: the number of the latest one.
-    superseded: how many rows a later attempt made again.
-    dropped: how many lines are torn, or are no row of a record.
+    Attributes:
+      rows: The valid measurements as logged, in order of attempt.
+      attempts: The number of the latest attempt.
+      superseded: The number of rows that a later attempt made again.
+      dropped: The number of lines that are torn, or not a row or event.
     """
 
     rows: list[dict[str, Any]]
@@ -44,7 +45,7 @@ class Log(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CellProgress:
-    """How far a cell is, from the tail of its log. `time` is of its last line."""
+    """How far a cell is, from the tail of its log; `time` is that of the last line."""
 
     step: int = 0
     examples_seen: int = 0
@@ -55,26 +56,26 @@ class CellProgress:
 
 
 def read_rows(folder: Path) -> bytes:
-    """All lines of a record: of its file, then of its parts in order. b"" where there are none."""
+    """All lines of a record: its file, then its parts in order; b"" if there are none."""
     try:
         text = read(folder / METRICS)
     except (FileNotFoundError, NotADirectoryError):
         text = b""
     for part in listdir(folder / PARTS):
         if text and not text.endswith(b"\n"):
-            text += b"\n"  # so that a torn line spoils no other
+            text += b"\n"  # ends a torn line, so that it does not spoil the next
         text += read(part)
     return text
 
 
 def parse(text: bytes) -> Log:
-    """The measurements among these lines, the attempts of a cell stitched into one run.
+    """Parses lines, and joins the attempts of a cell into one run.
 
-    After a `start` event of attempt a at step s, rows of earlier attempts beyond s are superseded:
-    the new attempt took those steps again.
+    A `start` event of attempt a at step s supersedes the rows of earlier attempts after s, because
+    attempt a repeats those steps.
     """
     lines, dropped = _parse_lines(text)
-    # A record that was moved between a folder and a bucket may hold an earlier attempt later.
+    # In a record that was moved between a folder and a bucket, attempts may be out of order.
     lines.sort(key=lambda line: line["attempt"])
     starts = [line for line in lines if line.get("event") == "start"]
     measured = [line for line in lines if "event" not in line]
@@ -88,16 +89,16 @@ def parse(text: bytes) -> Log:
 
 
 def read_progress(folder: Path, *, tail_bytes: int = 65_536) -> CellProgress:
-    """How far the cell in `folder` is, from the tail of its log; zero if there is none.
+    """How far the cell in `folder` is, from the tail of its log; zero if there is no log.
 
     Args:
-      tail_bytes: how much of the end of `metrics.jsonl` is read. The rate is over those of its
-        rows that the latest attempt wrote, so without the compilation before its first row.
+      tail_bytes: How much of the end of `metrics.jsonl` to read. `examples_per_second` covers the
+        latest attempt's rows in it, so it excludes the compilation before the first row.
     """
     path = folder / METRICS
     try:
         if is_bucket(folder) or not path.is_file():
-            parts = listdir(folder / PARTS)  # the last one is small
+            parts = listdir(folder / PARTS)
             tail = read(parts[-1] if parts else path)
         else:
             with path.open("rb") as file:
@@ -125,7 +126,7 @@ def read_progress(folder: Path, *, tail_bytes: int = 65_536) -> CellProgress:
 
 
 def _rate(rows: list[dict[str, Any]]) -> float | None:
-    """Examples per second; None for fewer than two rows or no time between them."""
+    """Examples per second; None with fewer than two rows or no time between them."""
     timed = [row for row in rows if isinstance(row.get("time"), int | float)]
     if len(timed) < 2:
         return None
@@ -135,14 +136,14 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
 
 
 def _parse_lines(text: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The lines that are rows or events of a record, and how many are neither."""
+    """The lines that are rows or events of a record, and the number of other lines."""
     lines, dropped = [], 0
     for raw in text.split(b"\n"):
         if not raw.strip():
             continue
         try:
             line = json.loads(raw)
-        except ValueError:  # torn, or bytes that are no text
+        except ValueError:  # torn, or not text
             line = None
         if isinstance(line, dict) and all(type(line.get(name)) is int for name in COUNTS):
             lines.append(line)
@@ -159,7 +160,7 @@ class FileLog:
         text = path.read_bytes() if path.exists() else b""
         self._file = path.open("a", encoding="utf-8")
         if text and not text.endswith(b"\n"):
-            self._file.write("\n")  # so that a torn line spoils no other
+            self._file.write("\n")  # ends a torn line, so that it does not spoil the next
 
     def write(self, line: str) -> None:
         self._file.write(line + "\n")
@@ -173,62 +174,34 @@ class FileLog:
 
 
 class BucketLog:
-    """Writes the parts of one attempt.
-
-    A write that fails in the background is tried again with the next row, whose caller gets the
-    error if it fails once more.
-    """
+    """Writes the parts of one attempt. Rows that could not be written go with the next ones."""
 
     def __init__(self, folder: Path, attempt: int):
         self._folder, self._attempt = folder / PARTS, attempt
-        self._part, self._lines, self._size = 0, list[bytes](), 0
-        self._lock = threading.Lock()
+        self._part, self._text = 0, b""
         self._unwritten = False
-        self._written = -PAUSE
-        self._timer: threading.Timer | None = None
+        self._last_write = -math.inf
 
     def write(self, line: str) -> None:
-        raw = line.encode() + b"\n"
-        with self._lock:
-            if self._size + len(raw) > PART and self._lines:
-                self._put()
-                self._part, self._lines, self._size = self._part + 1, [], 0
-            self._lines.append(raw)
-            self._size += len(raw)
-            self._unwritten = True
-            wait = self._written + PAUSE - time.monotonic()
-            if wait <= 0:
-                self._put()
-            elif self._timer is None:
-                self._timer = threading.Timer(wait, self._later)
-                self._timer.daemon = True
-                self._timer.start()
+        row = line.encode() + b"\n"
+        if self._text and len(self._text) + len(row) > PART:
+            self.flush()
+            self._part, self._text = self._part + 1, b""
+        self._text += row
+        self._unwritten = True
+        if time.monotonic() - self._last_write >= PAUSE:
+            self.flush()
 
     def flush(self) -> None:
-        with self._lock:
-            self._put()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._put()
-
-    def _later(self) -> None:
-        with self._lock:
-            self._timer = None
-            try:
-                self._put()
-            except Exception:  # the caller of the next row, or of flush, meets it again
-                return
-
-    def _put(self) -> None:
         if self._unwritten:
             name = f"{self._attempt:05d}-{self._part:05d}.jsonl"
-            write(self._folder / name, b"".join(self._lines))
-            self._unwritten, self._written = False, time.monotonic()
+            write(self._folder / name, self._text)
+            self._unwritten, self._last_write = False, time.monotonic()
+
+    def close(self) -> None:
+        self.flush()
 
 
 def open_log(folder: Path, attempt: int) -> FileLog | BucketLog:
-    """A writer of rows for `attempt` at the cell of `folder`."""
+    """Opens the log of the cell in `folder` for the rows of `attempt`."""
     return BucketLog(folder, attempt) if is_bucket(folder) else FileLog(folder)
