@@ -1,4 +1,4 @@
-"""Which code and libraries made a record."""
+"""Versions of the code and the libraries that make a record."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "orbax-checkpoi
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """Versions of what can change a number."""
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"python": platform.python_version(), **found}
+    """Versions of Python and of the libraries that can change a number."""
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **versions}
 
 
 @functools.cache
 def code_version() -> str:
-    """This package's version, with the commit where it runs from its own checkout.
+    """This package's version, with the commit if it runs from its own checkout.
 
     "0.1.0+1a2b3c4", "0.1.0+1a2b3c4-dirty", or "0.1.0 (not a checkout)".
     """
@@ -31,8 +31,8 @@ def code_version() -> str:
 def describe_version(package: Path) -> str:
     """`code_version` of the package in this folder.
 
-    An installed copy may lie in a virtual environment inside any repository, whose commit says
-    nothing about this code: the package must be tracked, at the top of the repository.
+    An installed copy may be in a virtual environment inside another repository, whose commit does
+    not describe this code. So the package must be tracked, at the top of the repository.
     """
     version = importlib.metadata.version("batch-size-study")
     try:
@@ -46,7 +46,7 @@ def describe_version(package: Path) -> str:
 
 
 def _git(folder: Path, *args: str) -> str:
-    # A hook's GIT_DIR would name its own repository, whatever the folder.
+    # Inside a git hook, GIT_DIR would name the hook's repository, whatever the folder.
     environ = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     return subprocess.run(
         ["git", *args],

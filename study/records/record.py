@@ -1,4 +1,4 @@
-"""Records: the files that a cell leaves, the only thing `study` and `analysis` share.
+"""Writes records: the files that a cell leaves, and all that `study` and `analysis` share.
 
     <root>/<study>/<cell id>/        root: a folder, or a bucket (`study.records.storage`)
       cell.json      the cell, its id and hash, code and library versions, devices, data set
@@ -6,13 +6,13 @@
                      (in a bucket: metrics/<attempt>-<part>.jsonl, see `study.records.metrics_log`)
       checkpoints/   Orbax
       wandb/         wandb's own files (a mirror)
-      FAILED.json    the last attempt's error, until a new attempt begins
+      items/         which evaluated examples were correct, one file per metric
+      FAILED.json    the error of the last attempt, until a new attempt begins
       DONE.json      written last: status "done" or "diverged", and the final metrics
 
-A line with an `event` is no measurement. `{"event": "start", "step": s, "attempt": a}` opens an
-attempt that goes on from step `s`: rows of earlier attempts with a larger step are superseded.
-A torn line, left by a kill in the middle of a write, is dropped by whoever reads.
-`items/` holds which evaluated examples were right, beside the files above.
+A line with an `event` is not a measurement. `{"event": "start", "step": s, "attempt": a}` opens an
+attempt that continues from step `s`: rows of earlier attempts with a larger step are superseded.
+Readers drop a torn line, which a kill in the middle of a write leaves.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Progress(NamedTuple):
 
 
 class Record:
-    """Writes one cell's folder. Only process 0 of a run holds one.
+    """Writes one cell's folder. Only process 0 of a run has one.
 
     Raises:
-      RecordError: the folder holds another cell, or the disk is full or read-only.
+      RecordError: From every method that writes, if the disk is full or read-only.
     """
 
     def __init__(self, folder: str | Path):
@@ -62,28 +62,29 @@ class Record:
 
     @property
     def done(self) -> dict[str, Any] | None:
-        """The content of DONE.json, or None while the cell has not ended."""
+        """The content of DONE.json, or None before the cell ends."""
         return read_json(self.folder / DONE)
 
     def check(self, cell_hash: str, dataset_fingerprint: str | None) -> bool:
-        """Refuse a folder that cannot keep records, or that holds another cell or data set.
+        """Refuses a folder that cannot keep records, or that holds another cell or data set.
 
-        Returns: whether the cell has been begun there.
+        Returns:
+          Whether an attempt of the cell has begun in the folder.
 
         Raises:
-          RecordError: FUSE mounts a bucket there, or it holds another cell, or the same cell on
-            another data set.
+          RecordError: The folder is in a mounted bucket, or holds another cell, or the same cell
+            on another data set.
         """
         refuse_mounted_bucket(self.folder)
-        known = read_json(self.folder / CELL)
-        if known is None:
+        about = read_json(self.folder / CELL)
+        if about is None:
             return False
-        if known.get("hash") != cell_hash:
+        if about.get("hash") != cell_hash:
             raise RecordError(
-                f"{self.folder} holds another cell (hash {str(known.get('hash'))[:8]}, "
+                f"{self.folder} holds another cell (hash {str(about.get('hash'))[:8]}, "
                 f"not {cell_hash[:8]}); move it away or choose another --root"
             )
-        if known.get("dataset_fingerprint") != dataset_fingerprint:
+        if about.get("dataset_fingerprint") != dataset_fingerprint:
             raise RecordError(
                 f"{self.folder} was begun on another data set of the same name; restore that "
                 "data set, or choose another --root to start from the beginning"
@@ -91,9 +92,14 @@ class Record:
         return True
 
     def begin(self, about: dict[str, Any], *, seen: Progress, **event: Any) -> int:
-        """Opens an attempt that goes on from `seen`; returns its number, from 1.
+        """Opens an attempt that continues from `seen`.
 
-        `about` becomes cell.json the first time. Later it must pass `check`.
+        Args:
+          about: The content of cell.json, written by the first attempt and compared by `check`
+            in later ones.
+
+        Returns:
+          The number of the attempt, from 1.
         """
         begun = self.check(about["hash"], about.get("dataset_fingerprint"))
         with _disk(self.folder):
@@ -107,7 +113,7 @@ class Record:
         return self.attempt
 
     def row(self, seen: Progress, **values: Any) -> None:
-        """Adds one line. In a folder a killed process loses none; for a bucket see `flush`."""
+        """Adds one line. In a folder a killed process loses none; for a bucket, see `flush`."""
         line = {
             "step": seen.step,
             "examples_seen": seen.examples,
@@ -117,17 +123,17 @@ class Record:
             **values,
         }
         with _disk(self.folder):
-            assert self._rows is not None, "begin comes first"
+            assert self._rows is not None, "call begin first"
             self._rows.write(json.dumps(line))
 
     def flush(self) -> None:
-        """Waits until every row is kept; to be called before a checkpoint is saved."""
+        """Waits until every row is durable; call it before a checkpoint is saved."""
         if self._rows is not None:
             with _disk(self.folder):
                 self._rows.flush()
 
     def finish(self, seen: Progress, *, status: str, **more: Any) -> dict[str, Any]:
-        """Writes DONE.json, after which the cell is never entered again."""
+        """Writes DONE.json, after which no further attempt begins; returns its content."""
         done = {
             "status": status,
             "step": seen.step,
@@ -144,17 +150,19 @@ class Record:
         return done
 
     def summary(self, step: int) -> dict[str, Any]:
-        """The last value of every metric up to `step`, superseded rows left out."""
+        """The last value of every metric up to `step`, without superseded rows."""
         rows = [row for row in parse(read_rows(self.folder)).rows if row["step"] <= step]
         return {key: value for row in rows for key, value in row.items() if "/" in key}
 
     def items(self, correct: dict[str, np.ndarray]) -> None:
-        """Keeps which evaluated examples were right, for intervals over examples.
+        """Writes which evaluated examples were correct, for intervals over examples.
 
-        Bool `N` by metric, in `items/<metric, "/" as ".">.json`: {"metric": str, "examples": N,
-        "correct": the bits packed by `numpy.packbits`, as base64}. Each is one file, so that a
-        kill at any point leaves the old content or the new one. Earlier versions kept the bits
-        in a .npy beside it.
+        The file of a metric is `items/<metric, "/" as ".">.json`: {"metric": str, "examples": N,
+        "correct": the bits packed by `numpy.packbits`, as base64}. It is a single file, so a kill
+        at any point leaves the old content or the new one.
+
+        Args:
+          correct: By metric, a bool array of shape (N,).
         """
         import numpy as np
 
@@ -174,7 +182,7 @@ class Record:
 
 
 def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
-    """Notes why the last attempt ended; a new attempt removes the note."""
+    """Writes FAILED.json: why the last attempt ended. A new attempt removes it."""
     folder = resolve(folder)
     with _disk(folder):
         mkdir(folder)
@@ -183,7 +191,7 @@ def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's content, or None where it is missing, torn, or no object with something in it."""
+    """The JSON object in a file; None if the file is missing, torn, empty or not an object."""
     try:
         value = json.loads(read(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -193,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which appears under its name when the block ends, or not at all."""
+    """Opens a file that appears under its name when the block ends, or not at all."""
     if is_bucket(path):
         content = io.BytesIO()
         yield content
@@ -218,7 +226,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 class _disk:
-    """Turns a full or read-only disk into one line that says what to do."""
+    """Turns the error of a full or read-only disk into one line that says how to fix it."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Keys and tokens stay out of records, logs and messages, whoever quotes them.
+"""Keeps keys and tokens out of records, logs and messages.
 
 Imports the standard library only: `sweeps.runner.log_pump` loads this file by its path.
 """
@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 _NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_LEAST = 8  # characters: a shorter value is no key, and would be found in any text
-LONGEST = 8192  # characters of a secret that is found wherever a stream is cut
+_LEAST = 8  # characters: a shorter value is not a key, and would match ordinary text
+LONGEST = 8192  # characters: a longer secret may be missed where a stream is cut
 
-# Group 1 is kept. A `<` is in no value: it begins the name of one that is hidden already.
+# Group 1 is kept. Values exclude `<`, which begins the name of a value that is already hidden.
 _FORMS = [
     re.compile(form)
     for form in (
@@ -35,7 +35,7 @@ _FORMS = [
         r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(?:(?!-----END)[^<])+",
     )
 ]
-# Forms that other text has too: what stands before them on their line decides.
+# Forms that other text also has: the text before them on their line decides.
 _BY_CONTEXT = [
     (re.compile(form), re.compile(context, re.IGNORECASE))
     for form, context in (
@@ -51,13 +51,15 @@ _BY_CONTEXT = [
     )
 ]
 _NEAR = 100  # characters
-# One of these is in each line that a context matches. Looking for one is quick.
+# Every line that a context matches has one of these words, which are quick to find.
 _WORDS = ("key", "token", "secret", "passw", "credential", "wandb", "w&b", "login")
 
 
 def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`text` with the value of each variable that is named like a secret replaced by its name,
-    and whatever else has the form of a key or token by "<hidden>".
+    """Replaces secrets in `text`.
+
+    The value of a variable that is named like a secret becomes the variable's name; anything else
+    in the form of a key or token becomes "<hidden>".
 
     >>> redact("no user has 0123456789abcdef", {"WANDB_API_KEY": "0123456789abcdef"})
     'no user has <WANDB_API_KEY>'
@@ -75,7 +77,7 @@ def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def safe_cut(text: str, cut: int, environ: Mapping[str, str] = os.environ) -> int:
-    """The last place up to `cut` at which `text` can be cut without cutting a secret in two."""
+    """The last position up to `cut` that does not cut a secret in `text` in two."""
     for match in sorted(_matches(text, environ), key=lambda match: -match.start()):
         if match.start() < cut < match.end():
             cut = match.start()
@@ -112,11 +114,11 @@ def _values(environ: Mapping[str, str]) -> tuple[re.Pattern[str], dict[str, str]
 
 @functools.lru_cache(maxsize=4)
 def _compiled(named: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    """A pattern of the values, and the name of each; of several lines each is one."""
+    """A pattern of the values, and the name of each; each line of a value is one, too."""
     names: dict[str, str] = {}
     for name, value in named:
         for part in {value, value.strip(), *value.splitlines()}:
             if len(part) >= _LEAST:
                 names[part] = name
-    longest_first = sorted(names, key=len, reverse=True)  # one may hold another
+    longest_first = sorted(names, key=len, reverse=True)  # one may contain another
     return re.compile("|".join(map(re.escape, longest_first))), names

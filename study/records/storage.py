@@ -1,16 +1,16 @@
-"""Where records are kept: a folder, or a bucket behind the same words.
+"""Reads and writes records in a folder or a bucket, by the same functions.
 
-    place("runs") / "demo"             # a pathlib.Path
-    place("gs://lab/runs") / "demo"    # a UPath: the same methods over fsspec
+    resolve("runs") / "demo"             # a pathlib.Path
+    resolve("gs://lab/runs") / "demo"    # a UPath: the same methods over fsspec
 
-A bucket has no append, no rename and no locks; an object is there whole or not at all. What it
-does have is creation only if absent (`created`), which Google Cloud Storage does atomically.
-`etils.epath` cannot create that way, hence UPath. Listings are never cached: other machines write
-here too. gcsfs itself repeats a request after 408, 429, 500 to 504 or a broken connection, six
-times within about a minute; an error that it raises has outlasted that, or is no passing one.
+A bucket has no append, no rename and no locks, and an object exists whole or not at all. It does
+have creation only if absent (`write_new`), which is atomic in Google Cloud Storage; `etils.epath`
+does not offer it, hence UPath. Listings are never cached, because other machines write to the same
+bucket. gcsfs repeats a request six times within about a minute after 408, 429, 500 to 504 or a
+broken connection, so an error that it raises is not a transient one.
 
-Only Google's buckets are served. Orbax writes checkpoints to folders and to gs:// alone, so a cell
-whose records went elsewhere would train and then fail at its first checkpoint.
+Only Google's buckets are supported. Orbax writes checkpoints to folders and to gs:// only, so a
+cell with records elsewhere would train and then fail at its first checkpoint.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from typing import Any, cast
 from study.errors import UserError
 
 SCHEMES = {"gs"}  # of buckets that records and checkpoints can be kept in
-# What a path that is missing or of another kind raises, in a bucket as in a folder.
+# Raised for a path that is missing or of another kind, in a bucket as in a folder.
 _ORDINARY = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 class RecordError(UserError, RuntimeError):
-    """A record that cannot be read, written or trusted; the message says what to do."""
+    """A record that cannot be read, written or trusted; the message says how to fix it."""
 
 
 def resolve(root: str | os.PathLike[str]) -> Path:
-    """The folder or bucket that `root` names; a path in a bucket is returned as it is.
+    """The folder or bucket that `root` names; a path in a bucket is returned unchanged.
 
-    Returns: a `pathlib.Path`, or for `gs://...` a UPath, which has the same methods.
+    Returns:
+      A `pathlib.Path`, or for `gs://...` a UPath, which has the same methods.
 
     Raises:
-      RecordError: the scheme is not served, or gcsfs is not installed.
+      RecordError: The scheme is not supported, or gcsfs is not installed.
     """
     if is_bucket(root):
         return cast(Path, root)
@@ -62,15 +63,15 @@ def resolve(root: str | os.PathLike[str]) -> Path:
 
 
 def is_bucket(path: str | os.PathLike[str]) -> bool:
-    """Whether `path`, as `place` gives it, is in a bucket."""
+    """Whether `path`, as `resolve` returns it, is in a bucket."""
     return not isinstance(path, (str, Path))
 
 
 def check_reachable(root: Path) -> Path:
-    """`root`, once its bucket has answered; a folder is returned unchecked.
+    """Returns `root` after a request to its bucket; a folder is returned unchecked.
 
     Raises:
-      RecordError: the bucket does not exist, or access is denied.
+      RecordError: The bucket does not exist, or access is denied.
     """
     if is_bucket(root):
         system, bucket = _system(root)
@@ -86,15 +87,15 @@ def check_reachable(root: Path) -> Path:
 
 @contextlib.contextmanager
 def bucket_errors(path: Path, action: str) -> Iterator[None]:
-    """Turns what the service of a bucket raises into one line; a folder's errors pass unchanged.
+    """Turns the errors of a bucket's service into one line; a folder's errors pass unchanged.
 
     Paths that are missing, or of another kind, raise as they do in a folder.
 
-    Arguments:
-      action: what the block does to `path`: "read" or "write".
+    Args:
+      action: What the block does to `path`: "read" or "write".
 
     Raises:
-      RecordError: the line, which names the action, the path and the error.
+      RecordError: The line, which names the action, the path and the error.
     """
     try:
         yield
@@ -113,18 +114,18 @@ def read(path: Path) -> bytes:
     """The content of the file or object `path`.
 
     Raises:
-      FileNotFoundError: there is none.
-      RecordError: the bucket refuses, or does not answer.
+      FileNotFoundError: It does not exist.
+      RecordError: The bucket refuses, or does not respond.
     """
     if not is_bucket(path):
         return path.read_bytes()
     system, name = _system(path)
     with bucket_errors(path, "read"):
-        return bytes(system.cat_file(name))  # one request; `read_bytes` asks for its size first
+        return bytes(system.cat_file(name))  # one request; `read_bytes` first requests the size
 
 
 def unlink(path: Path) -> None:
-    """Removes the file or object `path`, where there is one."""
+    """Removes the file or object `path`, if it exists."""
     if not is_bucket(path):
         path.unlink(missing_ok=True)
         return
@@ -134,13 +135,13 @@ def unlink(path: Path) -> None:
 
 
 def mkdir(folder: Path) -> None:
-    """Makes a folder and those above it; a bucket has none, and is never made."""
+    """Makes a folder and its parents. Does nothing in a bucket, which has no folders."""
     if not is_bucket(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def rmtree(folder: Path) -> None:
-    """Removes a folder and the files in it, or the objects under a prefix, as far as it can be."""
+    """Removes a folder and its files as far as possible, or the objects directly under a prefix."""
     if not is_bucket(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -149,7 +150,7 @@ def rmtree(folder: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> bool:
-    """Makes the object `path` of a bucket unless it is there; of several callers one succeeds."""
+    """Makes the object `path` of a bucket unless it exists; returns whether this call made it."""
     system, name = _system(path)
     try:
         with bucket_errors(path, "write"):
@@ -160,7 +161,7 @@ def write_new(path: Path, content: bytes) -> bool:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Makes the object `path` of a bucket anew, whole or not at all."""
+    """Writes or overwrites the object `path` of a bucket, whole or not at all."""
     system, name = _system(path)
     with bucket_errors(path, "write"):
         system.pipe_file(name, content)
@@ -174,13 +175,13 @@ def mtime(path: Path) -> float:
 
 
 def listdir(folder: Path) -> list[Path]:
-    """What is in `folder`, by name; nothing where it does not exist."""
+    """The paths in `folder`, sorted by name; none if it does not exist."""
     try:
         if not is_bucket(folder):
             return sorted(folder.iterdir(), key=lambda path: path.name)
         system, prefix = _system(folder)
         with bucket_errors(folder, "read"):
-            listed = system.ls(prefix, detail=False)  # `iterdir` asks for the prefix itself first
+            listed = system.ls(prefix, detail=False)  # `iterdir` first requests the prefix
         names = {name.removeprefix(prefix).strip("/") for name in listed}
         return [folder / name for name in sorted(names) if name]
     except (FileNotFoundError, NotADirectoryError):

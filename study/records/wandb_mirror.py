@@ -1,10 +1,10 @@
-"""wandb as a mirror of the record: group = study, id = cell id, and never a reason to stop.
+"""Mirrors a record to wandb (group = study, id = cell id) without ever stopping the run.
 
-wandb writes to local disk only: of a record in a bucket its files lie in a temporary folder and are
-copied when the run ends, so a kill loses that attempt's mirror and nothing of its record.
+The record is the truth. Without a network or an API key the run is mirrored offline under
+`<record>/wandb/`, for a later `wandb sync`. A failure of wandb is logged once and ends the mirror.
 
-The record is the truth. Without a network or a key the run is mirrored offline under
-`<record>/wandb/`, for `wandb sync` later; any failure of wandb is told once and ends the mirror.
+wandb writes to local disk only. For a record in a bucket, its files are in a temporary folder until
+the run ends, and are then copied. A kill loses that attempt's mirror, but nothing of its record.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from study.records.storage import is_bucket, write
 
 log = logging.getLogger(__name__)
 
-# wandb 0.31 knows its own server by either name, and notes a key under the first.
+# wandb 0.31 uses both names for its own server, and stores a key under the first.
 HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
-PROJECT = "batch-size-study"  # unless WANDB_PROJECT says otherwise
-# Names that older versions of wandb gave to two modes, and that it still takes.
-_FORMER = {"dryrun": "offline", "run": "online"}
-PATIENCE = 5.0  # seconds for a server to answer: wandb itself would take 30, for every cell
+PROJECT = "batch-size-study"  # unless WANDB_PROJECT is set
+# Old names of two modes, which wandb still accepts.
+_OLD_MODES = {"dryrun": "offline", "run": "online"}
+# Seconds for the server to accept a connection. The checks for a server and a key are made here,
+# because `wandb.init` retries until its `init_timeout` in every cell and prompts for a missing key
+# on a terminal, and `wandb.login(prompt=False)` rewrites the user's settings file.
+CONNECT_SECONDS = 5.0
 
 
 class WandbMirror:
-    """Mirrors rows to wandb; nothing with `enabled=False` or in the mode "disabled"."""
+    """Mirrors rows to wandb; does nothing with `enabled=False` or in mode "disabled"."""
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class WandbMirror:
             self._give_up(error)
 
     def row(self, seen: Progress, attempt: int, values: dict[str, Any]) -> None:
-        """One row; its x axis is the logged `examples_seen`, since wandb steps cannot go back."""
+        """Logs one row. Its x axis is `examples_seen`, because wandb's own step cannot go back."""
         if self._run is None:
             return
         more = {
@@ -92,12 +95,12 @@ class WandbMirror:
             self._give_up(error)
 
     def finish(self, *, failed: bool = False) -> None:
-        """Ends the run's files; the exit code is what wandb shows as the run's state."""
+        """Closes the run, which wandb shows as finished or failed."""
         try:
             if self._run is not None:
                 self._run.finish(exit_code=int(failed))
             if self._temp is not None:
-                _copied(self._temp, self._folder)
+                _copy_files(self._temp, self._folder)
         except Exception as error:
             self._give_up(error)
         finally:
@@ -106,37 +109,39 @@ class WandbMirror:
         self._run = self._temp = None
 
     def _give_up(self, error: Exception) -> None:
-        # Only the kind of error: a message of wandb's could quote a key or an address.
+        # Only the type of the error, because its message could quote a key or an address.
         log.warning("wandb: %s; the run goes on without it", type(error).__name__)
         self._run = None
 
 
-def _copied(temp: Path, folder: Path) -> None:
+def _copy_files(temp: Path, folder: Path) -> None:
     for path in sorted(temp.rglob("*")):
         if path.is_file() and not path.is_symlink():
             write(folder.joinpath(*path.relative_to(temp).parts), path.read_bytes())
 
 
 def wandb_mode() -> str:
-    """`WANDB_MODE` as "online", "offline", "shared" or "disabled"; "offline" where it is unset."""
+    """`WANDB_MODE` as "online", "offline", "shared" or "disabled"; "offline" if it is unset."""
     mode = os.environ.get("WANDB_MODE") or "offline"
-    return _FORMER.get(mode, mode)
+    return _OLD_MODES.get(mode, mode)
 
 
 def why_offline() -> str | None:
-    """Why a run cannot be mirrored online from here, in one line; None where it can be."""
+    """The reason, in one line, why runs cannot be mirrored online from here; None if they can."""
     if not has_key():
         return "no API key, so runs are mirrored offline; see `wandb login`"
-    places = _places()
-    # Behind a proxy only wandb itself can tell.
-    if not urllib.request.getproxies() and not any(_answers(*place) for place in places):
-        host = places[0][0]
+    servers = _servers()
+    # Behind a proxy only wandb itself can find out.
+    if not urllib.request.getproxies() and not any(
+        _accepts_connections(*server) for server in servers
+    ):
+        host = servers[0][0]
         return f"{host} does not answer, so runs are mirrored offline; see `wandb sync`"
     return None
 
 
 def has_key() -> bool:
-    """Whether wandb would find a key without asking for one."""
+    """Whether wandb would find an API key without prompting for one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
@@ -144,11 +149,11 @@ def has_key() -> bool:
         words = netrc.read_text().split()
     except (OSError, ValueError):
         return False
-    return any(host in words for host, _ in _places())
+    return any(host in words for host, _ in _servers())
 
 
-def _places() -> list[tuple[str, int]]:
-    """Host and port of wandb's server, under all its names."""
+def _servers() -> list[tuple[str, int]]:
+    """Host and port of wandb's server, under each of its names."""
     base = os.environ.get("WANDB_BASE_URL")
     if not base:
         return [(host, 443) for host in HOSTS]
@@ -157,17 +162,17 @@ def _places() -> list[tuple[str, int]]:
 
 
 @functools.cache
-def _answers(host: str, port: int) -> bool:
-    """Asked once in a process, so that a sweep without network does not wait in every cell."""
+def _accepts_connections(host: str, port: int) -> bool:
+    """Cached, so that a process without network waits once and not in every cell."""
     try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError:
         return False
     return True
 
 
 def _settings(wandb: Any) -> Any:
-    """Quiet, and without what a study does not need: code, git state, machine statistics."""
+    """Quiet, and without code, git state and machine statistics, which a study does not need."""
     return wandb.Settings(
         silent=True,
         console="off",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from study.records import wandb_mirror as tracker
+from study.records import wandb_mirror
 from study.records.record import Progress
 from study.records.wandb_mirror import WandbMirror, wandb_mode
 
@@ -68,31 +68,31 @@ def test_rows_are_mirrored_offline_where_there_is_no_key(
         assert word in text
 
 
-@pytest.mark.parametrize("host", tracker.HOSTS)
+@pytest.mark.parametrize("host", wandb_mirror.HOSTS)
 def test_a_key_that_wandb_noted_is_found_under_either_name(host, no_key, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_BASE_URL", raising=False)
-    assert not tracker.has_key()
+    assert not wandb_mirror.has_key()
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {host}\n  login user\n  password {'a' * 40}\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    assert tracker.has_key()
+    assert wandb_mirror.has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not tracker.has_key()
+    assert not wandb_mirror.has_key()
 
 
-def test_a_server_that_does_not_answer_is_asked_once(no_key, monkeypatch):
+def test_an_unreachable_server_is_tried_once(no_key, monkeypatch):
     """And the run is mirrored offline: wandb would wait half a minute in every cell."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr(tracker.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(wandb_mirror.urllib.request, "getproxies", dict)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    assert "127.0.0.1 does not answer" in tracker.why_offline()
+    assert "127.0.0.1 does not answer" in wandb_mirror.why_offline()
     with socket.create_server(("127.0.0.1", port)):
-        assert tracker.why_offline() is not None
-        tracker._answers.cache_clear()
-        assert tracker.why_offline() is None
+        assert wandb_mirror.why_offline() is not None
+        wandb_mirror._accepts_connections.cache_clear()
+        assert wandb_mirror.why_offline() is None
 
 
 def test_a_disabled_mirror_writes_nothing(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_disabled_mirror_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.wandb"))
 
 
-def test_a_failure_of_wandb_is_told_once_and_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+def test_a_failure_of_wandb_is_logged_once_and_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
     """The message names the kind of error only: its text might quote a key."""
     import wandb
 
