@@ -124,7 +124,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
     stopped = start("-c", WORKER, json.dumps(dataclasses.asdict(task)))
     wait_for(lambda: committed(folder)[-1] != kept[-1])
     code, out, _ = study("cancel", "own.py", CELL.id, "--root", root)
-    assert (code, "it saves what it has and stops" in out) == (0, True)
+    assert (code, "it saves its state and stops" in out) == (0, True)
     assert stopped.communicate(timeout=90)[0].split()[-1] == "stopped"
     assert state() == "cancelled"
     assert study("retry", "own.py", CELL.id, "--root", root)[0] == 0
