@@ -1,12 +1,12 @@
-"""The one table of hardware: chips, and the machines that a cell can ask for by name.
+"""The table of hardware: chips, and the slices that `Execution.slice` names.
 
     get_slice("v4-32")     16 v4 chips as 2x2x4 on 4 hosts
-    get_slice("v6e-16x2")  two slices of 16 v6e chips, joined by the data-centre network
+    get_slice("v6e-16x2")  two slices of 16 v6e chips, connected by the data-centre network
     get_slice("gpu:h100")  one GPU; "gpu:h100x8" is a host of eight
     get_slice("cpu")       this machine; "cpux2" is two hosts of a cluster
 
 Names are Cloud TPU's, which count TensorCores where a chip has two (v4, v5p, 7x): v4-32 is 16
-chips. Ray and libtpu name the same things in other ways; all of those ways are properties here.
+chips. The names that Ray and libtpu use for the same slice are properties of `Slice`.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ GB, GIB, TERA = 10**9, 2**30, 10**12
 
 
 class HardwareError(UserError, ValueError):
-    """One line: there is no such machine, with the nearest and all that there are."""
+    """An unknown slice or generation, or one that cannot do what is requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What one chip can do, as its maker says.
+    """One chip, with the maker's specifications.
 
     Attributes:
-      name: how the names of its slices begin.
-      device_kinds: what JAX calls its devices.
-      devices: JAX devices per chip. The two cores of a v4 or v5p chip run as one.
-      cores: what the Cloud counts in a name, per chip.
-      hbm_bytes: memory per chip.
-      usable_bytes: of it, what a program may use on each device.
+      name: The prefix of the names of its slices.
+      device_kinds: The `device_kind` of its JAX devices.
+      devices: JAX devices per chip. The two cores of a v4 or v5p chip are one device.
+      cores: Cores per chip, as counted in the names of slices.
+      hbm_bytes: Memory per chip.
+      usable_bytes: Memory per device that a program may use.
       peak_flops: bfloat16 FLOP/s per chip.
-      hbm_rate: bytes/s between chip and memory.
-      link_rate: bytes/s of one link to a neighbour, one way.
-      links: to neighbours: 6 in a 3D torus, 4 in a 2D one.
-      network_rate: bytes/s per chip, one way, between slices or hosts.
-      ray: Ray's generation; "" for what Ray takes by GPU or CPU.
-      libtpu: how libtpu begins its topologies; "" where it does not compile.
+      hbm_rate: Bytes/s between chip and memory.
+      link_rate: Bytes/s of one link to a neighbour, one way.
+      links: Number of links to neighbours: 6 in a 3D torus, 4 in a 2D one.
+      network_rate: Bytes/s per chip between slices or hosts, one way.
+      ray: Ray's name of the generation; "" for GPUs and CPUs.
+      libtpu: The prefix of libtpu's topologies; "" if libtpu does not compile for the chip.
       config: libtpu's chip config.
     """
 
@@ -69,9 +69,9 @@ class Chip:
 # Peak FLOP/s, memory and its rate, and interconnect: the tables "Key specifications" of
 # docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. They give the interconnect per chip and
 # both ways: 600, 400, 1200, 800 and 1200 GB/s over 6, 4, 6, 4 and 6 links (v4: 6 links of 50 GB/s
-# in arXiv 2304.01433, Table 4). Network: "DCN bandwidth per chip" there; v5e from its pod's
-# 6.4 Tb/s over 256 chips; v4's is not published and taken as v5e's. `usable_bytes` is what the
-# compiler of libtpu 0.0.42.1 says is available when a program is too large.
+# in arXiv 2304.01433, Table 4). Network: "DCN bandwidth per chip" in the same tables; v5e from its
+# pod's 6.4 Tb/s over 256 chips; v4's is not published, so v5e's is used. `usable_bytes`: the
+# available memory in the error of libtpu 0.0.42.1's compiler for a program that is too large.
 V4 = Chip(
     name="v4",
     device_kinds=("TPU v4",),
@@ -105,7 +105,7 @@ V5P = Chip(
     device_kinds=("TPU v5", "TPU v5p"),
     cores=2,
     hbm_bytes=95 * GIB,
-    usable_bytes=int(95.74 * GIB),  # a little more than the documents' 95
+    usable_bytes=int(95.74 * GIB),  # slightly more than the documented 95
     peak_flops=459 * TERA,
     hbm_rate=2765 * GB,
     link_rate=100 * GB,
@@ -131,7 +131,7 @@ V6E = Chip(
 V7X = Chip(
     name="7x",
     device_kinds=("TPU7x", "TPU v7x"),
-    devices=2,  # its two halves are two devices with half of the memory each
+    devices=2,  # one per half, each with half of the memory
     cores=2,
     hbm_bytes=192 * GIB,
     usable_bytes=int(94.75 * GIB),
@@ -144,7 +144,7 @@ V7X = Chip(
     libtpu="tpu7x",
 )
 # NVIDIA's data sheets, SXM boards, without sparsity: NVLink 900 GB/s both ways; one 400 Gb/s NIC
-# per GPU as in DGX. Memory as nvidia-smi says; JAX takes 75 % of it unless told otherwise.
+# per GPU as in DGX. Memory as nvidia-smi reports it, of which JAX uses 75 % by default.
 H100 = Chip(
     name="gpu:h100",
     kind="gpu",
@@ -173,8 +173,11 @@ H200 = Chip(
 
 @functools.cache
 def this_cpu() -> Chip:
-    """This machine as one chip, by formula: two 8-wide float32 multiply-adds per core and cycle
-    at 2.5 GHz, 20 GB/s of memory traffic per core, half of the memory for a step."""
+    """This machine as one chip, estimated.
+
+    Two 8-wide float32 multiply-adds per core and cycle at 2.5 GHz, 20 GB/s of memory traffic per
+    core, and half of the memory for a step.
+    """
     memory = total_memory()
     return Chip(
         name="cpu",
@@ -192,8 +195,8 @@ def this_cpu() -> Chip:
 
 CHIPS = (V4, V5E, V5P, V6E, V7X, H100, H200)
 
-# Topologies by the number in the name: the Cloud's single slices, as far as Ray 2.60 takes them
-# (it stops before v4-4096).
+# Topologies by the number in the name: Cloud TPU's single slices that Ray 2.60 accepts (it does not
+# accept v4-4096).
 _CUBES = {
     **{8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8"},
     **{512: "4x8x8", 1024: "8x8x8", 2048: "8x8x16"},
@@ -209,20 +212,20 @@ TOPOLOGIES: dict[str, dict[int, str]] = {
     "v6e": _SQUARES,
     "7x": {**_CUBES, 4096: "8x16x16"},
 }
-# Other names for the same generation: the Cloud's own, and Ray's.
+# Other names of generations, in Cloud TPU and Ray.
 _ALIASES = {"v5litepod": "v5e", "v7x": "7x", "tpu7x": "7x"}
 _CLOUD = {"v5e": "v5litepod", "7x": "tpu7x"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A machine of one kind of chip: `slices` equal slices, or GPUs, or hosts of CPUs.
+    """One or more equal slices of a TPU, the GPUs of a host, or CPU hosts.
 
     Attributes:
-      pod: the name without the number of slices ("v4-32").
-      topology: chips along each axis of one slice; "" where there is none.
-      slices: how many, joined by the network between them.
-      chips_per_slice: so many.
+      pod: The name without the number of slices ("v4-32").
+      topology: Chips along each axis of one slice ("2x2x4"); "" for GPUs and CPUs.
+      slices: Number of slices, connected by the data-centre network.
+      chips_per_slice: Chips of each slice.
     """
 
     pod: str
@@ -252,7 +255,7 @@ class Slice:
 
     @property
     def chips_per_host(self) -> int:
-        """4, but up to 8 where a v5e, a v6e or GPUs are on one host."""
+        """4, or up to 8 if all chips of a v5e or v6e slice, or GPUs, are on one host."""
         few = len(self.shape) != 3 and self.chips_per_slice <= 8
         return self.chips_per_slice if few else (8 if self.chip.kind == "gpu" else 4)
 
@@ -266,42 +269,42 @@ class Slice:
 
     @property
     def wrap(self) -> tuple[bool, ...]:
-        """Whether each axis closes to a ring: all do from 4 x 4 x 4 chips; in two dimensions
-        those of 16."""
+        """Whether each axis is a ring: in 3D all from 4 x 4 x 4 chips, in 2D those of 16 chips."""
         if len(self.shape) == 3:
             return (min(self.shape) >= 4,) * 3
         return tuple(side == 16 for side in self.shape)
 
     @property
     def cloud_type(self) -> str:
-        """Of one slice, as Cloud TPU calls it ("v5litepod-16")."""
+        """Cloud TPU's name of one slice ("v5litepod-16")."""
         return self._named(_CLOUD.get(self.chip.name, self.chip.name))
 
     @property
     def pod_type(self) -> str:
-        """Of one slice, as Ray labels its nodes ("v5litepod-16", "v7x-8")."""
+        """Ray's node label for one slice ("v5litepod-16", "v7x-8")."""
         return self._named(self.chip.ray)
 
     @property
     def accelerator_type(self) -> str:
-        """As Ray's `ScalingConfig` wants it ("TPU-V4", "H100"); "" for a CPU."""
+        """`accelerator_type` of Ray's `ScalingConfig` ("TPU-V4", "H100"); "" for a CPU."""
         if self.chip.kind == "tpu":
             return f"TPU-{self.chip.ray.upper()}"
         return self.chip.name.partition(":")[2].upper()
 
     @property
     def libtpu_topology(self) -> str:
-        """Of one slice, as libtpu calls it ("v4:2x2x4").
+        """libtpu's name of one slice ("v4:2x2x4").
 
-        Raises HardwareError where libtpu compiles nothing.
+        Raises:
+          HardwareError: The chip is not a TPU.
         """
         if not self.chip.libtpu:
-            raise HardwareError(f"{self.name} is no TPU: nothing is compiled for it ahead of time")
+            raise HardwareError(f"{self.name} is not a TPU, so libtpu cannot compile for it")
         return f"{self.chip.libtpu}:{self.topology}"
 
     @property
     def libtpu_options(self) -> dict[str, Any]:
-        """Keyword arguments of `get_topology_desc` beside the topology."""
+        """Keyword arguments of `get_topology_desc`, besides the topology."""
         high = {1: 1, 8: 4}.get(self.chips_per_host, 2)
         options: dict[str, Any] = {
             "chips_per_host_bounds": (1 if self.chips_per_host == 1 else 2, high, 1)
@@ -317,30 +320,30 @@ class Slice:
 
 
 def get_slice(name: str) -> Slice:
-    """The machine with this name; the Cloud's and Ray's spellings will do.
+    """The slice with this name, in the spelling of Cloud TPU or Ray.
 
     Raises:
-      HardwareError: there is none.
+      HardwareError: No slice has this name; the message lists the nearest and all known ones.
     """
-    if found := re.fullmatch(r"cpu(?:x([1-9]\d*))?", name):
-        return Slice(pod="cpu", chip=this_cpu(), slices=int(found[1] or 1), chips_per_slice=1)
-    if found := re.fullmatch(r"(gpu:\w+?)(?:x([1-9]\d*))?", name):
-        chip = next((c for c in CHIPS if c.name == found[1]), None)
+    if match := re.fullmatch(r"cpu(?:x([1-9]\d*))?", name):
+        return Slice(pod="cpu", chip=this_cpu(), slices=int(match[1] or 1), chips_per_slice=1)
+    if match := re.fullmatch(r"(gpu:\w+?)(?:x([1-9]\d*))?", name):
+        chip = next((c for c in CHIPS if c.name == match[1]), None)
         if chip is not None:
-            return Slice(pod=name, chip=chip, chips_per_slice=int(found[2] or 1))
-    if found := re.fullmatch(r"(\w+)-(\d+)(?:x([1-9]\d*))?", name):
-        generation, count = _ALIASES.get(found[1], found[1]), int(found[2])
+            return Slice(pod=name, chip=chip, chips_per_slice=int(match[2] or 1))
+    if match := re.fullmatch(r"(\w+)-(\d+)(?:x([1-9]\d*))?", name):
+        generation, count = _ALIASES.get(match[1], match[1]), int(match[2])
         if topology := TOPOLOGIES.get(generation, {}).get(count):
-            return _tpu(generation, count, topology, int(found[3] or 1))
+            return _tpu(generation, count, topology, int(match[3] or 1))
     near = ", ".join(_nearest(name))
     raise HardwareError(f"no slice {name!r}; {near and f'nearest: {near}; '}known: {_all()}")
 
 
 def check_slice_name(name: str) -> str:
-    """`name`, which `get_slice` knows.
+    """Returns `name` if it names a slice.
 
     Raises:
-      HardwareError: it does not.
+      HardwareError: It does not.
     """
     get_slice(name)
     return name
@@ -356,7 +359,7 @@ def list_slices(generation: str) -> list[Slice]:
     """The single slices of a generation, smallest first.
 
     Raises:
-      HardwareError: there is no such generation.
+      HardwareError: No generation has this name.
     """
     generation = _ALIASES.get(generation, generation)
     if generation not in TOPOLOGIES:
@@ -384,9 +387,9 @@ def _tpu(generation: str, count: int, topology: str, slices: int) -> Slice:
 
 
 def _nearest(name: str) -> list[str]:
-    """Of the same generation those of about the size, else by spelling."""
-    if found := re.match(r"(\w+)-(\d+)", name):
-        generation, count = _ALIASES.get(found[1], found[1]), max(1, int(found[2]))
+    """Slices of the same generation and about the same size, or else of similar spelling."""
+    if match := re.match(r"(\w+)-(\d+)", name):
+        generation, count = _ALIASES.get(match[1], match[1]), int(match[2])
         if sizes := TOPOLOGIES.get(generation):
             return [f"{generation}-{n}" for n in sorted(sizes, key=lambda n: abs(n - count))[:2]]
     return difflib.get_close_matches(name, slice_names(), n=3, cutoff=0.5)
