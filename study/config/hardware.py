@@ -336,7 +336,12 @@ def get_slice(name: str) -> Slice:
         if topology := TOPOLOGIES.get(generation, {}).get(count):
             return _tpu(generation, count, topology, int(match[3] or 1))
     near = ", ".join(_nearest(name))
-    raise HardwareError(f"no slice {name!r}; {near and f'nearest: {near}; '}known: {_all()}")
+    tpus = [f"{g}-{'/'.join(map(str, sizes))}" for g, sizes in TOPOLOGIES.items()]
+    gpus = [chip.name for chip in CHIPS if chip.kind == "gpu"]
+    raise HardwareError(
+        f"no slice {name!r}; {near and f'nearest: {near}; '}known: {', '.join([*tpus, *gpus])}, "
+        "cpu; several slices as in v4-32x2, GPUs as in gpu:h100x8, hosts of CPUs as in cpux2"
+    )
 
 
 def check_slice_name(name: str) -> str:
@@ -393,10 +398,3 @@ def _nearest(name: str) -> list[str]:
         if sizes := TOPOLOGIES.get(generation):
             return [f"{generation}-{n}" for n in sorted(sizes, key=lambda n: abs(n - count))[:2]]
     return difflib.get_close_matches(name, slice_names(), n=3, cutoff=0.5)
-
-
-def _all() -> str:
-    tpus = [f"{g}-{'/'.join(map(str, sizes))}" for g, sizes in TOPOLOGIES.items()]
-    gpus = [chip.name for chip in CHIPS if chip.kind == "gpu"]
-    several = "several slices as in v4-32x2, GPUs as in gpu:h100x8, hosts of CPUs as in cpux2"
-    return f"{', '.join([*tpus, *gpus])}, cpu; {several}"
