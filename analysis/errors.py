@@ -6,4 +6,4 @@ from study.errors import UserError
 
 
 class AnalysisError(UserError, ValueError):
-    """Records that cannot be read or drawn. The message is one line that says how to fix it."""
+    """Records that cannot be read or drawn. The message is one line with a remedy."""

@@ -20,7 +20,7 @@ By = Literal["pairs", "examples"]
 
 
 class StudyError(UserError, ValueError):
-    """A study that cannot be found, read or run; the message says how to fix it."""
+    """A study that cannot be found, read or run; the message is one line with a remedy."""
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,12 @@ def test_the_readmes_commands_and_grid_run_away_from_the_checkout(installed, tmp
     assert len(files) == len(PACKAGES)
     assert all(Path(file).is_relative_to(installed) for file in files)
 
-    (grid,) = blocks("python")
+    grid, notebook = blocks("python")
     (tmp_path / "my_grid.py").write_text(grid)
     assert "8" in study("run", "my_grid.py", "--dry-run")
     study("run", "my_grid.py")
     assert len(list((tmp_path / "runs" / "bias").glob("*/DONE.json"))) == 8
+    assert "256" in python("-c", notebook)
     of_records = ("figures", "claims", "report", "pull")
     for verb, *rest in commands():
         words = ["bias" if word == "demo" and verb in of_records else word for word in rest]

@@ -146,7 +146,7 @@ def cells(
     Columns: `COLUMNS`, the cell's fields flattened (`loss.pairs.kind`), `seconds.*`, `versions.*`
     and `devices.*` of what trained it, and for cells that ended the last value of every metric
     and `MEMORY`, in bytes per device: the measured peak, its source ("device": the allocator of the
-    fullest device; "process": growth of the resident memory of the process, which tells nothing of
+    fullest device; "process": growth of the resident memory of the process, uninformative for
     steps below about 100 MiB; older records hold it for those too), and what XLA's memory analysis
     gives for the compiled step. The oldest records hold no memory.
     pairs_seen holds exact Python integers.

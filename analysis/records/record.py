@@ -113,7 +113,7 @@ class RecordRoot:
         return each(self.root, lambda cell: self.record(study, cell), ids)
 
     def record(self, study: str, cell: str) -> CellRecord:
-        """One cell, with nothing in it where there is no such folder."""
+        """One cell; empty if the folder does not exist."""
         folder = self.root / study / cell
         files = {name: content(folder / name) for name in FILES}
         text = read_rows(folder)
@@ -250,7 +250,7 @@ def cell_columns(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dic
     """One cell's columns.
 
     Args:
-      plan: what the grid says of the cell, for one whose cell.json is missing or torn.
+      plan: the cell as the grid lists it, for one whose cell.json is missing or torn.
     """
     about, done = record.about or dict(plan), record.done
     last = done or next(reversed(record.read_rows()), {})

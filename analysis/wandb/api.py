@@ -34,7 +34,7 @@ def connect() -> Any:
     """A `wandb.Api`.
 
     Raises:
-      AnalysisError: there is no key, or wandb does not start.
+      AnalysisError: no API key, or wandb does not start.
     """
     with _one_line("`wandb login` or set WANDB_API_KEY, and check the network"):
         import wandb

@@ -120,7 +120,7 @@ def _skip_reason(name: str, batch_size: int) -> str | None:
 def _contender(name: str, batch_size: int, dim: int, cores: int) -> Iterator[Callable[[], Any]]:
     """Starts a process with one contender; yields a function that has it run once.
 
-    The first call waits for the process to be ready and returns what it says of its memory.
+    The first call waits for the process to be ready and returns the memory that it reports.
     """
     allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))[-cores:]))
     process = subprocess.Popen(

@@ -188,7 +188,7 @@ def replace(cell: Cell, path: str, value: Any) -> Cell:
     >>> replace(cell, "optimizer.b2", 0.999)
 
     Raises:
-      CellError: there is no such field, or the value is not allowed.
+      CellError: the field does not exist, or the value is not allowed.
     """
     values = to_dict(cell)
     node: Any = values

@@ -64,7 +64,7 @@ def get_variant(name: str, depth: int | None = None) -> Variant:
     """The size with this name; `depth` overrides its number of blocks.
 
     Raises:
-      ValueError: There is no such variant.
+      ValueError: The variant is unknown.
     """
     if name not in VARIANTS:
         raise ValueError(f"unknown tower variant {name!r}; known: {', '.join(VARIANTS)}")
@@ -168,7 +168,7 @@ class MeanPoolText:
     """A text tower for CPU studies: mean of word-piece embeddings, then one residual MLP.
 
     It ignores word order and trains about eight times faster than the smallest transformer.
-    Figures drawn from it say so. It is not in the paper.
+    Figures drawn from it state this. It is not in the paper.
 
     Attributes:
       width: Width of the embeddings and of the tower's output.

@@ -15,7 +15,7 @@ from study.data.formats.dataset import DataError
 from study.interop.big_vision import Tree
 
 # Released checkpoints by the rows of their token embedding: their tokenizer, and how their texts
-# were padded. Nothing else tells SigLIP 2 from SigLIP: its parameters have the same names, and
+# were padded. Nothing else distinguishes SigLIP 2 from SigLIP: parameters have the same names, and
 # Hugging Face's config.json calls both "siglip".
 RELEASED: dict[int, tuple[str, Pad]] = {
     32_000: ("SigLIP, C4 tokenizer", "eos"),

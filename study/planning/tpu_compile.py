@@ -133,7 +133,7 @@ def slice_devices(name: str) -> list[Any]:
 
     Raises:
       TpuCompileError: libtpu is missing, or this is not a process of `run_python`.
-      HardwareError: there is no such slice.
+      HardwareError: the slice is unknown.
     """
     machine = get_slice(name)
     if reason := why_unavailable():

@@ -68,7 +68,7 @@ def train(
 
     Raises:
       Stopped: `should_stop` returned True on any process; a checkpoint is saved.
-      CellError, DataError, RecordError: bad input, in one line that says how to fix it.
+      CellError, DataError, RecordError: bad input, in one line with a remedy.
     """
     record = Record(folder)
     if (done := record.done) is not None:

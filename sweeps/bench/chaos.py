@@ -74,7 +74,7 @@ def chaos(
     only: tuple[str, ...] | None = None,
     say: Callable[[str], None],
 ) -> Chaos:
-    """Kills for so many minutes, in rounds that are each compared with an undisturbed run.
+    """Kills for `minutes`, in rounds that are each compared with an undisturbed run.
 
     Stops after the first round that differs.
 

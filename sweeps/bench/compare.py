@@ -60,7 +60,7 @@ def _load_arrays(folder: Path) -> dict[str, Any]:
 def compare_arrays(baseline: dict[str, Any], disturbed: dict[str, Any]) -> list[str]:
     """Arrays that differ in any bit, NaNs and the sign of zero included, one line each."""
     if not baseline:
-        return ["there is no checkpoint to compare"]
+        return ["no checkpoint to compare"]
     lines = [f"checkpoint: {path} is in one only" for path in sorted({*baseline} ^ {*disturbed})]
     for path in sorted({*baseline} & {*disturbed}):
         a, b = baseline[path], disturbed[path]

@@ -35,7 +35,7 @@ class Overhead:
 
     @property
     def ratio(self) -> float:
-        """Wall time over the least in which so many cores can train the cells."""
+        """Wall time over the shortest time in which these cores can train the cells."""
         return self.seconds * self.parallel / self.train_seconds
 
 

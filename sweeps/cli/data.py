@@ -35,7 +35,7 @@ Resize = Annotated[
 ImageSize = Annotated[
     int | None,
     typer.Option(
-        "--image-size", min=1, help="Image size in pixels, if the checkpoint does not tell."
+        "--image-size", min=1, help="Image size in pixels, if the checkpoint does not hold it."
     ),
 ]
 

@@ -102,7 +102,7 @@ def show_study(study: Study, *, as_json: bool) -> int:
     print(table(("cell", "steps", "examples", "pairs", "slice", *varied), rows, right={1, 2, 3}))
     print(f"{len(study.cells)} cells")
     if study.assumptions:
-        print("\nassumptions, where the paper does not say:")
+        print("\nassumptions where the paper is silent:")
     for assumption in study.assumptions:
         print(f"- {assumption.name}: {assumption.value}. {assumption.reason}")
     return 0

@@ -101,7 +101,7 @@ ExecutionFile = Annotated[
         "--execution",
         metavar="FILE",
         callback=local,
-        help="Run cells as this file of `study plan --save-execution` says.",
+        help="Run cells with the settings that `study plan --save-execution` wrote.",
     ),
 ]
 Metric = Annotated[

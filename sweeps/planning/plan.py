@@ -138,7 +138,7 @@ def plan(
 
     Raises:
       CellError: a batch cannot be spread over its slice.
-      HardwareError: there is no such slice.
+      HardwareError: the slice is unknown.
       StudyError: the size of a vocabulary is unknown.
     """
     sized = [(cell, *sizes(cell, study.execution_of(cell))) for cell in study.cells]
@@ -295,7 +295,7 @@ def sizes(cell: Cell, execution: Execution) -> tuple[int, tuple[int, ...]]:
     the names of the tokenizer and the model.
 
     Raises:
-      StudyError: there is no data set, and the tokenizer's name is unknown.
+      StudyError: the data set is missing, and the name of its tokenizer is unknown.
     """
     from study.data.formats.dataset import DataError, Dataset
     from study.data.tokenizer import Tokenizer

@@ -31,7 +31,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
     kind: "seed" is a cell that reached it, "censored" one that did not by its end, "mean" the
     geometric mean of a batch size all of whose cells did, "fit" a point of the hyperbola, and
-    "critical" its result: x is B_crit with `low` and `high`, id says it in words.
+    "critical" its result: x is B_crit with `low` and `high`, id holds it in words.
     """
     for image, tower in TOWERS.items():
         panel = inputs.select(panels.batch_sizes, image=image)

@@ -168,7 +168,7 @@ def _draw_runs(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) ->
     for _, run in df[df["kind"] == "seed"].groupby("id", sort=True):
         style.line(axes, run.sort_values("x"), look, linewidth=0.5, linestyle="-", alpha=0.5)
     means = style.means(df).sort_values("x")
-    # A few marks, so that the lines can be told apart without colour.
+    # A few marks, so that the lines differ without colour.
     some = {"marker": look.marker, "markersize": 3.5, "markevery": max(1, len(means) // 6)}
     style.line(axes, means, look, linewidth=1.4, **some)
 

@@ -255,7 +255,7 @@ def _recipe(views: int, limit_characters: int | None, shard_examples: int) -> di
 def _open_finished(out: Path, recipe: dict[str, Any]) -> Dataset | None:
     """The finished data set of this recipe in `out`; None if some files are missing or truncated.
 
-    Other library versions are accepted: its fingerprint says what it is.
+    Other library versions are accepted: its fingerprint identifies it.
     """
     manifest = read_manifest(out)
     if manifest is None:
