@@ -102,7 +102,7 @@ class Record:
           The number of the attempt, from 1.
         """
         begun = self.check(about["hash"], about.get("dataset_fingerprint"))
-        with _disk(self.folder):
+        with _disk_errors(self.folder):
             mkdir(self.folder)
             if not begun:
                 write_json(self.folder / CELL, about)
@@ -122,14 +122,14 @@ class Record:
             "time": round(time.time(), 3),
             **values,
         }
-        with _disk(self.folder):
+        with _disk_errors(self.folder):
             assert self._rows is not None, "call begin first"
             self._rows.write(json.dumps(line))
 
     def flush(self) -> None:
         """Waits until every row is durable; call it before a checkpoint is saved."""
         if self._rows is not None:
-            with _disk(self.folder):
+            with _disk_errors(self.folder):
                 self._rows.flush()
 
     def finish(self, seen: Progress, *, status: str, **more: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Record:
             **more,
         }
         self.flush()
-        with _disk(self.folder):
+        with _disk_errors(self.folder):
             write_json(self.folder / DONE, done)
         self.close()
         return done
@@ -167,7 +167,7 @@ class Record:
         import numpy as np
 
         folder = self.folder / "items"
-        with _disk(folder):
+        with _disk_errors(folder):
             mkdir(folder)
             for key, hits_N in correct.items():
                 bits = base64.b64encode(np.packbits(hits_N).tobytes()).decode()
@@ -176,7 +176,7 @@ class Record:
 
     def close(self) -> None:
         if self._rows is not None:
-            with _disk(self.folder):
+            with _disk_errors(self.folder):
                 self._rows.close()
             self._rows = None
 
@@ -184,7 +184,7 @@ class Record:
 def write_failure(folder: str | Path, *, error: str, trace: str = "") -> None:
     """Writes FAILED.json: why the last attempt ended. A new attempt removes it."""
     folder = resolve(folder)
-    with _disk(folder):
+    with _disk_errors(folder):
         mkdir(folder)
         about = {"error": redact(error), "trace": redact(trace), "time": round(time.time(), 3)}
         write_json(folder / FAILED, about)
@@ -225,18 +225,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-class _disk:
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
     """Turns the error of a full or read-only disk into one line that says how to fix it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise RecordError(
-                f"cannot write {self.folder}: {error.strerror or error}; make room or choose "
-                "another --root and run again (what is recorded is kept)"
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {folder}: {error.strerror or error}; make room or choose another "
+            "--root and run again (what is recorded is kept)"
+        ) from error

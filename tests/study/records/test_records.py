@@ -128,10 +128,10 @@ def test_items_unpack_to_what_was_kept(tmp_path):
     record = Record(tmp_path / "s" / "c")
     hits = np.arange(13) % 3 == 0
     record.items({"eval/zero_shot/val/top1": hits, "eval/a": hits[:8], "eval/b": hits[:0]})
-    found = items(tmp_path, "s", "c")
-    np.testing.assert_array_equal(found["eval/zero_shot/val/top1"], hits)
-    np.testing.assert_array_equal(found["eval/a"], hits[:8])
-    assert found["eval/b"].shape == (0,)
+    unpacked = items(tmp_path, "s", "c")
+    np.testing.assert_array_equal(unpacked["eval/zero_shot/val/top1"], hits)
+    np.testing.assert_array_equal(unpacked["eval/a"], hits[:8])
+    assert unpacked["eval/b"].shape == (0,)
 
 
 class Killed(BaseException):
@@ -164,9 +164,9 @@ def test_items_are_the_old_ones_or_the_new_ones_after_a_kill_at_any_line(tmp_pat
             pass
         finally:
             sys.settrace(None)
-        found = items(tmp_path, "s", "c")[key]
-        seen.add(len(found))
-        np.testing.assert_array_equal(found, old if len(found) == len(old) else new)
+        hits = items(tmp_path, "s", "c")[key]
+        seen.add(len(hits))
+        np.testing.assert_array_equal(hits, old if len(hits) == len(old) else new)
         if left[0] > 0:  # it came to its end
             break
     assert seen == {len(old), len(new)} and after > 10

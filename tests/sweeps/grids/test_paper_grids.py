@@ -27,9 +27,9 @@ def studies():
 def reference(figure: str) -> list[dict[str, str]]:
     """The rows of a figure or table."""
     with REFERENCE.open() as file:
-        found = [row for row in csv.DictReader(file) if row["figure"] == figure]
-    assert found
-    return found
+        rows = [row for row in csv.DictReader(file) if row["figure"] == figure]
+    assert rows
+    return rows
 
 
 def printed(figure: str) -> list[dict[str, str]]:
@@ -162,9 +162,9 @@ def test_the_patches_of_the_scaled_up_models_are_those_of_table_3(studies):
     ours = [r for r in rows if r["series"] == "SigLIP"]
     patches = Counter()
     for panel, width in (("ViT B", 768), ("ViT L", 1024), ("ViT SO", 1152)):
-        wanted = {int(r["x"]) for r in ours if panel in r["panel"]}
+        printed_patches = {int(r["x"]) for r in ours if panel in r["panel"]}
         cells = [c for c in studies["table-3"].cells if c.model.embed_dim == width]
-        assert wanted <= {c.model.image.grid**2 for c in cells}
+        assert printed_patches <= {c.model.image.grid**2 for c in cells}
         patches.update(c.budget.examples for c in cells)
     assert patches == {40_000_000_000: 3, 5_000_000_000: 5}
     for cell in studies["table-3"].cells:
@@ -228,9 +228,9 @@ def test_fig_7_corrupts_both_losses_alike(studies):
 
 def test_what_each_cell_assumes_is_named_with_a_reason(studies):
     for study in studies.values():
-        found = [one.name for one in study.assumptions]
-        assert found and len(found) == len(set(found)), study.name
-        assert all(one.value and one.reason.endswith((".", ")")) for one in study.assumptions)
+        names = [a.name for a in study.assumptions]
+        assert names and len(names) == len(set(names)), study.name
+        assert all(a.value and a.reason.endswith((".", ")")) for a in study.assumptions)
     odd = {c.batch_size for c in load_study("paper").cells} - {2**k for k in range(9, 21)}
     assert odd == {98_304, 307_200, 245_760, 20_480}
 
@@ -246,10 +246,10 @@ def test_missing_data_sets_are_all_named_in_one_line_before_anything_starts(stud
     study = studies["table-4"]
     with pytest.raises(StudyError) as caught:
         study.prepare(tmp_path, cells=study.cells)
-    said = str(caught.value)
-    assert "\n" not in said and "study data index" in said and "study data import" in said
+    message = str(caught.value)
+    assert "\n" not in message and "study data index" in message and "study data import" in message
     for name in ("webli-en", "imagenet", "pets", "cifar100"):
-        assert name in said
+        assert name in message
         (tmp_path / name).mkdir()
     study.prepare(tmp_path, cells=study.cells)
 

@@ -42,11 +42,11 @@ def test_equal_cells_are_refused_by_id():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [({"cells": ()}, "no cells"), ({"name": "a/b"}, "folder"), ({"cells": ("x",)}, "not a Cell")],
 )
-def test_a_study_that_cannot_be_is_refused(change, said):
-    with pytest.raises(StudyError, match=said):
+def test_a_study_that_cannot_be_is_refused(change, message):
+    with pytest.raises(StudyError, match=message):
         Study(**{"name": "mine", "question": "Q?", "cells": CELLS, **change})
 
 
@@ -86,7 +86,7 @@ def test_a_grid_file_of_the_users_own_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("1 / 0", ":5: ZeroDivisionError"),
         ("Cell(batch_size=1)", ":5: batch_size = 1"),
@@ -95,12 +95,12 @@ def test_a_grid_file_of_the_users_own_is_found(tmp_path):
         ("(", ":5: SyntaxError"),
     ],
 )
-def test_a_broken_grid_file_is_one_line_that_says_where(tmp_path, body, said):
+def test_a_broken_grid_file_is_one_line_that_says_where(tmp_path, body, message):
     path = tmp_path / "own.py"
     path.write_text(GRID.format(path=path, body=body))
     with pytest.raises(StudyError) as caught:
         load_study(str(path))
-    assert said in one_line(caught)
+    assert message in one_line(caught)
 
 
 def test_a_missing_grid_file_is_one_line(tmp_path):
