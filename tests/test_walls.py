@@ -16,7 +16,7 @@ FORBIDDEN = {
     "analysis": {"jax", "flax", "optax", "orbax", "grain", "ray", "sweeps"},
 }
 # From the ground up. A module imports from its own room and from those below, never from a room
-# above or beside it.
+# above or on the same floor.
 FLOORS = {
     "study": [
         {"errors"},

@@ -3,7 +3,7 @@
     python -m study.bench.chips > four-chips.csv
 
 The paper says 4,096 examples with the sigmoid loss and 2,048 with the softmax. Each step here is
-the whole batch at once with blocks computed again, without microbatches, and once more with the
+the whole batch at once with blocks computed again, without microbatches, and again with the
 paper's formulas in place of our losses: the whole table of logits, texts gathered by the compiler.
 """
 

@@ -150,7 +150,7 @@ def _loss(cell: Cell) -> tuple[int, int]:
     """Operations of the loss with its gradients: as computed, and for the pairs in use.
 
     Sigmoid: a pair's product, and its weight times either embedding, 6 D. Softmax: the products
-    once more, since the normalisers come first.
+    again, since the normalisers come first.
     """
     batch, pairs, dim = cell.batch_size, cell.pairs, cell.model.embed_dim
     met = batch * pairs.size if isinstance(pairs, Groups) else batch**2

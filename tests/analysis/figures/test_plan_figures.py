@@ -1,4 +1,4 @@
-"""Figures of plans: the same bytes for the same rows, and Table 1 beside what the paper prints."""
+"""Figures of plans: the same bytes for the same rows, and Table 1 next to what the paper prints."""
 
 from __future__ import annotations
 

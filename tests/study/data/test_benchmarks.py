@@ -257,7 +257,7 @@ def listed(path, **entry):
 
 
 def outside(tmp_path, images):
-    """A file beside `images`, and the names by which a listing could reach it."""
+    """A file next to `images`, and the names by which a listing could reach it."""
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(png(77))
     (images / "link.jpg").symlink_to(secret)

@@ -75,11 +75,11 @@ def test_the_tar_is_what_any_tar_program_reads(tmp_path):
 def test_the_written_index_is_the_one_that_a_scan_finds(small):
     shard = small.split("val_font").shards[0]
     written = load_or_scan(shard)
-    beside = shard.with_name(shard.name + ".index.npz")
-    stamp = beside.stat().st_mtime_ns
-    beside.unlink()
+    index_file = shard.with_name(shard.name + ".index.npz")
+    stamp = index_file.stat().st_mtime_ns
+    index_file.unlink()
     scanned = load_or_scan(shard)
-    assert beside.stat().st_mtime_ns != stamp
+    assert index_file.stat().st_mtime_ns != stamp
     for name in ("keys_N", "offsets_Nx3", "sizes_Nx3"):
         np.testing.assert_array_equal(getattr(written, name), getattr(scanned, name))
 

@@ -116,7 +116,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_that_is_killed_ends_as_in_peace(tmp_path, monkeypatch):
-    # One device, as a user's cells have. With eight in one process beside other work, the softmax
+    # One device, as a user's cells have. With eight in one process next to other work, the softmax
     # cell's loop gave other numbers, NaN among them, in 6 of about 100 runs from one state and
     # stream; with two devices in none of 349.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")

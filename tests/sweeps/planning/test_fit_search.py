@@ -119,8 +119,8 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
 
 
 class Programs:
-    """Every step needs 1 GiB beside 8 GiB of state, of which an eighth is left where it is cut; an
-    evaluation needs `evaluation_gib`."""
+    """Every step needs 1 GiB on top of 8 GiB of state, of which an eighth is left if it is sharded;
+    an evaluation needs `evaluation_gib`."""
 
     def __init__(self, evaluation_gib):
         self.asked: list[tuple[str, RunSetting]] = []
@@ -146,7 +146,7 @@ def task(batch_size: int = 64, rows: int = 2048) -> SearchTask:
 
 
 def test_an_evaluation_that_does_not_fit_rules_a_way_out(tmp_path):
-    """It fits beside parameters that are cut; of the settings that leave them whole none does."""
+    """It fits if parameters are sharded; no setting that replicates them does."""
     compiler = Programs(25)
     found = search.search(task(), cache=tmp_path, compile_with=compiler)
     assert found.report.fits and found.setting.fsdp_min_mib is not None
@@ -195,7 +195,7 @@ def test_cells_with_the_same_towers_share_an_evaluation(tmp_path):
     assert "evaluation" not in dict(compiler.asked)
 
 
-# GiB that libtpu 0.0.42.1 takes on v4-8 beside the parameters to embed 2048 images or texts,
+# GiB that libtpu 0.0.42.1 takes on v4-8, without the parameters, to embed 2048 images or texts,
 # whichever takes more: batch, embeddings and all in between.
 MEASURED = [
     (SIGLIP, None, 1.84),

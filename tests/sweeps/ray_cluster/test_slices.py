@@ -71,7 +71,7 @@ class Slices:
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory) -> Iterator[Slices]:
-    """The README's, a v4-16 of two hosts and a v4-8, and one more host of CPUs beside the head."""
+    """The README's, a v4-16 of two hosts and a v4-8, and a host of CPUs in addition to the head."""
     kinds = [word for word in readme("cluster fake") if word[0] == "v"]
     assert kinds == ["v4-16", "v4-8"]
     folder = tmp_path_factory.mktemp("cell")
