@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,9 +43,22 @@ class Bucket:
         self.root = resolve(f"gs://{self._name}/runs")
 
     def __call__(self, call: Callable[[], Any]) -> Counter[str]:
-        before = self._server.counts(self._name)
+        before = self._settled()
         call()
-        return self._server.counts(self._name) - before
+        return self._settled() - before
+
+    def _settled(self) -> Counter[str]:
+        """The counts once no answer is outstanding.
+
+        gcsfs asks for an object and for a folder of its name at once, and returns when one of the
+        two answers; the server logs the other later.
+        """
+        counts = self._server.counts(self._name)
+        while True:
+            time.sleep(0.2)
+            if (now := self._server.counts(self._name)) == counts:
+                return counts
+            counts = now
 
 
 def looks(running: Server) -> Costs:
