@@ -1,7 +1,9 @@
-"""Exchanges between the processes of a run, outside the compiled step."""
+"""Joins the hosts of a run, and exchanges between its processes outside the compiled step."""
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,11 +11,109 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from study.errors import UserError
 from study.records.storage import format_error
 
+JOIN_SECONDS = 300.0  # a slice's hosts may boot minutes apart
+_HEARTBEAT_SECONDS = 20
+_LEAVE_SECONDS = 60
 _LINE_BYTES = 512
 
 T = TypeVar("T")
+
+
+def join(
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+    *,
+    seconds: float = JOIN_SECONDS,
+) -> None:
+    """Join the processes of a run, one on each host, before JAX looks for its devices.
+
+    With no arguments JAX finds them: on TPU pods, in a Job or JobSet of Kubernetes, in Slurm and in
+    Open MPI. In the last two it gives each task one GPU, so start a task for each GPU.
+
+    A process that dies ends the others with SIGABRT: at once if it was process 0, else when it has
+    missed its heartbeats for 20 seconds. So restart a run on all of its hosts together.
+
+    Arguments:
+      coordinator: `HOST:PORT`, a free port of process 0 that all hosts can reach.
+      process_id: 0 to `process_count` - 1, different on each host.
+      seconds: how long to wait for the other processes.
+
+    Raises:
+      UserError: an argument is missing or wrong, the port is taken, no cluster is found, or not
+        all processes joined in time.
+    """
+    given = {
+        "--coordinator": coordinator,
+        "--process-count": process_count,
+        "--process-id": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if missing and len(missing) < len(given):
+        raise UserError(
+            f"{' and '.join(missing)} missing: give all of {', '.join(given)}, or none of them"
+            " where JAX finds the hosts itself (TPU pods, Kubernetes jobs, Slurm)"
+        )
+    if coordinator is not None and process_count is not None and process_id is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UserError(f"--coordinator {coordinator}: give it as HOST:PORT")
+        if not 0 <= process_id < process_count:
+            raise UserError(
+                f"--process-id {process_id}: must be 0 to {process_count - 1}"
+                f" for --process-count {process_count}"
+            )
+        if process_id == 0:  # JAX crashes on a port that is taken
+            try:
+                socket.create_server(("", int(port))).close()
+            except OSError as error:
+                raise UserError(
+                    f"--coordinator {coordinator}: cannot listen on port {port}"
+                    f" ({error.strerror}): give another port"
+                ) from error
+    # Its handler would replace the caller's for SIGTERM.
+    jax.config.update("jax_enable_preemption_service", False)
+    failures: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                coordinator,
+                process_count,
+                process_id,
+                # Else JAX asks Kubernetes or Slurm for the devices of an explicit process too.
+                cluster_detection_method=None if coordinator is None else "deactivate",
+                initialization_timeout=round(seconds) + 60,
+                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=_LEAVE_SECONDS,
+            )
+        except Exception as error:
+            failures.append(error)
+
+    # JAX aborts the program with a stack trace when its own time is over, so wait beside it.
+    thread = threading.Thread(target=initialize, name="join", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        where = "the coordinator" if coordinator is None else coordinator
+        raise UserError(
+            f"not all processes joined at {where} within {seconds:.0f} s: start the same command"
+            " on every host, and check that each reaches that address"
+        )
+    if failures:
+        if coordinator is None:
+            raise UserError(
+                f"found no cluster to join ({format_error(failures[0])}): give {', '.join(given)}"
+            )
+        raise UserError(f"could not join at {coordinator}: {format_error(failures[0])}")
+
+
+def leave() -> None:
+    """Leave the processes of `join`; waits for the others to leave, at most a minute."""
+    jax.distributed.shutdown()
 
 
 class PeerFailed(RuntimeError):
@@ -55,3 +155,16 @@ def any_process(*flags: bool) -> list[bool]:
     if jax.process_count() == 1:
         return list(flags)
     return [bool(f) for f in np.any(multihost_utils.process_allgather(np.array(flags)), axis=0)]
+
+
+def broadcast_text(text: str | None) -> str:
+    """The text of process 0, on all processes; every process must call this.
+
+    Arguments:
+      text: at most 512 bytes in UTF-8; ignored on all processes but 0.
+    """
+    raw = (text or "").encode() if jax.process_index() == 0 else b""
+    if len(raw) > _LINE_BYTES:
+        raise ValueError(f"text of {len(raw)} bytes, more than {_LINE_BYTES}")
+    buffer = np.frombuffer(raw.ljust(_LINE_BYTES, b"\0"), np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes().rstrip(b"\0").decode()

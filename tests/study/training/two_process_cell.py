@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jax
 
+from study.training.multihost import join
+
 rank, port, folder, data = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
-jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
+join(f"127.0.0.1:{port}", 2, rank)
 
 import json  # noqa: E402
 
