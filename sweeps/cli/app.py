@@ -33,6 +33,7 @@ from sweeps.cli import (
     run,
     status,
     train,
+    work,
 )
 from sweeps.cli import (
     list as list_,
@@ -58,6 +59,7 @@ VERBS = {
     ),
     "Run": (
         ("run", run.run, "study run demo --only batch_size=512 --parallel 2"),
+        ("work", work.work, "study work demo --root gs://lab/runs --machine v4-32"),
         ("train", train.train, "study train demo b512-sigmoid-s0"),
         ("status", status.status, "study status demo --watch"),
         ("logs", cells.logs, "study logs demo b512-sigmoid-s0 --follow"),

@@ -11,7 +11,7 @@ import typer
 from sweeps.cli.options import CellName, OptionalCellName, Root, Set, StudyName, root_of, study_of
 
 if TYPE_CHECKING:
-    from sweeps.runner.cell_status import Entry
+    from sweeps.runner.cell_status import CellStatus
     from sweeps.study import Study
 
 FOLLOW_SECONDS = 0.5  # between two reads of a log
@@ -29,8 +29,8 @@ def logs(
 ) -> int:
     """Show a cell's logs, of all attempts.
 
-    --follow ends when the cell is finished or cancelled, or when nobody runs it and no `study run`
-    is alive.
+    --follow ends when the cell is finished, failed or cancelled, or when nobody has trained it for
+    a while.
 
     Exit codes of --follow: 0 the cell is finished or cancelled, 1 it failed, 3 nobody is running
     it, 130 Ctrl-C, which does not stop the cell. 2 bad input.
@@ -44,10 +44,10 @@ def logs(
     study = study_of(name, None, settings, None)
     folder = _folder(study, root)
     entry = _entry(study, cell, folder)
-    if not logs_of(entry.folder, host) and not (follow and entry.to_run):
+    if not logs_of(entry.folder, host) and not (follow and entry.runnable):
         raise StudyError(
             f"{entry.cell.id} has no log yet ({entry.state}); --follow waits for it"
-            if entry.to_run
+            if entry.runnable
             else f"{entry.cell.id} is {entry.state} and has no log of host {host}"
         )
     offsets: dict[Path, int] = {}
@@ -62,16 +62,17 @@ def logs(
     try:
         # The state is read before the log, so that the last lines of a cell that ends are shown.
         for (last,) in readings(  # noqa: B007
-            lambda: [cell_status.entry(entry.cell, entry.folder)], folder, every=FOLLOW_SECONDS
+            lambda: [cell_status.read_cell(entry.cell, entry.folder)], every=FOLLOW_SECONDS
         ):
             show()
     except KeyboardInterrupt:
         print(f"study: stopped following {entry.cell.id}", file=sys.stderr)
         return INTERRUPTED
-    if last.to_run:
-        error = f" failed: {last.error};" if last.state == "failed" else f" is {last.state};"
+    if last.state == "failed":
+        print(f"study: {last.cell.id} failed: {last.error}", file=sys.stderr)
+    elif last.runnable:
         print(
-            f"study: {last.cell.id}{error} nobody is running it; `study run {name}` would",
+            f"study: {last.cell.id} is {last.state}; nobody trains it; `study run {name}` would",
             file=sys.stderr,
         )
     return cell_status.exit_code([last])
@@ -89,11 +90,9 @@ def retry(
 ) -> int:
     """Retry failed or cancelled cells from their last checkpoint.
 
-    A running `study run` picks them up; otherwise the next one does.
+    Each gets new budgets of attempts. Workers that still run pick it up.
     """
-    from sweeps.runner import cell_status
-    from sweeps.runner.cancellation import clear
-    from sweeps.runner.follow import driver_of
+    from sweeps.runner import cell_status, marks
     from sweeps.study import StudyError
 
     if (cell is None) == (not failed and not cancelled):
@@ -111,10 +110,9 @@ def retry(
             print(f"{study.name}: no cell is {' or '.join(states)}")
             return 0
     for entry in entries:
-        clear(entry.folder)
+        marks.retry(entry)
         print(f"{entry.cell.id} will run again")
-    driver = driver_of(folder)
-    print(f"the sweep of {driver} picks them up" if driver else f"to run them: study run {name}")
+    print(f"workers of {study.name} pick them up; to start some: study run {name}")
     return 0
 
 
@@ -128,23 +126,22 @@ def cancel(
 
     Running cells save their state and stop. `study run` skips cancelled cells until `study retry`.
     """
-    from sweeps.runner import cell_status
-    from sweeps.runner.cancellation import cancel as mark_cancelled
+    from sweeps.runner import cell_status, marks
     from sweeps.study import StudyError
 
     study = study_of(name, None, settings, None)
     folder = _folder(study, root)
     if cell is not None:
         entries = [_entry(study, cell, folder)]
-        if entries[0].over:
+        if entries[0].finished:
             raise StudyError(f"{entries[0].cell.id} is {entries[0].state}: nothing to cancel")
     else:
-        entries = [e for e in cell_status.read(study, folder.parent) if e.to_run]
+        entries = [e for e in cell_status.read(study, folder.parent) if e.runnable]
         if not entries:
             print(f"{study.name}: no cell is left to cancel")
     for entry in entries:
-        mark_cancelled(entry.folder)
-        note = "; it saves its state and stops" if entry.holder is not None else ""
+        marks.cancel(entry.folder)
+        note = "; it saves its state and stops" if entry.owner is not None else ""
         print(f"{entry.cell.id} cancelled{note}")
     return 0
 
@@ -155,11 +152,11 @@ def _folder(study: Study, root: str) -> Path:
     return study.folder(resolve(root_of(root)).absolute())
 
 
-def _entry(study: Study, name: str, folder: Path) -> Entry:
+def _entry(study: Study, name: str, folder: Path) -> CellStatus:
     from sweeps.runner import cell_status
 
     cell = study.cell(name)
-    return cell_status.entry(cell, folder / cell.id)
+    return cell_status.read_cell(cell, folder / cell.id)
 
 
 def _print_from(path: Path, offset: int) -> int:

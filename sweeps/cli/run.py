@@ -75,12 +75,10 @@ def run(
 
     Exit codes: 0 all cells are finished, 1 some failed, 2 bad input, 130 interrupted.
     """
-    from study.config.host import cores
     from study.records.storage import resolve
     from study.records.wandb_mirror import wandb_mode, why_offline
-    from sweeps.runner.capacity import LOCAL
     from sweeps.runner.display import report_on
-    from sweeps.runner.placing import caps, kinds
+    from sweeps.runner.machines import is_local, machines
     from sweeps.runner.run import run
     from sweeps.runner.signals import INTERRUPTED
     from sweeps.selection import matching_ids
@@ -95,7 +93,6 @@ def run(
     first = matching_ids(study, run_first or [])
     if dry_run:
         return _dry_run(study, root, first, as_json=as_json)
-    by_kind, at_once = caps(max_parallel or [])
     out = sys.stderr if as_json else sys.stdout
     if address is None and os.environ.get("RAY_ADDRESS"):
         print("RAY_ADDRESS is ignored; use --address to join a running cluster", file=out)
@@ -104,9 +101,6 @@ def run(
     result = run(
         study,
         root,
-        parallel=by_kind.pop(LOCAL, parallel or cores()),
-        caps=by_kind,
-        at_once=at_once,
         first=first,
         address=address,
         report=report_on(out),
@@ -114,7 +108,7 @@ def run(
     if as_json:
         print(json.dumps(dataclasses.asdict(result), indent=1))
     else:
-        print(_summary(result, on_cores=set(kinds(study).values()) == {LOCAL}))
+        print(_summary(result, on_cores=all(map(is_local, machines(study).values()))))
     if result.exit_code == INTERRUPTED:
         print(f"interrupted; to continue: {this_command()}", file=out)
     elif result.exit_code == 1:
@@ -150,20 +144,20 @@ def _dry_run(study: Study, root: str, first: list[str], *, as_json: bool) -> int
     from study.records.storage import resolve
     from sweeps.cli.table import table
     from sweeps.runner import cell_status
+    from sweeps.runner.claims import in_order, ranks
     from sweeps.runner.display import percent
-    from sweeps.runner.job_queue import in_order, priorities
-    from sweeps.runner.placing import kinds
+    from sweeps.runner.machines import machines
 
-    machines = kinds(study)
+    machine_by_id = machines(study)
     entries = cell_status.read(study, resolve(root).absolute())
-    queue = in_order(entries, priorities(study, first), machines)
+    queue = in_order([e for e in entries if e.runnable], ranks(study, first))
     if as_json:
         cells = [
             {
                 "id": e.cell.id,
                 "state": e.state,
                 "steps": e.cell.steps,
-                "slice": machines[e.cell.id],
+                "slice": machine_by_id[e.cell.id],
             }
             for e in queue
         ]
@@ -172,7 +166,7 @@ def _dry_run(study: Study, root: str, first: list[str], *, as_json: bool) -> int
         return 0
     rows = [
         (e.cell.id, e.state, percent(e), str(e.cell.batch_size), f"{e.cell.steps:,}",
-         f"{e.cell.examples:,}", machines[e.cell.id])
+         f"{e.cell.examples:,}", machine_by_id[e.cell.id])
         for e in queue
     ]  # fmt: skip
     if rows:
@@ -180,7 +174,7 @@ def _dry_run(study: Study, root: str, first: list[str], *, as_json: bool) -> int
         print(table(head, rows, right={2, 3, 4, 5}))
     cancelled = sum(e.state == "cancelled" for e in entries)
     note = f", {cancelled} cancelled" if cancelled else ""
-    print(f"{len(queue)} cells to run, {sum(e.over for e in entries)} finished{note}")
+    print(f"{len(queue)} cells to run, {sum(e.finished for e in entries)} finished{note}")
     return 0
 
 

@@ -13,7 +13,7 @@ import typer
 from sweeps.cli.options import Json, Only, Root, Set, StudyName, root_of, study_of
 
 if TYPE_CHECKING:
-    from sweeps.runner.cell_status import Entry
+    from sweeps.runner.cell_status import CellStatus
     from sweeps.study import Study
 
 WATCH_SECONDS = 2.0  # between two reads of the records
@@ -31,8 +31,8 @@ def status(
 ) -> int:
     """Show the state of every cell of a study.
 
-    --watch ends when every cell is finished or cancelled, or when no cell runs and no `study run`
-    is alive. Ctrl-C ends the watch, not the cells.
+    --watch ends when no cell is left to run, or when nobody has trained one for a while. Ctrl-C
+    ends the watch, not the cells.
 
     Exit codes: 0 all cells are finished, 1 some failed, 3 some are unfinished, 130 Ctrl-C, 2 bad
     input.
@@ -66,10 +66,9 @@ def _watch(study: Study, folder: Path) -> int:
     from sweeps.runner.signals import INTERRUPTED
 
     remaining = Remaining(study)
-    reads = readings(
-        lambda: cell_status.read(study, folder), study.folder(folder), every=WATCH_SECONDS
-    )
-    entries: Sequence[Entry] = ()
+    state = cell_status.StudyState(study.cells, study.folder(folder), trust_mtime=True)
+    reads = readings(state.refresh, every=WATCH_SECONDS)
+    entries: Sequence[CellStatus] = ()
     try:
         if sys.stdout.isatty():
             with Live(console=Console(highlight=False), auto_refresh=False) as live:
@@ -85,12 +84,12 @@ def _watch(study: Study, folder: Path) -> int:
     except KeyboardInterrupt:
         print(f"study: stopped watching {study.name}", file=sys.stderr)
         return INTERRUPTED
-    if any(e.to_run for e in entries):
-        print(f"study: nobody is running {study.name}; `study run` would start it", file=sys.stderr)
+    if any(e.runnable for e in entries):
+        print(f"study: nobody trains cells of {study.name}; `study run` would", file=sys.stderr)
     return cell_status.exit_code(entries)
 
 
-def _table(study: Study, entries: Sequence[Entry], seconds_left: float | None) -> str:
+def _table(study: Study, entries: Sequence[CellStatus], seconds_left: float | None) -> str:
     from sweeps.cli.table import table
     from sweeps.runner.display import duration, headline, percent, rate
 
@@ -106,14 +105,14 @@ def _table(study: Study, entries: Sequence[Entry], seconds_left: float | None) -
                 rate(speed) if speed else "",
                 duration(e.seconds_left) if e.seconds_left is not None else "",
                 str(e.progress.attempts) if e.progress.attempts > 1 else "",
-                e.error or headline(e) or (str(e.holder) if e.holder else ""),
+                e.error or headline(e.done) or (str(e.owner) if e.owner else ""),
             )
         )
     head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "result")
     return f"{table(head, rows, right={3, 4, 5, 6})}\n{_summary(study, entries, seconds_left)}"
 
 
-def _summary(study: Study, entries: Sequence[Entry], seconds_left: float | None) -> str:
+def _summary(study: Study, entries: Sequence[CellStatus], seconds_left: float | None) -> str:
     from sweeps.runner import cell_status
     from sweeps.runner.display import duration
 
@@ -122,7 +121,9 @@ def _summary(study: Study, entries: Sequence[Entry], seconds_left: float | None)
     return f"{study.name}: {len(entries)} cells: {states}{left}"
 
 
-def _json(study: Study, entries: Sequence[Entry], seconds_left: float | None) -> dict[str, Any]:
+def _json(
+    study: Study, entries: Sequence[CellStatus], seconds_left: float | None
+) -> dict[str, Any]:
     from sweeps.runner import cell_status
 
     return {
@@ -142,7 +143,7 @@ def _json(study: Study, entries: Sequence[Entry], seconds_left: float | None) ->
                 "examples_per_second": e.progress.examples_per_second,
                 "seconds_left": e.seconds_left,
                 "error": e.error,
-                "holder": str(e.holder) if e.holder else None,
+                "owner": str(e.owner) if e.owner else None,
                 "folder": str(e.folder),
                 "summary": e.done.get("summary", {}),
             }

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.cli.options import (
     CellName,
@@ -25,6 +25,7 @@ from sweeps.cli.options import (
 from sweeps.cli.run import this_command
 
 if TYPE_CHECKING:
+    from sweeps.runner.cell_status import CellStatus
     from sweeps.runner.display import Report
     from sweeps.runner.signals import Stop
     from sweeps.study import Study
@@ -47,68 +48,62 @@ def train(
     from study.records.storage import resolve
     from sweeps.ray_cluster.local import environment
     from sweeps.runner import cell_status
-    from sweeps.runner.display import duration, headline, percent, report_on
-    from sweeps.runner.run import keep_programs, prepare
-    from sweeps.runner.signals import INTERRUPTED, Stop
-    from sweeps.runner.worker import run_here
+    from sweeps.runner.display import headline, percent, report_on
+    from sweeps.runner.machines import machine_of
+    from sweeps.runner.prepare import keep_programs, prepare
+    from sweeps.runner.signals import INTERRUPTED, Stop, StopFlag
+    from sweeps.runner.worker import train_once
+    from sweeps.runner.worker_spec import worker_spec
     from sweeps.study import StudyError
 
     study = study_of(name, data, settings, None, execution)
     chosen = study.cell(cell)
-    folder = study.folder(resolve(root_of(root)).absolute()) / chosen.id
+    study = dataclasses.replace(study, cells=(chosen,), matched=())
+    folder = study.folder(resolve(root_of(root)).absolute())
     refuse_mounted_bucket(folder)
-    entry = cell_status.entry(chosen, folder)
+    status = cell_status.read_cell(chosen, folder / chosen.id)
     report = report_on(sys.stdout)
-    if entry.over:
-        print(f"{chosen.id} is {entry.state}  {headline(entry)}".rstrip())
+    if status.finished:
+        print(f"{chosen.id} is {status.state}  {headline(status.done)}".rstrip())
         return 0
     how = study.execution_of(chosen)
     os.environ.update(environment(cores=min(how.cores, cores())))  # before JAX is imported
     # `keep_programs` reports it once; JAX 0.10 would for every program, across the progress
     # display. Remove with the first JAX that warns once.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    with Stop() as stop:
+    flag = StopFlag()
+    with Stop(flag) as stop:
         stop.raises = True
         try:
-            prepare(dataclasses.replace(study, cells=(chosen,)), report)
+            prepare(study, report)
             keep_programs(report)
         except KeyboardInterrupt:
             print(f"interrupted; to continue: {this_command()}")
             return INTERRUPTED
         stop.raises = False
-        began = time.monotonic()
-        with _show_progress(study, entry, report, stop):
-            outcome = run_here(
-                chosen,
-                how,
-                folder=folder,
-                group=study.group,
-                run_name=study.run_names[chosen.id],
-                should_stop=stop.is_asked,
-            )
-    entry = cell_status.entry(chosen, folder)
-    match outcome.end:
+        spec = worker_spec(study, folder, machine_of(how), log=False)
+        with _show_progress(study, status, report, stop):
+            outcome, error = train_once(spec, stop=flag, report=report.line)
+    match outcome:
         case "done" | "diverged":
-            seconds = duration(time.monotonic() - began)
-            print(f"{chosen.id} {entry.state} in {seconds}  {headline(entry)}".rstrip())
             return 0
-        case "stopped":
-            print(f"saved at {percent(entry)}; to continue: {this_command()}")
+        case "stopped" | "preempted" | "cancelled":
+            status = cell_status.read_cell(chosen, folder / chosen.id)
+            print(f"saved at {percent(status)}; to continue: {this_command()}")
             return INTERRUPTED
-        case "failed":
-            print(f"{chosen.id} failed: {outcome.error}", file=sys.stderr)
-            print(f"the traceback is in {folder / 'FAILED.json'}", file=sys.stderr)
+        case "raised":
+            print(f"the traceback is in {folder / chosen.id / 'FAILED.json'}", file=sys.stderr)
             return 1
-    raise StudyError(outcome.error or outcome.end)
+    raise StudyError(error or outcome)
 
 
 @contextlib.contextmanager
-def _show_progress(study: Study, entry: Any, report: Report, stop: Stop) -> Iterator[None]:
+def _show_progress(study: Study, status: CellStatus, report: Report, stop: Stop) -> Iterator[None]:
     """Reports the cell's progress, read from its record, while the block trains it."""
     from sweeps.runner import cell_status
     from sweeps.runner.display import Now, Running
 
-    cell, folder = entry.cell, entry.folder
+    cell, folder = status.cell, status.folder
     over, began = threading.Event(), time.monotonic()
 
     def show() -> None:
@@ -117,14 +112,14 @@ def _show_progress(study: Study, entry: Any, report: Report, stop: Stop) -> Iter
             if stop.asked and not acknowledged:
                 acknowledged = True  # at once: a compilation may delay the stop by a minute
                 report.line("stopping: the cell saves its state (Ctrl-C again quits at once)")
-            now = cell_status.entry(cell, folder)
+            now = cell_status.read_cell(cell, folder)
             attempts = now.progress.attempts
-            running = Running(entry=now, seconds=time.monotonic() - began, attempt=attempts)
+            running = Running(status=now, seconds=time.monotonic() - began, attempt=attempts)
             report.progress(
                 Now(
                     study=study.name,
                     cells=1,
-                    over=0,
+                    finished=0,
                     failed=0,
                     done=now.progress.examples_seen,
                     target=cell.examples,

@@ -21,7 +21,8 @@ from study.records.storage import RecordError, check_reachable, is_bucket, write
 from study.records.wandb_mirror import has_key, wandb_mode, why_offline
 from sweeps.ray_cluster.local import environment
 from sweeps.runner import compile_cache
-from sweeps.runner.lease_file import LEASE, holder_of
+from sweeps.runner.lease import Heartbeats
+from sweeps.runner.store import LEASE, open_store
 
 MIB, GIB = 2**20, 2**30
 JAX_SECONDS = 120  # timeout for importing JAX and finding its devices
@@ -137,10 +138,15 @@ def _wandb() -> Check:
 
 
 def _leases(root: Path) -> Check:
-    paths = sorted(root.glob(f"*/*/{LEASE}"))
-    stale = [path.parent for path in paths if holder_of(path) is None]
-    # A driver's lease is in a folder whose name starts with a dot.
-    running = sum(p.parent not in stale and not p.parent.name.startswith(".") for p in paths)
+    running, stale = 0, []
+    for group in sorted({path.parent.parent for path in root.glob(f"*/*/{LEASE}")}):
+        store = open_store(group)
+        heartbeats = Heartbeats(store, trust_mtime=True)
+        for cell, files in store.list().items():
+            if LEASE in files and heartbeats.owner(cell, files[LEASE]) is not None:
+                running += 1
+            elif LEASE in files:
+                stale.append(group / cell)
     if stale:
         return Check(
             "warn",

@@ -23,12 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
+
 from study.records.storage import format_error
 from sweeps.runner import compile_cache as compiled
-from sweeps.runner.lease_file import LEASE, STALE, Lease, holder_of
 from sweeps.study import StudyError
 
 _PREFIX = "study-"
+LOCK = "lock"  # held by the process whose folder it is
 _LEAST_DISK = 200 * 2**20  # bytes that a session writes at most in logs and sockets, generously
 _STORE = 80 * 2**20  # the least that Ray takes; a sweep passes a few kilobytes through it
 
@@ -308,13 +310,14 @@ def temporary() -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
     try:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        lease = Lease.acquire(folder / LEASE)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
     except OSError as error:
         raise StudyError(f"cannot write {base}: {error.strerror or error}; set TMPDIR") from error
     try:
         yield folder
     finally:
-        lease.release()
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -324,9 +327,13 @@ def _left_behind(folder: Path) -> bool:
     Without a lease it has too, if Ray was there: a Ray process that was slow to die wrote on
     while the folder was being removed.
     """
-    if (folder / LEASE).exists():
-        return holder_of(folder / LEASE) is None
-    silent = time.time() - folder.stat().st_mtime > STALE
+    if (folder / LOCK).exists():
+        try:
+            with FileLock(folder / LOCK, timeout=0):
+                return True
+        except Timeout:
+            return False
+    silent = time.time() - folder.stat().st_mtime > 60
     return silent and (folder / "session_latest").is_symlink()
 
 

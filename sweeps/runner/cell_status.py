@@ -1,55 +1,72 @@
-"""The ledger: where every cell of a study stands, read from its records and from nothing else."""
+"""Where every cell of a study stands, read from its records and from nothing else."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from study.config import Cell
-from study.records.metrics_log import CellProgress, read_progress
-from study.records.record import CELL, DONE, FAILED, RecordError, read_json
-from study.records.storage import is_bucket
-from sweeps.runner.cancellation import is_cancelled
-from sweeps.runner.lease_file import LEASE, Holder, holder_of
+from study.records.metrics_log import METRICS, CellProgress, read_progress
+from study.records.record import CELL, DONE, FAILED
+from sweeps.runner.attempts import Attempts, Verdict, judge
+from sweeps.runner.lease import Heartbeats, Owner
+from sweeps.runner.store import ATTEMPTS, CANCELLED, LEASE, Store, Version, open_store
 from sweeps.study import Study
 
-State = Literal["done", "diverged", "failed", "cancelled", "running", "interrupted", "waiting"]
+State = Literal["done", "diverged", "failed", "cancelled", "running", "interrupted", "pending"]
 STATES: tuple[State, ...] = get_args(State)
-OVER: tuple[State, ...] = ("done", "diverged")  # never entered again
+FINISHED: tuple[State, ...] = ("done", "diverged")  # never entered again
+
+_CONTENTS = (DONE, FAILED, ATTEMPTS)  # read when they change; of the others existence is enough
+_PROGRESS_S = 5.0  # seconds between two reads of a running cell's rows in a bucket
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CellStatus:
     """Where one cell stands.
 
     Attributes:
-      progress: from the tail of its metrics; of an ended cell, the end.
+      progress: from the tail of its rows; of a finished cell, the end.
       done: the content of DONE.json, or {}.
-      error: one line, of a failed cell.
-      holder: who runs it, of a running cell.
+      error: one line: why a failed cell failed, or why the last attempt of another one did.
+      owner: who trains it, of a running cell.
+      wait_until: earliest time of its next attempt, in seconds since 1970.
+      lease: the version of its lease, None if there is none.
+      unrecorded: whether the last attempt ended and nobody has recorded it yet.
     """
 
     cell: Cell
     folder: Path
     state: State
-    progress: CellProgress
-    done: dict[str, Any]
+    progress: CellProgress = field(default_factory=CellProgress)
+    done: dict[str, Any] = field(default_factory=dict)
+    attempts: Attempts = field(default_factory=Attempts)
     error: str | None = None
-    holder: Holder | None = None
+    owner: Owner | None = None
+    wait_until: float = 0.0
+    lease: Version | None = None
+    unrecorded: bool = False
 
     @property
-    def over(self) -> bool:
-        return self.state in OVER
+    def finished(self) -> bool:
+        return self.state in FINISHED
 
     @property
-    def to_run(self) -> bool:
-        """Whether a sweep brings it to its end; a cancelled cell waits for `study retry`."""
-        return not self.over and self.state != "cancelled"
+    def runnable(self) -> bool:
+        """Whether a worker will bring it to its end, or is at it."""
+        return self.state in ("running", "interrupted", "pending")
+
+    @property
+    def claimed(self) -> float | None:
+        """When the present attempt of a running cell began, in seconds since 1970."""
+        if self.state != "running" or not self.attempts.all:
+            return None
+        return self.attempts.all[-1].claimed
 
     @property
     def seconds_left(self) -> float | None:
@@ -60,76 +77,167 @@ class Entry:
         return max(0.0, (self.cell.examples - self.progress.examples_seen) / rate)
 
 
-def read(study: Study, root: Path) -> list[Entry]:
-    """All cells of `study`, in its order. `root` is a folder or a bucket, as `place` gives it.
+class StudyState:
+    """The statuses of cells, kept up to date by one listing a time.
 
-    Raises:
-      RecordError: a folder holds another cell than its name says.
+    Arguments:
+      folder: of the study's records.
+      trust_mtime: see `Heartbeats`; for whoever shows states and claims nothing.
+      backoff_s: see `judge`.
     """
-    folders = [study.folder(root) / cell.id for cell in study.cells]
-    if not is_bucket(root):
-        return [entry(*both) for both in zip(study.cells, folders, strict=True)]
-    with ThreadPoolExecutor(16) as pool:  # each look at a bucket waits for several answers
-        return list(pool.map(entry, study.cells, folders))
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        folder: Path,
+        *,
+        store: Store | None = None,
+        heartbeats: Heartbeats | None = None,
+        trust_mtime: bool = False,
+        backoff_s: float = 1.0,
+        read_progress: Callable[[Path], CellProgress] = read_progress,
+    ):
+        self.store = store or open_store(folder)
+        self.folder = folder
+        self._cells = {cell.id: cell for cell in cells}
+        self._heartbeats = heartbeats or Heartbeats(self.store, trust_mtime=trust_mtime)
+        self._backoff_s = backoff_s
+        self._read_progress = read_progress
+        self._tokens: dict[str, dict[str, str]] = {}
+        self._contents: dict[tuple[str, str], bytes] = {}
+        self._progress: dict[str, tuple[str, float, CellProgress]] = {}
+        self._statuses: dict[str, CellStatus] = {}
+
+    def refresh(self, cell: str | None = None) -> list[CellStatus]:
+        """Lists the records and reads what has changed; the statuses in the order of the cells.
+
+        Arguments:
+          cell: the id of the only cell to look at; None looks at all.
+
+        Raises:
+          OSError, RecordError: the storage does not respond.
+        """
+        listing = self.store.list(cell)
+        ids = list(self._cells) if cell is None else [cell]
+        changed = []
+        for id in ids:
+            tokens = {name: v.token for name, v in listing.get(id, {}).items()}
+            before = self._tokens.get(id, {})
+            changed += [
+                (id, name) for name in _CONTENTS if tokens.get(name, "") != before.get(name, "")
+            ]
+            self._tokens[id] = tokens
+        for key in changed:
+            self._contents.pop(key, None)
+        self._contents |= self.store.read_many(changed)
+        for id in ids:
+            self._statuses[id] = self._status(id, listing.get(id, {}))
+        return [self._statuses[id] for id in ids]
+
+    def _status(self, id: str, files: Mapping[str, Version]) -> CellStatus:
+        cell, before = self._cells[id], self._statuses.get(id)
+        if before is not None and before.finished and DONE in files:
+            return before
+        status = CellStatus(
+            cell=cell, folder=self.folder / id, state="pending", lease=files.get(LEASE)
+        )
+        attempts = Attempts.parse(self._contents.get((id, ATTEMPTS)))
+        if done := parse_json(self._contents.get((id, DONE))):
+            return replace(
+                status,
+                state="diverged" if done["status"] == "diverged" else "done",
+                progress=CellProgress(
+                    step=done["step"],
+                    examples_seen=done["examples_seen"],
+                    pairs_seen=done["pairs_seen"],
+                    attempts=done["attempt"],
+                    time=done.get("time"),
+                ),
+                done=done,
+                attempts=attempts,
+            )
+        owner = self._heartbeats.owner(id, status.lease)
+        progress = self._progress_of(id, files, running=owner is not None)
+        status = replace(status, progress=progress, owner=owner)
+        if owner is not None:
+            return replace(status, state="running", attempts=attempts)
+        failure = parse_json(self._contents.get((id, FAILED)))
+        closed = close_lost(attempts, failure, status.lease)
+        unrecorded, attempts = closed is not attempts, closed
+        verdict = judge(attempts.counted, progress.step, backoff_s=self._backoff_s)
+        if failure and not attempts.all:  # recorded before there were attempts
+            verdict = Verdict(failure["error"])
+        begun = bool(progress.attempts or attempts.all)
+        status = replace(
+            status,
+            state="interrupted" if begun else "pending",
+            attempts=attempts,
+            unrecorded=unrecorded,
+            wait_until=verdict.wait_until,
+            error=verdict.error or (failure or {}).get("error"),
+        )
+        if CANCELLED in files:
+            return replace(status, state="cancelled")
+        return replace(status, state="failed") if verdict.error else status
+
+    def _progress_of(self, id: str, files: Mapping[str, Version], running: bool) -> CellProgress:
+        """From the rows, if they may have changed since they were last read."""
+        if CELL not in files:
+            return CellProgress()
+        now = time.monotonic()
+        # In a bucket the rows are other objects, which the listing leaves out.
+        token = files[METRICS].token if METRICS in files else "" if running else "stopped"
+        known = self._progress.get(id)
+        if known and known[0] == token and (token or now - known[1] < _PROGRESS_S):
+            return known[2]
+        progress = self._read_progress(self.folder / id)
+        self._progress[id] = (token, now, progress)
+        return progress
 
 
-def entry(cell: Cell, folder: Path) -> Entry:
+def close_lost(
+    attempts: Attempts, failure: Mapping[str, Any] | None, lease: Version | None
+) -> Attempts:
+    """Ends a last attempt that has no outcome although nobody holds the lease.
+
+    Arguments:
+      failure: the content of FAILED.json, which a worker writes before it ends, and which the
+        next attempt removes.
+      lease: the version that was left behind.
+    """
+    if not attempts.all or attempts.all[-1].outcome is not None:
+        return attempts
+    if failure and failure.get("time", 0.0) >= attempts.all[-1].claimed - 1.0:
+        return attempts.end("raised", at=failure["time"], error=failure["error"])
+    # The time of a free lease is when it was freed; of a stale one the last heartbeat.
+    return attempts.end("lost", at=lease.mtime if lease else time.time())
+
+
+def read(study: Study, root: Path) -> list[CellStatus]:
+    """All cells of `study`, in its order. `root` is a folder or a bucket, as `resolve` gives it."""
+    return StudyState(study.cells, study.folder(root), trust_mtime=True).refresh()
+
+
+def read_cell(cell: Cell, folder: Path) -> CellStatus:
     """Where `cell` stands, whose record is `folder`."""
-    known = read_json(folder / CELL)
-    if known is not None and known.get("hash") not in (None, cell.hash):
-        raise RecordError(
-            f"{folder} holds another cell (hash {known['hash'][:8]}, not {cell.hash[:8]}); "
-            "move it away or choose another --root"
-        )
-    done = read_json(folder / DONE)
-    if done is not None:
-        progress = CellProgress(
-            step=done["step"],
-            examples_seen=done["examples_seen"],
-            pairs_seen=done["pairs_seen"],
-            attempts=done["attempt"],
-            time=done.get("time"),
-        )
-        state: State = "diverged" if done["status"] == "diverged" else "done"
-        return Entry(cell=cell, folder=folder, state=state, progress=progress, done=done)
-    progress = read_progress(folder)
-    holder = holder_of(folder / LEASE)
-    failed = read_json(folder / FAILED)
-    if holder is not None:
-        state = "running"
-    elif is_cancelled(folder):
-        state = "cancelled"
-    elif failed is not None:
-        state = "failed"
-    else:
-        state = "interrupted" if progress.attempts else "waiting"
-    return Entry(
-        cell=cell,
-        folder=folder,
-        state=state,
-        progress=progress,
-        done={},
-        error=failed["error"] if failed and state == "failed" else None,
-        holder=holder,
-    )
+    return StudyState([cell], folder.parent, trust_mtime=True).refresh(cell.id)[0]
 
 
-def count(entries: Sequence[Entry]) -> dict[State, int]:
+def count(statuses: Sequence[CellStatus]) -> dict[State, int]:
     """Cells per state, in the order of `STATES`, without the states that no cell is in."""
-    counts = Counter(e.state for e in entries)
+    counts = Counter(s.state for s in statuses)
     return {state: counts[state] for state in STATES if counts[state]}
 
 
-def exit_code(entries: Sequence[Entry]) -> int:
-    """0: all cells are over, or cancelled; 1: some failed; 3: some are not over yet."""
-    if not any(e.to_run for e in entries):
-        return 0
-    return 1 if any(e.state == "failed" for e in entries) else 3
+def exit_code(statuses: Sequence[CellStatus]) -> int:
+    """0: all cells are finished or cancelled; 1: some failed; 3: some are unfinished."""
+    if any(s.state == "failed" for s in statuses):
+        return 1
+    return 3 if any(s.runnable for s in statuses) else 0
 
 
 def work(study: Study, cell: Cell) -> float:
-    """What a cell takes beside the other cells of its study: by the study's own estimate where it
-    has one, else by `cost`."""
+    """A cell's share of the work of its study: the study's own estimate, or else `cost`."""
     return (study.seconds or cost)(cell)
 
 
@@ -137,11 +245,15 @@ def cost(cell: Cell) -> float:
     """Relative time of a cell, to start the long ones first, so that all cores end together.
 
     Towers cost per example, the loss per pair, and each step has a price of its own. The weights
-    were measured with the glyphs towers on CPU; only the order of the cells hangs on them.
+    were measured with the glyphs towers on CPU; only the order of the cells depends on them.
     """
     return cell.examples + cell.steps * (13 + cell.batch_size**2 / 700)
 
 
-def age(progress: CellProgress) -> float | None:
-    """Seconds since the last line of the record."""
-    return None if progress.time is None else max(0.0, time.time() - progress.time)
+def parse_json(content: bytes | None) -> dict[str, Any] | None:
+    """The object in a file; None if it is missing, torn or something else."""
+    try:
+        value = json.loads(content or b"")
+    except ValueError:
+        return None
+    return value if value and isinstance(value, dict) else None

@@ -8,31 +8,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TextIO
 
-from sweeps.runner.capacity import LOCAL
-from sweeps.runner.cell_status import Entry
+from sweeps.runner.cell_status import CellStatus
+from sweeps.runner.machines import is_local
 
 QUIET_SECONDS = 10.0  # off a terminal, the longest time without a line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A cell that runs now: its latest entry, the seconds of this try, how many tries, on what."""
+    """A cell that runs now, for `seconds` in its present attempt."""
 
-    entry: Entry
+    status: CellStatus
     seconds: float
     attempt: int
-    kind: str = LOCAL
+    machine: str = "local"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """How far a sweep is. `done` of `target` is work: examples, each with the weight of its cell,
-    of the cells that are over and the part of the others; `waiting` cells for a machine, by its
-    kind; `seconds_left` is None until there is evidence to judge it by."""
+    """How far a sweep is.
+
+    Attributes:
+      done, target: work, that is examples, each with the weight of its cell.
+      waiting: cells that wait for a machine, by its type.
+      seconds_left: None until there is evidence to judge it by.
+    """
 
     study: str
     cells: int
-    over: int
+    finished: int
     failed: int
     done: float
     target: float
@@ -43,14 +47,14 @@ class Now:
     @property
     def rate(self) -> float:
         """Examples per second of all running cells."""
-        return sum(r.entry.progress.examples_per_second or 0.0 for r in self.running)
+        return sum(r.status.progress.examples_per_second or 0.0 for r in self.running)
 
 
 class Report(Protocol):
-    """Where a sweep's words go. `every` is how often, in seconds, it wants `progress`."""
+    """Shows a sweep to its user. `every` is how often, in seconds, it takes `progress`."""
 
     every: float
-    errors: bool  # whether it speaks on standard error
+    errors: bool  # whether it writes to standard error
 
     def open(self, terminal: TextIO) -> None:
         """From here on standard output and error are elsewhere; `terminal` is where its was."""
@@ -63,7 +67,7 @@ class Report(Protocol):
 
 
 class Silent:
-    """Says nothing: for callers that look at the result."""
+    """Shows nothing: for callers that look at the result."""
 
     every = 1.0
     errors = False
@@ -97,10 +101,10 @@ class Lines:
     def progress(self, now: Now) -> None:
         if time.monotonic() - self._last < QUIET_SECONDS or not now.running:
             return
-        running = "  ".join(_said(r) for r in now.running[:4])
+        running = "  ".join(_brief(r) for r in now.running[:4])
         more = f" and {len(now.running) - 4} more" if len(now.running) > 4 else ""
         self.line(
-            f"[{now.over}/{now.cells}] running {running}{more}{_waiting(now)}"
+            f"[{now.finished}/{now.cells}] running {running}{more}{_waiting(now)}"
             f"{_left(now.seconds_left)}"
         )
 
@@ -223,20 +227,20 @@ def _table(now: Now) -> Any:
 
     failed = f", {now.failed} failed" if now.failed else ""
     row(
-        f"{now.study}: {now.over}/{now.cells} cells{failed}",
+        f"{now.study}: {now.finished}/{now.cells} cells{failed}",
         now.done / now.target,
         rate(now.rate) if now.rate else "",
         _left(now.seconds_left).strip(" ,"),
         "",
     )
     for r in now.running:
-        seen, target = r.entry.progress.examples_seen, r.entry.cell.examples
-        speed = r.entry.progress.examples_per_second
+        seen, target = r.status.progress.examples_seen, r.status.cell.examples
+        speed = r.status.progress.examples_per_second
         row(
-            f"  {r.entry.cell.id}",
+            f"  {r.status.cell.id}",
             seen / target,
             rate(speed) if speed else ("starting" if not seen else ""),
-            duration(r.entry.seconds_left) if r.entry.seconds_left is not None else "",
+            duration(r.status.seconds_left) if r.status.seconds_left is not None else "",
             _where(r),
         )
     if now.waiting:
@@ -244,14 +248,14 @@ def _table(now: Now) -> Any:
     return table
 
 
-def _said(r: Running) -> str:
+def _brief(r: Running) -> str:
     where = _where(r)
-    return f"{r.entry.cell.id} {percent(r.entry)}" + (f" ({where})" if where else "")
+    return f"{r.status.cell.id} {percent(r.status)}" + (f" ({where})" if where else "")
 
 
 def _where(r: Running) -> str:
     attempt = f"attempt {r.attempt}" if r.attempt > 1 else ""
-    return ", ".join(part for part in ("" if r.kind == LOCAL else r.kind, attempt) if part)
+    return ", ".join(part for part in ("" if is_local(r.machine) else r.machine, attempt) if part)
 
 
 def _waiting(now: Now) -> str:
@@ -259,12 +263,15 @@ def _waiting(now: Now) -> str:
     return f", waiting: {cells}" if cells else ""
 
 
-def headline(entry: Entry) -> str:
-    """The figure that one looks at first: zero-shot accuracy, or else retrieval, or the loss.
+def headline(done: Mapping[str, Any]) -> str:
+    """The main result of a finished cell: zero-shot accuracy, or else retrieval, or the loss.
 
-    After it, how many examples stood in for others that could not be used.
+    After it, how many examples replaced others that could not be used.
+
+    Arguments:
+      done: the content of DONE.json.
     """
-    summary = entry.done.get("summary", {})
+    summary = done.get("summary", {})
     replaced = summary.get("data/replaced_examples")
     more = f", {replaced:,} examples replaced" if replaced else ""
     return f"{_first_figure(summary)}{more}".removeprefix(", ")
@@ -282,8 +289,8 @@ def _first_figure(summary: dict[str, Any]) -> str:
     return f"loss {loss:.4g}" if isinstance(loss, int | float) else ""
 
 
-def percent(entry: Entry) -> str:
-    return f"{entry.progress.examples_seen / entry.cell.examples:.0%}"
+def percent(status: CellStatus) -> str:
+    return f"{status.progress.examples_seen / status.cell.examples:.0%}"
 
 
 def rate(examples_per_second: float) -> str:

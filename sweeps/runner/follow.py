@@ -1,51 +1,40 @@
-"""Watching records while somebody changes them: when there is nothing left to wait for."""
+"""Watching records while workers change them: when there is nothing left to wait for."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from study.records.storage import listdir
-from sweeps.runner.cell_status import Entry
-from sweeps.runner.lease_file import DRIVER, LEASE, holder_of
-from sweeps.runner.lease_owner import Holder
+from sweeps.runner.cell_status import CellStatus
 
-# Seconds without a sign of life before a watch ends: between two cells, or two clusters, nobody
-# may hold a lease for a moment.
-PATIENCE = 5.0
-
-
-def driver_of(folder: Path) -> Holder | None:
-    """Who runs the study whose records are in `folder`; None where no driver is alive."""
-    paths = [path / LEASE for path in listdir(folder) if path.name.startswith(DRIVER)]
-    return next((holder for path in paths if (holder := holder_of(path)) is not None), None)
+# Seconds without a lease before a watch ends: nobody holds one while Ray starts, and workers that
+# wait for a cell look for one every ten seconds in a bucket.
+PATIENCE_S = 15.0
 
 
 def readings(
-    read: Callable[[], Sequence[Entry]], folder: Path, *, every: float
-) -> Iterator[Sequence[Entry]]:
-    """Reads entries again and again for as long as they may change; yields each reading.
+    read: Callable[[], Sequence[CellStatus]], *, every: float
+) -> Iterator[Sequence[CellStatus]]:
+    """Reads statuses again and again for as long as they may change; yields each reading.
 
-    Ends when every cell is over or cancelled, or when nobody runs one of them and no driver is
-    alive that would start or retry one.
+    Ends when no cell is left to run, or when nobody has trained one for a while.
 
     Arguments:
-      read: reads the entries.
-      folder: of the study's records, in which drivers hold their leases.
+      read: reads the statuses.
       every: seconds between two readings.
     """
-    alone: float | None = None  # since when nobody was at work
+    alone: float | None = None  # since when nobody has trained a cell
     while True:
-        entries = read()
-        yield entries
-        if not any(e.to_run for e in entries):
+        statuses = read()
+        yield statuses
+        if not any(s.runnable for s in statuses):
             return
         now = time.monotonic()
-        if any(e.holder is not None for e in entries) or driver_of(folder) is not None:
+        waits = any(s.runnable and s.wait_until > time.time() for s in statuses)
+        if waits or any(s.owner is not None for s in statuses):
             alone = None
         elif alone is None:
             alone = now
-        elif now - alone >= PATIENCE:
+        elif now - alone >= PATIENCE_S:
             return
         time.sleep(every)

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 from study.config import Cell
 from study.models.flops import step_flops
-from sweeps.runner import cell_status as ledger
-from sweeps.runner.capacity import LOCAL, kind_of
-from sweeps.runner.cell_status import Entry
+from sweeps.runner.cell_status import CellStatus, work
+from sweeps.runner.machines import is_local, machine_of
 from sweeps.study import Study
 
 MOSTLY = 0.8  # of the time that a cell has taken, what is training once it has settled
@@ -110,7 +109,7 @@ class Remaining:
         self._kind: dict[str, int] = {}
         self._estimate: dict[str, float] = {}
         for cell in study.cells:
-            machine = kind_of(study.execution_of(cell).slice)
+            machine = machine_of(study.execution_of(cell))
             # What the compiled step depends on, so not the seed, the budget or a rate.
             kind = (machine, cell.model, cell.batch_size, cell.loss.kind, cell.pairs)
             self._machine[cell.id] = machine
@@ -119,7 +118,7 @@ class Remaining:
 
     def seconds(
         self,
-        entries: Iterable[Entry],
+        statuses: Iterable[CellStatus],
         *,
         workers: Mapping[str, int] | None = None,
         spent: Mapping[str, float] | None = None,
@@ -127,7 +126,7 @@ class Remaining:
         """Seconds until no cell is left to run; failed cells do not count.
 
         Arguments:
-          entries: of all cells.
+          statuses: of all cells.
           workers: cells at a time by kind of machine; by default as many as run now.
           spent: seconds that a running cell has taken in its present try, by its id.
 
@@ -137,12 +136,12 @@ class Remaining:
         spent = spent or {}
         left, observed = defaultdict(list), defaultdict(list)
         running: Counter[str] = Counter()
-        for entry in entries:
-            machine = self._machine[entry.cell.id]
-            running[machine] += entry.state == "running"
-            if entry.to_run and entry.state != "failed":
-                left[machine].append(self._left(entry, spent.get(entry.cell.id)))
-            if (one := self._observed(entry, spent.get(entry.cell.id))) is not None:
+        for status in statuses:
+            machine = self._machine[status.cell.id]
+            running[machine] += status.state == "running"
+            if status.runnable:
+                left[machine].append(self._left(status, spent.get(status.cell.id)))
+            if (one := self._observed(status, spent.get(status.cell.id))) is not None:
                 observed[machine].append(one)
         at_once = running if workers is None else workers
         by_machine = [
@@ -152,22 +151,22 @@ class Remaining:
         known = [seconds for seconds in by_machine if seconds is not None]
         return max(known, default=0.0) if len(known) == len(by_machine) else None
 
-    def _left(self, entry: Entry, spent: float | None) -> Left:
-        cell, seen = entry.cell, entry.progress.examples_seen
+    def _left(self, status: CellStatus, spent: float | None) -> Left:
+        cell, seen = status.cell, status.progress.examples_seen
         share = 1 - seen / cell.examples if seen else 1.0
         return Left(
             kind=self._kind[cell.id],
             estimate=self._estimate[cell.id] * share,
             spent=spent or 0.0,
-            seconds=entry.seconds_left,
+            seconds=status.seconds_left,
         )
 
-    def _observed(self, entry: Entry, spent: float | None) -> Observed | None:
+    def _observed(self, status: CellStatus, spent: float | None) -> Observed | None:
         """What a cell tells: one that ended in one try, or runs at a known pace."""
-        kind, estimate = self._kind[entry.cell.id], self._estimate[entry.cell.id]
-        if entry.state == "done":
-            seconds = entry.done.get("seconds", {})
-            if entry.progress.attempts > 1 or not {"train", "total"} <= set(seconds):
+        kind, estimate = self._kind[status.cell.id], self._estimate[status.cell.id]
+        if status.state == "done":
+            seconds = status.done.get("seconds", {})
+            if status.progress.attempts > 1 or not {"train", "total"} <= set(seconds):
                 return None
             train, compile_ = seconds["train"], seconds.get("compile", 0.0)
             return Observed(
@@ -176,22 +175,22 @@ class Remaining:
                 train=train,
                 compile=compile_,
                 rest=max(0.0, seconds["total"] - train - compile_),
-                end=entry.progress.time or 0.0,
+                end=status.progress.time or 0.0,
                 settled=train > MOSTLY * seconds["total"],
             )
-        pace = entry.progress.examples_per_second
-        if entry.state != "running" or not pace:
+        pace = status.progress.examples_per_second
+        if status.state != "running" or not pace:
             return None
         return Observed(
             kind=kind,
             estimate=estimate,
-            train=entry.cell.examples / pace,
-            settled=spent is None or entry.progress.examples_seen / pace > MOSTLY * spent,
+            train=status.cell.examples / pace,
+            settled=spent is None or status.progress.examples_seen / pace > MOSTLY * spent,
         )
 
 
 def _estimate(study: Study, cell: Cell, machine: str) -> float:
     """Of the whole cell; cells on slices are arithmetic, local ones what the study says."""
-    if machine == LOCAL:
-        return ledger.work(study, cell)
+    if is_local(machine):
+        return work(study, cell)
     return float(cell.steps * step_flops(cell).model)

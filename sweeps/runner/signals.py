@@ -8,12 +8,40 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
+from sweeps.runner.attempts import Outcome
+
 INTERRUPTED = 130  # exit code
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class StopFlag:
+    """Asks for an orderly end: set by a signal, a mark in the records or a preemption notice.
+
+    Attributes:
+      reason: the first one given: "stopped", "preempted" or "cancelled".
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason: Outcome | None = None
+
+    def set(self, reason: Outcome) -> None:
+        if self.reason is None:
+            self.reason = reason
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+
 class Stop:
     """Listens within a `with`, in the main thread only, as Python does.
+
+    Arguments:
+      flag: set by the first signal: "stopped" by Ctrl-C, "preempted" by SIGTERM and SIGHUP.
 
     Attributes:
       asked: whether a signal came.
@@ -21,7 +49,8 @@ class Stop:
       before_quitting: called when the second signal comes, right before the process ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flag: StopFlag | None = None) -> None:
+        self.flag = flag
         self.asked = False
         self.raises = False
         self.before_quitting: Callable[[], None] | None = None
@@ -38,7 +67,7 @@ class Stop:
                 self._kept.setdefault(number, before)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        del number, frame
+        del frame
         if self.asked:
             try:
                 if self.before_quitting is not None:
@@ -46,6 +75,8 @@ class Stop:
             finally:
                 os._exit(INTERRUPTED)
         self.asked = True
+        if self.flag is not None:
+            self.flag.set("stopped" if number == signal.SIGINT else "preempted")
         if self.raises:
             raise KeyboardInterrupt
 

@@ -1,8 +1,8 @@
-"""One cell in one process: takes its lease, trains, and says how it ended.
+"""A worker: claims cells one after another and trains them, until none is left for its machine.
 
-Runs inside a Ray worker (`run_cell` is the task) and, for `study train`, in the caller's process.
-Nothing here imports Ray: the word to stop comes from files and processes, so it arrives whatever
-has become of Ray.
+Needs no Ray. On several hosts a worker is one SPMD program: every host calls `work` after
+`study.training.multihost.join`; process 0 claims a cell and broadcasts its id, all train it, and
+process 0 releases it. JAX starts once for a worker, and cells alike share compiled programs.
 """
 
 from __future__ import annotations
@@ -10,201 +10,370 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import os
+import json
+import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from study.config import Cell, Execution, from_dict
 from study.errors import UserError
-from study.records.record import DONE, write_failure
+from study.records.record import DONE, FAILED, RecordError, read_json, write_failure
 from study.records.redact import redact
-from study.records.storage import resolve
-from sweeps.runner.lease_bucket import BucketLease
-from sweeps.runner.lease_file import LEASE, Lease, LeaseHeld, LeaseLost
+from study.records.storage import format_error, resolve
+from sweeps.runner.attempts import Outcome
+from sweeps.runner.cell_status import StudyState
+from sweeps.runner.claims import Claim, Claimer, start_lease
+from sweeps.runner.display import duration, headline
+from sweeps.runner.lease import Lease, LeaseLost
 from sweeps.runner.logs import logged
-from sweeps.runner.stop_watch import Watched, watch
+from sweeps.runner.signals import StopFlag
+from sweeps.runner.store import CANCELLED, Store
+from sweeps.runner.worker_spec import CellTask, WorkerSpec
 
-TRAIN = "study.training.loop:train"
+_PASS_S = 1.0  # seconds between two looks for a cell; longer in a bucket
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
-# "crashed" is the driver's word for a worker that did not come back; "preempted" and "unplaced"
-# are said of slices only.
-End = Literal[
-    "done",
-    "diverged",
-    "stopped",
-    "held",
-    "failed",
-    "bad input",
-    "disk",
-    "crashed",
-    "preempted",
-    "unplaced",
-]
+_REASONS: tuple[Outcome, ...] = ("preempted", "stopped", "cancelled")  # the first one counts
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_VERBS = {"raised": "failed", "invalid": "failed", "stopped": "saved", "no space": "stopped"}
+
+# Why a worker ends. "finished": no cell is left for its machine.
+End = Literal["finished", "idle", "stopped", "preempted", "no space", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a worker is handed.
+class WorkResult:
+    """How a worker ended.
 
     Attributes:
-      cell: as `study.config.cell.to_dict` writes it.
-      entry: "module:function" that trains, called as `study.training.loop.train` is.
-      driver: the lease of the driver; once it is gone the cell stops. None: nobody to watch.
-      slice: the kind of machine; None is the process itself.
+      outcomes: of its attempts, by cell id; the last one of each cell.
+      error: one line, of ends that are errors.
     """
-
-    cell: dict[str, Any]
-    execution: dict[str, Any]
-    folder: str
-    group: str
-    run_name: str | None = None
-    entry: str = TRAIN
-    driver: str | None = None
-    slice: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a task ended; `error` is one line, `trace` where it came from."""
 
     end: End
-    pid: int
-    done: dict[str, Any] | None = None
+    outcomes: dict[str, Outcome]
     error: str | None = None
-    trace: str = ""
 
 
-def run_cell(task: Task) -> Outcome:
-    """Trains one cell under its lease. Returns whatever happens; only a crash does not."""
-    folder = resolve(task.folder)
-    with watch(Watched(driver=task.driver, cell=task.folder)) as stop, logged(folder):
-        return run_here(
-            from_dict(task.cell),
-            Execution(**task.execution),
-            folder=folder,
-            group=task.group,
-            run_name=task.run_name,
-            entry=task.entry,
-            should_stop=stop.is_set,
-        )
-
-
-def run_here(
-    cell: Cell,
-    execution: Execution,
+def work(
+    spec: WorkerSpec,
     *,
-    folder: Path,
-    group: str,
-    run_name: str | None = None,
-    entry: str = TRAIN,
-    should_stop: Callable[[], bool],
-) -> Outcome:
-    """Trains `cell` into `folder` unless somebody else is at it.
+    stop: StopFlag | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> WorkResult:
+    """Claims and trains cells until none is left, `stop` is set or the run's stop mark appears.
 
-    A cell that loses its lease ends without another write: the record is another process's then.
+    Every process of a multi-host worker calls this; all return the same end.
+
+    Arguments:
+      stop: any process may set it; all of them stop at the same step.
+      report: takes a line for each event, on process 0 only.
+
+    Raises:
+      Exception: a cell failed on one of several processes, which cannot go on together. What
+        happened is recorded; start the processes again.
     """
-    lease = take(folder)
-    if isinstance(lease, Outcome):
-        return lease
+    stop = stop or StopFlag()
+    hosts = _Hosts()
+    tasks = {task.cell.id: task for task in spec.tasks}
+    leader = _Leader(spec, stop, report) if hosts.primary else None
+    outcomes: dict[str, Outcome] = {}
+    while True:
+        hosts.share(stop)
+        command = hosts.broadcast(None if leader is None else leader.command())
+        if "wait" in command:
+            if leader is not None:  # the others wait for its next command
+                stop.wait(command["wait"])
+        elif "end" in command:
+            return WorkResult(end=command["end"], outcomes=outcomes, error=command.get("error"))
+        else:
+            task = tasks[command["run"]]
+            outcomes[task.cell.id], _ = _attempt(task, spec, stop, leader, hosts)
 
-    def asked() -> bool:
-        lease.check()
-        return should_stop()
 
-    with lease:
+def train_once(
+    spec: WorkerSpec,
+    *,
+    stop: StopFlag,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[Outcome, str | None]:
+    """Trains the only cell of `spec` in this process, whatever its budget of attempts.
+
+    Returns:
+      How the attempt ended, and one line about an error.
+
+    Raises:
+      RecordError: another process trains the cell.
+    """
+    (task,) = spec.tasks
+    leader = _Leader(spec, stop, report)
+    (status,) = leader.state.refresh()
+    claim = None if status.owner is not None else leader.claimer.claim(status)
+    if claim is None:
+        owner = status.owner or leader.state.refresh()[0].owner or "another process"
+        raise RecordError(f"{task.cell.id} is being trained by {owner}; wait for it or stop it")
+    leader.claim, leader.lease = claim, start_lease(leader.state, claim)
+    return _attempt(task, spec, stop, leader, _Hosts())
+
+
+class _Hosts:
+    """The processes of this worker: one, or all that `jax.distributed` has joined."""
+
+    def __init__(self) -> None:
+        self.count, self.index = 1, 0
+        # A worker of one process leaves it to the cell to import JAX.
+        if "jax" in sys.modules:
+            import jax
+
+            self.count, self.index = jax.process_count(), jax.process_index()
+
+    @property
+    def primary(self) -> bool:
+        return self.index == 0
+
+    def share(self, *flags: StopFlag) -> None:
+        """Sets each flag on all processes if it is set on one. All of them must call this."""
+        if self.count == 1:
+            return
+        from study.training.multihost import any_process
+
+        for flag in flags:
+            given = any_process(*(flag.reason == reason for reason in _REASONS))
+            for reason, is_given in zip(_REASONS, given, strict=True):
+                if is_given:
+                    flag.set(reason)
+
+    def broadcast(self, command: dict[str, Any] | None) -> dict[str, Any]:
+        """The command of process 0."""
+        if self.count > 1:
+            from study.training.multihost import broadcast_text
+
+            text = broadcast_text(None if command is None else json.dumps(command))
+            command = json.loads(text)
+        assert command is not None
+        return command
+
+
+class _Leader:
+    """What only process 0 of a worker does: claims, leases, marks and lines."""
+
+    def __init__(self, spec: WorkerSpec, stop: StopFlag, report: Callable[[str], None]):
+        self.spec, self.stop, self.report = spec, stop, report
+        cells = [task.cell for task in spec.tasks]
+        self.state = StudyState(cells, resolve(spec.folder), backoff_s=spec.backoff_s)
+        self.claimer = Claimer(
+            self.state,
+            {task.cell.id: task.rank for task in spec.tasks},
+            worker=spec.name,
+            backoff_s=spec.backoff_s,
+        )
+        self.claim: Claim | None = None
+        self.lease: Lease | None = None
+        self.error: str | None = None  # that ends the worker
+        self._idle_since: float | None = None
+        self._trouble_since: float | None = None
+
+    @property
+    def store(self) -> Store:
+        return self.state.store
+
+    def command(self) -> dict[str, Any]:
+        """What all processes do next."""
+        if self.error is not None:
+            return {"end": "no space", "error": self.error[:300]}
+        if not self.stop.is_set() and self._run_is_stopped():
+            self.stop.set("stopped")
+        if self.stop.is_set():
+            return {"end": "preempted" if self.stop.reason == "preempted" else "stopped"}
         try:
-            train = load(entry)
-            done = train(
-                cell,
-                execution,
+            found = self.claimer.next()
+        except (OSError, RecordError) as error:
+            return self._wait_for_storage(error)
+        self._trouble_since = None
+        if found.claim is not None:
+            self.claim, self._idle_since = found.claim, None
+            self.lease = start_lease(self.state, found.claim)
+            return {"run": found.claim.status.cell.id}
+        if not found.left:
+            return {"end": "finished"}
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        max_idle = self.spec.max_idle_s
+        if max_idle is not None and now - self._idle_since > max_idle:
+            return {"end": "idle"}
+        return {"wait": max(_PASS_S, self.store.poll_s)}
+
+    def _wait_for_storage(self, error: Exception) -> dict[str, Any]:
+        """Transient errors are waited out, as long as a lease would live without a heartbeat."""
+        now = time.monotonic()
+        self._trouble_since = self._trouble_since or now
+        if now - self._trouble_since > self.store.stale_s or _is_no_space(error):
+            line = redact(" ".join(str(error).split()))[:300]
+            return {"end": "no space" if _is_no_space(error) else "failed", "error": line}
+        return {"wait": max(_PASS_S, self.store.poll_s)}
+
+    def _run_is_stopped(self) -> bool:
+        if self.spec.run_id is None:
+            return False
+        try:
+            return self.store.read(".stop", self.spec.run_id) is not None
+        except (OSError, RecordError):
+            return False
+
+    @contextlib.contextmanager
+    def watch(self, cell_id: str, flag: StopFlag) -> Iterator[None]:
+        """Sets `flag` when the cell is cancelled or the run stopped; polls in a thread."""
+        over = threading.Event()
+
+        def poll() -> None:
+            while not over.wait(self.store.poll_s):
+                # An error says nothing about the marks: look again.
+                with contextlib.suppress(Exception):
+                    if self.store.read(cell_id, CANCELLED) is not None:
+                        flag.set("cancelled")
+                    if self._run_is_stopped():
+                        flag.set("stopped")
+                        self.stop.set("stopped")
+
+        thread = threading.Thread(target=poll, name=f"marks {cell_id}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def report_start(self) -> None:
+        assert self.claim is not None
+        number = len(self.claim.attempts.all)
+        again = f", attempt {number}" if number > 1 else ""
+        self.report(f"{self.claim.status.cell.id} started{again}")
+
+    def finish(
+        self, outcome: Outcome, error: str | None, done: dict[str, Any], seconds: float
+    ) -> None:
+        """Records how the attempt ended, frees the lease and reports a line."""
+        assert self.claim is not None and self.lease is not None
+        status = self.claim.status
+        if outcome != "lost":  # else the record may be another worker's
+            try:
+                attempts = self.claim.attempts.end(outcome, at=time.time(), error=error)
+                attempts.save(self.store, status.cell.id)
+            except (OSError, RecordError) as trouble:
+                outcome, error = "no space", error or format_error(trouble)
+        self.lease.release()
+        if outcome == "no space":
+            self.error = error
+        self.claim = self.lease = None
+        note = f": {error}" if error else f" in {duration(seconds)}"
+        text = f"{status.cell.id} {_VERBS.get(outcome, outcome)}{note}  {headline(done)}"
+        self.report(text.rstrip())
+
+
+def _attempt(
+    task: CellTask, spec: WorkerSpec, stop: StopFlag, leader: _Leader | None, hosts: _Hosts
+) -> tuple[Outcome, str | None]:
+    """Trains the claimed cell on all processes and records how that ended."""
+    folder = resolve(spec.folder) / task.cell.id
+    flag = StopFlag()
+
+    def should_stop() -> bool:
+        if leader is not None and leader.lease is not None:
+            leader.lease.check()
+        if stop.reason is not None:
+            flag.set(stop.reason)
+        return flag.is_set()
+
+    if leader is not None:
+        leader.report_start()
+    began, wall_began = time.monotonic(), time.time()
+    done: dict[str, Any] = {}
+    failure: Exception | None = None
+    with contextlib.ExitStack() as stack:
+        if leader is not None:
+            stack.enter_context(leader.watch(task.cell.id, flag))
+        if spec.log:
+            stack.enter_context(logged(folder, hosts.index))
+        try:
+            done = import_entry(spec.entry)(
+                task.cell,
+                task.execution,
                 folder=folder,
-                group=group,
-                run_name=run_name,
-                should_stop=asked,
+                group=spec.group,
+                run_name=task.run_name,
+                should_stop=should_stop,
             )
-        except Exception as error:
-            outcome = outcome_of(error, folder)
-            note(outcome, folder)
-            return outcome
-        return ended(done)
+            outcome: Outcome = "diverged" if done["status"] == "diverged" else "done"
+            error = None
+        except Exception as raised:
+            if type(raised).__name__ == "Stopped":  # on all processes, at the same step
+                hosts.share(flag)
+                outcome, error = flag.reason or "stopped", None
+                if outcome in ("preempted", "stopped"):
+                    stop.set(outcome)
+            else:
+                failure = raised
+                outcome, error = classify(raised, folder)
+                _write_failure(folder, raised, outcome, error, since=wall_began)
+    if leader is not None:
+        leader.finish(outcome, error, done, time.monotonic() - began)
+    if failure is not None and hosts.count > 1:
+        raise failure  # the other processes may be waiting for this one
+    return outcome, error
 
 
-def take(folder: Path) -> Lease | BucketLease | Outcome:
-    """The lease of the cell whose record is `folder`, or why it cannot be had."""
-    try:
-        return Lease.acquire(folder / LEASE)
-    except LeaseHeld as held:
-        return _end("held", error=str(held))
-    except OSError as error:
-        text = f"cannot write {folder}: {error.strerror or error}; make room or choose another"
-        return _end("disk", error=f"{text} --root and run again (what is recorded is kept)")
-
-
-def ended(done: dict[str, Any]) -> Outcome:
-    """Of a cell that trained to its end."""
-    return _end("diverged" if done["status"] == "diverged" else "done", done=done)
-
-
-def outcome_of(error: Exception, folder: Path) -> Outcome:
-    """What it means that training raised `error`."""
+def classify(error: Exception, folder: Path) -> tuple[Outcome, str]:
+    """What it means for an attempt that training raised `error`, and one line about it."""
     if isinstance(error, LeaseLost):
-        return _end("held", error=str(error))
-    if type(error).__name__ == "Stopped":
-        return _end("stopped")
-    if _of(error, _disk_is_full):
-        return _end("disk", error=_disk_line(error, folder))
-    bad = isinstance(error, UserError)
+        return "lost", str(error)
+    if any(_is_no_space(cause) for cause in _causes(error)):
+        line = str(error) if isinstance(error, RecordError) else None
+        return "no space", line or (
+            f"cannot write {folder}: no space left on device; make room or choose another --root "
+            "and run again (what is recorded is kept)"
+        )
     line = redact(" ".join(str(error).split()))
-    line = line if bad and line else f"{type(error).__name__}: {line}".removesuffix(": ")
-    trace = "".join(traceback.format_exception(error))
-    return _end("bad input" if bad else "failed", error=line, trace=trace)
+    if isinstance(error, UserError) and line:
+        return "invalid", line
+    return "raised", f"{type(error).__name__}: {line}".removesuffix(": ")
 
 
-def note(outcome: Outcome, folder: Path) -> None:
-    """Leaves a failure in the record."""
-    if outcome.end in ("failed", "bad input"):
-        with contextlib.suppress(Exception):  # a disk that just filled up
-            if not (folder / DONE).exists():
-                write_failure(folder, error=outcome.error or "", trace=outcome.trace)
+def _write_failure(
+    folder: Path, error: Exception, outcome: Outcome, line: str, *, since: float
+) -> None:
+    """Writes FAILED.json, unless another process of this worker has already said why."""
+    if outcome not in ("raised", "invalid"):
+        return
+    with contextlib.suppress(Exception):  # a disk that has just filled up
+        known = read_json(folder / FAILED)
+        if known is not None and known.get("time", 0.0) >= since:
+            return
+        if not (folder / DONE).exists():
+            write_failure(folder, error=line, trace="".join(traceback.format_exception(error)))
 
 
-def load(entry: str) -> Callable[..., Any]:
+def import_entry(entry: str) -> Callable[..., Any]:
     """The function that "module:function" names."""
     module, _, name = entry.partition(":")
-    return getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
-def _end(end: End, **more: Any) -> Outcome:
-    return Outcome(end=end, pid=os.getpid(), **more)
-
-
-def _of(error: BaseException | None, is_so: Callable[[BaseException], bool]) -> bool:
-    """Whether `error` or what caused it `is_so`."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if is_so(error):
-            return True
+        yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False
 
 
-def _disk_is_full(error: BaseException) -> bool:
-    """Orbax and TensorStore say it in words only."""
-    return (isinstance(error, OSError) and error.errno in _DISK) or (
+def _is_no_space(error: BaseException) -> bool:
+    """Orbax and TensorStore tell by their message only."""
+    return (isinstance(error, OSError) and error.errno in _NO_SPACE) or (
         "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
-    )
-
-
-def _disk_line(error: BaseException, folder: Path) -> str:
-    if type(error).__name__ == "RecordError":
-        return str(error)
-    return (
-        f"cannot write {folder}: no space left on device; make room or choose another --root "
-        "and run again (what is recorded is kept)"
     )

@@ -1,0 +1,257 @@
+"""Leases: at most one worker at a time trains a cell.
+
+A lease is the file `lease.json` in the record of a cell. It is free while it is missing or empty.
+A worker creates it if it is free, and renews it by a heartbeat. A contender that has seen the same
+version for `Store.stale_s` seconds of its own clock takes it over, so the clocks of two machines
+are never compared; a lease whose process ran on this machine and has died is taken over at once.
+
+The holder fences itself: `check` raises once the last successful heartbeat is older than
+`Store.stale_s`, whatever kept it from renewing (a network that is down, a full disk, SIGSTOP), so
+it stops writing when a contender may have begun. Errors of the storage before that are tolerated.
+Not guaranteed: that a process which was stopped in the middle of a write does not finish that
+write. Rows carry the number of their attempt, and results do not depend on who computes them.
+
+`filelock.SoftFileLease` expires in the same way, but only on file systems, and a contender has to
+wait on one lease at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from study.records.storage import RecordError
+from sweeps.runner.store import LEASE, Store, Version
+
+# CLOCK_BOOTTIME goes on while a laptop sleeps, CLOCK_MONOTONIC does not.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def monotonic() -> float:
+    """Seconds of a clock that never goes back, and that counts suspended time where it can."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+class LeaseLost(RuntimeError):
+    """Another worker may have taken this lease over; nothing more may be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """The process that holds a lease.
+
+    Attributes:
+      host: for people.
+      namespace: identifies the processes among which `pid` is unique.
+      started: when the process started, in clock ticks since boot; None if unknown.
+      worker: the name of the worker.
+      token: differs for every lease ever taken.
+    """
+
+    host: str
+    namespace: str
+    pid: int
+    started: int | None
+    worker: str
+    token: str
+
+    @classmethod
+    def here(cls, worker: str = "") -> Owner:
+        """This process, with a new token."""
+        pid = os.getpid()
+        return cls(
+            host=socket.gethostname(),
+            namespace=_pid_namespace(),
+            pid=pid,
+            started=_start_of(pid),
+            worker=worker,
+            token=uuid.uuid4().hex,
+        )
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was a process of this machine and has ended."""
+        if self.namespace != _pid_namespace():
+            return False
+        return self.started is not None and _start_of(self.pid) != self.started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+UNKNOWN = Owner(host="?", namespace="", pid=0, started=None, worker="", token="")
+
+
+def parse_owner(content: bytes | None) -> Owner | None:
+    """The owner that a lease names; None if the lease is free."""
+    if not content:
+        return None
+    try:
+        return Owner(**json.loads(content))
+    except (ValueError, TypeError):  # of another version of this program
+        return UNKNOWN
+
+
+class Lease:
+    """A lease that this process holds and renews, until `release` or the end of a `with`."""
+
+    def __init__(
+        self,
+        store: Store,
+        cell: str,
+        owner: Owner,
+        version: Version,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ):
+        self.owner = owner
+        self._store, self._cell, self._clock = store, cell, clock
+        self._version, self._renewed = version, clock()
+        self._lost = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease {cell}", daemon=True)
+
+    @classmethod
+    def held(cls, store: Store, cell: str, owner: Owner, version: Version) -> Self:
+        """Renews a lease that `acquire` has just taken."""
+        lease = cls(store, cell, owner, version)
+        lease._thread.start()
+        return lease
+
+    def check(self) -> None:
+        """Raises LeaseLost if another worker has taken the lease over, or may have."""
+        silent = self._clock() - self._renewed
+        if silent > self._store.stale_s and not self._lost:
+            self._lost = f"its lease could not be renewed for {silent:.0f} s"
+        if self._lost:
+            raise LeaseLost(f"{self._cell}: {self._lost}; the attempt ends without another write")
+
+    def release(self) -> None:
+        """Frees the lease, unless it is another worker's by now."""
+        if self._over.is_set():
+            return
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError, RecordError):  # then it becomes stale
+            # Renewed once more, for its present version, and to see whether it is still ours.
+            version = self._store.touch(self._cell, LEASE, _content(self.owner), self._version)
+            if version is not None:
+                self._store.swap(self._cell, LEASE, b"", version)
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._store.renew_s):
+            began = self._clock()
+            if began - self._renewed > self._store.stale_s:
+                return  # `check` says so
+            try:
+                version = self._store.touch(self._cell, LEASE, _content(self.owner), self._version)
+            except Exception:  # transient, or `check` counts the time
+                continue
+            if version is None:
+                self._lost = "another worker has taken its lease over"
+                return
+            self._version, self._renewed = version, began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def acquire(store: Store, cell: str, owner: Owner, expected: Version | None) -> Version | None:
+    """Takes the lease of `cell` if its file still is `expected` (None: missing).
+
+    The caller has made sure that this version is free or stale.
+
+    Raises:
+      OSError, RecordError: the storage does not respond, or is full or read-only.
+    """
+    return store.swap(cell, LEASE, _content(owner), expected)
+
+
+class Heartbeats:
+    """Judges by this process's own clock which leases are alive.
+
+    A one-off look cannot tell a live lease from a stale one. Until a lease has been observed for
+    `Store.stale_s` seconds it counts as alive.
+
+    Arguments:
+      trust_mtime: judge a lease that is seen for the first time by the time of its file, which is
+        good enough for showing it, and wrong where clocks differ.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        trust_mtime: bool = False,
+        clock: Callable[[], float] = monotonic,
+    ):
+        self._store, self._clock, self._trust_mtime = store, clock, trust_mtime
+        self._seen: dict[str, tuple[str, float]] = {}  # by cell: token, when it was first seen
+        self._owners: dict[str, tuple[str, Owner]] = {}  # by cell: token, owner
+
+    def owner(self, cell: str, lease: Version | None) -> Owner | None:
+        """Who holds the lease of `cell`, seen as `lease`; None if it is free, stale or dead."""
+        if lease is None or not lease.size:
+            self._seen.pop(cell, None)
+            self._owners.pop(cell, None)
+            return None
+        now = self._clock()
+        token, since = self._seen.get(cell, ("", now))
+        if token != lease.token:
+            age = time.time() - lease.mtime if self._trust_mtime and not token else 0.0
+            since = now - max(0.0, age)
+            self._seen[cell] = (lease.token, since)
+        silent = now - since
+        if silent > self._store.stale_s:
+            return None
+        known = self._owners.get(cell)
+        # A heartbeat keeps the content, but a new owner may stand behind a new version.
+        if known is None or (
+            known[0] != lease.token
+            and (self._store.reads_are_cheap or silent > 2 * self._store.renew_s)
+        ):
+            owner = parse_owner(self._store.read(cell, LEASE))
+            if owner is None:
+                return None
+            known = self._owners[cell] = (lease.token, owner)
+        return None if known[1].is_dead else known[1]
+
+
+def _content(owner: Owner) -> bytes:
+    return json.dumps(asdict(owner)).encode()
+
+
+@functools.cache
+def _pid_namespace() -> str:
+    """Containers share a host's name and a host keeps its name over a reboot, hence all three."""
+    parts = [socket.gethostname()]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text()[:8],
+        lambda: str(Path("/proc/self/ns/pid").readlink())[5:-1],
+    ):
+        with contextlib.suppress(OSError):
+            parts.append(read())
+    return "/".join(parts)
+
+
+def _start_of(pid: int) -> int | None:
+    """When process `pid` started, in clock ticks since boot; None if it is dead or unknown."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *rest = status.rpartition(")")[2].split()
+    return None if state in "ZX" else int(rest[18])
