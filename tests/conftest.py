@@ -60,6 +60,7 @@ def compiled_for_tpu():
 
     return compiled
 
+
 # Being ported to workers that claim cells.
 collect_ignore = [
     f"sweeps/{name}.py"
