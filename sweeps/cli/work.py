@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -79,7 +79,7 @@ def work(
     folder = study.folder(resolve(root_of(root)).absolute())
     refuse_mounted_bucket(folder)
     several = coordinator is not None or hosts_of(machine) > 1 or bool(process_count)
-    fields = {} if max_idle is None else {"max_idle_s": 60 * max_idle}
+    fields: dict[str, Any] = {} if max_idle is None else {"max_idle_s": 60 * max_idle}
     spec = worker_spec(study, folder, machine, **fields)
 
     # Before JAX is imported. What a slice has is for its hosts to say.
@@ -93,21 +93,28 @@ def work(
     # A cell's output goes to its log, and this worker's lines to where its output went before.
     report = Lines(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     flag = StopFlag()
+    if several:
+        from study.training.multihost import join, leave
     with Stop(flag) as stop:
         stop.raises = True
         try:
             prepare(study, report)
             keep_programs(report)
             if several:
-                from study.training.multihost import join
-
                 join(coordinator, process_count, process_id)
                 stop.listen()  # JAX has a handler of SIGTERM of its own
         except KeyboardInterrupt:
             report.line(f"interrupted; to continue: {this_command()}")
             return INTERRUPTED
         stop.raises = False
-        result = work(spec, stop=flag, report=report.line)
+        try:
+            result = work(spec, stop=flag, report=report.line)
+        except Exception as error:
+            if not several:
+                raise
+            _quit(error)
+        if several:
+            leave()
     statuses = cell_status.read(study, folder.parent)
     counts = ", ".join(f"{n} {state}" for state, n in cell_status.count(statuses).items())
     report.line(f"{study.name}: {counts}; this worker made {len(result.outcomes)} of them")
@@ -118,3 +125,21 @@ def work(
     if result.end == "finished":
         return cell_status.exit_code(statuses)
     return EXIT_CODES[result.end]
+
+
+def _quit(error: Exception) -> NoReturn:
+    """Ends this process at once, and so the worker's others, which may be waiting for it.
+
+    An orderly exit would wait for them: JAX's processes leave together.
+    """
+    from study.records.redact import redact
+    from study.records.storage import format_error
+
+    message = redact(format_error(error, max_chars=300))
+    print(
+        f"study: this worker's processes cannot go on ({message}); what is recorded is kept: "
+        "start all of them again",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)

@@ -134,7 +134,8 @@ def judge(attempts: Sequence[Attempt], step: int, *, backoff_s: float = 1.0) -> 
         error = f"{error} (attempt {count} of {budget})"
     elif last.outcome == "lost":
         count, budget = _without_progress(attempts, step, "lost"), LOST
-        error = f"its worker died {count} times without getting further; out of memory?"
+        reason = last.error or "out of memory?"
+        error = f"its worker died {count} times without getting further: {reason}"
     elif last.outcome == "preempted":
         count, budget = _without_progress(attempts, step, "preempted"), PREEMPTED
         error = f"it was preempted {count} times without getting further"

@@ -203,7 +203,11 @@ class Heartbeats:
         self._owners: dict[str, tuple[str, Owner]] = {}  # by cell: token, owner
 
     def owner(self, cell: str, lease: Version | None) -> Owner | None:
-        """Who holds the lease of `cell`, seen as `lease`; None if it is free, stale or dead."""
+        """Who holds the lease of `cell`, seen as `lease`; None if it is free, stale or dead.
+
+        Where reads cost money the owner of a lease that is renewed is `UNKNOWN`, unless this object
+        is for showing it.
+        """
         if lease is None or not lease.size:
             self._seen.pop(cell, None)
             self._owners.pop(cell, None)
@@ -217,17 +221,19 @@ class Heartbeats:
         silent = now - since
         if silent > self._store.stale_s:
             return None
-        known = self._owners.get(cell)
-        # A heartbeat keeps the content, but a new owner may stand behind a new version.
-        if known is None or (
-            known[0] != lease.token
-            and (self._store.reads_are_cheap or silent > 2 * self._store.renew_s)
+        read_for, owner = self._owners.get(cell, ("", UNKNOWN))
+        # A heartbeat keeps the content, but a new owner may be behind a new version.
+        if read_for != lease.token and (
+            self._store.reads_are_cheap
+            or silent > 2 * self._store.renew_s
+            or (self._trust_mtime and not read_for)
         ):
-            owner = parse_owner(self._store.read(cell, LEASE))
-            if owner is None:
+            latest = parse_owner(self._store.read(cell, LEASE))
+            if latest is None:  # freed since
                 return None
-            known = self._owners[cell] = (lease.token, owner)
-        return None if known[1].is_dead else known[1]
+            owner = latest
+            self._owners[cell] = (lease.token, owner)
+        return None if owner.is_dead else owner
 
 
 def _content(owner: Owner) -> bytes:

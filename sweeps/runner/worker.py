@@ -8,26 +8,23 @@ process 0 releases it. JAX starts once for a worker, and cells alike share compi
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import json
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from study.errors import UserError
-from study.records.record import DONE, FAILED, RecordError, read_json, write_failure
+from study.records.record import RecordError
 from study.records.redact import redact
 from study.records.storage import format_error, resolve
 from sweeps.runner.attempts import Outcome
 from sweeps.runner.cell_status import StudyState
 from sweeps.runner.claims import Claim, Claimer, start_lease
 from sweeps.runner.display import duration, headline
+from sweeps.runner.failures import blame, classify, is_no_space, record_failure
 from sweeps.runner.lease import Lease, LeaseLost
 from sweeps.runner.logs import logged
 from sweeps.runner.signals import StopFlag
@@ -35,7 +32,6 @@ from sweeps.runner.store import CANCELLED, Store
 from sweeps.runner.worker_spec import CellTask, WorkerSpec
 
 _PASS_S = 1.0  # seconds between two looks for a cell; longer in a bucket
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 _REASONS: tuple[Outcome, ...] = ("preempted", "stopped", "cancelled")  # the first one counts
 
@@ -211,9 +207,9 @@ class _Leader:
         """Transient errors are waited out, as long as a lease would live without a heartbeat."""
         now = time.monotonic()
         self._trouble_since = self._trouble_since or now
-        if now - self._trouble_since > self.store.stale_s or _is_no_space(error):
+        if now - self._trouble_since > self.store.stale_s or is_no_space(error):
             line = redact(" ".join(str(error).split()))[:300]
-            return {"end": "no space" if _is_no_space(error) else "failed", "error": line}
+            return {"end": "no space" if is_no_space(error) else "failed", "error": line}
         return {"wait": max(_PASS_S, self.store.poll_s)}
 
     def _run_is_stopped(self) -> bool:
@@ -254,12 +250,22 @@ class _Leader:
         self.report(f"{self.claim.status.cell.id} started{again}")
 
     def finish(
-        self, outcome: Outcome, error: str | None, done: dict[str, Any], seconds: float
+        self,
+        outcome: Outcome,
+        error: str | None,
+        done: dict[str, Any],
+        seconds: float,
+        *,
+        owned: bool,
     ) -> None:
-        """Records how the attempt ended, frees the lease and reports a line."""
+        """Records how the attempt ended, frees the lease and reports a line.
+
+        Arguments:
+          owned: whether the record still is this worker's.
+        """
         assert self.claim is not None and self.lease is not None
         status = self.claim.status
-        if outcome != "lost":  # else the record may be another worker's
+        if owned:
             try:
                 attempts = self.claim.attempts.end(outcome, at=time.time(), error=error)
                 attempts.save(self.store, status.cell.id)
@@ -318,42 +324,15 @@ def _attempt(
             else:
                 failure = raised
                 outcome, error = classify(raised, folder)
-                _write_failure(folder, raised, outcome, error, since=wall_began)
+                if hosts.count > 1 and outcome == "raised":
+                    outcome, error = blame(raised, error, folder, since=wall_began)
+                record_failure(folder, raised, outcome, error, since=wall_began)
     if leader is not None:
-        leader.finish(outcome, error, done, time.monotonic() - began)
+        owned = not isinstance(failure, LeaseLost)
+        leader.finish(outcome, error, done, time.monotonic() - began, owned=owned)
     if failure is not None and hosts.count > 1:
         raise failure  # the other processes may be waiting for this one
     return outcome, error
-
-
-def classify(error: Exception, folder: Path) -> tuple[Outcome, str]:
-    """What it means for an attempt that training raised `error`, and one line about it."""
-    if isinstance(error, LeaseLost):
-        return "lost", str(error)
-    if any(_is_no_space(cause) for cause in _causes(error)):
-        line = str(error) if isinstance(error, RecordError) else None
-        return "no space", line or (
-            f"cannot write {folder}: no space left on device; make room or choose another --root "
-            "and run again (what is recorded is kept)"
-        )
-    line = redact(" ".join(str(error).split()))
-    if isinstance(error, UserError) and line:
-        return "invalid", line
-    return "raised", f"{type(error).__name__}: {line}".removesuffix(": ")
-
-
-def _write_failure(
-    folder: Path, error: Exception, outcome: Outcome, line: str, *, since: float
-) -> None:
-    """Writes FAILED.json, unless another process of this worker has already said why."""
-    if outcome not in ("raised", "invalid"):
-        return
-    with contextlib.suppress(Exception):  # a disk that has just filled up
-        known = read_json(folder / FAILED)
-        if known is not None and known.get("time", 0.0) >= since:
-            return
-        if not (folder / DONE).exists():
-            write_failure(folder, error=line, trace="".join(traceback.format_exception(error)))
 
 
 def import_entry(entry: str) -> Callable[..., Any]:
@@ -361,19 +340,3 @@ def import_entry(entry: str) -> Callable[..., Any]:
     module, _, name = entry.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and what caused it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-
-
-def _is_no_space(error: BaseException) -> bool:
-    """Orbax and TensorStore tell by their message only."""
-    return (isinstance(error, OSError) and error.errno in _NO_SPACE) or (
-        "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
-    )
