@@ -176,7 +176,7 @@ name at once and drops the slower question, so counts with a "stat" differ by a 
   {(cancelled + live) * 60 / every:.0f} requests a minute; on a host of a slice, which looks for the
   cell's lease too, {(cancelled + 2 * live) * 60 / every:.0f}.
 - A lease is renewed every {renew:.0f} s: {renewed * 60 / renew:.0f} requests a minute.
-- A log is written at most every {logs.COPY:.0f} s: {60 / logs.COPY:.0f} requests a minute, none
+- A log is written at most every {logs.COPY_S:.0f} s: {60 / logs.COPY_S:.0f} requests a minute, none
   while nothing is printed.
 - `study status` of n cells: {waits} n before they begin, {runs} n while they run, {done} n when
   they are done."""

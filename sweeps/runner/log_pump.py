@@ -1,11 +1,11 @@
-"""A program: copies its standard input to its standard output without keys and tokens.
+"""A program that copies standard input to standard output and removes keys and tokens.
 
     python -I -S log_pump.py SECRETS MARK ACK
 
-SECRETS is the path of `study/records/redact.py`, MARK what a writer sends to learn, by a byte on
-the file descriptor ACK, that all it wrote before is copied. It is a process and not a thread: when
-the writer is killed, its last output is in the pipe and is read to the end. Imports the standard
-library only, because one starts with every cell.
+SECRETS is the path of `study/records/redact.py`. A writer that sends MARK receives a byte on the
+file descriptor ACK once everything before it is copied. This is a process and not a thread, so that
+the last output of a killed writer is read from the pipe to its end. It imports the standard library
+only, because one starts with every cell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 _CHUNK = 1 << 16
-LONGEST_LINE = 1 << 20  # bytes that are held back until their line ends
+LONGEST_LINE = 1 << 20  # bytes held back until the line ends
 
 
 def pump(secrets: Any, mark: bytes, ack: int) -> None:
@@ -35,11 +35,11 @@ def pump(secrets: Any, mark: bytes, ack: int) -> None:
 
 
 def split(secrets: Any, held: bytes) -> tuple[bytes, bytes]:
-    """What can be copied, and what waits: a line without its end may hold half of a key."""
+    """Splits off what must wait: an unfinished line may hold half of a key."""
     cut = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
     begin = held.rfind(b"-----BEGIN", 0, cut)
     if begin >= 0 and b"-----END" not in held[begin:cut] and cut - begin < secrets.LONGEST:
-        cut = begin  # a private key, over several lines
+        cut = begin  # a private key spans several lines
     if len(held) - cut > LONGEST_LINE:
         text = held.decode("utf-8", "surrogateescape")
         at = secrets.safe_cut(text, len(text) - secrets.LONGEST) or len(text)
@@ -57,7 +57,7 @@ def _write(data: bytes) -> None:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """Writes what it can: a full disk must not stop the process whose log this is."""
+    """Writes what it can: a full disk must not stop the process that is logged."""
     while data:
         try:
             data = data[os.write(fd, data) :]
@@ -71,7 +71,7 @@ def main() -> None:
     assert spec is not None and spec.loader is not None
     secrets = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(secrets)
-    # Of nobody's children: Ray kills those of a worker that ends.
+    # An orphan, because Ray kills the children of a worker that ends.
     if os.fork() == 0:
         pump(secrets, mark.encode(), int(ack))
     os._exit(0)

@@ -1,10 +1,10 @@
-"""What the processes of a cell print, kept in its record.
+"""Keeps what the processes of a cell print in its record.
 
-    <root>/<study>/<cell id>/logs/0.log         process 0, try after try
-    <root>/<study>/<cell id>/logs/0-<time>.log  in a bucket: a try each, for nothing is appended
+    <root>/<group>/<cell id>/logs/0.log         process 0, all attempts
+    <root>/<group>/<cell id>/logs/0-<time>.log  in a bucket, which cannot append: one attempt each
 
-Everything goes through `sweeps.runner.log_pump`, a process that leaves keys and tokens out and that
-outlives this one. A log that cannot be written stops nobody: the record itself shows it.
+All output passes through `sweeps.runner.log_pump`, a process that removes keys and tokens and
+outlives this one. A log that cannot be written stops no cell.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from study.records.storage import is_bucket, listdir, write
 from sweeps.runner import log_pump
 
 LOGS = "logs"
-COPY = 15.0  # seconds between two copies into a bucket
-PATIENCE = 10.0  # seconds that closing a log waits for the last lines
+COPY_S = 15.0  # between two copies into a bucket
+CLOSE_S = 10.0  # that closing a log waits for the last lines
 
 
 def logs_of(folder: Path, process: int = 0) -> list[Path]:
@@ -99,13 +99,13 @@ class Log:
         return os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
 
     def _keep(self) -> None:
-        while not self._over.wait(COPY):
+        while not self._over.wait(COPY_S):
             _flush()
             self._put()
 
     def _put(self) -> None:
         if (copy := self._copy) is not None:
-            with contextlib.suppress(Exception):  # the record says soon enough what is wrong
+            with contextlib.suppress(Exception):  # the rows of the record meet the same error
                 text = copy[0].read_bytes()
                 if len(text) > self._copied:  # else nothing was printed since
                     write(copy[1], text)
@@ -113,7 +113,7 @@ class Log:
 
 
 class _Pump:
-    """The process that copies what is written to `pipe` into `file`, keys and tokens left out.
+    """The process that copies what is written to `pipe` into `file`, without keys and tokens.
 
     It ends when the last writer has: a child of this process may go on after `close`.
 
@@ -131,7 +131,7 @@ class _Pump:
             self._ack, ack = os.pipe()
             ends.callback(os.close, ack)
             undo.callback(os.close, self._ack)
-            subprocess.run(  # which only begins it
+            subprocess.run(  # returns once the pump has forked
                 [
                     *(sys.executable, "-I", "-S", log_pump.__file__),
                     *(secrets.__file__, self._mark, str(ack)),
@@ -147,15 +147,15 @@ class _Pump:
             undo.pop_all()
 
     def close(self) -> None:
-        """Waits until all that was written is in the file."""
+        """Waits until everything written is in the file."""
         with contextlib.suppress(OSError):
             os.write(self.pipe, self._mark.encode())
-            select.select([self._ack], [], [], PATIENCE)
+            select.select([self._ack], [], [], CLOSE_S)
         os.close(self.pipe)
         os.close(self._ack)
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # one that is closed
+        with contextlib.suppress(Exception):  # a closed stream
             stream.flush()

@@ -1,9 +1,9 @@
-"""How long a sweep will still take, judged by what its own cells have taken so far.
+"""Predicts how long a sweep will still take from what its own cells have taken so far.
 
-An estimate of a cell is off by a factor: of the machine, of what else runs there, and of the kind
-of step. The cells that have ended, and those that run, tell that factor for training: the median
-of each kind that was observed, the mean of those for other kinds. What comes on top of training is
-observed too: a compilation for each kind, and opening, evaluation and checkpoints for each cell.
+The estimate of a cell is wrong by a factor that depends on the machine, on its load and on the kind
+of step. Finished and running cells give that factor for training: the median over the observed
+cells of each kind, and the mean of these medians for other kinds. The rest is observed as well: a
+compilation for each kind, and opening, evaluation and checkpoints for each cell.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sweeps.runner.cell_status import CellStatus, work
 from sweeps.runner.machines import is_local, machine_of
 from sweeps.study import Study
 
-MOSTLY = 0.8  # of the time that a cell has taken, what is training once it has settled
+MOSTLY = 0.8  # share of training in the time of a cell that has settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class Observed:
         compiled program.
       estimate: of the whole cell, in the unit of all estimates.
       train: of all its steps.
-      compile, rest: beside training; None of a cell that still runs.
-      end: when it ended, by whatever clock.
-      settled: whether it has mostly trained so far; starting up and compiling are most of a short
-        cell, and its pace tells nothing of them.
+      compile, rest: besides training; None while the cell runs.
+      end: when it ended; comparable between cells.
+      settled: whether it has mostly trained so far. A short cell mostly starts up and compiles,
+        which its rate does not show.
     """
 
     kind: Hashable
@@ -54,7 +54,7 @@ class Left:
       kind: as of `Observed`.
       estimate: of what is left, in the unit of all estimates.
       spent: seconds that a running cell has taken so far.
-      seconds: of what is left, by the cell's own pace; None where it has none yet.
+      seconds: of what is left, at the cell's own rate; None if that is not known yet.
     """
 
     kind: Hashable
@@ -67,8 +67,8 @@ def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: in
     """Seconds until `workers` workers, each with one cell at a time, have done all of `left`.
 
     Returns:
-      None without evidence: nobody works, or no cell has settled and no more have ended than there
-      are workers, for the first cell of each worker starts it up.
+      None without evidence: there are no workers, or no cell has settled and no more have ended
+      than there are workers (the first cell of a worker includes its start).
     """
     if not left:
         return 0.0
@@ -80,8 +80,8 @@ def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: in
         ratios[o.kind].append(o.train / o.estimate)
         compiles[o.kind].append(o.compile or 0.0)
     medians = {kind: statistics.median(values) for kind, values in ratios.items()}
-    # Weighed by the estimates, with medians in place of what each took: one cell that stalled
-    # would else speak for all kinds.
+    # Weighted by the estimates, with medians in place of single times, because one cell that
+    # stalled would distort all kinds.
     work = sum(o.estimate for o in observed)
     mean = sum(medians[o.kind] * o.estimate for o in observed) / work
     compile_once = statistics.median(max(values) for values in compiles.values())
@@ -101,7 +101,7 @@ def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: in
 
 
 class Remaining:
-    """Answers for the cells of one study; what does not change is computed once."""
+    """The time left of one study; what does not change is computed once."""
 
     def __init__(self, study: Study):
         kinds: dict[Hashable, int] = {}
@@ -110,7 +110,7 @@ class Remaining:
         self._estimate: dict[str, float] = {}
         for cell in study.cells:
             machine = machine_of(study.execution_of(cell))
-            # What the compiled step depends on, so not the seed, the budget or a rate.
+            # What the compiled step depends on, so not the seed, the budget or a learning rate.
             kind = (machine, cell.model, cell.batch_size, cell.loss.kind, cell.pairs)
             self._machine[cell.id] = machine
             self._kind[cell.id] = kinds.setdefault(kind, len(kinds))
@@ -123,7 +123,7 @@ class Remaining:
         workers: Mapping[str, int] | None = None,
         spent: Mapping[str, float] | None = None,
     ) -> float | None:
-        """Seconds until no cell is left to run; failed cells do not count.
+        """Seconds until no cell is left to run.
 
         Arguments:
           statuses: of all cells.
@@ -131,7 +131,7 @@ class Remaining:
           spent: seconds that a running cell has taken in its present try, by its id.
 
         Returns:
-          None where that cannot be told yet.
+          None if there is no evidence yet.
         """
         spent = spent or {}
         left, observed = defaultdict(list), defaultdict(list)
@@ -162,7 +162,7 @@ class Remaining:
         )
 
     def _observed(self, status: CellStatus, spent: float | None) -> Observed | None:
-        """What a cell tells: one that ended in one try, or runs at a known pace."""
+        """The evidence from a cell that ended in one attempt, or that runs at a known rate."""
         kind, estimate = self._kind[status.cell.id], self._estimate[status.cell.id]
         if status.state == "done":
             seconds = status.done.get("seconds", {})
@@ -178,19 +178,19 @@ class Remaining:
                 end=status.progress.time or 0.0,
                 settled=train > MOSTLY * seconds["total"],
             )
-        pace = status.progress.examples_per_second
-        if status.state != "running" or not pace:
+        rate = status.progress.examples_per_second
+        if status.state != "running" or not rate:
             return None
         return Observed(
             kind=kind,
             estimate=estimate,
-            train=status.cell.examples / pace,
-            settled=spent is None or status.progress.examples_seen / pace > MOSTLY * spent,
+            train=status.cell.examples / rate,
+            settled=spent is None or status.progress.examples_seen / rate > MOSTLY * spent,
         )
 
 
 def _estimate(study: Study, cell: Cell, machine: str) -> float:
-    """Of the whole cell; cells on slices are arithmetic, local ones what the study says."""
+    """Of the whole cell: by FLOPs on a slice, by the study's own estimate on a core."""
     if is_local(machine):
         return work(study, cell)
     return float(cell.steps * step_flops(cell).model)

@@ -11,7 +11,7 @@ from tests.bucket import Strict
 
 def test_a_log_in_a_bucket_is_written_when_something_was_printed(monkeypatch, wait_for):
     Strict.clear()
-    monkeypatch.setattr(logs, "COPY", 0.01)
+    monkeypatch.setattr(logs, "COPY_S", 0.01)
     looks = []
     flush = logs._flush
     monkeypatch.setattr(logs, "_flush", lambda: looks.append(flush()))
