@@ -78,7 +78,10 @@ def work(
     machine = parse_machine(machine or os.environ.get("TPU_ACCELERATOR_TYPE") or "local")
     folder = study.folder(resolve(root_of(root)).absolute())
     refuse_mounted_bucket(folder)
-    several = coordinator is not None or hosts_of(machine) > 1 or bool(process_count)
+    addressing = (coordinator, process_count, process_id)
+    if any(a is not None for a in addressing) and None in addressing:
+        raise StudyError("give --coordinator, --process-count and --process-id together, or none")
+    several = coordinator is not None or hosts_of(machine) > 1
     fields: dict[str, Any] = {} if max_idle is None else {"max_idle_s": 60 * max_idle}
     spec = worker_spec(study, folder, machine, **fields)
 

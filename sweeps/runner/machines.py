@@ -59,7 +59,7 @@ def parse_machine(text: str) -> str:
     Raises:
       HardwareError: there is no such machine.
     """
-    return text if is_local(text) else machine_of(Execution(slice=text))
+    return text if is_local(text) else machine_of(Execution(slice=_slice(text).name))
 
 
 @functools.cache

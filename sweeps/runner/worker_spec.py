@@ -84,9 +84,10 @@ def worker_spec(
         )
         by_machine.setdefault(machine_of(execution), []).append(task)
     if machine not in by_machine:
+        setting = "execution.slice=null" if is_local(machine) else f"execution.slice={machine}"
         raise StudyError(
             f"no cell of {study.name} runs on {machine}: its cells are for "
-            f"{', '.join(sorted(by_machine))}; give --machine, or --set execution.slice={machine}"
+            f"{', '.join(sorted(by_machine))}; give --machine, or --set {setting}"
         )
     fields = {"max_idle_s": None if is_local(machine) else MAX_IDLE_S, **fields}
     return WorkerSpec(
