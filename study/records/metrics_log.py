@@ -172,6 +172,10 @@ class FileLog:
     def close(self) -> None:
         self._file.close()
 
+    def discard(self) -> None:
+        """Closes; every row was handed to the system when it was written."""
+        self.close()
+
 
 class BucketLog:
     """Writes the parts of one attempt. Rows that could not be written go with the next ones."""
@@ -200,6 +204,10 @@ class BucketLog:
 
     def close(self) -> None:
         self.flush()
+
+    def discard(self) -> None:
+        """Drops the rows that are not in the bucket yet."""
+        self._unwritten = False
 
 
 def open_log(folder: Path, attempt: int) -> FileLog | BucketLog:

@@ -174,6 +174,16 @@ class Record:
                 about = {"metric": key, "examples": len(hits_N), "correct": bits}
                 write_json(folder / f"{key.replace('/', '.')}.json", about)
 
+    def discard(self) -> None:
+        """Ends the attempt without a further write: rows that a bucket does not have yet are lost.
+
+        For a process that another one may have replaced as the writer of this record.
+        """
+        if self._rows is not None:
+            with contextlib.suppress(OSError):
+                self._rows.discard()
+            self._rows = None
+
     def close(self) -> None:
         if self._rows is not None:
             with _disk_errors(self.folder):

@@ -37,7 +37,7 @@ from study.training.compile import TrainProgram, compile_loop, train_program
 from study.training.init_from import init_from_checkpoint
 from study.training.loader import REPLACED, TrainLoader
 from study.training.memory import PeakMemory, peak_bytes
-from study.training.multihost import any_process, raise_together
+from study.training.multihost import Agreement, raise_together
 from study.training.step import Metrics, State
 from study.training.throughput import Meter, Stopwatch
 
@@ -64,7 +64,8 @@ def train(
       folder: `<root>/<group>/<cell id>`.
       group: the folder of the study's records, and wandb's group.
       run_name: the name of the run in wandb; None is the cell's id.
-      should_stop: called after each chunk of steps.
+      should_stop: called after each chunk of steps. If it raises, because another worker may own
+        the record by now, nothing more is written to it.
 
     Raises:
       Stopped: `should_stop` returned True on any process; a checkpoint is saved.
@@ -106,6 +107,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
     step = logged = int(state.step)
     saved = time.monotonic()
     executable = previous = memory = None
+    agreement = Agreement()
 
     for length, batches in loader.chunks(step, due, parts.program.chunk_steps):
         meter.batch_ready()
@@ -126,12 +128,18 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
 
         since_saved = time.monotonic() - saved
         save_now = log.primary and since_saved >= 60 * execution.checkpoint_every_minutes
-        stop_now = should_stop()
+        try:
+            stop_now = should_stop()
+        except BaseException:
+            log.discard()
+            raise
+        if not agreement.due(now=step in due):
+            continue
         if jax.process_count() > 1:
             # Two programs at a time on CPUs can mix up their messages, so finish the step first.
             # On other devices the exchange waits for the step in any case.
             jax.block_until_ready(state)
-        stopping, saving = any_process(stop_now, save_now)
+        stopping, saving = agreement.exchange(stop_now, save_now)
         saving = saving or stopping or step in save_at
         if step not in due and not saving:
             continue
@@ -306,6 +314,10 @@ class _Log:
     def flush(self) -> None:
         if self.primary:
             self.record.flush()
+
+    def discard(self) -> None:
+        if self.primary:
+            self.record.discard()
 
     def finish(
         self, step: int, status: str, seconds: dict[str, float], memory: dict[str, Any] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from study.records.storage import format_error
 JOIN_SECONDS = 300.0  # a slice's hosts may boot minutes apart
 _HEARTBEAT_SECONDS = 20
 _LEAVE_SECONDS = 60
+_EXCHANGE_SECONDS = 5.0
 _LINE_BYTES = 512
 
 T = TypeVar("T")
@@ -155,6 +157,53 @@ def any_process(*flags: bool) -> list[bool]:
     if jax.process_count() == 1:
         return list(flags)
     return [bool(f) for f in np.any(multihost_utils.process_allgather(np.array(flags)), axis=0)]
+
+
+class Agreement:
+    """Exchanges flags after some chunks of steps, the same chunks on all processes.
+
+    An exchange waits for the devices and for the slowest process, so one after each chunk would
+    end asynchronous dispatch. They come about every 5 seconds of the slowest process instead: its
+    time per chunk is part of an exchange, from which all processes compute how many chunks later
+    the next one comes. At most twice as many as before, in case the first chunks are fast. On one
+    process each chunk is followed by an exchange, which costs nothing.
+
+    JAX's `reached_preemption_sync_point` cannot replace this. It agrees on a step without a
+    barrier, but once in a session of `jax.distributed`, and only a SIGTERM that its own handler
+    catches starts it, while a worker trains many cells in one session and may stop each of them.
+    """
+
+    def __init__(self) -> None:
+        self.interval = 1  # chunks
+        self._chunks = 0
+        self._since = time.monotonic()
+
+    def due(self, *, now: bool) -> bool:
+        """Count a chunk; returns whether all processes exchange after it.
+
+        Arguments:
+          now: exchange in any case; must be the same on all processes.
+        """
+        self._chunks += 1
+        return now or self._chunks >= self.interval
+
+    def exchange(self, *flags: bool) -> list[bool]:
+        """Each flag, or-ed over all processes, which must have finished their steps."""
+        if jax.process_count() == 1:
+            return list(flags)
+        seconds = (time.monotonic() - self._since) / self._chunks
+        votes = multihost_utils.process_allgather(np.array([*flags, seconds], np.float32))
+        *agreed, slowest = np.max(votes, axis=0)
+        self.interval = _next_interval(self.interval, float(slowest))
+        self._chunks, self._since = 0, time.monotonic()
+        return [bool(flag) for flag in agreed]
+
+
+def _next_interval(interval: int, seconds: float) -> int:
+    """Chunks until the next exchange, if one takes `seconds`."""
+    if seconds * 2 * interval <= _EXCHANGE_SECONDS:
+        return 2 * interval
+    return max(1, int(_EXCHANGE_SECONDS / seconds))
 
 
 def broadcast_text(text: str | None) -> str:

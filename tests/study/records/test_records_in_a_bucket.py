@@ -69,6 +69,16 @@ def test_a_killed_process_loses_no_row_that_was_flushed(folder, monkeypatch):
     assert [row["step"] for row in lines(folder)] == [0, 1, 2, 3, 4, 5]  # as a kill leaves it
 
 
+def test_a_discarded_record_is_not_written_again(folder, monkeypatch):
+    monkeypatch.setattr(rows, "PAUSE", 1e6)
+    record = attempt(folder, 0, range(1, 6))
+    Strict.requests.clear()
+    record.discard()
+    record.flush()
+    record.close()
+    assert Strict.requests["write"] == 0
+
+
 def test_rows_that_come_fast_are_written_together(folder, monkeypatch):
     monkeypatch.setattr(rows, "PAUSE", 1e6)
     Strict.requests.clear()

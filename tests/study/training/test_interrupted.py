@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import orbax.checkpoint as ocp
 import pytest
 
+from study.records import metrics_log, record
 from study.records.record import RecordError
 from study.training import checkpoint
 from study.training import loop as train_module
@@ -19,6 +20,11 @@ from study.training.checkpoint import Checkpoints
 from study.training.compile import TrainProgram
 from study.training.loop import Stopped, train
 from tests.study.training.test_train import CELL, execution, stop_after, without_clock
+
+
+def write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
 
 
 def damage(saved: Path) -> None:
@@ -143,3 +149,40 @@ def test_closing_a_failed_run_hides_nothing_and_leaves_nothing_open(
     with pytest.raises(OSError, match="No space left"):
         go(lambda: False)
     assert {"Checkpoints", "Meter"} <= set(closed)
+
+
+@pytest.mark.parametrize("late_rows", [False, True])
+def test_a_should_stop_that_raises_ends_the_attempt_without_another_write(
+    late_rows, tmp_path, small_glyphs, one_device, monkeypatch
+):
+    """It raises when the lease is lost, and then the record may belong to another worker."""
+    if late_rows:  # as in a bucket
+        monkeypatch.setattr(metrics_log, "PAUSE", 1e6)
+        monkeypatch.setattr(record, "open_log", metrics_log.BucketLog)
+        monkeypatch.setattr(metrics_log, "write", write_local)
+    how = execution(small_glyphs, keep_every_percent=25)  # a checkpoint at step 10, rows at 4k
+    calls = itertools.count()
+    before = {}
+    save = Checkpoints.save
+    # A checkpoint that was begun while the lease was held is completed, so begin none.
+    monkeypatch.setattr(Checkpoints, "save", lambda self, *rest: (save(self, *rest), self.wait()))
+
+    def files():
+        return {
+            path.relative_to(tmp_path): path.read_bytes()
+            for path in tmp_path.rglob("*")
+            if path.is_file()
+        }
+
+    def lose_the_lease():
+        if next(calls) == 7:  # after step 15
+            before.update(files())
+            raise KeyError("lease lost")
+        return False
+
+    with pytest.raises(KeyError, match="lease lost"):
+        train(CELL, how, folder=tmp_path, group="s", should_stop=lose_the_lease)
+    assert len(before) > 4
+    assert files() == before
+    whole = train(CELL, how, folder=tmp_path, group="s")
+    assert whole["attempt"] == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import json
 import os
 import socket
@@ -29,6 +31,7 @@ from study.config import (
 )
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
+from tests.study.training.test_train import rows
 
 SCRIPT = Path(__file__).with_name("two_process_cell.py")
 
@@ -70,6 +73,31 @@ def test_two_processes_equal_one(loss, how, tmp_path, small_glyphs, monkeypatch)
     for key, value in one["summary"].items():
         if key not in TIMING_METRICS:
             np.testing.assert_allclose(two["summary"][key], value, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step_and_go_on_bit_for_bit(tmp_path, small_glyphs):
+    """Whichever of them is asked to stop, and when; all attempts are in one JAX session."""
+    cell = dataclasses.replace(small_cell(Sigmoid()), budget=Budget(steps=60))
+    how = {"crossed": False, "chunk_examples": 16, "log_every_percent": 25, "keep_last": 20}
+    stops = [(None, 0), (2, None), (4, 9), (9, 4), (None, 11)]
+    outputs = []
+    for name, more in {"whole": {}, "stopped": {"stops": stops}}.items():
+        ranks = start(cell, tmp_path / name, [small_glyphs.parent] * 2, how | more)
+        outputs = [p.communicate(timeout=300) for p in ranks]
+        assert [p.returncode for p in ranks] == [0, 0], outputs
+    lines = [
+        [line for line in out.splitlines() if " stopped at step " in line] for out, _ in outputs
+    ]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == len(stops)
+    steps = []
+    for line in lines[0]:
+        message, saved = line.split(" of 60 ")
+        steps.append(int(message.split()[-1]))
+        assert sorted(map(int, ast.literal_eval(saved))) == steps  # one checkpoint each
+    assert steps == sorted(set(steps))
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
 
 
 @pytest.mark.slow

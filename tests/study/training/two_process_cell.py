@@ -19,7 +19,7 @@ import study.training.loop  # noqa: E402
 import study.training.memory  # noqa: E402
 from study.config import Execution, from_dict  # noqa: E402
 from study.models.sharding import AXES  # noqa: E402
-from study.training.loop import train  # noqa: E402
+from study.training.loop import Stopped, train  # noqa: E402
 
 cell = from_dict(json.loads(sys.argv[5]))
 how = json.loads(sys.argv[6])
@@ -27,7 +27,24 @@ if how.pop("crossed"):
     # Two slices, of which each process holds half, as hosts of a pod may.
     devices = np.array(jax.devices()).reshape(2, 2).T
     study.training.loop.make_mesh = lambda _: Mesh(devices, AXES)
-execution = Execution(data_root=data, wandb=False, chunk_examples=64, log_every_percent=50, **how)
+stops = how.pop("stops", [])
+values = {"data_root": data, "wandb": False, "chunk_examples": 64, "log_every_percent": 50}
+execution = Execution(**values | how)
+# By attempt and process: after how many chunks this process wants to stop, if it does.
+for after in stops:
+    chunks = iter(range(10**9))
+    try:
+        train(
+            cell,
+            execution,
+            folder=folder,
+            group="s",
+            should_stop=lambda after=after[rank], chunks=chunks: (
+                after is not None and next(chunks) >= after
+            ),
+        )
+    except Stopped as stopped:
+        print(stopped, sorted(path.name for path in (folder / "checkpoints").iterdir()))
 done = train(cell, execution, folder=folder, group="s")
 # Hosts with different amounts of free memory must choose the same microbatch.
 study.training.memory.available_memory = lambda: (3 + rank) << 30
