@@ -72,19 +72,19 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         with self._explained("list"):
             steps = sorted(self._manager.all_steps(), reverse=True)
-        failures: dict[int, str] = {}
+        failures: dict[int, Exception] = {}
         for step in steps:
             try:
                 state = self._read(step, abstract)
             except Exception as error:  # Orbax, TensorStore and json raise many types
-                failures[step] = format_error(error)
+                failures[step] = error
                 if jax.process_count() > 1:
                     break
                 continue
             for unreadable, reason in failures.items():
                 log.warning(
                     "checkpoint %d cannot be read (%s); set aside, going on from %d",
-                    *(unreadable, reason, step),
+                    *(unreadable, format_error(reason), step),
                 )
                 self._set_aside(unreadable)
             # A new manager does not know the type of its items.
@@ -93,10 +93,10 @@ class Checkpoints:
         if failures:
             step, reason = next(iter(failures.items()))
             raise RecordError(
-                f"{self._folder}: checkpoint {step} cannot be read ({reason}); run again if the "
-                "disk or the bucket was out of reach, or move this folder away: the cell then "
-                "starts from the beginning and ends with the same numbers"
-            )
+                f"{self._folder}: checkpoint {step} cannot be read ({format_error(reason)}); run "
+                "again if the disk or the bucket was out of reach, or move this folder away: the "
+                "cell then starts from the beginning and ends with the same numbers"
+            ) from reason
         return None
 
     def _read(self, step: int, abstract: Any) -> Any:

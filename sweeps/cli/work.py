@@ -118,7 +118,8 @@ def work(
             _quit(error)
         if several:
             leave()
-    statuses = cell_status.read(study, folder.parent)
+    mine = {task.cell.id for task in spec.tasks}
+    statuses = [s for s in cell_status.read(study, folder.parent) if s.cell.id in mine]
     counts = ", ".join(f"{n} {state}" for state, n in cell_status.count(statuses).items())
     report.line(f"{study.name}: {counts}; this worker made {len(result.outcomes)} of them")
     if result.error:

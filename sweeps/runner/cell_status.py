@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +25,10 @@ FINISHED: tuple[State, ...] = ("done", "diverged")  # never entered again
 
 _CONTENTS = (DONE, FAILED, ATTEMPTS)  # read when they change; of the others existence is enough
 _PROGRESS_S = 5.0  # seconds between two reads of a running cell's rows in a bucket
+_AT_ONCE = 32  # reads of rows from a bucket
+
+
+_NOTHING: tuple[str | None, float, CellProgress] = (None, 0.0, CellProgress())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,8 @@ class StudyState:
     Arguments:
       folder: of the study's records.
       trust_mtime: see `Heartbeats`; for whoever shows states and claims nothing.
+      for_claims: do not read what only a display needs, where reads cost money: how far cells are
+        that others train, and how cells ended.
       backoff_s: see `judge`.
     """
 
@@ -94,6 +101,7 @@ class StudyState:
         store: Store | None = None,
         heartbeats: Heartbeats | None = None,
         trust_mtime: bool = False,
+        for_claims: bool = False,
         backoff_s: float = 1.0,
         read_progress: Callable[[Path], CellProgress] = read_progress,
     ):
@@ -101,11 +109,12 @@ class StudyState:
         self.folder = folder
         self._cells = {cell.id: cell for cell in cells}
         self._heartbeats = heartbeats or Heartbeats(self.store, trust_mtime=trust_mtime)
+        self._for_claims = for_claims
         self._backoff_s = backoff_s
         self._read_progress = read_progress
         self._tokens: dict[str, dict[str, str]] = {}
         self._contents: dict[tuple[str, str], bytes] = {}
-        self._progress: dict[str, tuple[str, float, CellProgress]] = {}
+        self._progress: dict[str, tuple[str | None, float, CellProgress]] = {}
         self._statuses: dict[str, CellStatus] = {}
 
     def refresh(self, cell: str | None = None) -> list[CellStatus]:
@@ -121,23 +130,34 @@ class StudyState:
         ids = list(self._cells) if cell is None else [cell]
         changed = []
         for id in ids:
-            tokens = {name: v.token for name, v in listing.get(id, {}).items()}
+            files = listing.get(id, {})
+            tokens = {name: files[name].token for name in self._contents_of(files)}
             before = self._tokens.get(id, {})
-            changed += [
-                (id, name) for name in _CONTENTS if tokens.get(name, "") != before.get(name, "")
-            ]
-            self._tokens[id] = tokens
+            if tokens != before:
+                changed += [(id, n) for n in _CONTENTS if tokens.get(n) != before.get(n)]
+                self._tokens[id] = tokens
         for key in changed:
             self._contents.pop(key, None)
         self._contents |= self.store.read_many(changed)
-        for id in ids:
-            self._statuses[id] = self._status(id, listing.get(id, {}))
+        unfinished = {id: listing.get(id, {}) for id in ids if not self._is_finished(id, listing)}
+        self._heartbeats.update({id: files.get(LEASE) for id, files in unfinished.items()})
+        self._read_rows(unfinished)
+        for id, files in unfinished.items():
+            self._statuses[id] = self._status(id, files)
         return [self._statuses[id] for id in ids]
 
+    def _contents_of(self, files: Mapping[str, Version]) -> list[str]:
+        """The files of a cell that are read. That a cell is finished is enough for a claim."""
+        if self._for_claims and DONE in files and not self.store.reads_are_cheap:
+            return []
+        return [name for name in _CONTENTS if name in files]
+
+    def _is_finished(self, id: str, listing: Mapping[str, Mapping[str, Version]]) -> bool:
+        known = self._statuses.get(id)
+        return known is not None and known.finished and DONE in listing.get(id, {})
+
     def _status(self, id: str, files: Mapping[str, Version]) -> CellStatus:
-        cell, before = self._cells[id], self._statuses.get(id)
-        if before is not None and before.finished and DONE in files:
-            return before
+        cell = self._cells[id]
         status = CellStatus(
             cell=cell, folder=self.folder / id, state="pending", lease=files.get(LEASE)
         )
@@ -156,8 +176,10 @@ class StudyState:
                 done=done,
                 attempts=attempts,
             )
+        if DONE in files and not self._contents_of(files):
+            return replace(status, state="done")
         owner = self._heartbeats.owner(id, status.lease)
-        progress = self._progress_of(id, files, running=owner is not None)
+        progress = self._progress.get(id, _NOTHING)[2]
         status = replace(status, progress=progress, owner=owner)
         if owner is not None:
             return replace(status, state="running", attempts=attempts)
@@ -180,19 +202,39 @@ class StudyState:
             return replace(status, state="cancelled")
         return replace(status, state="failed") if verdict.error else status
 
-    def _progress_of(self, id: str, files: Mapping[str, Version], running: bool) -> CellProgress:
-        """From the rows, if they may have changed since they were last read."""
-        if CELL not in files:
-            return CellProgress()
+    def _read_rows(self, files: Mapping[str, Mapping[str, Version]]) -> None:
+        """Reads how far cells are whose rows may have changed since they were last read."""
         now = time.monotonic()
+        stale = {}
+        for id in files:
+            token = self._rows_token(id, files[id])
+            known, at, _ = self._progress.get(id, _NOTHING)
+            if token is not None and (known != token or (not token and now - at > _PROGRESS_S)):
+                stale[id] = token
+
+        def read_one(id: str) -> None:
+            self._progress[id] = (stale[id], now, self._read_progress(self.folder / id))
+
+        if self.store.reads_are_cheap or len(stale) < 2:
+            for id in stale:
+                read_one(id)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(read_one, stale))
+
+    def _rows_token(self, id: str, files: Mapping[str, Version]) -> str | None:
+        """Differs if a cell's rows do; "" if they may differ at any time, None if nobody asks."""
+        if CELL not in files or (DONE in files and (id, DONE) in self._contents):
+            return None
+        lease = files.get(LEASE)
+        running = self._heartbeats.owner(id, lease) is not None
+        if running and self._for_claims:
+            return None
+        if METRICS in files:
+            return files[METRICS].token
         # In a bucket the rows are other objects, which the listing leaves out.
-        token = files[METRICS].token if METRICS in files else "" if running else "stopped"
-        known = self._progress.get(id)
-        if known and known[0] == token and (token or now - known[1] < _PROGRESS_S):
-            return known[2]
-        progress = self._read_progress(self.folder / id)
-        self._progress[id] = (token, now, progress)
-        return progress
+        attempts = files.get(ATTEMPTS)
+        return "" if running else f"{lease and lease.token} {attempts and attempts.token}"
 
 
 def close_lost(

@@ -12,17 +12,20 @@ each loss, so that a thousand workers that start together do not queue for one c
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from study.models.flops import step_flops
+from study.records.storage import RecordError
 from sweeps.runner import cell_status
 from sweeps.runner.attempts import Attempt, Attempts, judge
-from sweeps.runner.cell_status import CellStatus, StudyState, close_lost
-from sweeps.runner.lease import Lease, Owner, acquire
+from sweeps.runner.cell_status import CellStatus, StudyState, close_lost, parse_json
+from sweeps.runner.lease import Lease, Owner, acquire, monotonic
 from sweeps.runner.machines import is_local, machine_of
 from sweeps.runner.store import ATTEMPTS, CANCELLED, DONE, FAILED, LEASE, Version
 from sweeps.study import Study
@@ -90,12 +93,19 @@ def in_order(statuses: Sequence[CellStatus], ranks: Mapping[str, Rank]) -> list[
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A cell that this process may train; `release` it with the outcome of the attempt."""
+    """A cell that this process may train.
+
+    Attributes:
+      attempts: the present one is the last.
+      version, owner: of its lease.
+      renewed: when it was taken, by `monotonic`.
+    """
 
     status: CellStatus
     attempts: Attempts
     version: Version
     owner: Owner
+    renewed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +152,28 @@ class Claimer:
         """
         statuses = in_order(self._state.refresh(), self._ranks)
         left = sum(s.runnable for s in statuses)
-        for status in statuses:
-            if status.state == "failed" and status.unrecorded:
-                self._claim(status)  # which records that it failed
         now = time.time()
+        # Of a failed cell only the end is recorded.
+        ended = [s for s in statuses if s.state == "failed" and s.unrecorded]
         free = [
             s for s in statuses if s.state in ("interrupted", "pending") and s.wait_until <= now
         ]
+        trouble: OSError | RecordError | None = None
+        for status in ended:
+            with contextlib.suppress(OSError, RecordError):
+                self._claim(status)
         index = losses = 0
         while index < len(free):
-            claim = self._claim(free[index])
+            try:
+                claim = self._claim(free[index])
+            except (OSError, RecordError) as error:  # of this record; others may be fine
+                claim, trouble = None, error
             if claim is not None:
                 return Pass(claim=claim, left=left)
             losses += 1
             index += 1 + self._random.randrange(2 ** min(losses, 10))
+        if trouble is not None:
+            raise trouble
         return Pass(claim=None, left=left)
 
     def claim(self, status: CellStatus) -> Claim | None:
@@ -163,40 +181,57 @@ class Claimer:
         return self._claim(status, forgive=True)
 
     def _claim(self, status: CellStatus, *, forgive: bool = False) -> Claim | None:
-        """Takes the lease, then looks again: the listing may be older than the last owner's end."""
         store, id = self._state.store, status.cell.id
-        owner = Owner.here(self._worker)
+        owner, began = Owner.here(self._worker), monotonic()
         version = acquire(store, id, owner, status.lease)
         if version is None:
             return None
-        names = (DONE, CANCELLED, FAILED, ATTEMPTS)
-        content = store.read_many((id, name) for name in names)
-        failure = cell_status.parse_json(content.get((id, FAILED)))
-        attempts = Attempts.parse(content.get((id, ATTEMPTS)))
-        attempts = close_lost(attempts, failure, status.lease)
+        attempts = None
+        try:
+            attempts = self._begin(status, forgive)
+        finally:
+            if attempts is None:
+                with contextlib.suppress(OSError, RecordError):  # then it becomes stale
+                    store.swap(id, LEASE, b"", version)
+        if attempts is None:
+            return None
+        return Claim(status=status, attempts=attempts, version=version, owner=owner, renewed=began)
+
+    def _begin(self, status: CellStatus, forgive: bool) -> Attempts | None:
+        """Looks again, for the listing may be older than the last owner's end; records an attempt.
+
+        Returns:
+          None if the cell is finished, cancelled, failed, or not as it was listed.
+        """
+        store, id = self._state.store, status.cell.id
+        content = store.read_many((id, name) for name in (DONE, CANCELLED, FAILED, ATTEMPTS))
+        failure = parse_json(content.get((id, FAILED)))
+        attempts = close_lost(Attempts.parse(content.get((id, ATTEMPTS))), failure, status.lease)
+        if parse_json(content.get((id, DONE))) or len(attempts.all) != len(status.attempts.all):
+            return None
         if forgive:
             attempts = attempts.clear()
+        elif (id, CANCELLED) in content:
+            return None
         verdict = judge(attempts.counted, status.progress.step, backoff_s=self._backoff_s)
-        stop = (id, DONE) in content or (not forgive and (id, CANCELLED) in content)
-        if stop or verdict.error:
-            if verdict.error and not stop:
-                attempts.save(store, id)
-                if not failure:
-                    store.write(id, FAILED, {"error": verdict.error, "time": time.time()})
-            store.swap(id, LEASE, b"", version)
+        if verdict.error:
+            attempts.save(store, id)
+            if not failure:
+                store.write(id, FAILED, {"error": verdict.error, "time": time.time()})
             return None
         attempts = attempts.begin(
             Attempt(
                 worker=self._worker,
-                host=owner.host,
+                host=socket.gethostname(),
                 claimed=round(time.time(), 3),
                 step=status.progress.step,
             )
         )
         attempts.save(store, id)
-        return Claim(status=status, attempts=attempts, version=version, owner=owner)
+        return attempts
 
 
 def start_lease(state: StudyState, claim: Claim) -> Lease:
     """The claim's lease, renewed from here on."""
-    return Lease.held(state.store, claim.status.cell.id, claim.owner, claim.version)
+    cell_id = claim.status.cell.id
+    return Lease.held(state.store, cell_id, claim.owner, claim.version, renewed=claim.renewed)

@@ -28,7 +28,8 @@ def classify(error: Exception, folder: Path) -> tuple[Outcome, str]:
             "and run again (what is recorded is kept)"
         )
     line = redact(" ".join(str(error).split()))
-    if isinstance(error, UserError) and line:
+    # An error of the storage has a cause, and may be over at the next attempt.
+    if isinstance(error, UserError) and line and error.__cause__ is None:
         return "invalid", line
     return "raised", f"{type(error).__name__}: {line}".removesuffix(": ")
 

@@ -25,7 +25,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -81,9 +81,10 @@ class Owner:
     @property
     def is_dead(self) -> bool:
         """Whether it was a process of this machine and has ended."""
-        if self.namespace != _pid_namespace():
+        if self.started is None or self.namespace != _pid_namespace():
             return False
-        return self.started is not None and _start_of(self.pid) != self.started
+        started = _start_of(self.pid)
+        return not _exists(self.pid) if started is None else started != self.started
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -112,19 +113,22 @@ class Lease:
         owner: Owner,
         version: Version,
         *,
+        renewed: float | None = None,
         clock: Callable[[], float] = monotonic,
     ):
         self.owner = owner
         self._store, self._cell, self._clock = store, cell, clock
-        self._version, self._renewed = version, clock()
+        self._version, self._renewed = version, clock() if renewed is None else renewed
         self._lost = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease {cell}", daemon=True)
 
     @classmethod
-    def held(cls, store: Store, cell: str, owner: Owner, version: Version) -> Self:
-        """Renews a lease that `acquire` has just taken."""
-        lease = cls(store, cell, owner, version)
+    def held(
+        cls, store: Store, cell: str, owner: Owner, version: Version, *, renewed: float
+    ) -> Self:
+        """Renews a lease that `acquire`, called at `renewed` by `monotonic`, has taken."""
+        lease = cls(store, cell, owner, version, renewed=renewed)
         lease._thread.start()
         return lease
 
@@ -200,7 +204,7 @@ class Heartbeats:
     ):
         self._store, self._clock, self._trust_mtime = store, clock, trust_mtime
         self._seen: dict[str, tuple[str, float]] = {}  # by cell: token, when it was first seen
-        self._owners: dict[str, tuple[str, Owner]] = {}  # by cell: token, owner
+        self._owners: dict[str, tuple[str, Owner | None]] = {}  # by cell: token, owner
 
     def owner(self, cell: str, lease: Version | None) -> Owner | None:
         """Who holds the lease of `cell`, seen as `lease`; None if it is free, stale or dead.
@@ -208,32 +212,47 @@ class Heartbeats:
         Where reads cost money the owner of a lease that is renewed is `UNKNOWN`, unless this object
         is for showing it.
         """
-        if lease is None or not lease.size:
-            self._seen.pop(cell, None)
-            self._owners.pop(cell, None)
+        self.update({cell: lease})
+        if cell not in self._seen or self._silent(cell) > self._store.stale_s:
             return None
-        now = self._clock()
-        token, since = self._seen.get(cell, ("", now))
-        if token != lease.token:
-            age = time.time() - lease.mtime if self._trust_mtime and not token else 0.0
-            since = now - max(0.0, age)
-            self._seen[cell] = (lease.token, since)
-        silent = now - since
-        if silent > self._store.stale_s:
-            return None
+        _, owner = self._owners.get(cell, ("", UNKNOWN))
+        return None if owner is None or owner.is_dead else owner
+
+    def update(self, leases: Mapping[str, Version | None]) -> None:
+        """Notes when these leases were seen, by cell; reads the owners of those that need it."""
+        now, unread = self._clock(), []
+        for cell, lease in leases.items():
+            if lease is None or not lease.size:
+                self._seen.pop(cell, None)
+                self._owners.pop(cell, None)
+                continue
+            token, _ = self._seen.get(cell, ("", now))
+            if token != lease.token:
+                age = time.time() - lease.mtime if self._trust_mtime and not token else 0.0
+                self._seen[cell] = (lease.token, now - max(0.0, age))
+            if self._must_read(cell, lease.token):
+                unread.append(cell)
+        contents = self._store.read_many((cell, LEASE) for cell in unread)
+        for cell in unread:  # without content it was freed since
+            owner = parse_owner(contents.get((cell, LEASE)))
+            self._owners[cell] = (self._seen[cell][0], owner)
+
+    def _must_read(self, cell: str, token: str) -> bool:
+        """A heartbeat keeps the content, but a new owner may be behind a new version."""
         read_for, owner = self._owners.get(cell, ("", UNKNOWN))
-        # A heartbeat keeps the content, but a new owner may be behind a new version.
-        if read_for != lease.token and (
+        silent = self._silent(cell)
+        if read_for == token or silent > self._store.stale_s:
+            return False
+        return (
             self._store.reads_are_cheap
             or silent > 2 * self._store.renew_s
+            or owner is None
+            or owner.is_dead  # another worker may have taken it over since
             or (self._trust_mtime and not read_for)
-        ):
-            latest = parse_owner(self._store.read(cell, LEASE))
-            if latest is None:  # freed since
-                return None
-            owner = latest
-            self._owners[cell] = (lease.token, owner)
-        return None if owner.is_dead else owner
+        )
+
+    def _silent(self, cell: str) -> float:
+        return self._clock() - self._seen[cell][1]
 
 
 def _content(owner: Owner) -> bytes:
@@ -253,11 +272,22 @@ def _pid_namespace() -> str:
     return "/".join(parts)
 
 
+def _exists(pid: int) -> bool:
+    """Also of a process that /proc hides, as that of another user may be."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _start_of(pid: int) -> int | None:
-    """When process `pid` started, in clock ticks since boot; None if it is dead or unknown."""
+    """When process `pid` started, in clock ticks since boot: 0 if it has ended, None if unknown."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     state, *rest = status.rpartition(")")[2].split()
-    return None if state in "ZX" else int(rest[18])
+    return 0 if state in "ZX" else int(rest[18])

@@ -11,6 +11,7 @@ generation of the object (`ifGenerationMatch`), in a folder under a lock of the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -30,6 +31,9 @@ LEASE, ATTEMPTS, CANCELLED = "lease.json", "attempts.json", "CANCELLED.json"
 STATE_FILES = (CELL, METRICS, LEASE, ATTEMPTS, CANCELLED, FAILED, DONE)
 _PAGE = 5000  # objects in one response of a listing
 _LOCK_S = 2.0  # that a lock of a file may be held by another process
+_SETTLE_S = 1.0  # after which processes that replaced a file without a lock look who was last
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class Version(NamedTuple):
@@ -138,18 +142,11 @@ class FolderStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written elsewhere first: nobody reads half of a file, and a full disk leaves none.
         part = path.with_name(f".{name}.{uuid.uuid4().hex[:12]}")
-        part.write_bytes(content)
         try:
+            part.write_bytes(content)
             if expected is None:
                 return self._create(part, path)
-            with _locked(path) as fd:
-                if fd is None or _version(os.fstat(fd)).token != expected.token:
-                    return None
-                if not content:
-                    path.unlink()
-                    return Version("", 0, 0.0)
-                part.replace(path)
-                return _version(path.stat())
+            return self._replace(part, path, expected)
         finally:
             part.unlink(missing_ok=True)
 
@@ -157,18 +154,37 @@ class FolderStore:
         try:
             os.link(part, path)
         except FileExistsError:
-            return None
-        except OSError:  # a file system without hard links
-            with contextlib.suppress(FileExistsError), path.open("xb") as file:
-                file.write(part.read_bytes())
-                return _version(os.fstat(file.fileno()))
+            # NFS repeats a request whose response was lost, and the second one fails.
+            return _version(path.stat()) if _same(part, path) else None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with contextlib.suppress(FileExistsError):
+                path.open("xb").close()
+                return self._replace(part, path, _version(path.stat()))
             return None
         return _version(path.stat())
+
+    def _replace(self, part: Path, path: Path, expected: Version) -> Version | None:
+        with _locked(path) as (fd, locked):
+            if fd is None or _version(os.fstat(fd)).token != expected.token:
+                return None
+            version = _version(part.stat())
+            if not version.size:
+                path.unlink()
+                return Version("", 0, 0.0)
+            part.replace(path)
+        if not locked:  # of several that replaced it at once the last one has it
+            time.sleep(_SETTLE_S)
+            with contextlib.suppress(FileNotFoundError):
+                return version if _version(path.stat()).token == version.token else None
+            return None
+        return version
 
     def touch(self, cell: str, name: str, content: bytes, held: Version) -> Version | None:
         del held  # a network file system may report an old time, so the content decides
         path = self.folder / cell / name
-        with _locked(path) as fd:
+        with _locked(path) as (fd, _):
             if fd is None or os.pread(fd, len(content) + 1, 0) != content:
                 return None
             os.utime(fd)
@@ -298,30 +314,39 @@ def _object_version(item: dict[str, Any]) -> Version:
     return Version(str(item["generation"]), int(item["size"]), updated)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """Locks the file at `path`; yields its descriptor, or None if it is missing or was replaced.
+def _same(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except FileNotFoundError:
+        return False
 
-    Of any number of processes that replace the same file exactly one succeeds: the others hold
-    the lock of a file that is no longer at `path`. The lock ends with its process.
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[tuple[int | None, bool]]:
+    """Locks the file at `path`.
+
+    Yields its descriptor, or None if it is missing or was replaced; and whether the file system has
+    locks. Of any number of processes that replace the same file under its lock exactly one
+    succeeds: the others hold the lock of a file that is no longer at `path`. The lock ends with its
+    process.
     """
     try:
         fd = os.open(path, os.O_RDWR)
     except (FileNotFoundError, NotADirectoryError):
-        yield None
+        yield None, True
         return
     try:
-        _lock(fd)
+        locked = _lock(fd)
         try:
             same = os.path.samestat(os.fstat(fd), path.stat())
         except FileNotFoundError:
             same = False
-        yield fd if same else None
+        yield (fd if same else None), locked
     finally:
         os.close(fd)
 
 
-def _lock(fd: int) -> None:
+def _lock(fd: int) -> bool:
     """Waits a little, but not for ever: the process that has the lock may be stopped."""
     until = time.monotonic() + _LOCK_S
     while True:
@@ -331,7 +356,9 @@ def _lock(fd: int) -> None:
             if time.monotonic() > until:
                 raise TimeoutError("another process keeps the file locked") from None
             time.sleep(0.01)
-        except OSError:  # a file system without locks
-            return
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return False
         else:
-            return
+            return True

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from study.records.record import RecordError
 from study.records.redact import redact
-from study.records.storage import format_error, resolve
+from study.records.storage import format_error, resolve, unlink
 from sweeps.runner.attempts import Outcome
 from sweeps.runner.cell_status import StudyState
 from sweeps.runner.claims import Claim, Claimer, start_lease
@@ -113,6 +113,7 @@ def train_once(
         owner = status.owner or leader.state.refresh()[0].owner or "another process"
         raise RecordError(f"{task.cell.id} is being trained by {owner}; wait for it or stop it")
     leader.claim, leader.lease = claim, start_lease(leader.state, claim)
+    unlink(status.folder / CANCELLED)  # else it would stop at once
     return _attempt(task, spec, stop, leader, _Hosts())
 
 
@@ -144,12 +145,13 @@ class _Hosts:
                     flag.set(reason)
 
     def broadcast(self, command: dict[str, Any] | None) -> dict[str, Any]:
-        """The command of process 0."""
+        """The command of process 0; the line of an error stays there."""
         if self.count > 1:
             from study.training.multihost import broadcast_text
 
-            text = broadcast_text(None if command is None else json.dumps(command))
-            command = json.loads(text)
+            brief = {k: v for k, v in (command or {}).items() if k != "error"}
+            sent = broadcast_text(json.dumps(brief))
+            command = command or json.loads(sent)
         assert command is not None
         return command
 
@@ -160,7 +162,9 @@ class _Leader:
     def __init__(self, spec: WorkerSpec, stop: StopFlag, report: Callable[[str], None]):
         self.spec, self.stop, self.report = spec, stop, report
         cells = [task.cell for task in spec.tasks]
-        self.state = StudyState(cells, resolve(spec.folder), backoff_s=spec.backoff_s)
+        self.state = StudyState(
+            cells, resolve(spec.folder), backoff_s=spec.backoff_s, for_claims=True
+        )
         self.claimer = Claimer(
             self.state,
             {task.cell.id: task.rank for task in spec.tasks},
@@ -243,6 +247,15 @@ class _Leader:
             over.set()
             thread.join()
 
+    def owns_cell(self) -> bool:
+        """Whether the lease certainly still is this worker's."""
+        assert self.lease is not None
+        try:
+            self.lease.check()
+        except LeaseLost:
+            return False
+        return True
+
     def report_start(self) -> None:
         assert self.claim is not None
         number = len(self.claim.attempts.all)
@@ -250,27 +263,18 @@ class _Leader:
         self.report(f"{self.claim.status.cell.id} started{again}")
 
     def finish(
-        self,
-        outcome: Outcome,
-        error: str | None,
-        done: dict[str, Any],
-        seconds: float,
-        *,
-        owned: bool,
+        self, outcome: Outcome, error: str | None, done: dict[str, Any], seconds: float
     ) -> None:
-        """Records how the attempt ended, frees the lease and reports a line.
-
-        Arguments:
-          owned: whether the record still is this worker's.
-        """
+        """Records how the attempt ended, frees the lease and reports a line."""
         assert self.claim is not None and self.lease is not None
         status = self.claim.status
-        if owned:
+        if self.owns_cell():  # else the record may be another worker's
+            attempts = self.claim.attempts.end(outcome, at=time.time(), error=error)
             try:
-                attempts = self.claim.attempts.end(outcome, at=time.time(), error=error)
                 attempts.save(self.store, status.cell.id)
-            except (OSError, RecordError) as trouble:
-                outcome, error = "no space", error or format_error(trouble)
+            except (OSError, RecordError) as trouble:  # whoever claims the cell next records it
+                if is_no_space(trouble):
+                    outcome, error = "no space", error or format_error(trouble)
         self.lease.release()
         if outcome == "no space":
             self.error = error
@@ -326,10 +330,10 @@ def _attempt(
                 outcome, error = classify(raised, folder)
                 if hosts.count > 1 and outcome == "raised":
                     outcome, error = blame(raised, error, folder, since=wall_began)
-                record_failure(folder, raised, outcome, error, since=wall_began)
+                if leader is None or leader.owns_cell():
+                    record_failure(folder, raised, outcome, error, since=wall_began)
     if leader is not None:
-        owned = not isinstance(failure, LeaseLost)
-        leader.finish(outcome, error, done, time.monotonic() - began, owned=owned)
+        leader.finish(outcome, error, done, time.monotonic() - began)
     if failure is not None and hosts.count > 1:
         raise failure  # the other processes may be waiting for this one
     return outcome, error

@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import gcsfs
 import pytest
 
+from study.records.storage import resolve
 from sweeps.bench.sessions import members
 
 HERE = Path(__file__).parent
@@ -64,6 +67,23 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.1)
 
     return wait
+
+
+@pytest.fixture
+def gate(gcs, monkeypatch):
+    """A gate before the server, which gcsfs meets instead; it waits for no second try."""
+    from tests.gate import gate
+
+    async def at_once(seconds: float) -> None:
+        return None
+
+    with gate(gcs.url) as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        running.root = resolve(f"gs://{gcs.bucket()}/runs")
+        yield running
+        gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 @pytest.fixture
