@@ -73,7 +73,6 @@ collect_ignore = [
         "ray_cluster/test_cluster",
         "runner/test_capacity",
         "runner/test_cell_in_a_bucket",
-        "runner/test_cell_status",
         "runner/test_remaining",
         "runner/test_secrets",
     )

@@ -224,7 +224,7 @@ class StudyState:
 
     def _rows_token(self, id: str, files: Mapping[str, Version]) -> str | None:
         """Differs if a cell's rows do; "" if they may differ at any time, None if nobody asks."""
-        if CELL not in files or (DONE in files and (id, DONE) in self._contents):
+        if CELL not in files or DONE in files:
             return None
         lease = files.get(LEASE)
         running = self._heartbeats.owner(id, lease) is not None

@@ -31,8 +31,8 @@ def finish(study: Study, cell: Cell, root) -> None:
 
 def test_a_cell_that_one_study_trained_is_over_in_the_other(tmp_path):
     finish(ONE, B, tmp_path)
-    assert [e.state for e in ledger.read(ONE, tmp_path)] == ["waiting", "done"]
-    assert [e.state for e in ledger.read(TWO, tmp_path)] == ["done", "waiting"]
+    assert [e.state for e in ledger.read(ONE, tmp_path)] == ["pending", "done"]
+    assert [e.state for e in ledger.read(TWO, tmp_path)] == ["done", "pending"]
 
 
 def test_a_frame_holds_the_studys_own_cells_of_a_shared_folder(tmp_path):
