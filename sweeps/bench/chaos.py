@@ -192,7 +192,7 @@ def _command(
     records: Path, root: Path, parallel: int, only: tuple[str, ...], cluster: Cluster
 ) -> list[str]:
     words = ["run", bench_cells.__file__, "--root", str(records), "--data", str(root / "data")]
-    words += ["--parallel", str(parallel), "--set", "execution.checkpoint_every_minutes=0.01"]
+    words += ["--workers", str(parallel), "--set", "execution.checkpoint_every_minutes=0.01"]
     words += [word for pattern in only for word in ("--only", pattern)]
     return [*STUDY, *words, *cluster.options]
 

@@ -69,7 +69,7 @@ def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Ov
 
 
 def _run(study: Study, root: Path, parallel: int, report: Report) -> runner.Result:
-    result = runner.run(study, root, parallel=parallel, report=report)
+    result = runner.run(study, root, workers={"local": parallel}, report=report)
     if result.exit_code == runner.INTERRUPTED:
         raise KeyboardInterrupt
     if result.exit_code or set(result.states) != {"done"}:

@@ -38,7 +38,7 @@ from sweeps.cli import (
 from sweeps.cli import (
     list as list_,
 )
-from sweeps.ray_cluster.local import platforms
+from sweeps.ray_cluster.env import platforms
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
@@ -58,7 +58,7 @@ VERBS = {
         ("doctor", doctor.doctor, "study doctor table-8 --address 10.0.0.2:6379"),
     ),
     "Run": (
-        ("run", run.run, "study run demo --only batch_size=512 --parallel 2"),
+        ("run", run.run, "study run demo --only batch_size=512 --workers 2"),
         ("work", work.work, "study work demo --root gs://lab/runs --machine v4-32"),
         ("train", train.train, "study train demo b512-sigmoid-s0"),
         ("status", status.status, "study status demo --watch"),

@@ -119,6 +119,13 @@ def retry(
 def cancel(
     name: StudyName,
     cell: OptionalCellName = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Instead stop the workers of this `study run --detach`; its cells stay runnable.",
+        ),
+    ] = None,
     root: Root = "runs",
     settings: Set = None,
 ) -> int:
@@ -131,6 +138,12 @@ def cancel(
 
     study = study_of(name, None, settings, None)
     folder = _folder(study, root)
+    if run is not None:
+        if cell is not None:
+            raise StudyError("give either a CELL or --run")
+        marks.request_stop(folder, run)
+        print(f"the workers of run {run} save their state and stop")
+        return 0
     if cell is not None:
         entries = [_entry(study, cell, folder)]
         if entries[0].finished:

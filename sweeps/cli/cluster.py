@@ -39,7 +39,7 @@ def fake(
     raylets) is replaced.
     """
     from sweeps.ray_cluster.fake_tpu import fake_slices
-    from sweeps.ray_cluster.local import quiet, temporary
+    from sweeps.ray_cluster.temporary import quiet, temporary
     from sweeps.runner.signals import INTERRUPTED, Stop
 
     types = slices or ["v4-8"]

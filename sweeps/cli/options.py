@@ -92,7 +92,10 @@ Set = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one."
+        "--address",
+        metavar="HOST:PORT",
+        show_default="RAY_ADDRESS, or local",
+        help="Join this Ray cluster: HOST:PORT, or auto for one on this machine; local starts one.",
     ),
 ]
 ExecutionFile = Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -33,16 +32,12 @@ def run(
     name: StudyName,
     root: Root = "runs",
     data: Data = None,
-    parallel: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, show_default="cores", help="Local cells at a time."),
-    ] = None,
-    max_parallel: Annotated[
+    workers: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[TYPE=]N",
-            help="Cells at a time on this type of machine, such as v4-32=2, or in all "
-            "(repeatable).",
+            show_default="all cores; on slices those that are idle",
+            help="Number of workers, of a type of machine such as v4-32=4 (repeatable).",
         ),
     ] = None,
     run_first: Annotated[
@@ -62,6 +57,9 @@ def run(
         ),
     ] = None,
     address: Address = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the workers running on the cluster, and return.")
+    ] = False,
     execution: ExecutionFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, in order, and run nothing.")
@@ -70,13 +68,13 @@ def run(
 ) -> int:
     """Run all unfinished cells of a study.
 
-    Repeat the command at any time to continue. Ctrl-C asks the cells to save and stop; a second
-    Ctrl-C quits at once.
+    Ray starts workers, which claim cells one after another: on the cores of this machine, or on a
+    cluster (--address, or RAY_ADDRESS, which `ray job submit` sets). Repeat the command at any time
+    to continue. Ctrl-C asks the workers to save and stop; a second Ctrl-C quits at once.
 
     Exit codes: 0 all cells are finished, 1 some failed, 2 bad input, 130 interrupted.
     """
     from study.records.storage import resolve
-    from study.records.wandb_mirror import wandb_mode, why_offline
     from sweeps.runner.display import report_on
     from sweeps.runner.machines import is_local, machines
     from sweeps.runner.run import run
@@ -94,22 +92,28 @@ def run(
     if dry_run:
         return _dry_run(study, root, first, as_json=as_json)
     out = sys.stderr if as_json else sys.stdout
-    if address is None and os.environ.get("RAY_ADDRESS"):
-        print("RAY_ADDRESS is ignored; use --address to join a running cluster", file=out)
-    if wandb_mode() == "online" and (reason := why_offline()) is not None:
-        print(f"wandb: {reason}", file=out)  # workers report it too, but only in their logs
     result = run(
         study,
         root,
+        workers=_worker_counts(study, workers or []),
         first=first,
         address=address,
+        detach=detach,
         report=report_on(out),
     )
     if as_json:
         print(json.dumps(dataclasses.asdict(result), indent=1))
     else:
         print(_summary(result, on_cores=all(map(is_local, machines(study).values()))))
-    if result.exit_code == INTERRUPTED:
+    if result.detached:
+        records = shlex.join([name, *(["--root", root] if root != "runs" else [])])
+        print(
+            f"{result.detached} workers go on without this command (run {result.run_id}); to watch "
+            f"them: study status {records} --watch; to stop them: study cancel {records} "
+            f"--run {result.run_id}",
+            file=out,
+        )
+    elif result.exit_code == INTERRUPTED:
         print(f"interrupted; to continue: {this_command()}", file=out)
     elif result.exit_code == 1:
         print(
@@ -123,6 +127,32 @@ def run(
 def this_command() -> str:
     """The command line of this process, as one types it."""
     return shlex.join(["study", *sys.argv[1:]])
+
+
+def _worker_counts(study: Study, texts: list[str]) -> dict[str, int]:
+    """`--workers v4-32=4` (of a type) and `--workers 8` (of each type that the cells ask for).
+
+    Raises:
+      StudyError: it is neither.
+    """
+    from study.config.hardware import HardwareError
+    from sweeps.runner.machines import machines, parse_machine
+    from sweeps.study import StudyError
+
+    counts: dict[str, int] = {}
+    for text in texts:
+        name, equals, count = text.rpartition("=")
+        if not count.isdigit() or int(count) < 1 or bool(name) != bool(equals):
+            raise StudyError(
+                f"--workers {text}: give a number of workers (8), or one for a type of machine "
+                "(v4-32=4)"
+            )
+        try:
+            types = [parse_machine(name)] if name else sorted(set(machines(study).values()))
+        except HardwareError as error:
+            raise StudyError(f"--workers {text}: {error}") from None
+        counts |= dict.fromkeys(types, int(count))
+    return counts
 
 
 def _without_done(study: Study, path: str) -> Study | None:

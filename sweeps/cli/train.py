@@ -46,7 +46,7 @@ def train(
     from study.config.host import cores
     from study.records.mounts import refuse_mounted_bucket
     from study.records.storage import resolve
-    from sweeps.ray_cluster.local import environment
+    from sweeps.ray_cluster.env import environment
     from sweeps.runner import cell_status
     from sweeps.runner.display import headline, percent, report_on
     from sweeps.runner.machines import machine_of

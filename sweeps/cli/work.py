@@ -64,7 +64,7 @@ def work(
     from study.config.host import cores
     from study.records.mounts import refuse_mounted_bucket
     from study.records.storage import resolve
-    from sweeps.ray_cluster.local import environment, gang_environment
+    from sweeps.ray_cluster.env import environment, gang_environment
     from sweeps.runner import cell_status
     from sweeps.runner.display import Lines
     from sweeps.runner.machines import cores_of, hosts_of, is_local, parse_machine

@@ -19,8 +19,8 @@ from study.config.host import cores, total_memory
 from study.records.mounts import refuse_mounted_bucket
 from study.records.storage import RecordError, check_reachable, is_bucket, write_new
 from study.records.wandb_mirror import has_key, wandb_mode, why_offline
-from sweeps.ray_cluster.local import environment
-from sweeps.runner import compile_cache
+from sweeps.ray_cluster import compile_cache
+from sweeps.ray_cluster.env import environment
 from sweeps.runner.lease import Heartbeats
 from sweeps.runner.store import LEASE, open_store
 
@@ -48,8 +48,8 @@ def check_machine(root: Path, data: Path) -> Iterator[Check]:
     if problem := compile_cache.trouble(compile_cache.folder()):
         yield Check("warn", "compile cache", problem)
     if address := os.environ.get("RAY_ADDRESS"):
-        join = f"study run --address {address} joins it"
-        yield Check("warn", "ray", f"RAY_ADDRESS={address} is ignored; {join}")
+        text = f"RAY_ADDRESS={address}: study run joins it; --address local starts a cluster"
+        yield Check("ok", "ray", text)
     yield _jax()
     yield _wandb()
     if not is_bucket(root):
@@ -64,7 +64,7 @@ def _machine() -> Check:
         f"{cores()} cores, {memory / GIB:.0f} GiB of memory"
     )
     if memory < 4 * GIB:
-        return Check("warn", "machine", f"{text}; use --parallel 1: it is too little for two cells")
+        return Check("warn", "machine", f"{text}; use --workers 1: it is too little for two cells")
     return Check("ok", "machine", text)
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from study.config.hardware import Slice, get_slice
+from sweeps.ray_cluster.connect import STORE
+from sweeps.ray_cluster.env import NICENESS
 from sweeps.study import StudyError
 
-_STORE = 80 * 2**20  # bytes, the least that Ray takes
 DRAIN = 30.0  # seconds that a spot machine has after its notice
 
 
@@ -55,7 +56,7 @@ class FakeSlices:
             self._cluster.add_node(
                 num_cpus=cpus,
                 env_vars=_environment(devices=1),
-                object_store_memory=_STORE,
+                object_store_memory=STORE,
                 temp_dir=str(temp),
                 node_ip_address="127.0.0.1",
                 include_dashboard=False,
@@ -174,7 +175,7 @@ def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
     found = {
         "num_cpus": 1,
         "node_ip_address": "127.0.0.1",
-        "object_store_memory": _STORE,
+        "object_store_memory": STORE,
     }
     if kind.chip.kind == "cpu":
         return found | {"env_vars": environment}
@@ -202,7 +203,8 @@ def _host(name: str, kind: Slice, rank: int) -> dict[str, Any]:
 def _environment(*, devices: int) -> dict[str, str]:
     """What JAX is to find on a host."""
     return {
-        "NPROC": str(devices + 1),  # see `sweeps.ray_cluster.local.environment`
+        **NICENESS,
+        "NPROC": str(devices + 1),  # see `sweeps.ray_cluster.env.environment`
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
         "--xla_cpu_multi_thread_eigen=false",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sweeps.runner import compile_cache
+from sweeps.ray_cluster import compile_cache
 from sweeps.runner.display import ProgressLine, Report
 from sweeps.runner.worker import import_entry
 from sweeps.study import Study

@@ -1,23 +1,40 @@
-"""Runs the unfinished cells of a study. All state is in the records."""
+"""Runs the unfinished cells of a study by workers on Ray. All state is in the records.
+
+Workers claim cells by themselves (`sweeps.runner.worker`). This starts them, shows the records
+until no cell is left, and asks the workers to stop on Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study.records.mounts import refuse_mounted_bucket
-from study.records.storage import resolve
+from study.records.record import RecordError
+from study.records.storage import format_error, mkdir, resolve
+from sweeps.ray_cluster.connect import Cluster, find_address, join, start
+from sweeps.ray_cluster.temporary import quiet, temporary
 from sweeps.runner import cell_status
+from sweeps.runner.cell_status import CellStatus
 from sweeps.runner.display import Report, Silent
-from sweeps.runner.machines import LOCAL, is_local, machines
+from sweeps.runner.launch import Workers, own_cores
+from sweeps.runner.machines import cores_of, is_local, machine_of, machines
+from sweeps.runner.marks import clear_stop, request_stop
 from sweeps.runner.prepare import keep_programs, prepare
-from sweeps.runner.signals import INTERRUPTED, Stop, StopFlag
-from sweeps.runner.worker import work
-from sweeps.runner.worker_spec import TRAIN, worker_spec
+from sweeps.runner.progress import SweepProgress
+from sweeps.runner.signals import INTERRUPTED, Stop
+from sweeps.runner.store import open_store
+from sweeps.runner.worker_spec import TRAIN
 from sweeps.study import Study, StudyError
+
+RESTARTS = 3  # of a Ray of our own
+LOOK_S = 2.0  # seconds between two looks at the cluster and the workers
+STOP_S, SLICES_STOP_S = 15.0, 60.0  # that workers get to save; several hosts have to agree
+END_S = 30.0  # that workers get to end once no cell is left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +42,16 @@ class Result:
     """How a sweep ended.
 
     Attributes:
-      exit_code: 0 all cells over, 1 some failed, 130 interrupted.
+      exit_code: 0 all cells are finished or cancelled, or the workers are detached; 1 some failed;
+        130 interrupted.
       states: cells of the study per state.
-      ran: ids of the cells that this sweep brought to their end.
-      parallel: cells at a time.
+      ran: ids of the cells that this sweep finished.
+      parallel: local cores that it used.
       seconds: wall time, the start of Ray included.
       train_seconds: that cores spent in training steps, summed over `ran`.
       examples: that this sweep trained on, summed over `ran`.
+      run_id: of its workers; "" if it started none.
+      detached: workers that it left running.
     """
 
     study: str
@@ -42,6 +62,8 @@ class Result:
     seconds: float = 0.0
     train_seconds: float = 0.0
     examples: int = 0
+    run_id: str = ""
+    detached: int = 0
 
 
 def run(
@@ -51,41 +73,240 @@ def run(
     workers: Mapping[str, int] | None = None,
     first: Sequence[str] = (),
     address: str | None = None,
+    detach: bool = False,
     entry: str | Callable[..., Any] = TRAIN,
     report: Report | None = None,
     backoff: float = 1.0,
 ) -> Result:
-    """Trains the unfinished cells of `study` in this process, until workers start through Ray."""
-    del workers, address
+    """Trains the unfinished cells of `study`; finished cells are not entered again.
+
+    Arguments:
+      root: the folder of all records; those of this study go to `study.folder(root)`.
+      workers: their number by type of machine, such as {"v4-32": 4}. By default as many as there
+        are cores for local cells, and as many as there are idle slices for others.
+      first: ids of cells that start before the others of their machine, in this order.
+      address: "HOST:PORT" of a Ray cluster to join, whose hosts must see `root` and the data at
+        the same paths; "auto" for the one that runs on this machine; "local" starts one. None is
+        RAY_ADDRESS, or else "local".
+      detach: leave the workers running on the cluster, and return.
+      entry: what trains a cell, "module:function" or a function that workers can import.
+      report: is told what happens.
+      backoff: seconds before the second attempt at a cell.
+
+    Raises:
+      StudyError: the machines do not exist, or Ray cannot be started or joined, or dies.
+      RecordError: no worker can write records.
+    """
     report = report or Silent()
     root = resolve(root).absolute()
     refuse_mounted_bucket(root)
+    machine_by_id = machines(study)
     before = cell_status.read(study, root)
-    if not any(s.runnable for s in before):
+    wanted = sorted({machine_by_id[s.cell.id] for s in before if s.runnable})
+    if not wanted:
         return Result(study=study.name, exit_code=0, states=cell_status.count(before))
-    if not all(is_local(machine) for machine in machines(study).values()):
-        raise StudyError("no slices yet")
+    counts = dict(workers or {})
+    if unused := sorted(set(counts) - set(machine_by_id.values())):
+        types = ", ".join(sorted(set(machine_by_id.values())))
+        raise StudyError(f"no cell runs on {unused[0]}: the cells of {study.name} ask for {types}")
+    address = find_address(address)
+    if detach and address is None:
+        raise StudyError(
+            "--detach leaves workers on a cluster: give --address HOST:PORT or auto to join one"
+        )
     if callable(entry):
         entry = f"{entry.__module__}:{entry.__qualname__}"
     began = time.monotonic()
-    flag = StopFlag()
-    with Stop(flag) as stop:
-        prepare(study, report)
-        keep_programs(report)
-        spec = worker_spec(
-            study, study.folder(root), LOCAL, first=first, entry=entry, backoff_s=backoff
+    with Stop() as stop:
+        sweep = _Sweep(
+            study,
+            root,
+            address=address,
+            cpus=own_cores(counts, wanted) if address is None else 0,
+            stop=stop,
+            report=report,
+            detach=detach,
+            counts=counts,
+            fields={"first": first, "entry": entry, "backoff_s": backoff},
         )
-        result = work(spec, stop=flag, report=report.line)
-    after = cell_status.read(study, root)
-    ended = {id for id, outcome in result.outcomes.items() if outcome in ("done", "diverged")}
-    code = INTERRUPTED if stop.asked else min(1, cell_status.exit_code(after))
-    return Result(
-        study=study.name,
-        exit_code=code,
-        states=cell_status.count(after),
-        ran=tuple(ended),
-        parallel=1,
-        seconds=time.monotonic() - began,
-        train_seconds=sum(s.done["seconds"]["train"] for s in after if s.cell.id in ended),
-        examples=sum(s.cell.examples for s in after if s.cell.id in ended),
-    )
+        try:
+            stop.raises = True
+            _make_folder(study.folder(root))
+            prepare(study, report)
+            keep_programs(report)
+            sweep.run()
+        except KeyboardInterrupt:
+            stop.asked = True
+        finally:
+            if not detach:
+                clear_stop(study.folder(root), sweep.run_id)
+    return sweep.result(before, time.monotonic() - began)
+
+
+class _Sweep:
+    """One `study run`. `fields` are of the workers' specification."""
+
+    def __init__(
+        self,
+        study: Study,
+        root: Path,
+        *,
+        address: str | None,
+        cpus: int,
+        stop: Stop,
+        report: Report,
+        detach: bool,
+        counts: Mapping[str, int],
+        fields: Mapping[str, Any],
+    ):
+        self.study, self.root, self.folder = study, root, study.folder(root)
+        self.address, self.cpus, self.detach = address, cpus, detach
+        self.stop, self.report = stop, report
+        self.counts, self.fields = counts, fields
+        self.run_id = uuid.uuid4().hex[:8]
+        self.detached = 0
+
+    def run(self) -> None:
+        """Starts Ray, and again when our own dies, until no cell is left."""
+        died: str | None = None
+        with temporary() as temp, quiet(temp / "log", errors=self.report.errors) as terminal:
+            self.report.open(terminal)
+            try:
+                for _ in range(RESTARTS + 1):
+                    died = self._on_one_cluster(temp, died)
+                    if died is None or self.stop.asked or self.address is not None:
+                        break
+            finally:
+                self.report.close()
+        if died is not None and not self.stop.asked:
+            raise StudyError(f"Ray stopped ({died}); what is recorded is kept: run the same again")
+
+    def _on_one_cluster(self, temp: Path, died: str | None) -> str | None:
+        """Returns what of Ray died, or None; `died` is what ended the cluster before."""
+        if self.address is not None:
+            self.report.line(f"joining the Ray cluster at {self.address}")
+        elif died is not None:
+            self.report.line(f"Ray stopped ({died}); starting it again")
+        else:
+            self.report.line(f"starting Ray on {self.cpus} cores")
+        self.stop.raises = True
+        context = start(cpus=self.cpus, temp=temp) if self.address is None else join(self.address)
+        with context as cluster:
+            self.stop.raises = False
+            self.stop.listen()  # Ray has installed its own handler
+            self.stop.before_quitting = cluster.kill
+            workers = Workers(
+                cluster,
+                self.study,
+                self.folder,
+                run_id=self.run_id,
+                counts=self.counts,
+                detached=self.detach,
+                **self.fields,
+            )
+            if cluster.own:
+                workers.cores = self.cpus
+            else:
+                self.cpus = workers.cores
+            try:
+                if self.detach:
+                    self._leave(workers)
+                    return None
+                return self._watch(cluster, workers)
+            except (ConnectionError, cluster.ray.exceptions.RayError) as error:
+                return format_error(error, max_chars=200)
+
+    def _leave(self, workers: Workers) -> None:
+        """Starts detached workers."""
+        workers.top_up(cell_status.read(self.study, self.root), self.report.line)
+        self.detached = workers.wait_until_up(END_S)
+
+    def _watch(self, cluster: Cluster, workers: Workers) -> str | None:
+        """Shows the records until no cell is left; returns what of Ray died, or None."""
+        progress = SweepProgress(self.study, self.root, self.report)
+        store = open_store(self.folder)
+        pause = max(self.report.every, store.poll_s)
+        statuses: list[CellStatus] = []
+        looked = float("-inf")
+        until: float | None = None  # when the workers are ended
+        responded = time.monotonic()
+        while True:
+            if (died := cluster.dead()) is not None:
+                return died
+            now = time.monotonic()
+            try:
+                statuses = progress.tick(workers.live)
+                responded = now
+            except (OSError, RecordError):
+                if now - responded > store.stale_s:
+                    raise
+            left = any(status.runnable for status in statuses)
+            if now - looked >= LOOK_S or not left:
+                looked = now
+                workers.collect(self.report.line)
+                if until is None and left:
+                    workers.top_up(statuses, self.report.line)
+            if until is None and self.stop.asked:
+                until = now + self._ask_to_stop(workers, statuses)
+            elif until is None and not left:
+                until = now + END_S  # for the workers to free their leases
+            if until is not None and (not workers.live or now > until):
+                return None
+            if not workers.live and workers.errors and left:
+                raise RecordError(workers.errors[-1])
+            time.sleep(pause if left else 0.2)
+
+    def _ask_to_stop(self, workers: Workers, statuses: Sequence[CellStatus]) -> float:
+        """Asks all workers to save and stop; returns the seconds that they get."""
+        request_stop(self.folder, self.run_id)
+        count = sum(s.owner is not None and s.owner.worker in workers.names for s in statuses)
+        slices = not all(map(is_local, workers.live))
+        self.report.line(
+            f"stopping: {count} cells save their state (Ctrl-C again quits at once)"
+            if count
+            else "stopping (Ctrl-C again quits at once)"
+        )
+        return SLICES_STOP_S if slices else STOP_S
+
+    def result(self, before: Sequence[CellStatus], seconds: float) -> Result:
+        """Reads the records once more."""
+        after = cell_status.read(self.study, self.root)
+        finished = {s.cell.id for s in before if s.finished}
+        trained_before = {s.cell.id: s.progress.examples_seen for s in before}
+        ran = [
+            s
+            for s in after
+            if s.finished
+            and s.cell.id not in finished
+            and s.attempts.all
+            and s.attempts.all[-1].worker.startswith(self.run_id)
+        ]
+        code = min(1, cell_status.exit_code(after))
+        if self.stop.asked and any(s.runnable for s in after):
+            code = INTERRUPTED
+        return Result(
+            study=self.study.name,
+            exit_code=0 if self.detached else code,
+            states=cell_status.count(after),
+            ran=tuple(s.cell.id for s in ran),
+            parallel=self.cpus,
+            seconds=seconds,
+            train_seconds=sum(map(self._train_seconds, ran)),
+            examples=sum(s.progress.examples_seen - trained_before[s.cell.id] for s in ran),
+            run_id=self.run_id,
+            detached=self.detached,
+        )
+
+    def _train_seconds(self, status: CellStatus) -> float:
+        """Of all cores of a local cell together."""
+        seconds: float = status.done.get("seconds", {}).get("train", 0.0)
+        machine = machine_of(self.study.execution_of(status.cell))
+        return seconds * cores_of(machine) if is_local(machine) else seconds
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        mkdir(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RecordError(f"cannot write {folder}: {reason}; choose another --root") from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from sweeps.ray_cluster.fake_tpu import fake_slices
-from sweeps.ray_cluster.local import quiet, temporary
+from sweeps.ray_cluster.temporary import quiet, temporary
 
 if __name__ == "__main__":
     with temporary() as temp, quiet(temp / "log") as out, fake_slices(sys.argv[1:], temp) as up:

@@ -75,7 +75,7 @@ def test_what_a_sweep_says_beside_json_is_not_on_standard_output(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from sweeps.ray_cluster.local import quiet
+from sweeps.ray_cluster.temporary import quiet
 from sweeps.runner.display import Lines
 report = Lines(sys.stderr)
 with quiet(Path("log"), errors=report.errors) as terminal:

@@ -133,7 +133,7 @@ def test_what_libraries_and_children_print_goes_to_the_log(tmp_path):
     code = """
 import os, subprocess, sys
 from pathlib import Path
-from sweeps.ray_cluster.local import quiet
+from sweeps.ray_cluster.temporary import quiet
 with quiet(Path(sys.argv[1])) as terminal:
     print("noise")
     os.write(2, b"noise\\n")
@@ -159,7 +159,7 @@ def test_an_end_without_a_word_is_told_on_the_terminal_all_the_same(end, tmp_pat
     code = f"""
 import os, sys
 from pathlib import Path
-from sweeps.ray_cluster.local import quiet
+from sweeps.ray_cluster.temporary import quiet
 with quiet(Path(sys.argv[1])):
     {end}
 """

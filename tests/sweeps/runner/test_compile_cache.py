@@ -6,8 +6,8 @@ import zlib
 import pytest
 
 from study.records.storage import RecordError, listdir
-from sweeps.ray_cluster.local import environment
-from sweeps.runner import compile_cache as compiled
+from sweeps.ray_cluster import compile_cache as compiled
+from sweeps.ray_cluster.env import environment
 
 WHOLE = zlib.compress(bytes(range(256)) * 64)
 

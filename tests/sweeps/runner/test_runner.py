@@ -56,8 +56,9 @@ def finish(process, seconds: float = 150) -> str:
     return said
 
 
-def worker(root: Path) -> int:
-    return lines(root, "start")[0]["pid"]
+def held(root: Path) -> list[Path]:
+    """Leases that nobody has released."""
+    return [path for path in root.glob("fake/*/lease.json") if path.read_bytes()]
 
 
 def test_cells_that_fail_crash_diverge_or_are_bad_do_not_stop_the_others(
@@ -85,17 +86,17 @@ def test_cells_that_fail_crash_diverge_or_are_bad_do_not_stop_the_others(
         "batch_size: bad as told",
     ]
     assert all("Traceback" in f["trace"] for f in failures)
-    assert said.count("try 1 of 3 failed") == 2
-    assert said.count("try 2 of 3 failed") == 1
-    assert "its worker died (WorkerCrashedError)" in said
+    assert said.count("attempt 1 of 3 failed") == 2
+    assert said.count("attempt 2 of 3 failed") == 1
+    assert said.count("its worker died; it continues from 50%") == 1
     starts = lines(root, "start")
     assert len([row for row in starts if row["pid"]]) == 1 + 2 + 3 + 2 + 1 + 1
-    assert len({row["pid"] for row in starts}) <= 3  # two warm workers, one more for the killed
+    assert len({row["pid"] for row in starts}) <= 3  # of two workers, one of which was killed
     assert {row["OMP_NUM_THREADS"] for row in starts} == {"1"}
     assert not [noise for noise in ("raylet", "\x1b", "Warning") if noise in said], said
     assert session(process.pid) == []
-    assert not list(root.glob("fake/*/lease.json"))
-    assert not list(root.glob("fake/.driver-*"))
+    assert not held(root)
+    assert not list(root.glob("fake/.stop/*"))
 
     again = start(DRIVER, str(root), *map(str, [0, 1, 3, 666]))  # all of these are over
     assert finish(again) == ""
@@ -108,7 +109,7 @@ def test_cells_that_fail_crash_diverge_or_are_bad_do_not_stop_the_others(
 
 def test_a_cell_has_as_many_cores_as_it_asks_for_to_itself(start, tmp_path):
     root = tmp_path / "runs"
-    process = start(DRIVER, str(root), "0", "1@2", "2@9")  # of two cores
+    process = start(DRIVER, str(root), "0", "1@2", "2@2")  # of two cores
     said = finish(process)
     assert process.returncode == 0, said
     threads, when = {}, {}
@@ -145,7 +146,6 @@ def test_a_killed_driver_leaves_no_process_and_the_next_goes_on(
         seed: expected(seed) for seed in range(3)
     }
     assert {row["step"] for row in lines(root, "start") if row["attempt"] == 2} != {0}
-    assert not list(root.glob("fake/.driver-*"))  # also the killed one's
 
 
 def test_ctrl_c_saves_the_cells_and_ends_the_sweep(start, session, wait_for, tmp_path):
@@ -155,7 +155,7 @@ def test_ctrl_c_saves_the_cells_and_ends_the_sweep(start, session, wait_for, tmp
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all of them
     said = finish(process)
     assert process.returncode == 130, said
-    assert "stopping: 2 cells" in said
+    assert "stopping: 2 cells save their state" in said
     wait_for(lambda: session(process.pid) == [], SURVIVORS)
     saved = [json.loads(path.read_text())[0] for path in root.glob("fake/*/saved.json")]
     assert len(saved) == 2
@@ -163,7 +163,7 @@ def test_ctrl_c_saves_the_cells_and_ends_the_sweep(start, session, wait_for, tmp
         max(row["step"] for row in lines(path)) for path in _one_cell_each(root)
     )
     assert ended(root) == {}
-    assert not list(root.glob("fake/*/lease.json"))
+    assert not held(root)
 
 
 def test_when_ray_dies_it_is_started_again_and_no_number_changes(

@@ -1,0 +1,210 @@
+"""The workers of one `study run`: how many of each type, and how they are doing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study.config.host import cores
+from study.records.redact import redact
+from study.records.storage import format_error
+from sweeps.ray_cluster.connect import NAMESPACE, Cluster
+from sweeps.ray_cluster.env import NICENESS, environment, gang_environment, local_workers
+from sweeps.ray_cluster.nodes import Nodes, on_nodes
+from sweeps.runner.actors import LocalWorker, SliceWorker, take_lines, versions
+from sweeps.runner.cell_status import CellStatus
+from sweeps.runner.machines import cores_of, is_local, machines
+from sweeps.runner.worker import WorkResult
+from sweeps.runner.worker_spec import worker_spec
+from sweeps.study import Study, StudyError
+
+_IDLE_S = 60.0  # that a slice is kept while others hold all cells that are left
+
+
+def own_cores(counts: Mapping[str, int], wanted: Sequence[str]) -> int:
+    """The cores of a cluster of our own, for machines of the types `wanted`.
+
+    Raises:
+      StudyError: cells ask for more than this machine has, or for a slice.
+    """
+    if slices := [machine for machine in wanted if not is_local(machine)]:
+        raise StudyError(
+            f"cells ask for {', '.join(slices)}, and this machine has none: join a cluster with "
+            "--address HOST:PORT or auto (`study cluster fake` starts one to try it), or run here "
+            "with --set execution.slice=null"
+        )
+    total = local_workers(cores())
+    for machine in wanted:
+        if cores_of(machine) > cores():
+            raise StudyError(
+                f"cells ask for {cores_of(machine)} cores, and this machine has {cores()}: "
+                f"--set execution.cores={cores()}"
+            )
+        total = max(
+            total if machine not in counts else 0, counts.get(machine, 1) * cores_of(machine)
+        )
+    return total
+
+
+class Workers:
+    """Starts workers and takes their results.
+
+    Arguments:
+      counts: workers by type of machine; by default cores, or the machines that are idle.
+      first: ids of cells that start before the others.
+      fields: others of `WorkerSpec`.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        study: Study,
+        folder: Path,
+        *,
+        run_id: str,
+        counts: Mapping[str, int],
+        first: Sequence[str] = (),
+        detached: bool = False,
+        **fields: Any,
+    ):
+        self.cluster, self.detached, self.run_id = cluster, detached, run_id
+        self.machines = machines(study)
+        self.errors: list[str] = []
+        self._counts = counts
+        self._specs = {
+            machine: worker_spec(
+                study,
+                folder,
+                machine,
+                first=first,
+                run_id=run_id,
+                **({} if is_local(machine) else {"max_idle_s": _IDLE_S}),
+                **fields,
+            )
+            for machine in sorted(set(self.machines.values()))
+        }
+        self._expected = None if cluster.own else versions()
+        self._running: dict[Any, tuple[str, Any]] = {}
+        self._failed: Counter[str] = Counter()
+        self.names: set[str] = set()
+        self._waiting: set[str] = set()
+        self._shown: set[bytes] = set()
+        self._started = 0
+        self._nodes = Nodes.look()
+        self.cores = max(1, self._nodes.cores())
+
+    @property
+    def live(self) -> Counter[str]:
+        """How many workers there are of each type of machine."""
+        return Counter(machine for machine, _ in self._running.values())
+
+    def top_up(self, statuses: Sequence[CellStatus], report: Callable[[str], None]) -> None:
+        """Starts workers for the cells that nobody trains, as many as there may be."""
+        claimable, busy = Counter[str](), Counter[str]()
+        for status in statuses:
+            machine = self.machines[status.cell.id]
+            claimable[machine] += status.runnable and status.owner is None
+            busy[machine] += status.owner is not None and status.owner.worker in self.names
+        if slices := [m for m in claimable if not is_local(m)]:
+            self._nodes = Nodes.look()
+        live = self.live
+        for machine in sorted(m for m, count in claimable.items() if count):
+            free = live[machine] - busy[machine]  # they wait, or are about to claim a cell
+            if (room := self._room(machine)) is not None:
+                new = min(room - live[machine], claimable[machine] - free)
+            else:
+                idle = len(self._nodes.machines(machine, idle=True))
+                new = min(idle, claimable[machine]) - free
+                new = max(new, 0 if live[machine] else 1)
+            for _ in range(new - self._failed[machine]):
+                self._start(machine)
+        for machine in slices:
+            self._report_waiting(machine, claimable[machine], report)
+
+    def collect(self, report: Callable[[str], None]) -> None:
+        """Takes the results of workers that have ended, and what the others have to say."""
+        ray = self.cluster.ray
+        for line in take_lines(self.run_id, self._shown):
+            report(line)
+        running = list(self._running)
+        for ref in ray.wait(running, num_returns=len(running), timeout=0)[0] if running else ():
+            machine, actor = self._running.pop(ref)
+            try:
+                result: WorkResult = ray.get(ref)
+                error = result.error
+            except ray.exceptions.RayError as failure:
+                cause = getattr(failure, "cause", None) or failure
+                error = redact(format_error(cause, max_chars=300))
+            ray.kill(actor)
+            if error and error not in self.errors:
+                report(f"a worker on {machine} has ended: {error}")
+                self.errors.append(error)
+            self._failed[machine] += bool(error)
+
+    def wait_until_up(self, seconds: float) -> int:
+        """How many detached workers there are; raises StudyError if none can start."""
+        ray = self.cluster.ray
+        actors = {actor.__ray_ready__.remote(): actor for _, actor in self._running.values()}
+        up, _ = ray.wait(list(actors), num_returns=len(actors), timeout=seconds)
+        failures = []
+        for ref in up:
+            try:
+                ray.get(ref)
+            except ray.exceptions.RayError as error:
+                failures.append(redact(format_error(error, max_chars=300)))
+        if failures and len(failures) == len(actors):
+            raise StudyError(f"no worker could start: {failures[0]}")
+        return len(actors) - len(failures)
+
+    def _room(self, machine: str) -> int | None:
+        """Workers of a type at most; None for as many as there are machines."""
+        if machine in self._counts or not is_local(machine):
+            return self._counts.get(machine)
+        return max(1, self.cores // cores_of(machine))
+
+    def _start(self, machine: str) -> None:
+        spec = dataclasses.replace(
+            self._specs[machine], name=f"{self.run_id}-{machine}-{self._started}"
+        )
+        self._started += 1
+        self.names.add(spec.name)
+        # Ray starts the actor again wherever it dies, and `run` with it.
+        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+        if self.detached:
+            options |= {"name": spec.name, "lifetime": "detached", "namespace": NAMESPACE}
+        if not self.cluster.own and (stable := self._nodes.stable()):
+            options |= {"label_selector": on_nodes(stable), "scheduling_strategy": "SPREAD"}
+        if is_local(machine):
+            count = cores_of(machine)
+            variables = environment(cores=count) if count > 1 else self.cluster.environment
+            actor = ray_actor(
+                LocalWorker,
+                options | {"num_cpus": count, "num_gpus": self.cluster.gpus_per_worker},
+                variables,
+            ).remote(spec, self._expected, self.detached)
+        else:
+            actor = ray_actor(SliceWorker, options | {"num_cpus": 0}, dict(NICENESS)).remote(
+                spec, self._expected, self.detached, gang_environment()
+            )
+        self._running[actor if self.detached else actor.run.remote()] = machine, actor
+
+    def _report_waiting(self, machine: str, cells: int, report: Callable[[str], None]) -> None:
+        if not cells or self._nodes.machines(machine):
+            self._waiting.discard(machine)
+        elif machine not in self._waiting:
+            self._waiting.add(machine)
+            report(
+                f"the cluster has no complete {machine}: {cells} cells wait for one, which an "
+                "autoscaler is asked for"
+            )
+
+
+def ray_actor(cls: type, options: Mapping[str, Any], variables: Mapping[str, str]) -> Any:
+    """The actor class; an actor without variables of its own may take a process that is up."""
+    import ray
+
+    environment = {"runtime_env": {"env_vars": dict(variables)}} if variables else {}
+    return ray.remote(cls).options(**options, **environment)
