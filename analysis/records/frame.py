@@ -149,7 +149,8 @@ def cells(
     fullest device; "process": growth of the resident memory of the process, uninformative for
     steps below about 100 MiB; older records hold it for those too), and what XLA's memory analysis
     gives for the compiled step. The oldest records hold no memory.
-    pairs_seen holds exact Python integers.
+    pairs_seen holds exact Python integers. interruptions, where a cell had several attempts, is a
+    JSON list of the fields of `study.records.interruptions.Interruption`.
 
     Args:
       study: one, several, or None for all.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from analysis.errors import AnalysisError
+from study.records.interruptions import Interruption, read_interruptions
 from study.records.metrics_log import COUNTS, METRICS, PARTS, parse, read_rows
 from study.records.record import CELL, DONE, FAILED
 from study.records.storage import is_bucket, listdir, read
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FILES = (CELL, DONE, FAILED)  # one JSON object each
 ITEMS = "items"
+INTERRUPTIONS = "interruptions"
 NOT_STARTED = "not started"
 STATUSES = ("done", "diverged", "failed", "running-or-interrupted", NOT_STARTED)
 
@@ -58,6 +60,7 @@ class CellRecord:
     Attributes:
       files: the bytes of `FILES`; b"" for a file that does not exist.
       attempts, superseded, dropped: see `study.records.metrics_log.Log`.
+      interruptions: what each cost; None in snapshots of versions that did not keep them.
       digest: sha256 over name and bytes of the record, the same when read from a snapshot.
       read_rows: the logged rows, attempts stitched.
       read_items: which evaluated examples were right; AnalysisError if a file is damaged.
@@ -68,6 +71,7 @@ class CellRecord:
     attempts: int
     superseded: int
     dropped: int
+    interruptions: Sequence[Interruption] | None
     digest: str
     read_rows: Callable[[], list[dict[str, Any]]] = field(repr=False)
     read_items: Callable[[], Items] = field(repr=False)
@@ -124,6 +128,7 @@ class RecordRoot:
             attempts=log.attempts,
             superseded=log.superseded,
             dropped=log.dropped,
+            interruptions=read_interruptions(folder, text) if log.attempts > 1 else (),
             digest=digest_of(cell, files, text),
             read_rows=lambda: [_numbers(row) for row in log.rows],
             read_items=lambda: _items(folder / ITEMS),
@@ -139,6 +144,7 @@ def not_started(cell: str) -> CellRecord:
         attempts=0,
         superseded=0,
         dropped=0,
+        interruptions=(),
         digest=digest_of(cell, files, b""),
         read_rows=list,
         read_items=dict,
@@ -268,12 +274,20 @@ def cell_columns(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dic
         "dropped_lines": record.dropped,
         "superseded_rows": record.superseded,
         "content": record.digest,
+        **_interruption_columns(record),
         **{f"seconds.{k}": v for k, v in seconds.items() if k != "total"},
         **_flatten(about.get("cell") or {}),
         **_flatten({key: about.get(key) or {} for key in ("versions", "devices")}),
         **_flatten({"memory": (done or {}).get("memory") or {}}),
         **((done or {}).get("summary") or {}),
     }
+
+
+def _interruption_columns(record: CellRecord) -> dict[str, Any]:
+    """A list of (attempt, seconds, steps) as JSON, of a cell with several attempts."""
+    if record.attempts <= 1 or record.interruptions is None:
+        return {}
+    return {INTERRUPTIONS: json.dumps([list(each) for each in record.interruptions])}
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -29,6 +29,7 @@ from analysis.errors import AnalysisError
 from analysis.records.record import (
     EXACT,
     FILES,
+    INTERRUPTIONS,
     CellRecord,
     Items,
     RecordRoot,
@@ -38,6 +39,7 @@ from analysis.records.record import (
     parse_json,
     row_columns,
 )
+from study.records.interruptions import Interruption
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +90,10 @@ class Snapshot:
 
     @functools.cached_property
     def _cells(self) -> dict[tuple[str, str], CellRecord]:
-        names = ("study", "id", "attempts", "superseded_rows", "dropped_lines", "content", *FILES)
+        names = ["study", "id", "attempts", "superseded_rows", "dropped_lines", "content", *FILES]
+        table = self._table(CELLS)
+        if INTERRUPTIONS in table.column_names:
+            names.append(INTERRUPTIONS)
         return {
             (cell["study"], cell["id"]): CellRecord(
                 id=cell["id"],
@@ -96,11 +101,12 @@ class Snapshot:
                 attempts=cell["attempts"],
                 superseded=cell["superseded_rows"],
                 dropped=cell["dropped_lines"],
+                interruptions=_interruptions(cell),
                 digest=cell["content"],
                 read_rows=functools.partial(self._read_rows, cell["study"], cell["id"]),
                 read_items=functools.partial(self._read_items, cell["study"], cell["id"]),
             )
-            for cell in self._table(CELLS).select(names).to_pylist()
+            for cell in table.select(names).to_pylist()
         }
 
     @functools.cached_property
@@ -144,6 +150,12 @@ class Snapshot:
                 f"{self.root}: {path} was changed{removed}; pull the snapshot again"
             )
         return text
+
+
+def _interruptions(cell: Mapping[str, Any]) -> list[Interruption] | None:
+    if text := cell.get(INTERRUPTIONS):
+        return [Interruption(*values) for values in json.loads(text)]
+    return [] if cell["attempts"] <= 1 else None
 
 
 class Joined:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import json
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +16,12 @@ from matplotlib.figure import Figure
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout
 from analysis.records.frame import NOT_STARTED
+from analysis.records.record import INTERRUPTIONS
+from study.records.interruptions import Interruption
 
 MOST_SVG_BYTES = 250_000  # a figure with more marks than that becomes a PNG
 MOST_ROWS = 80  # of the table under a figure
+NOT_RECORDED = "not recorded"
 ENDED = ("done", "diverged")
 
 
@@ -113,6 +119,36 @@ def unfinished_cells(cells: pd.DataFrame) -> TextTable:
     left = left.iloc[left["status"].map(lambda s: order.get(s, 9)).argsort(kind="stable")]
     table = _progress(left).assign(error=left["error"])
     return _text_table(table.dropna(axis="columns", how="all"))
+
+
+def interrupted_cells(cells: pd.DataFrame) -> tuple[str, TextTable]:
+    """A sentence on the interruptions of all cells, and a row for each interrupted cell."""
+    cells = cells[cells["attempts"] > 1]
+    rows, seconds = [], []
+    texts = cells[INTERRUPTIONS] if INTERRUPTIONS in cells else [None] * len(cells)
+    for cell, attempts, text in zip(cells["id"], cells["attempts"], texts, strict=True):
+        known = [] if pd.isna(text) else [Interruption(*values) for values in json.loads(text)]
+        own = [each.seconds for each in known if each.seconds is not None]
+        seconds += own
+        rows.append(
+            {
+                "cell": cell,
+                "attempts": attempts,
+                "median seconds": round(statistics.median(own), 1) if own else NOT_RECORDED,
+                "most seconds": round(max(own), 1) if own else NOT_RECORDED,
+                "steps repeated": (
+                    NOT_RECORDED if pd.isna(text) else sum(each.steps for each in known)
+                ),
+            }
+        )
+    times = NOT_RECORDED
+    if seconds:
+        times = f"{statistics.median(seconds):.1f} s in the median, {max(seconds):.1f} s at most"
+    cells_text = "1 cell was" if len(rows) == 1 else f"{len(rows):,} cells were"
+    sentence = f"{cells_text} interrupted. From an interruption to training again: {times}."
+    table = pd.DataFrame(rows)
+    numbers = frozenset(range(1, len(table.columns)))
+    return sentence, dataclasses.replace(_text_table(table), numbers=numbers)
 
 
 def _progress(cells: pd.DataFrame) -> pd.DataFrame:

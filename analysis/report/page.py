@@ -21,7 +21,12 @@ from analysis.figures.plot.style import metric_label
 from analysis.figures.tables.table import PaperTable, to_html
 from analysis.records.frame import NOT_STARTED, STATUSES
 from analysis.report import prose
-from analysis.report.contents import describe_cells, make_picture, unfinished_cells
+from analysis.report.contents import (
+    describe_cells,
+    interrupted_cells,
+    make_picture,
+    unfinished_cells,
+)
 from analysis.report.prose import Block
 from analysis.report.provenance import provenance
 
@@ -134,6 +139,7 @@ def render_page(
         tables=fragments,
         skipped=skipped,
         unfinished=unfinished_cells(cells) if len(cells) else None,
+        interrupted=interrupted_cells(cells) if len(cells) else None,
         waiting=list(cells["id"][cells["status"] == NOT_STARTED]) if len(cells) else [],
         every_cell=describe_cells(inputs) if len(cells) else None,
         provenance=provenance(cells),

@@ -74,7 +74,7 @@ def parse(text: bytes) -> Log:
     A `start` event of attempt a at step s supersedes the rows of earlier attempts after s, because
     attempt a repeats those steps.
     """
-    lines, dropped = _parse_lines(text)
+    lines, dropped = parse_lines(text)
     # In a record that was moved between a folder and a bucket, attempts may be out of order.
     lines.sort(key=lambda line: line["attempt"])
     starts = [line for line in lines if line.get("event") == "start"]
@@ -109,7 +109,7 @@ def read_progress(folder: Path, *, tail_bytes: int = 65_536) -> CellProgress:
                 tail = tail.partition(b"\n")[2]  # the first line is cut
     except (FileNotFoundError, NotADirectoryError):
         return CellProgress()
-    lines, _ = _parse_lines(tail)
+    lines, _ = parse_lines(tail)
     if not lines:
         return CellProgress()
     attempt = max(line["attempt"] for line in lines)
@@ -135,7 +135,7 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
     return examples / seconds if seconds > 0 and examples > 0 else None
 
 
-def _parse_lines(text: bytes) -> tuple[list[dict[str, Any]], int]:
+def parse_lines(text: bytes) -> tuple[list[dict[str, Any]], int]:
     """The lines that are rows or events of a record, and the number of other lines."""
     lines, dropped = [], 0
     for raw in text.split(b"\n"):

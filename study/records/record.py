@@ -12,6 +12,7 @@
 
 A line with an `event` is not a measurement. `{"event": "start", "step": s, "attempt": a}` opens an
 attempt that continues from step `s`: rows of earlier attempts with a larger step are superseded.
+`{"event": "training", ...}` follows when its first chunk of steps has finished.
 Readers drop a torn line, which a kill in the middle of a write leaves.
 """
 

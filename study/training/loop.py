@@ -121,6 +121,9 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
         first_of_interval = np.bool_(step in log_at)
         state, metrics = executable(state, batches, np.int32(length), first_of_interval)
         meter.dispatched(metrics)
+        if previous is None:
+            jax.block_until_ready(metrics)
+            log.event(step + length, "training")
         # The host may be one chunk ahead, or it would fill the devices with batches.
         jax.block_until_ready(previous)
         previous = metrics
@@ -306,6 +309,10 @@ class _Log:
             progress = _progress(self.cell, step)
             self.record.row(progress, **values)
             self.mirror.row(progress, self.record.attempt, values)
+
+    def event(self, step: int, event: str) -> None:
+        if self.primary:
+            self.record.row(_progress(self.cell, step), event=event)
 
     def items(self, items: dict[str, np.ndarray]) -> None:
         if self.primary:

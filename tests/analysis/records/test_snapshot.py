@@ -41,6 +41,8 @@ def random_study(writer, rng, sizes):
         start = 0
         for _ in range(rng.randint(1, 3)):
             record = writer.begin(cell, step=start)
+            if rng.random() < 0.6:
+                record.row(writer.seen(cell, start), event="training")
             end = start + rng.randint(0, 12)
             for step in range(start + 1, end + 1):
                 values = {f"train/{k}": rng.choice(NUMBERS) for k in "abc" if rng.random() < 0.8}
@@ -91,6 +93,26 @@ def test_frames_of_a_snapshot_equal_those_of_its_records(writer, tmp_path, seed,
         assert ours.keys() == theirs.keys()
         for key, hits in ours.items():
             np.testing.assert_array_equal(hits, theirs[key])
+
+
+def test_a_snapshot_that_kept_no_interruptions_does_not_know_them(writer, tmp_path, monkeypatch):
+    for seed, starts in enumerate([(0,), (0, 2)]):
+        cell = writer.cell(16, seed=seed)
+        for start in starts:
+            record = writer.begin(cell, step=start)
+            record.row(writer.seen(cell, start + 1), event="training")
+            record.close()
+    now = open_records(writer.root)
+    snapshot.write(now, tmp_path / "new")
+    kept = [
+        record.interruptions for record in open_snapshot(tmp_path / "new").records(writer.study)
+    ]
+    assert [len(each) for each in kept] == [0, 1]
+    assert kept == [list(record.interruptions) for record in now.records(writer.study)]
+    monkeypatch.setattr("analysis.records.record._interruption_columns", lambda _: {})
+    snapshot.write(now, tmp_path / "old")
+    old = open_snapshot(tmp_path / "old").records(writer.study)
+    assert [record.interruptions for record in old] == [[], None]
 
 
 def test_pandas_opens_the_files_of_a_snapshot(writer, tmp_path, monkeypatch):

@@ -294,3 +294,36 @@ def test_chromium_draws_it_within_the_window(text, tmp_path, width):
     assert picture.shape == (2400, width)
     assert (np.ptp(picture[:, 16:-16], axis=1) > 100).mean() > 0.3  # ink in many rows
     assert np.ptp(picture[:, -10:]) < 12  # nothing runs out of the page on the right
+
+
+def test_interruptions_are_counted_and_timed(writer):
+    """(attempt, first step, time of the start, time of the first chunk)"""
+    attempts = {
+        0: [(0, 100.0, 101.0)],
+        1: [(0, 100.0, 101.0), (2, 130.0, 140.5), (2, 150.0, 171.0)],
+        2: [(0, 100.0, None), (2, 130.0, None)],
+    }
+    for seed, starts in attempts.items():
+        cell = writer.cell(16, seed=seed)
+        for start, begun, training in starts:
+            record = writer.begin(cell, step=start)
+            if training is not None:
+                record.row(writer.seen(cell, start + 1), event="training", time=training)
+            for step in range(start + 1, start + 4):
+                record.row(writer.seen(cell, step), time=begun + 4 * (step - start))
+            record.close()
+            path = writer.folder(cell) / "metrics.jsonl"
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            lines[-4 - (training is not None)]["time"] = begun
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Page(page(writer, figures={})).text
+    assert "2 cells were interrupted." in text
+    assert "training again: 28.8 s in the median, 29.0 s at most" in text
+    interrupted, old = (writer.cell(16, seed=seed).id for seed in (1, 2))
+    assert f"{interrupted} 3 28.8 29 4" in text
+    assert f"{old} 2 not recorded not recorded 1" in text
+
+
+def test_without_interruptions_nothing_is_said_of_them(text):
+    assert "nterrupted." not in Page(text).text
+    assert "#interruptions" not in {attrs["href"] for attrs in Page(text).all("a")}

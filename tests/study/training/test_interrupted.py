@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import itertools
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from study.records import metrics_log, record
-from study.records.record import RecordError
+from study.records.interruptions import read_interruptions
+from study.records.metrics_log import read_progress
+from study.records.record import METRICS, RecordError
 from study.training import checkpoint
 from study.training import loop as train_module
 from study.training.checkpoint import Checkpoints
@@ -25,6 +28,11 @@ from tests.study.training.test_train import CELL, execution, stop_after, without
 def write_local(path: Path, content: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
+
+
+def events(folder: Path) -> list[tuple[str, int, int]]:
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [(e["event"], e["attempt"], e["step"]) for e in lines if "event" in e]
 
 
 def damage(saved: Path) -> None:
@@ -186,3 +194,21 @@ def test_a_should_stop_that_raises_ends_the_attempt_without_another_write(
     assert files() == before
     whole = train(CELL, how, folder=tmp_path, group="s")
     assert whole["attempt"] == 2
+
+
+def test_each_attempt_says_once_when_its_first_chunk_has_finished(
+    tmp_path, small_glyphs, one_device
+):
+    cell = dataclasses.replace(CELL, evals=())
+    one_step = execution(small_glyphs, chunk_examples=16)
+    with pytest.raises(Stopped):
+        train(cell, one_step, folder=tmp_path, group="s", should_stop=stop_after(9))
+    done = train(cell, one_step, folder=tmp_path, group="s")
+    assert events(tmp_path) == [
+        *(("start", 1, 0), ("training", 1, 1)),
+        *(("start", 2, 10), ("training", 2, 11)),
+    ]
+    assert read_progress(tmp_path).step == done["step"] == cell.steps
+    (interruption,) = read_interruptions(tmp_path)
+    assert (interruption.attempt, interruption.steps) == (2, 0)
+    assert interruption.seconds > 0

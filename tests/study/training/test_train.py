@@ -100,6 +100,7 @@ def rows(folder: Path) -> list[dict]:
         row = json.loads(line)
         if row.get("event") == "start":
             kept = [r for r in kept if r["step"] <= row["step"]]
+        if "event" in row:
             continue
         for key in ("time", "attempt", *TIMING_METRICS):
             row.pop(key, None)
