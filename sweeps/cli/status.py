@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ import typer
 from sweeps.cli.options import Json, Only, Root, Set, StudyName, root_of, study_of
 
 if TYPE_CHECKING:
+    from study.records.interruptions import Interruption
     from sweeps.runner.cell_status import CellStatus
     from sweeps.study import Study
 
@@ -37,6 +40,7 @@ def status(
     Exit codes: 0 all cells are finished, 1 some failed, 3 some are unfinished, 130 Ctrl-C, 2 bad
     input.
     """
+    from study.records.interruptions import read_interruptions
     from study.records.storage import resolve
     from sweeps.runner import cell_status
     from sweeps.runner.remaining import Remaining
@@ -47,11 +51,29 @@ def status(
         return _watch(study, folder)
     entries = cell_status.read(study, folder)
     seconds = Remaining(study).seconds(entries)
+    interruptions = {
+        e.cell.id: read_interruptions(e.folder) for e in entries if len(e.attempts.all) > 1
+    }
     if as_json:
-        print(json.dumps(_json(study, entries, seconds), indent=1))
+        print(json.dumps(_json(study, entries, seconds, interruptions), indent=1))
     else:
         print(_table(study, entries, seconds))
+        if any(interruptions.values()):
+            print(_lost(interruptions))
     return cell_status.exit_code(entries)
+
+
+def _lost(interruptions: Mapping[str, Sequence[Interruption]]) -> str:
+    """What all interruptions cost, in one line."""
+    from sweeps.runner.display import duration
+
+    every = [one for cell in interruptions.values() for one in cell]
+    seconds = sorted(one.seconds for one in every if one.seconds is not None)
+    text = f"{len(every)} interruption{'s' * (len(every) != 1)}"
+    if seconds:
+        median = duration(statistics.median(seconds))
+        text += f": {median} until training again in the median, {duration(seconds[-1])} at most"
+    return f"{text}; {sum(one.steps for one in every):,} steps repeated"
 
 
 def _watch(study: Study, folder: Path) -> int:
@@ -122,7 +144,10 @@ def _summary(study: Study, entries: Sequence[CellStatus], seconds_left: float | 
 
 
 def _json(
-    study: Study, entries: Sequence[CellStatus], seconds_left: float | None
+    study: Study,
+    entries: Sequence[CellStatus],
+    seconds_left: float | None,
+    interruptions: Mapping[str, Sequence[Interruption]],
 ) -> dict[str, Any]:
     from sweeps.runner import cell_status
 
@@ -140,6 +165,8 @@ def _json(
                 "examples_seen": e.progress.examples_seen,
                 "examples": e.cell.examples,
                 "attempts": e.progress.attempts,
+                "history": [asdict(attempt) for attempt in e.attempts.all],
+                "interruptions": [one._asdict() for one in interruptions.get(e.cell.id, ())],
                 "examples_per_second": e.progress.examples_per_second,
                 "seconds_left": e.seconds_left,
                 "error": e.error,

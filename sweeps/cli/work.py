@@ -71,7 +71,7 @@ def work(
     from sweeps.runner.prepare import keep_programs, prepare
     from sweeps.runner.signals import INTERRUPTED, Stop, StopFlag
     from sweeps.runner.worker import work
-    from sweeps.runner.worker_spec import worker_spec
+    from sweeps.runner.worker_spec import missing_data, worker_spec
     from sweeps.study import StudyError
 
     study = study_of(name, data, settings, only, execution)
@@ -103,6 +103,8 @@ def work(
         try:
             prepare(study, report)
             keep_programs(report)
+            if problem := missing_data(spec):
+                raise StudyError(problem)
             if several:
                 join(coordinator, process_count, process_id)
                 stop.listen()  # JAX has a handler of SIGTERM of its own

@@ -116,7 +116,7 @@ def join(address: str) -> Iterator[Cluster]:
     """
     ray = _ray()
     settings: dict[str, Any] = {"address": address, "namespace": NAMESPACE}
-    if _is_loopback(_check_member(address)):
+    if _is_loopback(check_member(address)):
         from ray._private import ray_constants
 
         ray_constants.ENABLE_RAY_CLUSTER = False
@@ -170,7 +170,7 @@ def find_address(option: str | None, environ: Mapping[str, str] = os.environ) ->
     return address
 
 
-def _check_member(address: str) -> list[str]:
+def check_member(address: str) -> list[str]:
     """The addresses of the cluster's nodes that run on this machine.
 
     Raises:

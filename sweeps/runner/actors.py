@@ -38,7 +38,7 @@ from sweeps.runner.cell_status import StudyState
 from sweeps.runner.marks import STOP
 from sweeps.runner.signals import StopFlag
 from sweeps.runner.worker import WorkResult, work
-from sweeps.runner.worker_spec import WorkerSpec
+from sweeps.runner.worker_spec import WorkerSpec, missing_data
 
 LOOK_S = 2.0  # seconds between two looks at the cluster
 START_S = 120.0  # seconds for the actors of all hosts to start on their nodes, and then to join
@@ -346,6 +346,8 @@ def _check_host(spec: WorkerSpec, expected: Mapping[str, str] | None) -> str | N
         ]
         if different:
             return f"{host} has {', '.join(different)}; install the driver's versions there"
+    if problem := missing_data(spec):
+        return problem
     if any(task.execution.wandb for task in spec.tasks) and (reason := _wandb_problem()):
         say(spec, f"wandb on {host}: {reason}", about=reason)
     return None

@@ -66,8 +66,8 @@ class SweepProgress:
         if status.finished:
             finished += 1
             took = ""
-            if status.attempts.all and (ended := status.attempts.all[-1].ended) is not None:
-                took = f" in {duration(ended - status.attempts.all[-1].claimed)}"
+            if status.attempts.all and (ended := status.progress.time) is not None:
+                took = f" in {duration(max(0.0, ended - status.attempts.all[-1].claimed))}"
             line = f"{cell_id} {status.state}{took}  {headline(status.done)}".rstrip()
             self._report.line(f"[{finished}/{len(self._study.cells)}] {line}")
         elif status.state == "failed":

@@ -16,7 +16,7 @@ from typing import Any
 from study.records.mounts import refuse_mounted_bucket
 from study.records.record import RecordError
 from study.records.storage import format_error, mkdir, resolve
-from sweeps.ray_cluster.connect import Cluster, find_address, join, start
+from sweeps.ray_cluster.connect import Cluster, check_member, find_address, join, start
 from sweeps.ray_cluster.temporary import quiet, temporary
 from sweeps.runner import cell_status
 from sweeps.runner.cell_status import CellStatus
@@ -114,6 +114,8 @@ def run(
         raise StudyError(
             "--detach leaves workers on a cluster: give --address HOST:PORT or auto to join one"
         )
+    if address is not None:
+        check_member(address)  # before the data are prepared, which may take minutes
     if callable(entry):
         entry = f"{entry.__module__}:{entry.__qualname__}"
     began = time.monotonic()

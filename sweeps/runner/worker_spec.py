@@ -58,6 +58,23 @@ class WorkerSpec:
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}")
 
 
+def missing_data(spec: WorkerSpec) -> str | None:
+    """Which data set this host lacks, in one line; None if it has all of them.
+
+    A worker that began without them would fail one cell after another.
+    """
+    if spec.entry != TRAIN:
+        return None
+    folders = {Path(t.execution.data_root) / t.cell.data.dataset for t in spec.tasks}
+    for folder in sorted(folders):
+        if not (folder / "dataset.json").exists():
+            return (
+                f"{socket.gethostname()} has no data set at {folder}: every host reads it from the "
+                "same path; copy or mount it there, or give --data"
+            )
+    return None
+
+
 def worker_spec(
     study: Study, folder: Path, machine: str, *, first: Sequence[str] = (), **fields: Any
 ) -> WorkerSpec:
