@@ -43,7 +43,7 @@ from sweeps.runner.worker_spec import WorkerSpec, missing_data
 LOOK_S = 2.0  # seconds between two looks at the cluster
 START_S = 120.0  # seconds for the actors of all hosts to start on their nodes, and then to join
 _RESERVE_S = 5.0  # seconds for a placement group on nodes that were idle
-_LAST_WORDS_S = 5.0  # seconds in which the other hosts of a lost one record what happened
+_LAST_WORDS_S = 5.0  # seconds in which process 0 records that another host was lost
 _SOON_S = 30.0  # hosts that end with an error after less than this wait before the next start
 _MAX_BACKOFF_S = 60.0
 _LOCK = "libtpu_lockfile"
@@ -175,8 +175,9 @@ class SliceWorker(LocalWorker):
                 failures = 0
             else:
                 failures += 1
-                say(self.spec, f"{self.spec.machine}: {result.error}; it is started again")
-                time.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
+                if failures > 1:
+                    say(self.spec, f"{self.spec.machine}: {result.error}; starting it again")
+                    time.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
 
     def _next(self) -> str:
         """ "finished", "stopped", "claim" if a cell can be claimed, else "wait"."""
@@ -273,8 +274,8 @@ class SliceWorker(LocalWorker):
                     noticed = True
                     for host in hosts:
                         host.stop.remote()
-            # One that fails ends all. The others say why in the records, if they can.
-            ray.wait(running, num_returns=len(running), timeout=_LAST_WORDS_S)
+            # One that fails ends all. Process 0 records why, if it can.
+            ray.wait(running[:1], timeout=_LAST_WORDS_S)
             return ray.get(ready[0])
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error

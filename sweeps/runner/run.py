@@ -264,7 +264,9 @@ class _Sweep:
         count = sum(s.owner is not None and s.owner.worker in workers.names for s in statuses)
         slices = not all(map(is_local, workers.live))
         self.report.line(
-            f"stopping: {count} cells save their state (Ctrl-C again quits at once)"
+            f"stopping: {count} running cells are saved (Ctrl-C again quits at once)"
+            if count > 1
+            else "stopping: the running cell is saved (Ctrl-C again quits at once)"
             if count
             else "stopping (Ctrl-C again quits at once)"
         )

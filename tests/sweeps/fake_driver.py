@@ -1,6 +1,7 @@
 """Runs a study of fake cells: fake_driver.py ROOT SEED... Writes the result to ROOT/result.json.
 
-A seed may name a machine, as in 3@v4-16; the environment variable ADDRESS then names a cluster.
+A seed may name a machine, as in 3@v4-16; the environment variable ADDRESS then names a cluster, and
+DETACH leaves the workers there.
 Or it may name how many cores it takes, as in 3@2.
 """
 
@@ -43,6 +44,7 @@ if __name__ == "__main__":
         study(list(sys.argv[2:])),
         root,
         address=os.environ.get("ADDRESS"),
+        detach="DETACH" in os.environ,
         entry="fake_cell:train",
         report=Lines(sys.stdout),
         backoff=0.2,

@@ -1,4 +1,4 @@
-"""Cells on slices: each on its own kind, whatever is taken away, and never twice.
+"""Cells on slices: each on its own type, whatever is taken away, and never twice.
 
 The slices, and the study of real cells on two hosts, are those of the README.
 """
@@ -26,6 +26,7 @@ from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
 from sweeps.bench import cells as bench_cells
 from sweeps.bench.compare import compare_rows
+from sweeps.runner.marks import request_stop
 from sweeps.selection import select
 
 HERE = Path(__file__).parents[1]
@@ -147,8 +148,20 @@ def kept_steps(root: Path, seed: int) -> list[int]:
     return kept
 
 
+def attempts(root: Path, seed: int) -> list[str]:
+    """The outcomes of a cell's attempts."""
+    (path,) = root.glob(f"fake/*-s{seed}-*/attempts.json")
+    return [attempt["outcome"] for attempt in json.loads(path.read_text())["attempts"]]
+
+
+def rows_on(root: Path, slice_name: str) -> int:
+    """Rows of the cell that a slice trains, since it trains it."""
+    begun = [r for seed in (0, 1) for r in rows(root, seed, "start") if r["slice"] == slice_name]
+    return sum(r["time"] > begun[-1]["time"] for s in (0, 1) for r in rows(root, s)) if begun else 0
+
+
 @pytest.mark.timeout(1200)  # a minute's work on idle cores, and cores are seldom idle
-def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
+def test_each_cell_runs_on_its_type_and_goes_on_when_that_is_taken_away(
     slices, start, wait_for, tmp_path, expected
 ):
     """Meanwhile the disk of another study's records on another slice is full."""
@@ -157,9 +170,9 @@ def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
     (slices.folder / "2.full").write_text("1")
     full = start(DRIVER, str(other), "2@v4-8", ADDRESS=slices.address)
     process = start(DRIVER, str(root), *cells, ADDRESS=slices.address)
-    wait_for(lambda: len(rows(root, 0)) >= 7 or len(rows(root, 1)) >= 7, 400)
+    wait_for(lambda: rows_on(root, "v4-16-0") >= 7, 400)
     hit = 0 if rows(root, 0) else 1
-    slices("kill", "v4-16-0")  # one of its hosts, and not a word before
+    slices("kill", "v4-16-0")  # one of its hosts, without notice
     wait_for(lambda: "v4-16" in slices("asked"))  # as an autoscaler would be told
     first = slices("replace")
     said, _ = full.communicate(timeout=400)
@@ -167,21 +180,22 @@ def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
     assert "RecordError: cannot write there" in said
     assert not list(other.glob("fake/*/FAILED.json"))  # the disk's fault, not the cell's
     again = start(DRIVER, str(other), "2@v4-8", ADDRESS=slices.address)
-    wait_for(lambda: sum(row["attempt"] == 2 for row in rows(root, hit)) >= 3, 300)
+    # The other cell has further to go, so it comes first.
+    wait_for(lambda: rows_on(root, first) >= 3, 300)
     slices("notice", first, "60")
     second = slices("add", "v4-16")
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert done(root) == {seed: expected(seed) for seed in (0, 1, 3)}
     where = {seed: [row["slice"] for row in rows(root, seed, "start")] for seed in (0, 1)}
-    assert where[hit] == ["v4-16-0", first, second]
-    assert where[1 - hit][0] in (first, second)  # whichever of the two asked first
-    assert said.count("was taken away") == 2, said
+    assert where == {hit: ["v4-16-0", second], 1 - hit: [first, second]}
+    assert attempts(root, hit) == ["lost", "done"]
+    assert attempts(root, 1 - hit) == ["preempted", "done"]
+    for line in ("its worker died", "preempted; it continues", "the cluster has no complete v4-16"):
+        assert line in said, said
     assert not [noise for noise in ("raylet", "\x1b", "Warning") if noise in said], said
-    before = [row["time"] for row in rows(root, hit) if row["attempt"] == 1]
-    assert before[-1] < rows(root, 1 - hit)[0]["time"]  # one waited
-    told = rows(root, hit, "start")[2]["step"]  # nothing that was trained before the notice is lost
-    assert told == max(r["step"] for r in rows(root, hit) if r["attempt"] == 2)
+    told = rows(root, 1 - hit, "start")[1]["step"]  # nothing trained before the notice is lost
+    assert told == max(r["step"] for r in rows(root, 1 - hit) if r["attempt"] == 1)
     assert again.wait(200) == 0
     assert done(other) == {2: expected(2)}
     assert [row["slice"] for row in rows(other, 2, "start")] == ["v4-8-1", "v4-8-1"]
@@ -190,7 +204,29 @@ def test_each_cell_runs_on_its_kind_and_goes_on_when_that_is_taken_away(
     for folder in root.glob("fake/*-s[013]-*"):
         assert len(list((folder / "logs").iterdir())) == 2, folder  # a process on each host
     assert not list(tmp_path.glob("*/fake/*/FAILED.json"))
-    assert not list(tmp_path.glob("*/fake/*/lease.json"))
+    assert not [p for p in tmp_path.glob("*/fake/*/lease.json") if p.read_bytes()]
+
+
+@pytest.mark.timeout(600)
+def test_detached_workers_go_on_without_their_driver_and_end_when_asked(
+    slices, start, wait_for, tmp_path, expected
+):
+    root = tmp_path / "runs"
+    leaver = start(DRIVER, str(root), "0@v4-8", "1@v4-8", ADDRESS=slices.address, DETACH="1")
+    said, _ = leaver.communicate(timeout=200)
+    assert leaver.returncode == 0, said
+    result = json.loads((root / "result.json").read_text())
+    assert result["detached"] == 1
+    wait_for(lambda: len(done(root)) == 1 and rows_on(root, "v4-8-1"), 200)
+    request_stop(root / "fake", result["run_id"])
+    wait_for(lambda: "stopped" in [*attempts(root, 0), *attempts(root, 1)], 100)
+    assert len(done(root)) == 1
+    # The slice is free again, and what was saved is used.
+    finisher = start(DRIVER, str(root), "0@v4-8", "1@v4-8", ADDRESS=slices.address)
+    said, _ = finisher.communicate(timeout=200)
+    assert finisher.returncode == 0, said
+    assert done(root) == {seed: expected(seed) for seed in (0, 1)}
+    assert sorted(len(attempts(root, seed)) for seed in (0, 1)) == [1, 2]
 
 
 def final(folder: Path) -> dict[str, float]:

@@ -155,7 +155,7 @@ def test_ctrl_c_saves_the_cells_and_ends_the_sweep(start, session, wait_for, tmp
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all of them
     said = finish(process)
     assert process.returncode == 130, said
-    assert "stopping: 2 cells save their state" in said
+    assert "stopping: 2 running cells are saved" in said
     wait_for(lambda: session(process.pid) == [], SURVIVORS)
     saved = [json.loads(path.read_text())[0] for path in root.glob("fake/*/saved.json")]
     assert len(saved) == 2
