@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from study.config.hardware import get_slice
 from sweeps.ray_cluster.fake_tpu import _host
+from sweeps.runner.attempts import Attempt, Attempts
 from tests import gcs
 from tests.hosts import Host
 
 RAY = str(Path(sys.executable).with_name("ray"))
 STUDY = (sys.executable, "-m", "sweeps.cli.app")
-GCS_PORT, DASHBOARD_PORT = 6379, 8265  # Ray's own choice
+SLICE = "v4-16"  # of two hosts
+FAST_COMPILE = "--xla_backend_optimization_level=0"  # as `tests/conftest.py` says
 _STORE = 80_000_000  # bytes, about the least that Ray takes
 _FETCH = """
 import sys
@@ -56,37 +60,63 @@ class Storage:
         self._host.run(command, env=self.environment)
         return self._host.path(folder)
 
+    def attempts(self, root: str, study: str) -> dict[str, tuple[Attempt, ...]]:
+        """The attempts at each cell so far."""
+        found = self.records(root, study).glob("*/attempts.json")
+        return {path.parent.name: Attempts.parse(path.read_bytes()).all for path in found}
+
 
 def start_head(host: Host, *options: str, env: dict[str, str]) -> str:
     """Starts a cluster as one does by hand; returns its address."""
     _start_ray(host, "--head", "--num-cpus=2", *options, env={"JAX_PLATFORMS": "cpu", **env})
-    return f"{host.address}:{GCS_PORT}"
+    return f"{host.address}:6379"
 
 
-def join_as_slice(hosts: Sequence[Host], address: str, slice_name: str, kind: str) -> None:
-    """Makes `hosts` nodes of the cluster that call themselves the hosts of a TPU slice.
+def join_as_slice(
+    hosts: Sequence[Host], address: str, slice_name: str, *, env: dict[str, str]
+) -> None:
+    """Makes `hosts` nodes of the cluster that call themselves the hosts of a `SLICE`.
 
     Arguments:
       slice_name: differs between slices.
-      kind: such as v4-16.
     """
-    for rank, host in enumerate(hosts):
-        node = _host(slice_name, get_slice(kind), rank)
-        labels = ",".join(f"{name}={value}" for name, value in node["labels"].items())
-        _start_ray(
-            host,
-            f"--address={address}",
-            f"--num-cpus={node['num_cpus']}",
-            f"--resources={json.dumps(node['resources'])}",
-            f"--labels={labels}",
-            env=node["env_vars"],
-        )
+    with ThreadPoolExecutor() as pool:
+        starts = []
+        for rank, host in enumerate(hosts):
+            node = _host(slice_name, get_slice(SLICE), rank)
+            options = (
+                f"--address={address}",
+                f"--num-cpus={node['num_cpus']}",
+                f"--resources={json.dumps(node['resources'])}",
+                "--labels=" + ",".join(f"{name}={v}" for name, v in node["labels"].items()),
+            )
+            environment = host_environment(rank, slice_name) | env
+            starts.append(pool.submit(_start_ray, host, *options, env=environment))
+        for start in starts:
+            start.result()
 
 
-def slice_environment(kind: str, rank: int) -> dict[str, str]:
-    """What a host of a slice finds in its environment."""
-    environment: dict[str, str] = _host("slice", get_slice(kind), rank)["env_vars"]
-    return environment
+def host_environment(rank: int, slice_name: str = "slice") -> dict[str, str]:
+    """What a host of a `SLICE` finds in its environment."""
+    environment: dict[str, str] = _host(slice_name, get_slice(SLICE), rank)["env_vars"]
+    return environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} {FAST_COMPILE}"}
+
+
+def start_study(
+    host: Host, storage: Storage, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Starts `study` on a host, with its output in the host's log."""
+    variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FAST_COMPILE, **storage.environment}
+    return host.start([*STUDY, *arguments], env=variables | (env or {}))
+
+
+def log(host: Host) -> str:
+    """What the commands on a host have printed so far."""
+    return host.path("/tmp/home/log").read_text()
+
+
+def options(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for value in values for word in (name, value))
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90) -> None:
