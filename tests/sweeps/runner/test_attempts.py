@@ -127,7 +127,7 @@ def test_a_worker_that_died_left_an_attempt_that_was_lost_at_its_last_heartbeat(
     closed = close_lost(running, None, Version("t", 5, 160.0))
     assert (closed.all[0].outcome, closed.all[0].ended) == ("lost", 160.0)
     assert close_lost(closed, None, None) is closed
-    assert close_lost(running, None, None).all[0].ended == pytest.approx(time.time(), abs=60)
+    assert close_lost(running, None, None).all[0].ended == 100.0  # the same at every look
 
 
 def test_a_worker_that_died_after_it_wrote_why_the_cell_failed_left_one_that_raised():
