@@ -251,8 +251,8 @@ def close_lost(
         return attempts
     if failure and failure.get("time", 0.0) >= attempts.all[-1].claimed - 1.0:
         return attempts.end("raised", at=failure["time"], error=failure["error"])
-    # The time of a free lease is when it was freed; of a stale one the last heartbeat. In a folder a
-    # free one is missing: a time that grows with each look would put the next attempt off for ever.
+    # The time of a free lease is when it was freed; of a stale one the last heartbeat. In a folder
+    # a free one is missing, and the present time would put the next attempt off at each look.
     return attempts.end("lost", at=lease.mtime if lease else attempts.all[-1].claimed)
 
 

@@ -20,8 +20,9 @@ from typing import Any, Literal
 from study.records.record import RecordError
 from study.records.redact import redact
 from study.records.storage import format_error, resolve, unlink
+from sweeps.runner import cell_status
 from sweeps.runner.attempts import Outcome
-from sweeps.runner.cell_status import StudyState
+from sweeps.runner.cell_status import CellStatus, StudyState
 from sweeps.runner.claims import Claim, Claimer, start_lease
 from sweeps.runner.display import duration, headline
 from sweeps.runner.failures import blame, classify, is_no_space, record_failure
@@ -107,14 +108,38 @@ def train_once(
     """
     (task,) = spec.tasks
     leader = _Leader(spec, stop, report)
-    (status,) = leader.state.refresh()
-    claim = None if status.owner is not None else leader.claimer.claim(status)
-    if claim is None:
-        owner = status.owner or leader.state.refresh()[0].owner or "another process"
+    status = _when_free(task, leader, stop)
+    claim = None if status is None else leader.claimer.claim(status)
+    if status is None or claim is None:
+        shown = cell_status.read_cell(task.cell, leader.state.folder / task.cell.id)
+        owner = shown.owner or "another process"
         raise RecordError(f"{task.cell.id} is being trained by {owner}; wait for it or stop it")
     leader.claim, leader.lease = claim, start_lease(leader.state, claim)
     unlink(status.folder / CANCELLED)  # else it would stop at once
     return _attempt(task, spec, stop, leader, _Hosts())
+
+
+def _when_free(task: CellTask, leader: _Leader, stop: StopFlag) -> CellStatus | None:
+    """The status of the cell once nobody trains it; None if somebody does.
+
+    A lease whose file is old is watched: the clock of this machine may be ahead.
+    """
+    first: str | None = None
+    while True:
+        (status,) = leader.state.refresh()
+        lease = status.lease
+        if status.owner is None or lease is None:
+            return status
+        is_old = time.time() - lease.mtime > leader.store.stale_s
+        if not is_old or lease.token != (first or lease.token) or stop.is_set():
+            return None
+        if first is None:
+            first = lease.token
+            leader.report(
+                f"{task.cell.id} has an old lease; waiting {leader.store.stale_s:.0f} s to make "
+                "sure that its owner is gone"
+            )
+        stop.wait(leader.store.poll_s)
 
 
 class _Hosts:
