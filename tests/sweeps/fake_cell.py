@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from study.config import Cell, CellError, to_dict
-from study.records.record import Progress, Record, RecordError
+from study.records.record import Progress, Record, RecordError, atomic_write
+from study.records.storage import read
 
 SECONDS_PER_STEP = float(os.environ.get("FAKE_CELL_SECONDS", "0.05"))
 
@@ -50,7 +51,10 @@ def train(cell: Cell, execution, *, folder: Path, group: str, run_name=None, sho
     if record.done:
         return record.done
     saved = folder / "saved.json"
-    step, value = json.loads(saved.read_text()) if saved.exists() else (0, cell.seed)
+    try:
+        step, value = json.loads(read(saved))
+    except FileNotFoundError:
+        step, value = 0, cell.seed
     about = {"id": cell.id, "hash": cell.hash, "group": group, "cell": to_dict(cell)}
 
     primary, agreed = _among_processes()
@@ -77,9 +81,9 @@ def train(cell: Cell, execution, *, folder: Path, group: str, run_name=None, sho
             record.row(seen(), **{"train/loss": value / 2**31})
         stop = agreed(should_stop)
         if primary and (stop or step % 5 == 0):
-            part = saved.with_suffix(".part")
-            part.write_text(json.dumps([step, value]))
-            part.replace(saved)
+            record.flush()
+            with atomic_write(saved) as file:
+                file.write(json.dumps([step, value]).encode())
         if stop:
             raise Stopped
         if step == crash_at:
