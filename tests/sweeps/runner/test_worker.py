@@ -433,9 +433,10 @@ def test_a_second_ctrl_c_quits_at_once(tmp_path, start, wait_for):
     process = start(WORKER, str(root), "0", FAKE_CELL_SECONDS="30")
     wait_for(lambda: lease_of(folder))
     wait_for(lambda: (folder / "metrics.jsonl").exists())
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)  # long before the step ends
+    until = time.monotonic() + 20  # long before the step ends
+    while process.poll() is None and time.monotonic() < until:
+        process.send_signal(signal.SIGINT)  # two at once may arrive as one
+        time.sleep(0.2)
     assert process.returncode == INTERRUPTED
     assert attempts_of(folder) == [None]  # the next worker closes it
 
