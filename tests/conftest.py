@@ -65,7 +65,6 @@ def compiled_for_tpu():
 collect_ignore = [
     f"sweeps/{name}.py"
     for name in (
-        "cli/test_bucket_errors",
         "cli/test_cli",
         "cli/test_display",
         "cli/test_follow",
