@@ -66,13 +66,10 @@ collect_ignore = [
     f"sweeps/{name}.py"
     for name in (
         "cli/test_cli",
-        "cli/test_display",
         "cli/test_follow",
         "cli/test_requests",
         "ray_cluster/test_cluster",
         "runner/test_capacity",
         "runner/test_cell_in_a_bucket",
-        "runner/test_remaining",
-        "runner/test_secrets",
     )
 ]

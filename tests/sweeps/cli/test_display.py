@@ -9,28 +9,27 @@ import pytest
 from study.config import Budget, Cell
 from study.records.metrics_log import CellProgress
 from sweeps.runner import display as report
-from sweeps.runner.cell_status import Entry
+from sweeps.runner.cell_status import CellStatus
 from sweeps.runner.display import Lines, Live, Now, ProgressLine, Running, duration, headline, rate
 
 CELL = Cell(batch_size=16, budget=Budget(steps=100))
 
 
-def entry(**done) -> Entry:
-    return Entry(
+def status() -> CellStatus:
+    return CellStatus(
         cell=CELL,
         folder=None,
         state="running",
         progress=CellProgress(step=25, examples_seen=400, attempts=2, examples_per_second=4000.0),
-        done=done,
     )
 
 
 def now() -> Now:
-    running = [Running(entry=entry(), seconds=1.0, attempt=2)]
+    running = [Running(status=status(), seconds=1.0, attempt=2)]
     return Now(
         study="s",
         cells=4,
-        over=1,
+        finished=1,
         failed=1,
         done=2000,
         target=6000,
@@ -67,7 +66,7 @@ def test_on_a_terminal_there_is_a_bar_and_a_line_per_cell(monkeypatch):
     live.progress(now())
     live.line("[1/4] x done")
     live.close()
-    said = out.getvalue()
+    text = out.getvalue()
     for part in (
         "s: 1/4 cells, 1 failed",
         CELL.id,
@@ -77,7 +76,7 @@ def test_on_a_terminal_there_is_a_bar_and_a_line_per_cell(monkeypatch):
         "7 min 3 s left",
         "x done",
     ):
-        assert part in said
+        assert part in text
 
 
 def test_where_the_output_goes_can_move_and_come_back():
@@ -100,7 +99,7 @@ def test_a_progress_line_leaves_nothing_on_a_terminal():
 
 
 @pytest.mark.parametrize(
-    ("summary", "said"),
+    ("summary", "text"),
     [
         ({"eval/zero_shot/val_font/top1": 31.24, "train/loss": 1.0}, "zero-shot val_font 31.2 %"),
         ({"eval/retrieval/x/image_to_text_r1": 5.0}, "image-to-text R@1 x 5.0 %"),
@@ -110,16 +109,16 @@ def test_a_progress_line_leaves_nothing_on_a_terminal():
         ({}, ""),
     ],
 )
-def test_the_headline_is_the_figure_one_looks_at_first(summary, said):
-    assert headline(entry(summary=summary)) == said
+def test_the_headline_is_the_figure_one_looks_at_first(summary, text):
+    assert headline({"summary": summary}) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.04, "0.0 s"), (8.12, "8.1 s"), (59.6, "60 s"), (423, "7 min 3 s"), (7500, "2 h 5 min")],
 )
-def test_durations_as_one_says_them(seconds, said):
-    assert duration(seconds) == said
+def test_durations_as_one_says_them(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_rates_as_one_says_them():

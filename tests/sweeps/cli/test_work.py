@@ -26,7 +26,7 @@ GRID = bench.__file__
 APP = "from sweeps.cli.app import main; main()"
 CELL = ("--only", "seed=0", "--only", "batch_size=64", "--only", "loss.kind=sigmoid")
 EXAMPLES = 10_000
-LONG = 400_000  # examples of a cell that is stopped long before its end
+LONG = 120_000  # examples of a cell that is stopped long before its end
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import heapq
 import json
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,16 +14,10 @@ import pytest
 from analysis.records.frame import open_records
 from study.config import Budget, Cell, Execution
 from study.records.metrics_log import CellProgress, _rate
-from study.records.record import Progress, Record
 from sweeps.registry import load_study
-from sweeps.runner.capacity import Pool
-from sweeps.runner.cell_status import Entry, read
-from sweeps.runner.display import Silent
-from sweeps.runner.driver import Sweep
-from sweeps.runner.job_queue import Job, in_order
-from sweeps.runner.lease_file import LEASE, Lease
+from sweeps.runner.cell_status import CellStatus
+from sweeps.runner.claims import in_order, ranks
 from sweeps.runner.remaining import Left, Observed, Remaining, seconds_left
-from sweeps.runner.signals import Stop
 from sweeps.study import Study
 
 WORKERS = 2
@@ -95,13 +88,15 @@ def test_a_running_cell_is_judged_by_its_own_pace_else_by_what_it_has_spent():
     assert seconds_left([left(10, spent=50.0)], observed, workers=1) == 0
 
 
-def entry(cell: Cell, state: str, *, seen: int = 0, rate: float | None = None, **more) -> Entry:
+def entry(
+    cell: Cell, state: str, *, seen: int = 0, rate: float | None = None, **more
+) -> CellStatus:
     progress = CellProgress(
         examples_seen=seen, attempts=more.pop("attempts", 1), examples_per_second=rate
     )
     total = more.pop("total", None)
     done = {} if total is None else {"seconds": {"total": total, "train": total}}
-    return Entry(cell=cell, folder=Path(), state=state, progress=progress, done=done, **more)
+    return CellStatus(cell=cell, folder=Path(), state=state, progress=progress, done=done, **more)
 
 
 def cells(*steps: int, batch_size: int = 16) -> list[Cell]:
@@ -120,7 +115,7 @@ def test_a_finished_cell_scales_those_that_wait():
     entries = [
         entry(one, "done", total=50.0),
         entry(two, "interrupted", seen=100 * 16),
-        entry(three, "waiting"),
+        entry(three, "pending"),
     ]
     assert of.seconds(entries, workers={"local": 1}) == 100 + 100
     assert of.seconds(entries) is None  # nobody works
@@ -129,7 +124,7 @@ def test_a_finished_cell_scales_those_that_wait():
 def test_a_long_running_cell_tells_its_kind_before_any_has_ended():
     one, two = cells(100, 100)
     of = Remaining(study(one, two))
-    entries = [entry(one, "running", seen=50 * 16, rate=16.0), entry(two, "waiting")]
+    entries = [entry(one, "running", seen=50 * 16, rate=16.0), entry(two, "pending")]
     assert of.seconds(entries, spent={one.id: 60.0}) == 50 + 100  # 50 s of these it trained
     assert of.seconds(entries, spent={one.id: 70.0}) is None
     assert of.seconds(entries) == 50 + 100  # where nobody knows when it began
@@ -142,7 +137,7 @@ def test_what_ended_in_a_second_try_or_failed_is_no_evidence_and_failures_are_no
         entry(one, "done", total=1.0, attempts=2),
         entry(two, "diverged", total=1.0),
         entry(three, "failed"),
-        entry(four, "waiting"),
+        entry(four, "pending"),
     ]
     assert of.seconds(entries, workers={"local": 1}) is None
     entries[0] = entry(one, "done", total=50.0)
@@ -156,48 +151,10 @@ def test_each_kind_of_machine_has_its_own_pace_and_workers():
     entries = [
         entry(here, "running", seen=16, rate=16.0),
         entry(fast, "done", total=7.0),
-        entry(slow, "waiting"),
+        entry(slow, "pending"),
     ]
     assert of.seconds(entries, workers={"local": 1, "v4-8": 1}) == pytest.approx(28)
     assert of.seconds(entries, workers={"local": 1}) is None  # no slice is up
-
-
-def test_a_sweep_shows_it(tmp_path):
-    """From records on disk; the cell at work has shown no pace yet."""
-    one, two, three = cells(100, 100, 100)
-    of = study(one, two, three)
-    shown = []
-
-    class Report(Silent):
-        def progress(self, now):
-            shown.append(now.seconds_left)
-
-    folder = of.folder(tmp_path)
-    sweep = Sweep(
-        of,
-        tmp_path,
-        read(of, tmp_path),
-        kinds=dict.fromkeys((c.id for c in of.cells), "local"),
-        stop=Stop(),
-        report=Report(),
-        entry="",
-        backoff=1.0,
-    )
-    sweep.pool = Pool(local=1, caps={})
-    sweep.show()
-    record = Record(folder / one.id)
-    record.begin({"hash": one.hash}, seen=Progress(0, 0, 0))
-    record.finish(
-        Progress(100, 1600, 1), status="done", summary={}, seconds={"total": 1e6, "train": 1e6}
-    )
-    sweep.look(next(job for job in sweep.queue if job.entry.cell == one))
-    sweep.in_flight["ref"] = Job(entry=sweep.entries[two.id], began=time.monotonic())
-    with Lease.acquire(folder / two.id / LEASE):
-        sweep.show()
-        assert shown == [None, None]  # not estimated again within two seconds
-        sweep._estimated = float("-inf")
-        sweep.show()
-    assert shown[2] == pytest.approx(2e6, rel=1e-3)  # 1e6 each, one after the other
 
 
 # --- whole runs, played again ---------------------------------------------------------------------
@@ -234,19 +191,19 @@ class Run:
             spent = {cell_id: now - self._begin[cell_id] for cell_id in running}
             said = of.seconds(entries, workers={"local": WORKERS}, spent=spent)
             if said is None:
-                assert sum(e.over for e in entries) <= WORKERS
+                assert sum(e.finished for e in entries) <= WORKERS
             else:
                 assert said == pytest.approx(self.seconds - now, rel=0.3), f"at {percent} %"
 
-    def _entry(self, cell: Cell, now: float) -> Entry:
+    def _entry(self, cell: Cell, now: float) -> CellStatus:
         begin, taken = self._begin[cell.id], self._taken[cell.id]
         end = begin + taken.seconds["total"]
         if now >= end:
             progress = CellProgress(examples_seen=cell.examples, attempts=1, time=end)
             done = {"seconds": taken.seconds}
-            return Entry(cell=cell, folder=Path(), state="done", progress=progress, done=done)
+            return CellStatus(cell=cell, folder=Path(), state="done", progress=progress, done=done)
         if now < begin:
-            return entry(cell, "waiting", attempts=0)
+            return entry(cell, "pending", attempts=0)
         rows = [{"time": at, "examples_seen": seen} for at, seen in taken.rows if at <= now - begin]
         return entry(
             cell, "running", seen=rows[-1]["examples_seen"] if rows else 0, rate=_rate(rows)
@@ -301,7 +258,7 @@ def replay(name: str) -> Run:
         own = snapshot()[cell.id].seconds["compile"]
         taken[cell.id] = median.later(own - median.seconds["compile"])
     begin, free = {}, [0.0] * WORKERS
-    for waiting in in_order([entry(cell, "waiting") for cell in recorded]):
+    for waiting in in_order([entry(cell, "pending") for cell in recorded], ranks(known)):
         begin[waiting.cell.id] = heapq.heappop(free)
         heapq.heappush(free, begin[waiting.cell.id] + taken[waiting.cell.id].seconds["total"])
     return Run(dataclasses.replace(known, cells=recorded, matched=()), taken, begin)

@@ -16,7 +16,8 @@ from study.records import redact as secrets
 from study.records.redact import redact
 from sweeps.cli.app import _report_error
 from sweeps.runner import log_pump, worker
-from sweeps.runner.driver import Sweep
+from sweeps.runner.signals import StopFlag
+from sweeps.runner.worker_spec import CellTask, WorkerSpec
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"  # 40 characters, as wandb's are
 TOKEN = "hf_plantedplantedplanted"
@@ -45,6 +46,14 @@ def written(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in files)
 
 
+def train_once(folder: Path, execution: Execution):
+    spec = WorkerSpec(
+        tasks=(CellTask(cell=CELL, execution=execution),), folder=str(folder), group="s", log=False
+    )
+    lines: list[str] = []
+    return worker.train_once(spec, stop=StopFlag(), report=lines.append), lines
+
+
 def refused(*_, **__):
     raise RuntimeError(f"401 for the key {KEY}, and {TOKEN} is no better")
 
@@ -55,24 +64,22 @@ def test_a_trained_cell_and_its_wandb_files_hold_no_key(
 ):
     execution = Execution(data_root=str(small_glyphs.parent))
     with caplog.at_level(logging.DEBUG):
-        outcome = worker.run_here(
-            CELL, execution, folder=tmp_path / CELL.id, group="s", should_stop=lambda: False
-        )
-    assert outcome.end == "done"
+        ended = train_once(tmp_path / "s", execution)
+    assert ended[0] == ("done", None)
     assert list(tmp_path.rglob("*.wandb"))
-    said = capfd.readouterr()
-    everything = written(tmp_path) + (caplog.text + said.out + said.err + str(outcome)).encode()
+    printed = capfd.readouterr()
+    text = caplog.text + printed.out + printed.err + str(ended)
+    everything = written(tmp_path) + text.encode()
     for secret in (KEY, TOKEN):
         assert secret.encode() not in everything
 
 
 def test_an_error_that_quotes_a_key_is_noted_without_it(planted, tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "load", lambda _: refused)
-    outcome = worker.run_here(
-        CELL, Execution(), folder=tmp_path, group="s", should_stop=lambda: False
-    )
-    assert outcome.end == "failed" and "<WANDB_API_KEY>" in outcome.error
-    everything = written(tmp_path) + outcome.error.encode()
+    monkeypatch.setattr(worker, "import_entry", lambda _: refused)
+    ended = train_once(tmp_path / "s", Execution())
+    outcome, error = ended[0]
+    assert outcome == "raised" and "<WANDB_API_KEY>" in error
+    everything = written(tmp_path) + str(ended).encode()
     assert b"401 for the key" in everything
     for secret in (KEY, TOKEN):
         assert secret.encode() not in everything
@@ -282,23 +289,3 @@ def test_what_a_child_prints_after_the_log_is_closed_breaks_nothing(planted, tmp
             break
         time.sleep(0.05)
     assert path.read_text().endswith("\nlate <HF_TOKEN>\nmore\n")
-
-
-def test_an_error_that_ray_hands_over_quotes_no_key(planted, monkeypatch):
-    class RayTaskError(Exception):
-        cause = RuntimeError(f"401 for {KEY}\nand {TOKEN}")
-
-    def get(_):
-        raise RayTaskError
-
-    errors = SimpleNamespace(RayTaskError=RayTaskError, RayError=RayTaskError)
-    ray = SimpleNamespace(wait=lambda refs, **_: (refs, []), get=get, exceptions=errors)
-    sweep = Sweep.__new__(Sweep)
-    sweep.in_flight = {"ref": SimpleNamespace(kind="local")}
-    sweep.pool = SimpleNamespace(running={"local": 1})
-    sweep.report = SimpleNamespace(every=0)
-    outcomes = []
-    monkeypatch.setattr(Sweep, "look", lambda *_: None)
-    monkeypatch.setattr(Sweep, "came_back", lambda _, job, outcome: outcomes.append(outcome))
-    sweep.collect(ray)
-    assert outcomes[0].error == "RuntimeError: 401 for <WANDB_API_KEY> and <HF_TOKEN>"
