@@ -1,18 +1,22 @@
-"""Turns a TPU VM's preemption notice into a drain of its Ray node, so that cells can save.
+"""Acts on a TPU VM's preemption notice, so that cells can save.
 
-   python -m sweeps.ray_cluster.preemption_agent       # on each host of a slice
+    python -m sweeps.ray_cluster.preemption_agent COMMAND    # run it; at the notice, SIGTERM to it
+    python -m sweeps.ray_cluster.preemption_agent            # at the notice, drain the Ray node
 
-`sweeps/ray_cluster/deploy/slice.sh` starts it; on GKE a hook of the pod does the same.
+`sweeps/ray_cluster/deploy/slice.sh` starts it on each host of a slice; GKE needs none, because its
+notice ends the pod.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/preempted"
@@ -50,6 +54,27 @@ def drain(*, run: Callable[..., object] = subprocess.run) -> None:
     )
 
 
+def run(command: Sequence[str], *, url: str = METADATA) -> int:
+    """Run `command`, and end it with SIGTERM at the notice or at a SIGTERM to this process.
+
+    Returns:
+      Its exit code, 128 + N if signal N ended it.
+    """
+    process = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+
+    def terminate_at_notice() -> None:
+        wait_for_notice(url)
+        print("preemption notice: SIGTERM", file=sys.stderr, flush=True)
+        process.terminate()
+
+    threading.Thread(target=terminate_at_notice, name="notice", daemon=True).start()
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
 if __name__ == "__main__":
+    if command := sys.argv[1:]:
+        sys.exit(run(command))
     wait_for_notice()
     drain()

@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
-# slice.sh TYPE NAME HEAD: gets a TPU slice as a queued resource and joins its hosts to a Ray head.
+# slice.sh TYPE NAME: gets a TPU slice as a queued resource, installs the committed code on its hosts
+# and starts a worker on them, without Ray. JAX finds the hosts by the metadata of the machines.
 #
-#   PROJECT=p ZONE=us-central2-b bash sweeps/ray_cluster/deploy/slice.sh v4-32 a1 10.128.0.2
+#   export PROJECT=my-project ZONE=us-central2-b BUCKET=my-bucket STUDY=table-8
+#   bash sweeps/ray_cluster/deploy/slice.sh v4-32 a1        # in the checkout; a2, a3 ... for more
 #
-# TYPE is the Cloud's (v4-32, v5litepod-16, v6e-16). SPOT=0 asks for one that is not preempted.
+# TYPE is the Cloud's (v4-32, v5litepod-16, v6e-16). Records go to gs://BUCKET/runs; data sets are
+# read from gs://BUCKET/data. SPOT=0 asks for a slice that is not preempted. With WANDB_API_KEY wandb
+# is online. With HEAD=ADDRESS the hosts join the Ray cluster there instead of starting a worker, with
+# the token in ~/.ray/auth_token.
 # Run it again when the slice is gone: it deletes what is left of it and waits for another.
+#
+# Parsed by bash and shellcheck, and run with a stand-in gcloud; not executed on a cloud.
 set -euo pipefail
 
-type=${1:?TYPE NAME HEAD} name=${2:?TYPE NAME HEAD} head=${3:?TYPE NAME HEAD}
+type=${1:?TYPE NAME} name=${2:?TYPE NAME}
 where=(--project="${PROJECT:?set PROJECT}" --zone="${ZONE:?set ZONE}")
+: "${BUCKET:?set BUCKET}"
 market=spot
 [[ ${SPOT:-1} == 1 ]] || market=on-demand
 
@@ -19,6 +27,23 @@ case $type in
   v6e-*) runtime=v2-alpha-tpuv6e ;;
   *) echo "slice.sh: no runtime version known for $type: v4-N, v5litepod-N, v5p-N or v6e-N" >&2; exit 2 ;;
 esac
+
+cd "$(dirname "$0")/../../.."
+files=$(mktemp -d)
+trap 'rm -rf "$files"' EXIT
+# Keys go in a file, because logs and lists of processes show commands.
+(umask 077; {
+  echo "export JAX_COMPILATION_CACHE_DIR=gs://$BUCKET/jax-cache RAY_worker_niceness=0"
+  [[ -z ${WANDB_API_KEY:-} ]] || echo "export WANDB_MODE=online WANDB_API_KEY=$WANDB_API_KEY"
+  [[ -z ${HEAD:-} ]] || echo "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(< ~/.ray/auth_token)"
+} > "$files/study.env")
+if [[ -n ${HEAD:-} ]]; then
+  ray=".venv/bin/ray start --address=$HEAD:6379 --labels=ray.io/market-type=$market"
+  work=
+else
+  ray=
+  work=".venv/bin/study work ${STUDY:?set STUDY} --machine $type --root gs://$BUCKET/runs --data /data"
+fi
 
 state() {
   gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
@@ -40,14 +65,24 @@ until [[ $(state) == ACTIVE ]]; do
   sleep "${POLL:-30}"
 done
 
-gcloud compute tpus tpu-vm scp --recurse . "$name:study" "${where[@]}" --worker=all
-# Ray finds the slice's name, topology and worker numbers in the metadata of the host by itself.
+# A clone, so that records name the commit and nothing of this machine's environment goes along.
+git clone -q --depth 1 "file://$PWD" "$files/study"
+tar cz -C "$files" study study.env > "$files/study.tgz"
+gcloud compute tpus tpu-vm scp "$files/study.tgz" "$name:" "${where[@]}" --worker=all
 gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="
   set -e
+  if [ -f study.pid ] && kill \$(cat study.pid) 2> /dev/null; then  # what runs saves first
+    tail --pid=\$(cat study.pid) -f /dev/null
+  fi
+  [ ! -x study/.venv/bin/ray ] || study/.venv/bin/ray stop
+  rm -rf study
+  tar xzf study.tgz
+  rm study.tgz
   cd study
-  [ -d .venv ] || python3 -m venv .venv
-  .venv/bin/pip install -q -c constraints.txt -e '.[tpu,gcs]'
-  .venv/bin/ray stop
-  .venv/bin/ray start --address=$head:6379 --labels=ray.io/market-type=$market
-  nohup .venv/bin/python -m sweeps.ray_cluster.preemption_agent > preemption.log 2>&1 &
+  bash sweeps/ray_cluster/deploy/install.sh tpu,gcs
+  bash sweeps/ray_cluster/deploy/mount.sh $BUCKET
+  . ~/study.env
+  $ray
+  nohup .venv/bin/python -m sweeps.ray_cluster.preemption_agent $work > ~/study.log 2>&1 < /dev/null &
+  echo \$! > ~/study.pid
 "
