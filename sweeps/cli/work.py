@@ -59,7 +59,7 @@ def work(
     once.
 
     Exit codes: 0 all cells for this machine are finished, 1 some failed, 3 some are unfinished
-    (preempted, or held by others for too long), 130 Ctrl-C, 2 bad input.
+    (preempted, a host lost, or held by others for too long), 130 Ctrl-C, 2 bad input.
     """
     from study.config.host import cores
     from study.records.mounts import refuse_mounted_bucket
@@ -148,4 +148,4 @@ def _quit(error: Exception) -> NoReturn:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(1)
+    os._exit(3)  # cells are left: whoever started the worker may start it again

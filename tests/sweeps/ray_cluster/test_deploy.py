@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import yaml
 
 from study.config.hardware import get_slice
 from sweeps.cli.app import app
+from sweeps.ray_cluster.nodes import demand, not_on_slices
 from sweeps.registry import builtin_studies, load_study
 
 ROOT = Path(__file__).parents[3]
@@ -28,16 +30,19 @@ SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".sh"
 # GKE's names of the chips, from its documentation of TPU node pools.
 GKE = {"v4": "tpu-v4-podslice", "v5e": "tpu-v5-lite-podslice", "v5p": "tpu-v5p-slice",
        "v6e": "tpu-v6e-slice"}  # fmt: skip
-# What a user puts in the place of the capitals.
-VALUES = {"SLICES": "--workers v4-8=2 --workers v4-32=1", "STUDY": "table-8", "BUCKET": "b",
-          "IMAGE": "registry/study:1", "NAME": "study-0"}  # fmt: skip
+# In place of the variables of scripts.
+VALUES = {"STUDY": "table-8", "BUCKET": "my-bucket"}
 
 
 def manifests(name: str) -> list[dict]:
-    text = (FOLDER / name).read_text()
-    for word, value in VALUES.items():
-        text = re.sub(rf"\b{word}\b", value, text)
-    return list(yaml.safe_load_all(text))
+    """What the command in the header of a file gives to kubectl."""
+    header = (FOLDER / name).read_text().partition("apiVersion")[0].replace("#", "")
+    command = re.search(r"sed '.*?\.yaml", header, re.DOTALL)[0]
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    manifest = "\n".join(line.split("#")[0] for line in done.stdout.splitlines())
+    assert not re.search(r"\b(STUDY|SLICES|BUCKET|IMAGE|NAME)\b", manifest)
+    return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +108,18 @@ def test_each_group_is_a_slice_of_the_table(groups):
     assert markets == {True, False}
 
 
-def test_rays_autoscaler_reads_slices_out_of_the_groups(cluster, groups):
-    """It starts all hosts of a slice for who asks for the slice's head or its pod type."""
+@pytest.fixture(scope="module")
+def autoscaling(cluster):
+    """What Ray's autoscaler reads out of the manifest."""
     from ray.autoscaler._private.kuberay import autoscaling_config
 
     resource = {"metadata": {"name": "study", "namespace": "default"}, "spec": cluster}
-    config = autoscaling_config._derive_autoscaling_config_from_ray_cr(resource)
-    types = config["available_node_types"]
-    assert config["idle_timeout_minutes"] == 5 and types["headgroup"]["max_workers"] == 0
+    return autoscaling_config._derive_autoscaling_config_from_ray_cr(resource)
+
+
+def test_rays_autoscaler_reads_slices_out_of_the_groups(autoscaling, groups):
+    types = autoscaling["available_node_types"]
+    assert autoscaling["idle_timeout_minutes"] == 5 and types["headgroup"]["max_workers"] == 0
     for name, group in groups.items():
         asked = get_slice(name)
         node = types[name]
@@ -118,6 +127,49 @@ def test_rays_autoscaler_reads_slices_out_of_the_groups(cluster, groups):
         assert node["resources"][f"TPU-{asked.pod_type}-head"] == 1
         assert node["labels"]["ray.io/tpu-pod-type"] == asked.pod_type
         assert node["max_workers"] == group["maxReplicas"] * asked.hosts
+
+
+def test_rays_autoscaler_starts_the_slice_that_a_waiting_worker_asks_for(autoscaling, groups):
+    for name in groups:
+        assert launched(autoscaling, demand(name), not_on_slices(["lost"])) == {name: 1}
+    # Ray Train's own reservation names the first host, by a label that no group can have.
+    head = {"ray.io/tpu-worker-id": "0", "ray.io/tpu-pod-type": "v4-32"}
+    assert launched(autoscaling, demand("v4-32"), head) == {}
+
+
+def launched(config: dict, bundles: list[dict], selector: dict[str, str]) -> dict[str, int]:
+    """The nodes that Ray's scheduler starts in an empty cluster for a placement group."""
+    from unittest.mock import MagicMock
+
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.autoscaler_pb2 import GangResourceRequest
+    from ray.core.generated.common_pb2 import LabelSelectorOperator as Operator
+
+    constraints = [
+        (
+            label,
+            Operator.LABEL_OPERATOR_NOT_IN if text.startswith("!") else Operator.LABEL_OPERATOR_IN,
+            re.findall(r"[\w-]+", text.removeprefix("!in")),
+        )
+        for label, text in selector.items()
+    ]
+    requests = [
+        ResourceRequestUtil.make(bundle, label_selectors=[constraints]) for bundle in bundles
+    ]
+    gang = GangResourceRequest(requests=requests)
+    gang.bundle_selectors.add(resource_requests=requests)
+    settings = AutoscalingConfig(config, skip_content_hash=True)
+    reply = ResourceDemandScheduler(MagicMock()).schedule(
+        SchedulingRequest(
+            node_type_configs=settings.get_node_type_configs(),
+            max_num_nodes=settings.get_max_num_nodes(),
+            gang_resource_requests=[gang],
+            disable_launch_config_check=True,
+        )
+    )
+    return {launch.instance_type: launch.count for launch in reply.to_launch}
 
 
 def test_the_head_stays_and_only_its_dashboard_is_open_which_asks_for_a_token(cluster):
