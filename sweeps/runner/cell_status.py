@@ -23,6 +23,7 @@ State = Literal["done", "diverged", "failed", "cancelled", "running", "interrupt
 STATES: tuple[State, ...] = get_args(State)
 FINISHED: tuple[State, ...] = ("done", "diverged")  # never entered again
 
+_NO_FILES: dict[str, Version] = {}
 _CONTENTS = (DONE, FAILED, ATTEMPTS)  # read when they change; of the others existence is enough
 _PROGRESS_S = 5.0  # seconds between two reads of a running cell's rows in a bucket
 _AT_ONCE = 32  # reads of rows from a bucket
@@ -112,6 +113,7 @@ class StudyState:
         self._for_claims = for_claims
         self._backoff_s = backoff_s
         self._read_progress = read_progress
+        self._files: dict[str, Mapping[str, Version]] = {}
         self._tokens: dict[str, dict[str, str]] = {}
         self._contents: dict[tuple[str, str], bytes] = {}
         self._progress: dict[str, tuple[str | None, float, CellProgress]] = {}
@@ -128,33 +130,42 @@ class StudyState:
         """
         listing = self.store.list(cell)
         ids = list(self._cells) if cell is None else [cell]
+        # Of the others neither the files nor, by the clock, the owner can have changed.
+        looked_at = {
+            id: files for id in ids if self._may_differ(id, files := listing.get(id, _NO_FILES))
+        }
+        self._heartbeats.update({id: files.get(LEASE) for id, files in looked_at.items()})
         changed = []
-        for id in ids:
-            files = listing.get(id, {})
-            tokens = {name: files[name].token for name in self._contents_of(files)}
+        for id, files in looked_at.items():
+            tokens = {name: files[name].token for name in self._contents_of(id, files)}
             before = self._tokens.get(id, {})
-            if tokens != before:
-                changed += [(id, n) for n in _CONTENTS if tokens.get(n) != before.get(n)]
+            for name in before:
+                if tokens.get(name) != before[name]:
+                    self._contents.pop((id, name), None)
+            changed += [(id, name) for name in tokens if tokens[name] != before.get(name)]
+            if tokens or before:
                 self._tokens[id] = tokens
-        for key in changed:
-            self._contents.pop(key, None)
         self._contents |= self.store.read_many(changed)
-        unfinished = {id: listing.get(id, {}) for id in ids if not self._is_finished(id, listing)}
-        self._heartbeats.update({id: files.get(LEASE) for id, files in unfinished.items()})
-        self._read_rows(unfinished)
-        for id, files in unfinished.items():
-            self._statuses[id] = self._status(id, files)
+        self._read_rows(looked_at)
+        for id, files in looked_at.items():
+            self._statuses[id], self._files[id] = self._status(id, files), files
         return [self._statuses[id] for id in ids]
 
-    def _contents_of(self, files: Mapping[str, Version]) -> list[str]:
-        """The files of a cell that are read. That a cell is finished is enough for a claim."""
-        if self._for_claims and DONE in files and not self.store.reads_are_cheap:
+    def _may_differ(self, id: str, files: Mapping[str, Version]) -> bool:
+        known = self._statuses.get(id)
+        if known is None or known.owner is not None:
+            return True
+        return not (known.finished and DONE in files) and files != self._files[id]
+
+    def _contents_of(self, id: str, files: Mapping[str, Version]) -> list[str]:
+        """The files of a cell that are read. That it is finished or held is enough for a claim."""
+        if (
+            self._for_claims
+            and not self.store.reads_are_cheap
+            and (DONE in files or self._heartbeats.owner(id, files.get(LEASE)) is not None)
+        ):
             return []
         return [name for name in _CONTENTS if name in files]
-
-    def _is_finished(self, id: str, listing: Mapping[str, Mapping[str, Version]]) -> bool:
-        known = self._statuses.get(id)
-        return known is not None and known.finished and DONE in listing.get(id, {})
 
     def _status(self, id: str, files: Mapping[str, Version]) -> CellStatus:
         cell = self._cells[id]
@@ -176,7 +187,7 @@ class StudyState:
                 done=done,
                 attempts=attempts,
             )
-        if DONE in files and not self._contents_of(files):
+        if DONE in files and not self._contents_of(id, files):
             return replace(status, state="done")
         owner = self._heartbeats.owner(id, status.lease)
         progress = self._progress.get(id, _NOTHING)[2]

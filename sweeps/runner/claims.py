@@ -30,6 +30,9 @@ from sweeps.runner.machines import is_local, machine_of
 from sweeps.runner.store import ATTEMPTS, CANCELLED, DONE, FAILED, LEASE, Version
 from sweeps.study import Study
 
+# Seconds between two looks at records of which none can be claimed: at least, at most.
+_LOOK_S, _MAX_LOOK_S = 1.0, 60.0
+
 
 class Rank(NamedTuple):
     """What puts a cell before others.
@@ -150,14 +153,13 @@ class Claimer:
         Raises:
           OSError, RecordError: the storage does not respond.
         """
-        statuses = in_order(self._state.refresh(), self._ranks)
+        statuses = [s for s in self._state.refresh() if not s.finished]
         left = sum(s.runnable for s in statuses)
         now = time.time()
         # Of a failed cell only the end is recorded.
         ended = [s for s in statuses if s.state == "failed" and s.unrecorded]
-        free = [
-            s for s in statuses if s.state in ("interrupted", "pending") and s.wait_until <= now
-        ]
+        open_cells = [s for s in statuses if s.state in ("interrupted", "pending")]
+        free = in_order([s for s in open_cells if s.wait_until <= now], self._ranks)
         trouble: OSError | RecordError | None = None
         for status in ended:
             with contextlib.suppress(OSError, RecordError):
@@ -175,6 +177,15 @@ class Claimer:
         if trouble is not None:
             raise trouble
         return Pass(claim=None, left=left)
+
+    def idle_s(self, look_s: float) -> float:
+        """Seconds to wait after a look that found no cell to claim, and that took `look_s` seconds.
+
+        A study of 10,000 cells fills tens of pages of a listing, and a thousand workers may be
+        waiting for its last cells. They look at different times.
+        """
+        most = max(_LOOK_S, self._state.store.poll_s, min(_MAX_LOOK_S, 20 * look_s))
+        return most * self._random.uniform(0.75, 1.0)
 
     def claim(self, status: CellStatus) -> Claim | None:
         """Claims a cell whatever its budget, as for `study train`; None if another has it."""

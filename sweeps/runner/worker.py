@@ -214,6 +214,7 @@ class _Leader:
             self.stop.set("stopped")
         if self.stop.is_set():
             return {"end": "preempted" if self.stop.reason == "preempted" else "stopped"}
+        began = time.monotonic()
         try:
             found = self.claimer.next()
         except (OSError, RecordError) as error:
@@ -230,7 +231,7 @@ class _Leader:
         max_idle = self.spec.max_idle_s
         if max_idle is not None and now - self._idle_since > max_idle:
             return {"end": "idle"}
-        return {"wait": max(_PASS_S, self.store.poll_s)}
+        return {"wait": self.claimer.idle_s(now - began)}
 
     def _wait_for_storage(self, error: Exception) -> dict[str, Any]:
         """Transient errors are waited out, as long as a lease would live without a heartbeat."""
