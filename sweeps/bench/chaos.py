@@ -1,76 +1,76 @@
 """Kills a small real study at random, and compares its records with an undisturbed run.
 
-The study is `sweeps.bench.cells`, one seed per round, run as a user would run it: `study run` in
-its own process, started again with the same command whenever it was killed. Only processes of
-sessions started here are ever killed. On fake slices hosts are killed too, and `study cluster fake`
-replaces them.
+The study is `sweeps.bench.cells`, one seed per round, run as a user would run it: by `study run`,
+or by several `study work`, each in a process of its own that is started again whenever it was
+killed. Only processes of sessions started here are ever killed. On fake slices hosts are killed
+too, and `study cluster fake` replaces them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
-import re
-import sys
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from study.config.hardware import get_slice
-from study.records.record import METRICS
+from study.records.storage import listdir
 from sweeps.bench import cells as bench_cells
 from sweeps.bench.compare import compare_cells
-from sweeps.bench.sessions import Sessions, command_of, find, members
+from sweeps.bench.launchers import STUDY, Launcher, launcher
+from sweeps.bench.sessions import Sessions
+from sweeps.runner import cell_status
 from sweeps.runner.display import duration
 from sweeps.selection import select
-from sweeps.study import StudyError
+from sweeps.study import Study, StudyError
 
-STUDY = (sys.executable, "-c", "from sweeps.cli.app import main; main()")
-# What is killed, in proportion to how often it is listed; `Cluster.kill` explains the names.
-TARGETS = ("worker", "worker", "worker", "driver", "driver", "raylet", "gcs_server", "all")
-SLICE_TARGETS = ("host", "host", "process", "gang", "driver")
-PAUSE_SECONDS = (2.0, 20.0)  # between two kills: at least, at most
-# Share of the starts in which a kill may come before the first row.
+PAUSE_SECONDS = (1.0, 10.0)  # between two kills: at least, at most
+RESTART_SECONDS = (0.0, 5.0)  # from the end of a killed command to its next start
+# Share of the starts after which a kill may come before the first row.
 EARLY_KILLS = 1 / 8
-# Ray's titles of processes that run a cell: locally, of a slice, and on each host of a slice.
-WORKER, GANG, PROCESS = "ray::run_cell", "ray::run_gang", "ray::RayTrainWorker"
-CLEANUP_SECONDS = 20.0  # in which everything that a dead driver started has to end
-ROUND = ("batch_size=64,256",)  # four cells of one seed
+LOOK_SECONDS = 0.5
+CLEANUP_SECONDS = 20.0  # in which everything that a dead command started has to end
+ROUND = ("batch_size=16,64,256",)  # six cells of one seed
 SLICE_ROUND = ("batch_size=1024",)  # two
-CLUSTER_SECONDS = 120.0  # timeout for fake slices to start
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Chaos:
-    """The result.
+    """What happened, over all rounds.
 
     Attributes:
       kills: by target.
-      starts: of the command, over all rounds.
-      cells: that were compared, over all rounds.
+      starts: of the command.
+      retries: by `study retry`, of cells that were lost too often without getting further.
+      cells: that were compared.
       attempts: at these cells, the successful ones included.
-      seconds: wall time of the disturbed runs, and of the undisturbed ones.
+      disturbed_s, undisturbed_s: wall time.
       differences: one line each.
     """
 
-    kills: dict[str, int]
-    starts: int
-    rounds: int
-    cells: int
-    attempts: int
-    seconds: tuple[float, float]
-    differences: tuple[str, ...]
+    kills: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    retries: int = 0
+    rounds: int = 0
+    cells: int = 0
+    attempts: int = 0
+    disturbed_s: float = 0.0
+    undisturbed_s: float = 0.0
+    differences: list[str] = field(default_factory=list)
 
 
 def chaos(
-    root: Path,
+    folder: Path,
     *,
     minutes: float,
     seed: int,
-    parallel: int,
+    workers: int,
+    launch: Literal["run", "work"] = "run",
     slice_name: str | None = None,
+    records: Path | None = None,
     only: tuple[str, ...] | None = None,
     say: Callable[[str], None],
 ) -> Chaos:
@@ -79,168 +79,159 @@ def chaos(
     Stops after the first round that differs.
 
     Arguments:
-      root: for data and records; must be empty or missing.
+      folder: for data, logs and the undisturbed records; must be empty or missing.
       seed: of the choice of targets and times; how far the study is then depends on the machine.
+      launch: `study run` starts workers through Ray; `study work` is one worker.
       slice_name: the type of a fake slice to run on; None: local cores.
+      records: of the disturbed runs, as `resolve` gives it; must be empty or missing. By default
+        in `folder`.
       only: the cells of a round besides its seed, as for `--only`.
 
     Raises:
       HardwareError: no such slice.
-      StudyError: `root` is not empty, or the fake slices do not start.
+      StudyError: a folder is not empty, or the fake slices do not start.
     """
     only = only or (ROUND if slice_name is None else SLICE_ROUND)
-    if root.exists() and any(root.iterdir()):
-        raise StudyError(f"--root {root} is not empty; name a new folder")
-    root.mkdir(parents=True, exist_ok=True)
-    bench_cells.prepare(root / "data")
+    records = records or folder / "disturbed"
+    for path in (folder, records):
+        if listdir(path):
+            raise StudyError(f"{path} is not empty; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    bench_cells.prepare(folder / "data")
     rng, until = random.Random(seed), time.monotonic() + 60 * minutes
-    kills, differences = Counter[str](), list[str]()
-    cells = attempts = starts = rounds = 0
-    disturbed_s = baseline_s = 0.0
-    with _start_cluster(root, slice_name) as cluster:
-        while time.monotonic() < until and not differences:
-            selection = (f"seed={bench_cells.SEEDS[rounds % len(bench_cells.SEEDS)]}", *only)
-            disturbed, baseline = (root / f"round-{rounds}" / n for n in ("disturbed", "baseline"))
-            rounds += 1
-            began = time.monotonic()
-            command = _command(disturbed, root, parallel, selection, cluster)
-            for _ in _run_disturbed(rng, until, kills, differences, command, cluster, say):
-                starts += 1
-            took = time.monotonic() - began
-            say(f"round {rounds} took {duration(took)}; now undisturbed")
-            disturbed_s += took
-            began = time.monotonic()
-            with Sessions() as sessions:
-                command = _command(baseline, root, parallel, selection, cluster)
-                sessions.start(command, baseline.parent / "log").wait()
-            took = time.monotonic() - began
-            baseline_s += took
-            until += took  # the minutes are those of the disturbed runs
+    total = Chaos()
+    with launcher(launch, folder, workers, slice_name) as how:
+        while time.monotonic() < until and not total.differences:
+            selection = (f"seed={bench_cells.SEEDS[total.rounds % len(bench_cells.SEEDS)]}", *only)
+            name = f"round-{total.rounds}"
+            disturbed, baseline, log = records / name, folder / name, folder / f"{name}.log"
+            total.rounds += 1
             study = select(bench_cells.study(), only=selection)
-            lines, tries = compare_cells(
+            began = time.monotonic()
+            command = how.command(disturbed, folder / "data", selection)
+            _Round(study, disturbed, command, how, log, rng, until, total, say).run()
+            took = time.monotonic() - began
+            say(f"round {total.rounds} took {duration(took)}; now undisturbed")
+            total.disturbed_s += took
+            began = time.monotonic()
+            command = how.command(baseline, folder / "data", selection)
+            with Sessions() as sessions:
+                for process in [sessions.start(command, log) for _ in range(how.processes)]:
+                    process.wait()
+            took = time.monotonic() - began
+            total.undisturbed_s += took
+            until += took  # the minutes are those of the disturbed runs
+            lines, attempts = compare_cells(
                 study.cells, study.folder(baseline), study.folder(disturbed)
             )
-            cells, attempts = cells + len(study.cells), attempts + tries
-            differences += [f"round {rounds}: {line}" for line in lines]
-    return Chaos(
-        kills=dict(sorted(kills.items())),
-        starts=starts,
-        rounds=rounds,
-        cells=cells,
-        attempts=attempts,
-        seconds=(disturbed_s, baseline_s),
-        differences=tuple(differences),
-    )
+            total.cells += len(study.cells)
+            total.attempts += attempts
+            total.differences += [f"round {total.rounds}: {line}" for line in lines]
+    return total
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where cells run, and what can be killed there.
+@dataclass
+class _Slot:
+    """One of the processes that are kept running. disturbed: since its start."""
 
-    Attributes:
-      options: of `study run`, to join the fake slices.
-      slices: the leader of the fake slices' session, and the sessions it belongs to.
-    """
-
-    targets: tuple[str, ...] = TARGETS
-    options: tuple[str, ...] = ()
-    slices: tuple[int, Sessions] | None = None
-
-    def kill(self, target: str, driver: int, sessions: Sessions, rng: random.Random) -> bool:
-        """Kills a process of the session of `driver`, or of the fake slices, if there is one.
-
-        target: "driver"; "all" of its session; "host", a raylet of a slice; a worker ("worker",
-        "gang", "process"); or the name of a program.
-        """
-        leader, owner = (driver, sessions) if self.slices is None else self.slices
-        match target:
-            case "driver":
-                leader, owner, pids = driver, sessions, [driver]
-            case "all":
-                pids = members(driver)
-            case "host":
-                pids = [p for p in find(leader, "raylet") if "--head" not in command_of(p)]
-            case _:
-                titles = {"worker": WORKER, "gang": GANG, "process": PROCESS}
-                pids = find(leader, titles.get(target, target))
-        if pids:
-            owner.kill(leader, pids if target == "all" else [rng.choice(pids)])
-        return bool(pids)
+    process: subprocess.Popen[bytes] | None = None
+    start_at: float = 0.0
+    disturbed: bool = False
+    finished: bool = False
 
 
-@contextlib.contextmanager
-def _start_cluster(root: Path, slice_name: str | None) -> Iterator[Cluster]:
-    if slice_name is None:
-        yield Cluster()
-        return
-    kind, log = get_slice(slice_name).name, root / "slices.log"
-    with Sessions() as sessions:
-        leader = sessions.start([*STUDY, "cluster", "fake", "--slice", kind], log)
-        until = time.monotonic() + CLUSTER_SECONDS
-        while not (ready := re.search(r"ready at (\S+)", log.read_text())):
-            if leader.poll() is not None or time.monotonic() > until:
-                raise StudyError(f"fake slices of {kind} did not start; see {log}")
-            time.sleep(0.2)
-        yield Cluster(
-            targets=SLICE_TARGETS,
-            options=("--address", ready[1], "--set", f"execution.slice={kind}"),
-            slices=(leader.pid, sessions),
-        )
+class _Round:
+    """Runs a study until it is finished, and kills its processes until then."""
 
+    def __init__(
+        self,
+        study: Study,
+        root: Path,
+        command: list[str],
+        how: Launcher,
+        log: Path,
+        rng: random.Random,
+        until: float,
+        total: Chaos,
+        say: Callable[[str], None],
+    ):
+        self._study, self._root, self._command, self._how = study, root, command, how
+        self._log, self._rng, self._until, self._total, self._say = log, rng, until, total, say
+        self._slots = [_Slot() for _ in range(how.processes)]
+        self._started = 0.0  # when the last command started, in seconds since 1970
+        self._may_kill = False
+        self._next_kill = 0.0
 
-def _command(
-    records: Path, root: Path, parallel: int, only: tuple[str, ...], cluster: Cluster
-) -> list[str]:
-    words = ["run", bench_cells.__file__, "--root", str(records), "--data", str(root / "data")]
-    words += ["--workers", str(parallel), "--set", "execution.checkpoint_every_minutes=0.01"]
-    words += [word for pattern in only for word in ("--only", pattern)]
-    return [*STUDY, *words, *cluster.options]
+    def run(self) -> None:
+        with Sessions() as sessions:
+            while not all(slot.finished for slot in self._slots):
+                for slot in self._slots:
+                    self._keep_running(slot, sessions)
+                self._kill(sessions)
+                time.sleep(LOOK_SECONDS)
+            if survivors := sessions.survivors(CLEANUP_SECONDS):
+                self._total.differences.append(
+                    f"processes of dead commands were still alive: {survivors}"
+                )
 
+    def _keep_running(self, slot: _Slot, sessions: Sessions) -> None:
+        now = time.monotonic()
+        if slot.finished:
+            return
+        if slot.process is None:
+            if now >= slot.start_at:
+                # Does not wait until what the last one left behind is gone.
+                slot.process, slot.disturbed = sessions.start(self._command, self._log), False
+                self._total.starts += 1
+                self._started = time.time()
+                self._may_kill = self._rng.random() < EARLY_KILLS
+                self._postpone()
+            return
+        code = slot.process.poll()
+        if code is None:
+            return
+        slot.process, slot.start_at = None, now + self._rng.uniform(*RESTART_SECONDS)
+        if code == 0:
+            slot.finished = True
+            return
+        self._say(f"a command ended with code {code}")
+        if not self._retry_lost() and not slot.disturbed:
+            slot.finished = True
+            self._total.differences.append(
+                f"a command ended with code {code} though undisturbed; see {self._log}"
+            )
 
-def _run_disturbed(
-    rng: random.Random,
-    until: float,
-    kills: Counter[str],
-    differences: list[str],
-    command: list[str],
-    cluster: Cluster,
-    say: Callable[[str], None],
-) -> Iterator[None]:
-    """Starts `command` until it succeeds, killing its processes; yields at each start.
+    def _retry_lost(self) -> bool:
+        """Retries failed cells if kills are all that made them fail; whether there were any."""
+        failed = [s for s in cell_status.read(self._study, self._root) if s.state == "failed"]
+        if not failed or any(s.attempts.all[-1].outcome != "lost" for s in failed):
+            return False
+        words = ["retry", bench_cells.__file__, "--failed", "--root", str(self._root)]
+        subprocess.run([*STUDY, *words], check=True, capture_output=True)
+        self._total.retries += len(failed)
+        self._say(f"retried {len(failed)} cells that were killed without getting further")
+        return True
 
-    A start does not wait until what the last one left behind is gone.
-    """
-    records = Path(command[command.index("--root") + 1])
-    log = records.parent / "log"
-    with Sessions() as sessions:
-        code, disturbed = 1, True
-        while code and disturbed:
-            yield
-            driver, disturbed = sessions.start(command, log), False
-            may_kill = rng.random() < EARLY_KILLS
-            started, next_kill = time.time(), time.monotonic() + rng.uniform(*PAUSE_SECONDS)
-            while driver.poll() is None:
-                time.sleep(0.2)
-                if not may_kill and _has_new_rows(records, started):
-                    may_kill, next_kill = True, time.monotonic() + rng.uniform(*PAUSE_SECONDS)
-                if not may_kill or not next_kill <= time.monotonic() < until:
-                    continue
-                target = rng.choice(cluster.targets)
-                next_kill = time.monotonic() + 1.0  # there may be such a process by then
-                if cluster.kill(target, driver.pid, sessions, rng):
-                    kills[target] += 1
-                    disturbed = True
-                    say(f"killed {target}; {kills.total()} kills so far")
-                    next_kill = time.monotonic() + rng.uniform(*PAUSE_SECONDS)
-            code = driver.wait()
-            if code:
-                say(f"the command ended with code {code}")
-        if code:
-            differences.append(f"the command ended with code {code} though undisturbed; see {log}")
-        if survivors := sessions.survivors(CLEANUP_SECONDS):
-            differences.append(f"processes of dead drivers were still alive: {survivors}")
+    def _kill(self, sessions: Sessions) -> None:
+        if not self._may_kill and self._has_new_rows():
+            self._may_kill = True
+            self._postpone()
+        if not self._may_kill or not self._next_kill <= time.monotonic() < self._until:
+            return
+        running = {s.process.pid: s for s in self._slots if s.process and s.process.poll() is None}
+        target = self._rng.choice(self._how.targets)
+        self._next_kill = time.monotonic() + 1.0  # there may be such a process by then
+        if running and (hit := self._how.kill(target, [*running], sessions, self._rng)):
+            for leader in hit:
+                running[leader].disturbed = True
+            self._total.kills[target] += 1
+            self._say(f"killed {target}; {self._total.kills.total()} kills so far")
+            self._postpone()
 
+    def _postpone(self) -> None:
+        self._next_kill = time.monotonic() + self._rng.uniform(*PAUSE_SECONDS)
 
-def _has_new_rows(records: Path, since: float) -> bool:
-    """Whether a cell has added to its record since then."""
-    return any(path.stat().st_mtime > since for path in records.rglob(METRICS))
+    def _has_new_rows(self) -> bool:
+        """Whether a cell has added to its record since the last start."""
+        times = [s.progress.time for s in cell_status.read(self._study, self._root)]
+        return any(t is not None and t > self._started for t in times)

@@ -26,8 +26,9 @@ def compare_cells(cells: Sequence[Cell], baseline: Path, disturbed: Path) -> tup
         a, b = baseline / cell.id, disturbed / cell.id
         end_a, end_b = (read_json(folder / DONE) for folder in (a, b))
         if end_a is None or end_b is None:
-            unfinished = [f.parent.parent.name for f, end in ((a, end_a), (b, end_b)) if not end]
-            differences.append(f"{cell.id}: not finished in {' and '.join(unfinished)}")
+            ends = {"undisturbed": end_a, "disturbed": end_b}
+            unfinished = " and ".join(run for run, end in ends.items() if end is None)
+            differences.append(f"{cell.id}: not finished in the {unfinished} run")
             continue
         attempts += end_b["attempt"]
         lines = [

@@ -14,12 +14,14 @@ from pathlib import Path
 from sweeps.runner import cell_status
 from sweeps.runner import run as runner
 from sweeps.runner.display import Report
+from sweeps.runner.machines import LOCAL
+from sweeps.runner.signals import INTERRUPTED
 from sweeps.study import Study, StudyError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """The time of a sweep of `cells` cells, `parallel` at a time.
+    """The time of a sweep of `cells` cells by `parallel` workers.
 
     Attributes:
       seconds: wall time, from before Ray starts until it has stopped.
@@ -39,7 +41,7 @@ class Overhead:
         return self.seconds * self.parallel / self.train_seconds
 
 
-def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Overhead:
+def overhead(study: Study, folder: Path, *, workers: int, report: Report) -> Overhead:
     """Runs the cells of one seed to warm up, then times a sweep of all cells.
 
     Arguments:
@@ -53,9 +55,9 @@ def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Ov
     study = dataclasses.replace(study, execution=execution)
     first = tuple(c for c in study.cells if c.seed == study.cells[0].seed)
     report.line(f"warming up: {len(first)} cells, to compile every program")
-    _run(dataclasses.replace(study, cells=first), folder / "warm", parallel, report)
+    _run(dataclasses.replace(study, cells=first), folder / "warm", workers, report)
     report.line(f"timing: {len(study.cells)} cells")
-    result = _run(study, folder / "timed", parallel, report)
+    result = _run(study, folder / "timed", workers, report)
     spent = Counter[str]()
     for entry in cell_status.read(study, folder / "timed"):
         spent.update(entry.done["seconds"])
@@ -68,9 +70,9 @@ def overhead(study: Study, folder: Path, *, parallel: int, report: Report) -> Ov
     )
 
 
-def _run(study: Study, root: Path, parallel: int, report: Report) -> runner.Result:
-    result = runner.run(study, root, workers={"local": parallel}, report=report)
-    if result.exit_code == runner.INTERRUPTED:
+def _run(study: Study, root: Path, workers: int, report: Report) -> runner.Result:
+    result = runner.run(study, root, workers={LOCAL: workers}, report=report)
+    if result.exit_code == INTERRUPTED:
         raise KeyboardInterrupt
     if result.exit_code or set(result.states) != {"done"}:
         states = ", ".join(f"{n} {state}" for state, n in result.states.items())

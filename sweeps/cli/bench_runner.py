@@ -8,17 +8,17 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from sweeps.cli.options import Json, local
+from sweeps.cli.options import Json
 
 START_SECONDS = 120.0  # assumed by `sweep`, from a free slice to a cell's first step
 
-Parallel = Annotated[
+Workers = Annotated[
     int | None,
-    typer.Option("--parallel", metavar="N", min=1, show_default="cores", help="Cells at a time."),
+    typer.Option("--workers", metavar="N", min=1, show_default="cores", help="Local workers."),
 ]
 
 
@@ -40,7 +40,7 @@ def sweep(
     examples: Annotated[
         int, typer.Option(metavar="N", min=2048, help="Examples per trained cell.")
     ] = 1_000_000,
-    parallel: Parallel = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> int:
     """Measure what the runner adds to training time.
@@ -49,55 +49,71 @@ def sweep(
     the training time per core. Ray costs about 9 s per sweep and 0.3 s per cell, so short cells
     look worse.
 
-    Simulates a study on a pool of slices with the queue of `study run`, and prints the time over
-    the least possible. Step times are the analytic estimates of `study plan`, and every cell takes
-    two minutes to start.
+    Simulates a study on a pool of slices, whose workers claim cells as those of `study run` do, and
+    prints the time over the least possible. Step times are the analytic estimates of `study plan`,
+    and every cell takes two minutes to start.
     """
     values = {"simulated": _simulate(name, pool or ["v4-32=8"], quiet=as_json)}
     if cells:
-        values["here"] = _measure_overhead(cells, examples, parallel, quiet=as_json)
+        values["here"] = _measure_overhead(cells, examples, workers, quiet=as_json)
     if as_json:
         print(json.dumps(values, indent=1))
     return 0
 
 
 def _simulate(name: str, pool: list[str], *, quiet: bool) -> dict[str, Any]:
+    from sweeps.bench.claims_simulation import simulate
     from sweeps.planning.fit_search import cache_dir
     from sweeps.planning.plan import plan
     from sweeps.registry import load_study
-    from sweeps.runner import cell_status
+    from sweeps.runner.claims import ranks
     from sweeps.runner.display import duration
-    from sweeps.runner.placing import caps
-    from sweeps.runner.simulate import simulate
+    from sweeps.runner.machines import machines
     from sweeps.selection import select
 
-    slices, _ = caps(pool)
-    only_type = next(iter(slices)) if len(slices) == 1 else None
+    workers = _parse_pool(pool)
+    only_type = next(iter(workers)) if len(workers) == 1 else None
     study = load_study(name)
     if only_type:
         study = select(study, settings=[f"execution.slice={json.dumps(only_type)}"])
     plans = plan(study, slice_name=only_type, cache=cache_dir(), no_compile=True)
     seconds = {p.cell.id: START_SECONDS + p.step_seconds * p.cell.steps for p in plans}
-    unstarted = cell_status.read(study, Path("/nonexistent"))
-    simulated = simulate(study, unstarted, seconds, slices)
+    simulated = simulate(study.cells, seconds, ranks(study), machines(study), workers)
     if not quiet:
-        counts = ", ".join(f"{n} {kind}" for kind, n in slices.items())
+        counts = ", ".join(f"{n} {kind}" for kind, n in workers.items())
         print(
-            f"{study.name}: {len(study.cells)} cells on {counts}: {duration(simulated.makespan)}, "
+            f"{study.name}: {len(study.cells)} cells on {counts}: {duration(simulated.seconds)}, "
             f"at best {duration(simulated.bound)}; ratio {simulated.ratio:.3f}"
         )
     return {
         "study": study.name,
         "cells": len(study.cells),
-        "pool": slices,
-        "makespan_s": simulated.makespan,
+        "pool": workers,
+        "makespan_s": simulated.seconds,
         "bound_s": simulated.bound,
         "ratio": simulated.ratio,
     }
 
 
+def _parse_pool(texts: list[str]) -> dict[str, int]:
+    from study.config.hardware import HardwareError
+    from sweeps.runner.machines import parse_machine
+    from sweeps.study import StudyError
+
+    workers: dict[str, int] = {}
+    for text in texts:
+        name, _, count = text.rpartition("=")
+        if not name or not count.isdigit() or int(count) < 1:
+            raise StudyError(f"--pool {text}: give a type and a number of slices, such as v4-32=8")
+        try:
+            workers[parse_machine(name)] = int(count)
+        except HardwareError as error:
+            raise StudyError(f"--pool {text}: {error}") from None
+    return workers
+
+
 def _measure_overhead(
-    cells: int, examples: int, parallel: int | None, *, quiet: bool
+    cells: int, examples: int, workers: int | None, *, quiet: bool
 ) -> dict[str, Any]:
     from study.config import Budget, replace
     from study.config.host import cores
@@ -110,7 +126,7 @@ def _measure_overhead(
     chosen = [replace(c, "budget", Budget(examples=examples)) for c in study.cells[:cells]]
     study = dataclasses.replace(study, cells=tuple(chosen))
     with tempfile.TemporaryDirectory(prefix="study-bench-") as folder:
-        result = overhead(study, Path(folder), parallel=parallel or cores(), report=report)
+        result = overhead(study, Path(folder), workers=workers or cores(), report=report)
     if not quiet:
         other = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result.spent.items())
         print(
@@ -126,7 +142,11 @@ def _measure_overhead(
 def chaos(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long to kill processes.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    parallel: Parallel = None,
+    workers: Workers = None,
+    launch: Annotated[
+        Literal["run", "work"],
+        typer.Option(help="Start workers by `study run`, or each by `study work`, without Ray."),
+    ] = "run",
     slice_name: Annotated[
         str | None,
         typer.Option(
@@ -137,9 +157,8 @@ def chaos(
         str | None,
         typer.Option(
             metavar="DIR",
-            callback=local,
             show_default="temporary, kept if records differ",
-            help="New folder for the records.",
+            help="New folder for the records; those of the disturbed runs may be in a bucket.",
         ),
     ] = None,
     as_json: Json = False,
@@ -153,12 +172,17 @@ def chaos(
     Exit codes: 0 equal, 1 different (one line per difference), 2 bad input.
     """
     from study.config.host import cores
+    from study.records.storage import is_bucket, resolve
     from sweeps.bench.chaos import chaos
+    from sweeps.cli.options import root_of
     from sweeps.runner.display import duration
     from sweeps.runner.signals import Stop
 
     out = sys.stderr if as_json else sys.stdout
-    folder = Path(root or tempfile.mkdtemp(prefix="study-chaos-")).absolute()
+    records = None if root is None else resolve(root_of(root))
+    in_bucket = records is not None and is_bucket(records)
+    temporary = root is None or in_bucket
+    folder = Path(tempfile.mkdtemp(prefix="study-chaos-") if temporary else str(root)).absolute()
     result = None
     try:
         with Stop() as stop:
@@ -167,24 +191,26 @@ def chaos(
                 folder,
                 minutes=minutes,
                 seed=seed,
-                parallel=parallel or cores(),
+                workers=workers or cores(),
+                launch=launch,
                 slice_name=slice_name,
+                records=records if in_bucket else None,
                 say=lambda text: print(text, file=out, flush=True),
             )
     finally:
-        if root is None and (result is None or not result.differences):
+        if temporary and (result is None or not result.differences):
             shutil.rmtree(folder, ignore_errors=True)
     for line in result.differences:
         print(line, file=out)
     if as_json:
-        print(json.dumps(dataclasses.asdict(result), indent=1))
+        print(json.dumps(vars(result), indent=1))
         return 1 if result.differences else 0
     kills = ", ".join(f"{n} of {target}" for target, n in result.kills.items())
     count = len(result.differences)
     print(
-        f"{sum(result.kills.values())} kills ({kills}) and {result.starts} starts in "
-        f"{duration(result.seconds[0])}, {result.rounds} rounds; {result.cells} cells in "
-        f"{result.attempts} attempts: "
+        f"{result.kills.total()} kills ({kills}) and {result.starts} starts in "
+        f"{duration(result.disturbed_s)}, {result.rounds} rounds; {result.cells} cells in "
+        f"{result.attempts} attempts, {result.retries} retries: "
         + (f"{count} differences; the records are in {folder}" if count else "no difference")
     )
     return 1 if result.differences else 0

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from sweeps.bench import chaos
+from sweeps.bench import chaos, launchers
 from sweeps.bench.compare import compare_arrays, compare_rows
 from sweeps.bench.sessions import Sessions, command_of, find, members
 from sweeps.study import StudyError
@@ -96,13 +96,15 @@ def test_hosts_that_are_killed_are_those_of_slices(tmp_path):
         while len(before := find(up.pid, "raylet")) < 3:
             assert up.poll() is None
         (head,) = (pid for pid in before if "--head" in command_of(pid))
-        cluster = chaos.Cluster(slices=(up.pid, sessions))
+        how = launchers.Launcher(
+            verb="run", targets=launchers.SLICE_TARGETS, slices=(up.pid, sessions)
+        )
         rng = random.Random(0)
         for left in (2, 1):
-            assert cluster.kill("host", -1, sessions, rng)
+            assert how.kill("host", [up.pid], sessions, rng)
             while len(find(up.pid, "raylet")) > left:  # dying takes a moment
                 time.sleep(0.01)
-        assert not cluster.kill("host", -1, sessions, rng)
+        assert not how.kill("host", [up.pid], sessions, rng)
         assert find(up.pid, "raylet") == [head]
         assert up.poll() is None
 
@@ -110,24 +112,41 @@ def test_hosts_that_are_killed_are_those_of_slices(tmp_path):
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(StudyError, match="not empty"):
-        chaos.chaos(tmp_path, minutes=1, seed=0, parallel=1, say=print)
+        chaos.chaos(tmp_path, minutes=1, seed=0, workers=1, say=print)
+    with pytest.raises(StudyError, match="not empty"):
+        chaos.chaos(tmp_path / "new", minutes=1, seed=0, workers=1, records=tmp_path, say=print)
 
 
-@pytest.mark.ray
+def test_workers_without_ray_have_no_slices(tmp_path):
+    with (
+        pytest.raises(StudyError, match="leave out --slice"),
+        launchers.launcher("work", tmp_path, 1, "v4-16"),
+    ):
+        pass
+
+
 @pytest.mark.slow
-def test_a_study_that_is_killed_ends_as_in_peace(tmp_path, monkeypatch):
+@pytest.mark.parametrize("launch", ["work", pytest.param("run", marks=pytest.mark.ray)])
+def test_a_study_whose_workers_are_killed_ends_as_an_undisturbed_one(tmp_path, monkeypatch, launch):
     # One device, as a user's cells have. With eight in one process next to other work, the softmax
     # cell's loop gave other numbers, NaN among them, in 6 of about 100 runs from one state and
     # stream; with two devices in none of 349.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     # Short pauses, and half of the starts disturbed, so that something is killed on any machine.
     monkeypatch.setattr(chaos, "PAUSE_SECONDS", (0.2, 1.0))
+    monkeypatch.setattr(chaos, "RESTART_SECONDS", (0.0, 1.0))
     monkeypatch.setattr(chaos, "EARLY_KILLS", 0.5)
     messages: list[str] = []
-    cells = ("batch_size=256",)  # two cells
-    done = chaos.chaos(
-        tmp_path / "new", minutes=0.75, seed=1, parallel=2, only=cells, say=messages.append
+    result = chaos.chaos(
+        tmp_path / "new",
+        minutes=0.5,
+        seed=1,
+        workers=2,
+        launch=launch,
+        only=("batch_size=256",),  # two cells
+        say=messages.append,
     )
-    assert done.differences == ()
-    assert sum(done.kills.values()) >= 1, messages
-    assert done.cells == 2 * done.rounds
+    assert result.differences == [], messages
+    assert result.kills.total() >= 1, messages
+    assert result.cells == 2 * result.rounds
+    assert result.starts > (2 if launch == "work" else 1) * result.rounds
