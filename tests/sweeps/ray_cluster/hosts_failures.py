@@ -8,6 +8,7 @@ ends with the rows of an undisturbed one, bit for bit.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ from tests.hosts_cluster import (
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
 ONLY = ("seed=0", "batch_size=256", "loss.kind=sigmoid")
-SET = (f"execution.slice={SLICE}", "budget.examples=20000")
+SET = (f"execution.slice={SLICE}", "budget.examples=60000")
 SET = (*SET, "execution.checkpoint_every_minutes=0.05")
 PATIENCE = 600  # seconds
 NODES = """
@@ -105,8 +106,11 @@ def undisturbed(net, storage, address, cell):
 def run(net, storage, address, cell, undisturbed):
     """A run that is past its first rows."""
     net[1].path("/tmp/home/log").write_text("")
+    nodes = alive(net)
     run = Run(net, storage, address, cell)
-    run.wait_for_step(5)
+    run.nodes = nodes
+    # The run's own lines: reading the records takes longer than some steps.
+    wait_for(lambda: re.search(r" running \S+ [1-9]\d*%", log(net[1])), PATIENCE)
     yield run
     print(log(net[1]))
 
@@ -131,13 +135,13 @@ def replace_slice(net, storage, address, bench_data, name):
     join_as_slice(net[2:], address, name, env=storage.environment)
 
 
-def test_a_killed_driver(run, undisturbed):
+def test_a_host_without_power(net, run, storage, address, bench_data, undisturbed):
+    """The one that holds the lease."""
     say = Timer()
-    end(run.process, signal.SIGKILL)
-    run.process.wait()
-    assert not (run.storage.records(run.root, "bench") / run.cell.id / DONE).exists()
+    net[2].kill()
     step = run.step()
-    run.start()
+    replace_slice(net, storage, address, bench_data, "slice-replaced")
+    say("replaced")
     run.wait_for_step(step)
     say(f"trains again from step {step}")
     rows, outcomes = run.finish()
@@ -147,9 +151,9 @@ def test_a_killed_driver(run, undisturbed):
 
 def test_a_drained_host(net, run, storage, address, bench_data, undisturbed):
     say = Timer()
-    node = alive(net)[net[3].address]
     why = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
-    drain = [RAY, "drain-node", "--address", address, "--node-id", node, *why]
+    node = ("--node-id", run.nodes[net[3].address])
+    drain = [RAY, "drain-node", "--address", address, *node, *why]
     net[1].run([*drain, "--deadline-remaining-seconds", "60"])
     saved = "preempted"
     wait_for(lambda: [a.outcome for a in of_cell(run)] == [saved], PATIENCE)
@@ -163,13 +167,13 @@ def test_a_drained_host(net, run, storage, address, bench_data, undisturbed):
     assert outcomes == ["preempted", "done"]
 
 
-def test_a_host_without_power(net, run, storage, address, bench_data, undisturbed):
-    """The one that holds the lease."""
+def test_a_killed_driver(run, undisturbed):
     say = Timer()
-    net[2].kill()
+    end(run.process, signal.SIGKILL)
+    run.process.wait()
+    assert not (run.storage.records(run.root, "bench") / run.cell.id / DONE).exists()
     step = run.step()
-    replace_slice(net, storage, address, bench_data, "slice-replaced")
-    say("replaced")
+    run.start()
     run.wait_for_step(step)
     say(f"trains again from step {step}")
     rows, outcomes = run.finish()
