@@ -85,6 +85,7 @@ class Namespaces:
     """
 
     def __init__(self, user: Namespaces | None = None) -> None:
+        self.pid = 0
         self._user = [] if os.geteuid() == 0 else ["--user"]
         inside: list[str] = []
         if self._user and user is not None:
@@ -120,7 +121,7 @@ class Namespaces:
         Raises:
           RuntimeError: it fails; with its last line.
         """
-        command = [*self.enter(["sh", "-c", text, "sh", *arguments])]
+        command = self.enter(["sh", "-c", text, "sh", *arguments])
         command.remove("--pid")
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -128,8 +129,9 @@ class Namespaces:
 
     def close(self) -> None:
         """Kills all processes and removes the namespaces; does nothing the second time."""
-        with contextlib.suppress(ProcessLookupError, AttributeError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self._process.poll() is None and self.pid:  # its number is not another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

@@ -89,3 +89,19 @@ with network(2) as net:
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
     assert not re.search(r"^(port\d|switch)\b", links, re.M)
+
+
+def test_a_machine_without_the_tools_says_which(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert hosts.refusal.__wrapped__() == (
+        "hosts in namespaces need ip, unshare, nsenter (iproute2 and util-linux)"
+    )
+
+
+def test_a_machine_that_allows_no_namespaces_says_so(monkeypatch, tmp_path):
+    unshare = tmp_path / "unshare"
+    unshare.write_text("#!/bin/sh\necho unshare failed: Operation not permitted >&2\nexit 1\n")
+    unshare.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    reason = "no permission for hosts in namespaces: unshare failed: Operation not permitted"
+    assert hosts.refusal.__wrapped__() == reason
