@@ -3,7 +3,8 @@
 What was found on Ray 2.60 and is dealt with here: its two agents outlive a killed driver by more
 than a minute; it needs a minute to find out that nobody answers, or that this machine is not a node
 of the cluster; it rewrites a loopback address to this machine's address in the network, where the
-cluster of `study cluster fake` does not listen.
+cluster of `study cluster fake` does not listen; it finds the token that a cluster requires only
+where it was not told the address.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from typing import Any, TypeVar
 
 from study.records.storage import format_error
 from sweeps.ray_cluster.env import NICENESS, environment, gpus
+from sweeps.ray_cluster.temporary import quiet
 from sweeps.study import StudyError
 
 STORE = 80 * 2**20  # bytes, the least that Ray takes; a run passes a few kilobytes through it
 NAMESPACE = "study"  # of the names of workers that outlive their driver
 ANSWER_SECONDS = 10.0
-_SUBMIT = "ray job submit --address http://HEAD:8265 -- study run ..."
+_SUBMIT = "ray job submit --address http://HEAD:8265 -- study run STUDY"
 
 T = TypeVar("T")
 
@@ -176,14 +178,13 @@ def check_member(address: str) -> list[str]:
     Raises:
       StudyError: there are none, or `address` is not that of a cluster.
     """
-    from ray import _raylet
     from ray._private.services import find_node_ids
+    from ray.exceptions import RpcError
 
     try:
-        raylet: Any = _raylet  # compiled, without types
-        client = _within(ANSWER_SECONDS, lambda: raylet.GcsClient(address=address))
-        nodes = client.get_all_node_info(timeout=ANSWER_SECONDS)
-    except TimeoutError:
+        with quiet(Path(os.devnull), errors=True):  # the C++ part of Ray prints what it misses
+            nodes = _within(ANSWER_SECONDS, lambda: _ask_for_nodes(address))
+    except (TimeoutError, RpcError):
         raise StudyError(
             f"what answers at {address} is not a Ray cluster of this version of Ray; give the "
             "port that `ray start --head` printed (6379 by default)"
@@ -202,6 +203,27 @@ def check_member(address: str) -> list[str]:
             f"submit it from here: {_SUBMIT}"
         )
     return addresses
+
+
+def _ask_for_nodes(address: str) -> dict[Any, Any]:
+    """The nodes of a cluster by id; enables the token of this user if the cluster requires one."""
+    from ray import _raylet
+    from ray._private.authentication import authentication_token_setup
+    from ray.exceptions import AuthenticationError
+
+    raylet: Any = _raylet  # compiled, without types
+    for attempt in (1, 2):
+        try:
+            client = raylet.GcsClient(address=address)
+            return dict(client.get_all_node_info(timeout=ANSWER_SECONDS))
+        except AuthenticationError:
+            # `ray start --head` requires a token wherever ~/.ray/auth_token exists, and every
+            # `ray.init` that starts a cluster writes that file. Only address "auto" makes Ray use
+            # it for joining.
+            enable = authentication_token_setup.maybe_enable_token_auth_if_token_available
+            if attempt == 2 or not enable(warn_if_disabled=False):
+                raise
+    raise AssertionError
 
 
 def _within(seconds: float, action: Callable[[], T]) -> T:
@@ -246,7 +268,8 @@ def _reason(error: Exception) -> str:
     text = format_error(error, max_chars=300)
     if "AuthenticationError" in "".join(traceback.format_exception(error)):
         return (
-            "it requires a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            "it requires another token: copy ~/.ray/auth_token of its head to this user's home, or "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         )
     if "Version mismatch" in text:
         return f"{text}; install the cluster's versions here"
