@@ -68,8 +68,6 @@ collect_ignore = [
         "cli/test_cli",
         "cli/test_follow",
         "cli/test_requests",
-        "ray_cluster/test_cluster",
-        "runner/test_capacity",
         "runner/test_cell_in_a_bucket",
     )
 ]

@@ -36,17 +36,19 @@ def own_cores(counts: Mapping[str, int], wanted: Sequence[str]) -> int:
             "--address HOST:PORT or auto (`study cluster fake` starts one to try it), or run here "
             "with --set execution.slice=null"
         )
-    total = local_workers(cores())
     for machine in wanted:
         if cores_of(machine) > cores():
             raise StudyError(
                 f"cells ask for {cores_of(machine)} cores, and this machine has {cores()}: "
                 f"--set execution.cores={cores()}"
             )
-        total = max(
-            total if machine not in counts else 0, counts.get(machine, 1) * cores_of(machine)
-        )
-    return total
+    default = local_workers(cores())
+    return max(
+        counts[machine] * cores_of(machine)
+        if machine in counts
+        else max(default, cores_of(machine))
+        for machine in wanted
+    )
 
 
 class Workers:

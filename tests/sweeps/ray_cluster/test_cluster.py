@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from sweeps.ray_cluster import local as cluster
-from sweeps.runner.lease_file import LEASE, Lease
+from sweeps.ray_cluster import connect, env, temporary
 from sweeps.study import StudyError
 
 
@@ -28,7 +29,7 @@ def base(monkeypatch):
 
 
 def test_a_cell_gets_one_thread_and_a_cache():
-    found = cluster.environment({})
+    found = env.environment({})
     assert found["OMP_NUM_THREADS"] == found["NPROC"] == "1"
     assert "--xla_cpu_multi_thread_eigen=false" in found["XLA_FLAGS"]
     assert found["JAX_COMPILATION_CACHE_DIR"].endswith("batch-size-study/jax")
@@ -36,7 +37,7 @@ def test_a_cell_gets_one_thread_and_a_cache():
 
 
 def test_a_cell_gets_a_device_for_each_core_it_asks_for():
-    one, three = cluster.environment({}), cluster.environment({}, cores=3)
+    one, three = env.environment({}), env.environment({}, cores=3)
     assert three["NPROC"] == "4"
     assert "device_count" not in one["XLA_FLAGS"]
     command = "import jax; print(jax.device_count())"  # an unknown flag ends the process
@@ -54,44 +55,43 @@ def test_what_the_user_set_is_kept_but_a_key_is_not_passed_on():
         "WANDB_MODE": "offline",
         "WANDB_API_KEY": "secret",
     }
-    found = cluster.environment(mine)
+    found = env.environment(mine)
     assert found["XLA_FLAGS"].startswith("--xla_a=1 ")
     assert found["JAX_COMPILATION_CACHE_DIR"] == "/c"
     assert found["JAX_PLATFORMS"] == "cuda"
     assert found["WANDB_MODE"] == "offline"
     assert "secret" not in found.values()
-    assert cluster.environment(found)["XLA_FLAGS"] == found["XLA_FLAGS"]
+    assert env.environment(found)["XLA_FLAGS"] == found["XLA_FLAGS"]
 
 
 def test_without_an_accelerator_jax_looks_for_none(monkeypatch):
-    monkeypatch.setattr(cluster, "gpus", lambda environ: 0)
-    monkeypatch.setattr(cluster, "has_tpu", lambda: False)
-    assert cluster.environment({})["JAX_PLATFORMS"] == "cpu"
-    monkeypatch.setattr(cluster, "gpus", lambda environ: 2)
-    assert "JAX_PLATFORMS" not in cluster.environment({})
+    monkeypatch.setattr(env, "gpus", lambda environ: 0)
+    monkeypatch.setattr(env, "has_tpu", lambda: False)
+    assert env.environment({})["JAX_PLATFORMS"] == "cpu"
+    monkeypatch.setattr(env, "gpus", lambda environ: 2)
+    assert "JAX_PLATFORMS" not in env.environment({})
 
 
 def test_no_more_cells_at_a_time_than_accelerators(monkeypatch):
-    monkeypatch.setattr(cluster, "has_tpu", lambda: False)
-    monkeypatch.setattr(cluster, "gpus", lambda: 0)
-    assert cluster.slots(8) == 8
-    monkeypatch.setattr(cluster, "gpus", lambda: 3)
-    assert cluster.slots(8) == 3
-    assert cluster.slots(2) == 2
-    monkeypatch.setattr(cluster, "has_tpu", lambda: True)
-    assert cluster.slots(8) == 1
+    monkeypatch.setattr(env, "has_tpu", lambda: False)
+    monkeypatch.setattr(env, "gpus", lambda: 0)
+    assert env.local_workers(8) == 8
+    monkeypatch.setattr(env, "gpus", lambda: 3)
+    assert env.local_workers(8) == 3
+    assert env.local_workers(2) == 2
+    monkeypatch.setattr(env, "has_tpu", lambda: True)
+    assert env.local_workers(8) == 1
 
 
 def test_the_temporary_folder_goes_and_with_it_those_of_dead_drivers_only(base):
     dead, live, other = base / "study-deaddead", base / "study-livelive", base / "study-othother"
-    code = (
-        "import sys, os; from pathlib import Path; from sweeps.runner.lease_file import Lease;"
-        "Lease.acquire(Path(sys.argv[1])); os._exit(9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(dead / LEASE)], check=False)
-    other.mkdir()  # somebody else's, that only looks like ours
-    with Lease.acquire(live / LEASE):
-        with cluster.temporary() as temp:
+    for folder in (dead, live, other):
+        folder.mkdir()  # the last is somebody else's, that only looks like ours
+    lock = f"from filelock import FileLock; import os; FileLock({str(dead / 'lock')!r}).acquire()"
+    subprocess.run([sys.executable, "-c", f"{lock}; os._exit(9)"], check=False)
+    assert (dead / temporary.LOCK).exists()
+    with FileLock(live / temporary.LOCK):
+        with temporary.temporary() as temp:
             assert temp.parent == base
             assert not dead.exists()
         assert sorted(base.iterdir()) == [live, other]
@@ -102,13 +102,13 @@ def test_what_ray_wrote_after_its_driver_left_goes_too(base):
         (base / name / "session_1").mkdir(parents=True)
         (base / name / "session_latest").symlink_to(base / name / "session_1")
         os.utime(base / name, (time.time() - age,) * 2)
-    with cluster.temporary():
+    with temporary.temporary():
         assert not (base / "study-silentxx").exists()
         assert (base / "study-recently").exists()
 
 
 def test_workers_leave_their_temporary_files_where_they_are_removed(tmp_path):
-    (name, folder), *more = cluster._scratch(tmp_path).items()
+    (name, folder), *more = connect._scratch(tmp_path).items()
     assert (name, more) == ("TMPDIR", [])
     assert Path(folder).is_dir()
     assert Path(folder).parent == tmp_path
@@ -117,16 +117,41 @@ def test_workers_leave_their_temporary_files_where_they_are_removed(tmp_path):
 def test_a_full_temporary_disk_is_one_line_that_says_what_to_do(base, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 0))
-    with pytest.raises(StudyError, match="TMPDIR") as caught, cluster.temporary():
+    with pytest.raises(StudyError, match="TMPDIR") as caught, temporary.temporary():
         pass
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["somewhere", "localhost:", "127.0.0.1:1"])
-def test_a_cluster_that_is_not_there_is_one_line(address):
-    with pytest.raises(StudyError, match=address) as caught:
-        cluster.check_address(address)
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("somewhere", "give HOST:PORT"),
+        ("localhost:", "give HOST:PORT"),
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
+        ("ray://head:10001", "ray job submit"),
+    ],
+)
+def test_an_address_that_cannot_be_joined_is_one_line(address, message):
+    with pytest.raises(StudyError, match=message) as caught:
+        connect.find_address(address)
+    assert address in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(StudyError, match=message):
+        connect.find_address(None, {"RAY_ADDRESS": address})
+
+
+def test_without_an_address_a_cluster_is_started(monkeypatch):
+    assert connect.find_address(None, {}) is None
+    assert connect.find_address("local", {"RAY_ADDRESS": "127.0.0.1:1"}) is None
+
+
+def test_what_answers_and_is_no_ray_is_one_line(monkeypatch):
+    monkeypatch.setattr(connect, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert connect.find_address(address) == address
+        with pytest.raises(StudyError, match="not a Ray cluster of this version"):
+            connect.check_member(address)
 
 
 def test_what_libraries_and_children_print_goes_to_the_log(tmp_path):
@@ -178,7 +203,7 @@ with quiet(Path(sys.argv[1])):
 def test_the_reaper_kills_what_it_was_given_once_its_parent_is_gone(wait_for):
     code = """
 import os, subprocess, sys
-from sweeps.ray_cluster.local import _reaper
+from sweeps.ray_cluster.connect import _reaper
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
 reaper = _reaper([child.pid])
 print(child.pid, reaper.pid, flush=True)
@@ -203,4 +228,4 @@ def alive(pid: int) -> bool:
 
 def test_environment_is_that_of_this_process_by_default(monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_PROJECT", "mine")
-    assert cluster.environment()["WANDB_PROJECT"] == "mine"
+    assert env.environment()["WANDB_PROJECT"] == "mine"
