@@ -12,7 +12,7 @@ import typer
 from sweeps.cli.options import Data, ExecutionFile, Only, Root, Set, StudyName, root_of, study_of
 from sweeps.cli.run import this_command
 
-EXIT_CODES = {"finished": 0, "idle": 3, "stopped": 130, "preempted": 3, "no space": 1, "failed": 1}
+EXIT_CODES = {"finished": 0, "idle": 0, "stopped": 130, "preempted": 3, "no space": 1, "failed": 1}
 
 
 def work(
@@ -58,8 +58,9 @@ def work(
     --process-id. Ctrl-C or SIGTERM saves the cell and ends the worker; a second Ctrl-C quits at
     once.
 
-    Exit codes: 0 all cells for this machine are finished, 1 some failed, 3 some are unfinished
-    (preempted, a host lost, or held by others for too long), 130 Ctrl-C, 2 bad input.
+    Exit codes: 0 no cell is left for this machine, or others have held the rest for too long, 1 some
+    failed, 3 some are unfinished and this worker was preempted or lost a host, 130 Ctrl-C, 2 bad
+    input.
     """
     from study.config.host import cores
     from study.records.mounts import refuse_mounted_bucket

@@ -34,7 +34,8 @@ class SweepProgress:
         self._target = sum(work(study, c) for c in study.cells)
         self._remaining = Remaining(study)
         self._before: dict[str, CellStatus] = {}
-        self._estimated, self._seconds_left = float("-inf"), None
+        self._estimated = float("-inf")
+        self._seconds_left: float | None = None
 
     def tick(self, workers: Mapping[str, int]) -> list[CellStatus]:
         """Reads the records once and reports what has changed.
