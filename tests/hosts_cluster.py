@@ -140,5 +140,5 @@ def _start_ray(host: Host, *options: str, env: dict[str, str]) -> None:
             f"--object-store-memory={_STORE}",
             *options,
         ],
-        env=env,
+        env={"RAY_raylet_start_wait_time_s": "180", **env},  # 30 is short on a loaded machine
     )
