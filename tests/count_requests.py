@@ -8,8 +8,6 @@ them.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import tempfile
 import time
@@ -20,19 +18,20 @@ from typing import Any
 
 from study.config import Adam, Budget, CachedImage, Cell, Execution, MeanPoolText, Model, to_dict
 from study.records.record import Progress, Record
-from study.records.storage import resolve, write
-from sweeps.runner import cell_status as ledger
-from sweeps.runner import lease_bucket as bucket_lease
+from study.records.storage import resolve
 from sweeps.runner import logs
-from sweeps.runner import stop_watch as watch
-from sweeps.runner.cancellation import is_cancelled
-from sweeps.runner.lease_file import LEASE, Lease, holder_of
-from sweeps.runner.logs import logged
-from sweeps.runner.worker import run_here
+from sweeps.runner.cell_status import StudyState
+from sweeps.runner.claims import Claimer
+from sweeps.runner.lease import Owner, acquire
+from sweeps.runner.signals import StopFlag
+from sweeps.runner.store import CANCELLED, LEASE, BucketStore, open_store
+from sweeps.runner.worker import train_once
+from sweeps.runner.worker_spec import CellTask, WorkerSpec
 from tests.gcs import Server, environment, server
 
 KINDS = ("read", "stat", "list", "write", "delete", "bucket")
 Costs = dict[str, Counter[str]]
+CELLS = 20  # of the study that is looked at
 
 
 class Bucket:
@@ -62,38 +61,54 @@ class Bucket:
 
 
 def looks(running: Server) -> Costs:
-    """What one look costs, by who looks at what."""
+    """What one look or heartbeat costs."""
     bucket = Bucket(running)
-    cells = [Cell(batch_size=16, seed=seed, budget=Budget(examples=160)) for seed in range(3)]
-    waiting, begun, done = (bucket.root / "s" / cell.id for cell in cells)
-    for cell, folder in zip(cells[1:], (begun, done), strict=True):
-        record = Record(folder)
-        record.begin({"hash": cell.hash, "cell": to_dict(cell)}, seen=Progress(0, 0, 0))
-        if folder == done:
-            record.finish(Progress(10, 160, 2560), status="done")
-        record.close()
-    held: list[Any] = []
-    costs = {"a lease is taken": bucket(lambda: held.append(Lease.acquire(begun / LEASE)))}
-    (lease,) = held
+    cells = [Cell(batch_size=16, seed=s, budget=Budget(examples=160)) for s in range(CELLS)]
+    costs = {}
+    for name in ("wait", "run", "are done"):
+        folder = bucket.root / name.replace(" ", "-")
+        _write(folder, cells, name)
+        for reader, options in (("`status`", {"trust_mtime": True}), ("a worker", {})):
+            state = StudyState(cells, folder, for_claims=not options, **options)
+            for again in ("", ", again"):
+                costs[f"{reader} looks at {CELLS} cells that {name}{again}"] = bucket(state.refresh)
+    store = open_store(bucket.root / "s")
+    claimer = Claimer(StudyState(cells, bucket.root / "s", for_claims=True), {}, worker="w")
+    claims: list[Any] = []
+    costs["a worker looks and claims a cell"] = bucket(lambda: claims.append(claimer.next().claim))
+    (claim,) = claims
+    cell_id = claim.status.cell.id
+    content = store.read(cell_id, LEASE)
+    assert content is not None
+    versions = [claim.version]
 
-    def renew() -> None:  # as the lease's own thread does
-        assert lease._is_mine()
-        write(lease._own, json.dumps(dataclasses.asdict(lease.holder)).encode())
+    def renew() -> None:
+        version = store.touch(cell_id, LEASE, content, versions[-1])
+        assert version is not None
+        versions.append(version)
 
-    costs |= {
-        "a lease is renewed": bucket(renew),
-        "a process looks whether its cell is cancelled": bucket(lambda: is_cancelled(begun)),
-        "a process looks whether a lease is live": bucket(lambda: holder_of(begun / LEASE)),
-        "`status` of a cell that waits": bucket(lambda: ledger.entry(cells[0], waiting)),
-        "`status` of a cell that runs": bucket(lambda: ledger.entry(cells[1], begun)),
-        "`status` of a cell that is done": bucket(lambda: ledger.entry(cells[2], done)),
-        "a lease is released": bucket(lease.release),
-    }
+    costs["a lease is renewed"] = bucket(renew)
+    costs["a worker looks for a mark"] = bucket(lambda: store.read(cell_id, CANCELLED))
+    costs["a lease is released"] = bucket(
+        lambda: (renew(), store.swap(cell_id, LEASE, b"", versions[-1]))
+    )
     return costs
 
 
+def _write(folder: Path, cells: list[Cell], name: str) -> None:
+    store = open_store(folder)
+    for cell in cells if name != "wait" else ():
+        record = Record(folder / cell.id)
+        record.begin({"hash": cell.hash, "cell": to_dict(cell)}, seen=Progress(0, 0, 0))
+        if name == "are done":
+            record.finish(Progress(10, 160, 2560), status="done")
+        else:
+            acquire(store, cell.id, Owner.here(), None)
+        record.close()
+
+
 def training(running: Server, data: Path) -> Costs:
-    """What a whole cell costs, from its lease to DONE.json, by how much it writes."""
+    """What a whole cell costs, from its claim to its release, by how much it writes."""
     cell = Cell(
         model=Model(
             image=CachedImage(embeddings="hog-lda-16", dim=16),
@@ -114,12 +129,13 @@ def training(running: Server, data: Path) -> Costs:
             **({"checkpoint_every_minutes": 1e-9} if saves > 1 else {}),
         )
         bucket = Bucket(running)
-        folder = bucket.root / "s" / cell.id
+        folder = bucket.root / "s"
 
         def run(how: Execution = how, folder: Path = folder) -> None:
-            with logged(folder):
-                ended = run_here(cell, how, folder=folder, group="s", should_stop=lambda: False)
-            assert ended.end == "done", ended.error
+            spec = WorkerSpec(
+                tasks=(CellTask(cell=cell, execution=how),), folder=str(folder), group="s"
+            )
+            assert train_once(spec, stop=StopFlag()) == ("done", None)
 
         costs[f"a cell of {rows} rows and {saves} checkpoint{'s' * (saves > 1)}"] = bucket(run)
     return costs
@@ -146,14 +162,11 @@ def main() -> None:
         hog_lda.embed(dataset, dim=16, workers=1)
         with server(folder) as running, environment(running.environment):
             looked, trained = looks(running), training(running, folder)
-    cancelled = looked["a process looks whether its cell is cancelled"].total()
-    live = looked["a process looks whether a lease is live"].total()
-    renewed = looked["a lease is renewed"].total()
-    every, renew = watch.EVERY_IN_A_BUCKET, bucket_lease.RENEW
+    mark, renewed = looked["a worker looks for a mark"], looked["a lease is renewed"]
+    released = looked["a lease is released"]
     few, saves, rows = (cost.total() for cost in trained.values())
-    waits, runs, done = (
-        looked[f"`status` of a cell that {what}"].total() for what in ("waits", "runs", "is done")
-    )
+    every, renew = BucketStore.poll_s, BucketStore.renew_s
+    per_minute = renewed.total() * 60 / renew + mark.total() * 60 / every
     print(
         f"""# Requests to a bucket
 
@@ -172,14 +185,15 @@ name at once and drops the slower question, so counts with a "stat" differ by a 
   older one is among them.
 - Rows cost at most one request a second, as they are written together: 40 rows more changed the
   count by {rows - few:+d}.
-- A process that trains looks every {every:.0f} s for its cell's mark and its driver's lease:
-  {(cancelled + live) * 60 / every:.0f} requests a minute; on a host of a slice, which looks for the
-  cell's lease too, {(cancelled + 2 * live) * 60 / every:.0f}.
-- A lease is renewed every {renew:.0f} s: {renewed * 60 / renew:.0f} requests a minute.
-- A log is written at most every {logs.COPY_S:.0f} s: {60 / logs.COPY_S:.0f} requests a minute, none
-  while nothing is printed.
-- `study status` of n cells: {waits} n before they begin, {runs} n while they run, {done} n when
-  they are done."""
+- A worker that trains sends {per_minute:.0f} requests a minute beside those of its cell: it renews
+  its lease every {renew:.0f} s and looks every {every:.0f} s for the mark that cancels the cell. One
+  of `study run` looks for the stop mark of the run too: {per_minute + 60 / every:.0f}.
+- A worker that waits looks at the study every {every:.0f} s: one list for 1,000 objects, of which a
+  cell has about four, and a read for the attempts of each cell that changed.
+- A claim reads nothing of finished cells and no rows of cells that others train; releasing one
+  costs {released.total()} requests.
+- A log is written at most every {logs.COPY:.0f} s: {60 / logs.COPY:.0f} requests a minute, none
+  while nothing is printed."""
     )
 
 

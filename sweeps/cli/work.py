@@ -50,7 +50,7 @@ def work(
     settings: Set = None,
     execution: ExecutionFile = None,
 ) -> int:
-    """Train cells on this machine until none is left, without Ray.
+    """Train cells on this machine until none is left (no Ray).
 
     Start as many workers as there are machines, in any way: they share the study through its
     records. On a machine of several hosts start the same command on each. JAX finds the other hosts

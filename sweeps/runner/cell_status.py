@@ -128,11 +128,14 @@ class StudyState:
         Raises:
           OSError, RecordError: the storage does not respond.
         """
-        listing = self.store.list(cell)
+        finished = {id for id, status in self._statuses.items() if status.finished}
+        listing = self.store.list(cell, skip=finished)
         ids = list(self._cells) if cell is None else [cell]
         # Of the others neither the files nor, by the clock, the owner can have changed.
         looked_at = {
-            id: files for id in ids if self._may_differ(id, files := listing.get(id, _NO_FILES))
+            id: files
+            for id in ids
+            if id not in finished and self._may_differ(id, files := listing.get(id, _NO_FILES))
         }
         self._heartbeats.update({id: files.get(LEASE) for id, files in looked_at.items()})
         changed = []
@@ -155,7 +158,7 @@ class StudyState:
         known = self._statuses.get(id)
         if known is None or known.owner is not None:
             return True
-        return not (known.finished and DONE in files) and files != self._files[id]
+        return files != self._files[id]
 
     def _contents_of(self, id: str, files: Mapping[str, Version]) -> list[str]:
         """The files of a cell that are read. That it is finished or held is enough for a claim."""

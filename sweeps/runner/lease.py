@@ -232,6 +232,8 @@ class Heartbeats:
                 self._seen[cell] = (lease.token, now - max(0.0, age))
             if self._must_read(cell, lease.token):
                 unread.append(cell)
+        if not unread:
+            return
         contents = self._store.read_many((cell, LEASE) for cell in unread)
         for cell in unread:  # without content it was freed since
             owner = parse_owner(contents.get((cell, LEASE)))

@@ -17,7 +17,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -70,8 +70,8 @@ class Store(Protocol):
     poll_s: float
     reads_are_cheap: bool
 
-    def list(self, cell: str | None = None) -> Listing:
-        """The state files of all cells, or of one."""
+    def list(self, cell: str | None = None, *, skip: Collection[str] = ()) -> Listing:
+        """The state files of all cells, or of one; those of cells in `skip` may be missing."""
 
     def read(self, cell: str, name: str) -> bytes | None:
         """The content of a file; None if it does not exist."""
@@ -108,10 +108,14 @@ class FolderStore:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def list(self, cell: str | None = None) -> Listing:
+    def list(self, cell: str | None = None, *, skip: Collection[str] = ()) -> Listing:
         if cell is not None:
             return {cell: self._files(cell)}
-        names = [e.name for e in _scan(self.folder) if e.is_dir() and not e.name.startswith(".")]
+        names = [
+            entry.name
+            for entry in _scan(self.folder)
+            if not entry.name.startswith(".") and entry.name not in skip and entry.is_dir()
+        ]
         return {name: self._files(name) for name in names}
 
     def _files(self, cell: str) -> dict[str, Version]:
@@ -202,7 +206,7 @@ class BucketStore:
         self._system = folder.fs
         self._bucket, _, self._prefix = folder.path.strip("/").partition("/")
 
-    def list(self, cell: str | None = None) -> Listing:
+    def list(self, cell: str | None = None, *, skip: Collection[str] = ()) -> Listing:
         listing: Listing = {}
         query = {
             "prefix": f"{self._prefix}/{'' if cell is None else f'{cell}/'}",

@@ -21,7 +21,8 @@ from sweeps.cli import app as cli
 from sweeps.cli.options import complete_cell, complete_study
 from sweeps.registry import load_study
 from sweeps.runner.display import Lines
-from sweeps.runner.lease_file import LEASE, Lease
+from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.store import LEASE, open_store
 
 GRID = '''"""study run own.py"""
 from study.config import Budget, Cell
@@ -50,6 +51,13 @@ def end(cell: Cell, status: str = "done") -> None:
     record.begin(about, seen=Progress(0, 0, 0))
     summary = {"eval/zero_shot/val_font/top1": 12.5}
     record.finish(Progress(10, 160, 2560), status=status, summary=summary, seconds={"train": 1.0})
+
+
+def held(cell: Cell) -> Lease:
+    """The lease of this process."""
+    store, owner, began = open_store(Path("runs/own")), Owner.here(), monotonic()
+    version = store.list(cell.id)[cell.id].get(LEASE)
+    return Lease.held(store, cell.id, owner, acquire(store, cell.id, owner, version), renewed=began)
 
 
 def modules_after(*args: str, cwd: Path) -> set[str]:
@@ -170,14 +178,19 @@ def test_a_benchmark_is_brought_in(study):
     assert (code, err.count("\n")) == (2, 1)
 
 
-def test_a_record_of_another_cell_is_one_line(study):
+def test_a_record_of_another_cell_is_one_line(study, monkeypatch):
+    from sweeps.runner import worker
+
+    def train(cell, execution, *, folder, **_):
+        Record(folder).check(cell.hash, None)
+
     folder = Path("runs/own") / CELLS[0].id
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text('{"hash": "0123456789"}')
-    for verb in ("run", "status"):
-        code, _, err = study(verb, "own.py")
-        assert (code, err.count("\n")) == (2, 1)
-        assert "another cell" in err
+    monkeypatch.setattr(worker, "import_entry", lambda entry: train)
+    code, _, err = study("train", "own.py", CELLS[0].id)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "another cell" in err
 
 
 def test_a_root_that_cannot_be_written_is_one_line(study):
@@ -220,7 +233,7 @@ def test_status_says_where_cells_stand_and_its_exit_code_too(study):
     assert study("status", "own.py")[0] == 3
     end(CELLS[0])
     end(CELLS[1], "diverged")
-    with Lease.acquire(Path("runs/own") / CELLS[2].id / LEASE):
+    with held(CELLS[2]):
         code, out, _ = study("status", "own.py")
         assert code == 3
         assert "1 done, 1 diverged, 1 running" in out
@@ -239,7 +252,7 @@ def test_status_as_json_has_every_cell(study):
     code, out, _ = study("status", "own.py", "--json")
     told = json.loads(out)
     assert code == 3
-    assert told["states"] == {"done": 1, "waiting": 2}
+    assert told["states"] == {"done": 1, "pending": 2}
     assert [cell["id"] for cell in told["cells"]] == [cell.id for cell in CELLS]
     assert told["cells"][0]["summary"] == {"eval/zero_shot/val_font/top1": 12.5}
 
@@ -321,13 +334,13 @@ def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
         end(cell)
         return {"status": "done"}
 
-    monkeypatch.setattr(worker, "load", lambda entry: train)
+    monkeypatch.setattr(worker, "import_entry", lambda entry: train)
     args = ("train", "own.py", CELLS[1].id[:-2], "--data", "elsewhere")
     assert study(*args)[0] == 0
     code, out, _ = study(*args)
     assert code == 0
     assert "is done" in out
-    assert entered == [(CELLS[1], "elsewhere", "own")]
+    assert entered == [(CELLS[1], str(Path("elsewhere").absolute()), "own")]
 
 
 def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeypatch):
@@ -336,18 +349,20 @@ def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeyp
 
     def train(cell, execution, *, folder, group, should_stop, **_):
         os.kill(os.getpid(), signal.SIGINT)
-        assert said.wait(60)
+        assert heard.wait(60)
         raise Stopped
 
     class Stopped(Exception):
         pass
 
-    said = threading.Event()
+    heard = threading.Event()
     line = Lines.line
     monkeypatch.setattr(
-        Lines, "line", lambda self, text: (line(self, text), "stopping" in text and said.set())
+        Lines,
+        "line",
+        lambda self, text: (line(self, text), "stopping" in text and heard.set()),
     )
-    monkeypatch.setattr(worker, "load", lambda entry: train)
+    monkeypatch.setattr(worker, "import_entry", lambda entry: train)
     code, out, _ = study("train", "own.py", CELLS[0].id)
     assert code == 130
     assert out.index("stopping: the cell saves") < out.index("to continue: study train own.py")
@@ -359,10 +374,10 @@ def test_a_cell_that_fails_in_train_says_where_the_traceback_is(study, monkeypat
     def train(*args, **more):
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setattr(worker, "load", lambda entry: train)
-    code, _, err = study("train", "own.py", CELLS[0].id)
+    monkeypatch.setattr(worker, "import_entry", lambda entry: train)
+    code, out, err = study("train", "own.py", CELLS[0].id)
     assert code == 1
-    assert "ZeroDivisionError: no luck" in err
+    assert "ZeroDivisionError: no luck" in out
     assert json.loads(Path(err.split()[-1]).read_text())["trace"]
 
 
@@ -373,14 +388,14 @@ def test_doctor_has_a_verdict_on_everything_and_never_shows_a_key(study, monkeyp
     Path("data/broken/dataset.json").write_text("{")
     Path("runs/own/x").mkdir(parents=True)
     Path("runs/own/x/lease.json").write_text(
-        '{"machine": "m", "pid": 1, "started": 1, "token": ""}'
+        '{"host": "m", "namespace": "m", "pid": 1, "started": 1, "worker": "", "token": ""}'
     )
     os.utime("runs/own/x/lease.json", (0, 0))
     code, out, _ = study("doctor", "--json")
     found = {check["name"]: check for check in json.loads(out)}
     assert code == 1
     assert found["data set"]["verdict"] == "fail"
-    assert found["ray"]["verdict"] == "warn"
+    assert "10.0.0.1:6379" in found["ray"]["text"]
     assert found["leases"]["verdict"] == "warn"
     assert found["jax"]["verdict"] == "ok"
     assert "cpu" in found["jax"]["text"]

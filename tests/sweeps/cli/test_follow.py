@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -15,9 +16,10 @@ from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
 from sweeps.cli import cells as cli_cells
 from sweeps.cli import status as cli_status
-from sweeps.runner import cancellation as marks
-from sweeps.runner import follow
-from sweeps.runner.lease_file import DRIVER, LEASE, Lease
+from sweeps.runner import attempts, cell_status, follow, marks
+from sweeps.runner.attempts import Attempt, Attempts, judge
+from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.store import LEASE, open_store
 
 GRID = """
 from study.config import Budget, Cell
@@ -37,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("STUDY_ROOT", raising=False)
     (tmp_path / "own.py").write_text(GRID)
     for module, name in (
-        (follow, "PATIENCE"),
+        (follow, "PATIENCE_S"),
         (cli_cells, "FOLLOW_SECONDS"),
         (cli_status, "WATCH_SECONDS"),
     ):
@@ -88,41 +90,50 @@ def done(folder, status: str = "done") -> None:
     record.finish(Progress(10, 160, 2560), status=status, summary={})
 
 
-def driver(folder) -> Lease:
-    return Lease.acquire(folder / f"{DRIVER}1" / LEASE)
+def worker(folder) -> Lease:
+    """A worker that trains the cell."""
+    store, owner, began = open_store(folder), Owner.here(), monotonic()
+    version = acquire(store, CELL.id, owner, store.list(CELL.id)[CELL.id].get(LEASE))
+    return Lease.held(store, CELL.id, owner, version, renewed=began)
 
 
-def test_a_failed_cell_without_a_driver(study, folder):
+def test_a_failed_cell(study, folder):
     write_failure(folder / CELL.id, error="no luck")
     study.start()
-    code, said = study.end()
+    code, err = study.end()
     assert code == 1
-    assert said.count("\n") == 1 and "nobody is running" in said
-    assert study.name == "status" or "no luck" in said
+    if study.name == "logs":
+        assert err == f"study: {CELL.id} failed: no luck\n"
 
 
-def test_a_failed_cell_that_a_driver_may_retry(study, folder):
+def test_a_failed_cell_that_a_retry_gives_back_to_the_workers(study, folder):
     write_failure(folder / CELL.id, error="no luck")
-    with driver(folder):
+    marks.retry(cell_status.read_cell(CELL, folder / CELL.id))
+    with worker(folder):
         study.start()
         assert study.follows()
-        with Lease.acquire(folder / CELL.id / LEASE):
-            (folder / CELL.id / "FAILED.json").unlink()
-            done(folder)
+        done(folder)
     assert study.end() == (0, "")
 
 
-def test_a_failed_cell_that_its_driver_gives_up(study, folder):
-    with driver(folder):
-        study.start()
-        assert study.follows()
-        write_failure(folder / CELL.id, error="no luck")
-        assert study.follows()
-    assert study.end()[0] == 1
+def test_a_cell_that_waits_for_its_next_attempt(study, folder, monkeypatch):
+    """Nobody holds it meanwhile, and yet somebody will."""
+    failed = Attempt(
+        worker="w", host="h", claimed=time.time(), outcome="raised", ended=time.time() + 60
+    )
+    Attempts((failed,)).save(open_store(folder), CELL.id)
+    monkeypatch.setattr(attempts, "MAX_BACKOFF_S", 600.0)
+    monkeypatch.setattr(
+        cell_status, "judge", lambda *a, **k: judge(*a, **{**k, "backoff_s": 600.0})
+    )
+    study.start()
+    assert study.follows()
+    done(folder)
+    assert study.end() == (0, "")
 
 
 def test_a_cancelled_cell(study, folder):
-    with driver(folder), Lease.acquire(folder / CELL.id / LEASE):
+    with worker(folder):
         marks.cancel(folder / CELL.id)
         study.start()
         assert study.follows()  # it still saves what it has
@@ -130,31 +141,30 @@ def test_a_cancelled_cell(study, folder):
 
 
 def test_a_cell_that_runs_and_ends(study, folder):
-    with Lease.acquire(folder / CELL.id / LEASE):
+    with worker(folder):
         study.start()
         assert study.follows()
         done(folder, "diverged")
     assert study.end() == (0, "")
 
 
-def test_a_driver_that_died_elsewhere(study, folder):
-    """Its leases grow old; nothing else tells of it."""
-    for lease in (folder / f"{DRIVER}1" / LEASE, folder / CELL.id / LEASE):
-        lease.parent.mkdir(exist_ok=True)
-        lease.write_text('{"machine": "m", "pid": 1, "started": 1, "token": ""}')
-        os.utime(lease, (0, 0))
+def test_a_worker_that_died_elsewhere(study, folder):
+    """Its lease grows old; nothing else shows it."""
+    lease = folder / CELL.id / LEASE
+    lease.write_text('{"host": "m"}')
+    os.utime(lease, (0, 0))
     study.start()
-    code, said = study.end()
+    code, err = study.end()
     assert code == 3
-    assert "nobody is running" in said and said.count("\n") == 1
+    assert "nobody trains" in err and err.count("\n") == 1
 
 
 def test_a_cell_that_never_started_with_nobody_to_start_it(study, folder):
     (folder / CELL.id / "logs" / "0.log").unlink()
     study.start()
-    code, said = study.end()
+    code, err = study.end()
     assert code == 3
-    assert "nobody is running" in said and "study run" in said
+    assert "nobody trains" in err and "study run" in err
 
 
 # Shells start what runs in the background with the signal ignored, tests too.
@@ -174,7 +184,7 @@ def test_ctrl_c_ends_it_with_one_line(verb, folder):
         stderr=subprocess.PIPE,
         text=True,
     )
-    with process, Lease.acquire(folder / CELL.id / LEASE):
+    with process, worker(folder):
         try:
             assert process.stdout is not None
             assert process.stdout.readline()  # it shows something, so it is at work
