@@ -186,8 +186,8 @@ name at once and drops the slower question, so counts with a "stat" differ by a 
 - Rows cost at most one request a second, as they are written together: 40 rows more changed the
   count by {rows - few:+d}.
 - A worker that trains sends {per_minute:.0f} requests a minute beside those of its cell: it renews
-  its lease every {renew:.0f} s and looks every {every:.0f} s for the mark that cancels the cell. One
-  of `study run` looks for the stop mark of the run too: {per_minute + 60 / every:.0f}.
+  its lease every {renew:.0f} s and looks every {every:.0f} s for the mark that cancels the cell.
+  One of `study run` looks for the stop mark of the run too: {per_minute + 60 / every:.0f}.
 - A worker that waits looks at the study every {every:.0f} s: one list for 1,000 objects, of which a
   cell has about four, and a read for the attempts of each cell that changed.
 - A claim reads nothing of finished cells and no rows of cells that others train; releasing one
