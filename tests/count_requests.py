@@ -192,7 +192,7 @@ name at once and drops the slower question, so counts with a "stat" differ by a 
   cell has about four, and a read for the attempts of each cell that changed.
 - A claim reads nothing of finished cells and no rows of cells that others train; releasing one
   costs {released.total()} requests.
-- A log is written at most every {logs.COPY:.0f} s: {60 / logs.COPY:.0f} requests a minute, none
+- A log is written at most every {logs.COPY_S:.0f} s: {60 / logs.COPY_S:.0f} requests a minute, none
   while nothing is printed."""
     )
 

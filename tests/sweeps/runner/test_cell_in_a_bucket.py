@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 import signal
 from pathlib import Path
@@ -22,13 +23,14 @@ from study.config import (
     MeanPoolText,
     Model,
     ZeroShot,
-    to_dict,
 )
-from study.records.storage import listdir, resolve
+from study.records.record import DONE, RecordError
+from study.records.storage import resolve
 from study.training.throughput import TIMING_METRICS
-from sweeps.runner import cell_status as ledger
-from sweeps.runner.lease_file import LEASE, Lease, LeaseHeld
-from sweeps.runner.worker import Task, run_here
+from sweeps.runner import cell_status
+from sweeps.runner.signals import StopFlag
+from sweeps.runner.worker import train_once
+from sweeps.runner.worker_spec import CellTask, WorkerSpec
 from sweeps.study import Study
 
 CELL = Cell(
@@ -49,13 +51,13 @@ from tests.sweeps.runner.test_cell_in_a_bucket import STUDY
 def study():
     return STUDY
 """
-# A process as a sweep starts one. In the middle of the cell it waits to be killed or stopped.
+# A worker that waits in the middle of the cell to be killed or stopped.
 WORKER = """
-import itertools, json, sys, time
+import itertools, pickle, sys, time
 from study.training import loop as real
-from sweeps.runner import stop_watch as watch
-from sweeps.runner.worker import Task, run_cell
-watch.EVERY_IN_A_BUCKET = 0.5
+from sweeps.runner.store import BucketStore
+from sweeps.runner.worker import work
+BucketStore.renew_s = BucketStore.poll_s = 0.5
 def train(*args, should_stop, **more):
     calls = itertools.count()
     def wait():
@@ -63,7 +65,7 @@ def train(*args, should_stop, **more):
             time.sleep(0.1)
         return should_stop()
     return real.train(*args, should_stop=wait, **more)
-print(run_cell(Task(**json.loads(sys.argv[1]))).end)
+print(work(pickle.loads(bytes.fromhex(sys.argv[1]))).outcomes)
 """
 MEASURED = ["time", "content", "attempt", "memory.peak_bytes", *TIMING_METRICS]
 
@@ -78,6 +80,11 @@ def committed(folder) -> list[str]:
     names = folder.fs.find((folder / "checkpoints").path)
     return [name for name in names if name.count("/") == folder.path.count("/") + 3
             and name.endswith("commit_success.txt")]  # fmt: skip
+
+
+def spec_of(execution, folder, **fields) -> WorkerSpec:
+    task = CellTask(cell=CELL, execution=execution)
+    return WorkerSpec(tasks=(task,), folder=str(folder), group="s", **fields)
 
 
 @pytest.mark.slow
@@ -96,13 +103,8 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
         log_every_percent=10,
         keep_every_percent=20,
     )
-    task = Task(
-        cell=to_dict(CELL),
-        execution=dataclasses.asdict(execution),
-        folder=str(folder),
-        group="s",
-        entry="__main__:train",
-    )
+    spec = spec_of(execution, bucket / "s", entry="__main__:train")
+    worker = pickle.dumps(spec).hex()
 
     def state() -> str:
         code, out, err = study("status", "own.py", "--root", root, "--json")
@@ -110,39 +112,42 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
         assert (code, err) == (0 if now in ("done", "cancelled") else 3, "")
         return now
 
-    assert state() == "waiting"
-    killed = start("-c", WORKER, json.dumps(dataclasses.asdict(task)))
+    assert state() == "pending"
+    killed = start("-c", WORKER, worker)
     wait_for(lambda: committed(folder))
     assert state() == "running"
-    other = run_here(CELL, execution, folder=folder, group="s", should_stop=lambda: False)
-    assert other.end == "held"
+    with pytest.raises(RecordError, match="is being trained by process"):
+        train_once(spec_of(execution, bucket / "s"), stop=StopFlag())
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert state() == "interrupted"
     kept = committed(folder)
 
-    stopped = start("-c", WORKER, json.dumps(dataclasses.asdict(task)))
+    stopped = start("-c", WORKER, worker)
     wait_for(lambda: committed(folder)[-1] != kept[-1])
     code, out, _ = study("cancel", "own.py", CELL.id, "--root", root)
     assert (code, "it saves its state and stops" in out) == (0, True)
-    assert stopped.communicate(timeout=90)[0].split()[-1] == "stopped"
+    assert f"'{CELL.id}': 'cancelled'" in stopped.communicate(timeout=90)[0]
     assert state() == "cancelled"
     assert study("retry", "own.py", CELL.id, "--root", root)[0] == 0
     assert state() == "interrupted"
 
-    last = run_here(CELL, execution, folder=folder, group="s", should_stop=lambda: False)
-    assert (last.end, last.done["attempt"]) == ("done", 3)
+    assert train_once(spec_of(execution, bucket / "s"), stop=StopFlag()) == ("done", None)
+    last = json.loads((folder / DONE).read_text())
+    assert last["attempt"] == 3
     assert state() == "done"
     names = bucket.fs.find(bucket.path)
-    assert not any("lease" in name or "CANCELLED" in name for name in names)
+    assert not any("CANCELLED" in name for name in names)
+    assert bucket.fs.cat(f"{folder.path}/lease.json") == b""
+    (status,) = cell_status.read(STUDY, bucket)
+    assert [a.outcome for a in status.attempts.all] == ["lost", "cancelled", "done"]
     assert sum(name.endswith(".wandb") for name in names) == 2  # of the attempts that ended
 
     undisturbed = tmp_path / "undisturbed"
     how = dataclasses.replace(execution, wandb=False)
-    whole = run_here(
-        CELL, how, folder=undisturbed / "s" / CELL.id, group="s", should_stop=lambda: False
-    )
-    assert (whole.end, whole.done["step"]) == ("done", last.done["step"])
+    assert train_once(spec_of(how, undisturbed / "s"), stop=StopFlag()) == ("done", None)
+    whole = json.loads((undisturbed / "s" / CELL.id / DONE).read_text())
+    assert whole["step"] == last["step"]
     one, another = (measured_apart(rows(at, "s")) for at in (root, undisturbed))
     pd.testing.assert_frame_equal(one, another)
     (one, another) = (items(at, "s", CELL.id) for at in (root, undisturbed))
@@ -151,7 +156,7 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
 
     copy = tmp_path / "copy"
     bucket.fs.get(bucket.path, str(copy), recursive=True)
-    assert {record.state for record in ledger.read(STUDY, copy)} == {"done"}
+    assert {status.state for status in cell_status.read(STUDY, copy)} == {"done"}
     for verb in (
         ("status", "own.py"),
         ("logs", "own.py", CELL.id),
@@ -159,28 +164,15 @@ def test_a_cell_in_a_bucket_is_killed_cancelled_resumed_and_read_as_one_in_a_fol
         ("figures", "own.py", "--out", "figures"),
         ("pull", "s", "--out", "snapshot"),
     ):
-        said = []
+        outputs = []
         for at in (root, str(copy)):
             option = "--from" if verb[0] == "pull" else "--root"
             code, out, err = study(*verb, option, at)
             assert (code, err) == (0, "")
-            said.append(out.replace(at, "ROOT"))
+            outputs.append(out.replace(at, "ROOT"))
             for made in ("figures", "snapshot"):
                 shutil.rmtree(made, ignore_errors=True)
-        assert said[0] == said[1] != ""
-
-
-def test_of_two_that_contend_for_a_lease_one_wins(gcs):
-    from tests.sweeps.runner.test_bucket_lease import contend
-
-    path = resolve(f"gs://{gcs.bucket()}/runs/s/x") / LEASE
-    for _ in range(5):
-        (won,) = contend(path, count=2)
-        won.check()
-        with pytest.raises(LeaseHeld):
-            Lease.acquire(path)
-        won.release()
-        assert listdir(path.parent) == []
+        assert outputs[0] == outputs[1] != ""
 
 
 def test_a_wrong_name_is_one_line(gcs, study):
