@@ -17,11 +17,14 @@ from sweeps.ray_cluster.nodes import Nodes, on_nodes
 from sweeps.runner.actors import LocalWorker, SliceWorker, take_lines, versions
 from sweeps.runner.cell_status import CellStatus
 from sweeps.runner.machines import cores_of, is_local, machines
+from sweeps.runner.store import open_store
 from sweeps.runner.worker import WorkResult
 from sweeps.runner.worker_spec import worker_spec
 from sweeps.study import Study, StudyError
 
-_IDLE_S = 60.0  # that a slice is kept while others hold all cells that are left
+# A slice is kept while others hold all cells that are left, until the leases of dead workers are
+# stale for its hosts, which count from their own start, and this much longer.
+_IDLE_S = 60.0
 
 
 def own_cores(counts: Mapping[str, int], wanted: Sequence[str]) -> int:
@@ -76,6 +79,7 @@ class Workers:
         self.machines = machines(study)
         self.errors: list[str] = []
         self._counts = counts
+        idle_s = open_store(folder).stale_s + _IDLE_S
         self._specs = {
             machine: worker_spec(
                 study,
@@ -83,7 +87,7 @@ class Workers:
                 machine,
                 first=first,
                 run_id=run_id,
-                **({} if is_local(machine) else {"max_idle_s": _IDLE_S}),
+                **({} if is_local(machine) else {"max_idle_s": idle_s}),
                 **fields,
             )
             for machine in sorted(set(self.machines.values()))

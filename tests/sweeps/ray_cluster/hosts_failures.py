@@ -35,7 +35,7 @@ from tests.hosts_cluster import (
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
 ONLY = ("seed=0", "batch_size=256", "loss.kind=sigmoid")
-SET = (f"execution.slice={SLICE}", "budget.examples=40000")
+SET = (f"execution.slice={SLICE}", "budget.examples=30000")
 SET = (*SET, "execution.checkpoint_every_minutes=0.05")
 PATIENCE = 600  # seconds
 NODES = """
