@@ -59,7 +59,3 @@ def compiled_for_tpu():
         return found
 
     return compiled
-
-
-# Being ported to workers that claim cells.
-collect_ignore = [f"sweeps/{name}.py" for name in ("runner/test_cell_in_a_bucket",)]

