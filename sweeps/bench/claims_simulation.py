@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.config import Cell
+from study.config import Budget, Cell
 from study.records.metrics_log import CellProgress
 from study.records.record import CELL, DONE
 from sweeps.bench.timeline import Timeline
@@ -31,6 +31,7 @@ LATENCY_S = 0.05  # of a request
 PAGE = 1000  # objects in one response of a listing, Google's limit
 READS_AT_ONCE = 100
 RESTART_S = 60.0  # from the death of a worker to the start of its successor
+SPREAD = 0.6  # standard deviation of the logarithm of the cells' times
 CHECKPOINT_S = 900.0  # of training between two checkpoints
 
 
@@ -113,6 +114,20 @@ def simulate(
         peak=max(run.store.by_second.values()),
         worker_minutes=run.worker_seconds / 60,
         cells_per_worker=(counts[0], int(statistics.median(counts)), counts[-1]),
+    )
+
+
+def simulate_study(
+    cells: int, workers: int, *, mean_s: float, lifetime_s: float = math.inf, seed: int = 0
+) -> Simulated:
+    """Simulates cells on one machine type, whose times are log-normal, and known to within 20 %."""
+    generator = random.Random(seed)
+    study = [Cell(batch_size=16, seed=k, budget=Budget(examples=16)) for k in range(cells)]
+    seconds = {c.id: mean_s * generator.lognormvariate(-(SPREAD**2) / 2, SPREAD) for c in study}
+    ranks = {id: Rank(seconds=s * generator.lognormvariate(0.0, 0.2)) for id, s in seconds.items()}
+    machines = dict.fromkeys(seconds, "v4-32")
+    return simulate(
+        study, seconds, ranks, machines, {"v4-32": workers}, lifetime_s=lifetime_s, seed=seed
     )
 
 

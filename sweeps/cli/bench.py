@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sweeps.cli.bench_runner import chaos, sweep
+from sweeps.cli.bench_runner import chaos, claims, sweep
 from sweeps.cli.options import Json
 from sweeps.cli.table import table
 from sweeps.study import StudyError
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
+app.command(epilog="Example: study bench claims --workers 300 --cells 3000")(claims)
 app.command(epilog="Example: study bench chaos --minutes 3 --seed 0")(chaos)
 
 Rounds = Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Timed rounds.")]
