@@ -35,7 +35,7 @@ def test_a_study_that_was_not_trained_gives_no_figure(tmp_path, monkeypatch):
     failed = runner.Result(study="small", exit_code=1, states={"done": 1, "failed": 1})
     monkeypatch.setattr(runner, "run", lambda *args, **more: failed)
     with pytest.raises(StudyError, match="1 done, 1 failed"):
-        overhead.overhead(small(), tmp_path, parallel=1, report=Silent())
+        overhead.overhead(small(), tmp_path, workers=1, report=Silent())
 
 
 TIMED = """
@@ -45,7 +45,7 @@ from pathlib import Path
 from sweeps.bench import overhead
 from sweeps.runner.display import Silent
 from tests.sweeps.bench.test_overhead import small
-found = overhead.overhead(small(), Path(sys.argv[1]), parallel=1, report=Silent())
+found = overhead.overhead(small(), Path(sys.argv[1]), workers=1, report=Silent())
 Path(sys.argv[1], "found.json").write_text(json.dumps(vars(found)))
 """
 
@@ -63,7 +63,7 @@ def test_only_one_seed_warms_and_all_cells_are_timed(start, tmp_path):
         name: [entry.state for entry in ledger.read(study, tmp_path / name)]
         for name in ("warm", "timed")
     }
-    assert states == {"warm": ["done", "waiting"], "timed": ["done", "done"]}
+    assert states == {"warm": ["done", "pending"], "timed": ["done", "done"]}
     assert (found.cells, found.parallel) == (2, 1)
     timed = [entry.done["seconds"] for entry in ledger.read(study, tmp_path / "timed")]
     assert found.train_seconds == pytest.approx(sum(of["train"] for of in timed))
