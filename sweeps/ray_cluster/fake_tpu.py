@@ -75,9 +75,9 @@ class FakeSlices:
             )
         made = FakeSlice(name=f"{wanted.pod}-{self._count}", kind=wanted)
         self._count += 1
+        self.slices[made.name] = made
         for rank in range(wanted.hosts):
             made.hosts.append(self._cluster.add_node(**_host(made.name, wanted, rank)))
-        self.slices[made.name] = made
         return made
 
     def lose(self, name: str) -> None:
@@ -90,9 +90,14 @@ class FakeSlices:
         """Puts a new slice in the place of each that has lost a host, as whoever rents them out
         does; yields the names of both."""
         for name, old in list(self.slices.items()):
-            if any(host.dead_processes() for host in old.hosts):
+            incomplete = len(old.hosts) < old.kind.hosts
+            if incomplete or any(host.dead_processes() for host in old.hosts):
                 self.lose(name)
-                yield name, self.add(old.kind.pod).name
+                try:
+                    new = self.add(old.kind.pod)
+                except Exception:  # Ray gives a node 30 s to start; the next call replaces this one
+                    continue
+                yield name, new.name
 
     def notice(self, name: str, *, seconds: float = DRAIN) -> None:
         """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
