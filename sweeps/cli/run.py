@@ -103,14 +103,16 @@ def run(
     )
     if as_json:
         print(json.dumps(dataclasses.asdict(result), indent=1))
-    else:
+    elif not result.detached:
         print(_summary(result, on_cores=all(map(is_local, machines(study).values()))))
     if result.detached:
-        records = shlex.join([name, *(["--root", root] if root != "runs" else [])])
+        words = [name, *(["--root", root] if root != "runs" else [])]
+        words += [word for setting in settings or [] for word in ("--set", setting)]
+        records = shlex.join(words)
         print(
-            f"{result.detached} workers go on without this command (run {result.run_id}); to watch "
-            f"them: study status {records} --watch; to stop them: study cancel {records} "
-            f"--run {result.run_id}",
+            f"workers that go on without this command: {result.detached} (run {result.run_id})\n"
+            f"to watch them: study status {records} --watch\n"
+            f"to stop them: study cancel {records} --run {result.run_id}",
             file=out,
         )
     elif result.exit_code == INTERRUPTED:

@@ -77,7 +77,7 @@ class Workers:
     ):
         self.cluster, self.detached, self.run_id = cluster, detached, run_id
         self.machines = machines(study)
-        self.errors: list[str] = []
+        self.failure: WorkResult | None = None  # the last one
         self._counts = counts
         idle_s = open_store(folder).stale_s + _IDLE_S
         self._specs = {
@@ -136,19 +136,21 @@ class Workers:
         for line in take_lines(self.run_id, self._shown):
             report(line)
         running = list(self._running)
-        for ref in ray.wait(running, num_returns=len(running), timeout=0)[0] if running else ():
+        ended, _ = ray.wait(running, num_returns=len(running), timeout=0) if running else ([], [])
+        for ref in ended:
             machine, actor = self._running.pop(ref)
             try:
                 result: WorkResult = ray.get(ref)
-                error = result.error
             except ray.exceptions.RayError as failure:
                 cause = getattr(failure, "cause", None) or failure
                 error = redact(format_error(cause, max_chars=300))
+                result = WorkResult(end="failed", outcomes={}, error=error)
             ray.kill(actor)
-            if error and error not in self.errors:
-                report(f"a worker on {machine} has ended: {error}")
-                self.errors.append(error)
-            self._failed[machine] += bool(error)
+            if result.error is not None:
+                self._failed[machine] += 1
+                if self.live and (self.failure is None or result.error != self.failure.error):
+                    report(f"a worker on {machine} has ended: {result.error}")
+                self.failure = result
 
     def wait_until_up(self, seconds: float) -> int:
         """How many detached workers there are; raises StudyError if none can start."""

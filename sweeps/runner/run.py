@@ -95,7 +95,7 @@ def run(
 
     Raises:
       StudyError: the machines do not exist, or Ray cannot be started or joined, or dies.
-      RecordError: no worker can write records.
+      RecordError: no worker can write its records.
     """
     report = report or Silent()
     root = resolve(root).absolute()
@@ -254,8 +254,9 @@ class _Sweep:
                 until = now + END_S  # for the workers to free their leases
             if until is not None and (not workers.live or now > until):
                 return None
-            if not workers.live and workers.errors and left:
-                raise RecordError(workers.errors[-1])
+            if not workers.live and workers.failure is not None and left:
+                full = workers.failure.end == "no space"
+                raise (RecordError if full else StudyError)(workers.failure.error)
             time.sleep(pause if left else 0.2)
 
     def _ask_to_stop(self, workers: Workers, statuses: Sequence[CellStatus]) -> float:
