@@ -219,7 +219,8 @@ def _summary(result: Result, *, on_cores: bool) -> str:
     if not result.parallel:
         idle = "" if result.exit_code == INTERRUPTED else "nothing to run: "
         return f"{result.study}: {idle}{states}"
-    text = f"{result.study}: {states}; {len(result.ran)} cells in {duration(result.seconds)}"
+    count = f"{len(result.ran)} cell{'' if len(result.ran) == 1 else 's'}"
+    text = f"{result.study}: {states}; {count} in {duration(result.seconds)}"
     if on_cores and result.ran and result.train_seconds:
         share = result.train_seconds / (result.seconds * result.parallel)
         speed = rate(result.examples / result.seconds / result.parallel)

@@ -116,6 +116,9 @@ class HostWorker:
 
     def run(self, process: Process) -> WorkResult:
         os.environ.update(process.environment)
+        # Else JAX goes on with the CPU where an accelerator does not start.
+        platforms = {"tpu": "tpu", "gpu": "cuda", "cpu": "cpu"}
+        os.environ.setdefault("JAX_PLATFORMS", platforms[get_slice(self.spec.machine).chip.kind])
         # Orbax prints forty lines a checkpoint.
         logging.getLogger("absl").setLevel(logging.WARNING)
         if process.count > 1:
@@ -255,7 +258,7 @@ class SliceWorker(LocalWorker):
         try:
             for index, bundle in enumerate(group.bundle_specs):
                 strategy = PlacementGroupSchedulingStrategy(group, index)
-                options = _options(bundle, self._host_environment())
+                options = _options(bundle, self.environment)
                 hosts.append(
                     ray.remote(HostWorker)
                     .options(scheduling_strategy=strategy, max_concurrency=2, **options)
@@ -295,12 +298,6 @@ class SliceWorker(LocalWorker):
                 coordinator.rpartition(":")[0], machine.slices, index // machine.hosts_per_slice
             )
         return Process(coordinator=coordinator, count=count, index=index, environment=environment)
-
-    def _host_environment(self) -> dict[str, str]:
-        """Without it JAX would go on with the CPU where an accelerator does not start."""
-        if get_slice(self.spec.machine).chip.kind == "cpu":
-            return self.environment | {"JAX_PLATFORMS": "cpu"}
-        return self.environment
 
 
 def say(spec: WorkerSpec, text: str, *, about: str | None = None) -> None:

@@ -121,5 +121,5 @@ def test_run_in_a_job(net, storage, cell, undisturbed):
     root = storage.bucket()
     submit = [RAY, "job", "submit", "--address", f"http://{net[1].address}:8265", "--"]
     done = net[0].run([*submit, *STUDY, "run", *EXAMPLE, "--root", root], timeout=300)
-    assert "bench: 1 done; 1 cells in" in done.stdout
+    assert "bench: 1 done; 1 cell in" in done.stdout
     assert compare_rows(rows_of(storage, undisturbed, cell), rows_of(storage, root, cell)) == []
