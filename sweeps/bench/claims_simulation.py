@@ -7,12 +7,13 @@ interleave at every request.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def simulate(
         raise StudyError(f"the pool has no {', '.join(missing)}; add one with --pool TYPE=N")
     run = _Run(cells, seconds, ranks, machines, lifetime_s, seed)
     names = [(machine, f"{machine}/{k}") for machine, n in workers.items() for k in range(n)]
-    run.timeline.run([lambda m=m, n=n: run.work(m, n) for m, n in names])
-    work = Counter[str]()
+    run.timeline.run([functools.partial(run.work, machine, name) for machine, name in names])
+    work = dict.fromkeys(workers, 0.0)
     for cell in cells:
         work[machines[cell.id]] += seconds[cell.id]
     counts = sorted(run.cells_by_worker[name] for _, name in names)
@@ -147,7 +148,8 @@ class MemoryStore:
         self._count = self._generation = 0
         self._beating: dict[str, tuple[float, float]] = {}  # by cell: from when, until when
 
-    def list(self, cell: str | None = None) -> Listing:
+    def list(self, cell: str | None = None, *, skip: Collection[str] = ()) -> Listing:
+        del skip  # a bucket lists them all the same
         if cell is not None:
             self._request("list", 1)
             return {cell: self._current(cell)}
