@@ -159,8 +159,8 @@ def claims(
     """Simulate workers that claim cells from a bucket.
 
     Runs the claim code itself against an object store in memory, in virtual time: a request takes
-    50 ms. Prints the time over the least possible, and the requests. 1,000 workers and 10,000 cells
-    take an hour of one core and 8 GB.
+    50 ms. Prints the time over the least possible, and the requests. 300 workers and 3,000 cells
+    take minutes; the time grows with their product.
     """
     from sweeps.bench.claims_simulation import simulate_study
     from sweeps.runner.display import duration

@@ -45,7 +45,7 @@ def check_machine(root: Path, data: Path) -> Iterator[Check]:
     yield _disk("temporary disk", Path(tempfile.gettempdir()))
     if not os.access(Path.home(), os.W_OK):  # Ray keeps its token there
         yield Check("fail", "home", f"{Path.home()} cannot be written; set HOME to another folder")
-    if problem := compile_cache.trouble(compile_cache.folder()):
+    if problem := compile_cache.find_problem(compile_cache.folder()):
         yield Check("warn", "compile cache", problem)
     if address := os.environ.get("RAY_ADDRESS"):
         text = f"RAY_ADDRESS={address}: study run joins it; --address local starts a cluster"

@@ -1,8 +1,8 @@
 """The folder or bucket of compiled programs, which cells of all sweeps share.
 
-JAX writes an entry of a folder in place: a kill or a full disk in the middle leaves a torn one,
-which JAX never replaces, so that every later cell would compile that program anew. In gs:// an
-entry is there whole or not at all.
+JAX writes an entry of a folder in place. A kill or a full disk leaves a torn entry, which JAX never
+replaces, so every later cell would compile that program again. In gs:// an entry is whole or
+missing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from study.records.storage import RecordError, check_reachable, is_bucket, resolve
 
-CHECKED = ".checked"  # touched after each look: older entries were whole then
+CHECKED = ".checked"  # touched after each check: older entries were whole then
 LEAST = 20 * 2**20  # bytes; a program takes some hundred thousand
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where compiled programs are kept: a folder, or a bucket as `place` gives it.
+    """Where compiled programs are kept: a folder, or a bucket as `resolve` returns it.
 
     Raises:
       RecordError: JAX_COMPILATION_CACHE_DIR names a bucket that is not gs://, or gcsfs is missing.
@@ -35,8 +35,8 @@ def folder(environ: Mapping[str, str] = os.environ) -> Path:
         raise RecordError(f"JAX_COMPILATION_CACHE_DIR: {error}") from None
 
 
-def mend(folder: Path) -> None:
-    """Removes torn entries; one that somebody is writing just now is lost, and made again."""
+def remove_corrupt(folder: Path) -> None:
+    """Removes torn entries. One that is being written now is lost, and compiled again."""
     if is_bucket(folder):
         return
     stamp = folder / CHECKED
@@ -50,22 +50,22 @@ def mend(folder: Path) -> None:
                 entry.unlink(missing_ok=True)
 
 
-def trouble(folder: Path) -> str | None:
-    """Why programs cannot be kept there, in one line that says what to do; None where they can."""
+def find_problem(folder: Path) -> str | None:
+    """Why programs cannot be kept in `folder`, in one line with a remedy; None if they can."""
     if is_bucket(folder):
         return _unreachable(folder)
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    what = None
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        what = "cannot be written"
-    elif (free := shutil.disk_usage(there).free) < LEAST:
-        what = f"has {free / 2**20:.0f} MiB left"
-    if what is None:
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    problem = None
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        problem = "cannot be written"
+    elif (free := shutil.disk_usage(existing).free) < LEAST:
+        problem = f"has {free / 2**20:.0f} MiB left"
+    if problem is None:
         return None
     return (
-        f"{folder} {what}, so every cell compiles its programs anew; make room, or set "
+        f"{folder} {problem}, so every cell compiles its programs again; make room, or set "
         "JAX_COMPILATION_CACHE_DIR to another folder"
     )
 
@@ -74,12 +74,12 @@ def _unreachable(bucket: Path) -> str | None:
     try:
         check_reachable(bucket)
     except RecordError as error:
-        return f"{error}; every cell compiles its programs anew"
+        return f"{error}; every cell compiles its programs again"
     return None
 
 
 def _torn(content: bytes) -> bool:
-    """Whether a zlib stream lacks its end; of what is no such stream only emptiness is known."""
+    """Whether a zlib stream lacks its end; of other content only emptiness is detected."""
     if not content.startswith(b"\x78"):
         return not content
     stream = zlib.decompressobj()

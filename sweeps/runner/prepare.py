@@ -40,6 +40,6 @@ def prepare(study: Study, report: Report) -> None:
 def keep_programs(report: Report) -> None:
     """Removes corrupt entries of the compile cache; reports a cache that cannot be used."""
     folder = compile_cache.folder()
-    compile_cache.mend(folder)
-    if (problem := compile_cache.trouble(folder)) is not None:
+    compile_cache.remove_corrupt(folder)
+    if (problem := compile_cache.find_problem(folder)) is not None:
         report.line(problem)

@@ -26,30 +26,30 @@ def test_torn_entries_go_and_whole_ones_stay(tmp_path):
         "other": b"\x28\xb5\x2f\xfd of another kind",
     }.items():
         (tmp_path / f"{name}-cache").write_bytes(content)
-    compiled.mend(tmp_path)
+    compiled.remove_corrupt(tmp_path)
     assert entries(tmp_path) == {"whole-cache", "other-cache"}
     (tmp_path / "later-cache").write_bytes(b"")
-    compiled.mend(tmp_path)
+    compiled.remove_corrupt(tmp_path)
     assert entries(tmp_path) == {"whole-cache", "other-cache"}
 
 
 def test_an_entry_is_read_once(tmp_path):
     entry = tmp_path / "old-cache"
     entry.write_bytes(WHOLE)
-    compiled.mend(tmp_path)
+    compiled.remove_corrupt(tmp_path)
     entry.write_bytes(b"")
     os.utime(entry, (0, 0))
-    compiled.mend(tmp_path)
+    compiled.remove_corrupt(tmp_path)
     assert entries(tmp_path) == {"old-cache"}
 
 
 def test_a_folder_of_no_use_is_told_of_in_one_line(tmp_path, monkeypatch):
-    assert compiled.trouble(tmp_path / "not" / "yet") is None
+    assert compiled.find_problem(tmp_path / "not" / "yet") is None
     (tmp_path / "file").write_text("")
-    compiled.mend(tmp_path / "file")  # raises nothing
-    assert "cannot be written" in compiled.trouble(tmp_path / "file")
+    compiled.remove_corrupt(tmp_path / "file")  # raises nothing
+    assert "cannot be written" in compiled.find_problem(tmp_path / "file")
     monkeypatch.setattr(compiled, "LEAST", 10**30)
-    said = compiled.trouble(tmp_path)
+    said = compiled.find_problem(tmp_path)
     assert "MiB left" in said
     assert "JAX_COMPILATION_CACHE_DIR" in said
     assert "\n" not in said
@@ -83,8 +83,8 @@ def test_programs_are_kept_in_a_bucket_and_found_by_the_next_process(gcs, start,
     name = gcs.bucket()
     environ = environment({"JAX_COMPILATION_CACHE_DIR": f"gs://{name}/jax-cache"})
     folder = compiled.folder(environ)
-    compiled.mend(folder)
-    assert compiled.trouble(folder) is None
+    compiled.remove_corrupt(folder)
+    assert compiled.find_problem(folder) is None
     environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     found = [start("-c", PROGRAM, **environ).communicate(timeout=90)[0] for _ in range(2)]
     assert [text.split()[-1] for text in found] == ["False", "True"]
@@ -95,8 +95,8 @@ def test_programs_are_kept_in_a_bucket_and_found_by_the_next_process(gcs, start,
 def test_a_bucket_of_no_use_is_named_in_one_line(gcs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     missing = compiled.folder({"JAX_COMPILATION_CACHE_DIR": "gs://no-such-bucket/jax"})
-    compiled.mend(missing)
-    said = compiled.trouble(missing)
+    compiled.remove_corrupt(missing)
+    said = compiled.find_problem(missing)
     assert said.startswith("cannot reach gs://no-such-bucket/jax")
     assert "\n" not in said
     with pytest.raises(RecordError, match=r"^JAX_COMPILATION_CACHE_DIR: s3://lab/jax: "):
