@@ -44,9 +44,24 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 _HOST = """
 set -e
 name=$1 address=$2 names=$3
+shift 3
 hostname $name
 mount -t tmpfs tmpfs /dev/shm
+number=0
+for folder; do
+  number=$((number + 1))
+  mkdir /dev/shm/$number
+  mount --rbind "$folder" /dev/shm/$number
+done
 mount -t tmpfs tmpfs /tmp
+number=0
+for folder; do
+  number=$((number + 1))
+  mkdir -p "$folder"
+  mount --move /dev/shm/$number "$folder"
+  rmdir /dev/shm/$number
+  mount -o remount,bind,ro "$folder"
+done
 mount -o remount,bind,ro /
 mkdir /tmp/home
 echo "$names" > /tmp/home/hosts
@@ -58,6 +73,13 @@ ip addr add $address/24 dev eth0
 ip link set eth0 up
 ip route add default via ${address%.*}.254
 """
+
+
+def _visible() -> list[str]:
+    """The folders of the checkout and of Python that the `/tmp` of a host would hide."""
+    folders = {ROOT, *(Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix))}
+    hidden = {folder for folder in folders if folder.is_relative_to("/tmp")}
+    return sorted(str(folder) for folder in hidden if not hidden & set(folder.parents))
 
 
 @functools.cache
@@ -176,7 +198,7 @@ class Host:
                 pid,
                 str(number),
             )
-            self._namespaces.script(_HOST, self.name, self.address, names)
+            self._namespaces.script(_HOST, self.name, self.address, names, *_visible())
         except BaseException:
             self.close()
             raise
