@@ -28,7 +28,7 @@ glyphs: $(READY)
 
 # Run lint, types and every test, slow ones included.
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check

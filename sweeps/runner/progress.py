@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from sweeps.runner.attempts import LOST, PREEMPTED, RAISED, Attempt
+from sweeps.runner.attempts import LOST, PREEMPTED, RAISED
 from sweeps.runner.cell_status import CellStatus, StudyState, work
 from sweeps.runner.display import Now, Report, Running, duration, headline, percent
 from sweeps.runner.machines import is_local, machine_of
@@ -59,8 +59,8 @@ class SweepProgress:
     def _report_changes(self, status: CellStatus, finished: int) -> int:
         """Reports the events of one cell; returns the number of finished cells after it."""
         before, cell_id = self._before[status.cell.id], status.cell.id
-        for attempt in status.attempts.all[_ended(before) : _ended(status)]:
-            if line := _attempt_line(attempt, status):
+        for index in range(_ended(before), _ended(status)):
+            if line := _attempt_line(index, status):
                 self._report.line(f"{cell_id}: {line}")
         if status.state == before.state:
             return finished
@@ -120,12 +120,14 @@ def _ended(status: CellStatus) -> int:
     return sum(a.outcome is not None for a in status.attempts.all)
 
 
-def _attempt_line(attempt: Attempt, status: CellStatus) -> str:
+def _attempt_line(index: int, status: CellStatus) -> str:
     """What to report about an attempt that has ended; "" of an ordinary end."""
+    attempt = status.attempts.all[index]
     again = "" if status.state == "failed" else f"; it continues from {percent(status)}"
     match attempt.outcome:
         case "raised":
-            number = sum(a.outcome == "raised" for a in status.attempts.counted)
+            counted = status.attempts.all[status.attempts.cleared : index + 1]
+            number = sum(a.outcome == "raised" for a in counted)
             return f"attempt {number} of {RAISED} failed: {attempt.error}"
         case "lost":
             reason = f" ({attempt.error})" if attempt.error else ""
