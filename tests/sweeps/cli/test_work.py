@@ -169,7 +169,7 @@ def test_bad_input_is_one_line(start, tmp_path):
         (("--machine", "v4-33"), "v4-33"),
         (("--machine", "v4-32"), "no cell of bench runs on v4-32"),
         (("--machine", "local-999"), "no cell of bench runs on local-999"),
-        (("--coordinator", "h:1"), "--process-count and --process-id missing"),
+        (("--coordinator", "h:1"), "give --coordinator, --process-count and --process-id"),
     ):
         process = start("-c", APP, "work", GRID, *args, "--data", str(tmp_path))
         output = process.communicate(timeout=90)[0]
