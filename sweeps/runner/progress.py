@@ -123,7 +123,11 @@ def _ended(status: CellStatus) -> int:
 def _attempt_line(index: int, status: CellStatus) -> str:
     """What to report about an attempt that has ended; "" of an ordinary end."""
     attempt = status.attempts.all[index]
-    again = "" if status.state == "failed" else f"; it continues from {percent(status)}"
+    later = status.attempts.all[index + 1 :]
+    step = later[0].step if later else status.progress.step
+    again = f"; it continues from {step / status.cell.steps:.0%}"
+    if status.state == "failed" and not later:
+        again = ""
     match attempt.outcome:
         case "raised":
             counted = status.attempts.all[status.attempts.cleared : index + 1]
