@@ -36,16 +36,21 @@ def describe_version(package: Path) -> str:
     """
     version = importlib.metadata.version("batch-size-study")
     try:
-        top = _git(package, "rev-parse", "--show-toplevel")
+        top = git(package, "rev-parse", "--show-toplevel")
         if Path(top).resolve() != package.parent:
             return f"{version} (not a checkout)"
-        _git(package, "ls-files", "--error-unmatch", "records/provenance.py")
-        return f"{version}+{_git(package, 'describe', '--always', '--dirty')}"
+        git(package, "ls-files", "--error-unmatch", "records/provenance.py")
+        return f"{version}+{git(package, 'describe', '--always', '--dirty')}"
     except (OSError, subprocess.SubprocessError):
         return f"{version} (not a checkout)"
 
 
-def _git(folder: Path, *args: str) -> str:
+def git(folder: Path, *args: str) -> str:
+    """What a git command prints in this folder.
+
+    Raises:
+      OSError, subprocess.SubprocessError: git is missing or fails.
+    """
     # Inside a git hook, GIT_DIR would name the hook's repository, whatever the folder.
     environ = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     return subprocess.run(

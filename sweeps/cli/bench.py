@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sweeps.cli.bench_runner import chaos, claims, sweep
-from sweeps.cli.options import Json
+from sweeps.cli.bench_runner import append_measurements, chaos, claims, sweep
+from sweeps.cli.options import Json, RecordRatio
 from sweeps.cli.table import table
 from sweeps.study import StudyError
 
@@ -47,6 +47,7 @@ def loss(
         int | None, typer.Option(metavar="N", min=1, show_default="all", help="Cores to use.")
     ] = None,
     rounds: Rounds = 3,
+    record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
     """Time our losses against other implementations.
@@ -73,6 +74,17 @@ def loss(
                 print(f"B = {b:,}, D = {d}, {cores} of {available} cores\n{_loss_table(timed)}\n")
     if as_json:
         _print_json(results)
+    if record:
+        append_measurements(
+            (
+                "loss",
+                f"{r.kind}, B = {r.batch_size:,}, D = {r.dim}, {cores} of {available} cores",
+                f"{r.name} time / ours",
+                _ratio(r),
+            )
+            for r in results
+            if r.ratios and r.name != r.kind
+        )
     return 0
 
 
@@ -117,6 +129,7 @@ def step(
     ] = 32,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps per round.")] = 20,
     rounds: Rounds = 7,
+    record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
     """Time our training step against plain flax and optax.
@@ -147,6 +160,11 @@ def step(
             results.append(
                 bench_step.bench(kind, config, image, steps=steps, rounds=rounds, log=progress)
             )
+    if record:
+        append_measurements(
+            ("step", f"{r.name}, {r.loss}, B = {r.batch_size:,}", "our time / plain", _ratio(r))
+            for r in results
+        )
     if as_json:
         _print_json(results)
         return 0
@@ -182,6 +200,7 @@ def data(
         typer.Option(metavar="N", min=1, show_default="one per core", help="Decoding threads."),
     ] = None,
     rounds: Rounds = 3,
+    record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
     """Time data loading against a Python loop and Grain."""
@@ -200,6 +219,11 @@ def data(
         threads=threads,
         rounds=rounds,
     )
+    if record:
+        append_measurements(
+            ("data", f"{r.name}, {r.examples:,}", f"our rate / {r.against}", _ratio(r))
+            for r in results
+        )
     if as_json:
         _print_json(results)
         return 0
@@ -216,6 +240,29 @@ def data(
     ]
     head = ("input", "examples", "ours ex/s", "theirs ex/s", "ratio", "alternative")
     print(table(head, rows, right={1, 2, 3}))
+    return 0
+
+
+@app.command(
+    "record", epilog="Example: study bench record 'make demo' '2 cores' 'seconds / before' 0.61"
+)
+def record_ratio(
+    bench: Annotated[str, typer.Argument(metavar="BENCH", help="What measured it.")],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="Sizes, loss, chip.")],
+    ratio_of: Annotated[
+        str, typer.Argument(metavar="RATIO_OF", help="What is compared: 'this / that'.")
+    ],
+    ratio: Annotated[float, typer.Argument(metavar="RATIO", help="The number.")],
+    machine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default="this one", help="Machine, if it is another."),
+    ] = None,
+) -> int:
+    """Append a ratio measured in another way.
+
+    The row goes to results/bench/README.md, as those of `--record` do.
+    """
+    append_measurements([(bench, case, ratio_of, f"{ratio:.4g}")], machine=machine)
     return 0
 
 

@@ -8,12 +8,13 @@ import math
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from sweeps.cli.options import Json
+from sweeps.cli.options import Json, RecordRatio
 
 START_SECONDS = 120.0  # assumed by `sweep`, from a free slice to a cell's first step
 
@@ -21,6 +22,16 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", min=1, show_default="cores", help="Local workers."),
 ]
+
+
+def append_measurements(
+    rows: Iterable[tuple[str, str, str, str]], *, machine: str | None = None
+) -> None:
+    """Appends rows to the table of ratios (`sweeps.bench.history`) and prints where it is."""
+    from sweeps.bench.history import Measurement, append
+
+    path = append((Measurement(*row) for row in rows), machine=machine)
+    print(f"appended to {path}", file=sys.stderr)
 
 
 def sweep(
@@ -42,6 +53,7 @@ def sweep(
         int, typer.Option(metavar="N", min=2048, help="Examples per trained cell.")
     ] = 1_000_000,
     workers: Workers = None,
+    record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
     """Measure what the runner adds to training time.
@@ -57,9 +69,22 @@ def sweep(
     values = {"simulated": _simulate(name, pool or ["v4-32=8"], quiet=as_json)}
     if cells:
         values["here"] = _measure_overhead(cells, examples, workers, quiet=as_json)
+    if record:
+        append_measurements(_sweep_rows(**values))
     if as_json:
         print(json.dumps(values, indent=1))
     return 0
+
+
+def _sweep_rows(
+    simulated: dict[str, Any], here: dict[str, Any] | None = None
+) -> Iterable[tuple[str, str, str, str]]:
+    pool = ", ".join(f"{n} {kind}" for kind, n in simulated["pool"].items())
+    case = f"{simulated['study']} simulated on {pool}"
+    yield "sweep", case, "time / least possible", f"{simulated['ratio']:.3f}"
+    if here is not None:
+        case = f"{here['cells']} cells of {here['examples']:,} examples, {here['parallel']} workers"
+        yield "sweep", case, "wall time / training per core", f"{here['ratio']:.3f}"
 
 
 def _simulate(name: str, pool: list[str], *, quiet: bool) -> dict[str, Any]:
@@ -154,6 +179,7 @@ def claims(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
     """Simulate workers that claim cells from a bucket.
@@ -172,6 +198,11 @@ def claims(
         lifetime_s=math.inf if lifetime is None else 3600 * lifetime,
         seed=seed,
     )
+    if record:
+        case = f"{cells:,} cells of {minutes:g} min, {workers:,} workers"
+        if lifetime is not None:
+            case += f" that live {lifetime:g} h"
+        append_measurements([("claims", case, "time / least possible", f"{result.ratio:.3f}")])
     if as_json:
         print(json.dumps(dataclasses.asdict(result) | {"ratio": result.ratio}, indent=1))
         return 0

@@ -22,6 +22,15 @@ def local(value: Any) -> Any:
     return value
 
 
+def _need_checkout(record: bool) -> bool:
+    """Option callback that refuses to measure what could not be recorded."""
+    if record:
+        from sweeps.bench.history import describe_commit
+
+        describe_commit()
+    return record
+
+
 def complete_study(incomplete: str) -> list[str]:
     from sweeps.registry import builtin_studies
 
@@ -71,6 +80,14 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RecordRatio = Annotated[
+    bool,
+    typer.Option(
+        "--record",
+        callback=_need_checkout,
+        help="Append the ratios to results/bench/README.md.",
+    ),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(
