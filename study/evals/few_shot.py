@@ -8,7 +8,7 @@ class and -1 for the others.
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts are imported when used
 
 BIAS = 100.0
 CHUNK = 2048

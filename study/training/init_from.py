@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
+import scipy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from study.config import Cell

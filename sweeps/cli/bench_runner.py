@@ -59,8 +59,8 @@ def sweep(
     """Measure what the runner adds to training time.
 
     Trains small cells on this machine, with a warm compile cache, and prints the wall time over
-    the training time per core. Ray costs about 9 s per sweep and 0.3 s per cell, so short cells
-    look worse.
+    the training time per core. Ray, Python and JAX cost about 8 s per sweep and 0.2 s per cell, so
+    short cells look worse.
 
     Simulates a study on a pool of slices, whose workers claim cells as those of `study run` do, and
     prints the time over the least possible. Step times are the analytic estimates of `study plan`,

@@ -88,7 +88,8 @@ def start(*, cpus: int, temp: Path) -> Iterator[Cluster]:
     cluster = Cluster(ray=_ray(), own=True, gpus_per_worker=1 if gpus() else 0)
     try:
         try:
-            _init(cluster.ray, settings)
+            with _no_services():
+                _init(cluster.ray, settings)
         except Exception as error:
             raise StudyError(
                 f"Ray did not start: {_reason(error)}; `study doctor` may say why, and "
@@ -262,6 +263,27 @@ def _ray() -> Any:
 
 def _init(ray: Any, settings: Mapping[str, Any]) -> None:
     ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+
+
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """Starts Ray without the servers that a run of our own does not use.
+
+    Even with `include_dashboard=False` Ray 2.60 starts a dashboard process, an autoscaler and a log
+    monitor, which take one to two seconds of every start and one of every end.
+    """
+    from ray._private.node import Node
+
+    names = ("start_api_server", "start_monitor", "start_log_monitor")
+    # Another version of Ray may not have them, and then starts what it likes.
+    methods = {name: getattr(Node, name) for name in names if hasattr(Node, name)}
+    for name in methods:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in methods.items():
+            setattr(Node, name, method)
 
 
 def _reason(error: Exception) -> str:

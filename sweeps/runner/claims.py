@@ -3,7 +3,8 @@
 Cells with a priority come first. Of cells on slices then those that have the longest to go, so that
 all slices end together: a cell there may take days. Of local cells all of the first seed come
 before those of the next, so that what one cell compiled is in the cache when its twin starts, and a
-sweep that is stopped half-way has whole seeds; within a seed the longest come first.
+sweep that is stopped half-way has whole seeds; within a seed each worker prefers cells whose
+program it has compiled, then the longest.
 
 No worker knows of the others. Each walks down the same list and tries to take the lease of each
 cell that is free; one that finds the lease just taken skips ahead at random, twice as far after
@@ -16,12 +17,14 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from study.config import Cell
 from study.models.flops import step_flops
 from study.records.storage import RecordError
+from study.training.compile_key import compile_key
 from sweeps.runner import cell_status
 from sweeps.runner.attempts import Attempt, Attempts, judge
 from sweeps.runner.cell_status import CellStatus, StudyState, close_lost, parse_json
@@ -51,9 +54,15 @@ class Rank(NamedTuple):
     seed: int = 0
     cost: float = 0.0
 
-    def key(self, left: float) -> tuple[int, int, float, int, float]:
-        """Sorts cells into the order in which they start; `left` is the share still to train."""
-        return self.pinned, -self.priority, -self.seconds * left, self.seed, -self.cost * left
+    def key(self, left: float, compiled: bool) -> tuple[float, ...]:
+        """Sorts cells into the order in which they start.
+
+        Arguments:
+          left: the share still to train.
+          compiled: whether the worker has trained a cell with the same program.
+        """
+        first = self.pinned, -self.priority, -self.seconds * left, self.seed
+        return (*first, not compiled, -self.cost * left)
 
 
 def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
@@ -84,12 +93,17 @@ def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
     return ranks
 
 
-def in_order(statuses: Sequence[CellStatus], ranks: Mapping[str, Rank]) -> list[CellStatus]:
-    """The cells in the order in which they start."""
+def in_order(
+    statuses: Sequence[CellStatus],
+    ranks: Mapping[str, Rank],
+    compiled: Collection[Cell] = (),
+) -> list[CellStatus]:
+    """The cells in the order in which a worker with these compiled programs starts them."""
 
-    def key(status: CellStatus) -> tuple[int, int, float, int, float]:
+    def key(status: CellStatus) -> tuple[float, ...]:
         left = 1 - status.progress.examples_seen / status.cell.examples
-        return ranks.get(status.cell.id, Rank()).key(left)
+        is_compiled = bool(compiled) and compile_key(status.cell) in compiled
+        return ranks.get(status.cell.id, Rank()).key(left, is_compiled)
 
     return sorted(statuses, key=key)
 
@@ -146,6 +160,7 @@ class Claimer:
         self._state, self._ranks, self._worker = state, ranks, worker
         self._backoff_s = backoff_s
         self._random = random.Random(seed)
+        self._compiled: set[Cell] = set()  # keys of the cells claimed so far
 
     def next(self) -> Pass:
         """Looks at the records once and claims the first cell that it can.
@@ -159,7 +174,8 @@ class Claimer:
         # Of a failed cell only the end is recorded.
         ended = [s for s in statuses if s.state == "failed" and s.unrecorded]
         open_cells = [s for s in statuses if s.state in ("interrupted", "pending")]
-        free = in_order([s for s in open_cells if s.wait_until <= now], self._ranks)
+        free = [s for s in open_cells if s.wait_until <= now]
+        free = in_order(free, self._ranks, self._compiled)
         trouble: OSError | RecordError | None = None
         for status in ended:
             with contextlib.suppress(OSError, RecordError):
@@ -171,6 +187,7 @@ class Claimer:
             except (OSError, RecordError) as error:  # of this record; others may be fine
                 claim, trouble = None, error
             if claim is not None:
+                self._compiled.add(compile_key(claim.status.cell))
                 return Pass(claim=claim, left=left)
             losses += 1
             index += 1 + self._random.randrange(2 ** min(losses, 10))

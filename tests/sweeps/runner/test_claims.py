@@ -15,6 +15,7 @@ import pytest
 from study.config import Budget, Cell, Data, Execution
 from study.records.record import Progress, Record, write_failure
 from study.records.storage import is_bucket, resolve
+from study.training.compile_key import compile_key
 from sweeps.planning.plan import estimate_seconds
 from sweeps.registry import load_study
 from sweeps.runner import cell_status, marks
@@ -74,6 +75,25 @@ def test_whole_seeds_first_and_within_a_seed_the_long_cells():
     assert [cell.seed for cell in ordered] == [0, 0, 0, 1, 1, 1]
     costs = [cell_status.cost(cell) for cell in ordered[:3]]
     assert costs == sorted(costs, reverse=True)
+
+
+def test_within_a_seed_a_worker_prefers_cells_whose_program_it_has_compiled():
+    cells = [
+        Cell(batch_size=b, seed=seed, budget=Budget(examples=8192))
+        for seed in (0, 1)
+        for b in (16, 64, 4096)
+    ]
+    of = Study(name="s", question="?", cells=tuple(cells))
+    compiled = {compile_key(cells[1])}  # of batch size 64
+    ordered = in_order(pending(of.cells), ranks(of), compiled)
+    assert [cell.cell.seed for cell in ordered] == [0, 0, 0, 1, 1, 1]
+    sizes = [status.cell.batch_size for status in ordered]
+    assert sizes[0] == sizes[3] == 64
+    assert sizes[1:3] == [b for b in sizes_by_cost(of.cells[:3]) if b != 64]
+
+
+def sizes_by_cost(cells: tuple[Cell, ...]) -> list[int]:
+    return [c.batch_size for c in sorted(cells, key=cell_status.cost, reverse=True)]
 
 
 def test_priority_goes_before_length_and_first_before_priority():

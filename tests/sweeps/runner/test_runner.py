@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+
+from sweeps.bench.sessions import command_of
 
 DRIVER = str(Path(__file__).parents[1] / "fake_driver.py")
 SLOW = {"FAKE_CELL_SECONDS": "0.3"}
@@ -132,6 +135,9 @@ def test_a_killed_driver_leaves_no_process_and_the_next_goes_on(
     root = tmp_path / "runs"
     first = start(DRIVER, str(root), "0", "1", "2", **SLOW)
     wait_for(lambda: len(lines(root)) >= 12)
+    commands = " ".join(itertools.chain(*map(command_of, session(first.pid))))
+    assert "raylet" in commands  # and nothing of Ray that only a dashboard or a cluster needs
+    assert not any(name in commands for name in ("dashboard.py", "monitor.py", "log_monitor.py"))
     first.kill()
     finish(first)
     wait_for(lambda: session(first.pid) == [], SURVIVORS)
