@@ -46,6 +46,7 @@ class Rank(NamedTuple):
       seconds: that it takes on its slice; 0 where that is unknown.
       seed: of a local cell; 0 of others.
       cost: relative time, where `seconds` is unknown.
+      program: equal for cells that share a compiled program.
     """
 
     pinned: int = 0
@@ -53,16 +54,17 @@ class Rank(NamedTuple):
     seconds: float = 0.0
     seed: int = 0
     cost: float = 0.0
+    program: int = 0
 
-    def key(self, left: float, compiled: bool) -> tuple[float, ...]:
+    def key(self, left: float, compiled: Collection[int]) -> tuple[float, ...]:
         """Sorts cells into the order in which they start.
 
         Arguments:
           left: the share still to train.
-          compiled: whether the worker has trained a cell with the same program.
+          compiled: programs that the worker has compiled.
         """
         first = self.pinned, -self.priority, -self.seconds * left, self.seed
-        return (*first, not compiled, -self.cost * left)
+        return (*first, self.program not in compiled, -self.cost * left)
 
 
 def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
@@ -80,6 +82,7 @@ def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
 
         seconds = estimate_seconds(study, on_slices)
     ranks = {}
+    programs: dict[Cell, int] = {}
     for cell in study.cells:
         local = cell.id not in on_slices
         ranks[cell.id] = Rank(
@@ -89,6 +92,7 @@ def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
             seed=cell.seed if local else 0,
             # On a slice a step is arithmetic; here it has a price of its own.
             cost=cell_status.cost(cell) if local else cell.steps * step_flops(cell).model,
+            program=programs.setdefault(compile_key(cell), len(programs)),
         )
     return ranks
 
@@ -96,14 +100,13 @@ def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
 def in_order(
     statuses: Sequence[CellStatus],
     ranks: Mapping[str, Rank],
-    compiled: Collection[Cell] = (),
+    compiled: Collection[int] = (),
 ) -> list[CellStatus]:
-    """The cells in the order in which a worker with these compiled programs starts them."""
+    """The cells in the order in which a worker that has `compiled` these programs starts them."""
 
     def key(status: CellStatus) -> tuple[float, ...]:
         left = 1 - status.progress.examples_seen / status.cell.examples
-        is_compiled = bool(compiled) and compile_key(status.cell) in compiled
-        return ranks.get(status.cell.id, Rank()).key(left, is_compiled)
+        return ranks.get(status.cell.id, Rank()).key(left, compiled)
 
     return sorted(statuses, key=key)
 
@@ -160,7 +163,7 @@ class Claimer:
         self._state, self._ranks, self._worker = state, ranks, worker
         self._backoff_s = backoff_s
         self._random = random.Random(seed)
-        self._compiled: set[Cell] = set()  # keys of the cells claimed so far
+        self._compiled: set[int] = set()  # programs of the cells claimed so far
 
     def next(self) -> Pass:
         """Looks at the records once and claims the first cell that it can.
@@ -187,7 +190,8 @@ class Claimer:
             except (OSError, RecordError) as error:  # of this record; others may be fine
                 claim, trouble = None, error
             if claim is not None:
-                self._compiled.add(compile_key(claim.status.cell))
+                rank = self._ranks.get(claim.status.cell.id, Rank())
+                self._compiled.add(rank.program)
                 return Pass(claim=claim, left=left)
             losses += 1
             index += 1 + self._random.randrange(2 ** min(losses, 10))

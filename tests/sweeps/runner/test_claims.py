@@ -15,7 +15,6 @@ import pytest
 from study.config import Budget, Cell, Data, Execution
 from study.records.record import Progress, Record, write_failure
 from study.records.storage import is_bucket, resolve
-from study.training.compile_key import compile_key
 from sweeps.planning.plan import estimate_seconds
 from sweeps.registry import load_study
 from sweeps.runner import cell_status, marks
@@ -77,23 +76,23 @@ def test_whole_seeds_first_and_within_a_seed_the_long_cells():
     assert costs == sorted(costs, reverse=True)
 
 
-def test_within_a_seed_a_worker_prefers_cells_whose_program_it_has_compiled():
+def test_within_a_seed_a_worker_prefers_cells_whose_program_it_has_compiled(tmp_path):
     cells = [
         Cell(batch_size=b, seed=seed, budget=Budget(examples=8192))
         for seed in (0, 1)
         for b in (16, 64, 4096)
     ]
     of = Study(name="s", question="?", cells=tuple(cells))
-    compiled = {compile_key(cells[1])}  # of batch size 64
-    ordered = in_order(pending(of.cells), ranks(of), compiled)
-    assert [cell.cell.seed for cell in ordered] == [0, 0, 0, 1, 1, 1]
-    sizes = [status.cell.batch_size for status in ordered]
-    assert sizes[0] == sizes[3] == 64
-    assert sizes[1:3] == [b for b in sizes_by_cost(of.cells[:3]) if b != 64]
-
-
-def sizes_by_cost(cells: tuple[Cell, ...]) -> list[int]:
-    return [c.batch_size for c in sorted(cells, key=cell_status.cost, reverse=True)]
+    long, middle, short = order(of)[:3]
+    a, b = (
+        Claimer(StudyState(of.cells, tmp_path, for_claims=True), ranks(of), worker=name)
+        for name in "ab"
+    )
+    claimed = [claimer.next().claim.status.cell for claimer in (a, b, a, b, a)]
+    assert [cell.id for cell in claimed[:3]] == [long, middle, short]
+    assert [cell.seed for cell in claimed[3:]] == [1, 1]
+    sizes = [cell.batch_size for cell in claimed]
+    assert sizes[3:] == [sizes[1], sizes[0]]  # b has compiled the program of `middle` alone
 
 
 def test_priority_goes_before_length_and_first_before_priority():
