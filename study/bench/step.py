@@ -123,7 +123,7 @@ def bench(
 
     def ours() -> None:
         nonlocal state
-        state, metrics = loop(state, buffer, np.int32(steps), np.True_)
+        state, metrics = loop(state, buffer, np.int32(0), np.int32(steps), np.True_)
         jax.block_until_ready(metrics)
 
     def theirs() -> None:

@@ -19,13 +19,13 @@ The three are drawn independently; noise replaces a text after texts were exchan
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from study.config import Cell, Corruption
 from study.config.model import Vocabulary
 from study.data import rng
-from study.data.images import scale_pixels
 from study.data.stream import ROUNDS, ReadFn, Source, indices, permute
 
 Batch = dict[str, np.ndarray]
@@ -69,7 +69,9 @@ class Corruptor:
         hit = np.flatnonzero(rng.uniform(self._words(_TEXT, draw_N)) < c.text)
         text[hit] = self._random_tokens(draw_N[hit], text.shape[1])
         hit = np.flatnonzero(rng.uniform(self._words(_IMAGE, draw_N)) < c.image)
-        image[hit] = self._noise(draw_N[hit], image.shape[1:])
+        if c.image and image.dtype == np.float16:  # which would round the noise
+            image = arrays["image"] = image.astype(np.float32)
+        image[hit] = self._noise(draw_N[hit], image.shape[1:], image.dtype)
         return arrays
 
     def _words(self, stream: int, draw_N: np.ndarray) -> np.ndarray:
@@ -79,12 +81,15 @@ class Corruptor:
         key = np.random.SeedSequence([stream, *seeds]).generate_state(1, np.uint64)[0]
         return rng.mix64(draw_N.astype(np.uint64) ^ key)
 
-    def _noise(self, draw_N: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Uniform over the 256 pixel levels, float32 N x shape."""
+    def _noise(
+        self, draw_N: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> np.ndarray:
+        """Uniform over the 256 pixel levels, N x shape; from -1 to 1 unless `dtype` is uint8."""
         count = int(np.prod(shape))
         words_NxW = rng.streams(self._words(_PIXELS, draw_N), -(-count // 8))
         bytes_NxP = words_NxW.astype("<u8", copy=False).view(np.uint8)[:, :count]
-        return scale_pixels(bytes_NxP).reshape(-1, *shape)
+        noise_NxP = bytes_NxP if dtype == np.uint8 else bytes_NxP * np.float32(1 / 127.5) - 1
+        return noise_NxP.reshape(-1, *shape)
 
     def _random_tokens(self, draw_N: np.ndarray, length: int) -> np.ndarray:
         size, eos, pad = self.vocabulary

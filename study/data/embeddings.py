@@ -102,10 +102,21 @@ class CachedEmbeddings:
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the rows that are read: float16 if all are stored in it, else float32."""
+        half = all(part.dtype == np.float16 for part in self.parts)
+        return np.dtype(np.float16 if half else np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows in memory."""
+        return len(self) * self.dim * self.dtype.itemsize
+
     def take(self, index_N: np.ndarray) -> np.ndarray:
-        """The rows at `index_N`, float32 N x E."""
+        """The rows at `index_N`, N x E."""
         index_N = np.asarray(index_N)
-        out_NxE = np.empty((len(index_N), self.dim), np.float32)
+        out_NxE = np.empty((len(index_N), self.dim), self.dtype)
         ends_P = np.cumsum([len(part) for part in self.parts])
         part_N = np.searchsorted(ends_P, index_N, side="right")
         for p in np.unique(part_N):
@@ -114,8 +125,8 @@ class CachedEmbeddings:
         return out_NxE
 
     def rows(self) -> np.ndarray:
-        """All rows in memory, float32 N x E."""
-        out_NxE = np.empty((len(self), self.dim), np.float32)
+        """All rows in memory, N x E."""
+        out_NxE = np.empty((len(self), self.dim), self.dtype)
         return np.concatenate(self.parts, out=out_NxE) if self.parts else out_NxE
 
 

@@ -84,11 +84,3 @@ def to_8bit(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image
-
-
-def scale_pixels(pixels_NxHxWxC: np.ndarray) -> np.ndarray:
-    """uint8 pixels scaled to float32 in [-1, 1], the input of the towers."""
-    image_NxHxWxC = pixels_NxHxWxC.astype(np.float32)
-    image_NxHxWxC *= np.float32(1 / 127.5)
-    image_NxHxWxC -= 1
-    return image_NxHxWxC

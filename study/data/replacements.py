@@ -74,8 +74,10 @@ class Replacements:
         Raises:
           DataError: too many are bad.
         """
-        self._check_share(index_N)
-        count = int(self._is_bad(index_N).sum())
+        count = 0
+        if len(self._bad):
+            self._check_share(index_N)
+            count = int(self._is_bad(index_N).sum())
         self._read += len(index_N)
         self._replaced += count
         return count

@@ -17,7 +17,6 @@ from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.formats.reader import BadExampleError, Reader
-from study.data.images import scale_pixels
 from study.data.replacements import Replacements
 from study.data.texts import Texts
 
@@ -49,18 +48,18 @@ class EmbeddingSource:
         bad = {i: BadExampleError(reason) for i, reason in self._cache.bad.items()}
         self.replacements.add_all_bad(bad)
         self._rows_NxE = None
-        if 4 * self.size * image.dim <= cache.IN_MEMORY_BYTES:
+        if self._cache.nbytes <= cache.IN_MEMORY_BYTES:
             self._rows_NxE = self._cache.rows()
             self._check_finite(np.delete(self._rows_NxE, list(bad), 0) if bad else self._rows_NxE)
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        """{"image": float32 N x E, "text": int32 N x L}."""
+        """{"image": N x E, "text": int32 N x L}."""
         self.replacements.add_all_bad(self.texts.bad)
         index_N = self.replacements.resolve(index_N)
         return {"image": self.image(index_N), "text": self.texts.take(index_N)}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
-        """Embeddings alone, float32 N x E."""
+        """Embeddings alone, N x E, in the type that they are stored in."""
         index_N = self.replacements.resolve(index_N)
         if self._rows_NxE is not None:
             return self._rows_NxE.take(index_N, axis=0)
@@ -120,7 +119,7 @@ class ImageSource:
         self._threads = _decode_threads(self._reader, threads)
 
     def batch(self, index_N: np.ndarray) -> Batch:
-        """{"image": float32 N x H x W x C in [-1, 1], "text": int32 N x L}."""
+        """{"image": uint8 N x H x W x C, "text": int32 N x L}."""
         if self._keep:
             self.replacements.add_bad(self.texts.bad, index_N)
             image_NxHxWxC = self.image(index_N)
@@ -129,11 +128,11 @@ class ImageSource:
                 "text": self.texts.take(self.replacements.resolve(index_N)),
             }
         pixels_NxHxWxC, texts = self._read(index_N, with_text=True)
-        return {"image": scale_pixels(pixels_NxHxWxC), "text": self.texts.tokenizer(texts)}
+        return {"image": pixels_NxHxWxC, "text": self.texts.tokenizer(texts)}
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
-        """Pixels alone, float32 N x H x W x C in [-1, 1]; a bad text does not matter."""
-        return scale_pixels(self._read(index_N, with_text=False)[0])
+        """Pixels alone, uint8 N x H x W x C; a bad text does not matter."""
+        return self._read(index_N, with_text=False)[0]
 
     def text(self, index_N: np.ndarray) -> np.ndarray:
         """Tokens alone, int32 N x L; a bad image does not matter."""

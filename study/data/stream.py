@@ -113,7 +113,7 @@ def batches(
     rows: np.ndarray | None = None,
     read: ReadFn | None = None,
     flip: bool = False,
-    on_replaced: Callable[[int], None] | None = None,
+    on_replaced: Callable[[list[int]], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The stream from `first_step` on, in chunks of several steps, read one chunk ahead.
 
@@ -122,8 +122,8 @@ def batches(
       rows: the rows of each batch that this host needs, int64 R; None is all.
       read: reads the examples, corrupted; None reads them as they are.
       flip: mirror each image left to right or not, as (seed, i) decides.
-      on_replaced: called with the number of replaced examples in each chunk. None does not count
-        them, for reads that are not part of a run.
+      on_replaced: called with the numbers of replaced examples in the steps of each chunk. None
+        does not count them, for reads that are not part of a run.
 
     Yields:
       Dicts of arrays `steps x R x ...`.
@@ -134,7 +134,7 @@ def batches(
     row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
 
-    def read_chunk(k: int) -> tuple[dict[str, np.ndarray], int]:
+    def read_chunk(k: int) -> tuple[dict[str, np.ndarray], list[int]]:
         steps = starts[k] + np.arange(chunks[k])
         position_N = (steps[:, None] * batch_size + row_R).ravel()
         index_N = indices(position_N, size=source.size, seed=seed)
@@ -142,7 +142,10 @@ def batches(
         if flip:
             arrays["image"] = random_flip(arrays["image"], position_N, seed=seed)
         chunk = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
-        return chunk, source.replacements.count_read(index_N) if on_replaced is not None else 0
+        if on_replaced is None:
+            return chunk, []
+        each_step = index_N.reshape(len(steps), len(row_R))
+        return chunk, [source.replacements.count_read(index_R) for index_R in each_step]
 
     # An element of the Grain pipeline is a chunk: example by example Grain delivers about 14,000
     # a second, and a SigLiT run takes 60,000.

@@ -18,7 +18,7 @@ from study.config.model import Vocabulary
 from study.data.formats.dataset import DATASET_FILE, DataError, Dataset, read_lines
 from study.data.formats.tar_index import IMAGE_NAMES
 from study.data.formats.webdataset import WebdatasetReader
-from study.data.images import decode, scale_pixels
+from study.data.images import decode
 from study.data.parallel import ProgressFn, no_progress
 from study.data.tokenizer import Tokenizer
 from study.evals.encode import Encoder
@@ -88,9 +88,9 @@ class FrozenTowers:
             shape = "x".join(map(str, images_NxHxWxC.shape))
             sizes = " x ".join(map(str, expected))
             raise DataError(f"{self._spec} takes images N x {sizes}, these are {shape}")
-        if images_NxHxWxC.dtype == np.uint8:
-            images_NxHxWxC = scale_pixels(images_NxHxWxC)
-        return self._encoder.embed_pixels(self._params, images_NxHxWxC.astype(np.float32))
+        if images_NxHxWxC.dtype != np.uint8:
+            images_NxHxWxC = images_NxHxWxC.astype(np.float32)
+        return self._encoder.embed_pixels(self._params, images_NxHxWxC)
 
     def images(
         self, source: str | Path, *, resize: Resize = "bicubic", progress: ProgressFn = no_progress

@@ -57,6 +57,7 @@ class TwoTowers(nn.Module):
         """`image` (`BxHxWxC`, or cached `BxE`) and `text_BxL` to `zimg_BxE`, `ztxt_BxE`, float32.
 
         Arguments:
+          image: uint8, or floats in [-1, 1]; cached embeddings are floats of any size.
           dropout_keys_B: uint32, from `study.models.dropout.example_keys`; None drops nothing.
         """
         zimg_BxE = ztxt_BxE = None

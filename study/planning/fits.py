@@ -57,7 +57,6 @@ class ProgramSpec:
         `evaluation_of`.
       vocabulary: number of pieces of the tokenizer.
       image_shape: of one example of the data set.
-      image_dtype: of the images that reach the devices.
       slice: its name, see `study.config.hardware`.
       chunk_examples: see `Execution`.
     """
@@ -66,7 +65,6 @@ class ProgramSpec:
     cell: Cell
     vocabulary: int
     image_shape: tuple[int, ...]
-    image_dtype: str = "float32"
     slice: str
     chunk_examples: int = 8192
 
@@ -239,7 +237,7 @@ def compile_report(
 
     import numpy as np
 
-    from study.config.model import Vocabulary
+    from study.config.model import CachedImage, Vocabulary
     from study.models.sharding import bytes_per_device, make_mesh
     from study.planning.tpu_compile import slice_devices
     from study.training.compile import train_program
@@ -254,7 +252,8 @@ def compile_report(
         Vocabulary(spec.vocabulary, eos=1, pad=1),
         spec.image_shape,
         make_mesh(slice_devices(spec.slice)),
-        image_dtype=np.dtype(spec.image_dtype),
+        # As `study data embed` stores embeddings, and `study.data.sources` pixels.
+        image_dtype=np.float16 if isinstance(spec.cell.model.image, CachedImage) else np.uint8,
         loss_fn=loss_fn or batch_loss,
     )
     usable = get_slice(spec.slice).chip.usable_bytes

@@ -31,7 +31,7 @@ from study.training.compile_key import compile_key
 from study.training.memory import CompileResult, available_bytes, try_compile
 from study.training.step import LossFn, State, batch_loss, initial_state, make_loop, make_step
 
-CHUNK_BYTES = 1 << 30  # at most, of the batches that travel to the devices together
+CHUNK_BYTES = 1 << 28  # at most, of the batches that travel to the devices together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ class TrainProgram:
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What `loop` takes, as `jax.ShapeDtypeStruct`s."""
-        count, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
-        return self.state, self.batches, count, first_of_interval
+        index, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
+        return self.state, self.batches, index, index, first_of_interval
 
     @functools.cached_property
     def loop(self) -> Any:
@@ -156,13 +156,15 @@ def train_program(
     text_bytes = cell.data.text_length * np.dtype(np.int32).itemsize
     example_bytes = math.prod(image_shape) * np.dtype(image_dtype).itemsize + text_bytes
     chunk_examples = min(execution.chunk_examples, CHUNK_BYTES // example_bytes)
+    longest = max(1, min(cell.steps, chunk_examples // cell.batch_size))
     return _shared(
         TrainProgram(
             cell=compile_key(cell),
             vocabulary=vocabulary,
             image_shape=image_shape,
             mesh=mesh,
-            chunk_steps=max(1, min(cell.steps, chunk_examples // cell.batch_size)),
+            # The length that pads the last chunk least.
+            chunk_steps=min(range(longest, longest // 2, -1), key=lambda k: -cell.steps % k),
             image_dtype=np.dtype(image_dtype),
             microbatch=None if execution.microbatch == "auto" else execution.microbatch,
             remat=execution.remat,

@@ -47,5 +47,5 @@ def memory_key(cell: Cell, chunk_examples: int) -> Cell:
         model=dataclasses.replace(cell.model, init=None),
         loss=loss,
         optimizer=optimizer,
-        budget=Budget(steps=min(cell.steps, 1 + chunk_examples // cell.batch_size)),
+        budget=Budget(steps=max(1, min(cell.steps, chunk_examples // cell.batch_size))),
     )

@@ -13,7 +13,6 @@ from study.config import Cell, ViT, from_dict
 from study.config.model import Vocabulary
 from study.data.embed_shards import Tower
 from study.data.formats.dataset import DataError
-from study.data.images import scale_pixels
 from study.evals.encode import Encoder
 from study.interop.embed import FrozenTowers
 from study.records.record import read_json
@@ -67,7 +66,7 @@ class VitTower:
         self.metadata = {"kind": f"ViT {cell.model.image.variant}", "sha256": digest, **metadata}
 
     def __call__(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
-        return self._encoder.embed_pixels(self._params, scale_pixels(images_NxHxWxC))
+        return self._encoder.embed_pixels(self._params, images_NxHxWxC)
 
 
 def _of_record(folder: Path) -> VitTower:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +21,20 @@ from study.models.sharding import batch_sharding, local_rows
 REPLACED = "data/replaced_examples"
 
 
+class Steps(NamedTuple):
+    """Some steps: batches `begin` to `end` of a chunk.
+
+    Attributes:
+      batches: the whole chunk, `image` and `text` with axes (steps, rows, ...), on the devices.
+      replaced: `TrainLoader.replaced` after these steps.
+    """
+
+    batches: dict[str, jax.Array]
+    begin: int
+    end: int
+    replaced: int
+
+
 class TrainLoader:
     """The training data of a cell.
 
@@ -25,8 +42,10 @@ class TrainLoader:
       read: corrupts examples as it reads them; None reads them as they are.
 
     Attributes:
-      image_shape: of one example.
-      replaced: examples so far that could not be used and were replaced, of this process's rows.
+      image_shape, image_dtype: of one example: uint8 pixels, or a cached embedding, float16 if it
+        is stored so.
+      replaced: examples so far that could not be used and were replaced, of this process's rows,
+        to the end of the steps that `steps` yielded last.
 
     Raises:
       DataError: see `study.data.sources.open_source`.
@@ -48,28 +67,54 @@ class TrainLoader:
             cell.data,
             threads=execution.decode_threads,
         )
-        example = self._source.batch(np.zeros(1, np.int64))
+        first = np.zeros(1, np.int64)
+        example = read(self._source, first, first) if read else self._source.batch(first)
         self.image_shape: tuple[int, ...] = example["image"].shape[1:]
+        self.image_dtype = example["image"].dtype
         self.replaced = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._coming: Iterator[Steps] = iter(())
+        self._ahead: Future[Steps] | None = None
 
-    def chunks(
-        self, first_step: int, due: set[int], chunk_steps: int
-    ) -> Iterator[tuple[int, dict[str, jax.Array]]]:
-        """Chunks of batches on the devices, from `first_step` to the end of the run.
+    def steps(self, first_step: int, due: set[int], chunk_steps: int) -> Iterator[Steps]:
+        """The steps from `first_step` to the end of the run, some at a time.
+
+        Batches travel to the devices in chunks of equal length, whatever is due, since one compiled
+        loop takes all of them. The last chunk is padded with zeros.
 
         Arguments:
-          due: steps after which a chunk must end.
-          chunk_steps: steps of the longest chunk. Shorter ones are padded to it with zeros, since
-            one compiled loop takes all of them.
-
-        Yields:
-          The steps of the chunk, and `image` and `text` with axes (steps, rows, ...).
+          due: steps after which the caller has something else to do.
+          chunk_steps: steps of a chunk.
         """
+        self._coming = self._place(first_step, due, chunk_steps)
+        while True:
+            self.prefetch()
+            assert self._ahead is not None
+            future, self._ahead = self._ahead, None
+            try:
+                steps = future.result()
+            except StopIteration:
+                return
+            self.replaced = steps.replaced
+            yield steps
 
-        def count_replaced(replaced: int) -> None:
-            self.replaced += replaced
+    def prefetch(self) -> None:
+        """Have the next steps placed on the devices, in a thread.
 
-        lengths = _lengths(first_step, self._cell.steps, chunk_steps, due)
+        Called when all steps but those of one chunk are finished, it bounds the devices' memory to
+        two chunks.
+        """
+        if self._ahead is None:
+            self._ahead = self._thread.submit(next, self._coming)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _place(self, first_step: int, due: set[int], chunk_steps: int) -> Iterator[Steps]:
+        last_step = self._cell.steps
+        starts = range(first_step, last_step, chunk_steps)
+        lengths = [min(chunk_steps, last_step - start) for start in starts]
+        replaced, replaced_S = self.replaced, collections.deque[int]()
         stream = batches(
             self._source,
             seed=self._cell.seed,
@@ -79,17 +124,22 @@ class TrainLoader:
             rows=local_rows(self._mesh, self._cell.batch_size),
             read=self._read,
             flip=self._cell.data.flip,
-            on_replaced=count_replaced,
+            on_replaced=replaced_S.extend,
         )
         sharding = batch_sharding(self._mesh, leading=1)
-        for length, arrays in zip(lengths, stream, strict=True):
+        for start, length, arrays in zip(starts, lengths, stream, strict=True):
             chunk = {}
             for name, a in arrays.items():
                 if length < chunk_steps:
                     padding = np.zeros((chunk_steps - length, *a.shape[1:]), a.dtype)
                     a = np.concatenate([a, padding])
                 chunk[name] = jax.make_array_from_process_local_data(sharding, a)
-            yield length, chunk
+            begin = 0
+            for end in sorted({step - start for step in due | {start + length}}):
+                if begin < end <= length:
+                    replaced += sum(replaced_S.popleft() for _ in range(begin, end))
+                    yield Steps(chunk, begin, end, replaced)
+                    begin = end
 
     def resume(self, step: int, replaced: int) -> None:
         """Go on from `step`, before which `replaced` examples of all processes were replaced.
@@ -107,13 +157,3 @@ class TrainLoader:
         if jax.process_count() > 1:
             count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
         return {REPLACED: count} if count else {}
-
-
-def _lengths(first: int, steps: int, chunk_steps: int, due: set[int]) -> list[int]:
-    """Steps of each chunk from step `first` to `steps`; a chunk ends at every due step."""
-    lengths = []
-    for stop in sorted(d for d in due | {steps} if d > first):
-        while first < stop:
-            lengths.append(min(chunk_steps, stop - first))
-            first += lengths[-1]
-    return lengths

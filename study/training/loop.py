@@ -109,9 +109,9 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
     executable = previous = memory = None
     agreement = Agreement()
 
-    for length, batches in loader.chunks(step, due, parts.program.chunk_steps):
+    for batches, begin, end, _ in loader.steps(step, due, parts.program.chunk_steps):
         meter.batch_ready()
-        if executable is None:  # here, so that the next chunk is read meanwhile
+        if executable is None:  # here, so that the next batches are read meanwhile
             with stopwatch.time("compile"):
                 executable, microbatch = compile_loop(parts.program, execution)
             if microbatch is not None:
@@ -119,15 +119,18 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
             peak = PeakMemory(state)
             meter.resume()
         first_of_interval = np.bool_(step in log_at)
-        state, metrics = executable(state, batches, np.int32(length), first_of_interval)
+        state, metrics = executable(
+            state, batches, np.int32(begin), np.int32(end), first_of_interval
+        )
         meter.dispatched(metrics)
         if previous is None:
             jax.block_until_ready(metrics)
-            log.event(step + length, "training")
-        # The host may be one chunk ahead, or it would fill the devices with batches.
+            log.event(step + end - begin, "training")
+        # The host may be one call ahead, or it would fill the devices with batches.
         jax.block_until_ready(previous)
+        loader.prefetch()
         previous = metrics
-        step += length
+        step += end - begin
 
         since_saved = time.monotonic() - saved
         save_now = log.primary and since_saved >= 60 * execution.checkpoint_every_minutes
@@ -206,10 +209,18 @@ def _open(
         return dataset, tokenizer, loader, evaluator
 
     dataset, tokenizer, loader, evaluator = raise_together(open_data)
+    _close_on_exit(stack, loader.close)
     meter = Meter(cell, channels=loader.image_shape[-1])
     _close_on_exit(stack, meter.close)
 
-    program = train_program(cell, execution, tokenizer.vocabulary, loader.image_shape, mesh)
+    program = train_program(
+        cell,
+        execution,
+        tokenizer.vocabulary,
+        loader.image_shape,
+        mesh,
+        image_dtype=loader.image_dtype,
+    )
     checkpoints = Checkpoints(
         record.folder / "checkpoints",
         keep_last=execution.keep_last,

@@ -247,17 +247,21 @@ def make_step(
 
 def make_loop(
     step: Step,
-) -> Callable[[State, Batch, jax.Array, jax.Array], tuple[State, Metrics]]:
-    """A loop `(state, batches, count, first_of_interval) -> (state, metrics of the last step)`.
+) -> Callable[[State, Batch, jax.Array, jax.Array, jax.Array], tuple[State, Metrics]]:
+    """A loop `(state, batches, begin, end, first_of_interval) -> (state, last step's metrics)`.
 
-    It takes the first `count` batches of a chunk. `count` is traced, so that one compilation
-    serves every length: at batch size 16 the dispatch of a single step costs more than the step.
+    It takes batches `begin` to `end` of a chunk. Both are traced, so that one compilation serves
+    all lengths: at batch size 16 the dispatch of a single step costs more than the step.
     `first_of_interval` (a bool) resets `State.interval`: the record's last row is of the step
     before the first one here.
     """
 
     def loop(
-        state: State, batches: Batch, count: jax.Array, first_of_interval: jax.Array
+        state: State,
+        batches: Batch,
+        begin: jax.Array,
+        end: jax.Array,
+        first_of_interval: jax.Array,
     ) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             batch = {k: jax.lax.dynamic_index_in_dim(v, i, 0, False) for k, v in batches.items()}
@@ -272,6 +276,6 @@ def make_loop(
         first = {k: v[0] for k, v in batches.items()}
         shapes = jax.eval_shape(step, state, first)[1]
         empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (state, empty))
+        return jax.lax.fori_loop(begin, end, body, (state, empty))
 
     return loop

@@ -76,7 +76,7 @@ def test_the_next_usable_example_is_used_whatever_was_read_before(broken, keep, 
 def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_count(broken):
     size, runs = broken.split("train").examples, {}
     for batch_size, hosts in ((8, 1), (16, 1), (16, 4), (48, 2)):
-        counts: list[int] = []
+        counts: list[list[int]] = []
         parts = []
         for host in range(hosts):
             source = open_source(broken, "train", IMAGE, LENIENT)
@@ -92,7 +92,7 @@ def test_the_stream_counts_them_and_is_the_same_at_every_batch_size_and_host_cou
             )
             parts.append(list(stream))
         steps = [np.concatenate([p["image"][0] for p in step]) for step in zip(*parts, strict=True)]
-        runs[batch_size, hosts] = np.concatenate(steps), sum(counts)
+        runs[batch_size, hosts] = np.concatenate(steps), sum(map(sum, counts))
     first, count = runs[8, 1]
     for images, other in runs.values():
         np.testing.assert_array_equal(images, first)

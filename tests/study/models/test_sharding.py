@@ -70,7 +70,7 @@ def trained(cell, execution, mesh):
     placed = {
         k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches(cell).items()
     }
-    return loop(state, placed, np.int32(STEPS), np.True_)
+    return loop(state, placed, np.int32(0), np.int32(STEPS), np.True_)
 
 
 def assert_same(got, want):

@@ -16,7 +16,7 @@ from study.config.model import Vocabulary
 from study.models.dropout import dropout, example_keys
 from study.models.text import TransformerText
 from study.models.two_towers import TwoTowers
-from study.models.vit import sincos2d
+from study.models.vit import scale_pixels, sincos2d
 
 IMAGE = jnp.linspace(-1, 1, 3 * 24 * 24).reshape(3, 24, 24, 1)
 TEXT = jnp.array([[5, 6, 7, 1, 1, 1, 1, 1], [7, 6, 5, 1, 1, 1, 1, 1], [9, 1, 1, 1, 1, 1, 1, 1]])
@@ -40,6 +40,19 @@ def run(towers, image=IMAGE, text=TEXT, keys=None, params=None):
     """Embeddings as numpy, by random parameters that depend on the shapes alone."""
     params = random_params(towers) if params is None else params
     return jax.device_get(_compiled(towers)({"params": params}, image, text, keys))
+
+
+def test_pixels_are_scaled_on_the_device_as_on_the_host_bit_for_bit():
+    pixels = np.arange(256, dtype=np.uint8)
+    host = pixels * np.float32(1 / 127.5) - 1
+    np.testing.assert_array_equal(jax.jit(scale_pixels)(pixels), host)
+    assert (host.dtype, host[0], host[-1]) == (np.float32, -1, 1)
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 1), np.uint8)
+    towers = module()
+    for ours, other in zip(
+        run(towers, images), run(towers, images * np.float32(1 / 127.5) - 1), strict=True
+    ):
+        np.testing.assert_array_equal(ours, other)
 
 
 @functools.lru_cache

@@ -89,7 +89,7 @@ PAPERS_OWN = dataclasses.replace(
 
 
 def execution(small_glyphs, **more):
-    values = {"chunk_examples": 48, "log_every_percent": 10}  # 3 steps of the 4 between two rows
+    values = {"chunk_examples": 80, "log_every_percent": 10}  # 5 steps, and 4 between two rows
     return Execution(data_root=str(small_glyphs.parent), wandb=False, **values | more)
 
 

@@ -1,0 +1,94 @@
+"""Batches reach the devices once, whatever is due, and few at a time."""
+
+import dataclasses
+import gc
+import weakref
+
+import jax
+import numpy as np
+import pytest
+
+from study.config import Budget, CachedImage, Cell, Data, Execution, MeanPoolText, Model
+from study.data.formats.dataset import Dataset
+from study.data.sources import open_source
+from study.data.stream import indices
+from study.models.sharding import make_mesh
+from study.training.loader import TrainLoader
+
+IMAGE = CachedImage(embeddings="hog-lda-16", dim=16)
+CELL = Cell(
+    model=Model(image=IMAGE, text=MeanPoolText(width=16), embed_dim=16),
+    budget=Budget(steps=20),
+    batch_size=16,
+)
+
+
+@pytest.fixture
+def loader(small_glyphs):
+    made = []
+
+    def make(cell, count=8):
+        mesh = make_mesh(jax.devices()[:count])
+        made.append(TrainLoader(cell, Execution(), Dataset.open(small_glyphs), mesh, None))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize(("chunk_steps", "first"), [(5, 0), (4, 3), (20, 0)])
+@pytest.mark.parametrize("due", [{20}, {1, 2, 7, 8, 9, 20}])
+def test_every_step_comes_once_and_calls_end_where_something_is_due(
+    chunk_steps, first, due, loader, small_glyphs
+):
+    data = loader(CELL)
+    step, rows, ends = first, [], set()
+    for batches, begin, end, _ in data.steps(first, due, chunk_steps):
+        assert {a.shape[:2] for a in batches.values()} == {(chunk_steps, 16)}
+        rows.append(np.asarray(batches["image"])[begin:end])
+        step += end - begin
+        ends.add(step)
+    assert {d for d in due if d > first} <= ends
+    assert step == 20
+    source = open_source(Dataset.open(small_glyphs), "train", IMAGE, Data())
+    index_N = indices(np.arange(16 * first, 16 * 20), size=source.size, seed=0)
+    got = np.concatenate(rows)
+    assert got.dtype == np.float16
+    np.testing.assert_array_equal(got.reshape(-1, 16), source.image(index_N))
+
+
+def test_nothing_but_the_batches_travels_and_two_chunks_at_most_are_on_the_devices(
+    loader, monkeypatch
+):
+    references, alive, sent = [], [], []
+    place = jax.make_array_from_process_local_data
+
+    def count(sharding, a):
+        placed = place(sharding, a)
+        sent.append(a.nbytes)
+        references.append(weakref.ref(placed))
+        gc.collect()
+        alive.append(sum(one() is not None for one in references))
+        return placed
+
+    monkeypatch.setattr(jax, "make_array_from_process_local_data", count)
+    data = loader(CELL)
+    for _batches, _begin, _end, _ in data.steps(0, {3, 8, 20}, 4):
+        data.prefetch()  # all steps before these are finished
+    assert sum(sent) == 20 * 16 * (16 * 2 + 16 * 4)  # float16 and int32
+    assert max(alive) == 4  # images and texts of two chunks
+
+
+def test_chunks_are_as_long_as_the_run_divides_into():
+    from study.config.model import Vocabulary
+    from study.training.compile import train_program
+
+    def chunk_steps(steps, chunk_examples=128):
+        cell = dataclasses.replace(CELL, budget=Budget(steps=steps))
+        how = Execution(chunk_examples=chunk_examples)
+        mesh = make_mesh(jax.devices()[:1])
+        return train_program(cell, how, Vocabulary(50, eos=1, pad=1), (16,), mesh).chunk_steps
+
+    assert [chunk_steps(n) for n in (1, 7, 8, 64, 35, 37)] == [1, 7, 8, 8, 7, 8]
+    assert chunk_steps(64, chunk_examples=1) == 1
