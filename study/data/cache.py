@@ -1,10 +1,10 @@
-"""Arrays derived from a data set (tokens, labels), computed once and kept in `<folder>/cache/`."""
+"""Arrays derived from a data set, made once: on disk (tokens, labels) or in this process."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,17 @@ from study.records.record import atomic_write
 IN_MEMORY_BYTES = 1 << 30  # larger arrays stay memory-mapped
 
 _LOADED: dict[tuple[str, str, str], np.ndarray] = {}
+_SHARED: dict[tuple[str, str, Hashable], tuple[np.ndarray, ...]] = {}  # last used last
 _LOCK = threading.RLock()
 
 
 def get_or_make(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The read-only array `name` of a data set: from this process, from disk, or from `make()`.
 
-    The data set's fingerprint is part of the key. Where the folder is read-only, the array is made
-    once in each process.
+    On disk it is in `<folder>/cache/`. The data set's fingerprint is part of the key. Where the
+    folder is read-only, the array is made once in each process.
     """
-    key = (str(dataset.folder.resolve()), dataset.fingerprint, name)
+    key = (*_identity(dataset), name)
     with _LOCK:
         if key not in _LOADED:
             path = dataset.folder / "cache" / f"{name}-{dataset.fingerprint[:12]}.npy"
@@ -38,6 +39,29 @@ def get_or_make(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> 
             array.flags.writeable = False
             _LOADED[key] = array
         return _LOADED[key]
+
+
+def share(
+    dataset: Dataset, name: Hashable, make: Callable[[], tuple[np.ndarray, ...]]
+) -> tuple[np.ndarray, ...]:
+    """The arrays `name` of a data set that all sources of this process share.
+
+    Those used last stay when no source is open, up to `IN_MEMORY_BYTES` together.
+    """
+    key = (*_identity(dataset), name)
+    with _LOCK:
+        arrays = _SHARED.pop(key, None) or make()
+        _SHARED[key] = arrays
+        sizes = {k: sum(a.nbytes for a in kept) for k, kept in _SHARED.items()}
+        for k in list(_SHARED):
+            if sum(sizes.values()) <= IN_MEMORY_BYTES:
+                break
+            del _SHARED[k], sizes[k]
+        return arrays
+
+
+def _identity(dataset: Dataset) -> tuple[str, str]:
+    return str(dataset.folder.resolve()), dataset.fingerprint
 
 
 def _load(path: Path) -> np.ndarray | None:

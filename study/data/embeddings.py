@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ class CachedEmbeddings:
         """Of the rows that are read: float16 if all are stored in it, else float32."""
         half = all(part.dtype == np.float16 for part in self.parts)
         return np.dtype(np.float16 if half else np.float32)
+
+    @property
+    def identity(self) -> Hashable:
+        """Of the stored rows; it changes when a file is written again."""
+        files = [Path(part.filename) for part in self.parts if isinstance(part, np.memmap)]
+        return self.name, tuple((str(file), file.stat().st_mtime_ns) for file in files)
 
     @property
     def nbytes(self) -> int:

@@ -49,8 +49,13 @@ class EmbeddingSource:
         self.replacements.add_all_bad(bad)
         self._rows_NxE = None
         if self._cache.nbytes <= cache.IN_MEMORY_BYTES:
-            self._rows_NxE = self._cache.rows()
-            self._check_finite(np.delete(self._rows_NxE, list(bad), 0) if bad else self._rows_NxE)
+
+            def read_all() -> tuple[np.ndarray]:
+                rows_NxE = self._cache.rows()
+                self._check_finite(np.delete(rows_NxE, list(bad), 0) if bad else rows_NxE)
+                return (rows_NxE,)
+
+            (self._rows_NxE,) = cache.share(dataset, self._cache.identity, read_all)
 
     def batch(self, index_N: np.ndarray) -> Batch:
         """{"image": N x E, "text": int32 N x L}."""
@@ -112,9 +117,15 @@ class ImageSource:
         shape = (image.image_size, image.image_size, self._channels)
         pixels = self.size * shape[0] * shape[1] * shape[2]
         self._keep = pixels <= cache.IN_MEMORY_BYTES // 2 if keep is None else keep
-        # The memory is committed lazily, so examples that are never read cost nothing.
-        self._pixels_NxHxWxC = np.empty((self.size if self._keep else 0, *shape), np.uint8)
-        self._decoded_N = np.zeros(len(self._pixels_NxHxWxC), bool)
+        self._shape = shape
+
+        def allocate() -> tuple[np.ndarray, np.ndarray]:
+            # The memory is committed lazily, so examples that are never read cost nothing.
+            return np.empty((self.size, *shape), np.uint8), np.zeros(self.size, bool)
+
+        if self._keep:
+            name = ("pixels", split, shape, crop, data.resize)
+            self._pixels_NxHxWxC, self._decoded_N = cache.share(dataset, name, allocate)
         self.texts = Texts(dataset, split, data, whole=self._keep)
         self._threads = _decode_threads(self._reader, threads)
 
@@ -141,7 +152,7 @@ class ImageSource:
     def _read(self, index_N: np.ndarray, *, with_text: bool) -> tuple[np.ndarray, list[str]]:
         """Pixels, uint8 N x H x W x C, and texts (empty without `with_text`)."""
         index_N = np.asarray(index_N)
-        out_NxHxWxC = np.empty((len(index_N), *self._pixels_NxHxWxC.shape[1:]), np.uint8)
+        out_NxHxWxC = np.empty((len(index_N), *self._shape), np.uint8)
         texts = [""] * len(index_N)
 
         def read_rows(example_M: np.ndarray, row_M: np.ndarray) -> dict[int, BadExampleError]:
@@ -149,8 +160,8 @@ class ImageSource:
                 return self._decode(example_M, row_M, out_NxHxWxC, texts if with_text else None)
             new_M = np.unique(example_M[~self._decoded_N[example_M]])
             bad = self._decode(new_M, new_M, self._pixels_NxHxWxC, None)
-            self._decoded_N[new_M] = True
-            self._decoded_N[list(bad)] = False
+            # Never set for a bad one, even for a moment: another source may read it.
+            self._decoded_N[np.setdiff1d(new_M, list(bad))] = True
             out_NxHxWxC[row_M] = self._pixels_NxHxWxC[example_M]
             return bad
 

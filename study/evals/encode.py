@@ -80,15 +80,24 @@ class Encoder:
     def _all(
         self, encode: Any, params: Any, read: Callable[[np.ndarray], np.ndarray], count: int
     ) -> np.ndarray:
-        """`encode` of rows 0 to `count`; `read` returns the rows at int64 positions."""
-        out = []
+        """`encode` of rows 0 to `count`; `read` returns the rows at int64 positions.
+
+        While the devices encode a batch, the next one is read, and the one before is fetched.
+        """
+        out: list[np.ndarray] = []
+        previous = None
         for start in range(0, count, self._size):
             own = start + self._own_R
             # A process without rows in the last batch reads one row for its shape.
             x_R = read(own[own < count] if own[0] < count else np.array([start]))
             pad = [(0, len(own) - len(x_R))] + [(0, 0)] * (x_R.ndim - 1)
             x_R = jax.make_array_from_process_local_data(self._rows, np.pad(x_R, pad))
-            out.append(np.asarray(encode(params, x_R)))
+            z = encode(params, x_R)
+            z.copy_to_host_async()
+            if previous is not None:
+                out.append(np.asarray(previous))
+            previous = z
+        out.append(np.asarray(previous))
         return np.concatenate(out)[:count]
 
 

@@ -6,7 +6,7 @@ import string
 
 import numpy as np
 
-CHUNK = 2048
+CHUNK = 512  # with more, the allocation of the similarities takes longer than the product
 _NO_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
 

@@ -62,6 +62,7 @@ def expected(dataset: Dataset) -> np.ndarray:
 def test_the_next_usable_example_is_used_whatever_was_read_before(broken, keep, threads):
     size, of = broken.split("train").examples, expected(broken)
     cache._LOADED.clear()
+    cache._SHARED.clear()
     whole = ImageSource(broken, "train", IMAGE, LENIENT, keep=keep, threads=threads)
     together = whole.batch(np.arange(size))
     for rows in together.values():

@@ -79,6 +79,49 @@ def test_opening_twice_tokenises_once(copy, monkeypatch):
     np.testing.assert_array_equal(first.texts.tokens_NxL, second.texts.tokens_NxL)
 
 
+@pytest.mark.parametrize("image", [EMBEDDED, IMAGE], ids=["cached", "pixels"])
+def test_what_one_source_has_read_the_next_has(image, embedded, monkeypatch):
+    monkeypatch.setattr(cache, "_SHARED", {})
+    read = []
+
+    def count(owner, name):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: read.append(name) or original(*a, **k))
+
+    count(CachedEmbeddings, "rows")
+    count(open_split(embedded, "val_font").__class__, "decode_image")
+
+    def images() -> np.ndarray:
+        return open_source(embedded, "val_font", image, Data()).image(np.arange(40))
+
+    first, times = images(), len(read)
+    np.testing.assert_array_equal(images(), first)
+    assert len(read) == times == (1 if image is EMBEDDED else 40)
+
+
+def test_shared_arrays_are_kept_up_to_a_size_those_used_last(embedded, monkeypatch):
+    monkeypatch.setattr(cache, "_SHARED", {})
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 100)
+    made = []
+
+    def use(name):
+        cache.share(embedded, name, lambda: made.append(name) or (np.zeros(40, np.uint8),))
+
+    for name in "abacab":
+        use(name)
+    assert made == ["a", "b", "c", "b"]
+
+
+def test_embeddings_that_are_written_again_are_read_again(copy):
+    dataset, index_N = Dataset.open(copy), np.arange(40)
+    before = open_source(dataset, "val_font", EMBEDDED, Data()).image(index_N)
+    for path in copy.glob("embeddings/*/val_font*.npy"):
+        np.save(path, -np.load(path))
+    np.testing.assert_array_equal(
+        open_source(dataset, "val_font", EMBEDDED, Data()).image(index_N), -before
+    )
+
+
 def test_a_cache_of_other_data_is_not_used(copy):
     dataset = Dataset.open(copy)
     before = load_labels(dataset, "val_font")
