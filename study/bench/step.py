@@ -32,11 +32,12 @@ from study.config import (
     TextTransformer,
     ViT,
 )
+from study.config.budget import to_steps
 from study.config.model import Vocabulary
 from study.models.sharding import batch_sharding, make_mesh
 from study.models.two_towers import TwoTowers
 from study.training.compile import compile_loop, train_program
-from study.training.optimizer import schedule
+from study.training.optimizer import read_rates, schedule
 
 VOCABULARY = Vocabulary(1000, eos=1, pad=1)
 
@@ -113,17 +114,22 @@ def bench(
     execution = Execution(chunk_examples=steps * cell.batch_size)
     program = train_program(cell, execution, VOCABULARY, image_shape, mesh)
     loop, _ = compile_loop(program, execution)
-    state = program.init_state(cell.seed)
+    state = program.init_state(cell)
     start = jax.tree.map(jnp.copy, state.params)
     plain, carry = _plain(cell, start)
     batches = _batches(cell, image_shape, steps)
     buffer = {k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches.items()}
     singles = [{k: jnp.asarray(a[i]) for k, a in batches.items()} for i in range(steps)]
     start = jax.device_get(start)
+    rates, factor, done = read_rates(cell), schedule(cell), 0
 
     def ours() -> None:
-        nonlocal state
-        state, metrics = loop(state, buffer, np.int32(0), np.int32(steps), np.True_)
+        nonlocal state, done
+        factor_S = factor(done + np.arange(steps))
+        state, metrics = loop(
+            state, buffer, np.int32(0), np.int32(steps), np.True_, rates, factor_S
+        )
+        done += steps
         jax.block_until_ready(metrics)
 
     def theirs() -> None:
@@ -157,15 +163,17 @@ def bench(
 def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
     """`((params, opt_state), batch) -> ((params, opt_state), loss)`, and its initial carry."""
     o = cell.optimizer
-    assert isinstance(o, Adam) and o.clip_norm is not None
+    assert isinstance(o, Adam) and o.clip_norm is not None and o.schedule == "cosine"
     model = TwoTowers(cell, VOCABULARY)
+    warmup = to_steps(o, "warmup", batch_size=cell.batch_size, total_steps=cell.steps)
+    factor = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, cell.steps)
     kernels = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
     tx = optax.chain(
         optax.clip_by_global_norm(o.clip_norm),
         optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps),
         optax.scale(o.learning_rate),
         optax.add_decayed_weights(o.weight_decay, mask=kernels),
-        optax.scale_by_schedule(lambda step: -schedule(cell)(step)),
+        optax.scale_by_schedule(lambda step: -factor(step)),
     )
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:

@@ -70,8 +70,10 @@ class Evaluator:
         batch_size: int = SIZE,
     ):
         self._cell, self._tokenizer = cell, tokenizer
-        data = Data(text_length=cell.data.text_length)  # nothing else of it affects a tower
-        self._encoder = cached_encoder(cell.model, data, tokenizer.vocabulary, batch_size, mesh)
+        # Nothing else affects a tower.
+        data = Data(text_length=cell.data.text_length)
+        model = dataclasses.replace(cell.model, init=None)
+        self._encoder = cached_encoder(model, data, tokenizer.vocabulary, batch_size, mesh)
         self._due = {e: frozenset(schedule_points(e.every_percent, cell.steps)) for e in cell.evals}
         self._datasets: dict[str | None, Dataset] = {None: dataset}
         for evaluation in cell.evals:  # fail before training, not after it

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from study.config import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
 from study.config.model import Vocabulary
@@ -33,7 +34,7 @@ class TwoTowers(nn.Module):
     rows: Rows = None
 
     def setup(self) -> None:
-        model, loss = self.cell.model, self.cell.loss
+        model = self.cell.model
         dim, dtype = model.embed_dim, jnp.dtype(model.dtype)
         if isinstance(model.image, ViT):
             self.img = ImageTower(model.image, dim, dtype, self.remat, self.rows)
@@ -44,9 +45,8 @@ class TwoTowers(nn.Module):
                 )
             case MeanPoolText():
                 self.txt = MeanPoolTower(model.text, self.vocabulary, dim, dtype)
-        self.t = self.param("t", lambda _: jnp.full((1,), math.log(loss.t_init)))
-        start = initial_bias(self.cell)
-        self.b = None if start is None else self.param("b", lambda _: jnp.full((1,), start))
+        for name, value in initial_scalars(self.cell).items():
+            setattr(self, name, self.param(name, lambda _, value=value: jnp.asarray(value)))
 
     def __call__(
         self,
@@ -79,6 +79,12 @@ def l2_normalize(z_BxE: jax.Array) -> jax.Array:
     """Rows divided by their norm, in float32; a zero row stays zero with a finite gradient."""
     z_BxE = z_BxE.astype(jnp.float32)
     return z_BxE * jax.lax.rsqrt(jnp.sum(z_BxE**2, axis=1, keepdims=True) + 1e-12)
+
+
+def initial_scalars(cell: Cell) -> dict[str, np.ndarray]:
+    """t' = log t, and b of a loss that has one, at the start: float32 parameters of shape (1,)."""
+    starts = {"t": math.log(cell.loss.t_init), "b": initial_bias(cell)}
+    return {k: np.full((1,), v, np.float32) for k, v in starts.items() if v is not None}
 
 
 def initial_bias(cell: Cell) -> float | None:

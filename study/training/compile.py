@@ -10,10 +10,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -27,8 +26,10 @@ from study.models.sharding import (
     param_shardings,
     replicated,
 )
-from study.training.compile_key import compile_key
+from study.models.two_towers import initial_scalars
+from study.training.compile_key import compile_key, start_key
 from study.training.memory import CompileResult, available_bytes, try_compile
+from study.training.optimizer import read_rates
 from study.training.step import LossFn, State, batch_loss, initial_state, make_loop, make_step
 
 CHUNK_BYTES = 1 << 28  # at most, of the batches that travel to the devices together
@@ -60,22 +61,15 @@ class TrainProgram:
     fsdp_min_mib: float | None
     loss_fn: LossFn
 
-    @functools.cached_property
+    @property
     def state(self) -> State:
         """Shapes, types and shardings of the state."""
-        shapes = jax.eval_shape(self._initial_state, jax.ShapeDtypeStruct((), jnp.uint32))
-        state: State = jax.tree.map(
-            lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-            shapes,
-            param_shardings(shapes, self.mesh, self.fsdp_min_mib),
-        )
-        return state
+        return self._start.state
 
-    @functools.cached_property
+    @property
     def shardings(self) -> State:
         """A `NamedSharding` for each array of the state."""
-        shardings: State = jax.tree.map(lambda a: a.sharding, self.state)
-        return shardings
+        return self._start.shardings
 
     @functools.cached_property
     def batches(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -94,7 +88,11 @@ class TrainProgram:
     def arguments(self) -> tuple[Any, ...]:
         """What `loop` takes, as `jax.ShapeDtypeStruct`s."""
         index, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
-        return self.state, self.batches, index, index, first_of_interval
+        rates = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), read_rates(self.cell)
+        )
+        factor_S = jax.ShapeDtypeStruct((self.chunk_steps,), np.float32)
+        return self.state, self.batches, index, index, first_of_interval, rates, factor_S
 
     @functools.cached_property
     def loop(self) -> Any:
@@ -120,18 +118,53 @@ class TrainProgram:
         # The host sends the next chunk while this one trains.
         return result._replace(needed_bytes=result.needed_bytes + bytes_per_device(self.batches))
 
-    def init_state(self, seed: int) -> State:
-        """The state at step 0 of a run with this seed, on the devices."""
+    def init_state(self, cell: Cell) -> State:
+        """The state of a cell of this program at step 0, on the devices."""
         # JAX would take a Python int for 32 bits with a sign.
-        state: State = self._init(np.uint32(seed))
+        state: State = self._start.initialize(np.uint32(cell.seed), initial_scalars(cell))
         return state
 
     @functools.cached_property
-    def _init(self) -> Any:
-        return jax.jit(self._initial_state, out_shardings=self.shardings)
+    def _start(self) -> StartProgram:
+        cell = start_key(self.cell)
+        return start_program(cell, self.vocabulary, self.image_shape, self.mesh, self.fsdp_min_mib)
 
-    def _initial_state(self, seed: Any) -> State:
-        return initial_state(self.cell, self.vocabulary, self.image_shape, seed)
+
+class StartProgram(NamedTuple):
+    """The state at step 0: its shapes and shardings, and the function that computes it.
+
+    Attributes:
+      initialize: jitted, `(seed, study.models.two_towers.initial_scalars(cell)) -> State`.
+      arguments: what it takes.
+    """
+
+    state: State
+    shardings: State
+    initialize: Any
+    arguments: tuple[Any, ...]
+
+
+@functools.lru_cache(maxsize=32)
+def start_program(
+    cell: Cell,
+    vocabulary: Vocabulary,
+    image_shape: tuple[int, ...],
+    mesh: Mesh,
+    fsdp_min_mib: float | None,
+) -> StartProgram:
+    """One for all batch sizes: its program takes as long to compile as a small loop of steps."""
+    initialize = functools.partial(initial_state, cell, vocabulary, image_shape)
+    scalar = jax.ShapeDtypeStruct((1,), np.float32)
+    scalars = dict.fromkeys(initial_scalars(cell), scalar)
+    arguments = jax.ShapeDtypeStruct((), np.uint32), scalars
+    shapes = jax.eval_shape(initialize, *arguments)
+    shardings = param_shardings(shapes, mesh, fsdp_min_mib)
+    state = jax.tree.map(
+        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    return StartProgram(state, shardings, jax.jit(initialize, out_shardings=shardings), arguments)
 
 
 def train_program(

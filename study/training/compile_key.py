@@ -8,16 +8,49 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from study.config import Budget, Cell, Data, Negatives, ParamGroup, Sigmoid
+from study.config import (
+    Budget,
+    Cell,
+    Data,
+    Negatives,
+    Optimizer,
+    ParamGroup,
+    Sigmoid,
+    Softmax,
+)
 
 
 def compile_key(cell: Cell) -> Cell:
-    """`cell` without its seed, data and evaluations; cells with equal keys share a program.
+    """`cell` with only that which its program depends on; cells with equal keys share a program.
 
-    Rates, schedules and durations are constants of the program, so they stay.
+    Seeds, rates, schedules, durations and the first t and b are arguments of the program. A run
+    shorter than one chunk has smaller arrays, which is not in the key.
     """
-    data = Data(text_length=cell.data.text_length)
-    return dataclasses.replace(cell, seed=0, evals=(), data=data)
+    loss = dataclasses.replace(cell.loss, t_init=Sigmoid().t_init)
+    if isinstance(loss, Sigmoid) and loss.b_init is not None:
+        loss = dataclasses.replace(loss, b_init=Sigmoid().b_init)
+    return dataclasses.replace(
+        cell,
+        seed=0,
+        evals=(),
+        data=Data(text_length=cell.data.text_length),
+        model=dataclasses.replace(cell.model, init=None),
+        loss=loss,
+        optimizer=_without_rates(cell.optimizer),
+        budget=Budget(steps=1),
+    )
+
+
+def start_key(cell: Cell) -> Cell:
+    """`cell` with only that which the initial state depends on beside its seed, t and b."""
+    has_bias = getattr(cell.loss, "b_init", None) is not None
+    return Cell(
+        model=dataclasses.replace(cell.model, init=None),
+        loss=Sigmoid() if has_bias else Softmax(),
+        optimizer=_without_numbers(cell.optimizer),
+        data=Data(text_length=cell.data.text_length),
+        batch_size=2,
+    )
 
 
 def memory_key(cell: Cell, chunk_examples: int) -> Cell:
@@ -27,25 +60,39 @@ def memory_key(cell: Cell, chunk_examples: int) -> Cell:
     Arguments:
       chunk_examples: see `Execution`; only a run shorter than one chunk has smaller arrays.
     """
-    o, loss = cell.optimizer, cell.loss
-    kept: dict[str, Any] = {
-        name: ParamGroup(frozen=getattr(o, name).frozen)
-        for name in ("image", "text", "loss_scalars")
-    }
-    if hasattr(o, "min_dim_size_to_factor"):
-        kept["min_dim_size_to_factor"] = o.min_dim_size_to_factor
-    optimizer = type(o)(clip_norm=None if o.clip_norm is None else 1.0, **kept)
-    if isinstance(loss, Sigmoid):
-        pairs = loss.pairs
-        if isinstance(pairs, Negatives):
-            pairs = dataclasses.replace(pairs, per_positive=1.0)
-        loss = Sigmoid(b_init=None if loss.b_init is None else -10.0, pairs=pairs)
-    else:
-        loss = type(loss)()
+    key = compile_key(cell)
+    loss = key.loss
+    if isinstance(loss, Sigmoid) and isinstance(loss.pairs, Negatives):
+        pairs = dataclasses.replace(loss.pairs, per_positive=1.0)
+        loss = dataclasses.replace(loss, pairs=pairs)
     return dataclasses.replace(
-        compile_key(cell),
-        model=dataclasses.replace(cell.model, init=None),
+        key,
         loss=loss,
-        optimizer=optimizer,
+        optimizer=_without_numbers(cell.optimizer),
         budget=Budget(steps=max(1, min(cell.steps, chunk_examples // cell.batch_size))),
     )
+
+
+def _without_rates(o: Optimizer) -> Optimizer:
+    """`o` with rates, decays and schedule at one value, since they are not in the program."""
+    data = ("learning_rate", "weight_decay", "schedule")
+    durations = ("warmup", "timescale", "cooldown")
+    kept = {
+        f.name: getattr(o, f.name)
+        for f in dataclasses.fields(o)
+        if f.name not in data and not f.name.startswith(durations)
+    }
+    return type(o)(**kept | _frozen_groups(o))
+
+
+def _without_numbers(o: Optimizer) -> Optimizer:
+    """`o` with all constants at one value too, which leaves its state and its operations."""
+    kept: dict[str, Any] = _frozen_groups(o)
+    if hasattr(o, "min_dim_size_to_factor"):
+        kept["min_dim_size_to_factor"] = o.min_dim_size_to_factor
+    return type(o)(clip_norm=None if o.clip_norm is None else 1.0, **kept)
+
+
+def _frozen_groups(o: Optimizer) -> dict[str, Any]:
+    groups = ("image", "text", "loss_scalars")
+    return {name: ParamGroup(frozen=getattr(o, name).frozen) for name in groups}

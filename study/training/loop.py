@@ -38,6 +38,7 @@ from study.training.init_from import init_from_checkpoint
 from study.training.loader import REPLACED, TrainLoader
 from study.training.memory import PeakMemory, peak_bytes
 from study.training.multihost import Agreement, raise_together
+from study.training.optimizer import read_rates, schedule
 from study.training.step import Metrics, State
 from study.training.throughput import Meter, Stopwatch
 
@@ -108,8 +109,10 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
     saved = time.monotonic()
     executable = previous = memory = None
     agreement = Agreement()
+    rates, factor = read_rates(cell), schedule(cell)
+    chunk_steps = parts.program.chunk_steps
 
-    for batches, begin, end, _ in loader.steps(step, due, parts.program.chunk_steps):
+    for batches, begin, end, _ in loader.steps(step, due, chunk_steps):
         meter.batch_ready()
         if executable is None:  # here, so that the next batches are read meanwhile
             with stopwatch.time("compile"):
@@ -119,8 +122,9 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
             peak = PeakMemory(state)
             meter.resume()
         first_of_interval = np.bool_(step in log_at)
+        factor_S = factor(step - begin + np.arange(chunk_steps))
         state, metrics = executable(
-            state, batches, np.int32(begin), np.int32(end), first_of_interval
+            state, batches, np.int32(begin), np.int32(end), first_of_interval, rates, factor_S
         )
         meter.dispatched(metrics)
         if previous is None:
@@ -236,7 +240,7 @@ def _open(
         if primary:
             origin = (read_json(record.folder / CELL) or {}).get("start")
     else:
-        state = program.init_state(cell.seed)
+        state = program.init_state(cell)
         if cell.model.init is not None:
             params, origin = init_from_checkpoint(cell, state.params, execution.data_root)
             state = state._replace(params=jax.device_put(params, program.shardings.params))

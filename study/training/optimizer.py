@@ -1,16 +1,21 @@
-"""Optimizers and schedules as optax chains, with the conventions of the paper's code base.
+"""Optimizers as optax chains and schedules, with the conventions of the paper's code base.
 
 The chain: global-norm clip, core transform, learning rate, decoupled decay on kernels only,
 schedule. So the 0..1 schedule scales the decay, and the learning rate does not. Frozen parameters
 are outside the chain: they have no optimizer state and do not count in the clipped norm.
+
+Rates, decays and schedules are arguments of the update, not constants: cells that differ in
+nothing else share a compiled program.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from study.config import Adafactor, Adam, Cell, Lion, Optimizer, ParamGroup
@@ -23,69 +28,95 @@ GROUPS = {"img": "image", "txt": "text", "t": "loss_scalars", "b": "loss_scalars
 STACKED = "encoderblock"
 
 
-def schedule(cell: Cell) -> optax.Schedule:
-    """The 0..1 factor at each step: linear warm-up, then decay over the steps after it.
+class Rates(NamedTuple):
+    """How far one step moves the parameters; float32 scalars.
 
-    A cooldown multiplies it by a line that reaches zero at the last step.
+    Attributes:
+      peak: the cell's learning rate.
+      lr, decay: learning rate and weight decay by parameter group (`GROUPS`).
+    """
+
+    peak: Any
+    lr: dict[str, Any]
+    decay: dict[str, Any]
+
+
+def read_rates(cell: Cell) -> Rates:
+    """The rates of a cell; `schedule` scales them."""
+    o, names = cell.optimizer, sorted(set(GROUPS.values()))
+    groups: dict[str, ParamGroup] = {name: getattr(o, name) for name in names}
+    return Rates(
+        peak=np.float32(o.learning_rate),
+        lr={k: np.float32(o.learning_rate * g.lr_mult) for k, g in groups.items()},
+        decay={k: np.float32(o.weight_decay * g.wd_mult) for k, g in groups.items()},
+    )
+
+
+def schedule(cell: Cell) -> Callable[[Any], np.ndarray]:
+    """The 0..1 factor, float32, at steps counted from 0; takes a number or an array.
+
+    Linear warm-up, then decay over the steps after it. A cooldown multiplies it by a line that
+    reaches zero at the last step.
     """
     total = cell.steps
     warmup, timescale, cooldown = (
         to_steps(cell.optimizer, name, batch_size=cell.batch_size, total_steps=total)
         for name in ("warmup", "timescale", "cooldown")
     )
-    after = max(1, total - warmup)
-    match cell.optimizer.schedule:
-        case "cosine":
-            decay = optax.cosine_decay_schedule(1.0, after)
-        case "linear":
-            decay = optax.linear_schedule(1.0, 0.0, after)
-        case "rsqrt":
-            decay = lambda step: jax.lax.rsqrt(1.0 + jnp.maximum(step, 0) / timescale)
-        case "constant":
-            decay = optax.constant_schedule(1.0)
-    if warmup:
-        decay = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), decay], [warmup])
-    if not cooldown:
-        return decay
-    return lambda step: decay(step) * jnp.clip((total - step) / cooldown, 0.0, 1.0)
+
+    def factor(step: Any) -> np.ndarray:
+        after = np.maximum(np.asarray(step, np.float64) - warmup, 0)
+        share = np.minimum(after / max(1, total - warmup), 1)
+        match cell.optimizer.schedule:
+            case "cosine":
+                value = 0.5 * (1 + np.cos(np.pi * share))
+            case "linear":
+                value = 1 - share
+            case "rsqrt":
+                value = 1 / np.sqrt(1 + after / timescale)
+            case "constant":
+                value = np.ones_like(share)
+        if warmup:
+            value *= np.minimum(np.asarray(step) / warmup, 1)
+        if cooldown:
+            value *= np.clip((total - np.asarray(step)) / cooldown, 0, 1)
+        return np.asarray(value, np.float32)
+
+    return factor
 
 
-def optimizer(cell: Cell) -> optax.GradientTransformation:
-    """The cell's optimizer; its update is to be added to the parameters."""
+def optimizer(cell: Cell) -> optax.GradientTransformationExtraArgs:
+    """The cell's optimizer; its update is to be added to the parameters.
+
+    `update` takes `rates` (`Rates`) and `factor` (of the schedule, a scalar) as well.
+    """
     o = cell.optimizer
 
-    def group_of(path: Any) -> ParamGroup:
-        return param_group(o, path[0].key)
-
-    def rate(updates: Any, _: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, u: u * (o.learning_rate * group_of(path).lr_mult), updates
-        )
-
-    def decay(updates: Any, params: Any) -> Any:
+    def scale(
+        updates: Any, state: Any, params: Any = None, *, rates: Rates, factor: Any, **_: Any
+    ) -> Any:
         """Decay kernels; not biases, norms, embeddings, t or b."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, u, p: (
-                u + o.weight_decay * group_of(path).wd_mult * p if path[-1].key == "kernel" else u
-            ),
-            updates,
-            params,
-        )
+
+        def one(path: Any, u: jax.Array, p: jax.Array) -> jax.Array:
+            group = group_name(path[0].key)
+            u = u * rates.lr[group]
+            if path[-1].key == "kernel":
+                u += rates.decay[group] * p
+            return u * -factor
+
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
 
     trained = optax.chain(
         optax.identity() if o.clip_norm is None else clip_by_global_norm(o.clip_norm),
         _core(o),
-        optax.stateless(rate),
-        optax.stateless(decay),
-        optax.scale_by_schedule(schedule(cell)),
-        optax.scale(-1.0),
+        optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), scale),
     )
     if not any(getattr(o, name).frozen for name in GROUPS.values()):
         return trained
     return optax.partition(
         {False: trained, True: optax.set_to_zero()},
         lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: group_of(path).frozen, params
+            lambda path, _: getattr(o, group_name(path[0].key)).frozen, params
         ),
     )
 
@@ -95,18 +126,19 @@ def drop_frozen(cell: Cell, tree: Any) -> Any:
 
     Gradients that nothing reads are not computed.
     """
-    return {k: leaf for k, leaf in tree.items() if not param_group(cell.optimizer, k).frozen}
+    o = cell.optimizer
+    return {k: leaf for k, leaf in tree.items() if not getattr(o, group_name(k)).frozen}
 
 
-def param_group(o: Optimizer, name: str) -> ParamGroup:
-    """The optimizer's settings for a top-level name of the parameter tree.
+def group_name(name: str) -> str:
+    """The parameter group of a top-level name of the parameter tree.
 
     Raises:
       ValueError: the name is not img, txt, t or b.
     """
     if name not in GROUPS:
         raise ValueError(f"parameters {name!r} are in no group; known: {', '.join(GROUPS)}")
-    return getattr(o, GROUPS[name])
+    return GROUPS[name]
 
 
 def _core(o: Optimizer) -> optax.GradientTransformation:
@@ -190,11 +222,15 @@ def global_norm(tree: optax.Params) -> jax.Array:
     """Root of the sum of squares of all leaves.
 
     Dot products, because on CPU a sum to a scalar is one long chain of additions that cost more
-    than the rest of a step at batch size 16. `tensordot` over all axes, because `vdot` flattens
+    than the rest of a step at batch size 16. Over all axes as they are, because `vdot` flattens
     an array and so would gather one that is sharded.
     """
-    squares = [jnp.tensordot(leaf, leaf, axes=leaf.ndim) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+    def square(leaf: jax.Array) -> jax.Array:
+        axes = tuple(range(leaf.ndim))
+        return jax.lax.dot_general(leaf, leaf, ((axes, axes), ((), ())))
+
+    return jnp.sqrt(jnp.sum(jnp.stack([square(leaf) for leaf in jax.tree.leaves(tree)])))
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:

@@ -18,7 +18,7 @@ from study.models.sharding import batch_sharding, param_shardings
 from study.models.two_towers import TwoTowers
 from study.rng import mix
 from study.training.microbatch import in_microbatches
-from study.training.optimizer import drop_frozen, global_norm, optimizer, schedule
+from study.training.optimizer import Rates, drop_frozen, global_norm, optimizer
 
 Batch = dict[str, jax.Array]
 
@@ -86,6 +86,12 @@ class Metrics(NamedTuple):
     param_norm: jax.Array
     logits: LogitStats
 
+    @classmethod
+    def zeros(cls) -> Metrics:
+        scalar = jnp.float32(0)
+        logits = LogitStats._make([scalar] * len(LogitStats._fields))
+        return cls._make([scalar] * (len(cls._fields) - 1) + [logits])
+
     def as_columns(self) -> dict[str, float]:
         """The columns of a record's row, `train/<name>`; without b if the loss has none."""
         flat = self._asdict()
@@ -96,7 +102,8 @@ class Metrics(NamedTuple):
         return values
 
 
-Step = Callable[[State, Batch], tuple[State, Metrics]]
+# (state, batch, rates, the schedule's factor) -> (state, metrics)
+Step = Callable[[State, Batch, Rates, jax.Array], tuple[State, Metrics]]
 # (cell, zimg_BxE, ztxt_BxE, params, key, mesh) -> (loss, statistics of the logits)
 LossFn = Callable[
     [Cell, jax.Array, jax.Array, Any, jax.Array, Mesh | None], tuple[jax.Array, LogitStats]
@@ -104,18 +111,23 @@ LossFn = Callable[
 
 
 def initial_state(
-    cell: Cell, vocabulary: Vocabulary, image_shape: tuple[int, ...], seed: Any
+    cell: Cell,
+    vocabulary: Vocabulary,
+    image_shape: tuple[int, ...],
+    seed: Any,
+    scalars: dict[str, Any] | None = None,
 ) -> State:
     """Parameters and optimizer state at step 0, a function of the cell and its seed.
 
     Arguments:
       image_shape: of one example: (H, W, C), or (E,) for cached embeddings.
       seed: uint32, which may be traced; `cell.seed` is not read.
+      scalars: `study.models.two_towers.initial_scalars`, which may be traced; None: the cell's.
     """
     model = TwoTowers(cell, vocabulary)
     image = jnp.zeros((1, *image_shape))
     text = jnp.ones((1, cell.data.text_length), jnp.int32)
-    params = model.init(jax.random.key(seed), image, text)["params"]
+    params = model.init(jax.random.key(seed), image, text)["params"] | (scalars or {})
     seed = jnp.asarray(seed, jnp.uint32)
     step = jnp.zeros((), jnp.int32)
     return State(params, optimizer(cell).init(params), step, seed, Interval.empty())
@@ -194,11 +206,12 @@ def make_step(
     fsdp_min_mib: float | None = None,
     loss_fn: LossFn = batch_loss,
 ) -> Step:
-    """One optimizer step on one whole batch, `(state, batch) -> (state, metrics)`.
+    """One optimizer step on one whole batch.
 
     The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, its rows spread
-    over all axes of `mesh`. The seed is read from the state, so cells that differ in nothing else
-    share one compiled step. Norms are of the trained parameters only.
+    over all axes of `mesh`. The seed is read from the state, and the rates and the schedule's
+    factor are arguments, so cells that differ in nothing else share one compiled step. Norms are
+    of the trained parameters only.
 
     Arguments:
       mesh, microbatch, remat, loss_fn: see `make_gradients`.
@@ -207,7 +220,7 @@ def make_step(
     gradients = make_gradients(
         cell, vocabulary, mesh, microbatch=microbatch, remat=remat, loss_fn=loss_fn
     )
-    tx, factor = optimizer(cell), schedule(cell)
+    tx = optimizer(cell)
 
     def constrain(tree: Any) -> Any:
         """Reduce-scatter gradients to the shards of their parameters, and keep the state there."""
@@ -218,11 +231,13 @@ def make_step(
     def norm(tree: Any) -> jax.Array:
         return global_norm(drop_frozen(cell, tree))
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    def step(state: State, batch: Batch, rates: Rates, factor: jax.Array) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
         (loss, logits), grads = gradients(state.params, batch, key)
         grads = constrain(grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, rates=rates, factor=factor
+        )
         params = optax.apply_updates(state.params, updates)
         grad_norm, update_norm = norm(grads), norm(updates)
         interval = state.interval.add(loss, grad_norm, update_norm)
@@ -234,7 +249,7 @@ def make_step(
             update_norm_max=interval.update_norm_max,
             t=jnp.exp(state.params["t"][0]),
             b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
-            lr=cell.optimizer.learning_rate * factor(state.step),
+            lr=rates.peak * factor,
             grad_norm=grad_norm,
             update_norm=update_norm,
             param_norm=norm(params),
@@ -245,13 +260,12 @@ def make_step(
     return step
 
 
-def make_loop(
-    step: Step,
-) -> Callable[[State, Batch, jax.Array, jax.Array, jax.Array], tuple[State, Metrics]]:
-    """A loop `(state, batches, begin, end, first_of_interval) -> (state, last step's metrics)`.
+def make_loop(step: Step) -> Callable[..., tuple[State, Metrics]]:
+    """A loop of steps that returns the state and the metrics of the last one.
 
-    It takes batches `begin` to `end` of a chunk. Both are traced, so that one compilation serves
-    all lengths: at batch size 16 the dispatch of a single step costs more than the step.
+    Its arguments: `(state, batches, begin, end, first_of_interval, rates, factor_S)`. It takes
+    batches `begin` to `end` of a chunk of S. Both are traced, so that one compilation serves all
+    lengths: at batch size 16 the dispatch of a single step costs more than the step.
     `first_of_interval` (a bool) resets `State.interval`: the record's last row is of the step
     before the first one here.
     """
@@ -262,10 +276,12 @@ def make_loop(
         begin: jax.Array,
         end: jax.Array,
         first_of_interval: jax.Array,
+        rates: Rates,
+        factor_S: jax.Array,
     ) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-            batch = {k: jax.lax.dynamic_index_in_dim(v, i, 0, False) for k, v in batches.items()}
-            return step(carry[0], batch)
+            at_i = lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False)
+            return step(carry[0], jax.tree.map(at_i, batches), rates, at_i(factor_S))
 
         interval = jax.tree.map(
             lambda new, old: jnp.where(first_of_interval, new, old),
@@ -273,9 +289,6 @@ def make_loop(
             state.interval,
         )
         state = state._replace(interval=interval)
-        first = {k: v[0] for k, v in batches.items()}
-        shapes = jax.eval_shape(step, state, first)[1]
-        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return jax.lax.fori_loop(begin, end, body, (state, empty))
+        return jax.lax.fori_loop(begin, end, body, (state, Metrics.zeros()))
 
     return loop

@@ -88,8 +88,8 @@ def _watch(study: Study, folder: Path) -> int:
     from sweeps.runner.signals import INTERRUPTED
 
     remaining = Remaining(study)
-    state = cell_status.StudyState(study.cells, study.folder(folder))
-    reads = readings(state.refresh, every=max(WATCH_SECONDS, state.store.poll_s))
+    state = cell_status.StudyState(study.cells, study.folder(folder), trust_mtime=True)
+    reads = readings(state.refresh, every=WATCH_SECONDS)
     entries: Sequence[CellStatus] = ()
     try:
         if sys.stdout.isatty():

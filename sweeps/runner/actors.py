@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,10 @@ from study.records.provenance import code_version, library_versions
 from study.records.record import RecordError
 from study.records.redact import redact
 from study.records.storage import format_error, resolve
-from study.records.wandb_mirror import wandb_mode, why_offline
-from sweeps.ray_cluster.nodes import Node, Nodes, bundles, demand, draining, not_on_slices
+from study.records.wandb_mirror import why_offline
+from sweeps.ray_cluster.nodes import Node, Nodes, bundles, demand, not_on_slices
 from sweeps.runner.cell_status import StudyState
-from sweeps.runner.lease import monotonic
-from sweeps.runner.marks import stop_requested
-from sweeps.runner.repeating import repeating
+from sweeps.runner.marks import STOP
 from sweeps.runner.signals import StopFlag
 from sweeps.runner.worker import WorkResult, work
 from sweeps.runner.worker_spec import WorkerSpec, missing_data
@@ -72,20 +71,9 @@ class LocalWorker:
             threading.Thread(target=self._run_detached, daemon=True).start()
 
     def run(self) -> WorkResult:
-        import ray
-
         if problem := _check_host(self.spec, self.expected):
-            return WorkResult(end="failed", error=problem)
-        if self.expected is None:  # this machine stays
-            return work(self.spec)
-        flag, node_id = StopFlag(), ray.get_runtime_context().get_node_id()
-
-        def look() -> None:
-            if node_id in draining():
-                flag.set("preempted")
-
-        with repeating(look, every_s=LOOK_S, name="drain"):
-            return work(self.spec, stop=flag)
+            return WorkResult(end="failed", outcomes={}, error=problem)
+        return work(self.spec)
 
     def _run_detached(self) -> None:
         import ray
@@ -95,9 +83,17 @@ class LocalWorker:
         except Exception as error:  # into the actor's log, its only reader
             result = error
         print(result, flush=True)
-        # Ray starts one whose node goes on another node.
-        goes_on = isinstance(result, WorkResult) and result.end == "preempted"
-        ray.kill(ray.get_runtime_context().current_actor, no_restart=not goes_on)
+        ray.kill(ray.get_runtime_context().current_actor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One process among those of a worker; `environment` is set before JAX starts."""
+
+    coordinator: str
+    count: int
+    index: int
+    environment: Mapping[str, str]
 
 
 class HostWorker:
@@ -118,33 +114,18 @@ class HostWorker:
         problem = _check_host(self.spec, self.expected)
         return f"{ray.util.get_node_ip_address()}:{port}", problem
 
-    def run(
-        self,
-        coordinator: str,
-        count: int,
-        index: int,
-        environment: Mapping[str, str],
-        ages: Mapping[str, tuple[str, float]],
-    ) -> WorkResult:
-        """Trains as process `index` of `count`.
-
-        Arguments:
-          environment: set before JAX starts.
-          ages: of the leases that the supervisor has watched, so that nobody waits for them twice.
-        """
-        now = monotonic()
-        seen = {cell: (token, now - age) for cell, (token, age) in ages.items()}
-        os.environ.update(environment)
+    def run(self, process: Process) -> WorkResult:
+        os.environ.update(process.environment)
         # Else JAX goes on with the CPU where an accelerator does not start.
         platforms = {"tpu": "tpu", "gpu": "cuda", "cpu": "cpu"}
         os.environ.setdefault("JAX_PLATFORMS", platforms[get_slice(self.spec.machine).chip.kind])
         # Orbax prints forty lines a checkpoint.
         logging.getLogger("absl").setLevel(logging.WARNING)
-        if count > 1:
+        if process.count > 1:
             from study.training.multihost import join
 
-            join(coordinator, count, index, seconds=START_S)
-        return work(self.spec, stop=self.flag, seen=seen)
+            join(process.coordinator, process.count, process.index, seconds=START_S)
+        return work(self.spec, stop=self.flag)
 
     def stop(self) -> None:
         self.flag.set("preempted")
@@ -165,8 +146,9 @@ class SliceWorker(LocalWorker):
         environment: Mapping[str, str],
     ):
         self.environment = dict(environment)
-        cells = [task.cell for task in spec.tasks]
-        self.state = StudyState(cells, resolve(spec.folder), for_claims=True)
+        self.state = StudyState(
+            [task.cell for task in spec.tasks], resolve(spec.folder), backoff_s=spec.backoff_s
+        )
         self._demand: tuple[Any, list[str]] | None = None
         super().__init__(spec, expected, detached)
 
@@ -174,27 +156,36 @@ class SliceWorker(LocalWorker):
         """Has hosts train cells until none is left, or the run is stopped."""
         failures = 0
         self._release_old()
-        while (action := self._next()) in ("claim", "wait"):
-            reserved = self._reserve() if action == "claim" else None
-            if reserved is None:
+        while True:
+            action = self._next()
+            if action in ("finished", "stopped"):
+                self._want(None)
+                return WorkResult(end=action, outcomes={})  # type: ignore[arg-type]
+            group = nodes = None
+            if action == "claim":
+                group, nodes = self._reserve()
+            if group is None or nodes is None:
                 time.sleep(max(LOOK_S, self.state.store.poll_s) + random.random())
                 continue
             began = time.monotonic()
-            result = self._train(*reserved)
+            try:
+                result = self._train(group, nodes)
+            finally:
+                _remove(group)
             if result.end in ("failed", "no space"):
                 return result
-            soon = time.monotonic() - began < _SOON_S
-            failures = failures + 1 if result.error is not None and soon else 0
-            if failures > 1:
-                say(self.spec, f"{self.spec.machine}: {result.error}; starting it again")
-                time.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
-        self._want(None)
-        return WorkResult(end="stopped" if action == "stopped" else "finished")
+            if result.error is None or time.monotonic() - began > _SOON_S:
+                failures = 0
+            else:
+                failures += 1
+                if failures > 1:
+                    say(self.spec, f"{self.spec.machine}: {result.error}; starting it again")
+                    time.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
 
     def _next(self) -> str:
         """ "finished", "stopped", "claim" if a cell can be claimed, else "wait"."""
         try:
-            if stop_requested(self.state.store, self.spec.run_id):
+            if self.spec.run_id and self.state.store.read(STOP, self.spec.run_id) is not None:
                 return "stopped"
             statuses = self.state.refresh()
         except (OSError, RecordError):  # the workers on the hosts say so if it lasts
@@ -202,25 +193,18 @@ class SliceWorker(LocalWorker):
         if not any(status.runnable for status in statuses):
             return "finished"
         soon = time.time() + LOOK_S
-        # Our hosts have ended. New ones start while the lease of those becomes stale.
-        free = [
-            s
-            for s in statuses
-            if (s.owner is None or s.owner.worker == self.spec.name)
-            and s.runnable
-            and s.wait_until < soon
-        ]
+        free = [s for s in statuses if s.state != "running" and s.runnable and s.wait_until < soon]
         return "claim" if free else "wait"
 
-    def _reserve(self) -> tuple[Any, list[Node]] | None:
-        """The placement group that holds an idle machine, and its nodes; None if there is none."""
+    def _reserve(self) -> tuple[Any, list[Node] | None]:
+        """An idle machine and the placement group that holds it; (None, None) if there is none."""
         from ray.util import placement_group
 
         cluster = Nodes.look()
         machines = cluster.machines(self.spec.machine, idle=True)
         self._want(None if machines else cluster)
         if not machines:
-            return None
+            return None, None
         nodes = random.choice(machines)
         group = placement_group(
             bundles(self.spec.machine, nodes),
@@ -230,7 +214,7 @@ class SliceWorker(LocalWorker):
         if group.wait(_RESERVE_S):
             return group, nodes
         _remove(group)  # another worker was faster
-        return None
+        return None, None
 
     def _want(self, cluster: Nodes | None) -> None:
         """Leaves a placement group pending that asks an autoscaler for a machine; None for none.
@@ -272,29 +256,24 @@ class SliceWorker(LocalWorker):
         ids = {node["NodeID"] for node in nodes}
         hosts: list[Any] = []
         try:
-            for index, bundle in enumerate(map(dict, group.bundle_specs)):
-                actor = ray.remote(HostWorker).options(
-                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
-                    num_cpus=bundle.pop("CPU", 0),
-                    num_gpus=bundle.pop("GPU", 0),
-                    resources=bundle,
-                    max_concurrency=2,
-                    runtime_env={"env_vars": self.environment},
+            for index, bundle in enumerate(group.bundle_specs):
+                strategy = PlacementGroupSchedulingStrategy(group, index)
+                options = _options(bundle, self.environment)
+                hosts.append(
+                    ray.remote(HostWorker)
+                    .options(scheduling_strategy=strategy, max_concurrency=2, **options)
+                    .remote(self.spec, self.expected)
                 )
-                hosts.append(actor.remote(self.spec, self.expected))
             started = ray.get([host.address.remote() for host in hosts], timeout=START_S)
             if problem := next((p for _, p in started if p), None):
-                return WorkResult(end="failed", error=problem)
-            coordinator, ages = started[0][0], self.state.heartbeats.ages()
+                return WorkResult(end="failed", outcomes={}, error=problem)
             running = [
-                host.run.remote(
-                    coordinator, len(hosts), k, self._slice_environment(coordinator, k), ages
-                )
-                for k, host in enumerate(hosts)
+                host.run.remote(self._process(started[0][0], index, len(hosts)))
+                for index, host in enumerate(hosts)
             ]
             noticed = False
             while not (ready := ray.wait(running, timeout=LOOK_S)[0]):
-                if not noticed and ids & draining():
+                if not noticed and ids & set(Nodes.look().draining):
                     noticed = True
                     for host in hosts:
                         host.stop.remote()
@@ -304,22 +283,21 @@ class SliceWorker(LocalWorker):
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             line = redact(format_error(cause, max_chars=200))
-            return WorkResult(end="preempted", error=line)
+            return WorkResult(end="preempted", outcomes={}, error=line)
         finally:
             for host in hosts:
                 ray.kill(host)
-            _remove(group)
 
-    def _slice_environment(self, coordinator: str, index: int) -> dict[str, str]:
-        """What tells host `index` of several TPU slices about the others."""
+    def _process(self, coordinator: str, index: int, count: int) -> Process:
         machine = get_slice(self.spec.machine)
-        if machine.slices == 1 or machine.chip.kind != "tpu":
-            return {}
-        from ray.util.tpu import get_tpu_coordinator_env_vars
+        environment: dict[str, str] = {}
+        if machine.slices > 1 and machine.chip.kind == "tpu":
+            from ray.util.tpu import get_tpu_coordinator_env_vars
 
-        return get_tpu_coordinator_env_vars(
-            coordinator.rpartition(":")[0], machine.slices, index // machine.hosts_per_slice
-        )
+            environment = get_tpu_coordinator_env_vars(
+                coordinator.rpartition(":")[0], machine.slices, index // machine.hosts_per_slice
+            )
+        return Process(coordinator=coordinator, count=count, index=index, environment=environment)
 
 
 def say(spec: WorkerSpec, text: str, *, about: str | None = None) -> None:
@@ -341,6 +319,16 @@ def take_lines(run_id: str, shown: set[bytes]) -> list[str]:
     return [(internal_kv._internal_kv_get(key) or b"").decode() for key in sorted(keys)]
 
 
+def _options(bundle: Mapping[str, float], environment: Mapping[str, str]) -> dict[str, Any]:
+    resources = {name: count for name, count in bundle.items() if name not in ("CPU", "GPU")}
+    return {
+        "num_cpus": bundle.get("CPU", 0),
+        "num_gpus": bundle.get("GPU", 0),
+        "resources": resources,
+        "runtime_env": {"env_vars": dict(environment)},
+    }
+
+
 def _check_host(spec: WorkerSpec, expected: Mapping[str, str] | None) -> str | None:
     """Why this host must not train, in one line. Also says why it cannot mirror to wandb."""
     host = socket.gethostname()
@@ -358,10 +346,15 @@ def _check_host(spec: WorkerSpec, expected: Mapping[str, str] | None) -> str | N
             return f"{host} has {', '.join(different)}; install the driver's versions there"
     if problem := missing_data(spec):
         return problem
-    mirrors = any(task.execution.wandb for task in spec.tasks)
-    if mirrors and wandb_mode() in ("online", "shared") and (reason := why_offline()):
+    if any(task.execution.wandb for task in spec.tasks) and (reason := _wandb_problem()):
         say(spec, f"wandb on {host}: {reason}", about=reason)
     return None
+
+
+def _wandb_problem() -> str | None:
+    from study.records.wandb_mirror import wandb_mode
+
+    return why_offline() if wandb_mode() in ("online", "shared") else None
 
 
 def _remove(group: Any) -> None:

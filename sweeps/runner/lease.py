@@ -48,14 +48,22 @@ class LeaseLost(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The process that holds a lease."""
+    """The process that holds a lease.
 
-    host: str  # for people
-    namespace: str  # identifies the processes among which `pid` is unique
+    Attributes:
+      host: for people.
+      namespace: identifies the processes among which `pid` is unique.
+      started: when the process started, in clock ticks since boot; None if unknown.
+      worker: the name of the worker.
+      token: differs for every lease ever taken.
+    """
+
+    host: str
+    namespace: str
     pid: int
-    started: int | None  # in clock ticks since boot; None if unknown
-    worker: str  # its name
-    token: str  # differs for every lease ever taken
+    started: int | None
+    worker: str
+    token: str
 
     @classmethod
     def here(cls, worker: str = "") -> Owner:
@@ -96,34 +104,37 @@ def parse_owner(content: bytes | None) -> Owner | None:
 
 
 class Lease:
-    """A lease that this process holds. It is renewed from `start` on, or for a `with`.
+    """A lease that this process holds and renews, until `release` or the end of a `with`."""
 
-    Arguments:
-      version: of its file, as `acquire` returned it.
-      renewed: when `acquire` was called, by `monotonic`.
-    """
-
-    def __init__(self, store: Store, cell: str, owner: Owner, version: Version, renewed: float):
-        self.owner, self.version = owner, version
-        self._store, self._cell, self._renewed = store, cell, renewed
+    def __init__(
+        self,
+        store: Store,
+        cell: str,
+        owner: Owner,
+        version: Version,
+        *,
+        renewed: float | None = None,
+        clock: Callable[[], float] = monotonic,
+    ):
+        self.owner = owner
+        self._store, self._cell, self._clock = store, cell, clock
+        self._version, self._renewed = version, clock() if renewed is None else renewed
         self._lost = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease {cell}", daemon=True)
 
     @classmethod
-    def take(cls, store: Store, cell: str, worker: str, expected: Version | None) -> Self | None:
-        """Acquires the lease for this process; None if its file is not `expected` any more."""
-        owner, began = Owner.here(worker), monotonic()
-        version = acquire(store, cell, owner, expected)
-        return None if version is None else cls(store, cell, owner, version, began)
-
-    def start(self) -> Self:
-        self._thread.start()
-        return self
+    def held(
+        cls, store: Store, cell: str, owner: Owner, version: Version, *, renewed: float
+    ) -> Self:
+        """Renews a lease that `acquire`, called at `renewed` by `monotonic`, has taken."""
+        lease = cls(store, cell, owner, version, renewed=renewed)
+        lease._thread.start()
+        return lease
 
     def check(self) -> None:
         """Raises LeaseLost if another worker has taken the lease over, or may have."""
-        silent = monotonic() - self._renewed
+        silent = self._clock() - self._renewed
         if silent > self._store.stale_s and not self._lost:
             self._lost = f"its lease could not be renewed for {silent:.0f} s"
         if self._lost:
@@ -134,31 +145,29 @@ class Lease:
         if self._over.is_set():
             return
         self._over.set()
-        version: Version | None = self.version
+        self._thread.join()
         with contextlib.suppress(OSError, RecordError):  # then it becomes stale
-            if self._thread.ident is not None:
-                self._thread.join()
-                # Renewed once more, for its present version, and to see whether it is still ours.
-                version = self._store.touch(self._cell, LEASE, _content(self.owner), self.version)
+            # Renewed once more, for its present version, and to see whether it is still ours.
+            version = self._store.touch(self._cell, LEASE, _content(self.owner), self._version)
             if version is not None:
                 self._store.swap(self._cell, LEASE, b"", version)
 
     def _renew(self) -> None:
         while not self._over.wait(self._store.renew_s):
-            began = monotonic()
+            began = self._clock()
             if began - self._renewed > self._store.stale_s:
                 return  # `check` says so
             try:
-                version = self._store.touch(self._cell, LEASE, _content(self.owner), self.version)
+                version = self._store.touch(self._cell, LEASE, _content(self.owner), self._version)
             except Exception:  # transient, or `check` counts the time
                 continue
             if version is None:
                 self._lost = "another worker has taken its lease over"
                 return
-            self.version, self._renewed = version, began
+            self._version, self._renewed = version, began
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
@@ -184,8 +193,6 @@ class Heartbeats:
     Arguments:
       trust_mtime: judge a lease that is seen for the first time by the time of its file, which is
         good enough for showing it, and wrong where clocks differ.
-      seen: what another process has watched: by cell, the token of its lease, and since when by
-        this process's clock.
     """
 
     def __init__(
@@ -193,22 +200,11 @@ class Heartbeats:
         store: Store,
         *,
         trust_mtime: bool = False,
-        seen: Mapping[str, tuple[str, float]] | None = None,
         clock: Callable[[], float] = monotonic,
     ):
         self._store, self._clock, self._trust_mtime = store, clock, trust_mtime
-        self._seen = dict(seen or {})  # by cell: token, when it was first seen
+        self._seen: dict[str, tuple[str, float]] = {}  # by cell: token, when it was first seen
         self._owners: dict[str, tuple[str, Owner | None]] = {}  # by cell: token, owner
-
-    def ages(self) -> dict[str, tuple[str, float]]:
-        """By cell, the token of its lease and for how many seconds it has been observed.
-
-        Nobody may take a lease over by the time of its file, so those that are judged by it have
-        no age.
-        """
-        if self._trust_mtime:
-            return {}
-        return {cell: (token, self._silent(cell)) for cell, (token, _) in self._seen.items()}
 
     def owner(self, cell: str, lease: Version | None) -> Owner | None:
         """Who holds the lease of `cell`, seen as `lease`; None if it is free, stale or dead.

@@ -35,6 +35,7 @@ from study.models.sharding import (
 )
 from study.training.checkpoint import Checkpoints
 from study.training.compile import compile_loop, train_program
+from study.training.optimizer import read_rates, schedule
 from tests.study.losses.reference import mesh_of
 
 VOCABULARY, IMAGE, STEPS = Vocabulary(64, eos=1, pad=1), (12, 12, 1), 4
@@ -66,11 +67,13 @@ def trained(cell, execution, mesh):
     """The state after `STEPS` steps on this mesh, and the last step's metrics."""
     program = train_program(cell, execution, VOCABULARY, IMAGE, mesh)
     loop, _ = compile_loop(program, execution)
-    state = program.init_state(cell.seed)
+    state = program.init_state(cell)
     placed = {
         k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches(cell).items()
     }
-    return loop(state, placed, np.int32(0), np.int32(STEPS), np.True_)
+    factor_S = schedule(cell)(np.arange(program.chunk_steps))
+    steps = np.int32(0), np.int32(STEPS)
+    return loop(state, placed, *steps, np.True_, read_rates(cell), factor_S)
 
 
 def assert_same(got, want):
@@ -186,9 +189,10 @@ def test_what_cannot_be_laid_out_is_one_line(cell, execution, shape, words):
 
 def test_a_program_needs_no_devices_and_says_where_everything_lies():
     made = train_program(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
-    state, batch, count, first_of_interval = made.arguments
+    state, batch, *scalars, factor_S = made.arguments
     assert (batch["image"].shape, batch["text"].shape) == ((4, 16, *IMAGE), (4, 16, 16))
     assert batch["image"].sharding.spec == P(None, AXES)
-    assert count.shape == first_of_interval.shape == ()
+    assert {a.shape for a in jax.tree.leaves(scalars)} == {()}
+    assert factor_S.shape == (4,)
     assert cut_leaves(state.params)
     assert cut_leaves(state.opt_state)

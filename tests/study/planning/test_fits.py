@@ -195,7 +195,7 @@ def test_what_is_copied_to_be_saved_is_what_orbax_slices_on_the_devices(tmp_path
     for devices, ways in ((4, execution), (2, Execution()), (1, Execution())):
         mesh = make_mesh(jax.devices()[:devices])
         program = train_program(cell, ways, Vocabulary(50, eos=1, pad=1), (64,), mesh)
-        state = program.init_state(0)
+        state = program.init_state(cell)
         checkpoints = Checkpoints(tmp_path / str(devices))
         checkpoints.save(1, state)
         checkpoints.close()

@@ -18,6 +18,7 @@ from study.training.optimizer import (
     drop_frozen,
     global_norm,
     optimizer,
+    read_rates,
     scale_by_adafactor,
     schedule,
 )
@@ -40,8 +41,9 @@ def updates(c, *grads, params=PARAMS):
     """The update of the last of these gradients, parameters held where they are."""
     tx = optimizer(c)
     state = tx.init(params)
-    for g in grads:
-        update, state = tx.update(g, state, params)
+    for step, g in enumerate(grads):
+        rates, factor = read_rates(c), schedule(c)(step)
+        update, state = tx.update(g, state, params, rates=rates, factor=factor)
     return update
 
 

@@ -191,7 +191,7 @@ def test_a_seed_starts_from_the_same_parameters_as_ever():
     """As when seeds reached the devices as signed numbers."""
     cell, vocabulary = dataclasses.replace(CELL, seed=7), Vocabulary(50, eos=1, pad=1)
     mesh = make_mesh(jax.devices()[:1])
-    state = train_program(cell, Execution(), vocabulary, (16,), mesh).init_state(7)
+    state = train_program(cell, Execution(), vocabulary, (16,), mesh).init_state(cell)
     signed = jax.jit(functools.partial(initial_state, cell, vocabulary, (16,)))(7)
     jax.tree.map(np.testing.assert_array_equal, state.params, signed.params)
     assert state.seed == signed.seed == 7

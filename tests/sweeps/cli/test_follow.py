@@ -14,11 +14,12 @@ import pytest
 from study.config import Budget, Cell
 from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
+from sweeps.cli import cells as cli_cells
 from sweeps.cli import status as cli_status
 from sweeps.runner import attempts, cell_status, follow, marks
-from sweeps.runner.attempts import Attempt, Attempts
-from sweeps.runner.lease import Lease
-from sweeps.runner.store import LEASE, FolderStore, open_store
+from sweeps.runner.attempts import Attempt, Attempts, judge
+from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.store import LEASE, open_store
 
 GRID = """
 from study.config import Budget, Cell
@@ -39,7 +40,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(GRID)
     for module, name in (
         (follow, "PATIENCE_S"),
-        (FolderStore, "poll_s"),
+        (cli_cells, "FOLLOW_SECONDS"),
         (cli_status, "WATCH_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 0.02)
@@ -91,8 +92,9 @@ def done(folder, status: str = "done") -> None:
 
 def worker(folder) -> Lease:
     """A worker that trains the cell."""
-    store = open_store(folder)
-    return Lease.take(store, CELL.id, "", store.list(CELL.id)[CELL.id].get(LEASE))
+    store, owner, began = open_store(folder), Owner.here(), monotonic()
+    version = acquire(store, CELL.id, owner, store.list(CELL.id)[CELL.id].get(LEASE))
+    return Lease.held(store, CELL.id, owner, version, renewed=began)
 
 
 def test_a_failed_cell(study, folder):
@@ -121,7 +123,9 @@ def test_a_cell_that_waits_for_its_next_attempt(study, folder, monkeypatch):
     )
     Attempts((failed,)).save(open_store(folder), CELL.id)
     monkeypatch.setattr(attempts, "MAX_BACKOFF_S", 600.0)
-    monkeypatch.setattr(attempts, "BACKOFF_S", 600.0)
+    monkeypatch.setattr(
+        cell_status, "judge", lambda *a, **k: judge(*a, **{**k, "backoff_s": 600.0})
+    )
     study.start()
     assert study.follows()
     done(folder)

@@ -7,11 +7,10 @@ import pytest
 from study.config import Budget, Cell
 from study.records.metrics_log import read_progress
 from study.records.record import Progress, Record, write_failure
-from study.records.storage import unlink
 from sweeps.runner import cell_status, marks
 from sweeps.runner.attempts import Attempt, Attempts
 from sweeps.runner.cell_status import CellStatus, StudyState
-from sweeps.runner.lease import Lease
+from sweeps.runner.lease import Lease, Owner, acquire, monotonic
 from sweeps.runner.store import LEASE, Store, open_store
 from sweeps.study import Study
 
@@ -28,8 +27,9 @@ def begin(folder, step: int) -> Record:
 
 
 def held(store: Store) -> Lease:
+    owner, began = Owner.here(), monotonic()
     version = store.list(CELL.id).get(CELL.id, {}).get(LEASE)
-    return Lease.take(store, CELL.id, "", version)
+    return Lease.held(store, CELL.id, owner, acquire(store, CELL.id, owner, version), renewed=began)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def counted(folder):
         return read_many(names)
 
     store.read_many = read_files
-    state = StudyState(cells, folder, store=store, read_progress=read_rows)
+    state = StudyState(cells, folder, store=store, trust_mtime=True, read_progress=read_rows)
 
     def refresh():
         rows.clear()
@@ -173,15 +173,6 @@ def test_a_cell_that_ran_between_two_looks_is_read_again(folder, counted):
     record.close()
     assert counted()[1] == 1
     assert counted.state.refresh()[0].progress.step == 5
-
-
-def test_an_end_that_is_deleted_by_hand_is_noticed(folder, counted, monkeypatch):
-    cell = counted.cells[0]
-    record_of(folder, cell).finish(Progress(10, 160, 2560), status="done", summary={})
-    assert counted()[0][0] == "done"
-    unlink(folder / cell.id / "DONE.json")
-    monkeypatch.setattr(cell_status, "_FINISHED_S", 0.0)
-    assert counted()[0][0] == "interrupted"
 
 
 def test_one_cell_may_be_refreshed_alone(folder, counted):

@@ -34,11 +34,12 @@ ELSEWHERE = Owner(host="elsewhere", namespace="e", pid=1, started=1, worker="w",
 HOLDER = """
 import os, sys, time
 from study.records.storage import resolve
-from sweeps.runner.lease import Lease, LeaseLost
+from sweeps.runner.lease import Lease, LeaseLost, Owner, acquire, monotonic
 from sweeps.runner.store import open_store
 store = open_store(resolve(sys.argv[1]))
 store.renew_s, store.stale_s = 0.02, 0.6
-lease = Lease.take(store, "x", "holder", None).start()
+owner, began = Owner.here("holder"), monotonic()
+lease = Lease.held(store, "x", owner, acquire(store, "x", owner, None), renewed=began)
 if sys.argv[2] == "die":
     os._exit(9)
 with open(sys.argv[2], "a", buffering=1) as rows:
@@ -70,10 +71,12 @@ def owner_of(heartbeats, store, cell="x"):
     return heartbeats.owner(cell, version_of(store, cell))
 
 
-def take(store) -> Lease:
-    lease = Lease.take(store, "x", "test", version_of(store))
-    assert lease is not None
-    return lease
+def take(store, cell="x", owner=None) -> Lease:
+    """A lease of this process, which is renewed."""
+    owner, began = owner or Owner.here("test"), monotonic()
+    version = acquire(store, cell, owner, version_of(store, cell))
+    assert version is not None
+    return Lease.held(store, cell, owner, version, renewed=began)
 
 
 def is_lost(lease) -> bool:
@@ -248,32 +251,6 @@ def test_a_look_that_claims_nothing_judges_by_the_time_of_the_file(folder, quick
     assert Heartbeats(store, trust_mtime=True).owner("x", old) is None
     assert Heartbeats(store, trust_mtime=True).owner("x", version) == ELSEWHERE
     assert Heartbeats(store).owner("x", old) is not None
-    shown = Heartbeats(store, trust_mtime=True)
-    shown.owner("x", old)
-    assert shown.ages() == {}
-
-
-def test_what_one_process_has_watched_another_need_not_watch_again(folder, quick):
-    store, there, here = quick(folder, stale_s=60.0), Clock(), Clock()
-    version = acquire(store, "x", ELSEWHERE, None)
-    watcher = Heartbeats(store, clock=there)
-    assert watcher.owner("x", version) is not None
-    there.now += 50.0
-    (token, age) = watcher.ages()["x"]
-    assert (token, age) == (version.token, 50.0)
-    here.now += 1000.0
-
-    def heir() -> Heartbeats:
-        return Heartbeats(store, seen={"x": (token, here.now - age)}, clock=here)
-
-    waits, late = heir(), heir()
-    assert waits.owner("x", version) is not None
-    renewed = store.touch("x", LEASE, store.read("x", LEASE), version)
-    here.now += 10.1
-    assert waits.owner("x", version) is None
-    assert late.owner("x", renewed) is not None  # nobody has watched this version
-    here.now += 60.1
-    assert late.owner("x", renewed) is None
 
 
 ERRORS = [
@@ -349,7 +326,7 @@ def test_the_time_that_a_claim_takes_counts(folder, quick):
     store = quick(folder)
     owner, began = Owner.here(), monotonic() - store.stale_s - 0.01
     version = acquire(store, "x", owner, None)
-    with Lease(store, "x", owner, version, began) as lease:
+    with Lease.held(store, "x", owner, version, renewed=began) as lease:
         assert is_lost(lease)
 
 
@@ -357,7 +334,7 @@ def test_a_holder_that_was_taken_over_notices_and_leaves_the_new_lease_alone(
     folder, quick, wait_for
 ):
     store = quick(folder)
-    old = take(store).start()
+    old = take(store)
     wait_for(lambda: acquire(store, "x", ELSEWHERE, version_of(store)) is not None)
     wait_for(lambda: is_lost(old))
     old.release()
