@@ -13,7 +13,7 @@ from study.config.loss import AllPairs, Groups, Negatives, Pairs
 from study.losses import pallas_tpu
 from study.losses.hard_negatives import kth_score
 from study.losses.random_negatives import random_mask
-from study.losses.ring import ring_scan
+from study.losses.ring import all_pairs_scan, ring_scan
 from study.losses.tiled import (
     BIG,
     Axes,
@@ -127,40 +127,37 @@ def _all_pairs(
     group_size: int | None = None,
 ) -> tuple[NegativeSums, jax.Array, jax.Array]:
     """All pairs of the batch, or of each run of `group_size` neighbouring devices."""
-    device = lax.axis_index(axes)
 
-    def block(local: Any, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+    def block(local: Any, ztxt_mxD: jax.Array, shift: jax.Array) -> Any:
         sums, gimg_bxD = local
-        block_sums, dimg_bxD, dtxt_bxD = _block_of_negatives(
-            zimg_bxD, ztxt_bxD, t, b, source_device == device, tile
-        )
-        return (sums.merge(block_sums), gimg_bxD + dimg_bxD), dtxt_bxD
+        block_sums, dimg_bxD, dtxt_mxD = _block_of_negatives(zimg_bxD, ztxt_mxD, t, b, shift, tile)
+        return (sums.merge(block_sums), gimg_bxD + dimg_bxD), dtxt_mxD
 
     init = (NegativeSums.zeros(), jnp.zeros(zimg_bxD.shape, jnp.float32))
-    (sums, gimg_bxD), gtxt_bxD = ring_scan(block, init, ztxt_bxD, axes, group_size=group_size)
+    (sums, gimg_bxD), gtxt_bxD = all_pairs_scan(block, init, ztxt_bxD, axes, group_size=group_size)
     return sums, gimg_bxD, gtxt_bxD
 
 
 def _block_of_negatives(
     zimg_bxD: jax.Array,
-    ztxt_bxD: jax.Array,
+    ztxt_mxD: jax.Array,
     t: jax.Array,
     b: jax.Array,
-    diagonal: jax.Array,
+    shift: jax.Array,
     tile: int,
 ) -> tuple[NegativeSums, jax.Array, jax.Array]:
     """`tiled.sigmoid_negatives`, by the TPU kernel in a program for a TPU if the block fits it.
 
-    libtpu schedules the kernel at 0.49 to 0.85 of the sweep's instructions (D = 768, v4, v5e,
-    v6e; blocks of 2,048 to 32,768). Blocks below its 128 lanes would be mostly padding.
+    `results/bench/tpu.md` has the instruction bundles of both. Blocks below its 128 lanes would
+    be mostly padding.
     """
     kernel: dict[str, Any] = {}
     if len(zimg_bxD) >= pallas_tpu.LANES and pallas_tpu.fits(zimg_bxD):
-        kernel["tpu"] = lambda *a: pallas_tpu.sigmoid_negatives(*a[:4], diagonal=a[4], tile=tile)
+        kernel["tpu"] = lambda *a: pallas_tpu.sigmoid_negatives(*a[:4], shift=a[4], tile=tile)
     return lax.platform_dependent(
-        *(zimg_bxD, ztxt_bxD, t, b, diagonal),
+        *(zimg_bxD, ztxt_mxD, t, b, shift),
         **kernel,
-        default=lambda *a: sigmoid_negatives(*a[:4], diagonal=a[4], tile=tile),
+        default=lambda *a: sigmoid_negatives(*a[:4], shift=a[4], tile=tile),
     )
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from study.losses.ring import ring_scan
+from study.losses import pallas_tpu
+from study.losses.ring import all_pairs_scan
 from study.losses.tiled import (
     BIG,
     Axes,
@@ -83,32 +84,20 @@ def _normalisers(
 
     Returns them, and the smallest and largest logit of this device's rows.
     """
-    device, rows = lax.axis_index(axes), len(zimg_bxD)
 
-    def zeros(size: int) -> LogSumExp:
-        return jnp.full(size, -BIG), jnp.zeros(size)
-
-    def step(row_carry: Any, by_col: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
-        by_row, logit_min = row_carry
-        l_TxT, tile_min = at.negatives(t * dot(zimg_TxD, ztxt_TxD.T))
-        row_max_T, col_max_T = l_TxT.max(1), l_TxT.max(0)
-        by_row = _merge(by_row, (row_max_T, jnp.exp(l_TxT - row_max_T[:, None]).sum(1)))
-        by_col = _merge(by_col, (col_max_T, jnp.exp(l_TxT - col_max_T[None, :]).sum(0)))
-        return (by_row, jnp.minimum(logit_min, tile_min)), by_col
-
-    def block(local: Any, ztxt_bxD: jax.Array, source_device: jax.Array) -> Any:
+    def block(local: Any, ztxt_mxD: jax.Array, shift: jax.Array) -> Any:
         by_row, logit_min = local
-        height = min(tile, rows)
-        init = ((zeros(height), jnp.asarray(BIG)), zeros(height))
-        origin = (device * rows, source_device * rows)
-        (by_row_RxT, min_R), by_col_CxT = tile_scan(
-            step, init, zimg_bxD, ztxt_bxD, tile=tile, origin=origin
+        more, by_col, block_min = _by_kernel_on_tpu(
+            pallas_tpu.softmax_normalisers,
+            block_normalisers,
+            *(zimg_bxD, ztxt_mxD, t),
+            shift=shift,
+            tile=tile,
         )
-        more, by_col = jax.tree.map(lambda x: from_tiles(x, rows), (by_row_RxT, by_col_CxT))
-        return (_merge(by_row, more), jnp.minimum(logit_min, min_R.min())), by_col
+        return (_merge(by_row, more), jnp.minimum(logit_min, block_min)), by_col
 
-    init = (zeros(rows), jnp.asarray(BIG))
-    (by_row, logit_min), by_col = ring_scan(block, init, ztxt_bxD, axes, merge=_merge)
+    init = (_no_logits(len(zimg_bxD)), jnp.asarray(BIG))
+    (by_row, logit_min), by_col = all_pairs_scan(block, init, ztxt_bxD, axes, merge=_merge)
     return by_row, by_col, logit_min, by_row[0].max()
 
 
@@ -122,33 +111,89 @@ def _negatives(
     axes: Axes,
     tile: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Second pass: the gradients of the embeddings over t, without the positives' part.
+    """Second pass: the gradients of the embeddings over t, without the positives' part."""
+    # loss_i = logsumexp_i - l_i
+    row_b, col_b = l_b + loss_2xb
 
-    The derivative in a negative's logit is half the sum of its row and its column softmax. The
-    whole normaliser of row i is l_i + loss_i, because loss_i = logsumexp_i - l_i.
-    """
-    device, rows = lax.axis_index(axes), len(zimg_bxD)
-
-    def dlogits(x_TxT: jax.Array, at: Tile, row: Any, col: Any) -> tuple[None, jax.Array]:
-        l_TxT, _ = at.negatives(t * x_TxT)
-        (l_T, loss_T), (col_l_T, col_loss_T) = row, col
-        by_row_TxT = jnp.exp((l_TxT - l_T[:, None]) - loss_T[:, None])
-        by_col_TxT = jnp.exp((l_TxT - col_l_T[None, :]) - col_loss_T[None, :])
-        return None, 0.5 * (by_row_TxT + by_col_TxT)
-
-    def block(gimg_bxD: jax.Array, texts: Any, source_device: jax.Array) -> Any:
-        ztxt_bxD, per_col = texts
-        _, dimg_bxD, dtxt_bxD = pairwise_gradients(
-            dlogits,
-            None,
-            zimg_bxD,
-            ztxt_bxD,
-            per_row=(l_b, loss_2xb[0]),
-            per_col=per_col,
-            origin=(device * rows, source_device * rows),
+    def block(gimg_bxD: jax.Array, texts: Any, shift: jax.Array) -> Any:
+        ztxt_mxD, col_m = texts
+        dimg_bxD, dtxt_mxD = _by_kernel_on_tpu(
+            pallas_tpu.softmax_gradients,
+            block_gradients,
+            *(zimg_bxD, ztxt_mxD, t, row_b, col_m),
+            shift=shift,
             tile=tile,
         )
-        return gimg_bxD + dimg_bxD, dtxt_bxD
+        return gimg_bxD + dimg_bxD, dtxt_mxD
 
-    texts = (ztxt_bxD, (l_b, loss_2xb[1]))
-    return ring_scan(block, jnp.zeros(zimg_bxD.shape, jnp.float32), texts, axes)
+    gimg_bxD = jnp.zeros(zimg_bxD.shape, jnp.float32)
+    return all_pairs_scan(block, gimg_bxD, (ztxt_bxD, col_b), axes)
+
+
+def _by_kernel_on_tpu(
+    kernel: Any, sweep: Any, zimg_nxD: jax.Array, *arrays: jax.Array, shift: jax.Array, tile: int
+) -> Any:
+    """The result of `sweep`, by the kernel where `sigmoid_loss` would take its own."""
+    on_tpu: dict[str, Any] = {}
+    if len(zimg_nxD) >= pallas_tpu.LANES and pallas_tpu.fits(zimg_nxD):
+        on_tpu["tpu"] = lambda *a: kernel(*a[:-1], shift=a[-1], tile=tile)
+    return lax.platform_dependent(
+        *(zimg_nxD, *arrays, shift),
+        **on_tpu,
+        default=lambda *a: sweep(*a[:-1], shift=a[-1], tile=tile),
+    )
+
+
+def _no_logits(size: int) -> LogSumExp:
+    return jnp.full(size, -BIG), jnp.zeros(size)
+
+
+def block_normalisers(
+    zimg_nxD: jax.Array, ztxt_mxD: jax.Array, t: jax.Array, *, shift: jax.Array, tile: int
+) -> tuple[LogSumExp, LogSumExp, jax.Array]:
+    """`pallas_tpu.softmax_normalisers` in plain JAX."""
+    n, m = len(zimg_nxD), len(ztxt_mxD)
+
+    def step(row_carry: Any, by_col: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
+        by_row, logit_min = row_carry
+        l_TxT, tile_min = at.negatives(t * dot(zimg_TxD, ztxt_TxD.T))
+        row_max_T, col_max_T = l_TxT.max(1), l_TxT.max(0)
+        by_row = _merge(by_row, (row_max_T, jnp.exp(l_TxT - row_max_T[:, None]).sum(1)))
+        by_col = _merge(by_col, (col_max_T, jnp.exp(l_TxT - col_max_T[None, :]).sum(0)))
+        return (by_row, jnp.minimum(logit_min, tile_min)), by_col
+
+    init = ((_no_logits(min(tile, n)), jnp.asarray(BIG)), _no_logits(min(tile, m)))
+    (by_row_RxT, min_R), by_col_CxT = tile_scan(
+        step, init, zimg_nxD, ztxt_mxD, tile=tile, origin=(shift, 0)
+    )
+    by_row = jax.tree.map(lambda x: from_tiles(x, n), by_row_RxT)
+    return by_row, jax.tree.map(lambda x: from_tiles(x, m), by_col_CxT), min_R.min()
+
+
+def block_gradients(
+    zimg_nxD: jax.Array,
+    ztxt_mxD: jax.Array,
+    t: jax.Array,
+    row_n: jax.Array,
+    col_m: jax.Array,
+    *,
+    shift: jax.Array,
+    tile: int,
+) -> tuple[jax.Array, jax.Array]:
+    """`pallas_tpu.softmax_gradients` in plain JAX."""
+
+    def dlogits(x_TxT: jax.Array, at: Tile, row_T: Any, col_T: Any) -> tuple[None, jax.Array]:
+        l_TxT, _ = at.negatives(t * x_TxT)
+        return None, 0.5 * (jnp.exp(l_TxT - row_T[:, None]) + jnp.exp(l_TxT - col_T[None, :]))
+
+    _, dimg_nxD, dtxt_mxD = pairwise_gradients(
+        dlogits,
+        None,
+        zimg_nxD,
+        ztxt_mxD,
+        per_row=row_n,
+        per_col=col_m,
+        origin=(shift, 0),
+        tile=tile,
+    )
+    return dimg_nxD, dtxt_mxD

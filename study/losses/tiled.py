@@ -30,6 +30,9 @@ Axes = tuple[str, ...]
 # Larger than any logit that float32 embeddings can make, yet finite: -inf would make NaNs.
 BIG = 1e30
 
+# The `shift` from an image's row to its text's row in a block that has none of its images' texts.
+NO_POSITIVES = 1 << 30
+
 
 class LogitStats(NamedTuple):
     """Mean, min and max of the logits of three sets of pairs, scalars in float32.
@@ -72,6 +75,8 @@ def negative_logit_mean(
 
     def sum_by_group(z_bxD: jax.Array) -> jax.Array:
         z_GxD = z_bxD.astype(f32).reshape(-1, min(group_size, rows), dim).sum(1)
+        if batch > rows and group_size == batch:
+            return lax.psum(z_GxD, axes)
         if group_size > rows:  # groups over several devices
             z_GxD = lax.all_gather(z_GxD, axes, tiled=True)
             z_GxD = z_GxD.reshape(-1, group_size // rows, dim).sum(1)
@@ -341,7 +346,7 @@ def sigmoid_negatives(
     t: jax.Array,
     b: jax.Array,
     *,
-    diagonal: jax.Array | bool,
+    shift: jax.Array | int,
     tile: int,
 ) -> tuple[NegativeSums, jax.Array, jax.Array]:
     """All pairs of a block as negatives of the sigmoid loss.
@@ -349,7 +354,7 @@ def sigmoid_negatives(
     Arguments:
       zimg_nxD, ztxt_mxD: unit-norm embeddings, float32 or bfloat16.
       t, b: temperature as a factor, and bias.
-      diagonal: whether row i and column i are the same example, whose pair is then left out.
+      shift: the text of image i is row i + shift, and that pair is left out.
       tile: rows and columns of logits held at once.
 
     Returns the sums, `p @ ztxt` and `p.T @ zimg`, see `pairwise_gradients`.
@@ -360,10 +365,8 @@ def sigmoid_negatives(
         loss, p_TxT, logit_max = softplus_and_sigmoid(l_TxT)
         return NegativeSums(loss, jnp.sum(p_TxT), logit_min, logit_max), p_TxT
 
-    # Off the diagonal, rows and columns get disjoint numbers, so that no pair is a positive.
-    origin = (0, jnp.where(diagonal, 0, len(zimg_nxD)))
     zeros = NegativeSums.zeros()
-    return pairwise_gradients(dlogits, zeros, zimg_nxD, ztxt_mxD, origin=origin, tile=tile)
+    return pairwise_gradients(dlogits, zeros, zimg_nxD, ztxt_mxD, origin=(shift, 0), tile=tile)
 
 
 def softplus_and_sigmoid(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

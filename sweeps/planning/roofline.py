@@ -87,16 +87,14 @@ def step_time(
 
 
 def _ring(machine: Slice, hop_bytes: int) -> float:
-    """Seconds to pass texts and their gradients once round all devices, in one direction.
+    """Seconds to bring all texts to a device and their gradients back: a ring in each slice.
 
-    Between slices they use the network of the one host at the boundary.
+    Slices exchange theirs first, each chip its own (`study.losses.ring`).
     """
     if machine.devices == 1:
         return 0.0
-    slowest = machine.chip.link_rate
-    if machine.slices > 1:
-        slowest = min(slowest, machine.chip.network_rate * machine.chips_per_host)
-    return machine.devices * hop_bytes / slowest
+    between = (machine.slices - 1) * hop_bytes / machine.chip.network_rate
+    return between + machine.devices * hop_bytes / machine.chip.link_rate
 
 
 def _traffic(cell: Cell, machine: Slice, rows: int) -> float:

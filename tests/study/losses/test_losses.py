@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from study.config.loss import AllPairs, Groups, Negatives
-from study.losses import sigmoid_loss
+from study.losses import ring, sigmoid_loss, softmax_loss
 from tests.study.losses.reference import (
     KEY,
     all_close,
@@ -47,7 +48,7 @@ def test_softmax_equals_float64(batch, tile):
 @pytest.mark.parametrize("shape", [(1,), (8,), (2, 4)])
 @pytest.mark.parametrize(
     "pairs",
-    [AllPairs(), Negatives(keep="hard", per_positive=3), Groups(size=4)],
+    [Negatives(keep="hard", per_positive=3), Groups(size=4)],
     ids=lambda p: p.kind,
 )
 def test_any_number_of_devices_gives_the_loss_of_one(shape, pairs):
@@ -61,16 +62,51 @@ def test_any_number_of_devices_gives_the_loss_of_one(shape, pairs):
     all_close(stats, stats1, floor=5.0)  # a logit is a difference of terms as large as b
 
 
-@pytest.mark.parametrize("shape", [(2,), (2, 4)])
-def test_softmax_on_devices_equals_float64(shape):
+@pytest.mark.parametrize(
+    ("shape", "gathered"),
+    [((8,), 1), ((8,), 2), ((8,), 4), ((8,), 8), ((2, 4), 2), ((2, 4), 4)],
+)
+def test_devices_that_gather_first_change_no_loss_and_no_gradient(shape, gathered, monkeypatch):
+    monkeypatch.setattr(ring, "devices_to_gather", lambda *_: gathered)
     mesh, z = mesh_of(*shape), embeddings(64)
-    loss, stats, grads = softmax_and_grads(*on(mesh, *z), 30.0, mesh=mesh, tile=5)
-    want, want_grads = reference_softmax(*z, 30.0)
-    close(loss, want)
-    all_close(grads, want_grads)
-    negative = (30.0 * z[0] @ z[1].T)[~np.eye(64, dtype=bool)]
-    close(stats.neg_logit_mean, negative.mean(), 1e-4)
-    close(stats.neg_logit_max, negative.max())
+    options = {"mesh": mesh, "tile": 5}
+
+    def check(loss_fn, scalars, want, want_grads):
+        scalars = [jnp.float32(x) for x in scalars]
+        arguments = range(2 + len(scalars))
+        # Not the cached functions of `reference`: they would not trace again.
+        value_and_grad = jax.jit(jax.value_and_grad(loss_fn, tuple(arguments), has_aux=True))
+        (loss, stats), grads = value_and_grad(*on(mesh, *z), *scalars)
+        close(loss, want)
+        all_close(grads, want_grads)
+        logits = scalars[0] * z[0] @ z[1].T + sum(scalars[1:])
+        negative = logits[~np.eye(64, dtype=bool)]
+        close(stats.neg_logit_mean, negative.mean(), 1e-4)
+        close([stats.neg_logit_min, stats.neg_logit_max], [negative.min(), negative.max()])
+
+    check(
+        lambda *a: sigmoid_loss(*a, pairs=AllPairs(), key=KEY, **options),
+        (10.0, -5.0),
+        *reference_sigmoid(*z, 10.0, -5.0),
+    )
+    check(lambda *a: softmax_loss(*a, **options), (30.0,), *reference_softmax(*z, 30.0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "slices", "gathered"),
+    [
+        (64, 512, 1, 512),  # 150 MiB: no ring
+        (256, 512, 1, 2),  # 600 MiB: a ring of half as many hops
+        (8192, 4, 1, 1),
+        (16, 8, 1, 8),
+        (1024, 64, 2, 2),  # across slices whenever the memory allows
+        (96, 4096, 4, 8),
+        (1 << 17, 8, 2, 1),
+    ],
+)
+def test_rule_of_gathered_devices(rows, devices, slices, gathered):
+    """Hops of 512 rows at least, at most 256 MiB, equal parts of every slice."""
+    assert ring.devices_to_gather(rows, 768, 2, devices, slices) == gathered
 
 
 def test_statistics_equal_those_of_the_full_matrix():

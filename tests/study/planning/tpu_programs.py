@@ -49,22 +49,27 @@ def scalars(mesh, count):
     return [jax.ShapeDtypeStruct((), jnp.float32, sharding=whole) for _ in range(count)]
 
 
-def block(name, dim, dtype, *, rows=2048, ragged=0, in_mesh=True):
-    """The kernel on one block of a chip; `in_mesh` is where it can tell which chip that is."""
+def block(name, dim, dtype, *, rows=2048, ragged=0, in_mesh=True, softmax=False):
+    """A loss's kernels on one block of a chip; `in_mesh` is where it can tell which chip it is."""
     mesh = chip(name)
     sharding = NamedSharding(mesh, P("data"))
     z = [jax.ShapeDtypeStruct((n, dim), dtype, sharding=sharding) for n in (rows - ragged, rows)]
-    is_own = jax.ShapeDtypeStruct((), jnp.bool_, sharding=NamedSharding(mesh, P()))
+    shift = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, P()))
 
-    def sweep(zimg, ztxt, t, b, diagonal):
-        return pallas.sigmoid_negatives(zimg, ztxt, t, b, diagonal=diagonal, tile=512)
+    def sweep(zimg, ztxt, t, b, shift):
+        if not softmax:
+            return pallas.sigmoid_negatives(zimg, ztxt, t, b, shift=shift, tile=512)
+        row, col, low = pallas.softmax_normalisers(zimg, ztxt, t, shift=shift, tile=512)
+        lse = (top + jnp.log(total) for top, total in (row, col))
+        gradients = pallas.softmax_gradients(zimg, ztxt, t, *lse, shift=shift, tile=512)
+        return low + b, *gradients
 
     if in_mesh:
         specs = (P("data"), P("data"), P(), P(), P())
         sweep = jax.shard_map(
             sweep, mesh=mesh, in_specs=specs, out_specs=(P(), P("data"), P("data")), check_vma=False
         )
-    return report(jax.jit(sweep), *z, *scalars(mesh, 2), is_own)
+    return report(jax.jit(sweep), *z, *scalars(mesh, 2), shift)
 
 
 def kernels():
@@ -79,6 +84,8 @@ def kernels():
     for name in SLICES:
         found[f"{name} wide"] = block(name, 1152, jnp.float32)
         found[f"{name} large"] = block(name, 64, jnp.bfloat16, rows=8192)
+        found[f"{name} softmax wide"] = block(name, 1152, jnp.float32, softmax=True)
+        found[f"{name} softmax large"] = block(name, 64, jnp.bfloat16, rows=8192, softmax=True)
     return found
 
 
@@ -86,8 +93,8 @@ def by_platform():
     """Whether a program that offers both sweeps takes the kernel when compiled for a TPU."""
 
     def both(*args):
-        kernel = functools.partial(pallas.sigmoid_negatives, diagonal=True, tile=512)
-        sweep = functools.partial(tiled.sigmoid_negatives, diagonal=True, tile=512)
+        kernel = functools.partial(pallas.sigmoid_negatives, shift=0, tile=512)
+        sweep = functools.partial(tiled.sigmoid_negatives, shift=0, tile=512)
         return jax.lax.platform_dependent(
             *args,
             tpu=lambda *a: kernel(*a)[1:],
