@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from study.config.base import CONFIG, Positive
 from study.config.hardware import check_slice_name
 
 Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+# Names of `jax.checkpoint_policies`: what of a block's forward pass is kept for the backward pass.
+# Nothing but its input; the results of dense layers; those and the products of attention.
+Remat = Literal["nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable"]
+
+
+def _name_policy(remat: object) -> object:
+    """Execution files written before policies had names say true or false."""
+    if isinstance(remat, bool):
+        return "nothing_saveable" if remat else None
+    return remat
 
 
 def _check_local(folder: str) -> str:
@@ -42,7 +54,10 @@ class Execution:
         batch at once; "auto" searches for a size that fits in `memory_gib`.
       memory_gib: Memory per device for microbatch="auto"; None takes nine tenths of an
         accelerator's memory, or half of the free memory of the host.
-      remat: Recompute the activations of each block in the backward pass instead of keeping them.
+      remat: The policy of `jax.checkpoint_policies` by which a block's activations are recomputed
+        in the backward pass: "nothing_saveable" keeps only the block's input,
+        "dots_with_no_batch_dims_saveable" also the results of dense layers, "dots_saveable" also
+        those of attention's products. None keeps all activations.
       fsdp_min_mib: Shard parameters and optimizer state over the devices of a slice, for arrays of
         at least this many MiB (`study.models.sharding.param_shardings`); None replicates them.
       decode_threads: Threads that decode images; None uses one per core.
@@ -62,7 +77,7 @@ class Execution:
     wandb: bool = True
     microbatch: Positive | Literal["auto"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    remat: bool = False
+    remat: Annotated[Remat | None, BeforeValidator(_name_policy)] = None
     fsdp_min_mib: Annotated[float, Field(ge=0)] | None = None
     decode_threads: Positive | None = None
     cores: Positive = 1

@@ -8,7 +8,7 @@ an addition for each pair of numbers in a matrix product. Elementwise operations
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from study.config import (
     CachedImage,
@@ -20,6 +20,7 @@ from study.config import (
     TextTransformer,
     ViT,
 )
+from study.config.execution import Remat
 from study.config.model import Variant
 
 # Passes over all products that are counted for the search of the threshold of hard or easy
@@ -61,7 +62,7 @@ class Flops:
 
 
 def step_flops(
-    cell: Cell, *, channels: int = 3, microbatched: bool = False, remat: bool = False
+    cell: Cell, *, channels: int = 3, microbatched: bool = False, remat: Remat | None = None
 ) -> Flops:
     """Operations of one step of `cell`.
 
@@ -81,7 +82,8 @@ def step_flops(
             text = _average(model.text, cell.data.text_length, model.embed_dim)
     towers.append((text, cell.optimizer.text.frozen))
     trained = [tower for tower, frozen in towers if not frozen]
-    again = microbatched * sum(t.forward for t in trained) + remat * sum(t.again for t in trained)
+    again = microbatched * sum(t.forward for t in trained)
+    again += sum(t.again[remat] for t in trained if remat in t.again)
     loss, pairs = _loss(cell)
     return Flops(
         image=0 if isinstance(model.image, CachedImage) else batch * image.forward,
@@ -103,17 +105,21 @@ class _Tower:
 
     forward: int
     backward: int
-    again: int = 0
+    again: dict[Remat | None, int] = field(default_factory=dict)
 
 
-def _blocks(v: Variant, length: int) -> tuple[int, int]:
-    """All blocks on one example: forward, and what a backward pass recomputes.
+def _blocks(v: Variant, length: int) -> tuple[int, dict[Remat | None, int]]:
+    """All blocks on one example: forward, and what a backward pass recomputes by policy.
 
     It does not recompute the second layer of the MLP, whose result only leaves the block.
     """
-    attention = 8 * length * v.width**2 + 4 * length**2 * v.width
+    pairs, projections = 4 * length**2 * v.width, 8 * length * v.width**2
     layer = 2 * length * v.width * v.mlp
-    return v.depth * (attention + 2 * layer), v.depth * (attention + layer)
+    return v.depth * (pairs + projections + 2 * layer), {
+        "nothing_saveable": v.depth * (pairs + projections + layer),
+        "dots_with_no_batch_dims_saveable": v.depth * pairs,
+        "dots_saveable": 0,
+    }
 
 
 def _image(tower: ViT, embed_dim: int, channels: int) -> _Tower:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from study.config import MeanPoolText, TextTransformer
+from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.models.transformer import Dtype, Encoder, Mlp, Rows
 
@@ -21,7 +22,7 @@ class TransformerText(nn.Module):
     vocabulary: int
     embed_dim: int
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat | None = None
     rows: Rows = None
 
     @nn.compact

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from study.config.execution import Remat
 from study.config.model import Variant
 from study.models.dropout import dropout
 
@@ -80,23 +81,24 @@ class Encoder(nn.Module):
     Attributes:
       dtype: of the matrix products.
       dropout: rate, if keys are given.
-      remat: keep only each block's input for the backward pass and recompute the rest.
+      remat: see `Execution.remat`.
       rows: the sharding of the rows of activations.
     """
 
     variant: Variant
     dtype: Dtype = jnp.float32
     dropout: float = 0.0
-    remat: bool = False
+    remat: Remat | None = None
     rows: Rows = None
 
     @nn.compact
     def __call__(self, x_BxLxW: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
         v = self.variant
         block: Any = Block
-        if self.remat:
+        if self.remat is not None:
             # Inside a scan XLA cannot merge the two forward passes.
-            block = nn.remat(Block, prevent_cse=False)
+            policy = getattr(jax.checkpoint_policies, self.remat)
+            block = nn.remat(Block, prevent_cse=False, policy=policy)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from study.config import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
+from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.models.text import MeanPoolTower, TransformerText
 from study.models.transformer import Rows
@@ -30,7 +31,7 @@ class TwoTowers(nn.Module):
 
     cell: Cell
     vocabulary: Vocabulary
-    remat: bool = False
+    remat: Remat | None = None
     rows: Rows = None
 
     def setup(self) -> None:

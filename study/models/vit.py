@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from study.config import ViT
+from study.config.execution import Remat
 from study.models.dropout import dropout
 from study.models.transformer import Dtype, Encoder, MapHead, Rows
 
@@ -43,7 +44,7 @@ class ImageTower(nn.Module):
     config: ViT
     embed_dim: int
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat | None = None
     rows: Rows = None
 
     @nn.compact

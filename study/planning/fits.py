@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from study.config import Budget, Cell, Data, Execution, Softmax, from_dict, to_dict
+from study.config.execution import Remat
 from study.config.hardware import GIB, get_slice
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RunSetting:
     """How a step runs, as in `Execution`. microbatch: None is the whole batch at once."""
 
     microbatch: int | None = None
-    remat: bool = False
+    remat: Remat | None = None
     fsdp_min_mib: float | None = None
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from study.config import Cell, CellError, Execution
+from study.config.execution import Remat
 from study.config.hardware import GIB
 from study.config.model import Vocabulary
 from study.models.sharding import (
@@ -57,7 +58,7 @@ class TrainProgram:
     chunk_steps: int
     image_dtype: np.dtype[Any]
     microbatch: int | None
-    remat: bool
+    remat: Remat | None
     fsdp_min_mib: float | None
     loss_fn: LossFn
 

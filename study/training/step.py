@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from study.config import Cell, Sigmoid
+from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.losses import LogitStats, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys
@@ -161,7 +162,7 @@ def make_gradients(
     mesh: Mesh | None = None,
     *,
     microbatch: int | None = None,
-    remat: bool = False,
+    remat: Remat | None = None,
     loss_fn: LossFn = batch_loss,
 ) -> Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, LogitStats], Any]]:
     """`(params, batch, key) -> ((loss, statistics), gradients)` of one whole batch.
@@ -171,7 +172,7 @@ def make_gradients(
       microbatch: examples per pass through the towers on each device, or None for all at once.
         Activations of one microbatch are in memory at a time, for the price of a second forward
         pass. The loss sees all embeddings, so the gradient is the whole batch's.
-      remat: recompute each block in the backward pass instead of keeping its activations.
+      remat: see `Execution.remat`.
       loss_fn: the loss of a batch of embeddings; a benchmark may pass another.
     """
     rows = None if mesh is None or mesh.size == 1 else batch_sharding(mesh)
@@ -202,7 +203,7 @@ def make_step(
     mesh: Mesh | None = None,
     *,
     microbatch: int | None = None,
-    remat: bool = False,
+    remat: Remat | None = None,
     fsdp_min_mib: float | None = None,
     loss_fn: LossFn = batch_loss,
 ) -> Step:

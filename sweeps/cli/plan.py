@@ -132,7 +132,8 @@ def _table(plans: Sequence[CellPlan], price: float | None) -> str:
     for p in plans:
         cell, flops = p.cell, p.flops
         microbatch = "all" if p.setting.microbatch is None else str(p.setting.microbatch)
-        microbatch += "+remat" * p.setting.remat + "+fsdp" * (p.setting.fsdp_min_mib is not None)
+        microbatch += "+remat" * (p.setting.remat is not None)
+        microbatch += "+fsdp" * (p.setting.fsdp_min_mib is not None)
         seconds = p.step_seconds
         rows.append(
             (

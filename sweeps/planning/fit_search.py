@@ -98,10 +98,10 @@ def candidates(spec: ProgramSpec, first: RunSetting | None = None) -> list[RunSe
     largest = 1 << min(fill, rows).bit_length() - 1
     can_shard = machine.devices // machine.slices > 1
     smallest = RunSetting(
-        microbatch=1, remat=True, fsdp_min_mib=FSDP_MIN_MIB if can_shard else None
+        microbatch=1, remat="nothing_saveable", fsdp_min_mib=FSDP_MIN_MIB if can_shard else None
     )
 
-    whole = [RunSetting(), RunSetting(remat=True)]
+    whole = [RunSetting(), RunSetting(remat="nothing_saveable")]
     micro = [RunSetting(microbatch=largest // k) for k in MICROBATCH_FRACTIONS if largest // k]
     sharded = [
         RunSetting(microbatch=largest // k, fsdp_min_mib=FSDP_MIN_MIB)

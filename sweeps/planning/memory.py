@@ -7,6 +7,7 @@ batches, rematerialised ones and microbatches) they were 1.0 to 1.4 times the co
 from __future__ import annotations
 
 from study.config import Adam, CachedImage, Cell, Lion, MeanPoolText, TextTransformer, ViT
+from study.config.execution import Remat
 from study.config.hardware import Slice
 from study.config.model import Variant
 from study.models.parameters import count_parameters
@@ -91,13 +92,23 @@ def activation_bytes(cell: Cell, setting: RunSetting) -> int:
     return total
 
 
-def _block_bytes(v: Variant, length: int, dtype: str, remat: bool) -> int:
+def _block_bytes(v: Variant, length: int, dtype: str, remat: Remat | None) -> int:
     """Bytes that all blocks keep: their float32 inputs, and unless those are recomputed, both
     normed inputs, queries, keys, values, scores and the hidden layer before and after its gelu."""
     size = 4 if dtype == "float32" else 2
     inside = _PADDING * length * (size * (7 * v.width + 2 * v.mlp) + v.heads * length * (size + 4))
     carried = 4 * length * v.width
-    return v.depth * carried + inside if remat else v.depth * (carried + inside)
+    dense = _PADDING * length * size * (4 * v.width + v.mlp)
+    products = _PADDING * length * size * (v.heads * length + v.width)
+    match remat:
+        case None:
+            return v.depth * (carried + inside)
+        case "nothing_saveable":
+            return v.depth * carried + inside
+        case "dots_with_no_batch_dims_saveable":
+            return v.depth * (carried + dense) + inside
+        case "dots_saveable":
+            return v.depth * (carried + dense + products) + inside
 
 
 def _forward(v: Variant, length: int, dtype: str) -> int:

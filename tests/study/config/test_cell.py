@@ -106,6 +106,10 @@ def test_every_field_is_in_the_hash():
     assert len(ids | {base.id}) == len(changes) + 1
 
 
+def test_files_that_say_only_whether_to_rematerialise_are_read():
+    assert [Execution(remat=old).remat for old in (True, False)] == ["nothing_saveable", None]
+
+
 def test_execution_is_not_in_the_cell():
     names = {f.name for f in dataclasses.fields(Execution)}
     assert not names & {f.name for f in dataclasses.fields(Cell)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from study.config import (
     TextTransformer,
     ViT,
 )
+from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.models import transformer
 from study.models.flops import step_flops
@@ -43,7 +45,7 @@ def cell(model=SIGLIP, loss=None, batch_size=16, **more) -> Cell:
     return Cell(model=model, loss=loss or Sigmoid(), batch_size=batch_size, budget=budget, **more)
 
 
-def compiled_flops(cell: Cell, *, microbatch=None, remat=False) -> float:
+def compiled_flops(cell: Cell, *, microbatch=None, remat=None) -> float:
     """What the compiler counts of the gradients of all that is trained; loops once."""
     image = cell.model.image
     shape = (image.dim,) if isinstance(image, CachedImage) else (image.image_size,) * 2 + (3,)
@@ -97,9 +99,12 @@ def test_towers_cost_what_the_compiler_counts_of_the_unrolled_model(unrolled, ch
 
 @pytest.mark.slow
 def test_blocks_computed_again_cost_what_the_compiler_counts_of_the_unrolled_model(unrolled):
-    counted = step_flops(cell(), remat=True)
-    assert counted.recompute > 0.1 * counted.executed
-    assert counted.executed == pytest.approx(compiled_flops(cell(), remat=True), rel=0.02)
+    by_policy = {policy: step_flops(cell(), remat=policy) for policy in get_args(Remat)}
+    for policy in ("nothing_saveable", "dots_with_no_batch_dims_saveable"):
+        compiled = compiled_flops(cell(), remat=policy)
+        assert by_policy[policy].executed == pytest.approx(compiled, rel=0.02)
+    first, second, third = (f.recompute / f.executed for f in by_policy.values())
+    assert first > 0.1 > second > third == 0
 
 
 AVERAGE = Model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pydantic
 import pytest
 
 from study.config import Cell, CellError, MeanPoolText, Model, TextTransformer, ViT, replace
+from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.models.dropout import dropout, example_keys
 from study.models.text import TransformerText
@@ -23,7 +25,7 @@ TEXT = jnp.array([[5, 6, 7, 1, 1, 1, 1, 1], [7, 6, 5, 1, 1, 1, 1, 1], [9, 1, 1, 
 TWO = ViT(variant="mu/8", depth=2)
 
 
-def module(image=TWO, text=None, *, remat=False, vocabulary=50, loss=None, **model):
+def module(image=TWO, text=None, *, remat=None, vocabulary=50, loss=None, **model):
     text = text or TextTransformer(depth=2)
     model = Model(image=image, text=text, **{"embed_dim": 32} | model)
     cell = Cell(model=model, batch_size=16, **({"loss": loss} if loss else {}))
@@ -186,7 +188,7 @@ DROPS = {
 
 def test_rematerialising_changes_no_parameter_and_no_gradient():
     keys = example_keys(jnp.uint32(7), jnp.arange(3))
-    plain, again = module(**DROPS), module(**DROPS, remat=True)
+    plain, again = module(**DROPS), module(**DROPS, remat="nothing_saveable")
     assert shapes(plain, 24, 8) == shapes(again, 24, 8)
     params = random_params(plain)
     for a, b in zip(
@@ -195,6 +197,20 @@ def test_rematerialising_changes_no_parameter_and_no_gradient():
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_policy_decides_how_much_a_backward_pass_keeps():
+    """Bytes of residuals, in the order of the policies: more and more, and most without one."""
+    kept = []
+    for policy in (*get_args(Remat), None):
+        towers = module(remat=policy)
+
+        def pullback(params, towers=towers):
+            return jax.vjp(lambda p: towers.apply({"params": p}, IMAGE, TEXT), params)[1]
+
+        residuals = jax.eval_shape(pullback, shapes(towers, 24, 8, 1))
+        kept.append(sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(residuals)))
+    assert kept == sorted(set(kept))
 
 
 def test_dropout_does_not_depend_on_how_the_batch_is_split():

@@ -92,7 +92,7 @@ def test_slices_settings_and_versions_are_told_apart(monkeypatch):
     keys = {
         spec(CELL, s).key(w)
         for s in ("v4-8", "v5e-8")
-        for w in (RunSetting(), RunSetting(remat=True))
+        for w in (RunSetting(), RunSetting(remat="nothing_saveable"))
     }
     assert len(keys) == 4
     monkeypatch.setattr(fit, "code_hash", lambda: "another jax")
@@ -110,7 +110,7 @@ from study.models.embed import jit_towers
 from study.models.sharding import make_mesh
 from study.config.model import Vocabulary
 import jax
-execution = Execution(microbatch=2, remat=True, fsdp_min_mib=0.01)
+execution = Execution(microbatch=2, remat="nothing_saveable", fsdp_min_mib=0.01)
 vocabulary, mesh = Vocabulary(50, eos=1, pad=1), make_mesh(jax.devices()[:2])
 program = train_program(Cell(batch_size=4), execution, vocabulary, (24, 24, 3), mesh)
 jax.eval_shape(program.loop, *program.arguments)

@@ -41,7 +41,7 @@ def spec(batch_size: int = 16384, slice_name: str = "v4-8") -> ProgramSpec:
     )
 
 
-SMALLEST = RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIN_MIB)
+SMALLEST = RunSetting(microbatch=1, remat="nothing_saveable", fsdp_min_mib=search.FSDP_MIN_MIB)
 
 
 def fits(setting: RunSetting) -> bool:
@@ -69,7 +69,7 @@ def find(compiler, cache, **more) -> FitResult:
 
 
 def cost(setting: RunSetting) -> tuple[bool, float, float]:
-    again = (setting.microbatch is not None) + 0.8 * setting.remat
+    again = (setting.microbatch is not None) + 0.8 * (setting.remat is not None)
     return setting.fsdp_min_mib is not None, again, -(setting.microbatch or 1 << 30)
 
 

@@ -118,7 +118,7 @@ def test_only_a_refusal_of_the_smallest_setting_is_a_no(use_compiler, tmp_path):
     compiled = use_compiler(lambda spec, setting: {"step_bytes": USABLE + 1})
     (item,) = plan(study(huge), cache=tmp_path)
     assert item.fits is False
-    smallest = RunSetting(microbatch=1, remat=True, fsdp_min_mib=search.FSDP_MIN_MIB)
+    smallest = RunSetting(microbatch=1, remat="nothing_saveable", fsdp_min_mib=search.FSDP_MIN_MIB)
     assert item.setting == compiled[-1][1] == smallest
 
 
