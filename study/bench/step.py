@@ -112,12 +112,14 @@ def bench(
     log(f"{name}: compiling")
     mesh = make_mesh(jax.local_devices()[:1])
     execution = Execution(chunk_examples=steps * cell.batch_size)
-    program = train_program(cell, execution, VOCABULARY, image_shape, mesh)
+    batches = _batches(cell, image_shape, steps)
+    program = train_program(
+        cell, execution, VOCABULARY, image_shape, mesh, image_dtype=batches["image"].dtype
+    )
     loop, _ = compile_loop(program, execution)
     state = program.init_state(cell)
     start = jax.tree.map(jnp.copy, state.params)
     plain, carry = _plain(cell, start)
-    batches = _batches(cell, image_shape, steps)
     buffer = {k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches.items()}
     singles = [{k: jnp.asarray(a[i]) for k, a in batches.items()} for i in range(steps)]
     start = jax.device_get(start)
@@ -198,8 +200,13 @@ def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
 
 
 def _batches(cell: Cell, image_shape: tuple[int, ...], steps: int) -> dict[str, np.ndarray]:
+    """As they reach the devices: uint8 pixels, or embeddings in float16."""
     rng = np.random.default_rng(0)
-    image = rng.standard_normal((steps, cell.batch_size, *image_shape), np.float32)
+    shape = (steps, cell.batch_size, *image_shape)
+    if isinstance(cell.model.image, ViT):
+        image = rng.integers(0, 256, shape, np.uint8)
+    else:
+        image = rng.standard_normal(shape, np.float32).astype(np.float16)
     size = (steps, cell.batch_size, cell.data.text_length)
     return {"image": image, "text": rng.integers(2, VOCABULARY.size, size, np.int32)}
 

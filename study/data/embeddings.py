@@ -112,8 +112,8 @@ class CachedEmbeddings:
     @property
     def identity(self) -> Hashable:
         """Of the stored rows; it changes when a file is written again."""
-        files = [Path(part.filename) for part in self.parts if isinstance(part, np.memmap)]
-        return self.name, tuple((str(file), file.stat().st_mtime_ns) for file in files)
+        files = [str(part.filename) for part in self.parts if isinstance(part, np.memmap)]
+        return self.name, tuple((file, Path(file).stat().st_mtime_ns) for file in files)
 
     @property
     def nbytes(self) -> int:

@@ -65,8 +65,8 @@ def train(
       folder: `<root>/<group>/<cell id>`.
       group: the folder of the study's records, and wandb's group.
       run_name: the name of the run in wandb; None is the cell's id.
-      should_stop: called after each chunk of steps. If it raises, because another worker may own
-        the record by now, nothing more is written to it.
+      should_stop: called after each call of the compiled loop. If it raises, because another
+        worker may own the record by now, nothing more is written to it.
 
     Raises:
       Stopped: `should_stop` returned True on any process; a checkpoint is saved.

@@ -99,6 +99,15 @@ def test_bytes_after_the_end_of_a_png_are_ignored(tail, mode, channels):
     np.testing.assert_array_equal(decode(data + tail, size=8, channels=channels), pixels)
 
 
+def test_a_png_with_a_changed_bit_is_refused():
+    whole = png_of(8, 8)
+    for byte in range(8, len(whole) - 12):  # to its last chunk, which is empty
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1
+        with pytest.raises((OSError, ValueError, SyntaxError)):
+            decode(bytes(damaged), size=8, channels=1)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_header_that_declares_too_many_pixels_is_refused(kind):
     with pytest.raises(ValueError, match="declares 16000 x 5000 pixels, more than 67,108,864"):
