@@ -23,7 +23,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from study.records.storage import format_error, resolve
 from study.records.wandb_mirror import why_offline
 from sweeps.ray_cluster.nodes import Node, Nodes, bundles, demand, not_on_slices
 from sweeps.runner.cell_status import StudyState
+from sweeps.runner.lease import monotonic
 from sweeps.runner.marks import STOP
 from sweeps.runner.signals import StopFlag
 from sweeps.runner.worker import WorkResult, work
@@ -86,16 +86,6 @@ class LocalWorker:
         ray.kill(ray.get_runtime_context().current_actor)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """One process among those of a worker; `environment` is set before JAX starts."""
-
-    coordinator: str
-    count: int
-    index: int
-    environment: Mapping[str, str]
-
-
 class HostWorker:
     """An actor on one host of a slice: one process of a worker. `stop` runs beside `run`."""
 
@@ -114,18 +104,33 @@ class HostWorker:
         problem = _check_host(self.spec, self.expected)
         return f"{ray.util.get_node_ip_address()}:{port}", problem
 
-    def run(self, process: Process) -> WorkResult:
-        os.environ.update(process.environment)
+    def run(
+        self,
+        coordinator: str,
+        count: int,
+        index: int,
+        environment: Mapping[str, str],
+        ages: Mapping[str, tuple[str, float]],
+    ) -> WorkResult:
+        """Trains as process `index` of `count`.
+
+        Arguments:
+          environment: set before JAX starts.
+          ages: of the leases that the supervisor has watched, so that nobody waits for them twice.
+        """
+        now = monotonic()
+        seen = {cell: (token, now - age) for cell, (token, age) in ages.items()}
+        os.environ.update(environment)
         # Else JAX goes on with the CPU where an accelerator does not start.
         platforms = {"tpu": "tpu", "gpu": "cuda", "cpu": "cpu"}
         os.environ.setdefault("JAX_PLATFORMS", platforms[get_slice(self.spec.machine).chip.kind])
         # Orbax prints forty lines a checkpoint.
         logging.getLogger("absl").setLevel(logging.WARNING)
-        if process.count > 1:
+        if count > 1:
             from study.training.multihost import join
 
-            join(process.coordinator, process.count, process.index, seconds=START_S)
-        return work(self.spec, stop=self.flag)
+            join(coordinator, count, index, seconds=START_S)
+        return work(self.spec, stop=self.flag, seen=seen)
 
     def stop(self) -> None:
         self.flag.set("preempted")
@@ -193,7 +198,14 @@ class SliceWorker(LocalWorker):
         if not any(status.runnable for status in statuses):
             return "finished"
         soon = time.time() + LOOK_S
-        free = [s for s in statuses if s.state != "running" and s.runnable and s.wait_until < soon]
+        # Our hosts have ended. New ones start while the lease of those becomes stale.
+        free = [
+            s
+            for s in statuses
+            if (s.owner is None or s.owner.worker == self.spec.name)
+            and s.runnable
+            and s.wait_until < soon
+        ]
         return "claim" if free else "wait"
 
     def _reserve(self) -> tuple[Any, list[Node] | None]:
@@ -267,9 +279,12 @@ class SliceWorker(LocalWorker):
             started = ray.get([host.address.remote() for host in hosts], timeout=START_S)
             if problem := next((p for _, p in started if p), None):
                 return WorkResult(end="failed", outcomes={}, error=problem)
+            coordinator, ages = started[0][0], self.state.heartbeats.ages()
             running = [
-                host.run.remote(self._process(started[0][0], index, len(hosts)))
-                for index, host in enumerate(hosts)
+                host.run.remote(
+                    coordinator, len(hosts), k, self._slice_environment(coordinator, k), ages
+                )
+                for k, host in enumerate(hosts)
             ]
             noticed = False
             while not (ready := ray.wait(running, timeout=LOOK_S)[0]):
@@ -288,16 +303,16 @@ class SliceWorker(LocalWorker):
             for host in hosts:
                 ray.kill(host)
 
-    def _process(self, coordinator: str, index: int, count: int) -> Process:
+    def _slice_environment(self, coordinator: str, index: int) -> dict[str, str]:
+        """What tells host `index` of several TPU slices about the others."""
         machine = get_slice(self.spec.machine)
-        environment: dict[str, str] = {}
-        if machine.slices > 1 and machine.chip.kind == "tpu":
-            from ray.util.tpu import get_tpu_coordinator_env_vars
+        if machine.slices == 1 or machine.chip.kind != "tpu":
+            return {}
+        from ray.util.tpu import get_tpu_coordinator_env_vars
 
-            environment = get_tpu_coordinator_env_vars(
-                coordinator.rpartition(":")[0], machine.slices, index // machine.hosts_per_slice
-            )
-        return Process(coordinator=coordinator, count=count, index=index, environment=environment)
+        return get_tpu_coordinator_env_vars(
+            coordinator.rpartition(":")[0], machine.slices, index // machine.hosts_per_slice
+        )
 
 
 def say(spec: WorkerSpec, text: str, *, about: str | None = None) -> None:

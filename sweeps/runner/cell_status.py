@@ -109,7 +109,7 @@ class StudyState:
         self.store = store or open_store(folder)
         self.folder = folder
         self._cells = {cell.id: cell for cell in cells}
-        self._heartbeats = heartbeats or Heartbeats(self.store, trust_mtime=trust_mtime)
+        self.heartbeats = heartbeats or Heartbeats(self.store, trust_mtime=trust_mtime)
         self._for_claims = for_claims
         self._backoff_s = backoff_s
         self._read_progress = read_progress
@@ -137,7 +137,7 @@ class StudyState:
             for id in ids
             if id not in finished and self._may_differ(id, files := listing.get(id, _NO_FILES))
         }
-        self._heartbeats.update({id: files.get(LEASE) for id, files in looked_at.items()})
+        self.heartbeats.update({id: files.get(LEASE) for id, files in looked_at.items()})
         changed = []
         for id, files in looked_at.items():
             tokens = {name: files[name].token for name in self._contents_of(id, files)}
@@ -165,7 +165,7 @@ class StudyState:
         if (
             self._for_claims
             and not self.store.reads_are_cheap
-            and (DONE in files or self._heartbeats.owner(id, files.get(LEASE)) is not None)
+            and (DONE in files or self.heartbeats.owner(id, files.get(LEASE)) is not None)
         ):
             return []
         return [name for name in _CONTENTS if name in files]
@@ -192,7 +192,7 @@ class StudyState:
             )
         if DONE in files and not self._contents_of(id, files):
             return replace(status, state="done")
-        owner = self._heartbeats.owner(id, status.lease)
+        owner = self.heartbeats.owner(id, status.lease)
         progress = self._progress.get(id, _NOTHING)[2]
         status = replace(status, progress=progress, owner=owner)
         if owner is not None:
@@ -241,7 +241,7 @@ class StudyState:
         if CELL not in files or DONE in files:
             return None
         lease = files.get(LEASE)
-        running = self._heartbeats.owner(id, lease) is not None
+        running = self.heartbeats.owner(id, lease) is not None
         if running and self._for_claims:
             return None
         if METRICS in files:

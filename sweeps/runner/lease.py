@@ -193,6 +193,8 @@ class Heartbeats:
     Arguments:
       trust_mtime: judge a lease that is seen for the first time by the time of its file, which is
         good enough for showing it, and wrong where clocks differ.
+      seen: what another process has watched: by cell, the token of its lease, and since when by
+        this process's clock.
     """
 
     def __init__(
@@ -200,11 +202,22 @@ class Heartbeats:
         store: Store,
         *,
         trust_mtime: bool = False,
+        seen: Mapping[str, tuple[str, float]] | None = None,
         clock: Callable[[], float] = monotonic,
     ):
         self._store, self._clock, self._trust_mtime = store, clock, trust_mtime
-        self._seen: dict[str, tuple[str, float]] = {}  # by cell: token, when it was first seen
+        self._seen = dict(seen or {})  # by cell: token, when it was first seen
         self._owners: dict[str, tuple[str, Owner | None]] = {}  # by cell: token, owner
+
+    def ages(self) -> dict[str, tuple[str, float]]:
+        """By cell, the token of its lease and for how many seconds it has been observed.
+
+        Nobody may take a lease over by the time of its file, so those that are judged by it have
+        no age.
+        """
+        if self._trust_mtime:
+            return {}
+        return {cell: (token, self._silent(cell)) for cell, (token, _) in self._seen.items()}
 
     def owner(self, cell: str, lease: Version | None) -> Owner | None:
         """Who holds the lease of `cell`, seen as `lease`; None if it is free, stale or dead.

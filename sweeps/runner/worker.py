@@ -13,7 +13,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,10 +26,10 @@ from sweeps.runner.cell_status import CellStatus, StudyState
 from sweeps.runner.claims import Claim, Claimer, start_lease
 from sweeps.runner.display import duration, headline
 from sweeps.runner.failures import blame, classify, is_no_space, record_failure
-from sweeps.runner.lease import Lease, LeaseLost
+from sweeps.runner.lease import Heartbeats, Lease, LeaseLost
 from sweeps.runner.logs import logged
 from sweeps.runner.signals import StopFlag
-from sweeps.runner.store import CANCELLED, Store
+from sweeps.runner.store import CANCELLED, open_store
 from sweeps.runner.worker_spec import CellTask, WorkerSpec
 
 _PASS_S = 1.0  # seconds between two looks for a cell; longer in a bucket
@@ -61,6 +61,7 @@ def work(
     *,
     stop: StopFlag | None = None,
     report: Callable[[str], None] = lambda line: None,
+    seen: Mapping[str, tuple[str, float]] | None = None,
 ) -> WorkResult:
     """Claims and trains cells until none is left, `stop` is set or the run's stop mark appears.
 
@@ -69,6 +70,7 @@ def work(
     Arguments:
       stop: any process may set it; all of them stop at the same step.
       report: takes a line for each event, on process 0 only.
+      seen: leases that another process has watched; see `Heartbeats`.
 
     Raises:
       Exception: a cell failed on one of several processes, which cannot go on together. What
@@ -77,7 +79,7 @@ def work(
     stop = stop or StopFlag()
     hosts = _Hosts()
     tasks = {task.cell.id: task for task in spec.tasks}
-    leader = _Leader(spec, stop, report) if hosts.primary else None
+    leader = _Leader(spec, stop, report, seen) if hosts.primary else None
     outcomes: dict[str, Outcome] = {}
     while True:
         hosts.share(stop)
@@ -184,11 +186,23 @@ class _Hosts:
 class _Leader:
     """What only process 0 of a worker does: claims, leases, marks and lines."""
 
-    def __init__(self, spec: WorkerSpec, stop: StopFlag, report: Callable[[str], None]):
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        stop: StopFlag,
+        report: Callable[[str], None],
+        seen: Mapping[str, tuple[str, float]] | None = None,
+    ):
         self.spec, self.stop, self.report = spec, stop, report
-        cells = [task.cell for task in spec.tasks]
+        folder = resolve(spec.folder)
+        self.store = open_store(folder)
         self.state = StudyState(
-            cells, resolve(spec.folder), backoff_s=spec.backoff_s, for_claims=True
+            [task.cell for task in spec.tasks],
+            folder,
+            store=self.store,
+            heartbeats=Heartbeats(self.store, seen=seen),
+            backoff_s=spec.backoff_s,
+            for_claims=True,
         )
         self.claimer = Claimer(
             self.state,
@@ -201,10 +215,6 @@ class _Leader:
         self.error: str | None = None  # that ends the worker
         self._idle_since: float | None = None
         self._trouble_since: float | None = None
-
-    @property
-    def store(self) -> Store:
-        return self.state.store
 
     def command(self) -> dict[str, Any]:
         """What all processes do next."""

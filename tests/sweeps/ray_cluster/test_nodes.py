@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ from sweeps.cli.run import _worker_counts
 from sweeps.doctor.ray import check_placement
 from sweeps.ray_cluster.nodes import Nodes, bundles, demand
 from sweeps.runner import cell_status, launch
-from sweeps.runner.lease import UNKNOWN
+from sweeps.runner.actors import SliceWorker
+from sweeps.runner.lease import UNKNOWN, acquire
 from sweeps.runner.machines import machines
+from sweeps.runner.worker_spec import worker_spec
 from sweeps.study import Study, StudyError
 
 
@@ -102,6 +105,21 @@ def test_an_autoscaler_is_asked_for_whole_slices():
     assert demand("v5e-16x2") == [{"TPU-v5litepod-16-head": 1.0}] * 2
     assert demand("gpu:h100x8") == [{"GPU": 8.0, "accelerator_type:H100": 0.001}]
     assert demand("cpux2") == [{"CPU": 1.0}] * 2
+
+
+def test_hosts_start_again_while_the_lease_of_the_lost_ones_becomes_stale(tmp_path):
+    of = study("v4-16")
+    (cell,) = of.cells
+    spec = worker_spec(of, of.folder(tmp_path), "v4-16", name="ours")
+    supervisor = SliceWorker(spec, None, False, {})
+    assert supervisor._next() == "claim"
+    other = dataclasses.replace(UNKNOWN, worker="other")
+    version = acquire(supervisor.state.store, cell.id, other, None)
+    assert supervisor._next() == "wait"
+    ours = dataclasses.replace(UNKNOWN, worker="ours")
+    version = acquire(supervisor.state.store, cell.id, ours, version)
+    assert supervisor._next() == "claim"
+    assert supervisor.state.heartbeats.ages()[cell.id][0] == version.token
 
 
 def study(*slice_names: str | None, cores: int = 1) -> Study:

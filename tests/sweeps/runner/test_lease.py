@@ -251,6 +251,32 @@ def test_a_look_that_claims_nothing_judges_by_the_time_of_the_file(folder, quick
     assert Heartbeats(store, trust_mtime=True).owner("x", old) is None
     assert Heartbeats(store, trust_mtime=True).owner("x", version) == ELSEWHERE
     assert Heartbeats(store).owner("x", old) is not None
+    shown = Heartbeats(store, trust_mtime=True)
+    shown.owner("x", old)
+    assert shown.ages() == {}
+
+
+def test_what_one_process_has_watched_another_need_not_watch_again(folder, quick):
+    store, there, here = quick(folder, stale_s=60.0), Clock(), Clock()
+    version = acquire(store, "x", ELSEWHERE, None)
+    watcher = Heartbeats(store, clock=there)
+    assert watcher.owner("x", version) is not None
+    there.now += 50.0
+    (token, age) = watcher.ages()["x"]
+    assert (token, age) == (version.token, 50.0)
+    here.now += 1000.0
+
+    def heir() -> Heartbeats:
+        return Heartbeats(store, seen={"x": (token, here.now - age)}, clock=here)
+
+    waits, late = heir(), heir()
+    assert waits.owner("x", version) is not None
+    renewed = store.touch("x", LEASE, store.read("x", LEASE), version)
+    here.now += 10.1
+    assert waits.owner("x", version) is None
+    assert late.owner("x", renewed) is not None  # nobody has watched this version
+    here.now += 60.1
+    assert late.owner("x", renewed) is None
 
 
 ERRORS = [
