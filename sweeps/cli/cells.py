@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from sweeps.runner.cell_status import CellStatus
     from sweeps.study import Study
 
-FOLLOW_SECONDS = 0.5  # between two reads of a log
-
 
 def logs(
     name: StudyName,
@@ -39,6 +37,7 @@ def logs(
     from sweeps.runner.follow import readings
     from sweeps.runner.logs import logs_of
     from sweeps.runner.signals import INTERRUPTED
+    from sweeps.runner.store import open_store
     from sweeps.study import StudyError
 
     study = study_of(name, None, settings, None)
@@ -62,7 +61,8 @@ def logs(
     try:
         # The state is read before the log, so that the last lines of a cell that ends are shown.
         for (last,) in readings(  # noqa: B007
-            lambda: [cell_status.read_cell(entry.cell, entry.folder)], every=FOLLOW_SECONDS
+            lambda: [cell_status.read_cell(entry.cell, entry.folder)],
+            every=open_store(folder).poll_s,
         ):
             show()
     except KeyboardInterrupt:

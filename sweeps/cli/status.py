@@ -89,7 +89,7 @@ def _watch(study: Study, folder: Path) -> int:
 
     remaining = Remaining(study)
     state = cell_status.StudyState(study.cells, study.folder(folder), trust_mtime=True)
-    reads = readings(state.refresh, every=WATCH_SECONDS)
+    reads = readings(state.refresh, every=max(WATCH_SECONDS, state.store.poll_s))
     entries: Sequence[CellStatus] = ()
     try:
         if sys.stdout.isatty():

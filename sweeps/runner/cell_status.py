@@ -27,6 +27,7 @@ _NO_FILES: dict[str, Version] = {}
 _CONTENTS = (DONE, FAILED, ATTEMPTS)  # read when they change; of the others existence is enough
 _PROGRESS_S = 5.0  # seconds between two reads of a running cell's rows in a bucket
 _AT_ONCE = 32  # reads of rows from a bucket
+_FINISHED_S = 60.0  # seconds between two looks at cells that are finished: files may be deleted
 
 
 _NOTHING: tuple[str | None, float, CellProgress] = (None, 0.0, CellProgress())
@@ -118,6 +119,7 @@ class StudyState:
         self._contents: dict[tuple[str, str], bytes] = {}
         self._progress: dict[str, tuple[str | None, float, CellProgress]] = {}
         self._statuses: dict[str, CellStatus] = {}
+        self._looked_at_all = float("-inf")
 
     def refresh(self, cell: str | None = None) -> list[CellStatus]:
         """Lists the records and reads what has changed; the statuses in the order of the cells.
@@ -129,6 +131,8 @@ class StudyState:
           OSError, RecordError: the storage does not respond.
         """
         finished = {id for id, status in self._statuses.items() if status.finished}
+        if cell is None and time.monotonic() - self._looked_at_all > _FINISHED_S:
+            self._looked_at_all, finished = time.monotonic(), set()
         listing = self.store.list(cell, skip=finished)
         ids = list(self._cells) if cell is None else [cell]
         # Of the others neither the files nor, by the clock, the owner can have changed.

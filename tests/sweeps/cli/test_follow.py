@@ -14,12 +14,11 @@ import pytest
 from study.config import Budget, Cell
 from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
-from sweeps.cli import cells as cli_cells
 from sweeps.cli import status as cli_status
 from sweeps.runner import attempts, cell_status, follow, marks
 from sweeps.runner.attempts import Attempt, Attempts, judge
 from sweeps.runner.lease import Lease, Owner, acquire, monotonic
-from sweeps.runner.store import LEASE, open_store
+from sweeps.runner.store import LEASE, FolderStore, open_store
 
 GRID = """
 from study.config import Budget, Cell
@@ -40,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(GRID)
     for module, name in (
         (follow, "PATIENCE_S"),
-        (cli_cells, "FOLLOW_SECONDS"),
+        (FolderStore, "poll_s"),
         (cli_status, "WATCH_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 0.02)

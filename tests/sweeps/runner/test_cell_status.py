@@ -7,6 +7,7 @@ import pytest
 from study.config import Budget, Cell
 from study.records.metrics_log import read_progress
 from study.records.record import Progress, Record, write_failure
+from study.records.storage import unlink
 from sweeps.runner import cell_status, marks
 from sweeps.runner.attempts import Attempt, Attempts
 from sweeps.runner.cell_status import CellStatus, StudyState
@@ -173,6 +174,15 @@ def test_a_cell_that_ran_between_two_looks_is_read_again(folder, counted):
     record.close()
     assert counted()[1] == 1
     assert counted.state.refresh()[0].progress.step == 5
+
+
+def test_an_end_that_is_deleted_by_hand_is_noticed(folder, counted, monkeypatch):
+    cell = counted.cells[0]
+    record_of(folder, cell).finish(Progress(10, 160, 2560), status="done", summary={})
+    assert counted()[0][0] == "done"
+    unlink(folder / cell.id / "DONE.json")
+    monkeypatch.setattr(cell_status, "_FINISHED_S", 0.0)
+    assert counted()[0][0] == "interrupted"
 
 
 def test_one_cell_may_be_refreshed_alone(folder, counted):
