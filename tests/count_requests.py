@@ -68,8 +68,8 @@ def looks(running: Server) -> Costs:
     for name in ("wait", "run", "are done"):
         folder = bucket.root / name.replace(" ", "-")
         _write(folder, cells, name)
-        for reader, options in (("`status`", {"trust_mtime": True}), ("a worker", {})):
-            state = StudyState(cells, folder, for_claims=not options, **options)
+        for reader in ("`status`", "a worker"):
+            state = StudyState(cells, folder, for_claims=reader == "a worker")
             for again in ("", ", again"):
                 costs[f"{reader} looks at {CELLS} cells that {name}{again}"] = bucket(state.refresh)
     store = open_store(bucket.root / "s")
@@ -80,7 +80,7 @@ def looks(running: Server) -> Costs:
     cell_id = claim.status.cell.id
     content = store.read(cell_id, LEASE)
     assert content is not None
-    versions = [claim.version]
+    versions = [claim.lease.version]
 
     def renew() -> None:
         version = store.touch(cell_id, LEASE, content, versions[-1])

@@ -58,7 +58,12 @@ def run(
     ] = None,
     address: Address = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Leave the workers running on the cluster, and return.")
+        bool,
+        typer.Option(
+            "--detach",
+            help="Leave the workers running on the cluster, and return. Slices that come up later "
+            "are used if --workers TYPE=N asks for as many.",
+        ),
     ] = False,
     execution: ExecutionFile = None,
     dry_run: Annotated[

@@ -88,7 +88,7 @@ def _watch(study: Study, folder: Path) -> int:
     from sweeps.runner.signals import INTERRUPTED
 
     remaining = Remaining(study)
-    state = cell_status.StudyState(study.cells, study.folder(folder), trust_mtime=True)
+    state = cell_status.StudyState(study.cells, study.folder(folder))
     reads = readings(state.refresh, every=max(WATCH_SECONDS, state.store.poll_s))
     entries: Sequence[CellStatus] = ()
     try:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
-import threading
-import time
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,8 +46,8 @@ def train(
     from sweeps.runner import cell_status
     from sweeps.runner.display import headline, percent, report_on
     from sweeps.runner.machines import machine_of
-    from sweeps.runner.prepare import keep_programs, prepare
-    from sweeps.runner.signals import INTERRUPTED, Stop, StopFlag
+    from sweeps.runner.prepare import prepare, set_environment
+    from sweeps.runner.signals import INTERRUPTED, Stop
     from sweeps.runner.worker import train_once
     from sweeps.runner.worker_spec import worker_spec
     from sweeps.study import StudyError
@@ -67,23 +63,18 @@ def train(
         print(f"{chosen.id} is {status.state}  {headline(status.done)}".rstrip())
         return 0
     how = study.execution_of(chosen)
-    os.environ.update(environment(cores=min(how.cores, cores())))  # before JAX is imported
-    # `keep_programs` reports it once; JAX 0.10 would for every program, across the progress
-    # display. Remove with the first JAX that warns once.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    flag = StopFlag()
-    with Stop(flag) as stop:
+    set_environment(environment(cores=min(how.cores, cores())))
+    with Stop() as stop:
         stop.raises = True
         try:
             prepare(study, report)
-            keep_programs(report)
         except KeyboardInterrupt:
             print(f"interrupted; to continue: {this_command()}")
             return INTERRUPTED
         stop.raises = False
         spec = worker_spec(study, folder, machine_of(how), log=False)
         with _show_progress(study, status, report, stop):
-            outcome, error = train_once(spec, stop=flag, report=report.line)
+            outcome, error = train_once(spec, stop=stop.flag, report=report.line)
     match outcome:
         case "done" | "diverged":
             return 0
@@ -101,38 +92,30 @@ def train(
 def _show_progress(study: Study, status: CellStatus, report: Report, stop: Stop) -> Iterator[None]:
     """Reports the cell's progress, read from its record, while the block trains it."""
     from sweeps.runner import cell_status
-    from sweeps.runner.display import Now, Running
+    from sweeps.runner.display import Now
+    from sweeps.runner.repeating import repeating
 
-    cell, folder = status.cell, status.folder
-    over, began = threading.Event(), time.monotonic()
+    cell, folder, acknowledged = status.cell, status.folder, False
 
     def show() -> None:
-        acknowledged = False
-        while not over.wait(max(0.5, report.every)):
-            if stop.asked and not acknowledged:
-                acknowledged = True  # at once: a compilation may delay the stop by a minute
-                report.line("stopping: the cell saves its state (Ctrl-C again quits at once)")
-            now = cell_status.read_cell(cell, folder)
-            attempts = now.progress.attempts
-            running = Running(status=now, seconds=time.monotonic() - began, attempt=attempts)
-            report.progress(
-                Now(
-                    study=study.name,
-                    cells=1,
-                    finished=0,
-                    failed=0,
-                    done=now.progress.examples_seen,
-                    target=cell.examples,
-                    seconds_left=now.seconds_left,
-                    running=[running],
-                )
+        nonlocal acknowledged
+        if stop.asked and not acknowledged:
+            acknowledged = True  # at once: a compilation may delay the stop by a minute
+            report.line("stopping: the cell saves its state (Ctrl-C again quits at once)")
+        now = cell_status.read_cell(cell, folder)
+        report.progress(
+            Now(
+                study=study.name,
+                cells=1,
+                finished=0,
+                failed=0,
+                done=now.progress.examples_seen,
+                target=cell.examples,
+                seconds_left=now.seconds_left,
+                running=[now],
             )
+        )
 
-    thread = threading.Thread(target=show, name="progress", daemon=True)
-    thread.start()
-    try:
+    looks = repeating(show, every_s=max(0.5, report.every), name="progress")
+    with contextlib.closing(report), looks:
         yield
-    finally:
-        over.set()
-        thread.join()
-        report.close()

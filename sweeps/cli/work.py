@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -69,8 +68,8 @@ def work(
     from sweeps.runner import cell_status
     from sweeps.runner.display import Lines
     from sweeps.runner.machines import cores_of, hosts_of, is_local, parse_machine
-    from sweeps.runner.prepare import keep_programs, prepare
-    from sweeps.runner.signals import INTERRUPTED, Stop, StopFlag
+    from sweeps.runner.prepare import prepare, set_environment
+    from sweeps.runner.signals import INTERRUPTED, Stop
     from sweeps.runner.worker import work
     from sweeps.runner.worker_spec import missing_data, worker_spec
     from sweeps.study import StudyError
@@ -90,20 +89,15 @@ def work(
     local = is_local(machine)
     if local and cores_of(machine) > cores():
         raise StudyError(f"--machine {machine}: this machine has {cores()} cores")
-    os.environ.update(environment(cores=cores_of(machine)) if local else gang_environment())
-    # `keep_programs` reports it once; JAX 0.10 would for every program. Remove with the first
-    # JAX that warns once.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    set_environment(environment(cores=cores_of(machine)) if local else gang_environment())
     # A cell's output goes to its log, and this worker's lines to where its output went before.
     report = Lines(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    flag = StopFlag()
     if several:
         from study.training.multihost import join, leave
-    with Stop(flag) as stop:
+    with Stop() as stop:
         stop.raises = True
         try:
             prepare(study, report)
-            keep_programs(report)
             if problem := missing_data(spec):
                 raise StudyError(problem)
             if several:
@@ -114,7 +108,7 @@ def work(
             return INTERRUPTED
         stop.raises = False
         try:
-            result = work(spec, stop=flag, report=report.line)
+            result = work(spec, stop=stop.flag, report=report.line)
         except Exception as error:
             if not several:
                 raise

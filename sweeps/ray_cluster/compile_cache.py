@@ -53,7 +53,11 @@ def remove_corrupt(folder: Path) -> None:
 def find_problem(folder: Path) -> str | None:
     """Why programs cannot be kept in `folder`, in one line with a remedy; None if they can."""
     if is_bucket(folder):
-        return _unreachable(folder)
+        try:
+            check_reachable(folder)
+        except RecordError as error:
+            return f"{error}; every cell compiles its programs again"
+        return None
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -68,14 +72,6 @@ def find_problem(folder: Path) -> str | None:
         f"{folder} {problem}, so every cell compiles its programs again; make room, or set "
         "JAX_COMPILATION_CACHE_DIR to another folder"
     )
-
-
-def _unreachable(bucket: Path) -> str | None:
-    try:
-        check_reachable(bucket)
-    except RecordError as error:
-        return f"{error}; every cell compiles its programs again"
-    return None
 
 
 def _torn(content: bytes) -> bool:

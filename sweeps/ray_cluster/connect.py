@@ -17,13 +17,14 @@ import subprocess
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from study.records.storage import format_error
 from sweeps.ray_cluster.env import NICENESS, environment, gpus
-from sweeps.ray_cluster.temporary import quiet
+from sweeps.ray_cluster.temporary import quiet, watchdog
 from sweeps.study import StudyError
 
 STORE = 80 * 2**20  # bytes, the least that Ray takes; a run passes a few kilobytes through it
@@ -36,17 +37,17 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Cluster:
-    """A Ray cluster that this process uses: its own, or one that it has joined.
-
-    environment: of local workers, where it is not that of the whole cluster.
-    """
+    """A Ray cluster that this process uses: its own, or one that it has joined."""
 
     ray: Any
-    own: bool
-    environment: dict[str, str] = field(default_factory=dict)
+    cpus: int = 0  # of our own; 0 of another
+    environment: dict[str, str] = field(default_factory=dict)  # of workers, if not the cluster's
     gpus_per_worker: int = 0
-    processes: list[Any] = field(default_factory=list)
-    reaper: subprocess.Popen[bytes] | None = None
+    processes: list[Any] = field(default_factory=list)  # of our own
+
+    @property
+    def own(self) -> bool:
+        return self.cpus > 0
 
     def dead(self) -> str | None:
         """What of Ray has died, in a few words; None if it is alive."""
@@ -85,7 +86,8 @@ def start(*, cpus: int, temp: Path) -> Iterator[Cluster]:
         "_node_ip_address": "127.0.0.1",
         "runtime_env": {"env_vars": environment() | _scratch(temp)},
     }
-    cluster = Cluster(ray=_ray(), own=True, gpus_per_worker=1 if gpus() else 0)
+    cluster = Cluster(ray=_ray(), cpus=cpus, gpus_per_worker=1 if gpus() else 0)
+    reaper: subprocess.Popen[bytes] | None = None
     try:
         try:
             with _no_services():
@@ -96,18 +98,16 @@ def start(*, cpus: int, temp: Path) -> Iterator[Cluster]:
                 "`study work` and `study train` need no Ray"
             ) from error
         cluster.processes = _processes()
-        cluster.reaper = _reaper([process.pid for process in cluster.processes])
+        reaper = _reaper([process.pid for process in cluster.processes])
         yield cluster
     finally:
         cluster.processes = [*cluster.processes, *_processes()]
         with contextlib.suppress(Exception):
             cluster.ray.shutdown()
         cluster.kill()
-        if cluster.reaper is not None:
-            cluster.reaper.kill()
-            cluster.reaper.wait()
-            assert cluster.reaper.stdin is not None
-            cluster.reaper.stdin.close()
+        if reaper is not None:
+            reaper.kill()
+            reaper.communicate()
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def join(address: str) -> Iterator[Cluster]:
     """
     ray = _ray()
     settings: dict[str, Any] = {"address": address, "namespace": NAMESPACE}
-    if _is_loopback(check_member(address)):
+    if any(node.startswith("127.") for node in check_member(address)):
         from ray._private import ray_constants
 
         ray_constants.ENABLE_RAY_CLUSTER = False
@@ -130,7 +130,7 @@ def join(address: str) -> Iterator[Cluster]:
         except Exception as error:
             raise StudyError(f"cannot join the cluster at {address}: {_reason(error)}") from error
         # Other processes of ours may run on an accelerator.
-        yield Cluster(ray=ray, own=False, environment=environment())
+        yield Cluster(ray=ray, environment=environment())
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
@@ -229,27 +229,16 @@ def _ask_for_nodes(address: str) -> dict[Any, Any]:
 
 def _within(seconds: float, action: Callable[[], T]) -> T:
     """The result of an action that takes no time-out; raises TimeoutError."""
-    results: list[T] = []
-    errors: list[Exception] = []
+    result: Future[T] = Future()
 
     def act() -> None:
         try:
-            results.append(action())
+            result.set_result(action())
         except Exception as error:
-            errors.append(error)
+            result.set_exception(error)
 
-    thread = threading.Thread(target=act, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    for error in errors:
-        raise error
-    if not results:
-        raise TimeoutError
-    return results[0]
-
-
-def _is_loopback(addresses: list[str]) -> bool:
-    return any(address.startswith("127.") for address in addresses)
+    threading.Thread(target=act, daemon=True).start()
+    return result.result(seconds)
 
 
 def _ray() -> Any:
@@ -325,12 +314,5 @@ def _processes() -> list[Any]:
 
 
 def _reaper(pids: list[int]) -> subprocess.Popen[bytes]:
-    """Kills `pids` when this process is gone: then, and only then, its standard input ends."""
-    script = "trap '' INT TERM HUP; read -r _; kill -9 " + " ".join(map(str, pids))
-    return subprocess.Popen(
-        ["sh", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """Kills `pids` when this process is gone."""
+    return watchdog("read -r _; kill -9 " + " ".join(map(str, pids)))

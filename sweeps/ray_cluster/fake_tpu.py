@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +21,6 @@ from study.config.hardware import Slice, get_slice
 from sweeps.ray_cluster.connect import STORE
 from sweeps.ray_cluster.env import NICENESS
 from sweeps.study import StudyError
-
-DRAIN = 30.0  # seconds that a spot machine has after its notice
 
 
 @dataclass(kw_only=True)
@@ -43,18 +40,17 @@ class FakeSlices:
       slices: those that are whole, by name.
     """
 
-    def __init__(self, temp: Path, *, cpus: int = 2):
+    def __init__(self, temp: Path):
         logging.getLogger("ray").setLevel(logging.ERROR)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no network
         from ray.cluster_utils import Cluster
 
-        self.temp = temp
         self.slices: dict[str, FakeSlice] = {}
         self._count = 0
         self._cluster = Cluster()
         with _current_cluster_kept():
             self._cluster.add_node(
-                num_cpus=cpus,
+                num_cpus=2,
                 env_vars=_environment(devices=1),
                 object_store_memory=STORE,
                 temp_dir=str(temp),
@@ -99,38 +95,6 @@ class FakeSlices:
                     continue
                 yield name, new.name
 
-    def notice(self, name: str, *, seconds: float = DRAIN) -> None:
-        """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
-        from ray import _raylet
-        from ray.core.generated import autoscaler_pb2
-
-        raylet: Any = _raylet  # compiled, and the other is generated: neither says its types
-        reasons: Any = getattr(autoscaler_pb2, "DrainNodeReason")  # noqa: B009
-        client = raylet.GcsClient(address=self.address)
-        for node in self.slices[name].hosts:
-            client.drain_node(
-                node.node_id,
-                reasons.Value("DRAIN_NODE_REASON_PREEMPTION"),
-                "spot",
-                int((time.time() + seconds) * 1000),
-            )
-
-    def asked(self) -> list[str]:
-        """The kinds of slices that somebody waits for, once each, as an autoscaler is told."""
-        from ray import _raylet
-        from ray.autoscaler.v2.sdk import get_cluster_resource_state
-
-        raylet: Any = _raylet
-        state: Any = get_cluster_resource_state(raylet.GcsClient(address=self.address))
-        heads = {
-            name
-            for gang in state.pending_gang_resource_requests
-            for request in gang.requests
-            for name in request.resources_bundle
-            if name.startswith("TPU-") and name.endswith("-head")
-        }
-        return sorted(get_slice(head[len("TPU-") : -len("-head")]).pod for head in heads)
-
     def close(self) -> None:
         for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
             with contextlib.suppress(Exception):
@@ -138,7 +102,7 @@ class FakeSlices:
 
 
 @contextlib.contextmanager
-def fake_slices(kinds: Sequence[str], temp: Path, *, cpus: int = 2) -> Iterator[FakeSlices]:
+def fake_slices(kinds: Sequence[str], temp: Path) -> Iterator[FakeSlices]:
     """A cluster with a slice of each of `kinds`, and gone with the block.
 
     Raises:
@@ -147,7 +111,7 @@ def fake_slices(kinds: Sequence[str], temp: Path, *, cpus: int = 2) -> Iterator[
     """
     for kind in kinds:
         get_slice(kind)
-    up = FakeSlices(temp, cpus=cpus)
+    up = FakeSlices(temp)
     try:
         for kind in kinds:
             up.add(kind)

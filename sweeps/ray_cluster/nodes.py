@@ -18,28 +18,23 @@ Bundle = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """What a cluster has now.
+    """What a cluster has now."""
 
-    Attributes:
-      alive: its nodes that are up.
-      available: resources that nobody uses, by node id; a node that is missing is idle.
-      draining: ids of nodes that are about to be taken away.
-    """
-
-    alive: list[Node]
+    alive: list[Node]  # that are up
+    # Resources that nobody uses, by node id; a node that is missing is idle.
     available: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    draining: Collection[str] = ()
+    draining: Collection[str] = ()  # ids of nodes that are about to be taken away
 
     @classmethod
     def look(cls) -> Nodes:
         """Those of the cluster that this process has joined."""
         import ray
-        from ray._private.state import available_resources_per_node, state
+        from ray._private.state import available_resources_per_node
 
         return cls(
             alive=[node for node in ray.nodes() if node["Alive"]],
             available=available_resources_per_node(),
-            draining=set(state.get_draining_nodes()),
+            draining=draining(),
         )
 
     def machines(self, machine: str, *, idle: bool = False) -> list[list[Node]]:
@@ -112,6 +107,13 @@ class Nodes:
         total: float = node["Resources"].get(resource, 0.0)
         free = self.available.get(node["NodeID"])
         return total if free is None or not idle else free.get(resource, 0.0)
+
+
+def draining() -> set[str]:
+    """Ids of the nodes that are about to be taken away."""
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
 
 
 def bundles(machine: str, nodes: Iterable[Node]) -> list[Bundle]:

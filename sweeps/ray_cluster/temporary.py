@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from sweeps.ray_cluster.streams import redirected
 from sweeps.study import StudyError
 
 _PREFIX = "study-"
@@ -82,24 +82,12 @@ def quiet(log: Path, *, errors: bool = False) -> Iterator[TextIO]:
     With `errors` the real standard error, for standard output may hold what a program reads. At
     the level of file descriptors, because part of what Ray prints comes from C++.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    words = _last_words(saved[1], log)
-    with (
-        log.open("ab") as file,
-        os.fdopen(os.dup(2 if errors else 1), "w", encoding="utf-8") as real,
-    ):
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    with log.open("ab") as file, redirected(file.fileno()) as terminal:
+        words = _last_words(terminal[1], log)
         try:
-            yield real
+            with os.fdopen(os.dup(terminal[1 if errors else 0]), "w", encoding="utf-8") as real:
+                yield real
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for fd, back in zip((1, 2), saved, strict=True):
-                os.dup2(back, fd)
-                os.close(back)
             words.communicate(b"\n")
 
 
@@ -113,11 +101,17 @@ def _last_words(terminal: int, log: Path) -> subprocess.Popen[bytes]:
         f"study: ended at once (killed, or by Ray: see {log}); what is recorded is kept: run the "
         "same again"
     )
-    script = "trap '' INT TERM HUP; read -r _ || printf '%s\\n' \"$0\""
+    return watchdog("read -r _ || printf '%s\\n' \"$0\"", text, stdout=terminal)
+
+
+def watchdog(
+    script: str, *arguments: str, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Starts a shell whose standard input ends when this process has ended, and only then."""
     return subprocess.Popen(
-        ["sh", "-c", script, text],
+        ["sh", "-c", f"trap '' INT TERM HUP; {script}", *arguments],
         stdin=subprocess.PIPE,
-        stdout=terminal,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )

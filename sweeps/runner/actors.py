@@ -31,11 +31,12 @@ from study.records.provenance import code_version, library_versions
 from study.records.record import RecordError
 from study.records.redact import redact
 from study.records.storage import format_error, resolve
-from study.records.wandb_mirror import why_offline
-from sweeps.ray_cluster.nodes import Node, Nodes, bundles, demand, not_on_slices
+from study.records.wandb_mirror import wandb_mode, why_offline
+from sweeps.ray_cluster.nodes import Node, Nodes, bundles, demand, draining, not_on_slices
 from sweeps.runner.cell_status import StudyState
 from sweeps.runner.lease import monotonic
-from sweeps.runner.marks import STOP
+from sweeps.runner.marks import stop_requested
+from sweeps.runner.repeating import repeating
 from sweeps.runner.signals import StopFlag
 from sweeps.runner.worker import WorkResult, work
 from sweeps.runner.worker_spec import WorkerSpec, missing_data
@@ -71,9 +72,20 @@ class LocalWorker:
             threading.Thread(target=self._run_detached, daemon=True).start()
 
     def run(self) -> WorkResult:
+        import ray
+
         if problem := _check_host(self.spec, self.expected):
-            return WorkResult(end="failed", outcomes={}, error=problem)
-        return work(self.spec)
+            return WorkResult(end="failed", error=problem)
+        if self.expected is None:  # this machine stays
+            return work(self.spec)
+        flag, node_id = StopFlag(), ray.get_runtime_context().get_node_id()
+
+        def look() -> None:
+            if node_id in draining():
+                flag.set("preempted")
+
+        with repeating(look, every_s=LOOK_S, name="drain"):
+            return work(self.spec, stop=flag)
 
     def _run_detached(self) -> None:
         import ray
@@ -83,7 +95,9 @@ class LocalWorker:
         except Exception as error:  # into the actor's log, its only reader
             result = error
         print(result, flush=True)
-        ray.kill(ray.get_runtime_context().current_actor)
+        # Ray starts one whose node goes on another node.
+        goes_on = isinstance(result, WorkResult) and result.end == "preempted"
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=not goes_on)
 
 
 class HostWorker:
@@ -151,9 +165,8 @@ class SliceWorker(LocalWorker):
         environment: Mapping[str, str],
     ):
         self.environment = dict(environment)
-        self.state = StudyState(
-            [task.cell for task in spec.tasks], resolve(spec.folder), backoff_s=spec.backoff_s
-        )
+        cells = [task.cell for task in spec.tasks]
+        self.state = StudyState(cells, resolve(spec.folder), for_claims=True)
         self._demand: tuple[Any, list[str]] | None = None
         super().__init__(spec, expected, detached)
 
@@ -161,36 +174,27 @@ class SliceWorker(LocalWorker):
         """Has hosts train cells until none is left, or the run is stopped."""
         failures = 0
         self._release_old()
-        while True:
-            action = self._next()
-            if action in ("finished", "stopped"):
-                self._want(None)
-                return WorkResult(end=action, outcomes={})  # type: ignore[arg-type]
-            group = nodes = None
-            if action == "claim":
-                group, nodes = self._reserve()
-            if group is None or nodes is None:
+        while (action := self._next()) in ("claim", "wait"):
+            reserved = self._reserve() if action == "claim" else None
+            if reserved is None:
                 time.sleep(max(LOOK_S, self.state.store.poll_s) + random.random())
                 continue
             began = time.monotonic()
-            try:
-                result = self._train(group, nodes)
-            finally:
-                _remove(group)
+            result = self._train(*reserved)
             if result.end in ("failed", "no space"):
                 return result
-            if result.error is None or time.monotonic() - began > _SOON_S:
-                failures = 0
-            else:
-                failures += 1
-                if failures > 1:
-                    say(self.spec, f"{self.spec.machine}: {result.error}; starting it again")
-                    time.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
+            soon = time.monotonic() - began < _SOON_S
+            failures = failures + 1 if result.error is not None and soon else 0
+            if failures > 1:
+                say(self.spec, f"{self.spec.machine}: {result.error}; starting it again")
+                time.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
+        self._want(None)
+        return WorkResult(end="stopped" if action == "stopped" else "finished")
 
     def _next(self) -> str:
         """ "finished", "stopped", "claim" if a cell can be claimed, else "wait"."""
         try:
-            if self.spec.run_id and self.state.store.read(STOP, self.spec.run_id) is not None:
+            if stop_requested(self.state.store, self.spec.run_id):
                 return "stopped"
             statuses = self.state.refresh()
         except (OSError, RecordError):  # the workers on the hosts say so if it lasts
@@ -208,15 +212,15 @@ class SliceWorker(LocalWorker):
         ]
         return "claim" if free else "wait"
 
-    def _reserve(self) -> tuple[Any, list[Node] | None]:
-        """An idle machine and the placement group that holds it; (None, None) if there is none."""
+    def _reserve(self) -> tuple[Any, list[Node]] | None:
+        """The placement group that holds an idle machine, and its nodes; None if there is none."""
         from ray.util import placement_group
 
         cluster = Nodes.look()
         machines = cluster.machines(self.spec.machine, idle=True)
         self._want(None if machines else cluster)
         if not machines:
-            return None, None
+            return None
         nodes = random.choice(machines)
         group = placement_group(
             bundles(self.spec.machine, nodes),
@@ -226,7 +230,7 @@ class SliceWorker(LocalWorker):
         if group.wait(_RESERVE_S):
             return group, nodes
         _remove(group)  # another worker was faster
-        return None, None
+        return None
 
     def _want(self, cluster: Nodes | None) -> None:
         """Leaves a placement group pending that asks an autoscaler for a machine; None for none.
@@ -268,17 +272,19 @@ class SliceWorker(LocalWorker):
         ids = {node["NodeID"] for node in nodes}
         hosts: list[Any] = []
         try:
-            for index, bundle in enumerate(group.bundle_specs):
-                strategy = PlacementGroupSchedulingStrategy(group, index)
-                options = _options(bundle, self.environment)
-                hosts.append(
-                    ray.remote(HostWorker)
-                    .options(scheduling_strategy=strategy, max_concurrency=2, **options)
-                    .remote(self.spec, self.expected)
+            for index, bundle in enumerate(map(dict, group.bundle_specs)):
+                actor = ray.remote(HostWorker).options(
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+                    num_cpus=bundle.pop("CPU", 0),
+                    num_gpus=bundle.pop("GPU", 0),
+                    resources=bundle,
+                    max_concurrency=2,
+                    runtime_env={"env_vars": self.environment},
                 )
+                hosts.append(actor.remote(self.spec, self.expected))
             started = ray.get([host.address.remote() for host in hosts], timeout=START_S)
             if problem := next((p for _, p in started if p), None):
-                return WorkResult(end="failed", outcomes={}, error=problem)
+                return WorkResult(end="failed", error=problem)
             coordinator, ages = started[0][0], self.state.heartbeats.ages()
             running = [
                 host.run.remote(
@@ -288,7 +294,7 @@ class SliceWorker(LocalWorker):
             ]
             noticed = False
             while not (ready := ray.wait(running, timeout=LOOK_S)[0]):
-                if not noticed and ids & set(Nodes.look().draining):
+                if not noticed and ids & draining():
                     noticed = True
                     for host in hosts:
                         host.stop.remote()
@@ -298,10 +304,11 @@ class SliceWorker(LocalWorker):
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             line = redact(format_error(cause, max_chars=200))
-            return WorkResult(end="preempted", outcomes={}, error=line)
+            return WorkResult(end="preempted", error=line)
         finally:
             for host in hosts:
                 ray.kill(host)
+            _remove(group)
 
     def _slice_environment(self, coordinator: str, index: int) -> dict[str, str]:
         """What tells host `index` of several TPU slices about the others."""
@@ -334,16 +341,6 @@ def take_lines(run_id: str, shown: set[bytes]) -> list[str]:
     return [(internal_kv._internal_kv_get(key) or b"").decode() for key in sorted(keys)]
 
 
-def _options(bundle: Mapping[str, float], environment: Mapping[str, str]) -> dict[str, Any]:
-    resources = {name: count for name, count in bundle.items() if name not in ("CPU", "GPU")}
-    return {
-        "num_cpus": bundle.get("CPU", 0),
-        "num_gpus": bundle.get("GPU", 0),
-        "resources": resources,
-        "runtime_env": {"env_vars": dict(environment)},
-    }
-
-
 def _check_host(spec: WorkerSpec, expected: Mapping[str, str] | None) -> str | None:
     """Why this host must not train, in one line. Also says why it cannot mirror to wandb."""
     host = socket.gethostname()
@@ -361,15 +358,10 @@ def _check_host(spec: WorkerSpec, expected: Mapping[str, str] | None) -> str | N
             return f"{host} has {', '.join(different)}; install the driver's versions there"
     if problem := missing_data(spec):
         return problem
-    if any(task.execution.wandb for task in spec.tasks) and (reason := _wandb_problem()):
+    mirrors = any(task.execution.wandb for task in spec.tasks)
+    if mirrors and wandb_mode() in ("online", "shared") and (reason := why_offline()):
         say(spec, f"wandb on {host}: {reason}", about=reason)
     return None
-
-
-def _wandb_problem() -> str | None:
-    from study.records.wandb_mirror import wandb_mode
-
-    return why_offline() if wandb_mode() in ("online", "shared") else None
 
 
 def _remove(group: Any) -> None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from sweeps.runner.store import ATTEMPTS, Store
 
 RAISED, LOST, PREEMPTED = 3, 5, 20  # attempts; the last two in a row without progress
-MAX_BACKOFF_S = 60.0
+BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0  # after the first failure; it doubles with each further one
 
 Outcome = Literal[
     "done",
@@ -38,24 +38,15 @@ Outcome = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt at a cell.
-
-    Attributes:
-      worker, host: who made it.
-      claimed, ended: seconds since 1970, by the clock of that host. `ended` of a lost attempt is
-        the last heartbeat of its lease.
-      step: that the cell's rows had reached when the attempt was claimed.
-      outcome: None while it runs.
-      error: one line.
-    """
+    """One attempt at a cell. Times are seconds since 1970, by the clock of its host."""
 
     worker: str
     host: str
     claimed: float
-    step: int = 0
-    outcome: Outcome | None = None
-    ended: float | None = None
-    error: str | None = None
+    step: int = 0  # that the cell's rows had reached then
+    outcome: Outcome | None = None  # None while it runs
+    ended: float | None = None  # of a lost attempt the last heartbeat of its lease
+    error: str | None = None  # one line
 
 
 @dataclass(frozen=True)
@@ -76,10 +67,8 @@ class Attempts:
             return cls()
 
     def save(self, store: Store, cell: str) -> None:
-        store.write(cell, ATTEMPTS, self.as_dict())
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"attempts": [asdict(attempt) for attempt in self.all], "cleared": self.cleared}
+        attempts = [asdict(attempt) for attempt in self.all]
+        store.write(cell, ATTEMPTS, {"attempts": attempts, "cleared": self.cleared})
 
     @property
     def counted(self) -> tuple[Attempt, ...]:
@@ -102,26 +91,19 @@ class Attempts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a cell may be tried again.
+    """Whether a cell may be tried again."""
 
-    Attributes:
-      error: why not, in one line; None if it may.
-      wait_until: earliest time of the next attempt, in seconds since 1970.
-      tries: attempts of the kind that ended last, and the budget of that kind; (0, 0) if none.
-    """
-
-    error: str | None = None
-    wait_until: float = 0.0
-    tries: tuple[int, int] = field(default=(0, 0))
+    error: str | None = None  # why not, in one line; None if it may
+    wait_until: float = 0.0  # earliest time of the next attempt, in seconds since 1970
+    tries: tuple[int, int] = (0, 0)  # of the kind that ended last: attempts, and their budget
 
 
-def judge(attempts: Sequence[Attempt], step: int, *, backoff_s: float = 1.0) -> Verdict:
+def judge(attempts: Sequence[Attempt], step: int) -> Verdict:
     """Whether a cell gets another attempt.
 
     Arguments:
       attempts: those that count, all ended.
       step: that the cell's rows have reached.
-      backoff_s: wait after the first failure; it doubles with each further one.
     """
     if not attempts:
         return Verdict()
@@ -141,12 +123,10 @@ def judge(attempts: Sequence[Attempt], step: int, *, backoff_s: float = 1.0) -> 
         error = f"it was preempted {count} times without getting further"
     else:
         return Verdict()
-    wait = min(MAX_BACKOFF_S, backoff_s * 2 ** max(0, count - 1)) if count else 0.0
-    return Verdict(
-        error=error if count >= budget else None,
-        wait_until=min((last.ended or 0.0) + wait, time.time() + wait),
-        tries=(count, budget),
-    )
+    wait = min(MAX_BACKOFF_S, BACKOFF_S * 2 ** max(0, count - 1)) if count else 0.0
+    # The clock of the host that recorded the end may be ahead.
+    wait_until = min((last.ended or 0.0) + wait, time.time() + wait)
+    return Verdict(error if count >= budget else None, wait_until, (count, budget))
 
 
 def _without_progress(attempts: Sequence[Attempt], step: int, outcome: Outcome) -> int:

@@ -29,35 +29,26 @@ _PROGRESS_S = 5.0  # seconds between two reads of a running cell's rows in a buc
 _AT_ONCE = 32  # reads of rows from a bucket
 _FINISHED_S = 60.0  # seconds between two looks at cells that are finished: files may be deleted
 
-
 _NOTHING: tuple[str | None, float, CellProgress] = (None, 0.0, CellProgress())
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellStatus:
-    """Where one cell stands.
-
-    Attributes:
-      progress: from the tail of its rows; of a finished cell, the end.
-      done: the content of DONE.json, or {}.
-      error: one line: why a failed cell failed, or why the last attempt of another one did.
-      owner: who trains it, of a running cell.
-      wait_until: earliest time of its next attempt, in seconds since 1970.
-      lease: the version of its lease, None if there is none.
-      unrecorded: whether the last attempt ended and nobody has recorded it yet.
-    """
+    """Where one cell stands."""
 
     cell: Cell
     folder: Path
     state: State
-    progress: CellProgress = field(default_factory=CellProgress)
-    done: dict[str, Any] = field(default_factory=dict)
+    progress: CellProgress = field(
+        default_factory=CellProgress
+    )  # from the tail of its rows, or its end
+    done: dict[str, Any] = field(default_factory=dict)  # the content of DONE.json
     attempts: Attempts = field(default_factory=Attempts)
-    error: str | None = None
-    owner: Owner | None = None
-    wait_until: float = 0.0
-    lease: Version | None = None
-    unrecorded: bool = False
+    error: str | None = None  # why it failed, or why the last attempt of another cell did
+    owner: Owner | None = None  # who trains it, of a running cell
+    wait_until: float = 0.0  # earliest time of its next attempt, in seconds since 1970
+    lease: Version | None = None  # the version of its lease, None if there is none
+    unrecorded: bool = False  # whether the last attempt ended and nobody has recorded it yet
 
     @property
     def finished(self) -> bool:
@@ -89,10 +80,9 @@ class StudyState:
 
     Arguments:
       folder: of the study's records.
-      trust_mtime: see `Heartbeats`; for whoever shows states and claims nothing.
-      for_claims: do not read what only a display needs, where reads cost money: how far cells are
-        that others train, and how cells ended.
-      backoff_s: see `judge`.
+      heartbeats: those of another clock or process.
+      for_claims: trust no time of a file, and do not read what only a display needs, where reads
+        cost money: how far cells are that others train, and how cells ended.
     """
 
     def __init__(
@@ -102,17 +92,14 @@ class StudyState:
         *,
         store: Store | None = None,
         heartbeats: Heartbeats | None = None,
-        trust_mtime: bool = False,
         for_claims: bool = False,
-        backoff_s: float = 1.0,
         read_progress: Callable[[Path], CellProgress] = read_progress,
     ):
         self.store = store or open_store(folder)
         self.folder = folder
         self._cells = {cell.id: cell for cell in cells}
-        self.heartbeats = heartbeats or Heartbeats(self.store, trust_mtime=trust_mtime)
+        self.heartbeats = heartbeats or Heartbeats(self.store, trust_mtime=not for_claims)
         self._for_claims = for_claims
-        self._backoff_s = backoff_s
         self._read_progress = read_progress
         self._files: dict[str, Mapping[str, Version]] = {}
         self._tokens: dict[str, dict[str, str]] = {}
@@ -139,7 +126,11 @@ class StudyState:
         looked_at = {
             id: files
             for id in ids
-            if id not in finished and self._may_differ(id, files := listing.get(id, _NO_FILES))
+            if id not in finished
+            and (
+                (files := listing.get(id, _NO_FILES)) != self._files.get(id)
+                or self._statuses[id].owner is not None
+            )
         }
         self.heartbeats.update({id: files.get(LEASE) for id, files in looked_at.items()})
         changed = []
@@ -157,12 +148,6 @@ class StudyState:
         for id, files in looked_at.items():
             self._statuses[id], self._files[id] = self._status(id, files), files
         return [self._statuses[id] for id in ids]
-
-    def _may_differ(self, id: str, files: Mapping[str, Version]) -> bool:
-        known = self._statuses.get(id)
-        if known is None or known.owner is not None:
-            return True
-        return files != self._files[id]
 
     def _contents_of(self, id: str, files: Mapping[str, Version]) -> list[str]:
         """The files of a cell that are read. That it is finished or held is enough for a claim."""
@@ -204,7 +189,7 @@ class StudyState:
         failure = parse_json(self._contents.get((id, FAILED)))
         closed = close_lost(attempts, failure, status.lease)
         unrecorded, attempts = closed is not attempts, closed
-        verdict = judge(attempts.counted, progress.step, backoff_s=self._backoff_s)
+        verdict = judge(attempts.counted, progress.step)
         if failure and not attempts.all:  # recorded before there were attempts
             verdict = Verdict(failure["error"])
         begun = bool(progress.attempts or attempts.all)
@@ -276,12 +261,12 @@ def close_lost(
 
 def read(study: Study, root: Path) -> list[CellStatus]:
     """All cells of `study`, in its order. `root` is a folder or a bucket, as `resolve` gives it."""
-    return StudyState(study.cells, study.folder(root), trust_mtime=True).refresh()
+    return StudyState(study.cells, study.folder(root)).refresh()
 
 
 def read_cell(cell: Cell, folder: Path) -> CellStatus:
     """Where `cell` stands, whose record is `folder`."""
-    return StudyState([cell], folder.parent, trust_mtime=True).refresh(cell.id)[0]
+    return StudyState([cell], folder.parent).refresh(cell.id)[0]
 
 
 def count(statuses: Sequence[CellStatus]) -> dict[State, int]:

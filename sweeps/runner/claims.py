@@ -18,7 +18,6 @@ import random
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from study.config import Cell
@@ -28,9 +27,9 @@ from study.training.compile_key import compile_key
 from sweeps.runner import cell_status
 from sweeps.runner.attempts import Attempt, Attempts, judge
 from sweeps.runner.cell_status import CellStatus, StudyState, close_lost, parse_json
-from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.lease import Lease
 from sweeps.runner.machines import is_local, machine_of
-from sweeps.runner.store import ATTEMPTS, CANCELLED, DONE, FAILED, LEASE, Version
+from sweeps.runner.store import ATTEMPTS, CANCELLED, DONE, FAILED
 from sweeps.study import Study
 
 # Seconds between two looks at records of which none can be claimed: at least, at most.
@@ -38,23 +37,14 @@ _LOOK_S, _MAX_LOOK_S = 1.0, 60.0
 
 
 class Rank(NamedTuple):
-    """What puts a cell before others.
+    """What puts a cell before others."""
 
-    Attributes:
-      pinned: its position among those named by `--run-first`, below 0; else 0.
-      priority: the highest first.
-      seconds: that it takes on its slice; 0 where that is unknown.
-      seed: of a local cell; 0 of others.
-      cost: relative time, where `seconds` is unknown.
-      program: equal for cells that share a compiled program.
-    """
-
-    pinned: int = 0
-    priority: int = 0
-    seconds: float = 0.0
-    seed: int = 0
-    cost: float = 0.0
-    program: int = 0
+    pinned: int = 0  # its position among those named by `--run-first`, below 0; else 0
+    priority: int = 0  # the highest first
+    seconds: float = 0.0  # that it takes on its slice; 0 where that is unknown
+    seed: int = 0  # of a local cell; 0 of others
+    cost: float = 0.0  # relative time, where `seconds` is unknown
+    program: int = 0  # equal for cells that share a compiled program
 
     def key(self, left: float, compiled: Collection[int]) -> tuple[float, ...]:
         """Sorts cells into the order in which they start.
@@ -111,34 +101,19 @@ def in_order(
     return sorted(statuses, key=key)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A cell that this process may train.
-
-    Attributes:
-      attempts: the present one is the last.
-      version, owner: of its lease.
-      renewed: when it was taken, by `monotonic`.
-    """
+class Claim(NamedTuple):
+    """A cell that this process may train, once it has started its lease."""
 
     status: CellStatus
-    attempts: Attempts
-    version: Version
-    owner: Owner
-    renewed: float
+    attempts: Attempts  # the present one is the last
+    lease: Lease
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """The result of one walk down the list.
-
-    Attributes:
-      claim: None if no cell could be claimed.
-      left: how many cells may still be claimed later: they wait for a retry, or others hold them.
-    """
+class Pass(NamedTuple):
+    """The result of one walk down the list."""
 
     claim: Claim | None
-    left: int
+    left: int  # cells that may still be claimed later: they wait for a retry, or others hold them
 
 
 class Claimer:
@@ -157,11 +132,9 @@ class Claimer:
         ranks: Mapping[str, Rank],
         *,
         worker: str,
-        backoff_s: float = 1.0,
         seed: int | None = None,
     ):
         self._state, self._ranks, self._worker = state, ranks, worker
-        self._backoff_s = backoff_s
         self._random = random.Random(seed)
         self._compiled: set[int] = set()  # programs of the cells claimed so far
 
@@ -192,12 +165,12 @@ class Claimer:
             if claim is not None:
                 rank = self._ranks.get(claim.status.cell.id, Rank())
                 self._compiled.add(rank.program)
-                return Pass(claim=claim, left=left)
+                return Pass(claim, left)
             losses += 1
             index += 1 + self._random.randrange(2 ** min(losses, 10))
         if trouble is not None:
             raise trouble
-        return Pass(claim=None, left=left)
+        return Pass(None, left)
 
     def idle_s(self, look_s: float) -> float:
         """Seconds to wait after a look that found no cell to claim, and that took `look_s` seconds.
@@ -213,21 +186,16 @@ class Claimer:
         return self._claim(status, forgive=True)
 
     def _claim(self, status: CellStatus, *, forgive: bool = False) -> Claim | None:
-        store, id = self._state.store, status.cell.id
-        owner, began = Owner.here(self._worker), monotonic()
-        version = acquire(store, id, owner, status.lease)
-        if version is None:
+        lease = Lease.take(self._state.store, status.cell.id, self._worker, status.lease)
+        if lease is None:
             return None
         attempts = None
         try:
             attempts = self._begin(status, forgive)
         finally:
             if attempts is None:
-                with contextlib.suppress(OSError, RecordError):  # then it becomes stale
-                    store.swap(id, LEASE, b"", version)
-        if attempts is None:
-            return None
-        return Claim(status=status, attempts=attempts, version=version, owner=owner, renewed=began)
+                lease.release()
+        return None if attempts is None else Claim(status, attempts, lease)
 
     def _begin(self, status: CellStatus, forgive: bool) -> Attempts | None:
         """Looks again, for the listing may be older than the last owner's end; records an attempt.
@@ -245,7 +213,7 @@ class Claimer:
             attempts = attempts.clear()
         elif (id, CANCELLED) in content:
             return None
-        verdict = judge(attempts.counted, status.progress.step, backoff_s=self._backoff_s)
+        verdict = judge(attempts.counted, status.progress.step)
         if verdict.error:
             attempts.save(store, id)
             if not failure:
@@ -261,9 +229,3 @@ class Claimer:
         )
         attempts.save(store, id)
         return attempts
-
-
-def start_lease(state: StudyState, claim: Claim) -> Lease:
-    """The claim's lease, renewed from here on."""
-    cell_id = claim.status.cell.id
-    return Lease.held(state.store, cell_id, claim.owner, claim.version, renewed=claim.renewed)

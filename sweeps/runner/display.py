@@ -6,55 +6,40 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 from sweeps.runner.cell_status import CellStatus
-from sweeps.runner.machines import is_local
+from sweeps.runner.machines import LOCAL, is_local
 
 QUIET_SECONDS = 10.0  # off a terminal, the longest time without a line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
-    """A cell that runs now, for `seconds` in its present attempt."""
-
-    status: CellStatus
-    seconds: float
-    attempt: int
-    machine: str = "local"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Now:
-    """How far a sweep is.
-
-    Attributes:
-      done, target: work, that is examples, each with the weight of its cell.
-      waiting: cells that wait for a machine, by its type.
-      seconds_left: None until there is evidence to judge it by.
-    """
+    """How far a sweep is."""
 
     study: str
     cells: int
     finished: int
     failed: int
-    done: float
-    target: float
-    running: Sequence[Running]
-    waiting: Mapping[str, int] = field(default_factory=dict)
-    seconds_left: float | None = None
+    done: float  # work, that is examples, each with the weight of its cell
+    target: float  # all work
+    running: Sequence[CellStatus]
+    machines: Mapping[str, str] = field(default_factory=dict)  # types, by the id of the cell
+    waiting: Mapping[str, int] = field(default_factory=dict)  # for a machine, by its type
+    seconds_left: float | None = None  # None until there is evidence to judge it by
 
     @property
     def rate(self) -> float:
         """Examples per second of all running cells."""
-        return sum(r.status.progress.examples_per_second or 0.0 for r in self.running)
+        return sum(s.progress.examples_per_second or 0.0 for s in self.running)
 
 
-class Report(Protocol):
-    """Shows a sweep to its user. `every` is how often, in seconds, it takes `progress`."""
+class Report:
+    """Shows a sweep to its user. This one shows nothing, to callers that look at the result."""
 
-    every: float
-    errors: bool  # whether it writes to standard error
+    every = 1.0  # seconds between two calls of `progress`
+    errors = False  # whether it writes to standard error
 
     def open(self, terminal: TextIO) -> None:
         """From here on standard output and error are elsewhere; `terminal` is where its was."""
@@ -66,25 +51,8 @@ class Report(Protocol):
     def close(self) -> None: ...
 
 
-class Silent:
-    """Shows nothing: for callers that look at the result."""
-
-    every = 1.0
-    errors = False
-
-    def open(self, terminal: TextIO) -> None: ...
-
-    def line(self, text: str) -> None: ...
-
-    def progress(self, now: Now) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Lines:
+class Lines(Report):
     """One line per event, and one at least every `QUIET_SECONDS`."""
-
-    every = 1.0
 
     def __init__(self, out: TextIO):
         self._home = self._out = out
@@ -101,7 +69,7 @@ class Lines:
     def progress(self, now: Now) -> None:
         if time.monotonic() - self._last < QUIET_SECONDS or not now.running:
             return
-        running = "  ".join(_brief(r) for r in now.running[:4])
+        running = "  ".join(_brief(status, now) for status in now.running[:4])
         more = f" and {len(now.running) - 4} more" if len(now.running) > 4 else ""
         self.line(
             f"[{now.finished}/{now.cells}] running {running}{more}{_waiting(now)}"
@@ -112,7 +80,7 @@ class Lines:
         self._out = self._home
 
 
-class Live:
+class Live(Report):
     """A bar for the study and a line per running cell; events scroll by above them."""
 
     every = 0.25
@@ -121,16 +89,15 @@ class Live:
         self._home = out
         self.errors = out is sys.stderr
         self._live: Any = None
-        self._start(out)
+        self.open(out)
 
     def open(self, terminal: TextIO) -> None:
-        self._start(terminal)
-
-    def _start(self, out: TextIO) -> None:
         from rich.console import Console
 
-        self._stop()
-        self._console = Console(file=out, highlight=False)
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._console = Console(file=terminal, highlight=False)
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
@@ -150,12 +117,7 @@ class Live:
         self._live.update(_table(now), refresh=True)
 
     def close(self) -> None:
-        self._start(self._home)
-
-    def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self.open(self._home)
 
 
 def report_on(out: TextIO) -> Report:
@@ -233,29 +195,30 @@ def _table(now: Now) -> Any:
         _left(now.seconds_left).strip(" ,"),
         "",
     )
-    for r in now.running:
-        seen, target = r.status.progress.examples_seen, r.status.cell.examples
-        speed = r.status.progress.examples_per_second
+    for s in now.running:
+        seen, speed = s.progress.examples_seen, s.progress.examples_per_second
         row(
-            f"  {r.status.cell.id}",
-            seen / target,
+            f"  {s.cell.id}",
+            seen / s.cell.examples,
             rate(speed) if speed else ("starting" if not seen else ""),
-            duration(r.status.seconds_left) if r.status.seconds_left is not None else "",
-            _where(r),
+            duration(s.seconds_left) if s.seconds_left is not None else "",
+            _where(s, now),
         )
     if now.waiting:
         table.add_row(f"  {_waiting(now).strip(' ,')}")
     return table
 
 
-def _brief(r: Running) -> str:
-    where = _where(r)
-    return f"{r.status.cell.id} {percent(r.status)}" + (f" ({where})" if where else "")
+def _brief(status: CellStatus, now: Now) -> str:
+    where = _where(status, now)
+    return f"{status.cell.id} {percent(status)}" + (f" ({where})" if where else "")
 
 
-def _where(r: Running) -> str:
-    attempt = f"attempt {r.attempt}" if r.attempt > 1 else ""
-    return ", ".join(part for part in ("" if is_local(r.machine) else r.machine, attempt) if part)
+def _where(status: CellStatus, now: Now) -> str:
+    machine = now.machines.get(status.cell.id, LOCAL)
+    attempt = max(status.progress.attempts, len(status.attempts.all))
+    parts = ["" if is_local(machine) else machine, f"attempt {attempt}" if attempt > 1 else ""]
+    return ", ".join(filter(None, parts))
 
 
 def _waiting(now: Now) -> str:

@@ -7,6 +7,7 @@ import errno
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from study.errors import UserError
 from study.records.record import DONE, FAILED, RecordError, read_json, write_failure
@@ -37,8 +38,7 @@ def classify(error: Exception, folder: Path) -> tuple[Outcome, str]:
 def blame(error: Exception, line: str, folder: Path, *, since: float) -> tuple[Outcome, str]:
     """Why an exchange with another process failed: its own error, or the loss of its host."""
     with contextlib.suppress(Exception):
-        failure = read_json(folder / FAILED)
-        if failure is not None and failure.get("time", 0.0) >= since:
+        if (failure := _recorded(folder, since)) is not None:
             return "raised", failure["error"]
     # Status codes of errors that have their cause in the program itself.
     own = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNIMPLEMENTED")
@@ -54,11 +54,13 @@ def record_failure(
     if outcome not in ("raised", "invalid"):
         return
     with contextlib.suppress(Exception):  # a disk that has just filled up
-        known = read_json(folder / FAILED)
-        if known is not None and known.get("time", 0.0) >= since:
-            return
-        if not (folder / DONE).exists():
+        if _recorded(folder, since) is None and not (folder / DONE).exists():
             write_failure(folder, error=line, trace="".join(traceback.format_exception(error)))
+
+
+def _recorded(folder: Path, since: float) -> dict[str, Any] | None:
+    failure = read_json(folder / FAILED)
+    return failure if failure is not None and failure.get("time", 0.0) >= since else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -23,18 +23,13 @@ def readings(
       read: reads the statuses.
       every: seconds between two readings.
     """
-    alone: float | None = None  # since when nobody has trained a cell
+    alone = time.monotonic()  # since when nobody has trained a cell
     while True:
         statuses = read()
         yield statuses
-        if not any(s.runnable for s in statuses):
-            return
-        now = time.monotonic()
-        waits = any(s.runnable and s.wait_until > time.time() for s in statuses)
-        if waits or any(s.owner is not None for s in statuses):
-            alone = None
-        elif alone is None:
-            alone = now
-        elif now - alone >= PATIENCE_S:
+        left = [s for s in statuses if s.runnable]
+        if any(s.owner is not None or s.wait_until > time.time() for s in left):
+            alone = time.monotonic()
+        if not left or time.monotonic() - alone >= PATIENCE_S:
             return
         time.sleep(every)

@@ -100,7 +100,7 @@ class Workers:
         self._shown: set[bytes] = set()
         self._started = 0
         self._nodes = Nodes.look()
-        self.cores = max(1, self._nodes.cores())
+        self.cores = cluster.cpus or max(1, self._nodes.cores())
 
     @property
     def live(self) -> Counter[str]:
@@ -119,16 +119,23 @@ class Workers:
         live = self.live
         for machine in sorted(m for m, count in claimable.items() if count):
             free = live[machine] - busy[machine]  # they wait, or are about to claim a cell
-            if (room := self._room(machine)) is not None:
+            if machine in self._counts or is_local(machine):
+                room = self._counts.get(machine) or max(1, self.cores // cores_of(machine))
                 new = min(room - live[machine], claimable[machine] - free)
             else:
                 idle = len(self._nodes.machines(machine, idle=True))
-                new = min(idle, claimable[machine]) - free
-                new = max(new, 0 if live[machine] else 1)
+                new = max(min(idle, claimable[machine]) - free, 0 if live[machine] else 1)
             for _ in range(new - self._failed[machine]):
                 self._start(machine)
         for machine in slices:
-            self._report_waiting(machine, claimable[machine], report)
+            if not claimable[machine] or self._nodes.machines(machine):
+                self._waiting.discard(machine)
+            elif machine not in self._waiting:
+                self._waiting.add(machine)
+                report(
+                    f"the cluster has no complete {machine}: {claimable[machine]} cells wait for "
+                    "one, which an autoscaler is asked for"
+                )
 
     def collect(self, report: Callable[[str], None]) -> None:
         """Takes the results of workers that have ended, and what the others have to say."""
@@ -144,7 +151,7 @@ class Workers:
             except ray.exceptions.RayError as failure:
                 cause = getattr(failure, "cause", None) or failure
                 error = redact(format_error(cause, max_chars=300))
-                result = WorkResult(end="failed", outcomes={}, error=error)
+                result = WorkResult(end="failed", error=error)
             ray.kill(actor)
             if result.error is not None:
                 self._failed[machine] += 1
@@ -167,12 +174,6 @@ class Workers:
             raise StudyError(f"no worker could start: {failures[0]}")
         return len(actors) - len(failures)
 
-    def _room(self, machine: str) -> int | None:
-        """Workers of a type at most; None for as many as there are machines."""
-        if machine in self._counts or not is_local(machine):
-            return self._counts.get(machine)
-        return max(1, self.cores // cores_of(machine))
-
     def _start(self, machine: str) -> None:
         spec = dataclasses.replace(
             self._specs[machine], name=f"{self.run_id}-{machine}-{self._started}"
@@ -185,34 +186,17 @@ class Workers:
             options |= {"name": spec.name, "lifetime": "detached", "namespace": NAMESPACE}
         if not self.cluster.own and (stable := self._nodes.stable()):
             options |= {"label_selector": on_nodes(stable), "scheduling_strategy": "SPREAD"}
+        cls: type = LocalWorker
+        arguments = [spec, self._expected, self.detached]
         if is_local(machine):
             count = cores_of(machine)
+            options |= {"num_cpus": count, "num_gpus": self.cluster.gpus_per_worker}
             variables = environment(cores=count) if count > 1 else self.cluster.environment
-            actor = ray_actor(
-                LocalWorker,
-                options | {"num_cpus": count, "num_gpus": self.cluster.gpus_per_worker},
-                variables,
-            ).remote(spec, self._expected, self.detached)
         else:
-            actor = ray_actor(SliceWorker, options | {"num_cpus": 0}, dict(NICENESS)).remote(
-                spec, self._expected, self.detached, gang_environment()
-            )
+            cls, variables = SliceWorker, NICENESS
+            options["num_cpus"] = 0
+            arguments.append(gang_environment())
+        if variables:  # an actor without variables of its own may take a process that is up
+            options["runtime_env"] = {"env_vars": dict(variables)}
+        actor = self.cluster.ray.remote(cls).options(**options).remote(*arguments)
         self._running[actor if self.detached else actor.run.remote()] = machine, actor
-
-    def _report_waiting(self, machine: str, cells: int, report: Callable[[str], None]) -> None:
-        if not cells or self._nodes.machines(machine):
-            self._waiting.discard(machine)
-        elif machine not in self._waiting:
-            self._waiting.add(machine)
-            report(
-                f"the cluster has no complete {machine}: {cells} cells wait for one, which an "
-                "autoscaler is asked for"
-            )
-
-
-def ray_actor(cls: type, options: Mapping[str, Any], variables: Mapping[str, str]) -> Any:
-    """The actor class; an actor without variables of its own may take a process that is up."""
-    import ray
-
-    environment = {"runtime_env": {"env_vars": dict(variables)}} if variables else {}
-    return ray.remote(cls).options(**options, **environment)

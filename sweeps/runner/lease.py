@@ -48,22 +48,14 @@ class LeaseLost(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The process that holds a lease.
+    """The process that holds a lease."""
 
-    Attributes:
-      host: for people.
-      namespace: identifies the processes among which `pid` is unique.
-      started: when the process started, in clock ticks since boot; None if unknown.
-      worker: the name of the worker.
-      token: differs for every lease ever taken.
-    """
-
-    host: str
-    namespace: str
+    host: str  # for people
+    namespace: str  # identifies the processes among which `pid` is unique
     pid: int
-    started: int | None
-    worker: str
-    token: str
+    started: int | None  # in clock ticks since boot; None if unknown
+    worker: str  # its name
+    token: str  # differs for every lease ever taken
 
     @classmethod
     def here(cls, worker: str = "") -> Owner:
@@ -104,37 +96,34 @@ def parse_owner(content: bytes | None) -> Owner | None:
 
 
 class Lease:
-    """A lease that this process holds and renews, until `release` or the end of a `with`."""
+    """A lease that this process holds. It is renewed from `start` on, or for a `with`.
 
-    def __init__(
-        self,
-        store: Store,
-        cell: str,
-        owner: Owner,
-        version: Version,
-        *,
-        renewed: float | None = None,
-        clock: Callable[[], float] = monotonic,
-    ):
-        self.owner = owner
-        self._store, self._cell, self._clock = store, cell, clock
-        self._version, self._renewed = version, clock() if renewed is None else renewed
+    Arguments:
+      version: of its file, as `acquire` returned it.
+      renewed: when `acquire` was called, by `monotonic`.
+    """
+
+    def __init__(self, store: Store, cell: str, owner: Owner, version: Version, renewed: float):
+        self.owner, self.version = owner, version
+        self._store, self._cell, self._renewed = store, cell, renewed
         self._lost = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease {cell}", daemon=True)
 
     @classmethod
-    def held(
-        cls, store: Store, cell: str, owner: Owner, version: Version, *, renewed: float
-    ) -> Self:
-        """Renews a lease that `acquire`, called at `renewed` by `monotonic`, has taken."""
-        lease = cls(store, cell, owner, version, renewed=renewed)
-        lease._thread.start()
-        return lease
+    def take(cls, store: Store, cell: str, worker: str, expected: Version | None) -> Self | None:
+        """Acquires the lease for this process; None if its file is not `expected` any more."""
+        owner, began = Owner.here(worker), monotonic()
+        version = acquire(store, cell, owner, expected)
+        return None if version is None else cls(store, cell, owner, version, began)
+
+    def start(self) -> Self:
+        self._thread.start()
+        return self
 
     def check(self) -> None:
         """Raises LeaseLost if another worker has taken the lease over, or may have."""
-        silent = self._clock() - self._renewed
+        silent = monotonic() - self._renewed
         if silent > self._store.stale_s and not self._lost:
             self._lost = f"its lease could not be renewed for {silent:.0f} s"
         if self._lost:
@@ -145,29 +134,31 @@ class Lease:
         if self._over.is_set():
             return
         self._over.set()
-        self._thread.join()
+        version: Version | None = self.version
         with contextlib.suppress(OSError, RecordError):  # then it becomes stale
-            # Renewed once more, for its present version, and to see whether it is still ours.
-            version = self._store.touch(self._cell, LEASE, _content(self.owner), self._version)
+            if self._thread.ident is not None:
+                self._thread.join()
+                # Renewed once more, for its present version, and to see whether it is still ours.
+                version = self._store.touch(self._cell, LEASE, _content(self.owner), self.version)
             if version is not None:
                 self._store.swap(self._cell, LEASE, b"", version)
 
     def _renew(self) -> None:
         while not self._over.wait(self._store.renew_s):
-            began = self._clock()
+            began = monotonic()
             if began - self._renewed > self._store.stale_s:
                 return  # `check` says so
             try:
-                version = self._store.touch(self._cell, LEASE, _content(self.owner), self._version)
+                version = self._store.touch(self._cell, LEASE, _content(self.owner), self.version)
             except Exception:  # transient, or `check` counts the time
                 continue
             if version is None:
                 self._lost = "another worker has taken its lease over"
                 return
-            self._version, self._renewed = version, began
+            self.version, self._renewed = version, began
 
     def __enter__(self) -> Self:
-        return self
+        return self.start()
 
     def __exit__(self, *error: object) -> None:
         self.release()

@@ -16,14 +16,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from study.records import redact as secrets
 from study.records.storage import is_bucket, listdir, write
+from sweeps.ray_cluster.streams import flush, redirected
 from sweeps.runner import log_pump
+from sweeps.runner.repeating import repeating
 
 LOGS = "logs"
 COPY_S = 15.0  # between two copies into a bucket
@@ -42,74 +43,56 @@ def logs_of(folder: Path, process: int = 0) -> list[Path]:
 @contextlib.contextmanager
 def logged(folder: Path, process: int = 0) -> Iterator[None]:
     """Sends what this process prints, C++ included, to the cell's log, for the block."""
-    log = Log(folder, process)
-    try:
-        yield
-    finally:
-        log.close()
-
-
-class Log:
-    """Standard output and error of this process go to the cell's log until `close`."""
-
-    def __init__(self, folder: Path, process: int):
-        self._saved: list[tuple[int, int]] = []
-        self._copy: tuple[Path, Path] | None = None
-        self._copied = 0  # bytes that the bucket has
-        self._over = threading.Event()
+    with contextlib.ExitStack() as stack:
         try:
-            with contextlib.ExitStack() as stack:
-                file = self._open(folder, process)
-                stack.callback(os.close, file)
-                stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-                head = f"--- {stamp} process {os.getpid()} on {socket.gethostname()}\n"
-                os.write(file, head.encode())
-                self._pump = _Pump(file)
+            pump, upload = _open(folder, process)
         except (OSError, subprocess.SubprocessError):
+            yield
             return
-        _flush()
-        for fd in (1, 2):
-            self._saved.append((fd, os.dup(fd)))
-            os.dup2(self._pump.pipe, fd)
-        if self._copy is not None:
-            threading.Thread(target=self._keep, name="log", daemon=True).start()
+        if upload is not None:
+            stack.callback(upload.close)
+            stack.enter_context(repeating(upload.update, every_s=COPY_S, name="log"))
+        stack.callback(pump.close)
+        stack.enter_context(redirected(pump.pipe))
+        yield
 
-    def close(self) -> None:
-        self._over.set()
-        _flush()
-        for fd, saved in self._saved:
-            os.dup2(saved, fd)
-            os.close(saved)
-        if self._saved:
-            self._pump.close()
-        self._saved = []
-        if self._copy is not None:
-            self._put()
-            self._copy[0].unlink(missing_ok=True)
-            self._copy = None
 
-    def _open(self, folder: Path, process: int) -> int:
-        if is_bucket(folder):
-            file, name = tempfile.mkstemp(prefix="study-log-", suffix=".log")
-            there = folder / LOGS / f"{process}-{time.strftime('%Y%m%d-%H%M%S')}.log"
-            self._copy = (Path(name), there)
-            return file
+def _open(folder: Path, process: int) -> tuple[_Pump, _Upload | None]:
+    """Begins a log. In a bucket it is a file here, which is copied."""
+    upload = None
+    if is_bucket(folder):
+        fd, name = tempfile.mkstemp(prefix="study-log-", suffix=".log")
+        target = folder / LOGS / f"{process}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+        upload = _Upload(Path(name), target)
+    else:
         path = folder / LOGS / f"{process}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+    try:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.write(fd, f"--- {stamp} process {os.getpid()} on {socket.gethostname()}\n".encode())
+        return _Pump(fd), upload
+    finally:
+        os.close(fd)
 
-    def _keep(self) -> None:
-        while not self._over.wait(COPY_S):
-            _flush()
-            self._put()
 
-    def _put(self) -> None:
-        if (copy := self._copy) is not None:
-            with contextlib.suppress(Exception):  # the rows of the record meet the same error
-                text = copy[0].read_bytes()
-                if len(text) > self._copied:  # else nothing was printed since
-                    write(copy[1], text)
-                    self._copied = len(text)
+class _Upload:
+    """Copies a file to a bucket whenever something was printed since."""
+
+    def __init__(self, file: Path, target: Path):
+        self._file, self._target, self._copied = file, target, 0
+
+    def update(self) -> None:
+        flush()
+        text = self._file.read_bytes()
+        if len(text) > self._copied:
+            write(self._target, text)
+            self._copied = len(text)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # the rows of the record meet the same error
+            self.update()
+        self._file.unlink(missing_ok=True)
 
 
 class _Pump:
@@ -153,9 +136,3 @@ class _Pump:
             select.select([self._ack], [], [], CLOSE_S)
         os.close(self.pipe)
         os.close(self._ack)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a closed stream
-            stream.flush()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 from study.config import Execution
-from study.config.hardware import HardwareError, Slice, get_slice
+from study.config.hardware import HardwareError, get_slice
 from sweeps.study import Study, StudyError
 
+_slice = functools.cache(get_slice)
 LOCAL = "local"  # a core of this machine; "local-4" is four of them
 
 
@@ -79,8 +80,3 @@ def _check_reservable(machine: str) -> None:
             f"{machine}: Ray cannot keep several one-host slices off the hosts of larger ones; "
             "use one slice of more hosts"
         )
-
-
-@functools.cache
-def _slice(name: str) -> Slice:
-    return get_slice(name)

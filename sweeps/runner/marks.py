@@ -17,8 +17,8 @@ from study.records.record import FAILED, RecordError
 from study.records.storage import mkdir, unlink
 from sweeps.runner.attempts import Attempts
 from sweeps.runner.cell_status import CellStatus, close_lost, parse_json
-from sweeps.runner.lease import Owner, acquire
-from sweeps.runner.store import ATTEMPTS, CANCELLED, LEASE, open_store
+from sweeps.runner.lease import Lease
+from sweeps.runner.store import ATTEMPTS, CANCELLED, Store, open_store
 
 STOP = ".stop"
 
@@ -36,8 +36,8 @@ def retry(status: CellStatus) -> None:
       RecordError: somebody trains it.
     """
     store, cell_id = open_store(status.folder.parent), status.cell.id
-    version = acquire(store, cell_id, Owner.here("retry"), status.lease)
-    if version is None:
+    lease = Lease.take(store, cell_id, "retry", status.lease)
+    if lease is None:
         raise RecordError(f"{cell_id} is being trained; nothing to retry")
     attempts = Attempts.parse(store.read(cell_id, ATTEMPTS))
     if attempts.all:
@@ -45,12 +45,16 @@ def retry(status: CellStatus) -> None:
         close_lost(attempts, failure, status.lease).clear().save(store, cell_id)
     unlink(status.folder / CANCELLED)
     unlink(status.folder / FAILED)
-    store.swap(cell_id, LEASE, b"", version)
+    lease.release()
 
 
 def request_stop(folder: Path, run_id: str) -> None:
     """Asks the workers of one run, whose records are in `folder`, to save and stop."""
     open_store(folder).write(STOP, run_id, {"time": round(time.time(), 3)})
+
+
+def stop_requested(store: Store, run_id: str | None) -> bool:
+    return run_id is not None and store.read(STOP, run_id) is not None
 
 
 def clear_stop(folder: Path, run_id: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,32 +17,38 @@ from sweeps.runner.worker import import_entry
 from sweeps.study import Study
 
 
+def set_environment(variables: Mapping[str, str]) -> None:
+    """Sets that of this process, before it imports JAX."""
+    os.environ.update(variables)
+    # `prepare` reports it once; JAX 0.10 would for every program, across the progress display.
+    # Remove with the first JAX that warns once.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+
+
 def prepare(study: Study, report: Report) -> None:
-    """Writes what is missing of the study's data, once if several processes start together."""
-    if study.prepare is None:
-        return
-    write = import_entry(study.prepare) if isinstance(study.prepare, str) else study.prepare
+    """Writes what is missing of the study's data, once if several processes start together.
+
+    Also removes corrupt entries of the compile cache, and reports one that cannot be used.
+    """
+    if study.prepare is not None:
+        _write_data(study, study.prepare, report)
+    cache = compile_cache.folder()
+    compile_cache.remove_corrupt(cache)
+    if (problem := compile_cache.find_problem(cache)) is not None:
+        report.line(problem)
+
+
+def _write_data(study: Study, entry: str | Callable[..., object], report: Report) -> None:
+    write = import_entry(entry) if isinstance(entry, str) else entry
     data_root = Path(study.data_root).absolute()
     line = f"preparing the data of {study.name} under {data_root} (what is missing is made once)"
     slow = threading.Timer(1.0, report.line, [line])
     slow.start()
     try:
         data_root.mkdir(parents=True, exist_ok=True)
-        parameters = inspect.signature(write).parameters
-        optional = {"cells": study.cells} if "cells" in parameters else {}
-        with FileLock(data_root / ".prepare.lock"):
-            if "progress" in parameters:
-                with ProgressLine() as progress:
-                    write(data_root, progress=progress, **optional)
-            else:
-                write(data_root, **optional)
+        with FileLock(data_root / ".prepare.lock"), ProgressLine() as progress:
+            offered = {"cells": study.cells, "progress": progress}
+            parameters = inspect.signature(write).parameters
+            write(data_root, **{k: v for k, v in offered.items() if k in parameters})
     finally:
         slow.cancel()
-
-
-def keep_programs(report: Report) -> None:
-    """Removes corrupt entries of the compile cache; reports a cache that cannot be used."""
-    folder = compile_cache.folder()
-    compile_cache.remove_corrupt(folder)
-    if (problem := compile_cache.find_problem(folder)) is not None:
-        report.line(problem)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweeps.runner.attempts import LOST, PREEMPTED, RAISED
 from sweeps.runner.cell_status import CellStatus, StudyState, work
-from sweeps.runner.display import Now, Report, Running, duration, headline, percent
+from sweeps.runner.display import Now, Report, duration, headline, percent
 from sweeps.runner.machines import is_local, machine_of
 from sweeps.runner.remaining import Remaining
 from sweeps.study import Study
@@ -28,7 +28,7 @@ class SweepProgress:
 
     def __init__(self, study: Study, root: Path, report: Report):
         self._study, self._report = study, report
-        self._state = StudyState(study.cells, study.folder(root), trust_mtime=True)
+        self._state = StudyState(study.cells, study.folder(root))
         self._machines = {c.id: machine_of(study.execution_of(c)) for c in study.cells}
         self._weights = {c.id: work(study, c) / c.examples for c in study.cells}
         self._target = sum(work(study, c) for c in study.cells)
@@ -102,16 +102,8 @@ class SweepProgress:
             ),
             target=self._target,
             seconds_left=self._seconds_left,
-            running=[
-                Running(
-                    status=s,
-                    seconds=spent.get(s.cell.id, 0.0),
-                    attempt=max(1, len(s.attempts.all)),
-                    machine=self._machines[s.cell.id],
-                )
-                for s in statuses
-                if s.state == "running"
-            ],
+            running=[s for s in statuses if s.state == "running"],
+            machines=self._machines,
         )
 
 

@@ -24,43 +24,27 @@ MOSTLY = 0.8  # share of training in the time of a cell that has settled
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What one cell took, in seconds.
+    """What one cell took, in seconds."""
 
-    Attributes:
-      kind: equal for cells whose estimates are off by about the same factor, and which share a
-        compiled program.
-      estimate: of the whole cell, in the unit of all estimates.
-      train: of all its steps.
-      compile, rest: besides training; None while the cell runs.
-      end: when it ended; comparable between cells.
-      settled: whether it has mostly trained so far. A short cell mostly starts up and compiles,
-        which its rate does not show.
-    """
-
+    # Equal for cells whose estimates are off by about one factor, and which share a program.
     kind: Hashable
-    estimate: float
-    train: float
-    compile: float | None = None
-    rest: float | None = None
-    end: float = float("inf")
+    estimate: float  # of the whole cell, in the unit of all estimates
+    train: float  # of all its steps
+    compile: float | None = None  # None while the cell runs
+    rest: float | None = None  # besides training and compiling; None while the cell runs
+    end: float = float("inf")  # when it ended; comparable between cells
+    # Whether it has mostly trained so far: the rate of a short cell does not show how it starts.
     settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Left:
-    """What is left of one cell.
+    """What is left of one cell."""
 
-    Attributes:
-      kind: as of `Observed`.
-      estimate: of what is left, in the unit of all estimates.
-      spent: seconds that a running cell has taken so far.
-      seconds: of what is left, at the cell's own rate; None if that is not known yet.
-    """
-
-    kind: Hashable
-    estimate: float
-    spent: float = 0.0
-    seconds: float | None = None
+    kind: Hashable  # as of `Observed`
+    estimate: float  # of what is left, in the unit of all estimates
+    spent: float = 0.0  # seconds that a running cell has taken so far
+    seconds: float | None = None  # of what is left, at the cell's own rate, if that is known yet
 
 
 def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: int) -> float | None:

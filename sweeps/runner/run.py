@@ -6,6 +6,7 @@ until no cell is left, and asks the workers to stop on Ctrl-C.
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,11 @@ from sweeps.ray_cluster.connect import Cluster, check_member, find_address, join
 from sweeps.ray_cluster.temporary import quiet, temporary
 from sweeps.runner import cell_status
 from sweeps.runner.cell_status import CellStatus
-from sweeps.runner.display import Report, Silent
+from sweeps.runner.display import Report
 from sweeps.runner.launch import Workers, own_cores
 from sweeps.runner.machines import cores_of, is_local, machine_of, machines
 from sweeps.runner.marks import clear_stop, request_stop
-from sweeps.runner.prepare import keep_programs, prepare
+from sweeps.runner.prepare import prepare
 from sweeps.runner.progress import SweepProgress
 from sweeps.runner.signals import INTERRUPTED, Stop
 from sweeps.runner.store import open_store
@@ -39,31 +40,19 @@ END_S = 30.0  # that workers get to end once no cell is left
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a sweep ended.
-
-    Attributes:
-      exit_code: 0 all cells are finished or cancelled, or the workers are detached; 1 some failed;
-        130 interrupted.
-      states: cells of the study per state.
-      ran: ids of the cells that this sweep finished.
-      parallel: local cores that it used.
-      seconds: wall time, the start of Ray included.
-      train_seconds: that cores spent in training steps, summed over `ran`.
-      examples: that this sweep trained on, summed over `ran`.
-      run_id: of its workers; "" if it started none.
-      detached: workers that it left running.
-    """
+    """How a sweep ended."""
 
     study: str
+    # 0: all cells are finished or cancelled, or the workers detached. 1: some failed. 130: Ctrl-C.
     exit_code: int
-    states: dict[cell_status.State, int]
-    ran: tuple[str, ...] = ()
-    parallel: int = 0
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    examples: int = 0
-    run_id: str = ""
-    detached: int = 0
+    states: dict[cell_status.State, int]  # cells per state
+    ran: tuple[str, ...] = ()  # ids of the cells that this sweep finished
+    parallel: int = 0  # local cores that it used
+    seconds: float = 0.0  # wall time, the start of Ray included
+    train_seconds: float = 0.0  # of cores in training steps, summed over `ran`
+    examples: int = 0  # that this sweep trained on, summed over `ran`
+    run_id: str = ""  # of its workers; "" if it started none
+    detached: int = 0  # workers that it left running
 
 
 def run(
@@ -76,7 +65,6 @@ def run(
     detach: bool = False,
     entry: str | Callable[..., Any] = TRAIN,
     report: Report | None = None,
-    backoff: float = 1.0,
 ) -> Result:
     """Trains the unfinished cells of `study`; finished cells are not entered again.
 
@@ -91,19 +79,18 @@ def run(
       detach: leave the workers running on the cluster, and return.
       entry: what trains a cell, "module:function" or a function that workers can import.
       report: is told what happens.
-      backoff: seconds before the second attempt at a cell.
 
     Raises:
       StudyError: the machines do not exist, or Ray cannot be started or joined, or dies.
       RecordError: no worker can write its records.
     """
-    report = report or Silent()
+    report = report or Report()
     root = resolve(root).absolute()
     refuse_mounted_bucket(root)
     machine_by_id = machines(study)
     before = cell_status.read(study, root)
-    wanted = sorted({machine_by_id[s.cell.id] for s in before if s.runnable})
-    if not wanted:
+    needed = sorted({machine_by_id[s.cell.id] for s in before if s.runnable})
+    if not needed:
         return Result(study=study.name, exit_code=0, states=cell_status.count(before))
     counts = dict(workers or {})
     if unused := sorted(set(counts) - set(machine_by_id.values())):
@@ -118,55 +105,60 @@ def run(
         check_member(address)  # before the data are prepared, which may take minutes
     if callable(entry):
         entry = f"{entry.__module__}:{entry.__qualname__}"
-    began = time.monotonic()
+    began, run_id, folder = time.monotonic(), uuid.uuid4().hex[:8], study.folder(root)
+    cpus = own_cores(counts, needed) if address is None else 0
+    try:
+        mkdir(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RecordError(f"cannot write {folder}: {reason}; choose another --root") from None
     with Stop() as stop:
         sweep = _Sweep(
-            study,
-            root,
+            study=study,
+            root=root,
+            run_id=run_id,
             address=address,
-            cpus=own_cores(counts, wanted) if address is None else 0,
+            cpus=cpus,
+            detach=detach,
             stop=stop,
             report=report,
-            detach=detach,
-            counts=counts,
-            fields={"first": first, "entry": entry, "backoff_s": backoff},
+            workers_on=functools.partial(
+                Workers,
+                study=study,
+                folder=folder,
+                run_id=run_id,
+                counts=counts,
+                detached=detach,
+                first=first,
+                entry=entry,
+            ),
         )
         try:
             stop.raises = True
-            _make_folder(study.folder(root))
             prepare(study, report)
-            keep_programs(report)
             sweep.run()
         except KeyboardInterrupt:
             stop.asked = True
         finally:
             if not detach:
-                clear_stop(study.folder(root), sweep.run_id)
+                clear_stop(folder, run_id)
     return sweep.result(before, time.monotonic() - began)
 
 
+@dataclass(kw_only=True)
 class _Sweep:
-    """One `study run`. `fields` are of the workers' specification."""
+    """One `study run`. `workers_on` makes the `Workers` of a cluster."""
 
-    def __init__(
-        self,
-        study: Study,
-        root: Path,
-        *,
-        address: str | None,
-        cpus: int,
-        stop: Stop,
-        report: Report,
-        detach: bool,
-        counts: Mapping[str, int],
-        fields: Mapping[str, Any],
-    ):
-        self.study, self.root, self.folder = study, root, study.folder(root)
-        self.address, self.cpus, self.detach = address, cpus, detach
-        self.stop, self.report = stop, report
-        self.counts, self.fields = counts, fields
-        self.run_id = uuid.uuid4().hex[:8]
-        self.detached = 0
+    study: Study
+    root: Path
+    run_id: str
+    address: str | None
+    cpus: int
+    detach: bool
+    stop: Stop
+    report: Report
+    workers_on: Callable[[Cluster], Workers]
+    detached: int = 0
 
     def run(self) -> None:
         """Starts Ray, and again when our own dies, until no cell is left."""
@@ -197,36 +189,21 @@ class _Sweep:
             self.stop.raises = False
             self.stop.listen()  # Ray has installed its own handler
             self.stop.before_quitting = cluster.kill
-            workers = Workers(
-                cluster,
-                self.study,
-                self.folder,
-                run_id=self.run_id,
-                counts=self.counts,
-                detached=self.detach,
-                **self.fields,
-            )
-            if cluster.own:
-                workers.cores = self.cpus
-            else:
-                self.cpus = workers.cores
+            workers = self.workers_on(cluster)
+            self.cpus = workers.cores
             try:
-                if self.detach:
-                    self._leave(workers)
-                    return None
-                return self._watch(cluster, workers)
+                if not self.detach:
+                    return self._watch(cluster, workers)
+                workers.top_up(cell_status.read(self.study, self.root), self.report.line)
+                self.detached = workers.wait_until_up(END_S)
             except (ConnectionError, cluster.ray.exceptions.RayError) as error:
                 return format_error(error, max_chars=200)
-
-    def _leave(self, workers: Workers) -> None:
-        """Starts detached workers."""
-        workers.top_up(cell_status.read(self.study, self.root), self.report.line)
-        self.detached = workers.wait_until_up(END_S)
+        return None
 
     def _watch(self, cluster: Cluster, workers: Workers) -> str | None:
         """Shows the records until no cell is left; returns what of Ray died, or None."""
         progress = SweepProgress(self.study, self.root, self.report)
-        store = open_store(self.folder)
+        store = open_store(self.study.folder(self.root))
         pause = max(self.report.every, store.poll_s)
         statuses: list[CellStatus] = []
         looked = float("-inf")
@@ -261,17 +238,12 @@ class _Sweep:
 
     def _ask_to_stop(self, workers: Workers, statuses: Sequence[CellStatus]) -> float:
         """Asks all workers to save and stop; returns the seconds that they get."""
-        request_stop(self.folder, self.run_id)
+        request_stop(self.study.folder(self.root), self.run_id)
         count = sum(s.owner is not None and s.owner.worker in workers.names for s in statuses)
-        slices = not all(map(is_local, workers.live))
-        self.report.line(
-            f"stopping: {count} running cells are saved (Ctrl-C again quits at once)"
-            if count > 1
-            else "stopping: the running cell is saved (Ctrl-C again quits at once)"
-            if count
-            else "stopping (Ctrl-C again quits at once)"
-        )
-        return SLICES_STOP_S if slices else STOP_S
+        running = "the running cell is" if count == 1 else f"{count} running cells are"
+        saved = f": {running} saved" if count else ""
+        self.report.line(f"stopping{saved} (Ctrl-C again quits at once)")
+        return STOP_S if all(map(is_local, workers.live)) else SLICES_STOP_S
 
     def result(self, before: Sequence[CellStatus], seconds: float) -> Result:
         """Reads the records once more."""
@@ -307,11 +279,3 @@ class _Sweep:
         seconds: float = status.done.get("seconds", {}).get("train", 0.0)
         machine = machine_of(self.study.execution_of(status.cell))
         return seconds * cores_of(machine) if is_local(machine) else seconds
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        mkdir(folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RecordError(f"cannot write {folder}: {reason}; choose another --root") from None

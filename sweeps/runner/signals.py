@@ -40,24 +40,19 @@ class StopFlag:
 class Stop:
     """Listens within a `with`, in the main thread only, as Python does.
 
-    Arguments:
-      flag: set by the first signal: "stopped" by Ctrl-C, "preempted" by SIGTERM and SIGHUP.
-
     Attributes:
       asked: whether a signal came.
+      flag: set by the first signal: "stopped" by Ctrl-C, "preempted" by SIGTERM and SIGHUP.
       raises: while true, the first signal raises KeyboardInterrupt, for code that does not look.
       before_quitting: called when the second signal comes, right before the process ends.
     """
 
-    def __init__(self, flag: StopFlag | None = None) -> None:
-        self.flag = flag
+    def __init__(self) -> None:
+        self.flag = StopFlag()
         self.asked = False
         self.raises = False
         self.before_quitting: Callable[[], None] | None = None
         self._kept: dict[signal.Signals, Any] = {}
-
-    def is_asked(self) -> bool:
-        return self.asked
 
     def listen(self) -> None:
         """Takes the signals, again if a library took them since."""
@@ -75,8 +70,7 @@ class Stop:
             finally:
                 os._exit(INTERRUPTED)
         self.asked = True
-        if self.flag is not None:
-            self.flag.set("stopped" if number == signal.SIGINT else "preempted")
+        self.flag.set("stopped" if number == signal.SIGINT else "preempted")
         if self.raises:
             raise KeyboardInterrupt
 

@@ -37,17 +37,11 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class Version(NamedTuple):
-    """One version of a file.
+    """One version of a file."""
 
-    Attributes:
-      token: differs from that of every other version.
-      size: bytes.
-      mtime: when it was written, in seconds by the clock of the file system or bucket.
-    """
-
-    token: str
-    size: int
-    mtime: float
+    token: str  # differs from that of every other version
+    size: int  # bytes
+    mtime: float  # when it was written, in seconds by the clock of the file system or bucket
 
 
 Listing = dict[str, dict[str, Version]]  # by cell id, then by file name
@@ -56,19 +50,13 @@ Listing = dict[str, dict[str, Version]]  # by cell id, then by file name
 class Store(Protocol):
     """What claims, leases and status need of the place where records are kept.
 
-    Attributes:
-      renew_s: seconds between two heartbeats of a lease.
-      stale_s: seconds without a heartbeat after which a lease may be taken over.
-      poll_s: seconds between two looks of a worker at the marks that ask it to stop.
-      reads_are_cheap: whether reading a small file costs neither money nor a round trip.
-
     Every method may raise OSError or RecordError where the storage does not respond.
     """
 
-    renew_s: float
-    stale_s: float
-    poll_s: float
-    reads_are_cheap: bool
+    renew_s: float  # seconds between two heartbeats of a lease
+    stale_s: float  # seconds without a heartbeat after which a lease may be taken over
+    poll_s: float  # seconds between two looks of a worker at the marks that ask it to stop
+    reads_are_cheap: bool  # whether reading a small file costs neither money nor a round trip
 
     def list(self, cell: str | None = None, *, skip: Collection[str] = ()) -> Listing:
         """The state files of all cells, or of one; those of cells in `skip` may be missing."""
@@ -159,7 +147,9 @@ class FolderStore:
             os.link(part, path)
         except FileExistsError:
             # NFS repeats a request whose response was lost, and the second one fails.
-            return _version(path.stat()) if _same(part, path) else None
+            with contextlib.suppress(FileNotFoundError):
+                return _version(path.stat()) if part.samefile(path) else None
+            return None
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
@@ -316,13 +306,6 @@ def _version(status: os.stat_result) -> Version:
 def _object_version(item: dict[str, Any]) -> Version:
     updated = datetime.fromisoformat(item["updated"]).timestamp()
     return Version(str(item["generation"]), int(item["size"]), updated)
-
-
-def _same(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except FileNotFoundError:
-        return False
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ process 0 releases it. JAX starts once for a worker, and cells alike share compi
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from study.records.record import RecordError
@@ -23,11 +23,13 @@ from study.records.storage import format_error, resolve, unlink
 from sweeps.runner import cell_status
 from sweeps.runner.attempts import Outcome
 from sweeps.runner.cell_status import CellStatus, StudyState
-from sweeps.runner.claims import Claim, Claimer, start_lease
+from sweeps.runner.claims import Claim, Claimer
 from sweeps.runner.display import duration, headline
 from sweeps.runner.failures import blame, classify, is_no_space, record_failure
 from sweeps.runner.lease import Heartbeats, Lease, LeaseLost
 from sweeps.runner.logs import logged
+from sweeps.runner.marks import stop_requested
+from sweeps.runner.repeating import repeating
 from sweeps.runner.signals import StopFlag
 from sweeps.runner.store import CANCELLED, open_store
 from sweeps.runner.worker_spec import CellTask, WorkerSpec
@@ -35,7 +37,6 @@ from sweeps.runner.worker_spec import CellTask, WorkerSpec
 _PASS_S = 1.0  # seconds between two looks for a cell; longer in a bucket
 
 _REASONS: tuple[Outcome, ...] = ("preempted", "stopped", "cancelled")  # the first one counts
-
 _VERBS = {"raised": "failed", "invalid": "failed", "stopped": "saved", "no space": "stopped"}
 
 # Why a worker ends. "finished": no cell is left for its machine.
@@ -44,16 +45,11 @@ End = Literal["finished", "idle", "stopped", "preempted", "no space", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkResult:
-    """How a worker ended.
-
-    Attributes:
-      outcomes: of its attempts, by cell id; the last one of each cell.
-      error: one line, of ends that are errors.
-    """
+    """How a worker ended."""
 
     end: End
-    outcomes: dict[str, Outcome]
-    error: str | None = None
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # of the last attempt at each cell
+    error: str | None = None  # one line, of ends that are errors
 
 
 def work(
@@ -79,7 +75,7 @@ def work(
     stop = stop or StopFlag()
     hosts = _Hosts()
     tasks = {task.cell.id: task for task in spec.tasks}
-    leader = _Leader(spec, stop, report, seen) if hosts.primary else None
+    leader = _Leader(spec, stop, report, seen) if hosts.index == 0 else None
     outcomes: dict[str, Outcome] = {}
     while True:
         hosts.share(stop)
@@ -110,38 +106,35 @@ def train_once(
     """
     (task,) = spec.tasks
     leader = _Leader(spec, stop, report)
-    status = _when_free(task, leader, stop)
-    claim = None if status is None else leader.claimer.claim(status)
-    if status is None or claim is None:
+    status = _when_free(leader)
+    leader.claim = None if status is None else leader.claimer.claim(status)
+    if status is None or leader.claim is None:
         shown = cell_status.read_cell(task.cell, leader.state.folder / task.cell.id)
         owner = shown.owner or "another process"
         raise RecordError(f"{task.cell.id} is being trained by {owner}; wait for it or stop it")
-    leader.claim, leader.lease = claim, start_lease(leader.state, claim)
     unlink(status.folder / CANCELLED)  # else it would stop at once
     return _attempt(task, spec, stop, leader, _Hosts())
 
 
-def _when_free(task: CellTask, leader: _Leader, stop: StopFlag) -> CellStatus | None:
-    """The status of the cell once nobody trains it; None if somebody does.
+def _when_free(leader: _Leader) -> CellStatus | None:
+    """The status of the only cell once nobody trains it; None if somebody does.
 
     A lease whose file is old is watched: the clock of this machine may be ahead.
     """
-    first: str | None = None
-    while True:
-        (status,) = leader.state.refresh()
-        lease = status.lease
-        if status.owner is None or lease is None:
-            return status
-        is_old = time.time() - lease.mtime > leader.store.stale_s
-        if not is_old or lease.token != (first or lease.token) or stop.is_set():
+    store = leader.store
+    (status,) = leader.state.refresh()
+    if (first := status.lease) is not None and status.owner is not None:
+        if time.time() - first.mtime <= store.stale_s:
             return None
-        if first is None:
-            first = lease.token
-            leader.report(
-                f"{task.cell.id} has an old lease; waiting {leader.store.stale_s:.0f} s to make "
-                "sure that its owner is gone"
-            )
-        stop.wait(leader.store.poll_s)
+        leader.report(
+            f"{status.cell.id} has an old lease; waiting {store.stale_s:.0f} s to make sure that "
+            "its owner is gone"
+        )
+        while status.owner is not None and status.lease == first:
+            if leader.stop.wait(store.poll_s):
+                break
+            (status,) = leader.state.refresh()
+    return None if status.owner is not None else status
 
 
 class _Hosts:
@@ -155,21 +148,16 @@ class _Hosts:
 
             self.count, self.index = jax.process_count(), jax.process_index()
 
-    @property
-    def primary(self) -> bool:
-        return self.index == 0
-
-    def share(self, *flags: StopFlag) -> None:
-        """Sets each flag on all processes if it is set on one. All of them must call this."""
+    def share(self, flag: StopFlag) -> None:
+        """Sets the flag on all processes if it is set on one. All of them must call this."""
         if self.count == 1:
             return
         from study.training.multihost import any_process
 
-        for flag in flags:
-            given = any_process(*(flag.reason == reason for reason in _REASONS))
-            for reason, is_given in zip(_REASONS, given, strict=True):
-                if is_given:
-                    flag.set(reason)
+        given = any_process(*(flag.reason == reason for reason in _REASONS))
+        for reason, is_given in zip(_REASONS, given, strict=True):
+            if is_given:
+                flag.set(reason)
 
     def broadcast(self, command: dict[str, Any] | None) -> dict[str, Any]:
         """The command of process 0; the line of an error stays there."""
@@ -201,40 +189,32 @@ class _Leader:
             folder,
             store=self.store,
             heartbeats=Heartbeats(self.store, seen=seen),
-            backoff_s=spec.backoff_s,
             for_claims=True,
         )
-        self.claimer = Claimer(
-            self.state,
-            {task.cell.id: task.rank for task in spec.tasks},
-            worker=spec.name,
-            backoff_s=spec.backoff_s,
-        )
-        self.claim: Claim | None = None
-        self.lease: Lease | None = None
-        self.error: str | None = None  # that ends the worker
+        ranks = {task.cell.id: task.rank for task in spec.tasks}
+        self.claimer = Claimer(self.state, ranks, worker=spec.name)
+        self.claim: Claim | None = None  # of the cell that is being trained
+        self._error: str | None = None  # that ends the worker
         self._idle_since: float | None = None
         self._trouble_since: float | None = None
 
     def command(self) -> dict[str, Any]:
         """What all processes do next."""
-        if self.error is not None:
-            return {"end": "no space", "error": self.error[:300]}
-        if not self.stop.is_set() and self._run_is_stopped():
-            self.stop.set("stopped")
-        if self.stop.is_set():
-            return {"end": "preempted" if self.stop.reason == "preempted" else "stopped"}
+        if self._error is not None:
+            return {"end": "no space", "error": self._error[:300]}
         began = time.monotonic()
         try:
-            found = self.claimer.next()
+            self._look_for_stop()
+            if self.stop.is_set():
+                return {"end": "preempted" if self.stop.reason == "preempted" else "stopped"}
+            self.claim, left = self.claimer.next()
         except (OSError, RecordError) as error:
             return self._wait_for_storage(error)
         self._trouble_since = None
-        if found.claim is not None:
-            self.claim, self._idle_since = found.claim, None
-            self.lease = start_lease(self.state, found.claim)
-            return {"run": found.claim.status.cell.id}
-        if not found.left:
+        if self.claim is not None:
+            self._idle_since = None
+            return {"run": self.claim.status.cell.id}
+        if not left:
             return {"end": "finished"}
         now = time.monotonic()
         self._idle_since = self._idle_since or now
@@ -252,72 +232,52 @@ class _Leader:
             return {"end": "no space" if is_no_space(error) else "failed", "error": line}
         return {"wait": max(_PASS_S, self.store.poll_s)}
 
-    def _run_is_stopped(self) -> bool:
-        if self.spec.run_id is None:
-            return False
-        try:
-            return self.store.read(".stop", self.spec.run_id) is not None
-        except (OSError, RecordError):
-            return False
+    def _look_for_stop(self) -> None:
+        if not self.stop.is_set() and stop_requested(self.store, self.spec.run_id):
+            self.stop.set("stopped")
 
-    @contextlib.contextmanager
-    def watch(self, cell_id: str, flag: StopFlag) -> Iterator[None]:
-        """Sets `flag` when the cell is cancelled or the run stopped; polls in a thread."""
-        over = threading.Event()
-
-        def poll() -> None:
-            while not over.wait(self.store.poll_s):
-                # An error says nothing about the marks: look again.
-                with contextlib.suppress(Exception):
-                    if self.store.read(cell_id, CANCELLED) is not None:
-                        flag.set("cancelled")
-                    if self._run_is_stopped():
-                        flag.set("stopped")
-                        self.stop.set("stopped")
-
-        thread = threading.Thread(target=poll, name=f"marks {cell_id}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def look_at_marks(self, cell_id: str, flag: StopFlag) -> None:
+        """Sets `flag` if the cell is cancelled; `stop` if the run is stopped."""
+        if self.store.read(cell_id, CANCELLED) is not None:
+            flag.set("cancelled")
+        self._look_for_stop()
 
     def owns_cell(self) -> bool:
         """Whether the lease certainly still is this worker's."""
-        assert self.lease is not None
+        assert self.claim is not None
         try:
-            self.lease.check()
+            self.claim.lease.check()
         except LeaseLost:
             return False
         return True
 
-    def report_start(self) -> None:
+    def start(self) -> Lease:
+        """Begins the attempt at the claimed cell."""
         assert self.claim is not None
         number = len(self.claim.attempts.all)
         again = f", attempt {number}" if number > 1 else ""
         self.report(f"{self.claim.status.cell.id} started{again}")
+        return self.claim.lease.start()
 
     def finish(
         self, outcome: Outcome, error: str | None, done: dict[str, Any], seconds: float
     ) -> None:
         """Records how the attempt ended, frees the lease and reports a line."""
-        assert self.claim is not None and self.lease is not None
-        status = self.claim.status
+        assert self.claim is not None
+        cell_id = self.claim.status.cell.id
         if self.owns_cell():  # else the record may be another worker's
             attempts = self.claim.attempts.end(outcome, at=time.time(), error=error)
             try:
-                attempts.save(self.store, status.cell.id)
+                attempts.save(self.store, cell_id)
             except (OSError, RecordError) as trouble:  # whoever claims the cell next records it
                 if is_no_space(trouble):
                     outcome, error = "no space", error or format_error(trouble)
-        self.lease.release()
+        self.claim.lease.release()
+        self.claim = None
         if outcome == "no space":
-            self.error = error
-        self.claim = self.lease = None
+            self._error = error
         note = f": {error}" if error else f" in {duration(seconds)}"
-        text = f"{status.cell.id} {_VERBS.get(outcome, outcome)}{note}  {headline(done)}"
-        self.report(text.rstrip())
+        self.report(f"{cell_id} {_VERBS.get(outcome, outcome)}{note}  {headline(done)}".rstrip())
 
 
 def _attempt(
@@ -328,20 +288,20 @@ def _attempt(
     flag = StopFlag()
 
     def should_stop() -> bool:
-        if leader is not None and leader.lease is not None:
-            leader.lease.check()
+        if lease is not None:
+            lease.check()
         if stop.reason is not None:
             flag.set(stop.reason)
         return flag.is_set()
 
-    if leader is not None:
-        leader.report_start()
+    lease = None if leader is None else leader.start()
     began, wall_began = time.monotonic(), time.time()
     done: dict[str, Any] = {}
     failure: Exception | None = None
     with contextlib.ExitStack() as stack:
         if leader is not None:
-            stack.enter_context(leader.watch(task.cell.id, flag))
+            look = functools.partial(leader.look_at_marks, task.cell.id, flag)
+            stack.enter_context(repeating(look, every_s=leader.store.poll_s, name="marks"))
         if spec.log:
             stack.enter_context(logged(folder, hosts.index))
         try:

@@ -31,30 +31,17 @@ class CellTask:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker needs to know; it can be pickled.
+    """What a worker needs to know; it can be pickled."""
 
-    Attributes:
-      tasks: the cells that its machine can train.
-      folder: of the study's records.
-      group: the name of that folder, and wandb's group.
-      machine: its type.
-      run_id: of the `study run` that started it, whose stop mark it obeys.
-      entry: "module:function" that trains, called as `study.training.loop.train` is.
-      max_idle_s: how long it waits while others hold all cells that are left; None waits until
-        they are finished.
-      backoff_s: see `judge`.
-      log: whether what a cell prints goes to its log.
-    """
-
-    tasks: tuple[CellTask, ...]
-    folder: str
-    group: str
-    machine: str = LOCAL
-    run_id: str | None = None
-    entry: str = TRAIN
+    tasks: tuple[CellTask, ...]  # the cells that its machine can train
+    folder: str  # of the study's records
+    group: str  # the name of that folder, and wandb's group
+    machine: str = LOCAL  # its type
+    run_id: str | None = None  # of the `study run` whose stop mark it obeys
+    entry: str = TRAIN  # "module:function" that trains, called as `study.training.loop.train` is
+    # How long it waits while others hold all cells that are left; None: until they are finished.
     max_idle_s: float | None = None
-    backoff_s: float = 1.0
-    log: bool = True
+    log: bool = True  # whether what a cell prints goes to its log
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}")
 
 

@@ -53,6 +53,23 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
+def expected(monkeypatch, tmp_path_factory) -> Callable[[int], float]:
+    """The final number of a seed of fake cells that was trained without Ray and without a stop."""
+    from tests.sweeps import fake_cell, fake_worker
+
+    monkeypatch.setattr(fake_cell, "SECONDS_PER_STEP", 0.0)
+    monkeypatch.setattr(fake_cell, "_among_processes", lambda: (True, lambda stop: stop()))
+
+    def final(seed: int) -> float:
+        (cell,) = fake_worker.study([seed]).cells
+        folder = tmp_path_factory.mktemp("plain")
+        done = fake_cell.train(cell, None, folder=folder, group="fake", should_stop=lambda: False)
+        return done["summary"]["train/loss"]
+
+    return final
+
+
+@pytest.fixture
 def session() -> Callable[[int], list[int]]:
     """Lists the live processes of a session. Ray's children stay in that of their driver."""
     return members

@@ -17,7 +17,9 @@ from pathlib import Path
 from study.config import Cell, CellError, to_dict
 from study.records.record import Progress, Record, RecordError, atomic_write
 from study.records.storage import read
+from sweeps.runner import attempts
 
+attempts.BACKOFF_S = 0.05  # of the workers that import this
 SECONDS_PER_STEP = float(os.environ.get("FAKE_CELL_SECONDS", "0.05"))
 
 

@@ -8,9 +8,44 @@ with a line.
 from __future__ import annotations
 
 import sys
+import time
+from typing import Any
 
-from sweeps.ray_cluster.fake_tpu import fake_slices
+from ray import _raylet
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.core.generated import autoscaler_pb2
+
+from study.config.hardware import get_slice
+from sweeps.ray_cluster.fake_tpu import FakeSlices, fake_slices
 from sweeps.ray_cluster.temporary import quiet, temporary
+
+raylet: Any = _raylet  # compiled, without types
+
+
+def notice(cluster: FakeSlices, name: str, seconds: float) -> None:
+    """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
+    client = raylet.GcsClient(address=cluster.address)
+    for node in cluster.slices[name].hosts:
+        client.drain_node(
+            node.node_id,
+            autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+            "spot",
+            int((time.time() + seconds) * 1000),
+        )
+
+
+def asked(cluster: FakeSlices) -> list[str]:
+    """The kinds of slices that somebody waits for, once each, as an autoscaler is told."""
+    state: Any = get_cluster_resource_state(raylet.GcsClient(address=cluster.address))
+    heads = {
+        name
+        for gang in state.pending_gang_resource_requests
+        for request in gang.requests
+        for name in request.resources_bundle
+        if name.startswith("TPU-") and name.endswith("-head")
+    }
+    return sorted(get_slice(head[len("TPU-") : -len("-head")]).pod for head in heads)
+
 
 if __name__ == "__main__":
     with temporary() as temp, quiet(temp / "log") as out, fake_slices(sys.argv[1:], temp) as up:
@@ -27,7 +62,7 @@ if __name__ == "__main__":
                 case ["replace"]:
                     print(*(new for _, new in up.replace()), file=out, flush=True)
                 case ["asked"]:
-                    print(*up.asked(), ".", file=out, flush=True)
+                    print(*asked(up), ".", file=out, flush=True)
                 case ["notice", name, seconds]:
-                    up.notice(name, seconds=float(seconds))
+                    notice(up, name, float(seconds))
                     print("told", file=out, flush=True)

@@ -47,7 +47,6 @@ if __name__ == "__main__":
         detach="DETACH" in os.environ,
         entry="fake_cell:train",
         report=Lines(sys.stdout),
-        backoff=0.2,
     )
     (root / "result.json").write_text(json.dumps({**asdict(result), "ray": "ray" in sys.modules}))
     sys.exit(result.exit_code)

@@ -13,7 +13,7 @@ from sweeps.bench import cells as bench_cells
 from sweeps.bench import overhead
 from sweeps.runner import cell_status as ledger
 from sweeps.runner import run as runner
-from sweeps.runner.display import Silent
+from sweeps.runner.display import Report
 from sweeps.study import Study, StudyError
 
 
@@ -35,7 +35,7 @@ def test_a_study_that_was_not_trained_gives_no_figure(tmp_path, monkeypatch):
     failed = runner.Result(study="small", exit_code=1, states={"done": 1, "failed": 1})
     monkeypatch.setattr(runner, "run", lambda *args, **more: failed)
     with pytest.raises(StudyError, match="1 done, 1 failed"):
-        overhead.overhead(small(), tmp_path, workers=1, report=Silent())
+        overhead.overhead(small(), tmp_path, workers=1, report=Report())
 
 
 TIMED = """
@@ -43,9 +43,9 @@ import json
 import sys
 from pathlib import Path
 from sweeps.bench import overhead
-from sweeps.runner.display import Silent
+from sweeps.runner.display import Report
 from tests.sweeps.bench.test_overhead import small
-found = overhead.overhead(small(), Path(sys.argv[1]), workers=1, report=Silent())
+found = overhead.overhead(small(), Path(sys.argv[1]), workers=1, report=Report())
 Path(sys.argv[1], "found.json").write_text(json.dumps(vars(found)))
 """
 

@@ -21,7 +21,7 @@ from sweeps.cli import app as cli
 from sweeps.cli.options import complete_cell, complete_study
 from sweeps.registry import load_study
 from sweeps.runner.display import Lines
-from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.lease import Lease
 from sweeps.runner.store import LEASE, open_store
 
 GRID = '''"""study run own.py"""
@@ -55,9 +55,8 @@ def end(cell: Cell, status: str = "done") -> None:
 
 def held(cell: Cell) -> Lease:
     """The lease of this process."""
-    store, owner, began = open_store(Path("runs/own")), Owner.here(), monotonic()
-    version = store.list(cell.id)[cell.id].get(LEASE)
-    return Lease.held(store, cell.id, owner, acquire(store, cell.id, owner, version), renewed=began)
+    store = open_store(Path("runs/own"))
+    return Lease.take(store, cell.id, "", store.list(cell.id)[cell.id].get(LEASE))
 
 
 def modules_after(*args: str, cwd: Path) -> set[str]:

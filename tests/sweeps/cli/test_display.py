@@ -10,7 +10,7 @@ from study.config import Budget, Cell
 from study.records.metrics_log import CellProgress
 from sweeps.runner import display as report
 from sweeps.runner.cell_status import CellStatus
-from sweeps.runner.display import Lines, Live, Now, ProgressLine, Running, duration, headline, rate
+from sweeps.runner.display import Lines, Live, Now, ProgressLine, duration, headline, rate
 
 CELL = Cell(batch_size=16, budget=Budget(steps=100))
 
@@ -25,7 +25,6 @@ def status() -> CellStatus:
 
 
 def now() -> Now:
-    running = [Running(status=status(), seconds=1.0, attempt=2)]
     return Now(
         study="s",
         cells=4,
@@ -34,7 +33,7 @@ def now() -> Now:
         done=2000,
         target=6000,
         seconds_left=423.0,
-        running=running,
+        running=[status()],
     )
 
 

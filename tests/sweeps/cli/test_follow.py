@@ -16,8 +16,8 @@ from study.records.record import Progress, Record, write_failure
 from sweeps.cli import app as cli
 from sweeps.cli import status as cli_status
 from sweeps.runner import attempts, cell_status, follow, marks
-from sweeps.runner.attempts import Attempt, Attempts, judge
-from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.attempts import Attempt, Attempts
+from sweeps.runner.lease import Lease
 from sweeps.runner.store import LEASE, FolderStore, open_store
 
 GRID = """
@@ -91,9 +91,8 @@ def done(folder, status: str = "done") -> None:
 
 def worker(folder) -> Lease:
     """A worker that trains the cell."""
-    store, owner, began = open_store(folder), Owner.here(), monotonic()
-    version = acquire(store, CELL.id, owner, store.list(CELL.id)[CELL.id].get(LEASE))
-    return Lease.held(store, CELL.id, owner, version, renewed=began)
+    store = open_store(folder)
+    return Lease.take(store, CELL.id, "", store.list(CELL.id)[CELL.id].get(LEASE))
 
 
 def test_a_failed_cell(study, folder):
@@ -122,9 +121,7 @@ def test_a_cell_that_waits_for_its_next_attempt(study, folder, monkeypatch):
     )
     Attempts((failed,)).save(open_store(folder), CELL.id)
     monkeypatch.setattr(attempts, "MAX_BACKOFF_S", 600.0)
-    monkeypatch.setattr(
-        cell_status, "judge", lambda *a, **k: judge(*a, **{**k, "backoff_s": 600.0})
-    )
+    monkeypatch.setattr(attempts, "BACKOFF_S", 600.0)
     study.start()
     assert study.follows()
     done(folder)

@@ -135,6 +135,15 @@ def replace_slice(net, storage, address, bench_data, name):
     join_as_slice(net[2:], address, name, env=storage.environment)
 
 
+def check_goes_on(run, undisturbed, step, outcome, say):
+    """The first attempt ended with `outcome`, and the second one, from `step`, with all rows."""
+    run.wait_for_step(step)
+    say(f"trains again from step {step}")
+    rows, outcomes = run.finish()
+    assert compare_rows(undisturbed, rows) == []
+    assert outcomes == [outcome, "done"]
+
+
 def test_a_host_without_power(net, run, storage, address, bench_data, undisturbed):
     """The one that holds the lease."""
     say = Timer()
@@ -142,11 +151,7 @@ def test_a_host_without_power(net, run, storage, address, bench_data, undisturbe
     step = run.step()
     replace_slice(net, storage, address, bench_data, "slice-replaced")
     say("replaced")
-    run.wait_for_step(step)
-    say(f"trains again from step {step}")
-    rows, outcomes = run.finish()
-    assert compare_rows(undisturbed, rows) == []
-    assert outcomes == ["lost", "done"]
+    check_goes_on(run, undisturbed, step, "lost", say)
 
 
 def test_a_drained_host(net, run, storage, address, bench_data, undisturbed):
@@ -160,11 +165,7 @@ def test_a_drained_host(net, run, storage, address, bench_data, undisturbed):
     step = run.step()
     say(f"saved at step {step}")
     replace_slice(net, storage, address, bench_data, "slice-drained")
-    run.wait_for_step(step)
-    say("trains again")
-    rows, outcomes = run.finish()
-    assert compare_rows(undisturbed, rows) == []
-    assert outcomes == ["preempted", "done"]
+    check_goes_on(run, undisturbed, step, saved, say)
 
 
 def test_a_killed_driver(run, undisturbed):
@@ -174,11 +175,7 @@ def test_a_killed_driver(run, undisturbed):
     assert not (run.storage.records(run.root, "bench") / run.cell.id / DONE).exists()
     step = run.step()
     run.start()
-    run.wait_for_step(step)
-    say(f"trains again from step {step}")
-    rows, outcomes = run.finish()
-    assert compare_rows(undisturbed, rows) == []
-    assert outcomes == ["lost", "done"]
+    check_goes_on(run, undisturbed, step, "lost", say)
 
 
 def test_a_killed_raylet(net, run, storage, address, bench_data, undisturbed):
@@ -189,11 +186,7 @@ def test_a_killed_raylet(net, run, storage, address, bench_data, undisturbed):
     wait_for(lambda: net[3].address not in alive(net), PATIENCE)
     say("the node is dead")
     replace_slice(net, storage, address, bench_data, "slice-raylet")
-    run.wait_for_step(step)
-    say(f"trains again from step {step}")
-    rows, outcomes = run.finish()
-    assert compare_rows(undisturbed, rows) == []
-    assert outcomes == ["lost", "done"]
+    check_goes_on(run, undisturbed, step, "lost", say)
 
 
 def test_a_network_that_is_down_for_30_seconds(net, run, storage, address, bench_data, undisturbed):

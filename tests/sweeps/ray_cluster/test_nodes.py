@@ -8,17 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.config import Budget, Cell, Execution
 from study.config.hardware import get_slice
 from sweeps.cli.run import _worker_counts
 from sweeps.doctor.ray import check_placement
 from sweeps.ray_cluster.nodes import Nodes, bundles, demand
-from sweeps.runner import cell_status, launch
-from sweeps.runner.actors import SliceWorker
+from sweeps.runner import actors, cell_status, launch
+from sweeps.runner.actors import LocalWorker, SliceWorker
 from sweeps.runner.lease import UNKNOWN, acquire
 from sweeps.runner.machines import machines
+from sweeps.runner.worker import WorkResult
 from sweeps.runner.worker_spec import worker_spec
 from sweeps.study import Study, StudyError
+from tests.sweeps.studies import study_on
 
 
 def slices(name: str, count: int) -> list[dict]:
@@ -108,7 +109,7 @@ def test_an_autoscaler_is_asked_for_whole_slices():
 
 
 def test_hosts_start_again_while_the_lease_of_the_lost_ones_becomes_stale(tmp_path):
-    of = study("v4-16")
+    of = study_on("v4-16")
     (cell,) = of.cells
     spec = worker_spec(of, of.folder(tmp_path), "v4-16", name="ours")
     supervisor = SliceWorker(spec, None, False, {})
@@ -122,18 +123,20 @@ def test_hosts_start_again_while_the_lease_of_the_lost_ones_becomes_stale(tmp_pa
     assert supervisor.state.heartbeats.ages()[cell.id][0] == version.token
 
 
-def study(*slice_names: str | None, cores: int = 1) -> Study:
-    """A cell for each machine."""
-    cells = tuple(
-        Cell(batch_size=16, seed=0, budget=Budget(steps=10 + i)) for i in range(len(slice_names))
-    )
-    by_id = {cell.id: name for cell, name in zip(cells, slice_names, strict=True)}
-    return Study(
-        name="s",
-        question="?",
-        cells=cells,
-        execution=lambda cell: Execution(slice=by_id[cell.id], cores=cores),
-    )
+def test_a_local_worker_saves_when_its_node_is_about_to_be_taken_away(tmp_path, monkeypatch):
+    of = study_on(None)
+    spec = worker_spec(of, of.folder(tmp_path), "local", entry="fake:train")
+
+    def work(spec, *, stop):
+        assert stop.wait(60)
+        return WorkResult(end=stop.reason)
+
+    monkeypatch.setattr(actors, "LOOK_S", 0.01)
+    monkeypatch.setattr(actors, "work", work)
+    monkeypatch.setattr(actors, "draining", lambda: {"here"})
+    here = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: here)
+    assert LocalWorker(spec, {}, False).run().end == "preempted"
 
 
 class Started(launch.Workers):
@@ -176,31 +179,31 @@ def started(monkeypatch):
 
 
 def test_by_default_there_are_as_many_workers_as_idle_slices_and_cells(started, tmp_path):
-    workers = started(study(*["v4-16"] * 5), {}, slices("v4-16", 2))
+    workers = started(study_on(*["v4-16"] * 5), {}, slices("v4-16", 2))
     assert workers.start(tmp_path) == {"v4-16": 2}
     assert workers.start(tmp_path) == {"v4-16": 2}  # which have not claimed a cell yet
     taken = {node["NodeID"]: {} for node in workers.nodes.alive}
     assert workers.start(tmp_path, busy=2, available=taken) == {"v4-16": 2}
     workers.nodes = Nodes(alive=slices("v4-16", 4))  # two more
     assert workers.start(tmp_path, busy=2, available=taken) == {"v4-16": 4}
-    few = started(study("v4-16"), {}, slices("v4-16", 3))
+    few = started(study_on("v4-16"), {}, slices("v4-16", 3))
     assert few.start(tmp_path) == {"v4-16": 1}
 
 
 def test_one_worker_waits_where_there_is_no_slice_and_as_many_as_asked(started, tmp_path):
-    workers = started(study(*["v4-16"] * 5), {}, slices("v4-16", 1)[1:])
+    workers = started(study_on(*["v4-16"] * 5), {}, slices("v4-16", 1)[1:])
     assert workers.start(tmp_path) == workers.start(tmp_path) == {"v4-16": 1}
     (line,) = workers.lines
     assert line.startswith("the cluster has no complete v4-16: 5 cells wait for one")
-    assert started(study(*["v4-16"] * 5), {"v4-16": 3}, []).start(tmp_path) == {"v4-16": 3}
-    assert started(study("v4-16", "v4-8"), {"v4-16": 3}, []).start(tmp_path) == {
+    assert started(study_on(*["v4-16"] * 5), {"v4-16": 3}, []).start(tmp_path) == {"v4-16": 3}
+    assert started(study_on("v4-16", "v4-8"), {"v4-16": 3}, []).start(tmp_path) == {
         "v4-16": 1,
         "v4-8": 1,
     }
 
 
 def test_a_worker_that_failed_is_not_replaced(started, tmp_path):
-    workers = started(study(*["v4-16"] * 5), {}, slices("v4-16", 1))
+    workers = started(study_on(*["v4-16"] * 5), {}, slices("v4-16", 1))
     assert workers.start(tmp_path) == {"v4-16": 1}
     workers._running.clear()
     workers._failed["v4-16"] += 1
@@ -208,11 +211,11 @@ def test_a_worker_that_failed_is_not_replaced(started, tmp_path):
 
 
 def test_local_workers_fill_the_cores(started, tmp_path):
-    assert started(study(None, None, None), {}, [], cores=2).start(tmp_path) == {"local": 2}
-    assert started(study(None, None), {}, [], cores=8).start(tmp_path) == {"local": 2}
-    wide = started(study(None, None, cores=2), {}, [], cores=2)
+    assert started(study_on(None, None, None), {}, [], cores=2).start(tmp_path) == {"local": 2}
+    assert started(study_on(None, None), {}, [], cores=8).start(tmp_path) == {"local": 2}
+    wide = started(study_on(None, None, cores=2), {}, [], cores=2)
     assert wide.start(tmp_path) == {"local-2": 1}
-    assert started(study(None, None), {"local": 1}, [], cores=8).start(tmp_path) == {"local": 1}
+    assert started(study_on(None, None), {"local": 1}, [], cores=8).start(tmp_path) == {"local": 1}
 
 
 def test_a_cluster_of_our_own_is_as_large_as_its_workers(monkeypatch):
@@ -229,7 +232,7 @@ def test_a_cluster_of_our_own_is_as_large_as_its_workers(monkeypatch):
 
 
 def test_workers_are_counted_by_type_or_for_each_type():
-    both = study(None, "v5e-16")
+    both = study_on(None, "v5e-16")
     assert _worker_counts(both, ["v5litepod-16=2", "local=3"]) == {"v5e-16": 2, "local": 3}
     assert _worker_counts(both, ["3"]) == {"v5e-16": 3, "local": 3}
     for text in ("v4-32", "v4-32=0", "v4-33=1", "=2"):
@@ -238,9 +241,9 @@ def test_workers_are_counted_by_type_or_for_each_type():
 
 
 def test_machines_that_ray_cannot_reserve_are_refused_before_anything_starts():
-    assert set(machines(study(None, "cpu", "v4-32")).values()) == {"local", "v4-32"}
+    assert set(machines(study_on(None, "cpu", "v4-32")).values()) == {"local", "v4-32"}
     with pytest.raises(StudyError, match="one-host slices"):
-        machines(study("v4-8x2"))
+        machines(study_on("v4-8x2"))
 
 
 def test_a_doctor_says_which_cells_find_no_slice_and_why():

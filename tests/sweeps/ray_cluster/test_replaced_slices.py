@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 from sweeps.ray_cluster.fake_tpu import FakeSlices
 
@@ -33,7 +32,7 @@ class Cluster:
 
 def test_a_slice_whose_host_does_not_start_is_replaced_at_the_next_look():
     slices = object.__new__(FakeSlices)
-    slices.temp, slices.slices, slices._count = Path("temp"), {}, 0
+    slices.slices, slices._count = {}, 0
     slices._cluster = Cluster(failing=4)
     first = slices.add("v4-16")
     assert list(slices.replace()) == []

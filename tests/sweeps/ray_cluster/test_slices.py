@@ -14,7 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,25 +97,6 @@ def slices(tmp_path_factory) -> Iterator[Slices]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-
-
-@pytest.fixture
-def expected(monkeypatch, tmp_path_factory) -> Callable[[int], float]:
-    """The final number of a seed that was trained without Ray and without a stop."""
-    monkeypatch.syspath_prepend(str(HERE))
-    import fake_cell
-    import fake_driver
-
-    monkeypatch.setattr(fake_cell, "SECONDS_PER_STEP", 0.0)
-    monkeypatch.setattr(fake_cell, "_among_processes", lambda: (True, lambda stop: stop()))
-
-    def final(seed: int) -> float:
-        (cell,) = fake_driver.study([seed]).cells
-        folder = tmp_path_factory.mktemp("plain")
-        done = fake_cell.train(cell, None, folder=folder, group="fake", should_stop=lambda: False)
-        return done["summary"]["train/loss"]
-
-    return final
 
 
 def rows(root: Path, seed: int, event: str | None = None) -> list[dict]:

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from study.records.storage import resolve
+from sweeps.runner import attempts
 from sweeps.runner.store import Store, open_store
+from tests.sweeps import fake_worker
+
+
+@pytest.fixture(autouse=True)
+def no_backoff(monkeypatch):
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(attempts, "BACKOFF_S", 0.0)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -23,6 +31,12 @@ def root(request, tmp_path) -> Path:
 def folder(root) -> Path:
     """The folder of a study's records."""
     return root / "s"
+
+
+@pytest.fixture
+def cell(root) -> Callable[[int], Path]:
+    """The folder of the fake cell of a seed."""
+    return lambda seed: root / "fake" / fake_worker.study([seed]).cells[0].id
 
 
 @pytest.fixture

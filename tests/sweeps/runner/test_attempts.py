@@ -8,6 +8,7 @@ import pytest
 
 from study.config import Budget, Cell
 from study.records.record import FAILED, Progress, Record, write_failure
+from sweeps.runner import attempts as records
 from sweeps.runner import marks
 from sweeps.runner.attempts import (
     LOST,
@@ -85,17 +86,17 @@ def test_rows_that_a_restart_made_again_are_no_progress():
     assert judge(attempts, 8).tries == (4, LOST)
 
 
-def test_waits_double_up_to_a_minute_and_ignore_a_clock_that_is_ahead():
+def test_waits_double_up_to_a_minute_and_ignore_a_clock_that_is_ahead(monkeypatch):
+    monkeypatch.setattr(records, "BACKOFF_S", 4.0)
     now = time.time()
     waits = [
-        judge([attempt("lost", claimed=now - 1)] * n, 0, backoff_s=4.0).wait_until - now
-        for n in range(1, LOST)
+        judge([attempt("lost", claimed=now - 1)] * n, 0).wait_until - now for n in range(1, LOST)
     ]
     assert waits == pytest.approx([4, 8, 16, 32])
     many = [attempt("preempted", claimed=now - 1)] * (PREEMPTED - 1)
     assert judge(many, 0).wait_until - now == pytest.approx(MAX_BACKOFF_S)
     ahead = [attempt("raised", claimed=now + 3600)]
-    assert judge(ahead, 0, backoff_s=4.0).wait_until - now == pytest.approx(4, abs=1)
+    assert judge(ahead, 0).wait_until - now == pytest.approx(4, abs=1)
 
 
 def test_a_torn_or_foreign_file_has_no_attempts():
@@ -140,15 +141,15 @@ def test_a_worker_that_died_after_it_wrote_why_the_cell_failed_left_one_that_rai
 
 def claimer(folder, quick) -> Claimer:
     """Of a new worker: everything was started again."""
-    state = StudyState([CELL], folder, store=quick(folder), backoff_s=0.0)
-    return Claimer(state, {}, worker="new", backoff_s=0.0)
+    state = StudyState([CELL], folder, store=quick(folder), for_claims=True)
+    return Claimer(state, {}, worker="new")
 
 
 def die(store, claim) -> None:
     """As a killed process of this machine leaves its lease."""
     mine = Owner.here()
     dead = Owner(**{**vars(mine), "started": mine.started - 1})
-    store.swap(CELL.id, LEASE, b"", claim.version)
+    claim.lease.release()
     acquire(store, CELL.id, dead, store.list(CELL.id)[CELL.id].get(LEASE))
 
 

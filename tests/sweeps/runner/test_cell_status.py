@@ -11,7 +11,7 @@ from study.records.storage import unlink
 from sweeps.runner import cell_status, marks
 from sweeps.runner.attempts import Attempt, Attempts
 from sweeps.runner.cell_status import CellStatus, StudyState
-from sweeps.runner.lease import Lease, Owner, acquire, monotonic
+from sweeps.runner.lease import Lease
 from sweeps.runner.store import LEASE, Store, open_store
 from sweeps.study import Study
 
@@ -28,9 +28,8 @@ def begin(folder, step: int) -> Record:
 
 
 def held(store: Store) -> Lease:
-    owner, began = Owner.here(), monotonic()
     version = store.list(CELL.id).get(CELL.id, {}).get(LEASE)
-    return Lease.held(store, CELL.id, owner, acquire(store, CELL.id, owner, version), renewed=began)
+    return Lease.take(store, CELL.id, "", version)
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ def counted(folder):
         return read_many(names)
 
     store.read_many = read_files
-    state = StudyState(cells, folder, store=store, trust_mtime=True, read_progress=read_rows)
+    state = StudyState(cells, folder, store=store, read_progress=read_rows)
 
     def refresh():
         rows.clear()

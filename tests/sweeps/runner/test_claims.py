@@ -17,30 +17,17 @@ from study.records.record import Progress, Record, write_failure
 from study.records.storage import is_bucket, resolve
 from sweeps.planning.plan import estimate_seconds
 from sweeps.registry import load_study
-from sweeps.runner import cell_status, marks
+from sweeps.runner import attempts, cell_status, marks
 from sweeps.runner.attempts import Attempt, Attempts
 from sweeps.runner.cell_status import CellStatus, StudyState
-from sweeps.runner.claims import Claimer, Rank, in_order, ranks, start_lease
+from sweeps.runner.claims import Claimer, Rank, in_order, ranks
 from sweeps.runner.lease import Lease
 from sweeps.runner.store import ATTEMPTS, FAILED, LEASE, open_store
 from sweeps.selection import select
 from sweeps.study import Study
+from tests.sweeps.studies import study_on
 
 CELLS = [Cell(batch_size=16, seed=seed, budget=Budget(steps=10)) for seed in range(6)]
-
-
-def study(machines: list[str | None], **more) -> Study:
-    """A cell for each machine, the later the longer."""
-    cells = tuple(
-        Cell(batch_size=16, seed=0, budget=Budget(steps=10 + i)) for i in range(len(machines))
-    )
-    by_id = {c.id: m for c, m in zip(cells, machines, strict=True)}
-    return Study(
-        name="s",
-        question="?",
-        cells=cells,
-        execution=lambda cell: Execution(slice=by_id[cell.id], **more),
-    )
 
 
 def pending(cells, seen=()) -> list[CellStatus]:
@@ -96,7 +83,7 @@ def test_within_a_seed_a_worker_prefers_cells_whose_program_it_has_compiled(tmp_
 
 
 def test_priority_goes_before_length_and_first_before_priority():
-    of = study([None, None, None])
+    of = study_on(None, None, None)
     short, middle, long = (c.id for c in of.cells)
     assert order(of) == [long, middle, short]
     execution = lambda cell: Execution(priority=int(cell.id == middle))
@@ -107,7 +94,7 @@ def test_priority_goes_before_length_and_first_before_priority():
 
 
 def test_a_cell_that_is_nearly_done_is_short():
-    of = study([None, None])
+    of = study_on(None, None)
     short, long = of.cells
     statuses = pending(of.cells, {long.id: long.examples - 16})
     assert [s.cell for s in in_order(statuses, ranks(of))] == [short, long]
@@ -125,7 +112,7 @@ def test_the_longest_cells_come_first_by_time_on_slices_of_all_seeds():
 
 
 def test_where_one_cell_cannot_be_estimated_the_order_is_by_operations():
-    odd = study(["v4-16", "v4-16"])
+    odd = study_on("v4-16", "v4-16")
     unknown = dataclasses.replace(odd.cells[0], data=Data(dataset="absent", tokenizer="who"))
     mixed = dataclasses.replace(
         odd, cells=(*odd.cells, unknown), execution=lambda cell: Execution(slice="v4-16")
@@ -143,15 +130,11 @@ def claimer(folder, quick):
 
     def claimer(cells=CELLS, *, store=None, worker="w", seed=None) -> Claimer:
         store = store or quick(folder, stale_s=60.0)
-        state = StudyState(cells, folder, store=store, backoff_s=0.0, for_claims=True)
+        state = StudyState(cells, folder, store=store, for_claims=True)
         order = {cell.id: Rank(seed=cell.seed) for cell in cells}
-        return Claimer(state, order, worker=worker, backoff_s=0.0, seed=seed)
+        return Claimer(state, order, worker=worker, seed=seed)
 
     return claimer
-
-
-def release(claimer, claim) -> None:
-    start_lease(claimer._state, claim).release()
 
 
 def finish(folder, cell, step=10) -> None:
@@ -169,7 +152,7 @@ def test_a_claim_is_the_first_free_cell_and_an_attempt_in_its_record(claimer, fo
     assert (attempt.worker, attempt.step, attempt.outcome) == ("w", 0, None)
     second = other.next()
     assert (second.claim.status.cell, second.left) == (CELLS[1], 6)
-    with start_lease(one._state, first.claim) as lease:
+    with first.claim.lease as lease:
         assert isinstance(lease, Lease)
         assert not other.claim(first.claim.status)
     assert other.next().claim.status.cell == CELLS[0]
@@ -220,7 +203,7 @@ def test_a_listing_older_than_the_last_owners_end_runs_no_cell_again(claimer, fo
     finish(folder, CELLS[0])
     marks.cancel(folder / CELLS[1].id)
     begun = other.claim(other._state.refresh()[2])
-    release(other, begun)
+    begun.lease.release()
     for status in listing:
         assert late._claim(dataclasses.replace(status, lease=_free(folder, status))) is None
     assert all(not v.size for v in _leases(folder).values())
@@ -247,13 +230,13 @@ def test_a_torn_end_is_no_end(claimer, folder, quick):
     assert claimer(CELLS[:1]).next().claim is not None
 
 
-def test_a_cell_that_waits_is_left_until_its_time(claimer, folder, quick):
+def test_a_cell_that_waits_is_left_until_its_time(claimer, folder, quick, monkeypatch):
+    monkeypatch.setattr(attempts, "BACKOFF_S", 3600.0)
     store = quick(folder)
     failed = Attempt(worker="w", host="h", claimed=1.0, outcome="raised", error="x")
     at = time.time()
     Attempts((dataclasses.replace(failed, ended=at),)).save(store, CELLS[0].id)
     worker = claimer(CELLS[:1])
-    worker._state._backoff_s = 3600.0
     found = worker.next()
     assert (found.claim, found.left) == (None, 1)
 
@@ -342,9 +325,8 @@ def test_a_claim_reads_of_a_bucket_only_what_it_needs(gcs, quick):
     state = StudyState(
         CELLS, folder, store=store, for_claims=True, read_progress=lambda f: reads.append(f)
     )
-    other = Claimer(
-        StudyState(CELLS, folder, store=store), {c.id: Rank(seed=c.seed) for c in CELLS}, worker="o"
-    )
+    others = StudyState(CELLS, folder, store=store, for_claims=True)
+    other = Claimer(others, {c.id: Rank(seed=c.seed) for c in CELLS}, worker="o")
     held = other.next().claim
     Record(folder / held.status.cell.id).begin({"hash": "x"}, seen=Progress(0, 0, 0))
     before = gcs.counts(bucket)

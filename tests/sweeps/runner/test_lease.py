@@ -34,12 +34,11 @@ ELSEWHERE = Owner(host="elsewhere", namespace="e", pid=1, started=1, worker="w",
 HOLDER = """
 import os, sys, time
 from study.records.storage import resolve
-from sweeps.runner.lease import Lease, LeaseLost, Owner, acquire, monotonic
+from sweeps.runner.lease import Lease, LeaseLost
 from sweeps.runner.store import open_store
 store = open_store(resolve(sys.argv[1]))
 store.renew_s, store.stale_s = 0.02, 0.6
-owner, began = Owner.here("holder"), monotonic()
-lease = Lease.held(store, "x", owner, acquire(store, "x", owner, None), renewed=began)
+lease = Lease.take(store, "x", "holder", None).start()
 if sys.argv[2] == "die":
     os._exit(9)
 with open(sys.argv[2], "a", buffering=1) as rows:
@@ -71,12 +70,10 @@ def owner_of(heartbeats, store, cell="x"):
     return heartbeats.owner(cell, version_of(store, cell))
 
 
-def take(store, cell="x", owner=None) -> Lease:
-    """A lease of this process, which is renewed."""
-    owner, began = owner or Owner.here("test"), monotonic()
-    version = acquire(store, cell, owner, version_of(store, cell))
-    assert version is not None
-    return Lease.held(store, cell, owner, version, renewed=began)
+def take(store) -> Lease:
+    lease = Lease.take(store, "x", "test", version_of(store))
+    assert lease is not None
+    return lease
 
 
 def is_lost(lease) -> bool:
@@ -352,7 +349,7 @@ def test_the_time_that_a_claim_takes_counts(folder, quick):
     store = quick(folder)
     owner, began = Owner.here(), monotonic() - store.stale_s - 0.01
     version = acquire(store, "x", owner, None)
-    with Lease.held(store, "x", owner, version, renewed=began) as lease:
+    with Lease(store, "x", owner, version, began) as lease:
         assert is_lost(lease)
 
 
@@ -360,7 +357,7 @@ def test_a_holder_that_was_taken_over_notices_and_leaves_the_new_lease_alone(
     folder, quick, wait_for
 ):
     store = quick(folder)
-    old = take(store)
+    old = take(store).start()
     wait_for(lambda: acquire(store, "x", ELSEWHERE, version_of(store)) is not None)
     wait_for(lambda: is_lost(old))
     old.release()

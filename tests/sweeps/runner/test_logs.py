@@ -13,19 +13,16 @@ def test_a_log_in_a_bucket_is_written_when_something_was_printed(monkeypatch, wa
     Strict.clear()
     monkeypatch.setattr(logs, "COPY_S", 0.01)
     looks = []
-    flush = logs._flush
-    monkeypatch.setattr(logs, "_flush", lambda: looks.append(flush()))
+    flush = logs.flush
+    monkeypatch.setattr(logs, "flush", lambda: looks.append(flush()))
     folder = resolve("bucket://lab/runs/s/x")
-    log = logs.Log(folder, 0)
-    try:
+    with logs.logged(folder):
         wait_for(lambda: Strict.requests["write"] == 1)
         before = len(looks)
         wait_for(lambda: len(looks) > before + 10)
         written = Strict.requests["write"]
         os.write(1, b"more\n")
         wait_for(lambda: Strict.requests["write"] == 2)
-    finally:
-        log.close()
     assert written == 1
     (path,) = logs.logs_of(folder)
     assert read(path).endswith(b"\nmore\n")

@@ -19,25 +19,6 @@ SURVIVORS = 15.0  # seconds until the last process of a dead driver is gone
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture
-def expected(monkeypatch, tmp_path_factory):
-    """The final number of a seed that was trained without Ray and without a stop."""
-    monkeypatch.syspath_prepend(str(Path(DRIVER).parent))
-    monkeypatch.setenv("FAKE_CELL_SECONDS", "0")
-    import fake_cell
-    import fake_driver
-
-    monkeypatch.setattr(fake_cell, "SECONDS_PER_STEP", 0.0)
-
-    def final(seed: int) -> float:
-        (cell,) = fake_driver.study([seed]).cells
-        folder = tmp_path_factory.mktemp("plain")
-        done = fake_cell.train(cell, None, folder=folder, group="fake", should_stop=lambda: False)
-        return done["summary"]["train/loss"]
-
-    return final
-
-
 def lines(root: Path, event: str | None = None) -> list[dict]:
     found = []
     for path in root.glob("fake/*/metrics.jsonl"):

@@ -167,13 +167,14 @@ def test_each_line_of_a_value_of_several_lines_is_hidden():
 # --- logs ----------------------------------------------------------------------------------------
 
 PRINTING = """
-import ctypes, os, signal, subprocess, sys, time
+import contextlib, ctypes, os, signal, subprocess, sys, time
 from pathlib import Path
-from sweeps.runner.logs import Log, logged
+from sweeps.runner.logs import logged
 
 key, token = os.environ["WANDB_API_KEY"], os.environ["HF_TOKEN"]
 bearer = "Bearer " + "Zx9" * 14
-log = Log(Path(sys.argv[1]), 0)
+log = contextlib.ExitStack()
+log.enter_context(logged(Path(sys.argv[1])))
 print("python", key)
 print("stderr", token, file=sys.stderr)
 sys.stdout.flush()

@@ -11,13 +11,13 @@ import pytest
 from study.config import CellError
 from study.records.record import FAILED, Progress, Record, RecordError
 from sweeps.runner import failures, marks, worker
-from sweeps.runner.attempts import Attempts
 from sweeps.runner.cell_status import StudyState
-from sweeps.runner.lease import Owner, acquire, parse_owner
+from sweeps.runner.lease import Owner, acquire
 from sweeps.runner.signals import StopFlag
-from sweeps.runner.store import ATTEMPTS, LEASE, BucketStore, FolderStore, open_store
+from sweeps.runner.store import LEASE, BucketStore, FolderStore, open_store
 from sweeps.runner.worker import train_once, work
 from tests.sweeps import fake_worker
+from tests.sweeps.fake_worker import attempts_of, lease_of
 
 ELSEWHERE = Owner(host="elsewhere", namespace="e", pid=1, started=1, worker="w", token="0" * 32)
 
@@ -47,26 +47,11 @@ def run(monkeypatch, root):
             return record.finish(Progress(20, 320, 1), status=status, summary={})
 
         monkeypatch.setattr(worker, "import_entry", lambda name: entry)
-        spec = fake_worker.spec(root, list(seeds), **{"log": False, "backoff_s": 0.0, **fields})
+        spec = fake_worker.spec(root, list(seeds), **{"log": False, **fields})
         run.lines = []
         return call(spec, stop=stop or StopFlag(), report=run.lines.append)
 
     return run
-
-
-@pytest.fixture
-def cell(root):
-    """The folder of the cell of a seed."""
-    return lambda seed: root / "fake" / fake_worker.study([seed]).cells[0].id
-
-
-def attempts_of(folder) -> list[str | None]:
-    content = open_store(folder.parent).read(folder.name, ATTEMPTS)
-    return [attempt.outcome for attempt in Attempts.parse(content).all]
-
-
-def lease_of(folder):
-    return parse_owner(open_store(folder.parent).read(folder.name, LEASE))
 
 
 def wait_until_asked(should_stop):

@@ -14,45 +14,12 @@ import pytest
 from study.records.metrics_log import parse, read_rows
 from study.records.record import DONE
 from study.records.storage import is_bucket
-from sweeps.runner.attempts import Attempts
-from sweeps.runner.lease import parse_owner
 from sweeps.runner.signals import INTERRUPTED, Stop, StopFlag
-from sweeps.runner.store import ATTEMPTS, LEASE, open_store
+from sweeps.runner.store import open_store
 from tests.sweeps import fake_worker
+from tests.sweeps.fake_worker import attempts_of, lease_of
 
 WORKER = fake_worker.__file__
-
-
-@pytest.fixture
-def cell(root):
-    """The folder of the cell of a seed."""
-    return lambda seed: root / "fake" / fake_worker.study([seed]).cells[0].id
-
-
-def attempts_of(folder) -> list[str | None]:
-    content = open_store(folder.parent).read(folder.name, ATTEMPTS)
-    return [attempt.outcome for attempt in Attempts.parse(content).all]
-
-
-def lease_of(folder):
-    return parse_owner(open_store(folder.parent).read(folder.name, LEASE))
-
-
-@pytest.fixture
-def expected(monkeypatch, tmp_path_factory):
-    """The final number of a seed that was trained without a stop."""
-    monkeypatch.setenv("FAKE_CELL_SECONDS", "0")
-    from tests.sweeps import fake_cell
-
-    monkeypatch.setattr(fake_cell, "SECONDS_PER_STEP", 0.0)
-
-    def final(seed: int) -> float:
-        (cell,) = fake_worker.study([seed]).cells
-        folder = tmp_path_factory.mktemp("plain")
-        done = fake_cell.train(cell, None, folder=folder, group="fake", should_stop=lambda: False)
-        return done["summary"]["train/loss"]
-
-    return final
 
 
 def finished(folder) -> bool:
@@ -204,13 +171,12 @@ def test_what_a_cell_prints_is_in_its_log_and_not_on_the_terminal(tmp_path, star
 
 SIGNALLED = """
 import time
-from sweeps.runner.signals import Stop, StopFlag
-flag = StopFlag()
-with Stop(flag) as stop:
+from sweeps.runner.signals import Stop
+with Stop() as stop:
     print("ready", flush=True)
-    while not stop.is_asked():
+    while not stop.asked:
         time.sleep(0.01)
-    print(flag.reason, flush=True)
+    print(stop.flag.reason, flush=True)
     time.sleep(60)
 """
 
