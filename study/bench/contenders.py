@@ -21,6 +21,7 @@ import numpy as np
 
 # Initial values of the paper; speed does not depend on them.
 T, B = 10.0, -10.0
+HARD_PER_POSITIVE = 2
 CHUNK = 2048
 
 
@@ -92,6 +93,28 @@ def softmax(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
     from study.losses import softmax_loss
 
     return _ours(softmax_loss, *_arguments(zimg, ztxt, T))
+
+
+def hard(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
+    """Ours, with the hardest negatives only."""
+    import jax.numpy as jnp
+
+    from study.config.loss import Negatives
+    from study.losses import sigmoid_loss
+
+    pairs = Negatives(keep="hard", per_positive=HARD_PER_POSITIVE)
+    arguments = _arguments(zimg, ztxt, T, B)
+    return _ours(sigmoid_loss, *arguments, pairs=pairs, key=jnp.uint32(0))
+
+
+def naive_hard(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
+    """Automatic differentiation of the formula, with the threshold by `jax.lax.top_k`."""
+    from study.losses import naive
+
+    def loss(*arguments: Any) -> Any:
+        return naive.hard_sigmoid(*arguments, per_positive=HARD_PER_POSITIVE)
+
+    return _value_and_grad(loss, _arguments(zimg, ztxt, T, B))
 
 
 def naive_sigmoid(zimg: np.ndarray, ztxt: np.ndarray) -> Timed:
@@ -194,7 +217,7 @@ def main() -> None:
     name, batch_size, dim = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     cores = sys.argv[4].split(",")
     os.sched_setaffinity(0, set(map(int, cores)))  # before threads start
-    if name in ("sigmoid", "softmax") and batch_size % len(cores) == 0:
+    if name in ("sigmoid", "softmax", "hard") and batch_size % len(cores) == 0:
         # Our loss gets one device per core, each with one thread: a tile is too small to split
         # between threads, while the ring scales with devices.
         flags = (

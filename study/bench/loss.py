@@ -1,4 +1,4 @@
-"""`study bench loss`: time and memory of both losses' value and gradients, next to other ways.
+"""`study bench loss`: time and memory of our losses' value and gradients, next to other ways.
 
 Each contender runs in a process of its own, on the same inputs and the same cores, one after the
 other in every round, so that other load on the machine affects all of them alike. A ratio is the
@@ -25,6 +25,7 @@ GIB = 2**30
 _BYTES_PER_PAIR = {
     "naive_sigmoid": 12,
     "naive_softmax": 16,
+    "naive_hard": 28,
     "chunked_sigmoid": 12,
     "open_clip_sigmoid": 24,
     "open_clip_softmax": 28,
@@ -32,7 +33,9 @@ _BYTES_PER_PAIR = {
 _CONTENDERS = {
     "sigmoid": ("matmuls", "naive_sigmoid", "chunked_sigmoid", "open_clip_sigmoid"),
     "softmax": ("naive_softmax", "open_clip_softmax"),
+    "hard": ("naive_hard",),
 }
+_SORTS_UP_TO = 4096  # the batch size up to which all B * B logits are sorted, for seconds each time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,8 @@ class Result:
     """Time and memory of one contender.
 
     Attributes:
-      kind: the loss that it computes, "sigmoid" or "softmax", which is also the name of ours.
+      kind: the loss that it computes, which is also the name of ours: "sigmoid", "softmax", or
+        "hard", the sigmoid loss of the hardest negatives.
       seconds: of one value and gradient, the median over rounds.
       ratio: its time over ours in the same round, the median; `ratios` are all of them.
       temp_bytes: temporary memory by the compiler's account; None for PyTorch.
@@ -69,7 +73,7 @@ def bench(
     rounds: int,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
-    """Times both losses and every contender that is installed and fits into memory.
+    """Times our losses and every contender that is installed and fits into memory.
 
     Arguments:
       log: called with a line on the progress.
@@ -110,6 +114,8 @@ def _skip_reason(name: str, batch_size: int) -> str | None:
         missing = [m for m in ("torch", "open_clip") if importlib.util.find_spec(m) is None]
         if missing:
             return f"{' and '.join(missing)} not installed (extra: bench)"
+    if name == "naive_hard" and batch_size > _SORTS_UP_TO:
+        return f"sorts all logits; give a --batch-size up to {_SORTS_UP_TO}"
     needed, available = _BYTES_PER_PAIR.get(name, 0) * batch_size**2, available_memory()
     if needed <= 0.8 * available:
         return None

@@ -2,8 +2,10 @@
 
 A negative is as hard as its logit is high, and logits rise with the product x.y whatever t and b
 are. So pairs are ranked by a score, their product, negated when the easy ones are kept. To keep
-the k highest is to find the k-th highest score. Floats sort like their bits, so it is found by
-bisection on the bits: the next bits are set as long as at least k scores reach the value.
+the k highest is to find the k-th highest score. It is found by bisection: an interval that holds
+it is halved at a value by whether at least k scores reach the value. Usually some value is reached
+by exactly k scores after 15 to 20 halvings, and the search ends there. If scores tie, the interval
+shrinks to one float, so the last halvings go by its bits, which sort like floats.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from study.losses.tiled import BIG, Axes, Tile, dot, from_tiles, tile_scan
 
 # The products of a device's rows with all texts are stored up to this size, 4 * b * B bytes: one
 # device with a batch of 8,192, or 64 devices with 65,536. Beyond it every count computes them
-# again, tile by tile. On one CPU core with D = 96 the search takes 2.7 ms at B = 512 and 0.26 s at
-# 4,096 if they are stored (1 and 73 MiB of memory), and 8.4 ms and 0.79 s if not (3 and 4 MiB).
+# again, tile by tile. On one CPU core with D = 96 the search adds 1.6 ms to the 2.4 of the loss at
+# B = 512, and 34 ms to 29 at 2,048, if they are stored; 5.3 and 95 ms if not.
 STORED_BYTES = 2**28
+# Values are halved this often before bits are: scores are dense in value, not in bits.
+VALUE_BITS = 24
 # Bits that one count determines. More bits take fewer counts, of 2**bits - 1 values each.
 STORED_BITS, STREAMED_BITS = 1, 4
 
@@ -56,7 +60,6 @@ def kth_score(
     batch = rows * lax.axis_size(axes)
     by_row = pairs.scope == "row"
     keep = int(pairs.per_positive) if by_row else pairs.negatives(batch)
-    shape = (rows, 1) if by_row else (1, 1)
     sign = 1.0 if pairs.keep == "hard" else -1.0
     options: Any = {"sign": sign, "axes": axes, "tile": tile}
     stored = 4 * rows * batch <= STORED_BYTES
@@ -73,31 +76,82 @@ def kth_score(
 
     keep_2 = jnp.array(divmod(keep, _WORD), jnp.int32)
     bits = STORED_BITS if stored else STREAMED_BITS
+    # A product is at most the product of the norms, and rounding adds less than the hundredth.
+    norms = [lax.pmax(jnp.max(_squares(z_bxD)), axes) for z_bxD in (zimg_bxD, ztxt_bxD)]
+    bound = 1.01 * jnp.sqrt(norms[0] * norms[1]) + 1e-30
 
-    def set_bits(turn: jax.Array, ordered_nx1: jax.Array) -> jax.Array:
-        shift = (32 - bits - turn * bits).astype(jnp.uint32)
-        candidates_nxK = ordered_nx1 + (jnp.arange(1, 2**bits, dtype=jnp.uint32) << shift)
-        counts_nxKx2 = count(_to_float(candidates_nxK))
-        high, low = counts_nxKx2[..., 0], counts_nxKx2[..., 1]
-        enough = (high > keep_2[0]) | ((high == keep_2[0]) & (low >= keep_2[1]))
-        # Counts fall as values rise, so the number of candidates with enough is the next digit.
-        digit_nx1 = jnp.sum(enough, axis=1, keepdims=True, dtype=jnp.uint32)
-        return ordered_nx1 + (digit_nx1 << shift)
+    def narrow(search: _Search) -> _Search:
+        low_nx1, high_nx1 = search.low, search.high
+        part_1xK = jnp.arange(1, 2**bits, dtype=jnp.uint32)[None]
+        low, high = _to_float(low_nx1), _to_float(high_nx1)
+        by_value_nxK = _to_ordered(low + (high - low) * (part_1xK / 2**bits))
+        by_bits_nxK = low_nx1 + part_1xK * jnp.maximum(high_nx1 - low_nx1 >> bits, 1)
+        values_nxK = jnp.where(search.passes * bits < VALUE_BITS, by_value_nxK, by_bits_nxK)
+        values_nxK = jnp.clip(values_nxK, low_nx1 + 1, high_nx1)
+        counts_nxKx2 = count(_to_float(values_nxK))
+        words = counts_nxKx2[..., 0], counts_nxKx2[..., 1]
+        enough_nxK = (words[0] > keep_2[0]) | ((words[0] == keep_2[0]) & (words[1] >= keep_2[1]))
+        # Counts fall as values rise: the last value with enough scores and the first without.
+        last_nx1 = jnp.sum(enough_nxK, axis=1, keepdims=True)
+        values = jnp.concatenate([low_nx1, values_nxK, high_nx1], axis=1)
+        counts = jnp.concatenate([search.reach, counts_nxKx2, search.exceed], axis=1)
 
-    ordered_nx1 = lax.fori_loop(0, 32 // bits, set_bits, jnp.zeros(shape, jnp.uint32))
-    kth, above = _to_float(ordered_nx1), _to_float(ordered_nx1 + 1)
-    counts_nx2x2 = count(jnp.concatenate([kth, above], axis=1))
+        def take(k_nx1: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return (
+                jnp.take_along_axis(values, k_nx1, axis=1),
+                jnp.take_along_axis(counts, k_nx1[..., None], axis=1),
+            )
+
+        (low_nx1, reach), (high_nx1, exceed) = take(last_nx1), take(last_nx1 + 1)
+        return _Search(low_nx1, high_nx1, reach, exceed, search.passes + 1)
+
+    def unfinished(search: _Search) -> jax.Array:
+        exact_nx1 = jnp.all(search.reach == keep_2, axis=2)
+        open_nx1 = ~exact_nx1 & (search.high - search.low > 1)
+        # All devices make the same passes, which hold collectives. Without NaN they end in time.
+        return (lax.pmax(jnp.max(open_nx1), axes)) & (search.passes < 64 // bits)
+
+    shape = (rows if by_row else 1, 1)
+    everything = divmod((batch - 1) * (1 if by_row else batch), _WORD)
+    search = lax.while_loop(
+        unfinished,
+        narrow,
+        _Search(
+            low=jnp.full(shape, _to_ordered(-bound)),
+            high=jnp.full(shape, _to_ordered(bound)),
+            reach=jnp.broadcast_to(jnp.array(everything, jnp.int32), (*shape, 2)),
+            exceed=jnp.zeros((*shape, 2), jnp.int32),
+            passes=jnp.int32(0),
+        ),
+    )
+    low, high = _to_float(search.low), _to_float(search.high)
     # Differences in float32 are exact below 2**24.
-    reach, exceed = counts_nx2x2[:, :1], counts_nx2x2[:, 1:]
-    exact = jnp.all(reach == keep_2, axis=2)
-    places = jnp.where(exact, 0.0, _difference(keep_2, exceed))
-    ties = jnp.where(exact, 1.0, _difference(reach, exceed))
+    exact = jnp.all(search.reach == keep_2, axis=2)
+    places = jnp.where(exact, 0.0, _difference(keep_2, search.exceed))
+    ties = jnp.where(exact, 1.0, _difference(search.reach, search.exceed))
     return Threshold(
-        floor=jnp.where(exact, kth, above),
-        tie=jnp.where(exact, BIG, kth),
+        floor=jnp.where(exact, low, high),
+        tie=jnp.where(exact, BIG, low),
         share=places / ties,
         places=places,
     )
+
+
+class _Search(NamedTuple):
+    """An interval of float bits (`_to_ordered`) that holds the k-th score, `nx1`.
+
+    At least k scores reach `low`, namely `reach`; `exceed` reach `high`, fewer than k (`nx1x2`).
+    """
+
+    low: jax.Array
+    high: jax.Array
+    reach: jax.Array
+    exceed: jax.Array
+    passes: jax.Array
+
+
+def _squares(z_bxD: jax.Array) -> jax.Array:
+    return jnp.sum(z_bxD.astype(jnp.float32) ** 2, axis=1)
 
 
 def _count(scores_bxM: jax.Array, values_bxK: jax.Array) -> jax.Array:
@@ -188,7 +242,13 @@ def _difference(a_2: jax.Array, b_2: jax.Array) -> jax.Array:
     return high * _WORD + low
 
 
+def _to_ordered(x: jax.Array) -> jax.Array:
+    """Bits of float32 that sort like floats: negative ones inverted, the sign bit flipped."""
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(2**31))
+
+
 def _to_float(ordered: jax.Array) -> jax.Array:
-    """The float32 of bits that sort like floats: negative ones inverted, the sign bit flipped."""
+    """The inverse of `_to_ordered`."""
     bits = jnp.where(ordered >> 31 == 1, ordered & jnp.uint32(2**31 - 1), ~ordered)
     return lax.bitcast_convert_type(bits, jnp.float32)

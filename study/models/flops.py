@@ -25,8 +25,8 @@ from study.config.model import Variant
 
 # Passes over all products that are counted for the search of the threshold of hard or easy
 # negatives, in addition to the one for the gradients. The search makes one pass as long as it
-# stores the products, and nine beyond that (`study.losses.hard_negatives`). These are the means of
-# an earlier search, left as they are so that plans stay comparable with the published ones.
+# stores the products, and five or six beyond that (`study.losses.hard_negatives`). These are means
+# of an earlier search, left as they are so that plans stay comparable with the published ones.
 THRESHOLD_PASSES = {"batch": 3, "row": 6}
 
 

@@ -24,6 +24,15 @@ def test_contenders_compute_the_same_value_and_gradients(name, monkeypatch):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
 
 
+def test_contenders_for_hard_negatives_compute_the_same_value_and_gradients():
+    z = contenders.embeddings(48, 8)
+    (value, _), grads = contenders.hard(*z).run()
+    want, want_grads = contenders.naive_hard(*z).run()
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    for got, expected in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_softmax_contenders_compute_the_same_value():
     z = contenders.embeddings(48, 8)
     (ours, _), _ = contenders.softmax(*z).run()
@@ -43,6 +52,9 @@ def test_a_contender_that_does_not_fit_is_skipped():
     assert reason.startswith("needs about 12288 GiB of memory, ")
     assert reason.endswith("are available")
     assert loss._skip_reason("sigmoid", 1 << 20) is None
+    assert (
+        loss._skip_reason("naive_hard", 8192) == "sorts all logits; give a --batch-size up to 4096"
+    )
 
 
 def test_memory_that_caches_hold_counts_as_available(monkeypatch):
