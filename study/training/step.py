@@ -176,15 +176,21 @@ def make_gradients(
       loss_fn: the loss of a batch of embeddings; a benchmark may pass another.
     """
     rows = None if mesh is None or mesh.size == 1 else batch_sharding(mesh)
+    dtype = jnp.dtype(cell.model.dtype)
     model = TwoTowers(cell, vocabulary, remat, rows)
     has_dropout = any(getattr(tower, "dropout", 0) for tower in (cell.model.image, cell.model.text))
 
     def forward(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
         def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
-            embeddings: Any = model.apply(
-                {"params": params}, part["image"], part["text"], part.get("keys")
-            )
-            return embeddings
+            with jax.named_scope("towers"):
+                embeddings: Any = model.apply(
+                    {"params": params}, part["image"], part["text"], part.get("keys")
+                )
+                # Norms are taken in float32. What the loss multiplies and sends between devices is
+                # the model's type, or a bfloat16 model would move twice the bytes for digits that
+                # its matrix products do not have.
+                zimg_BxE, ztxt_BxE = embeddings
+                return zimg_BxE.astype(dtype), ztxt_BxE.astype(dtype)
 
         if has_dropout:
             batch = batch | {"keys": example_keys(key, jnp.arange(cell.batch_size))}
@@ -192,7 +198,8 @@ def make_gradients(
             zimg_BxE, ztxt_BxE = encode(batch)
         else:
             zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
-        return loss_fn(cell, zimg_BxE, ztxt_BxE, params, key, mesh)
+        with jax.named_scope("loss"):
+            return loss_fn(cell, zimg_BxE, ztxt_BxE, params, key, mesh)
 
     return jax.value_and_grad(forward, has_aux=True)
 
@@ -236,11 +243,12 @@ def make_step(
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
         (loss, logits), grads = gradients(state.params, batch, key)
         grads = constrain(grads)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, rates=rates, factor=factor
-        )
-        params = optax.apply_updates(state.params, updates)
-        grad_norm, update_norm = norm(grads), norm(updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = tx.update(
+                grads, state.opt_state, state.params, rates=rates, factor=factor
+            )
+            params = optax.apply_updates(state.params, updates)
+            grad_norm, update_norm = norm(grads), norm(updates)
         interval = state.interval.add(loss, grad_norm, update_norm)
         metrics = Metrics(
             loss=loss,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from study.config import (
     Budget,
+    CachedImage,
     Cell,
     Execution,
     MeanPoolText,
@@ -109,3 +112,21 @@ def test_a_cell_trains_in_microbatches(small_glyphs, tmp_path, monkeypatch):
         ends.append(done["summary"])
     whole, parts = ends
     np.testing.assert_allclose(parts["train/loss"], whole["train/loss"], rtol=1e-4)
+
+
+def test_a_bfloat16_model_sends_bfloat16_texts_round_the_ring():
+    """Their gradients, the other thing that travels, are sums and stay in float32."""
+    image = CachedImage(embeddings="z", dim=32)
+    exact = Cell(model=Model(image=image, text=MeanPoolText(width=8), embed_dim=32), batch_size=24)
+    batch = {"image": jnp.zeros((24, 32)), "text": jnp.ones((24, 16), jnp.int32)}
+
+    def lower(cell: Cell) -> tuple[Counter[str], set[str]]:
+        params = jax.eval_shape(lambda: initial_state(cell, VOCABULARY, (32,), 0).params)
+        step = jax.jit(make_gradients(cell, VOCABULARY, mesh_of(8), microbatch=2))
+        lowered = step.lower(params, batch, jnp.uint32(5))
+        hops = re.findall(r'collective_permute".*: \(tensor<3x32x(\w+)>\)', lowered.as_text())
+        return Counter(hops), {str(x.dtype) for x in jax.tree.leaves(lowered.out_info)}
+
+    # The loss, its statistics and all gradients; two hops of texts and two of sums.
+    assert lower(exact) == ({"f32": 4}, {"float32"})
+    assert lower(replace(exact, "model.dtype", "bfloat16")) == ({"bf16": 2, "f32": 2}, {"float32"})
