@@ -31,6 +31,12 @@ def _check_local(folder: str) -> str:
     return folder
 
 
+def _check_profile(folder: str) -> str:
+    if "://" in folder:
+        raise ValueError("traces are written to a local folder; copy them from there")
+    return folder
+
+
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Execution:
     """Where and how a cell runs. It changes no result by more than the rounding of a sum.
@@ -63,6 +69,8 @@ class Execution:
       decode_threads: Threads that decode images; None uses one per core.
       cores: Cores of a local cell, each used as one device; fewer if the machine has fewer. Use
         more than one for a cell that runs alone, since a sweep is faster with one core per cell.
+      profile: Write a `jax.profiler` trace of a few steps to `<folder>/<cell id>`
+        (`study.training.profile`); None traces nothing.
       priority: Cells with a higher priority start first among those for the same machine type.
     """
 
@@ -81,4 +89,5 @@ class Execution:
     fsdp_min_mib: Annotated[float, Field(ge=0)] | None = None
     decode_threads: Positive | None = None
     cores: Positive = 1
+    profile: Annotated[str, AfterValidator(_check_profile)] | None = None
     priority: int = 0

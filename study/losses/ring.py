@@ -56,7 +56,8 @@ def ring_scan(
     hops = [(k, k // size * size + (k + 1) % size) for k in range(devices)]
 
     def send(x: Any) -> Any:
-        return jax.tree.map(lambda a: lax.ppermute(a, axes, hops), x)
+        with jax.named_scope("ring_hop"):
+            return jax.tree.map(lambda a: lax.ppermute(a, axes, hops), x)
 
     def hop(carry: Any, k: jax.Array) -> Any:
         local, texts, travelling = carry

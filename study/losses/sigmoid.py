@@ -209,7 +209,8 @@ def _chosen_negatives(
     sign = -1.0 if pairs.keep == "easy" else 1.0
     per_row: Any = ()
     if ranked:
-        threshold = kth_score(zimg_bxD, ztxt_bxD, pairs, axes=axes, tile=tile)
+        with jax.named_scope("threshold"):
+            threshold = kth_score(zimg_bxD, ztxt_bxD, pairs, axes=axes, tile=tile)
         # Pairs that tie with the threshold share the places that are left. They have one logit,
         # so one loss and one derivative.
         tied_logit = t * sign * threshold.tie + b

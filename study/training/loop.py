@@ -39,6 +39,7 @@ from study.training.loader import REPLACED, TrainLoader
 from study.training.memory import PeakMemory, peak_bytes
 from study.training.multihost import Agreement, raise_together
 from study.training.optimizer import read_rates, schedule
+from study.training.profile import Profile, limit_chunks
 from study.training.step import Metrics, State
 from study.training.throughput import Meter, Stopwatch
 
@@ -78,6 +79,7 @@ def train(
     stopwatch = Stopwatch("open", "compile", "eval", "checkpoint")
     with contextlib.ExitStack() as stack:
         with stopwatch.time("open"):
+            execution = limit_chunks(cell, execution)
             parts = _open(cell, execution, record, group, run_name or cell.id, stack)
         return _run(parts, stopwatch, should_stop)
 
@@ -94,6 +96,7 @@ class _Parts:
     state: State
     evaluator: Evaluator
     meter: Meter
+    profile: Profile
     log: _Log
 
 
@@ -121,6 +124,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
                 log.summary["execution/microbatch"] = microbatch
             peak = PeakMemory(state)
             meter.resume()
+        parts.profile.before_chunk(previous)
         first_of_interval = np.bool_(step in log_at)
         factor_S = factor(step - begin + np.arange(chunk_steps))
         state, metrics = executable(
@@ -217,6 +221,8 @@ def _open(
     meter = Meter(cell, channels=loader.image_shape[-1])
     _close_on_exit(stack, meter.close)
 
+    profile = Profile(None if execution.profile is None else Path(execution.profile) / cell.id)
+    _close_on_exit(stack, profile.close)
     program = train_program(
         cell,
         execution,
@@ -298,6 +304,7 @@ def _open(
         state=state,
         evaluator=evaluator,
         meter=meter,
+        profile=profile,
         log=raise_together(open_log),
     )
 

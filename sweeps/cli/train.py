@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sys
+import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from sweeps.cli.options import (
     CellName,
@@ -15,6 +20,7 @@ from sweeps.cli.options import (
     Root,
     Set,
     StudyName,
+    local,
     root_of,
     study_of,
 )
@@ -34,6 +40,15 @@ def train(
     data: Data = None,
     settings: Set = None,
     execution: ExecutionFile = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="DIR",
+            callback=local,
+            help="Write a jax.profiler trace of a few steps to this folder.",
+        ),
+    ] = None,
 ) -> int:
     """Train one cell in this process, without Ray.
 
@@ -52,6 +67,8 @@ def train(
     from sweeps.runner.worker_spec import worker_spec
     from sweeps.study import StudyError
 
+    if profile is not None:
+        settings = [*(settings or []), f"execution.profile={json.dumps(profile)}"]
     study = study_of(name, data, settings, None, execution)
     chosen = study.cell(cell)
     study = dataclasses.replace(study, cells=(chosen,), matched=())
@@ -59,6 +76,8 @@ def train(
     refuse_mounted_bucket(folder)
     status = cell_status.read_cell(chosen, folder / chosen.id)
     report = report_on(sys.stdout)
+    if profile is not None:
+        _check_profile(profile, status)
     if status.finished:
         print(f"{chosen.id} is {status.state}  {headline(status.done)}".rstrip())
         return 0
@@ -75,6 +94,8 @@ def train(
         spec = worker_spec(study, folder, machine_of(how), log=False)
         with _show_progress(study, status, report, stop):
             outcome, error = train_once(spec, stop=stop.flag, report=report.line)
+    if profile is not None and (Path(profile) / chosen.id).is_dir():
+        print(f"trace: {Path(profile) / chosen.id} (TensorBoard, or ui.perfetto.dev)")
     match outcome:
         case "done" | "diverged":
             return 0
@@ -86,6 +107,23 @@ def train(
             print(f"the traceback is in {folder / chosen.id / 'FAILED.json'}", file=sys.stderr)
             return 1
     raise StudyError(error or outcome)
+
+
+def _check_profile(folder: str, status: CellStatus) -> None:
+    """Refuse a folder that cannot hold a trace, and a cell that has no step left to trace."""
+    from sweeps.study import StudyError
+
+    if status.finished:
+        raise StudyError(
+            f"--profile: {status.cell.id} is {status.state}, so no step is left to trace; give "
+            "another --root"
+        )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StudyError(f"--profile {folder}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -295,6 +295,16 @@ def test_a_row_carries_the_mean_and_the_maxima_of_all_steps_since_the_last(
     assert any(row["train/grad_norm_max"] > 1.5 * row["train/grad_norm"] for row in seen)
 
 
+def test_a_profile_names_the_parts_of_a_step(tmp_path, small_glyphs, one_device):
+    cell = dataclasses.replace(CELL, budget=Budget(steps=8), evals=())
+    how = execution(small_glyphs, profile=str(tmp_path / "trace"))
+    train(cell, how, folder=tmp_path / cell.id, group="t")
+    (xplane,) = (tmp_path / "trace" / cell.id).rglob("*.xplane.pb")
+    for scope in (b"jvp(towers)/", b"jvp(loss)/", b"/optimizer/"):
+        assert scope in xplane.read_bytes(), scope
+    assert list(xplane.parent.glob("perfetto_trace.json.gz"))
+
+
 def test_training_learns(tmp_path, small_glyphs, one_device):
     cell = dataclasses.replace(CELL, budget=Budget(examples=16_000))
     done = train(cell, execution(small_glyphs), folder=tmp_path, group="s")
