@@ -123,7 +123,10 @@ def _check_profile(folder: str, status: CellStatus) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise StudyError(f"--profile {folder}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise StudyError(
+            f"--profile {folder}: cannot write there ({reason}); give a folder"
+        ) from None
 
 
 @contextlib.contextmanager
