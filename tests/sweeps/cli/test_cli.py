@@ -132,11 +132,6 @@ def test_version(study):
         (["run", "own.py", "--only", "b17"], "--only b17"),
         (["run", "own.py", "--set", "optimizer.b2=7"], "--set optimizer.b2=7"),
         (["train", "own.py", "b17"], "no cell 'b17'"),
-        (
-            ["train", "own.py", CELLS[0].id, "--profile", "own.py"],
-            "--profile own.py: cannot write there (File exists)",
-        ),
-        (["train", "own.py", "b17", "--profile", "gs://b/p"], "--profile': gs://b/p is not on"),
         (["status", "own.py", "--only", "seed=9"], "seed is one of: 0, 1, 2"),
         (["figures", "own"], "no study 'own'"),
         (["figures", "own.py"], "runs"),
