@@ -167,13 +167,6 @@ def write(path: Path, content: bytes) -> None:
         system.pipe_file(name, content)
 
 
-def mtime(path: Path) -> float:
-    """When the object `path` was last written, in seconds by the clock of the bucket."""
-    system, name = _system(path)
-    with bucket_errors(path, "read"):
-        return float(system.modified(name).timestamp())
-
-
 def listdir(folder: Path) -> list[Path]:
     """The paths in `folder`, sorted by name; none if it does not exist."""
     try:

@@ -89,14 +89,12 @@ def start(*, cpus: int, temp: Path) -> Iterator[Cluster]:
     cluster = Cluster(ray=_ray(), cpus=cpus, gpus_per_worker=1 if gpus() else 0)
     reaper: subprocess.Popen[bytes] | None = None
     try:
-        try:
-            with _no_services():
-                _init(cluster.ray, settings)
-        except Exception as error:
-            raise StudyError(
-                f"Ray did not start: {_reason(error)}; `study doctor` may say why, and "
-                "`study work` and `study train` need no Ray"
-            ) from error
+        with _no_services():
+            _init(
+                settings,
+                "Ray did not start: {}; `study doctor` may say why, and `study work` and `study "
+                "train` need no Ray",
+            )
         cluster.processes = _processes()
         reaper = _reaper([process.pid for process in cluster.processes])
         yield cluster
@@ -125,10 +123,7 @@ def join(address: str) -> Iterator[Cluster]:
         ray_constants.ENABLE_RAY_CLUSTER = False
         settings["_node_ip_address"] = "127.0.0.1"
     try:
-        try:
-            _init(ray, settings)
-        except Exception as error:
-            raise StudyError(f"cannot join the cluster at {address}: {_reason(error)}") from error
+        _init(settings, f"cannot join the cluster at {address}: {{}}")
         # Other processes of ours may run on an accelerator.
         yield Cluster(ray=ray, environment=environment())
     finally:
@@ -250,8 +245,12 @@ def _ray() -> Any:
     return ray
 
 
-def _init(ray: Any, settings: Mapping[str, Any]) -> None:
-    ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+def _init(settings: Mapping[str, Any], failure: str) -> None:
+    """Starts or joins a cluster; the reason why not fills the gap in `failure`."""
+    try:
+        _ray().init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        raise StudyError(failure.format(_reason(error))) from error
 
 
 @contextlib.contextmanager

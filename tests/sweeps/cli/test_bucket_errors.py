@@ -10,7 +10,6 @@ from study.records.record import Progress, Record
 from study.records.storage import (
     RecordError,
     listdir,
-    mtime,
     read,
     unlink,
     write,
@@ -54,7 +53,6 @@ def test_what_is_refused_is_one_line_that_names_bucket_and_action(gate, fault):
         "read": [
             lambda: read(folder / "a"),
             lambda: listdir(folder),
-            lambda: mtime(folder / "a"),
             lambda: open_store(folder.parent).read(folder.name, DONE),
             lambda: open_store(folder.parent).list(),
             lambda: cell_status.read_cell(CELL, folder),
