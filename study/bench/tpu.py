@@ -27,7 +27,7 @@ from study.bench.tpu_schedule import (
     on_chip_bytes,
     vmem_bytes,
 )
-from study.config import Adafactor, AllPairs, Budget, Cell, Model, TextTransformer, ViT
+from study.config import AllPairs, Budget, CachedImage, Cell, Data, Model, TextTransformer
 from study.config.execution import Remat
 from study.planning import tpu_compile
 from study.planning.fits import ProgramSpec, RunSetting, compile_report, end_with_parent
@@ -49,16 +49,18 @@ are arrays that XLA keeps in VMEM, or in v4's CMEM.
 
 **Rings.** The sigmoid loss with all gradients, D = 768, bfloat16: as one ring of all devices, and
 with the devices that `study.losses.ring.devices_to_gather` lets gather first. *Collectives* are
-those that a device executes in a step; a *send* goes to another slice.
+those that a device executes in a step; a *send* goes to another slice. libtpu compiles the
+reduce-scatter over all devices as an all-reduce, which receives twice the bytes but, as the
+all-gather, can use all links of a chip where the ring's hops use one.
 
-**Policies.** Memory of a step besides state and batches, by `Execution.remat`: Ti/16 at 224 pixels
-and a Ti text tower, 256 examples, bfloat16, on one v5e chip.
+**Policies.** Memory of a step besides state and batches, by `Execution.remat`: a Ti text tower of
+64 tokens with cached images, 1,024 examples, bfloat16, on one v5e chip.
 """
 SLICES = ("v4-8", "v5e-16", "v5p-8", "v6e-16")
 ROWS, DIM, TILE, MIB = 8192, 768, 512, 2**20
 # Slices and batches whose devices have few rows, or a slow network between slices.
-RINGS = (("v4-1024", 32_768), ("v4-1024", 262_144), ("v5e-256x2", 262_144))
-POLICY_BATCH = 256
+RINGS = (("v4-1024", 32_768), ("v4-1024", 65_536), ("v5e-256x2", 262_144))
+POLICY_BATCH = 1024
 
 
 def kernels(name: str, folder: Path) -> Iterator[dict[str, Any]]:
@@ -154,15 +156,34 @@ def rings() -> Iterator[dict[str, Any]]:
                 "batch_size": batch,
                 "gathered": gathered,
                 "hops": hops,
-                "collectives": executed_collectives(compiled.as_text() or "", hops - 1),
+                "collectives": executed_collectives(compiled.as_text() or "", hops - 1, gathered),
                 "temp_bytes": memory.temp_size_in_bytes,
             }
 
 
 def policies() -> Iterator[dict[str, Any]]:
-    """Memory of one step of a Tiny model on one v5e chip without state and batches, by policy."""
+    """Memory of one step of a text tower on one v5e chip without state and batches, by policy."""
+    model = Model(
+        image=CachedImage(embeddings="any", dim=192),
+        text=TextTransformer(variant="Ti"),
+        embed_dim=192,
+        dtype="bfloat16",
+    )
+    cell = Cell(
+        model=model,
+        data=Data(text_length=64),
+        batch_size=POLICY_BATCH,
+        budget=Budget(steps=1000),
+    )
+    spec = ProgramSpec(
+        cell=memory_key(cell, POLICY_BATCH),
+        vocabulary=4096,
+        image_shape=(192,),
+        slice="v5e-1",
+        chunk_examples=POLICY_BATCH,
+    )
     for policy in (None, *reversed(get_args(Remat))):
-        report = compile_report(_tiny_step(), RunSetting(remat=policy))
+        report = compile_report(spec, RunSetting(remat=policy))
         yield {
             "table": "policies",
             "policy": policy or "none",
@@ -170,30 +191,18 @@ def policies() -> Iterator[dict[str, Any]]:
         }
 
 
-def _tiny_step() -> ProgramSpec:
-    model = Model(
-        image=ViT(variant="Ti/16", image_size=224),
-        text=TextTransformer(variant="Ti"),
-        embed_dim=192,
-        dtype="bfloat16",
-    )
-    cell = Cell(
-        model=model, optimizer=Adafactor(), batch_size=POLICY_BATCH, budget=Budget(steps=1000)
-    )
-    return ProgramSpec(
-        cell=memory_key(cell, POLICY_BATCH),
-        vocabulary=32_000,
-        image_shape=(224, 224, 3),
-        slice="v5e-1",
-        chunk_examples=POLICY_BATCH,
-    )
-
-
 def print_tables(rows: Iterable[dict[str, Any]]) -> None:
     """Markdown, row by row."""
     head = {
         "kernels": ("chip", "loss", "implementation", "bundles", "VMEM MiB", "on-chip buffers MiB"),
-        "rings": ("slice", "batch", "devices that gather", "hops", "collectives", "temporary MiB"),
+        "rings": (
+            "slice",
+            "batch",
+            "devices that gather",
+            "hops",
+            "collectives (MiB received)",
+            "temporary MiB",
+        ),
         "policies": ("policy", "MiB"),
     }
     table = None
@@ -207,7 +216,10 @@ def print_tables(rows: Iterable[dict[str, Any]]) -> None:
                 cells = [chip, row["loss"], row["implementation"], f"{row['bundles']:,}"]
                 cells += [f"{row[f'{kind}_bytes'] / MIB:.1f}" for kind in ("vmem", "on_chip")]
             case "rings":
-                kinds = [f"{count:,} {kind}" for kind, count in row["collectives"].items()]
+                kinds = [
+                    f"{count:,} {kind} ({received / MIB:,.1f})"
+                    for kind, (count, received) in row["collectives"].items()
+                ]
                 cells = [row["slice"], f"{row['batch_size']:,}", row["gathered"], row["hops"]]
                 cells += [", ".join(kinds), f"{row['temp_bytes'] / MIB:.1f}"]
             case "policies":

@@ -7,6 +7,7 @@ are a lower bound on cycles. libtpu writes its schedules as text if `LIBTPU_INIT
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -23,9 +24,12 @@ _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%(\S+) = (.*)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _BODY = re.compile(r" while\(.*body=%([\w.\-]+)")
 _CALL = re.compile(r" call\(.*to_apply=%([\w.\-]+)")
+# A reduce-scatter may be a fusion, whose kind has no name here.
 _COLLECTIVE = re.compile(
-    r" (send|collective-permute|all-gather|reduce-scatter|all-to-all|all-reduce)(?:-start)?\("
+    r" (?:(send|collective-permute|all-gather|reduce-scatter|all-to-all|all-reduce)(?:-start)?\("
+    r"|fusion\(.*calls=%all-reduce-scatter)"
 )
+_SHAPE = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")
 
 # (name of an instruction, its text) -> what to count it as, and how much; None if not at all
 Weigh = Callable[[str, str], tuple[str, int] | None]
@@ -53,14 +57,34 @@ def executed_bundles(folder: Path, loop_trips: int) -> int:
     return sum(_executed(hlo.read_text(), loop_trips, weigh).values())
 
 
-def executed_collectives(hlo: str, loop_trips: int) -> dict[str, int]:
-    """Executed collectives by kind, of the text of a compiled program."""
+def executed_collectives(hlo: str, loop_trips: int, group: int = 1) -> dict[str, tuple[int, int]]:
+    """Executed collectives of a compiled program: by kind, their number and the bytes received.
+
+    Arguments:
+      hlo: the program's text.
+      group: devices of a group, for collectives other than permutations.
+    """
+    share = (group - 1) / group
+    received = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": group - 1}
+    counts: dict[str, tuple[int, int]] = {}
 
     def weigh(_: str, instruction: str) -> tuple[str, int] | None:
         match = _COLLECTIVE.search(instruction)
-        return (match[1], 1) if match else None
+        return (instruction, 1) if match else None
 
-    return dict(_executed(hlo, loop_trips, weigh))
+    for instruction, times in _executed(hlo, loop_trips, weigh).items():
+        match = _COLLECTIVE.search(instruction)
+        assert match is not None
+        kind = match[1] or "reduce-scatter"
+        shapes = [
+            math.prod(map(int, filter(None, dims.split(",")))) * int(bits) // 8
+            for bits, dims in _SHAPE.findall(instruction[: match.start()])
+        ]
+        # A permutation's results are its operand, the copy that arrives, and two tokens.
+        size = shapes[0] if kind in ("send", "collective-permute") else sum(shapes)
+        number, total = counts.get(kind, (0, 0))
+        counts[kind] = number + times, total + round(times * size * received.get(kind, 1))
+    return counts
 
 
 def vmem_bytes(folder: Path) -> int:

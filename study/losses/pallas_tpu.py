@@ -13,7 +13,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from study.losses.tiled import BIG, NegativeSums
+from study.losses.tiled import BIG, LogSumExp, NegativeSums
 from study.losses.tpu_panels import (
     LANES,
     Chip,
@@ -27,7 +27,6 @@ from study.losses.tpu_panels import (
 
 # One number per image, on all lanes, so that it needs no broadcast in the kernel.
 PER_IMAGE = 4 * LANES
-LogSumExp = tuple[jax.Array, jax.Array]  # see `study.losses.softmax`
 
 
 def fits(z_nxD: jax.Array) -> bool:

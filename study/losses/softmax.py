@@ -15,6 +15,7 @@ from study.losses.tiled import (
     BIG,
     Axes,
     LogitStats,
+    LogSumExp,
     Tile,
     dot,
     from_tiles,
@@ -24,9 +25,6 @@ from study.losses.tiled import (
     positive_logits,
     tile_scan,
 )
-
-# Log-sum-exp as (largest logit, sum of exponentials relative to it): safe at any temperature.
-LogSumExp = tuple[jax.Array, jax.Array]
 
 
 def softmax_loss(

@@ -33,6 +33,9 @@ BIG = 1e30
 # The `shift` from an image's row to its text's row in a block that has none of its images' texts.
 NO_POSITIVES = 1 << 30
 
+# Log-sum-exp as (largest logit, sum of exponentials relative to it): safe at any temperature.
+LogSumExp = tuple[jax.Array, jax.Array]
+
 
 class LogitStats(NamedTuple):
     """Mean, min and max of the logits of three sets of pairs, scalars in float32.

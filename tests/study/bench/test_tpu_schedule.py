@@ -43,6 +43,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %loop = (s32[], f32[8]) while(%tuple), condition=%test, body=%body
   %kernel.2 = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused
   %all = f32[64]{0} all-gather(%kernel.2), channel_id=2
+  %own = bf16[8]{0} fusion(%all), kind=kCustom, calls=%all-reduce-scatter
 }
 """
 BUNDLES = 2 + 4 * (4 + 3 * 2)
@@ -77,4 +78,8 @@ def test_memory_on_the_chip(tmp_path):
 
 
 def test_executed_collectives():
-    assert executed_collectives(HLO, 7) == {"collective-permute": 7, "all-gather": 1}
+    assert executed_collectives(HLO, 7, 8) == {
+        "collective-permute": (7, 7 * 32),
+        "all-gather": (1, 224),
+        "reduce-scatter": (1, 7 * 16),
+    }

@@ -79,13 +79,13 @@ def kernels():
         "v4-8 768 float32": block("v4-8", 768, jnp.float32),
         "v4-8 1152 bfloat16": block("v4-8", 1152, jnp.bfloat16),
         "v4-8 ragged": block("v4-8", 100, jnp.bfloat16, ragged=37),
+        "v4-8 softmax large": block("v4-8", 64, jnp.bfloat16, rows=8192, softmax=True),
         "v4-8 unknown": block("v4-8", 768, jnp.bfloat16, in_mesh=False),
     }
     for name in SLICES:
         found[f"{name} wide"] = block(name, 1152, jnp.float32)
         found[f"{name} large"] = block(name, 64, jnp.bfloat16, rows=8192)
         found[f"{name} softmax wide"] = block(name, 1152, jnp.float32, softmax=True)
-        found[f"{name} softmax large"] = block(name, 64, jnp.bfloat16, rows=8192, softmax=True)
     return found
 
 
