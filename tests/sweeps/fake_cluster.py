@@ -19,14 +19,17 @@ from study.config.hardware import get_slice
 from sweeps.ray_cluster.fake_tpu import FakeSlices, fake_slices
 from sweeps.ray_cluster.temporary import quiet, temporary
 
-raylet: Any = _raylet  # compiled, without types
+
+def client(cluster: FakeSlices) -> Any:
+    compiled: Any = _raylet  # without types
+    return compiled.GcsClient(address=cluster.address)
 
 
 def notice(cluster: FakeSlices, name: str, seconds: float) -> None:
     """Tells the cluster that all hosts of a slice go in `seconds`, as a spot machine does."""
-    client = raylet.GcsClient(address=cluster.address)
+    gcs = client(cluster)
     for node in cluster.slices[name].hosts:
-        client.drain_node(
+        gcs.drain_node(
             node.node_id,
             autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
             "spot",
@@ -36,7 +39,7 @@ def notice(cluster: FakeSlices, name: str, seconds: float) -> None:
 
 def asked(cluster: FakeSlices) -> list[str]:
     """The kinds of slices that somebody waits for, once each, as an autoscaler is told."""
-    state: Any = get_cluster_resource_state(raylet.GcsClient(address=cluster.address))
+    state: Any = get_cluster_resource_state(client(cluster))
     heads = {
         name
         for gang in state.pending_gang_resource_requests
