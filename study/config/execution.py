@@ -45,8 +45,8 @@ class Execution:
       slice: Machine to run on, by its name in `study.config.hardware` ("v4-32", "v6e-16x2",
         "gpu:h100"); None runs wherever the process is.
       data_root: Folder of the data sets.
-      chunk_examples: Approximate number of examples per compiled loop of steps. Small batches
-        share a loop to save the dispatch of each step.
+      chunk_examples: Most examples that travel to the devices together, if a batch has not more.
+        Small batches share a call of the compiled loop, to save the dispatch of each step.
       eval_batch_size: Images or texts embedded at a time in evaluations, over all devices.
       log_every_percent: Record metrics whenever this percentage of the run has passed.
       checkpoint_every_minutes: Wall-clock minutes between checkpoints, and so the most that a
