@@ -44,14 +44,15 @@ Printed by `python -m study.bench.tpu` with libtpu {libtpu} and jax {jax}. Nothi
 most 512: by the kernels of `study.losses.pallas_tpu`, and by XLA from `study.losses.tiled`.
 *Bundles* are the instructions that one core executes; each takes a cycle unless the core waits for
 memory, so they are a lower bound on cycles. Of a conditional the cheaper branch is counted, which
-favours XLA's sweep. *VMEM* is the highest address that a kernel or fusion uses, *on-chip buffers*
-are arrays that XLA keeps in VMEM, or in v4's CMEM.
+favours XLA's sweep. *VMEM* is what a kernel takes for its windows, scratch and spills; for XLA's
+sweeps on v5e and v6e it includes the buffers. *On-chip buffers* are arrays that XLA keeps in VMEM,
+or in v4's CMEM, the kernels' operands among them.
 
 **Rings.** The sigmoid loss with all gradients, D = 768, bfloat16: as one ring of all devices, and
 with the devices that `study.losses.ring.devices_to_gather` lets gather first. *Collectives* are
-those that a device executes in a step; a *send* goes to another slice. libtpu compiles the
-reduce-scatter over all devices as an all-reduce, which receives twice the bytes but, as the
-all-gather, can use all links of a chip where the ring's hops use one.
+those that a device executes in a step. A *send* goes to another slice; in a ring only the chips at
+the end of a slice send. libtpu compiles the reduce-scatter over all devices as an all-reduce, which
+receives twice the bytes; like the all-gather it can use all links of a chip, where a ring uses one.
 
 **Policies.** Memory of a step besides state and batches, by `Execution.remat`: a Ti text tower of
 64 tokens with cached images, 1,024 examples, bfloat16, on one v5e chip.
