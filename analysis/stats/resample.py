@@ -7,6 +7,7 @@ Examples: all cells were evaluated on the same examples, so each resample of the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ def draw_means(
     values: Mapping[int, Sequence[float]],
     *,
     items: Mapping[int, np.ndarray] | None = None,
+    spread: tuple[float, int] | None = None,
     seed: int = 0,
     number: int = DRAWS,
 ) -> MeanDraws:
@@ -50,8 +52,12 @@ def draw_means(
       values: by level, one per seed.
       items: by level, the percentage of its cells that got each evaluated example right, `N`; the
         same examples for every level. None keeps the test set fixed.
+      spread: standard deviation between seeds and its degrees of freedom, measured elsewhere, for
+        values of one seed.
     """
     pooled = pooled_means(values)
+    if spread is not None and not pooled.dof:
+        pooled = dataclasses.replace(pooled, variance=spread[0] ** 2, dof=spread[1])
     levels = sorted(pooled.means)
     mean_K = np.array([pooled.means[level] for level in levels])
     count_K = np.array([pooled.counts[level] for level in levels])

@@ -8,7 +8,8 @@ fitted, to show how far the answer depends on the form:
 
 Both rise to `a`, and the saturation batch is where the fit is the tolerance below it. Quality may
 fall again where a fixed budget leaves too few steps: each fit, also of each draw, leaves out batch
-sizes beyond the best one that are more than the tolerance below it.
+sizes beyond the best one that are more than the tolerance below it. A form knows nothing of what
+was left out, so a saturation batch beyond the largest size of the fit is an extrapolation.
 """
 
 from __future__ import annotations
@@ -86,9 +87,11 @@ class Saturation:
     Attributes:
       batch: the saturation batch size; zero if even the smallest batch size has nothing to gain.
       low, high: its 95 % bootstrap interval; NaN with one seed and too few batch sizes.
-      identified: whether the interval is within the batch sizes.
+      identified: whether the interval is within the batch sizes of the fit, and these are more
+        than its parameters.
       left_out: batch sizes beyond the best one that are worse by more than the tolerance.
       aic: Akaike's information criterion, to compare the forms; smaller is better.
+      smallest, largest: the batch sizes of the fit.
     """
 
     form: str
@@ -105,6 +108,11 @@ class Saturation:
     smallest: int
     largest: int
 
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the saturation batch is outside the batch sizes of the fit."""
+        return not self.smallest <= self.batch <= self.largest
+
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """The fit at these batch sizes."""
         shape = FORMS[self.form].shape(np.asarray(sizes, float), np.array([self.shape]))[0]
@@ -115,8 +123,9 @@ class Saturation:
         if np.isnan(self.low):
             return f"{text} (no interval: one seed)"
         ends = [_format(end, self.smallest, self.largest) for end in (self.low, self.high)]
-        known = "" if self.identified else "not identified on this grid: "
-        return f"{known}{text} (95 % {ends[0]} to {ends[1]})"
+        grid = f"B = {self.smallest:,} to {self.largest:,}"
+        prefix = "" if self.identified else f"not identified by {grid}: "
+        return f"{prefix}{text} (95 % {ends[0]} to {ends[1]})"
 
 
 def fit_saturation(
@@ -137,6 +146,7 @@ def fit_saturation(
     residual_K = (data.mean_K - (a - c * family.shape(sizes_K, shape_1xP)[0]))[keep_K]
     squares = float((data.count_K[keep_K] * residual_K**2).sum())
     kept, parameters = len(residual_K), 2 + len(shape)
+    smallest, largest = int(sizes_K[keep_K][0]), int(sizes_K[keep_K][-1])
     drawn = data.drawn_RxK
     if drawn is None and kept > parameters:  # one seed: the scatter about the curve
         spread = float(np.sqrt(squares / (kept - parameters)))
@@ -154,14 +164,14 @@ def fit_saturation(
         batch=float(family.saturated(c_1, shape_1xP, tolerance)[0]),
         low=low,
         high=high,
-        identified=bool(sizes_K[0] <= low and high <= sizes_K[-1]),
+        identified=kept > parameters and smallest <= low and high <= largest,
         left_out=tuple(int(size) for size in sizes_K[~keep_K]),
         aic=squares / variance + 2 * parameters,
         a=a,
         c=c,
         shape=tuple(float(value) for value in shape),
-        smallest=int(sizes_K[0]),
-        largest=int(sizes_K[-1]),
+        smallest=smallest,
+        largest=largest,
     )
 
 

@@ -58,8 +58,9 @@ def draw(df: pd.DataFrame) -> Figure:
     words = [
         f"Below each panel: the batch beyond which the fit has no more than "
         f"{results['value'].iloc[0]:g} points to gain, with a 95 % bootstrap interval over seeds "
-        "and, where records hold them, evaluated examples. Arrows: the interval leaves the grid, "
-        f"so the batch is not identified. Forms: {forms}. A smaller AIC fits better.",
+        "and, where records hold them, evaluated examples. It is not identified where the interval "
+        "leaves the batch sizes of the fit; arrows: it leaves the grid. "
+        f"Forms: {forms}. A smaller AIC fits better.",
         *(f"{row['panel']}, {row['series']}, {row['id']}." for _, row in results.iterrows()),
     ]
     fig, (head, *every) = layout.make_figure(

@@ -81,7 +81,40 @@ def test_batches_that_fall_off_are_left_out_and_named():
     data = draw_means({int(size): [value] for size, value in zip(SIZES, falls, strict=True)})
     found = fit_saturation(data, "power", tolerance=TOLERANCE)
     assert found.left_out == (2**19, 2**20)
+    assert (found.smallest, found.largest) == (2**9, 2**18)
     assert found.batch == pytest.approx(TRUE, rel=0.01)
+
+
+def test_an_interval_beyond_the_sizes_of_the_fit_is_not_identified():
+    """Sizes where quality falls again are left out, so they say nothing of a plateau there."""
+    peak = {int(size): 60 - 4 * math.log1p(4000 / size) for size in SIZES[:6]}  # flat from 30,041
+    falls = {int(size): value for size, value in zip(SIZES[6:9], (55.0, 40.0, 20.0), strict=True)}
+    rng = np.random.default_rng(5)
+    seeds = {size: list(v + 0.1 * rng.standard_normal(3)) for size, v in (peak | falls).items()}
+    found = fit_saturation(draw_means(seeds), "logarithm")
+    assert found.left_out == tuple(falls)
+    assert found.low < 30_041 < found.high < max(falls)  # within the grid, not within the fit
+    assert found.extrapolated and not found.identified
+    assert f"not identified by B = 512 to {max(peak):,}" in str(found)
+
+
+def test_as_many_parameters_as_batch_sizes_identify_nothing():
+    seeds = noisy(POWER, sd=0.01, seeds=3, rng=np.random.default_rng(6))
+    four = {int(size): seeds[int(size)] for size in SIZES[[0, 3, 6, 9]]}
+    fits = {form: fit_saturation(draw_means(four), form) for form in ("power", "logarithm")}
+    assert not fits["power"].identified
+    assert fits["logarithm"].identified
+
+
+def test_noise_measured_elsewhere_gives_one_seed_its_interval():
+    one = noisy(POWER, sd=0.1, seeds=1, rng=np.random.default_rng(7))
+    widths = []
+    for sd in (0.05, 0.2):
+        found = fit_saturation(draw_means(one, spread=(sd, 20)), "power")
+        widths.append(np.log(found.high / found.low))
+    assert widths[1] > 2 * widths[0]
+    two = noisy(POWER, sd=0.1, seeds=2, rng=np.random.default_rng(7))
+    assert draw_means(two, spread=(9.0, 20)).sd < 1.0  # its own seeds count first
 
 
 def test_three_batch_sizes_are_too_few():
