@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from analysis import claims, figures, paper, report, stats
+    from analysis import advice, claims, figures, paper, report, stats
     from analysis.figures.plot import style
     from analysis.records import frame, snapshot
     from analysis.select import panels
     from analysis.stats import intervals
 
 _PARTS = {
+    "advice": "analysis.advice",
     "claims": "analysis.claims",
     "figures": "analysis.figures",
     "frame": "analysis.records.frame",
@@ -35,6 +36,7 @@ _PARTS = {
 
 __all__ = [
     "AnalysisError",
+    "advice",
     "claims",
     "figures",
     "frame",

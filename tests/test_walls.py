@@ -45,7 +45,7 @@ FLOORS = {
         {"records"},
         {"wandb", "select", "stats"},
         {"paper"},
-        {"claims"},
+        {"advice", "claims"},
         {"figures"},
         {"report"},
     ],

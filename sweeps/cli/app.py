@@ -19,6 +19,7 @@ import typer
 from study.errors import UserError
 from study.records.redact import redact
 from sweeps.cli import (
+    advise,
     bench,
     cells,
     claims,
@@ -69,6 +70,7 @@ VERBS = {
     "Results": (
         ("figures", figures.figures, "study figures demo --out figures; study figures --paper"),
         ("claims", claims.claims, "study claims demo; study claims --paper"),
+        ("advise", advise.advise, "study advise --examples 3e9 --loss softmax"),
         ("report", report.report, "study report demo --out demo.html"),
         ("pull", pull.pull, "study pull demo --from gs://lab/runs --out snapshots/demo"),
         ("dash", dash.dash, "study dash demo --out demo-workspace.json"),

@@ -1,0 +1,315 @@
+"""Which batch size for how many examples: the surface of a study or of the paper, in words.
+
+>>> print(format_advice(advise_paper("table-8", 18e9)))
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import AnalysisError
+from analysis.paper import as_cells, reference
+from analysis.records import frame
+from analysis.select import panels
+from analysis.select.fields import TOP1
+from analysis.stats.intervals import pooled_means
+from analysis.stats.resample import draw_means
+from analysis.stats.saturation import FORMS, Saturation, fit_saturation
+from analysis.stats.surface import (
+    ERROR_FORMS,
+    PARAMETERS,
+    TOLERANCE,
+    BatchInterval,
+    GridCells,
+    HeldOut,
+    Optimum,
+    Surface,
+    fit_surface,
+    hold_out,
+)
+
+TABLES = {"table-8": as_cells.SIGLIT, "table-5": as_cells.SIGLIP}
+MIN_STEPS = 64  # of a cell; shorter ones are mostly warm-up
+REPEATS = 5  # runs behind each standard deviation of Table 7
+Values = Mapping[tuple[int, float], Sequence[float]]  # quality by batch size and examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """The batch size for a number of examples, and what it rests on.
+
+    Attributes:
+      optimum: of the form that fits best, `surface`, at the examples asked for.
+      by_budget: the same at every measured budget.
+      rivals: the other forms, best first, with their optimum at the examples asked for.
+      held_out: None if too little is left without the largest budget.
+      one_budget: the fits to the nearest budget alone, which know nothing of other budgets.
+    """
+
+    source: str
+    loss: str
+    optimum: Optimum
+    by_budget: tuple[Optimum, ...]
+    surface: Surface
+    rivals: tuple[tuple[Surface, Optimum], ...]
+    held_out: HeldOut | None
+    nearest: float
+    one_budget: tuple[Saturation, ...]
+
+    @property
+    def power_of_two(self) -> int | None:
+        """The power of two nearest to the batch that is enough, if there is such a batch."""
+        batch = self.optimum.enough.batch
+        return 2 ** round(math.log2(batch)) if 0 < batch < math.inf else None
+
+    @property
+    def extrapolation(self) -> float:
+        """How many times the examples are outside of the budgets; 1 inside."""
+        budgets, examples = [one.examples for one in self.by_budget], self.optimum.examples
+        return max(1.0, examples / max(budgets), min(budgets) / examples)
+
+
+def advise_paper(table: str, examples: float, *, loss: str = "sigmoid") -> Advice:
+    """Advice from the paper's Table 8 (SigLiT) or 5 (both towers from scratch).
+
+    Raises:
+      AnalysisError: there is no such table or loss.
+    """
+    if table not in TABLES:
+        raise AnalysisError(f"no cells of the paper in {table!r}; choose from {', '.join(TABLES)}")
+    cells = as_cells.cells()
+    fields = {**TABLES[table], "loss.kind": loss, "loss.t_init": 10.0}
+    mine = cells[np.logical_and.reduce([cells[field] == value for field, value in fields.items()])]
+    sizes = mine.groupby("examples")["batch_size"].nunique()
+    mine = mine[mine["examples"].isin(sizes.index[sizes > 1])]  # Table 4 has one batch size
+    return _advise(table, loss, _values(mine, TOP1, "examples"), examples)
+
+
+def advise_study(
+    root: str | Path,
+    study: str,
+    examples: float,
+    *,
+    loss: str = "sigmoid",
+    metric: str = TOP1,
+    planned: Iterable[Mapping[str, Any]] | None = None,
+    records: str | None = None,
+) -> Advice:
+    """Advice from a study's finished cells, see `advise_cells`.
+
+    Args:
+      planned, records: as for `frame.cells`.
+
+    Raises:
+      AnalysisError: the study does not exist, or has too few cells.
+    """
+    cells = frame.cells(root, study, planned=planned, records=records)
+    return advise_cells(cells, study, examples, loss=loss, metric=metric)
+
+
+def advise_cells(
+    cells: pd.DataFrame, source: str, examples: float, *, loss: str = "sigmoid", metric: str = TOP1
+) -> Advice:
+    """Advice from the finished cells of a frame, at several budgets and batch sizes.
+
+    Of the image towers, cached or trained, the one with most batch sizes and budgets counts.
+
+    Args:
+      source: their name.
+      metric: the column of quality, in percent.
+
+    Raises:
+      AnalysisError: there are too few.
+    """
+    grids = []
+    for image in ("cached", "vit"):
+        done = [panel.done for panel in panels.by_budget(cells, image=image).values()]
+        if done:
+            both = pd.concat(done)
+            mine = both[(both["loss.kind"] == loss) & (both["steps"] >= MIN_STEPS)]
+            grids.append(_values(mine, metric, "budget.examples"))
+    return _advise(source, loss, max(grids, key=len, default={}), examples)
+
+
+def _values(
+    cells: pd.DataFrame, metric: str, examples: str
+) -> dict[tuple[int, float], list[float]]:
+    if metric not in cells:
+        return {}
+    known = cells[cells[metric].notna()]
+    groups = known.groupby(["batch_size", examples])[metric]
+    return {(int(b), float(d)): list(map(float, group)) for (b, d), group in groups}
+
+
+def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
+    pooled, repeats = pooled_means(values), reference("Table 7")
+    # Where no cell has two seeds, noise is the largest of Table 7: its digits allow no average.
+    noise = float(repeats.loc[repeats["metric"].str.endswith("std of 5"), "value"].max())
+    keys = sorted(values)
+    cells = GridCells(
+        batch_N=np.array([batch for batch, _ in keys], float),
+        examples_N=np.array([budget for _, budget in keys], float),
+        error_N=100 - np.array([pooled.means[key] for key in keys]),
+        seeds_N=np.array([pooled.counts[key] for key in keys]),
+        noise=math.sqrt(pooled.variance) if pooled.dof else noise,
+    )
+    budgets = sorted({budget for _, budget in keys})
+    fits = [fit for form in ERROR_FORMS if (fit := fit_surface(cells, form, draws=0))]
+    if not fits or len(budgets) < 2:
+        raise AnalysisError(
+            f"{source} has {len(cells)} finished {loss} cells of {MIN_STEPS} steps or more, "
+            f"budgets: {len(budgets)}; a surface needs {PARAMETERS + 1} cells at two budgets"
+        )
+    chosen, *others = sorted(fits, key=lambda fit: fit.cost)
+    surface = fit_surface(cells, chosen.form)
+    assert surface is not None
+    nearest = min(budgets, key=lambda budget: abs(math.log(budget / examples)))
+    alone = draw_means(
+        {b: values[b, d] for b, d in keys if d == nearest}, spread=(noise, REPEATS - 1)
+    )
+    return Advice(
+        source=source,
+        loss=loss,
+        optimum=surface.optimum(examples),
+        by_budget=tuple(surface.optimum(budget) for budget in budgets),
+        surface=surface,
+        rivals=tuple((other, other.optimum(examples)) for other in others),
+        held_out=hold_out(cells, surface.form),
+        nearest=nearest,
+        one_budget=tuple(one for form in FORMS if (one := fit_saturation(alone, form))),
+    )
+
+
+def format_advice(advice: Advice) -> str:
+    """The advice in a few lines."""
+    optimum, surface, held = advice.optimum, advice.surface, advice.held_out
+    enough, best = optimum.enough, optimum.best
+    seen = short(optimum.examples)
+    lines = [f"{advice.source}, {advice.loss}, {seen} examples: {_choice(advice)}"]
+    lines.append(
+        f"That is the smallest batch within {TOLERANCE:g} points of the lowest error, "
+        f"{optimum.error:.1f} %, which is at {_format(best)}."
+    )
+    budgets = [one.examples for one in advice.by_budget]
+    smallest, largest = surface.cells.batches_at(optimum.examples)
+    grid = f"the batch sizes at {short(advice.nearest)} examples, {smallest:,.0f} to {largest:,.0f}"
+    if advice.extrapolation > 1:
+        lines.append(
+            f"Extrapolated: the budgets are {short(budgets[0])} to {short(budgets[-1])} examples, "
+            f"{advice.extrapolation:.3g} times away."
+        )
+    else:
+        names = {"the batch that is enough": enough, "the best batch": best}
+        outside = [name for name, one in names.items() if not one.identified]
+        if outside:
+            lines.append(f"Not identified: {' and '.join(outside)}; the interval leaves {grid}.")
+        else:
+            lines.append(f"Identified: both intervals are within {grid}.")
+    lines.append(
+        f"Fit: {ERROR_FORMS[surface.form].formula}; {len(surface.cells)} cells of {MIN_STEPS} "
+        f"steps or more, residuals {surface.rms:.2f} points rms, {surface.worst:.1f} at most."
+    )
+    if held is None:
+        lines.append("Not tested on a held-out budget: too few cells at other budgets.")
+    else:
+        lines.append(
+            f"Fitted without {short(held.examples)} it misses the cells there by {held.rms:.2f} "
+            f"points rms, {held.worst:.1f} at most; {_size(held.enough)} would be enough there."
+        )
+    rivals = [
+        f"{_size(at.enough.batch)} by {fit.form} ({fit.rms:.2f})" for fit, at in advice.rivals
+    ]
+    lines.append(f"Other forms (residuals, points rms): {', '.join(rivals)}.")
+    if advice.one_budget:
+        alone = [f"{fit} by {fit.form}" for fit in advice.one_budget]
+        lines.append(f"From {short(advice.nearest)} examples alone: {'; '.join(alone)}.")
+    rows = [
+        f"  {short(one.examples):>6}  enough {_format(one.enough)}; best {_format(one.best)}"
+        for one in advice.by_budget
+    ]
+    return "\n".join([*lines, "By budget (* not identified):", *rows])
+
+
+def to_json(advice: Advice) -> str:
+    """The advice as a JSON object; an end without a number is null."""
+    surface = advice.surface
+    content = {
+        "source": advice.source,
+        "loss": advice.loss,
+        "batch": advice.power_of_two,
+        "tolerance": TOLERANCE,
+        "extrapolation": advice.extrapolation,
+        "optimum": asdict(advice.optimum),
+        "by_budget": [asdict(one) for one in advice.by_budget],
+        "surface": {
+            "form": surface.form,
+            "formula": ERROR_FORMS[surface.form].formula,
+            "parameters": surface.parameters,
+            "cells": len(surface.cells),
+            "rms": surface.rms,
+            "worst": surface.worst,
+        },
+        "held_out": advice.held_out and asdict(advice.held_out),
+        "rivals": [
+            {"form": fit.form, "rms": fit.rms, "enough": at.enough.batch, "best": at.best.batch}
+            for fit, at in advice.rivals
+        ],
+        "one_budget": [
+            {
+                "examples": advice.nearest,
+                "form": fit.form,
+                **{name: getattr(fit, name) for name in ("batch", "low", "high", "identified")},
+            }
+            for fit in advice.one_budget
+        ],
+    }
+    return json.dumps(_finite(content), indent=1)
+
+
+def short(count: float) -> str:
+    """A count of examples or a batch size in three digits.
+
+    >>> short(18e9), short(34191)
+    ('18B', '34.2k')
+    """
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:.3g}{name}"
+    return f"{count:.3g}"
+
+
+def _choice(advice: Advice) -> str:
+    enough = advice.optimum.enough
+    if advice.power_of_two is None:
+        return "no batch size can be named; quality still changes at the ends of the grid."
+    return (
+        f"a batch of {advice.power_of_two:,} (estimate {short(enough.batch)}, "
+        f"95 % {_size(enough.low)} to {_size(enough.high)})."
+    )
+
+
+def _format(one: BatchInterval) -> str:
+    mark = "" if one.identified else "*"
+    return f"{_size(one.batch)}{mark} ({_size(one.low)} to {_size(one.high)})"
+
+
+def _size(batch: float) -> str:
+    if batch == 0:
+        return "the smallest"
+    return "the largest" if math.isinf(batch) else short(batch)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
