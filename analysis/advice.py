@@ -203,8 +203,8 @@ def format_advice(advice: Advice) -> str:
     grid = f"the batch sizes at {short(advice.nearest)} examples, {smallest:,.0f} to {largest:,.0f}"
     if advice.extrapolation > 1:
         lines.append(
-            f"Extrapolated: the budgets are {short(budgets[0])} to {short(budgets[-1])} examples, "
-            f"{advice.extrapolation:.3g} times away."
+            f"Extrapolated: {seen} examples are {advice.extrapolation:.3g} times outside of the "
+            f"budgets, {short(budgets[0])} to {short(budgets[-1])}."
         )
     else:
         names = {"the batch that is enough": enough, "the best batch": best}

@@ -42,7 +42,7 @@ def test_the_text_says_what_is_identified_and_what_is_not(table_8):
     assert max(map(len, text.splitlines())) <= 120
     optimum = dataclasses.replace(table_8.optimum, examples=36e9)
     beyond = advice.format_advice(dataclasses.replace(table_8, optimum=optimum))
-    assert "Extrapolated: the budgets are 450M to 18B examples, 2 times away." in beyond
+    assert "Extrapolated: 36B examples are 2 times outside of the budgets, 450M to 18B" in beyond
 
 
 def test_json_is_whole_and_finite(table_8):
