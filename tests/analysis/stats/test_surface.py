@@ -127,7 +127,7 @@ def test_a_held_out_budget_is_predicted_where_the_form_is_true():
     assert found.enough == pytest.approx(true_best(error, 64e6)[1], rel=0.2)
 
 
-def test_a_run_of_few_steps_that_fails_moves_the_ridge_little():
+def test_one_run_that_fails_moves_the_ridge_little():
     cells, _ = simulate(noise=0.2, rng=np.random.default_rng(7))
     at = fit_surface(cells, draws=0).optimum(4e6).enough.batch
     worst = int((cells.batch_N / cells.examples_N).argmax())
