@@ -1,10 +1,11 @@
-"""`study claims`: on a study, or on the paper's own numbers, never on both."""
+"""`study claims` and `study advise`: on a study, or on the paper's numbers, never on both."""
 
 import json
 
 import pytest
 
 from analysis.claims import CLAIMS
+from sweeps.cli.advise import advise
 from sweeps.cli.claims import claims
 from sweeps.study import StudyError
 
@@ -27,3 +28,23 @@ def test_what_cannot_be_asked_for_together_is_one_line(study, paper, metric):
     with pytest.raises(StudyError) as error:
         claims(study, "runs", metric=metric, paper=paper, as_json=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"study": "demo", "paper": "table-8"}, "not both"),
+        ({"metric": "eval/zero_shot/val_font/top1"}, "--metric needs --study"),
+    ],
+)
+def test_advice_is_from_a_study_or_from_the_paper(options, message):
+    with pytest.raises(StudyError, match=message):
+        advise(3e9, **{"study": None, "paper": None, "metric": None, "root": "runs", **options})
+
+
+def test_advice_from_the_paper_as_json(capsys):
+    assert advise(3e9, None, "table-5", metric=None, as_json=True) == 0
+    content = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert content["held_out"] is None  # of two budgets
+    assert content["optimum"]["enough"]["identified"]
+    assert 8192 <= content["batch"] <= 32_768
