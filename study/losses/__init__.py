@@ -2,7 +2,7 @@
 
 A loss takes unit-norm embeddings `zimg_BxD` and `ztxt_BxD`, whose rows i are a positive, and its
 learned scalars. It returns `(loss, LogitStats)` and is differentiable in all of these. To read how
-it works: `tiled.py` (one device), then `ring.py` (many), then `sigmoid.py`.
+it works: `tiles.py` and `tiled.py` (one device), then `ring.py` (many), then `sigmoid.py`.
 """
 
 from study.losses.sigmoid import sigmoid_loss

@@ -18,7 +18,8 @@ from jax import lax
 
 from study.config.loss import Negatives
 from study.losses.ring import ring_scan
-from study.losses.tiled import BIG, Axes, Tile, dot, from_tiles, tile_scan
+from study.losses.tiled import Axes
+from study.losses.tiles import BIG, Tile, dot, from_tiles, tile_scan
 
 # The products of a device's rows with all texts are stored up to this size, 4 * b * B bytes: one
 # device with a batch of 8,192, or 64 devices with 65,536. Beyond it every count computes them

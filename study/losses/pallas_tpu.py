@@ -13,7 +13,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from study.losses.tiled import BIG, LogSumExp, NegativeSums
+from study.losses.tiled import LogSumExp, NegativeSums
+from study.losses.tiles import BIG
 from study.losses.tpu_panels import (
     LANES,
     Chip,

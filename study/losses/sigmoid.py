@@ -15,11 +15,9 @@ from study.losses.hard_negatives import kth_score
 from study.losses.random_negatives import random_mask
 from study.losses.ring import all_pairs_scan, ring_scan
 from study.losses.tiled import (
-    BIG,
     Axes,
     LogitStats,
     NegativeSums,
-    Tile,
     fused_value_and_grad,
     negative_logit_mean,
     pairwise_gradients,
@@ -27,6 +25,7 @@ from study.losses.tiled import (
     sigmoid_negatives,
     softplus_and_sigmoid,
 )
+from study.losses.tiles import BIG, Tile
 
 
 def sigmoid_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -12,17 +13,22 @@ from jax.sharding import Mesh
 from study.losses import pallas_tpu
 from study.losses.ring import all_pairs_scan
 from study.losses.tiled import (
-    BIG,
     Axes,
     LogitStats,
     LogSumExp,
-    Tile,
-    dot,
-    from_tiles,
     fused_value_and_grad,
     negative_logit_mean,
     pairwise_gradients,
     positive_logits,
+)
+from study.losses.tiles import (
+    BIG,
+    Tile,
+    by_platform,
+    dot,
+    from_tiles,
+    large_tile,
+    peeled_scan,
     tile_scan,
 )
 
@@ -152,20 +158,28 @@ def block_normalisers(
     """`pallas_tpu.softmax_normalisers` in plain JAX."""
     n, m = len(zimg_nxD), len(ztxt_mxD)
 
-    def step(row_carry: Any, by_col: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
-        by_row, logit_min = row_carry
-        l_TxT, tile_min = at.negatives(t * dot(zimg_TxD, ztxt_TxD.T))
-        row_max_T, col_max_T = l_TxT.max(1), l_TxT.max(0)
-        by_row = _merge(by_row, (row_max_T, jnp.exp(l_TxT - row_max_T[:, None]).sum(1)))
-        by_col = _merge(by_col, (col_max_T, jnp.exp(l_TxT - col_max_T[None, :]).sum(0)))
-        return (by_row, jnp.minimum(logit_min, tile_min)), by_col
+    def sweep(scan: Any, tile: int, zimg_nxD: Any, ztxt_mxD: Any, t: Any, shift: Any) -> Any:
+        def step(row_carry: Any, by_col: Any, zimg_TxD: Any, ztxt_TxD: Any, at: Tile) -> Any:
+            by_row, logit_min = row_carry
+            l_TxT, tile_min = at.negatives(t * dot(zimg_TxD, ztxt_TxD.T))
+            row_max_T, col_max_T = l_TxT.max(1), l_TxT.max(0)
+            by_row = _merge(by_row, (row_max_T, jnp.exp(l_TxT - row_max_T[:, None]).sum(1)))
+            by_col = _merge(by_col, (col_max_T, jnp.exp(l_TxT - col_max_T[None, :]).sum(0)))
+            return (by_row, jnp.minimum(logit_min, tile_min)), by_col
 
-    init = ((_no_logits(min(tile, n)), jnp.asarray(BIG)), _no_logits(min(tile, m)))
-    (by_row_RxT, min_R), by_col_CxT = tile_scan(
-        step, init, zimg_nxD, ztxt_mxD, tile=tile, origin=(shift, 0)
+        init = ((_no_logits(min(tile, n)), jnp.asarray(BIG)), _no_logits(min(tile, m)))
+        (by_row_RxT, min_R), by_col_CxT = scan(
+            step, init, zimg_nxD, ztxt_mxD, tile=tile, origin=(shift, 0)
+        )
+        by_row = jax.tree.map(lambda x: from_tiles(x, n), by_row_RxT)
+        return by_row, jax.tree.map(lambda x: from_tiles(x, m), by_col_CxT), min_R.min()
+
+    normalisers: tuple[LogSumExp, LogSumExp, jax.Array] = by_platform(
+        *(zimg_nxD, ztxt_mxD, t, shift),
+        gpu=functools.partial(sweep, peeled_scan, large_tile(n, m)),
+        default=functools.partial(sweep, tile_scan, tile),
     )
-    by_row = jax.tree.map(lambda x: from_tiles(x, n), by_row_RxT)
-    return by_row, jax.tree.map(lambda x: from_tiles(x, m), by_col_CxT), min_R.min()
+    return normalisers
 
 
 def block_gradients(

@@ -5,7 +5,6 @@ the logit is. So one sweep over tiles of logits can return the loss and its grad
 
 - `fused_value_and_grad` turns such a sweep into a differentiable function, on one device or under
   `shard_map`. Its backward pass only scales; nothing of size B x B is kept for it.
-- `tile_scan` brings every tile of rows (images) together with every tile of columns (texts).
 - `pairwise_gradients` is the sweep that both losses use: three matrix products per tile.
 - `sigmoid_negatives` is that sweep for the sigmoid loss.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +21,20 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from study.losses.tiles import (
+    BIG,
+    Tile,
+    by_platform,
+    dot,
+    from_tiles,
+    large_tile,
+    peeled_scan,
+    tile_scan,
+)
+
 # Names of the mesh axes that hold the batch. Collectives over no axis are the identity, so `()`
 # is one device and needs no code of its own.
 Axes = tuple[str, ...]
-
-# Larger than any logit that float32 embeddings can make, yet finite: -inf would make NaNs.
-BIG = 1e30
 
 # The `shift` from an image's row to its text's row in a block that has none of its images' texts.
 NO_POSITIVES = 1 << 30
@@ -191,111 +197,6 @@ def fused_value_and_grad(
     return loss
 
 
-# --- tiles ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One tile of a block: which pairs it holds, and which of them are not negatives.
-
-    Attributes:
-      i_Tx1, j_1xT: numbers of the images and texts in the global batch; equal for a positive.
-      padding_TxT: mask of pairs that only fill up the tile; None if the block has whole tiles.
-      any_masked: whether any pair of the tile is a positive or padding.
-      column: where the tile's columns begin in the block.
-    """
-
-    i_Tx1: jax.Array
-    j_1xT: jax.Array
-    padding_TxT: jax.Array | None
-    any_masked: jax.Array
-    column: jax.Array
-
-    def negatives(self, l_TxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The logits, -BIG for positives and padding, and the smallest logit of a negative."""
-
-        def masked(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-            out_TxT = self.i_Tx1 == self.j_1xT
-            if self.padding_TxT is not None:
-                out_TxT |= self.padding_TxT
-            return jnp.where(out_TxT, -BIG, l_TxT), jnp.min(jnp.where(out_TxT, BIG, l_TxT))
-
-        # Few tiles touch the diagonal or an edge; masking only those halves the elementwise work.
-        return lax.cond(self.any_masked, masked, lambda l_TxT: (l_TxT, jnp.min(l_TxT)), l_TxT)
-
-
-def tile_scan(
-    step: Callable[..., tuple[Any, Any]],
-    init: tuple[Any, Any],
-    rows: Any,
-    cols: Any,
-    *,
-    tile: int,
-    origin: tuple[jax.Array | int, jax.Array | int],
-) -> tuple[Any, Any]:
-    """Brings every tile of rows together with every tile of columns of one block.
-
-    Any number of rows and columns will do: they are padded to whole tiles.
-
-    Arguments:
-      step: `(row_carry, col_carry, row, col, tile) -> (row_carry, col_carry)`, where `row` and
-        `col` are the tile's slices of `rows` and `cols`, and `tile` is a `Tile`.
-      init: the initial `row_carry` of every tile of rows, `col_carry` of every tile of columns.
-      rows, cols: pytrees of arrays with one leading row per example of the block.
-      tile: rows and columns of a tile, at most.
-      origin: numbers of the block's first image and first text in the global batch.
-
-    Returns the final carries, stacked: one per tile of rows, one per tile of columns.
-    """
-    n, m = len(jax.tree.leaves(rows)[0]), len(jax.tree.leaves(cols)[0])
-    height, width = min(tile, n), min(tile, m)
-    rows_R = jax.tree.map(lambda x: to_tiles(x, height), rows)
-    cols_C = jax.tree.map(lambda x: to_tiles(x, width), cols)
-    count_R, count_C = -(-n // height), -(-m // width)
-    i0, j0 = (jnp.asarray(x, jnp.int32) for x in origin)
-
-    def tile_at(r: jax.Array, c: jax.Array) -> Tile:
-        i_T, j_T = r * height + jnp.arange(height), c * width + jnp.arange(width)
-        padding_TxT, any_masked = None, jnp.bool_(False)
-        if n % height or m % width:
-            padding_TxT = (i_T >= n)[:, None] | (j_T >= m)[None, :]
-            any_masked = (i_T[-1] >= n) | (j_T[-1] >= m)
-        i_T, j_T = i0 + i_T, j0 + j_T
-        any_masked |= (i_T[0] <= j_T[-1]) & (j_T[0] <= i_T[-1])  # on the diagonal
-        return Tile(i_T[:, None], j_T[None, :], padding_TxT, any_masked, c * width)
-
-    def row_of_tiles(carry_C: Any, xs: Any) -> tuple[Any, Any]:
-        r, row = xs
-
-        def one_tile(row_carry: Any, xs: Any) -> tuple[Any, Any]:
-            c, col, col_carry = xs
-            return step(row_carry, col_carry, row, col, tile_at(r, c))
-
-        row_carry, carry_C = lax.scan(one_tile, init[0], (jnp.arange(count_C), cols_C, carry_C))
-        return carry_C, row_carry
-
-    carry_C = jax.tree.map(lambda x: jnp.broadcast_to(x, (count_C, *jnp.shape(x))), init[1])
-    carry_C, carry_R = lax.scan(row_of_tiles, carry_C, (jnp.arange(count_R), rows_R))
-    return carry_R, carry_C
-
-
-def to_tiles(x_nx: jax.Array, tile: int) -> jax.Array:
-    """Leading rows in tiles, `(count, tile, ...)`, the last one padded with zeros."""
-    count = -(-len(x_nx) // tile)
-    padding = [(0, count * tile - len(x_nx)), *[(0, 0)] * (x_nx.ndim - 1)]
-    return jnp.pad(x_nx, padding).reshape(count, tile, *x_nx.shape[1:])
-
-
-def from_tiles(x_RxTx: jax.Array, rows: int) -> jax.Array:
-    """The inverse of `to_tiles`."""
-    return x_RxTx.reshape(-1, *x_RxTx.shape[2:])[:rows]
-
-
-def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Matrix product with float32 sums, also of bfloat16 inputs."""
-    return jnp.dot(a, b, preferred_element_type=jnp.float32)
-
-
 # --- the sweep that makes the gradients -----------------------------------------------------------
 
 
@@ -317,28 +218,76 @@ def pairwise_gradients(
         to its sums and p, the derivative of the loss in each logit.
       zero_sums: the sums over no pair; None if `dlogits` returns none.
       per_row, per_col: pytrees with one leading row per image and per text, for `dlogits`.
-      origin, tile: as for `tile_scan`.
+      origin, tile: as for `tile_scan`. Programs for a GPU take their own tiles, see `peeled_scan`.
 
     Returns the sums, `p @ ztxt` (`nxD`) and `p.T @ zimg` (`mxD`) in float32: the gradients of the
     embeddings over t.
+    """
+
+    def sweep(
+        scan: Any, tile: int, dtype: Any, scale: float, zimg_nxD: Any, ztxt_mxD: Any, *rest: Any
+    ) -> Any:
+        def tile_gradients(zimg_TxD: Any, ztxt_TxD: Any, *args: Any) -> Any:
+            sums, p_TxT = dlogits(dot(zimg_TxD, ztxt_TxD.T), *args)
+            return sums, (scale * p_TxT).astype(dtype)
+
+        sums, gimg_nxD, gtxt_mxD = gradient_sweep(
+            tile_gradients, zero_sums, scan, tile, zimg_nxD, ztxt_mxD, *rest
+        )
+        return sums, gimg_nxD / scale, gtxt_mxD / scale
+
+    on_gpu = large_tile(len(zimg_nxD), len(ztxt_mxD)), *gpu_products(ztxt_mxD.dtype)
+    result: tuple[Any, jax.Array, jax.Array] = by_platform(
+        *(zimg_nxD, ztxt_mxD, per_row, per_col, origin),
+        gpu=functools.partial(sweep, peeled_scan, *on_gpu),
+        default=functools.partial(sweep, tile_scan, tile, ztxt_mxD.dtype, 1.0),
+    )
+    return result
+
+
+def gpu_products(dtype: Any) -> tuple[Any, float]:
+    """The type of p, and a factor before it is rounded, for a GPU's products with embeddings.
+
+    Tensor cores are as fast on float16 as on bfloat16, and p has three more bits. Multiplied by
+    2**15, its largest value is in range and all above 2e-9 keep these bits.
+    """
+    return (jnp.float16, 2.0**15) if dtype == jnp.bfloat16 else (dtype, 1.0)
+
+
+def gradient_sweep(
+    tile_gradients: Callable[..., tuple[NegativeSums | None, jax.Array]],
+    zero_sums: NegativeSums | None,
+    scan: Callable[..., tuple[Any, Any]],
+    tile: int,
+    zimg_nxD: jax.Array,
+    ztxt_mxD: jax.Array,
+    per_row: Any,
+    per_col: Any,
+    origin: tuple[jax.Array | int, jax.Array | int],
+) -> tuple[Any, jax.Array, jax.Array]:
+    """`pairwise_gradients` in the order of `scan`.
+
+    Arguments:
+      tile_gradients: `(zimg_TxD, ztxt_TxD, tile, per_row, per_col) -> (sums, p_TxT)`; the products
+        of p with embeddings are of its type.
     """
     (n, dim), m, f32 = zimg_nxD.shape, len(ztxt_mxD), jnp.float32
 
     def step(row_carry: Any, gtxt_DxT: jax.Array, row: Any, col: Any, at: Tile) -> Any:
         sums, gimg_TxD = row_carry
         (zimg_TxD, row_extra), (ztxt_TxD, col_extra) = row, col
-        tile_sums, p_TxT = dlogits(dot(zimg_TxD, ztxt_TxD.T), at, row_extra, col_extra)
-        p_TxT = p_TxT.astype(ztxt_TxD.dtype)  # bfloat16 products for bfloat16 embeddings
+        tile_sums, p_TxT = tile_gradients(zimg_TxD, ztxt_TxD, at, row_extra, col_extra)
         sums = None if sums is None else sums.merge(tile_sums)
+        gimg_TxD += dot(p_TxT, ztxt_TxD.astype(p_TxT.dtype))
         # p is never transposed: the texts' gradient is summed as DxT and transposed at the end.
-        return (sums, gimg_TxD + dot(p_TxT, ztxt_TxD)), gtxt_DxT + dot(zimg_TxD.T, p_TxT)
+        return (sums, gimg_TxD), gtxt_DxT + dot(zimg_TxD.astype(p_TxT.dtype).T, p_TxT)
 
     rows, cols = (zimg_nxD, per_row), (ztxt_mxD, per_col)
     init = (
         (zero_sums, jnp.zeros((min(tile, n), dim), f32)),
         jnp.zeros((dim, min(tile, m)), f32),
     )
-    (sums_R, gimg_RxTxD), gtxt_CxDxT = tile_scan(step, init, rows, cols, tile=tile, origin=origin)
+    (sums_R, gimg_RxTxD), gtxt_CxDxT = scan(step, init, rows, cols, tile=tile, origin=origin)
     sums = None if sums_R is None else sums_R.total()
     return sums, from_tiles(gimg_RxTxD, n), from_tiles(jnp.swapaxes(gtxt_CxDxT, 1, 2), m)
 
@@ -373,7 +322,22 @@ def sigmoid_negatives(
 
 
 def softplus_and_sigmoid(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`sum(softplus(l))`, `sigmoid(l)` and `max(l)` of a tile, safe for logits of any size.
+    """`sum(softplus(l))`, `sigmoid(l)` and `max(l)` of a tile, safe for logits of any size."""
+    sums: tuple[jax.Array, jax.Array, jax.Array] = by_platform(
+        l_TxT, gpu=_softplus_and_sigmoid_in_one_pass, default=_softplus_and_sigmoid
+    )
+    return sums
+
+
+def _softplus_and_sigmoid_in_one_pass(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One kernel of a GPU reads the products of a tile and writes p and the sums of its rows."""
+    e_TxT = jnp.exp(-jnp.abs(l_TxT))
+    p_TxT = jnp.where(l_TxT > 0, 1.0, e_TxT) / (1.0 + e_TxT)
+    return jnp.sum(jnp.maximum(l_TxT, 0.0) + jnp.log1p(e_TxT)), p_TxT, jnp.max(l_TxT)
+
+
+def _softplus_and_sigmoid(l_TxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """With few logarithms, and little work where no logit is positive.
 
     softplus(l) = max(l, 0) + log1p(e) with e = exp(-|l|). The logarithm costs most, so one is
     taken for sixteen logits: the sum of log1p(e) is the log1p of a product less one,
