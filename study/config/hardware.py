@@ -1,4 +1,4 @@
-"""The table of hardware: chips, and the slices that `Execution.slice` names.
+"""The slices that `Execution.slice` names: chips of `chips.py` in Cloud TPU's topologies.
 
     get_slice("v4-32")     16 v4 chips as 2x2x4 on 4 hosts
     get_slice("v6e-16x2")  two slices of 16 v6e chips, connected by the data-centre network
@@ -12,188 +12,19 @@ chips. The names that Ray and libtpu use for the same slice are properties of `S
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from study.config.host import cores, total_memory
+from study.config.chips import CHIPS, Chip, this_cpu
+from study.config.chips import GIB as GIB
 from study.errors import UserError
-
-GB, GIB, TERA = 10**9, 2**30, 10**12
 
 
 class HardwareError(UserError, ValueError):
     """An unknown slice or generation, or one that cannot do what is requested."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Chip:
-    """One chip, with the maker's specifications.
-
-    Attributes:
-      name: The prefix of the names of its slices.
-      device_kinds: The `device_kind` of its JAX devices.
-      devices: JAX devices per chip. The two cores of a v4 or v5p chip are one device.
-      cores: Cores per chip, as counted in the names of slices.
-      hbm_bytes: Memory per chip.
-      usable_bytes: Memory per device that a program may use.
-      peak_flops: bfloat16 FLOP/s per chip.
-      hbm_rate: Bytes/s between chip and memory.
-      link_rate: Bytes/s of one link to a neighbour, one way.
-      links: Number of links to neighbours: 6 in a 3D torus, 4 in a 2D one.
-      network_rate: Bytes/s per chip between slices or hosts, one way.
-      ray: Ray's name of the generation; "" for GPUs and CPUs.
-      libtpu: The prefix of libtpu's topologies; "" if libtpu does not compile for the chip.
-      config: libtpu's chip config.
-    """
-
-    name: str
-    kind: Literal["tpu", "gpu", "cpu"] = "tpu"
-    device_kinds: tuple[str, ...]
-    devices: int = 1
-    cores: int = 1
-    hbm_bytes: int
-    usable_bytes: int
-    peak_flops: float
-    hbm_rate: float
-    link_rate: float
-    links: int
-    network_rate: float
-    ray: str = ""
-    libtpu: str = ""
-    config: str = "default"
-
-
-# Peak FLOP/s, memory and its rate, and interconnect: the tables "Key specifications" of
-# docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. They give the interconnect per chip and
-# both ways: 600, 400, 1200, 800 and 1200 GB/s over 6, 4, 6, 4 and 6 links (v4: 6 links of 50 GB/s
-# in arXiv 2304.01433, Table 4). Network: "DCN bandwidth per chip" in the same tables; v5e from its
-# pod's 6.4 Tb/s over 256 chips; v4's is not published, so v5e's is used. `usable_bytes`: the
-# available memory in the error of libtpu 0.0.42.1's compiler for a program that is too large.
-V4 = Chip(
-    name="v4",
-    device_kinds=("TPU v4",),
-    cores=2,
-    hbm_bytes=32 * GIB,
-    usable_bytes=int(30.75 * GIB),
-    peak_flops=275 * TERA,
-    hbm_rate=1200 * GB,
-    link_rate=50 * GB,
-    links=6,
-    network_rate=25 * GB / 8,
-    ray="v4",
-    libtpu="v4",
-    config="megacore",
-)
-V5E = Chip(
-    name="v5e",
-    device_kinds=("TPU v5 lite", "TPU v5e"),
-    hbm_bytes=16 * GIB,
-    usable_bytes=int(15.75 * GIB),
-    peak_flops=197 * TERA,
-    hbm_rate=819 * GB,
-    link_rate=50 * GB,
-    links=4,
-    network_rate=25 * GB / 8,
-    ray="v5litepod",
-    libtpu="v5e",
-)
-V5P = Chip(
-    name="v5p",
-    device_kinds=("TPU v5", "TPU v5p"),
-    cores=2,
-    hbm_bytes=95 * GIB,
-    usable_bytes=int(95.74 * GIB),  # slightly more than the documented 95
-    peak_flops=459 * TERA,
-    hbm_rate=2765 * GB,
-    link_rate=100 * GB,
-    links=6,
-    network_rate=50 * GB / 8,
-    ray="v5p",
-    libtpu="v5",
-    config="megacore",
-)
-V6E = Chip(
-    name="v6e",
-    device_kinds=("TPU v6 lite", "TPU v6e"),
-    hbm_bytes=32 * GIB,
-    usable_bytes=int(31.25 * GIB),
-    peak_flops=918 * TERA,
-    hbm_rate=1638 * GB,
-    link_rate=100 * GB,
-    links=4,
-    network_rate=100 * GB / 8,
-    ray="v6e",
-    libtpu="v6e",
-)
-V7X = Chip(
-    name="7x",
-    device_kinds=("TPU7x", "TPU v7x"),
-    devices=2,  # one per half, each with half of the memory
-    cores=2,
-    hbm_bytes=192 * GIB,
-    usable_bytes=int(94.75 * GIB),
-    peak_flops=2307 * TERA,
-    hbm_rate=7380 * GB,
-    link_rate=100 * GB,
-    links=6,
-    network_rate=100 * GB / 8,
-    ray="v7x",
-    libtpu="tpu7x",
-)
-# NVIDIA's data sheets, SXM boards, without sparsity: NVLink 900 GB/s both ways; one 400 Gb/s NIC
-# per GPU as in DGX. Memory as nvidia-smi reports it, of which JAX uses 75 % by default.
-H100 = Chip(
-    name="gpu:h100",
-    kind="gpu",
-    device_kinds=("NVIDIA H100 80GB HBM3",),
-    hbm_bytes=81559 * 2**20,
-    usable_bytes=int(0.75 * 81559 * 2**20),
-    peak_flops=989 * TERA,
-    hbm_rate=3350 * GB,
-    link_rate=450 * GB,
-    links=1,
-    network_rate=50 * GB,
-)
-H200 = Chip(
-    name="gpu:h200",
-    kind="gpu",
-    device_kinds=("NVIDIA H200",),
-    hbm_bytes=143771 * 2**20,
-    usable_bytes=int(0.75 * 143771 * 2**20),
-    peak_flops=989 * TERA,
-    hbm_rate=4800 * GB,
-    link_rate=450 * GB,
-    links=1,
-    network_rate=50 * GB,
-)
-
-
-@functools.cache
-def this_cpu() -> Chip:
-    """This machine as one chip, estimated.
-
-    Two 8-wide float32 multiply-adds per core and cycle at 2.5 GHz, 20 GB/s of memory traffic per
-    core, and half of the memory for a step.
-    """
-    memory = total_memory()
-    return Chip(
-        name="cpu",
-        kind="cpu",
-        device_kinds=("cpu",),
-        hbm_bytes=memory,
-        usable_bytes=memory // 2,
-        peak_flops=32 * 2.5 * GB * cores(),
-        hbm_rate=20.0 * GB * cores(),
-        link_rate=10 * GB,
-        links=1,
-        network_rate=GB,
-    )
-
-
-CHIPS = (V4, V5E, V5P, V6E, V7X, H100, H200)
 
 # Topologies by the number in the name: Cloud TPU's single slices that Ray 2.60 accepts (it does not
 # accept v4-4096).
@@ -289,7 +120,7 @@ class Slice:
         """`accelerator_type` of Ray's `ScalingConfig` ("TPU-V4", "H100"); "" for a CPU."""
         if self.chip.kind == "tpu":
             return f"TPU-{self.chip.ray.upper()}"
-        return self.chip.name.partition(":")[2].upper()
+        return self.chip.ray
 
     @property
     def libtpu_topology(self) -> str:

@@ -8,6 +8,7 @@ import sys
 
 import pydantic
 import pytest
+from ray.util.accelerators import accelerators
 
 from study.config import Execution, hardware
 from study.config.hardware import HardwareError, get_chip, get_slice, list_slices
@@ -53,6 +54,8 @@ def test_gpus_and_this_cpu_are_machines_too():
     assert get_slice("gpu:h100").chips == get_slice("gpu:h200").hosts == 1
     pair = get_slice("gpu:h100x16")
     assert (pair.chips, pair.hosts, pair.accelerator_type) == (16, 2, "H100")
+    names = {name for name in vars(accelerators).values() if isinstance(name, str)}
+    assert {c.ray for c in hardware.CHIPS if c.kind == "gpu"} <= names
     assert get_slice("cpu").chip.usable_bytes > 0
 
 
@@ -63,7 +66,7 @@ def test_every_chip_is_found_by_what_jax_calls_it():
     assert get_chip("TPU v99") is None
 
 
-@pytest.mark.parametrize("name", ["v4-12", "v4", "gpu:a100", "v4-32x0", "v3-8", ""])
+@pytest.mark.parametrize("name", ["v4-12", "v4", "gpu:v100", "v4-32x0", "v3-8", ""])
 def test_a_name_that_is_none_is_told_in_one_line_with_all_that_are(name):
     with pytest.raises(HardwareError, match=f"no slice '{name}'") as raised:
         get_slice(name)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from study.config import AllPairs, Budget, CachedImage, Cell, Data, Execution, MeanPoolText, Model
-from study.config.hardware import GIB, V4
+from study.config.chips import GIB, V4
 from study.config.model import Vocabulary
 from study.losses import pallas_tpu as pallas
 from study.losses import sigmoid_loss, tiled
