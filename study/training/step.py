@@ -177,6 +177,9 @@ def make_gradients(
     """
     rows = None if mesh is None or mesh.size == 1 else batch_sharding(mesh)
     dtype = jnp.dtype(cell.model.dtype)
+    if remat is None and mesh is not None and mesh.devices.flat[0].platform == "cpu":
+        # A CPU stores and reads activations more slowly than it computes all but the products.
+        remat = "dots_saveable"
     model = TwoTowers(cell, vocabulary, remat, rows)
     has_dropout = any(getattr(tower, "dropout", 0) for tower in (cell.model.image, cell.model.text))
 

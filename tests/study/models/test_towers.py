@@ -26,6 +26,7 @@ from study.config.model import Vocabulary, get_variant
 from study.evals.encode import cached_encoder
 from study.models.sharding import make_mesh
 from study.models.text import MeanPoolTower
+from study.models.transformer import product
 from study.models.two_towers import TwoTowers, initial_bias
 from study.models.vit import PatchEmbedding
 from study.training.compile import train_program
@@ -139,3 +140,14 @@ def test_prior_bias_is_the_log_odds_of_the_chosen_pairs(batch_size, bias):
 def test_an_unknown_variant_names_those_that_exist():
     with pytest.raises(ValueError, match="unknown tower variant 'XL'; known: mu, Ti"):
         get_variant("XL")
+
+
+def test_a_product_has_the_gradients_of_a_matrix_product():
+    """Of any number of leading axes; its kernel's gradient is written in another order."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel, dy = (
+        jax.random.normal(k, s) for k, s in zip(keys, ((2, 3, 5), (5, 7), (2, 3, 7)), strict=True)
+    )
+    got, want = (jax.vjp(f, x, kernel) for f in (product, jnp.matmul))
+    for one, expected in zip((got[0], *got[1](dy)), (want[0], *want[1](dy)), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-5)
