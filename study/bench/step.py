@@ -4,6 +4,8 @@ The plain step is what one would write with flax and optax: the same towers, opt
 a loss of all B x B logits at once, one `jit` and a Python loop. It has no choice of negatives, no
 statistics, no norms, no mesh and no microbatches. Both run the same steps in alternating rounds on
 one device of one process, so that other load affects both. A ratio is the median over rounds.
+
+PyTorch trains a model of the same sizes in the same rounds if it is installed, see `torch_step`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from study.bench import torch_step
 from study.config import (
     Adam,
     Budget,
@@ -44,12 +47,14 @@ VOCABULARY = Vocabulary(1000, eos=1, pad=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Times of our step and of the plain one.
+    """Times of our step, of the plain one and of PyTorch's.
 
     Attributes:
       steps: steps per round.
       ours_seconds, plain_seconds: of one step, medians over rounds.
       ratio: our time over the plain step's in the same round, the median; `ratios` are all.
+      torch_seconds, torch_ratios: of PyTorch's step, and our time over it; None and empty if
+        `torch_skipped` says why it did not run.
       difference: distance between both final parameters over the distance that the plain ones
         moved. It is near 0 because both do the same work.
     """
@@ -62,6 +67,9 @@ class Result:
     plain_seconds: float
     ratio: float
     ratios: tuple[float, ...]
+    torch_seconds: float | None
+    torch_ratios: tuple[float, ...]
+    torch_skipped: str | None
     difference: float
 
 
@@ -103,29 +111,85 @@ def bench(
     rounds: int,
     log: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Times `rounds` rounds of `steps` steps of both, after one round to warm up.
+    """Times `rounds` rounds of `steps` steps of each, after one round to warm up.
 
     Arguments:
       image_shape: of one example.
       log: called with a line on the progress.
     """
     log(f"{name}: compiling")
+    batches = _batches(cell, image_shape, steps)
+    ours, params = _our_round(cell, image_shape, batches)
+    start = jax.tree.map(jnp.copy, params())
+    plain, carry = _plain(cell, start)
+    singles = [{k: jnp.asarray(a[i]) for k, a in batches.items()} for i in range(steps)]
+    start = jax.device_get(start)
+
+    def theirs() -> None:
+        nonlocal carry
+        for batch in singles:
+            carry, loss = plain(carry, batch)
+        jax.block_until_ready(loss)
+
+    runs = {"ours": ours, "plain": theirs}
+    torch_skipped = torch_step.skip_reason(cell)
+    if torch_skipped is None:
+        runs["torch"] = torch_step.torch_round(cell, VOCABULARY, batches)
+    seconds: dict[str, list[float]] = {key: [] for key in runs}
+    for number in range(rounds + 1):
+        log(f"{name}: round {number} of {rounds}" if number else f"{name}: warming up")
+        for key in runs if number % 2 else reversed(runs):
+            round_start = time.perf_counter()
+            runs[key]()
+            seconds[key].append((time.perf_counter() - round_start) / steps)
+
+    def ratios_to(key: str) -> tuple[float, ...]:
+        pairs = zip(seconds["ours"], seconds.get(key, []), strict=False)
+        return tuple(a / b for a, b in pairs)[1:]
+
+    return Result(
+        name=name,
+        loss=cell.loss.kind,
+        batch_size=cell.batch_size,
+        steps=steps,
+        ours_seconds=statistics.median(seconds["ours"][1:]),
+        plain_seconds=statistics.median(seconds["plain"][1:]),
+        ratio=statistics.median(ratios_to("plain")),
+        ratios=ratios_to("plain"),
+        torch_seconds=statistics.median(seconds["torch"][1:]) if "torch" in seconds else None,
+        torch_ratios=ratios_to("torch"),
+        torch_skipped=torch_skipped,
+        difference=_difference(params(), carry[0], start),
+    )
+
+
+def time_step(cell: Cell, image_shape: tuple[int, ...], *, steps: int, rounds: int) -> float:
+    """Seconds of our step: the median of `rounds` rounds of `steps`, after one to warm up."""
+    run, _ = _our_round(cell, image_shape, _batches(cell, image_shape, steps))
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        run()
+        seconds.append((time.perf_counter() - start) / steps)
+    return statistics.median(seconds[1:])
+
+
+def _our_round(
+    cell: Cell, image_shape: tuple[int, ...], batches: dict[str, np.ndarray]
+) -> tuple[Callable[[], None], Callable[[], Any]]:
+    """A function that trains on all `batches`, and one that returns the parameters."""
+    steps = len(batches["text"])
     mesh = make_mesh(jax.local_devices()[:1])
     execution = Execution(chunk_examples=steps * cell.batch_size)
-    batches = _batches(cell, image_shape, steps)
     program = train_program(
         cell, execution, VOCABULARY, image_shape, mesh, image_dtype=batches["image"].dtype
     )
     loop, _ = compile_loop(program, execution)
     state = program.init_state(cell)
-    start = jax.tree.map(jnp.copy, state.params)
-    plain, carry = _plain(cell, start)
     buffer = {k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches.items()}
-    singles = [{k: jnp.asarray(a[i]) for k, a in batches.items()} for i in range(steps)]
-    start = jax.device_get(start)
     rates, factor, done = read_rates(cell), schedule(cell), 0
 
-    def ours() -> None:
+    def run() -> None:
         nonlocal state, done
         factor_S = factor(done + np.arange(steps))
         state, metrics = loop(
@@ -134,32 +198,7 @@ def bench(
         done += steps
         jax.block_until_ready(metrics)
 
-    def theirs() -> None:
-        nonlocal carry
-        for batch in singles:
-            carry, loss = plain(carry, batch)
-        jax.block_until_ready(loss)
-
-    seconds: dict[Any, list[float]] = {ours: [], theirs: []}
-    for number in range(rounds + 1):
-        log(f"{name}: round {number} of {rounds}" if number else f"{name}: warming up")
-        for run in (ours, theirs) if number % 2 else (theirs, ours):
-            round_start = time.perf_counter()
-            run()
-            seconds[run].append((time.perf_counter() - round_start) / steps)
-    ours_s, plain_s = seconds[ours][1:], seconds[theirs][1:]
-    ratios = tuple(a / b for a, b in zip(ours_s, plain_s, strict=True))
-    return Result(
-        name=name,
-        loss=cell.loss.kind,
-        batch_size=cell.batch_size,
-        steps=steps,
-        ours_seconds=statistics.median(ours_s),
-        plain_seconds=statistics.median(plain_s),
-        ratio=statistics.median(ratios),
-        ratios=ratios,
-        difference=_difference(state.params, carry[0], start),
-    )
+    return run, lambda: state.params
 
 
 def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -132,10 +134,11 @@ def step(
     record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
-    """Time our training step against plain flax and optax.
+    """Time our training step against plain flax and optax, and PyTorch.
 
-    Runs on one device. A ratio is our time over the plain step's: below 1, ours is faster. The last
-    column is the relative difference between the parameters that both end with.
+    Runs on one device. A ratio is our time over the other's: below 1, ours is faster. PyTorch
+    trains Hugging Face's SiglipModel of the same sizes, if it is installed. The last column is the
+    relative difference between the parameters that our step and the plain one end with.
     """
     import pydantic
 
@@ -162,8 +165,13 @@ def step(
             )
     if record:
         append_measurements(
-            ("step", f"{r.name}, {r.loss}, B = {r.batch_size:,}", "our time / plain", _ratio(r))
+            ("step", f"{r.name}, {r.loss}, B = {r.batch_size:,}", ratio_of, ratio)
             for r in results
+            for ratio_of, ratio in (
+                ("our time / plain", _ratio(r)),
+                ("our time / PyTorch", _median_and_range(r.torch_ratios)),
+            )
+            if ratio
         )
     if as_json:
         _print_json(results)
@@ -176,12 +184,15 @@ def step(
             f"{r.ours_seconds * 1e3:,.2f}",
             f"{r.plain_seconds * 1e3:,.2f}",
             _ratio(r),
+            f"{r.torch_seconds * 1e3:,.2f}" if r.torch_seconds else r.torch_skipped or "",
+            _median_and_range(r.torch_ratios),
             f"{r.difference:.0e}",
         )
         for r in results
     ]
-    head = ("cell", "loss", "B", "ours ms", "plain ms", "ours / plain", "difference")
-    print(table(head, rows, right={2, 3, 4, 6}))
+    others = ("plain ms", "ours / plain", "PyTorch ms", "ours / PyTorch")
+    head = ("cell", "loss", "B", "ours ms", *others, "difference")
+    print(table(head, rows, right={2, 3, 4, 6, 8}))
     return 0
 
 
@@ -266,9 +277,36 @@ def record_ratio(
     return 0
 
 
+@app.command(epilog="Example: study bench gpu --out results/bench")
+def gpu(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the file.")] = Path(
+        "results/bench"
+    ),
+    wheels: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Wheels that the parts may import.")
+    ] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes, also for a CPU.")] = False,
+) -> int:
+    """Measure this machine's GPU in under seven minutes and write gpu-CARD.json.
+
+    Times both losses beside naive ones, the bare matrix products and siglip-kernel, compares all
+    with float64, times a SigLIP step, and trains on glyphs on the GPU and the CPU.
+    """
+    from study.bench import gpu as bench_gpu
+
+    print(bench_gpu.write(bench_gpu.run(wheels=wheels, tiny=tiny), out))
+    return 0
+
+
 def _ratio(result: Any) -> str:
     """The median ratio, and the range over the rounds."""
-    return f"{result.ratio:.3f} ({min(result.ratios):.2f} to {max(result.ratios):.2f})"
+    return _median_and_range(result.ratios)
+
+
+def _median_and_range(ratios: tuple[float, ...]) -> str:
+    if not ratios:
+        return ""
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def _print_json(results: list[Any]) -> None:
