@@ -108,7 +108,7 @@ class TrainProgram:
             loss_fn=self.loss_fn,
         )
         shardings = self.shardings, replicated(self.mesh)
-        return jax.jit(make_loop(step), donate_argnums=0, out_shardings=shardings)
+        return jax.jit(make_loop(self.cell, step), donate_argnums=0, out_shardings=shardings)
 
     @functools.cached_property
     def compiled(self) -> CompileResult:
@@ -208,7 +208,9 @@ def train_program(
     )
 
 
-@functools.lru_cache(maxsize=32)
+# All programs of the largest study here, `glyphs` (61), so that a worker compiles none twice. One
+# of a small SigLiT cell holds 13 MB.
+@functools.lru_cache(maxsize=64)
 def _shared(program: TrainProgram) -> TrainProgram:
     """The first of equal programs, which holds what was compiled: warm workers compile little."""
     return program

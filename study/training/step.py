@@ -19,7 +19,7 @@ from study.models.sharding import batch_sharding, param_shardings
 from study.models.two_towers import TwoTowers
 from study.rng import mix
 from study.training.microbatch import in_microbatches
-from study.training.optimizer import Rates, drop_frozen, global_norm, optimizer
+from study.training.optimizer import Rates, optimizer, trained_norm
 
 Batch = dict[str, jax.Array]
 
@@ -72,6 +72,7 @@ class Metrics(NamedTuple):
     """Float32 scalars of the last step; `b` is NaN for a loss without a bias.
 
     `loss_mean` and the maxima are over all steps since the last recorded row, see `Interval`.
+    `param_norm` is of the parameters after the step.
     """
 
     loss: jax.Array
@@ -239,9 +240,6 @@ def make_step(
             return tree
         return jax.lax.with_sharding_constraint(tree, param_shardings(tree, mesh, fsdp_min_mib))
 
-    def norm(tree: Any) -> jax.Array:
-        return global_norm(drop_frozen(cell, tree))
-
     def step(state: State, batch: Batch, rates: Rates, factor: jax.Array) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
         (loss, logits), grads = gradients(state.params, batch, key)
@@ -251,7 +249,7 @@ def make_step(
                 grads, state.opt_state, state.params, rates=rates, factor=factor
             )
             params = optax.apply_updates(state.params, updates)
-            grad_norm, update_norm = norm(grads), norm(updates)
+            grad_norm, update_norm = trained_norm(cell, grads), trained_norm(cell, updates)
         interval = state.interval.add(loss, grad_norm, update_norm)
         metrics = Metrics(
             loss=loss,
@@ -264,7 +262,7 @@ def make_step(
             lr=rates.peak * factor,
             grad_norm=grad_norm,
             update_norm=update_norm,
-            param_norm=norm(params),
+            param_norm=jnp.float32(jnp.nan),  # costs a pass over all parameters: see `make_loop`
             logits=logits,
         )
         return constrain(State(params, opt_state, state.step + 1, state.seed, interval)), metrics
@@ -272,7 +270,7 @@ def make_step(
     return step
 
 
-def make_loop(step: Step) -> Callable[..., tuple[State, Metrics]]:
+def make_loop(cell: Cell, step: Step) -> Callable[..., tuple[State, Metrics]]:
     """A loop of steps that returns the state and the metrics of the last one.
 
     Its arguments: `(state, batches, begin, end, first_of_interval, rates, factor_S)`. It takes
@@ -301,6 +299,7 @@ def make_loop(step: Step) -> Callable[..., tuple[State, Metrics]]:
             state.interval,
         )
         state = state._replace(interval=interval)
-        return jax.lax.fori_loop(begin, end, body, (state, Metrics.zeros()))
+        state, metrics = jax.lax.fori_loop(begin, end, body, (state, Metrics.zeros()))
+        return state, metrics._replace(param_norm=trained_norm(cell, state.params))
 
     return loop

@@ -29,7 +29,8 @@ from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.models import transformer
 from study.models.flops import step_flops
-from study.training.step import drop_frozen, initial_state, make_gradients
+from study.training.optimizer import drop_frozen
+from study.training.step import initial_state, make_gradients
 
 VOCABULARY = Vocabulary(64, eos=1, pad=1)
 VIT = ViT(variant="S/16", image_size=64, depth=2)
