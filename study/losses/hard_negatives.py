@@ -104,18 +104,15 @@ def kth_score(
             )
 
         (low_nx1, reach), (high_nx1, exceed) = take(last_nx1), take(last_nx1 + 1)
-        return _Search(low_nx1, high_nx1, reach, exceed, search.passes + 1)
-
-    def unfinished(search: _Search) -> jax.Array:
-        exact_nx1 = jnp.all(search.reach == keep_2, axis=2)
-        open_nx1 = ~exact_nx1 & (search.high - search.low > 1)
-        # All devices make the same passes, which hold collectives. Without NaN they end in time.
-        return (lax.pmax(jnp.max(open_nx1), axes)) & (search.passes < 64 // bits)
+        go_on = jnp.any(jnp.any(reach != keep_2, axis=2) & (high_nx1 - low_nx1 > 1))
+        if by_row:  # a pass holds collectives, so all devices make as many
+            go_on = lax.pmax(go_on.astype(jnp.int32), axes) > 0
+        return _Search(low_nx1, high_nx1, reach, exceed, search.passes + 1, go_on)
 
     shape = (rows if by_row else 1, 1)
     everything = divmod((batch - 1) * (1 if by_row else batch), _WORD)
     search = lax.while_loop(
-        unfinished,
+        lambda search: search.go_on & (search.passes < 64 // bits),  # NaN would go on for ever
         narrow,
         _Search(
             low=jnp.full(shape, _to_ordered(-bound)),
@@ -123,6 +120,7 @@ def kth_score(
             reach=jnp.broadcast_to(jnp.array(everything, jnp.int32), (*shape, 2)),
             exceed=jnp.zeros((*shape, 2), jnp.int32),
             passes=jnp.int32(0),
+            go_on=jnp.bool_(everything != divmod(keep, _WORD)),
         ),
     )
     low, high = _to_float(search.low), _to_float(search.high)
@@ -149,6 +147,7 @@ class _Search(NamedTuple):
     reach: jax.Array
     exceed: jax.Array
     passes: jax.Array
+    go_on: jax.Array
 
 
 def _squares(z_bxD: jax.Array) -> jax.Array:
