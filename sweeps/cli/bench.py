@@ -134,7 +134,7 @@ def step(
     record: RecordRatio = False,
     as_json: Json = False,
 ) -> int:
-    """Time our training step against plain flax and optax, and PyTorch.
+    """Time our training step against plain flax and PyTorch.
 
     Runs on one device. A ratio is our time over the other's: below 1, ours is faster. PyTorch
     trains Hugging Face's SiglipModel of the same sizes, if it is installed. The last column is the
@@ -287,10 +287,11 @@ def gpu(
     ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes, also for a CPU.")] = False,
 ) -> int:
-    """Measure this machine's GPU in under seven minutes and write gpu-CARD.json.
+    """Measure this machine's GPU in under seven minutes.
 
-    Times both losses beside naive ones, the bare matrix products and siglip-kernel, compares all
-    with float64, times a SigLIP step, and trains on glyphs on the GPU and the CPU.
+    Writes gpu-CARD.json. Times both losses beside naive ones, the bare matrix products and
+    siglip-kernel, compares all with float64, times a SigLIP step, and trains on glyphs on the GPU
+    and the CPU.
     """
     from study.bench import gpu as bench_gpu
 
