@@ -79,15 +79,15 @@ def test_the_rival_forms_fit_the_sum_worse():
 
 
 def test_the_intervals_hold_the_best_batch_and_the_smallest_that_is_as_good():
-    rng, held, count = np.random.default_rng(2), np.zeros(2), 12
+    rng, held, count = np.random.default_rng(2), np.zeros(2), 10
     _, error = simulate()
     best, enough = true_best(error, 7e6)
     for _ in range(count):
         cells, _ = simulate(noise=0.2, rng=rng, budgets=BUDGETS[:3])
-        at = fit_surface(cells, draws=30).optimum(7e6)
+        at = fit_surface(cells, draws=25).optimum(7e6)
         held += at.best.low <= best <= at.best.high, at.enough.low <= enough <= at.enough.high
         assert at.best.identified == (at.best.low >= 16 and at.best.high <= BATCHES[-1])
-    assert (held >= 9).all()  # of 12 intervals of 95 % fewer hold once in 400 studies
+    assert (held >= 8).all()  # of 10 intervals of 95 % fewer hold one time in 90
 
 
 def test_a_grid_without_an_optimum_inside_is_not_identified():
