@@ -122,7 +122,7 @@ def large_tile(rows: int, cols: int) -> int:
     """The tile of `peeled_scan`: of the fewest equal ones of at most `LARGE_TILE` rows."""
     side = min(rows, cols)
     equal = -(-side // -(-side // LARGE_TILE))
-    return -(-equal // ALIGN) * ALIGN if side > ALIGN else side
+    return min(-(-equal // ALIGN) * ALIGN, side)
 
 
 def peeled_scan(

@@ -37,8 +37,8 @@ def sigmoid_of(pairs, **kwargs):
     return lambda *args: sigmoid_loss(*args, pairs=pairs, key=KEY, **kwargs)
 
 
-# Four rows of whole tiles; tiles with padding.
-@pytest.mark.parametrize("batch", [64, 50])
+# One tile that is not a multiple of `ALIGN`; four rows of whole tiles; tiles with padding.
+@pytest.mark.parametrize("batch", [10, 64, 50])
 def test_both_losses_equal_the_formulas(batch, on_gpu):
     z = embeddings(batch)
     scalars = (jnp.float32(10.0), jnp.float32(-5.0))
