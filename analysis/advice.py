@@ -24,6 +24,7 @@ from analysis.stats.intervals import pooled_means
 from analysis.stats.resample import draw_means
 from analysis.stats.saturation import FORMS, Saturation, fit_saturation
 from analysis.stats.surface import (
+    ENOUGH_TO_PREDICT,
     ERROR_FORMS,
     PARAMETERS,
     TOLERANCE,
@@ -50,7 +51,7 @@ class Advice:
       optimum: of the form that fits best, `surface`, at the examples asked for.
       by_budget: the same at every measured budget.
       rivals: the other forms, best first, with their optimum at the examples asked for.
-      held_out: None if too little is left without the largest budget.
+      held_out: None if too few cells are left without the largest budget.
       one_budget: the fits to the nearest budget alone, which know nothing of other budgets.
     """
 
@@ -218,7 +219,9 @@ def format_advice(advice: Advice) -> str:
         f"steps or more, residuals {surface.rms:.2f} points rms, {surface.worst:.1f} at most."
     )
     if held is None:
-        lines.append("Not tested on a held-out budget: too few cells at other budgets.")
+        lines.append(
+            f"Not tested on a held-out budget: that takes {ENOUGH_TO_PREDICT} cells at two others."
+        )
     else:
         lines.append(
             f"Fitted without {short(held.examples)} it misses the cells there by {held.rms:.2f} "

@@ -33,6 +33,7 @@ from analysis.stats.resample import interval, seed_noise
 
 TOLERANCE = 0.5  # points that do not count
 PARAMETERS = 7
+ENOUGH_TO_PREDICT = 2 * PARAMETERS  # cells
 SHAPES, STARTS = 300, 5  # candidates, and how many of them the fit starts from
 DRAWS = 400
 STEP = 1e-5  # of a logarithm, for derivatives
@@ -332,13 +333,16 @@ def fit_surface(cells: GridCells, form: str = "sum", *, draws: int = DRAWS) -> S
 def hold_out(cells: GridCells, form: str = "sum") -> HeldOut | None:
     """Predicts the cells of the largest budget from all others.
 
-    Returns: None if fewer than two budgets, or too few cells, are left to fit.
+    Returns: None if fewer than two budgets or `ENOUGH_TO_PREDICT` cells are left. Fewer cells fit
+      equally well with parameters whose predictions differ by points.
     """
     longest = float(cells.examples_N.max())
     last_N = cells.examples_N == longest
-    surface = fit_surface(cells.take(~last_N), form, draws=0)
-    if surface is None or len(np.unique(surface.cells.examples_N)) < 2:
+    rest = cells.take(~last_N)
+    if len(rest) < ENOUGH_TO_PREDICT or len(np.unique(rest.examples_N)) < 2:
         return None
+    surface = fit_surface(rest, form, draws=0)
+    assert surface is not None
     last = cells.take(last_N)
     miss_N = surface.error(last.batch_N, longest) - last.error_N
     return HeldOut(

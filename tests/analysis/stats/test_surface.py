@@ -139,6 +139,7 @@ def test_too_few_cells_and_budgets_are_not_fitted():
     cells, _ = simulate()
     assert fit_surface(cells.take(np.arange(7)), draws=0) is None
     assert hold_out(cells.take(cells.examples_N <= 4e6)) is None
+    assert hold_out(cells.take(cells.batch_N <= 1024)) is None  # 12 cells at three budgets
 
 
 def test_without_draws_there_is_no_interval():
