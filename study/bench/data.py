@@ -125,7 +125,7 @@ def _plain_loop(dataset: Dataset, size: int, length: int, batch_size: int) -> It
                 else:
                     image = Image.open(io.BytesIO(stream.read())).convert("RGB")
                     image = image.resize((size, size), Image.Resampling.BICUBIC)
-                    pixels.append(np.asarray(image, np.float32) / 127.5 - 1)
+                    pixels.append(np.asarray(image))
                 if len(tokens) == len(pixels) == batch_size:
                     yield {"image": np.stack(pixels), "text": np.array(tokens, np.int32)}
                     pixels, tokens = [], []

@@ -59,11 +59,10 @@ def test_a_part_that_fails_or_lasts_leaves_a_row(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu", "--tiny", "--out", str(tmp_path)])
     gpu.main()
     result = json.loads((tmp_path / "gpu-a-card-1.json").read_text())
-    assert [row["skipped"] for row in result["rows"]] == [
-        "KeyError: 'unknown'",
-        "ended after 2 s",
-        "time",
-    ]
+    unknown, *lasts, late = (row["skipped"] for row in result["rows"])
+    assert (unknown, late) == ("KeyError: 'unknown'", "time")
+    # On a fast machine it comes as far as to skip its own rows for lack of time.
+    assert lasts and set(lasts) <= {"ended after 2 s", "time"}
     assert "training on glyphs as on CPU: not measured" in capsys.readouterr().out
 
 
