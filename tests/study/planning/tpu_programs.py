@@ -191,6 +191,7 @@ def microbatches():
         Vocabulary(2000, eos=1, pad=1),
         (64,),
         make_mesh(tpu_compile.slice_devices("v4-8")),
+        image_dtype=np.float16,  # as the plan assumes of embeddings
     )
     with mock.patch.object(programs, "find_microbatch", find_microbatch):
         _, size = programs.compile_loop(program, execution)
