@@ -26,6 +26,9 @@ PATIENCE = 90.0  # seconds that a loaded machine gets before a test gives up wai
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a Python process in a session of its own; kills what is left of it at the end."""
     started: list[subprocess.Popen[str]] = []
+    # A shell that runs the tests in the background may ignore SIGINT, which children inherit.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
