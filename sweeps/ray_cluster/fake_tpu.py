@@ -1,4 +1,4 @@
-"""TPU slices that are not there: a Ray cluster on this machine whose nodes call themselves hosts.
+"""Fake TPU slices: a Ray cluster on this machine whose nodes call themselves hosts.
 
     study cluster fake --slice v4-16 --slice v4-8
 
