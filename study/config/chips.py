@@ -126,90 +126,102 @@ V7X = Chip(
     ray="v7x",
     libtpu="tpu7x",
 )
+
+
+def _gpu(
+    name: str,
+    device_kind: str,
+    *,
+    ray: str,
+    mib: int,
+    peak_flops: float,
+    hbm_rate: float,
+    link_rate: float,
+    links: int = 1,
+    network_rate: float,
+) -> Chip:
+    """A GPU with `mib` of memory as its driver reports it, of which JAX uses 75 % by default."""
+    return Chip(
+        name=f"gpu:{name}",
+        kind="gpu",
+        device_kinds=(device_kind,),
+        hbm_bytes=mib * 2**20,
+        usable_bytes=int(0.75 * mib * 2**20),
+        peak_flops=peak_flops,
+        hbm_rate=hbm_rate,
+        link_rate=link_rate,
+        links=links,
+        network_rate=network_rate,
+        ray=ray,
+    )
+
+
 # NVIDIA's data sheets of SXM boards, without sparsity: NVLink 600, 900, 900 and 1,800 GB/s both
 # ways; one NIC per GPU as in DGX, of 200 Gb/s with the A100 and 400 Gb/s with the others. The L40S
 # has PCIe 4.0 x16, 64 GB/s both ways; its NIC is assumed to be the A100's. Bandwidth of the B200 is
-# an eighth of the 64 TB/s in the data sheet of the DGX B200. Memory as nvidia-smi reports it, of
-# which JAX uses 75 % by default.
-A100 = Chip(
-    name="gpu:a100",
-    kind="gpu",
-    device_kinds=("NVIDIA A100-SXM4-80GB",),
-    hbm_bytes=81920 * 2**20,
-    usable_bytes=int(0.75 * 81920 * 2**20),
+# an eighth of the 64 TB/s in the data sheet of the DGX B200. Memory as nvidia-smi reports it.
+A100 = _gpu(
+    "a100",
+    "NVIDIA A100-SXM4-80GB",
+    ray="A100",
+    mib=81920,
     peak_flops=312 * TERA,
     hbm_rate=2039 * GB,
     link_rate=300 * GB,
-    links=1,
     network_rate=25 * GB,
-    ray="A100",
 )
-L40S = Chip(
-    name="gpu:l40s",
-    kind="gpu",
-    device_kinds=("NVIDIA L40S",),
-    hbm_bytes=46068 * 2**20,
-    usable_bytes=int(0.75 * 46068 * 2**20),
+L40S = _gpu(
+    "l40s",
+    "NVIDIA L40S",
+    ray="L40S",
+    mib=46068,
     peak_flops=362 * TERA,
     hbm_rate=864 * GB,
     link_rate=32 * GB,
-    links=1,
     network_rate=25 * GB,
-    ray="L40S",
 )
-H100 = Chip(
-    name="gpu:h100",
-    kind="gpu",
-    device_kinds=("NVIDIA H100 80GB HBM3",),
-    hbm_bytes=81559 * 2**20,
-    usable_bytes=int(0.75 * 81559 * 2**20),
+H100 = _gpu(
+    "h100",
+    "NVIDIA H100 80GB HBM3",
+    ray="H100",
+    mib=81559,
     peak_flops=989 * TERA,
     hbm_rate=3350 * GB,
     link_rate=450 * GB,
-    links=1,
     network_rate=50 * GB,
-    ray="H100",
 )
-H200 = Chip(
-    name="gpu:h200",
-    kind="gpu",
-    device_kinds=("NVIDIA H200",),
-    hbm_bytes=143771 * 2**20,
-    usable_bytes=int(0.75 * 143771 * 2**20),
+H200 = _gpu(
+    "h200",
+    "NVIDIA H200",
+    ray="H200",
+    mib=143771,
     peak_flops=989 * TERA,
     hbm_rate=4800 * GB,
     link_rate=450 * GB,
-    links=1,
     network_rate=50 * GB,
-    ray="H200",
 )
-B200 = Chip(
-    name="gpu:b200",
-    kind="gpu",
-    device_kinds=("NVIDIA B200",),
-    hbm_bytes=183359 * 2**20,
-    usable_bytes=int(0.75 * 183359 * 2**20),
+B200 = _gpu(
+    "b200",
+    "NVIDIA B200",
+    ray="B200",
+    mib=183359,
     peak_flops=2250 * TERA,
     hbm_rate=8000 * GB,
     link_rate=900 * GB,
-    links=1,
     network_rate=50 * GB,
-    ray="B200",
 )
 # AMD's data sheet of the MI300X, without sparsity: seven links of 128 GB/s both ways to the other
 # GPUs of a host; a 400 Gb/s NIC per GPU.
-MI300X = Chip(
-    name="gpu:mi300x",
-    kind="gpu",
-    device_kinds=("AMD Instinct MI300X",),
-    hbm_bytes=196592 * 2**20,
-    usable_bytes=int(0.75 * 196592 * 2**20),
+MI300X = _gpu(
+    "mi300x",
+    "AMD Instinct MI300X",
+    ray="AMD-Instinct-MI300X-OAM",
+    mib=196592,
     peak_flops=1307 * TERA,
     hbm_rate=5300 * GB,
     link_rate=64 * GB,
     links=7,
     network_rate=50 * GB,
-    ray="AMD-Instinct-MI300X-OAM",
 )
 
 

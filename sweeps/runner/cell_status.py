@@ -39,9 +39,8 @@ class CellStatus:
     cell: Cell
     folder: Path
     state: State
-    progress: CellProgress = field(
-        default_factory=CellProgress
-    )  # from the tail of its rows, or its end
+    # From the tail of its rows, or its end.
+    progress: CellProgress = field(default_factory=CellProgress)
     done: dict[str, Any] = field(default_factory=dict)  # the content of DONE.json
     attempts: Attempts = field(default_factory=Attempts)
     error: str | None = None  # why it failed, or why the last attempt of another cell did

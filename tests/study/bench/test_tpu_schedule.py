@@ -29,14 +29,14 @@ HLO = """HloModule jit_step
   ROOT %same.1 = f32[8]{0} bitcast(%a.1)
 }
 
-%dear (a.2: f32[8]) -> f32[8] {
+%costly (a.2: f32[8]) -> f32[8] {
   ROOT %kernel.3 = f32[8]{0} fusion(%a.2), kind=kLoop, calls=%fused
 }
 
 %body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
   %kernel = f32[8]{0} fusion(%arg), kind=kLoop, calls=%fused
   %sent = (f32[8], f32[8], u32[]) collective-permute-start(%kernel), channel_id=1
-  %choice = f32[8] conditional(%p, %a, %a), branch_computations={%dear, %cheap}
+  %choice = f32[8] conditional(%p, %a, %a), branch_computations={%costly, %cheap}
 }
 
 ENTRY %main (x: f32[8]) -> f32[8] {
