@@ -252,10 +252,10 @@ def saturates(panel: BatchPanel) -> Verdict | None:
         flat = (s for s, more in gains.items() if max(getattr(g, end) for g in more) <= TOLERANCE)
         return float(next(flat, sizes[-1]))
 
-    size = Interval(first("estimate"), float("nan"), float("nan"))
+    size = Interval(first("estimate"))
     verdict: Kind = "undecided"
     if panel.quality.has_interval:
-        size = size._replace(low=first("low"), high=first("high"))
+        size = Interval(size.estimate, first("low"), first("high"))
         if size.high <= limit:
             verdict = "reproduced"
         elif size.low > limit:

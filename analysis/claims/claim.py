@@ -168,7 +168,8 @@ def conclude(
         sentence=f"{sentence} ({f'{scope}; ' if scope else ''}{kind}).",
         decide=_what_decides(undecided, means, cells) if verdict == "undecided" else "",
         conditions=tuple(
-            Condition(name=name, **condition._asdict()) for name, condition in conditions.items()
+            Condition(name=name, estimate=part.estimate, low=part.low, high=part.high)
+            for name, part in conditions.items()
         ),
     )
 

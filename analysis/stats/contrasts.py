@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from analysis.stats.intervals import Interval
@@ -40,11 +40,17 @@ def largest(intervals: Iterable[Interval]) -> Interval:
     """The interval of the largest of several quantities with simultaneous intervals.
 
     The largest lower end bounds the largest true value from below, whichever that is, so the
-    choice of the best costs no coverage.
+    choice of the best costs no coverage. Estimate and ends may be of different quantities, so
+    it has no standard error.
     """
-    return Interval(*(max(ends) for ends in zip(*intervals, strict=True)))
+    return _extreme(max, intervals)
 
 
 def smallest(intervals: Iterable[Interval]) -> Interval:
     """As `largest`, of the smallest."""
-    return Interval(*(min(ends) for ends in zip(*intervals, strict=True)))
+    return _extreme(min, intervals)
+
+
+def _extreme(choose: Callable[[Iterable[float]], float], intervals: Iterable[Interval]) -> Interval:
+    ends = zip(*((one.estimate, one.low, one.high) for one in intervals), strict=True)
+    return Interval(*map(choose, ends))

@@ -14,34 +14,74 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
+Alternative = Literal["two-sided", "greater", "less"]
 ASSUMPTION = "variance between seeds pooled over the panel, t interval"
 
 
-class Interval(NamedTuple):
-    """An estimate and its interval; the ends are NaN where no group has two seeds."""
+@dataclass(frozen=True, order=True)
+class Interval:
+    """An estimate and its 95 % interval; the ends are NaN where no group has two seeds.
+
+    Attributes:
+      low, high: one of several simultaneous intervals is wider than `standard_error` says.
+      standard_error, dof: of the estimate, and the degrees of freedom of its Student's t; NaN where
+        the ends are bounds of rounding, or are not those of one contrast (see
+        `contrasts.largest`).
+    """
 
     estimate: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
+    standard_error: float = math.nan
+    dof: float = math.nan
 
     @property
     def has_interval(self) -> bool:
         return not math.isnan(self.low)
 
     def __neg__(self) -> Interval:
-        return Interval(-self.estimate, -self.high, -self.low)
+        return replace(self, estimate=-self.estimate, low=-self.high, high=-self.low)
 
     def shift(self, by: float) -> Interval:
         """The estimate plus a constant, with its interval."""
-        return Interval(*(end + by for end in self))
+        ends = {"estimate": self.estimate + by, "low": self.low + by, "high": self.high + by}
+        return replace(self, **ends)
+
+    def p_value(self, alternative: Alternative = "two-sided") -> float:
+        """Of the t test that the estimate is zero; NaN without a standard error.
+
+        Args:
+          alternative: "greater" tests for an estimate above zero, "less" for one below.
+        """
+        if math.isnan(self.standard_error):
+            return math.nan
+        distance = {"two-sided": abs, "greater": float, "less": float.__neg__}[alternative]
+        if self.standard_error > 0:
+            t = distance(self.estimate) / self.standard_error
+        else:
+            t = math.copysign(math.inf, distance(self.estimate)) if self.estimate else 0.0
+        p = float(stats.t.sf(t, self.dof))
+        return 2 * p if alternative == "two-sided" else p
+
+    def detectable(self, *, power: float = 0.8, level: float = LEVEL) -> float:
+        """The smallest true effect that the two-sided t test finds with this power.
+
+        Args:
+          level: 1 minus the rate of false positives; raise it for one of several tests.
+
+        Returns: in the unit of the estimate; NaN without a standard error.
+        """
+        if math.isnan(self.standard_error):
+            return math.nan
+        return self.standard_error * _detectable_errors(self.dof, power, level)
 
     def __format__(self, spec: str) -> str:
         """The estimate with its interval behind it, if it has one: `+1.00 [0.67, 1.33]`.
@@ -53,6 +93,23 @@ class Interval(NamedTuple):
             return format(self.estimate, spec)
         ends = spec.removeprefix("+")
         return f"{self.estimate:{spec}} [{self.low:{ends}}, {self.high:{ends}}]"
+
+
+@functools.cache
+def _detectable_errors(dof: float, power: float, level: float) -> float:
+    """The effect that a two-sided t test finds with this power, in standard errors.
+
+    The power is the mean over equally likely sample SDs (scipy's noncentral t gives NaN in places).
+    """
+    dof = min(dof, 1e9)
+    critical = float(stats.t.ppf((1 + level) / 2, dof))
+    sd_Q = np.sqrt(stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, dof) / dof)
+
+    def excess(effect: float) -> float:
+        found_Q = stats.norm.sf(critical * sd_Q - effect) + stats.norm.sf(critical * sd_Q + effect)
+        return float(found_Q.mean()) - power
+
+    return float(optimize.brentq(excess, 0.0, 4 * critical + 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +147,14 @@ class PooledMeans:
         """
         estimate = math.fsum(w * self.means[g] for g, w in weights.items())
         if not self.has_interval:
-            return Interval(estimate, math.nan, math.nan)
+            return Interval(estimate)
         half = self.rounding * math.fsum(map(abs, weights.values()))
-        if self.dof:
-            scale = math.fsum(w * w / self.counts[g] for g, w in weights.items())
-            errors = self.critical() if critical is None else critical
-            half += errors * math.sqrt(self.variance * scale)
-        return Interval(estimate, estimate - half, estimate + half)
+        if not self.dof:
+            return Interval(estimate, estimate - half, estimate + half)
+        scale = math.fsum(w * w / self.counts[g] for g, w in weights.items())
+        error = math.sqrt(self.variance * scale)
+        half += error * (self.critical() if critical is None else critical)
+        return Interval(estimate, estimate - half, estimate + half, error, self.dof)
 
     def mean(self, group: Any) -> Interval:
         return self.contrast({group: 1.0})

@@ -35,11 +35,11 @@ def our_points(cells: pd.DataFrame, panel: str, metric: str) -> list[Row]:
     rows = _seeds(known, common)
     pooled = pooled_means(by_group(known, ["series", "x"], metric))
     for series, x in sorted(pooled.means):
-        value, low, high = pooled.mean((series, x))
+        mean = pooled.mean((series, x))
         rows.append(
             common
             | {"series": series, "kind": "mean", "x": x, "n": pooled.counts[(series, x)]}
-            | {"value": value, "low": low, "high": high}
+            | {"value": mean.estimate, "low": mean.low, "high": mean.high}
         )
     return rows
 
@@ -62,11 +62,11 @@ def loss_gaps(cells: pd.DataFrame, panel: str, metric: str, *, series: str) -> l
     simultaneous = pooled.critical(comparisons=max(1, len(pooled.means)))
     for size in sorted(pooled.means):
         for kind, critical in (("mean", None), ("simultaneous", simultaneous)):
-            value, low, high = pooled.contrast({size: 1.0}, critical=critical)
+            gap = pooled.contrast({size: 1.0}, critical=critical)
             rows.append(
                 common
                 | {"kind": kind, "x": int(size), "n": pooled.counts[size]}
-                | {"value": value, "low": low, "high": high}
+                | {"value": gap.estimate, "low": gap.low, "high": gap.high}
             )
     return rows
 

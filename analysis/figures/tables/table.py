@@ -58,8 +58,9 @@ def our_means(done: pd.DataFrame, by: Sequence[str], metric: str) -> dict[Any, R
     pooled = pooled_means(by_group(done, by, metric))
     means = {}
     for key, n in pooled.counts.items():
-        value, low, high = pooled.mean(key)
-        means[key] = {"source": "ours", "value": value, "low": low, "high": high, "n": n}
+        mean = pooled.mean(key)
+        means[key] = {"source": "ours", "n": n}
+        means[key] |= {"value": mean.estimate, "low": mean.low, "high": mean.high}
     return means
 
 
