@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import pandas as pd
-
 from analysis.claims.claim import (
     POINTS,
     TOLERANCE,
@@ -25,9 +23,9 @@ from analysis.claims.claim import (
     withhold,
 )
 from analysis.claims.rates import check_rates
-from analysis.claims.scope import name_sizes, scope, steps_by_size
+from analysis.claims.scope import name_sizes, scope
 from analysis.select import panels
-from analysis.select.fields import with_fields
+from analysis.select.deciding import steps_by_size
 from analysis.stats.contrasts import combine, largest, mean_weights
 from analysis.stats.intervals import (
     Interval,
@@ -80,8 +78,8 @@ def on(
 
 @functools.lru_cache(maxsize=4)  # for all claims on one study, and on the paper's numbers
 def batch_panel(evidence: Evidence, image: Image) -> BatchPanel:
-    """The finished cells of the panel, see `panels.batch_sizes`, at its longest budget."""
-    done = panels.batch_sizes(longest_budget(evidence.cells, image), image=image).done
+    """The finished cells of the panel, see `panels.batch_sizes`."""
+    done = panels.batch_sizes(evidence.cells, image=image).done
     quality = pooled_means(
         by_group(done, ["loss.kind", "batch_size"], evidence.metric), rounding=evidence.rounding
     )
@@ -103,24 +101,6 @@ def batch_panel(evidence: Evidence, image: Image) -> BatchPanel:
         steps=steps_by_size(done),
         check_rates=lambda verdict, sizes: check_rates(verdict, evidence, done, sizes),
     )
-
-
-def longest_budget(cells: pd.DataFrame, image: Image) -> pd.DataFrame:
-    """Without this panel's cells of shorter budgets, where a study has several.
-
-    The paper's Fig. 2 shows its longest budgets. Here the longest is taken that has both losses at
-    half of the batch sizes or more, so that a few long runs do not replace a whole panel.
-    """
-    pool = with_fields(cells, ["budget.examples", "model.image.kind"])
-    pool = pool[pool["model.image.kind"] == image]
-    pool = pool.assign(budget=pool["budget.examples"].astype(float).fillna(-1.0))
-    losses = pool[pool["status"] == "done"].groupby(["budget", "batch_size"])["loss.kind"].nunique()
-    both = losses[losses == 2].reset_index()
-    sizes = both.groupby("budget").size()
-    budgets = sizes.index[2 * sizes >= both["batch_size"].nunique()]
-    if budgets.empty:
-        return cells
-    return cells.drop(index=pool.index[pool["budget"] != budgets.max()])
 
 
 def ahead_at_small(panel: BatchPanel) -> Verdict | None:

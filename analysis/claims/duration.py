@@ -67,7 +67,7 @@ def quality_by_budget(evidence: Evidence) -> tuple[PooledMeans, list[int]]:
     cells = with_fields(evidence.cells, ["budget.examples", "model.image.kind"])
     groups = {}
     for budget, same in cells.groupby("budget.examples"):
-        done = panels.batch_sizes(same, image="cached").done
+        done = panels.one_configuration(same, image="cached").done
         done = done[done["loss.kind"] == "sigmoid"]
         for size, values in by_group(done, ["batch_size"], evidence.metric).items():
             groups[int(budget), int(size)] = values

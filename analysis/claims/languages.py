@@ -53,7 +53,7 @@ def _sigmoid_panel(evidence: Evidence) -> tuple[pd.DataFrame, str]:
     metrics = [c for c in evaluated if c.endswith(RECALL)]
     for metric in metrics:
         for image in ("vit", "cached"):
-            done = panels.batch_sizes(cells[cells[metric].notna()], image=image).done
+            done = panels.one_configuration(cells[cells[metric].notna()], image=image).done
             done = done[done["loss.kind"] == "sigmoid"]
             if done["batch_size"].nunique() > 1:
                 return done, metric

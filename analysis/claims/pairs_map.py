@@ -19,9 +19,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude
-from analysis.claims.scope import FEWEST_STEPS, name_sizes, scope, steps_by_size
+from analysis.claims.scope import name_sizes, scope
 from analysis.select import pairs_map as maps
 from analysis.select import panels
+from analysis.select.deciding import FEWEST_STEPS, steps_by_size
 from analysis.stats.contrasts import Weights, combine, slope_weights
 from analysis.stats.intervals import by_group, pooled_means
 

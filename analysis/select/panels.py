@@ -1,14 +1,14 @@
 """Selects the cells that a figure or a claim is about, by their fields and never by their names.
 
-A panel holds one configuration. If a study has several that fit (two budgets, a second
-learning-rate rule), the one with most of the panel's points is taken. `Panel.notes` counts the
-other cells: cells that differ in more than the panel's axes are never averaged.
+A panel holds one configuration. If a study has several that fit (a second learning-rate rule), the
+one with most of the panel's points is taken; of several budgets see `batch_sizes`. `Panel.notes`
+names the others: cells that differ in more than the panel's axes are never averaged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.record import FIELDS
+from analysis.select.deciding import FEWEST_STEPS, steps_by_size, too_short
 from analysis.select.fields import most_complete, row_keys, with_fields
 from analysis.select.rate_rule import choose_rule, describe_rule
 
@@ -35,12 +36,14 @@ class Panel:
     Attributes:
       points: the combinations of the axes that a complete panel has.
       notes: what was left out, for a caption.
+      longer: the unfinished cells of longer budgets, where too few have finished there.
     """
 
     cells: pd.DataFrame
     axes: tuple[str, ...]
     points: tuple[tuple[Any, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    longer: tuple[str, ...] = ()
 
     @property
     def done(self) -> pd.DataFrame:
@@ -51,11 +54,7 @@ class Panel:
 
         If the study's plan is known, only planned cells count.
         """
-        undone = self.cells[self.cells["status"] != "done"]
-        missing = [
-            f"{name} ({status}{f': {error}' if error else ''})"
-            for name, status, error in row_keys(undone, ("id", "status", "error"))
-        ]
+        missing = [*_undone(self.cells), *self.longer]
         if self.cells.attrs.get("planned"):
             return missing
         recorded = set(row_keys(self.cells, (*self.axes, "seed")))
@@ -66,12 +65,60 @@ class Panel:
         ]
 
 
+def _undone(cells: pd.DataFrame) -> list[str]:
+    rows = row_keys(cells[cells["status"] != "done"], ("id", "status", "error"))
+    return [f"{name} ({status}{f': {error}' if error else ''})" for name, status, error in rows]
+
+
 def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
     """Sigmoid with all pairs and softmax at every batch size, same budget, towers and data.
+
+    This is the panel of every figure, table and claim about batch size. Of several budgets in
+    examples it is the longest with enough batch sizes, see `longest_budget`, as the paper's Fig. 2
+    shows its longest.
 
     Args:
       image: `model.image.kind`, "cached" for SigLiT or "vit" for both towers from scratch.
     """
+    by = by_budget(cells, image=image)
+    budget = longest_budget({b: panel.cells for b, panel in by.items()})
+    if budget is None:
+        cells = plain(cells)
+        return one_configuration(cells[~multilingual(cells)], image=image)
+    notes = by[budget].notes
+    if others := " and ".join(f"{other:,}" for other in sorted(set(by) - {budget})):
+        notes = (*notes, f"not shown: the same after {others} examples")
+    longer = [name for other in by if other > budget for name in _undone(by[other].cells)]
+    return replace(by[budget], notes=notes, longer=tuple(longer))
+
+
+def longest_budget(by_budget: Mapping[int, pd.DataFrame]) -> int | None:
+    """The longest budget with half of the batch sizes, so that a few long runs do not replace a
+    whole panel; None without budgets.
+
+    A batch size counts at a budget where every loss of the study has a finished cell of it. Half is
+    of the sizes that count at any budget. Without finished cells, planned ones count.
+    """
+    if not by_budget:
+        return None
+    finished = {b: cells[cells["status"] == "done"] for b, cells in by_budget.items()}
+    if all(cells.empty for cells in finished.values()):
+        finished = dict(by_budget)
+    losses = {loss for cells in finished.values() for loss in cells["loss.kind"]}
+    sizes = {
+        b: {
+            size
+            for size, kinds in cells.groupby("batch_size")["loss.kind"].unique().items()
+            if {*kinds} == losses
+        }
+        for b, cells in finished.items()
+    }
+    half = len(set().union(*sizes.values())) / 2
+    return max(b for b, own in sizes.items() if len(own) >= half)
+
+
+def one_configuration(cells: pd.DataFrame, *, image: str) -> Panel:
+    """As `batch_sizes`, at the budget with most batch sizes and losses."""
     cells = with_fields(cells)
     softmax = cells["loss.kind"] == "softmax"
     sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
@@ -166,8 +213,24 @@ def _budget(cells: pd.DataFrame) -> str:
     for unit in ("examples", "pairs", "steps"):
         budgets = _levels(cells[f"budget.{unit}"]) if f"budget.{unit}" in cells else []
         if budgets:
-            return f"{int(budgets[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
+            seen = f"{int(budgets[0]):,} {unit}{'' if unit == 'steps' else ' seen'}"
+            return f"{seen}{describe_steps(cells)}" if unit == "examples" else seen
     return "budget unknown"
+
+
+def describe_steps(cells: pd.DataFrame) -> str:
+    """The steps of the smallest and the largest batch size, and which decide no claim.
+
+    >>> describe_steps(panel.cells)
+    ' (65,536 steps at B = 16 to 64 at B = 16,384; ...)'
+    """
+    steps = steps_by_size(cells)
+    if len(steps) < 2:
+        return ""
+    (small, most), *_, (large, fewest) = sorted(steps.items())
+    short = ", ".join(f"{size:,}" for size in too_short(steps))
+    note = f"; fewer than {FEWEST_STEPS} at B = {short}, which decide no claim" if short else ""
+    return f" ({most:,} steps at B = {small:,} to {fewest:,} at B = {large:,}{note})"
 
 
 def _fields(cells: pd.DataFrame) -> list[str]:
@@ -254,7 +317,7 @@ def multilingual(cells: pd.DataFrame) -> pd.Series:
 
 
 def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
-    """The panel of `batch_sizes` for each budget in examples, with one data set and model."""
+    """The cells of `one_configuration` at each budget in examples, with one data set and model."""
     cells = plain(cells)
     cells = cells[(cells["model.image.kind"] == image) & ~multilingual(cells)]
     if cells.empty or "budget.examples" not in cells:
@@ -263,18 +326,9 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
     fields = [f for f in _fields(cells) if f.startswith(("model.", "data"))]
     chosen = most_complete(cells, fields, ("budget.examples", *AXES_BATCH))
     return {
-        int(budget): batch_sizes(part, image=image)
+        int(budget): one_configuration(part, image=image)
         for budget, part in chosen.groupby("budget.examples")
     }
-
-
-def longest(cells: pd.DataFrame, by_budget: Mapping[int, Panel], *, image: str) -> Panel:
-    """The longest budget of `by_budget` with two batch sizes, else what `batch_sizes` chooses."""
-    several = [b for b, panel in by_budget.items() if panel.cells["batch_size"].nunique() > 1]
-    if several:
-        return by_budget[max(several)]
-    cells = plain(cells)
-    return batch_sizes(cells[~multilingual(cells)], image=image)
 
 
 def scaled_up(cells: pd.DataFrame) -> pd.Series:

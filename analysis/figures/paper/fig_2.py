@@ -6,7 +6,7 @@ Cells, by their fields; none on corrupted data or started from a checkpoint:
 - middle, SigLIP from scratch: `model.image.kind` = vit, the same losses, no multilingual `evals`;
 - right, mSigLIP: see `analysis.figures.multilingual`.
 
-In each the batch size varies and nothing else; of several budgets the longest with two sizes.
+In each the batch size varies and nothing else; of several budgets see `panels.batch_sizes`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     used, missing, titles = [], [], []
     selection = {"right": inputs.select(multilingual.by_batch_size)}
     for name, image in (("left", "cached"), ("middle", "vit")):
-        budgets = inputs.select(panels.by_budget, image=image)
-        selection[name] = panels.longest(inputs.cells, budgets, image=image)
+        selection[name] = inputs.select(panels.batch_sizes, image=image)
     for spec in PANELS:
         panel, done = selection[spec.name], selection[spec.name].done
         metric = inputs.quality_of(panel.cells)
@@ -51,7 +50,8 @@ def data(inputs: Inputs) -> pd.DataFrame:
         missing += points.without_metric(panel, metric)
         if len(panel.cells):
             used.append(panel)
-            titles.append(f"{spec.name}: {points.describe_panel(panel)}")
+            steps = panels.describe_steps(panel.cells)
+            titles.append(f"{spec.name}: {points.describe_panel(panel)}{steps}")
     for spec in PANELS:
         table = reference("Fig. 2", panel=spec.name)
         series, x = table["series"].str.lower(), table["x"].astype(int)

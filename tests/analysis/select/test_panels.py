@@ -44,7 +44,19 @@ def test_two_budgets_are_never_averaged(writer):
     chosen = panel(writer)
     assert set(chosen.cells["budget.examples"]) == {300_000}
     assert "300,000 examples seen" in title(chosen)
-    assert "6 cells of other configurations left out (other budget.examples)" in chosen.notes
+    assert "not shown: the same after 1,000,000 examples" in chosen.notes
+
+
+def test_the_longest_budget_with_half_of_the_batch_sizes_is_the_panel(writer):
+    """Not the one with most cells, and not a longer one with a single batch size."""
+    for examples, sizes in ((300_000, (16, 64, 256)), (1_000_000, (16, 64)), (4_000_000, (16,))):
+        flat = dict.fromkeys(sizes, 30.0)
+        writer.batch_panel(flat, flat, budget=Budget(examples=examples), seeds=1)
+    writer.done(writer.cell(64, budget=Budget(examples=4_000_000)), 30.0)  # one loss of two
+    chosen = panel(writer)
+    assert set(chosen.cells["budget.examples"]) == {1_000_000}
+    assert "not shown: the same after 300,000 and 4,000,000 examples" in chosen.notes
+    assert "(62,500 steps at B = 16 to 15,625 at B = 64)" in title(chosen)
 
 
 def test_a_learning_rate_rule_is_one_panel_and_is_named(writer):
