@@ -28,10 +28,11 @@ from analysis.claims import (
     pairs_map,
     recipe,
 )
-from analysis.claims.claim import OURS, Claim, Evidence, Verdict
+from analysis.claims.claim import OURS, Claim, Evidence, Verdict, adjust
 from analysis.claims.formatting import (
     count_verdicts,
     format_number,
+    format_p,
     format_verdicts,
     parse_intervals,
     to_frame,
@@ -43,7 +44,7 @@ from analysis.records import frame
 from analysis.select.fields import TOP1
 
 __all__ = [
-    "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "count_verdicts", "format_number",
+    "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "count_verdicts", "format_number", "format_p",
     "format_verdicts", "judge", "judge_paper", "judge_study", "parse_intervals", "to_frame",
     "to_json",
 ]  # fmt: skip
@@ -92,13 +93,15 @@ def judge(
 ) -> list[Verdict]:
     """Tests claims, all by default, on a frame of cells, see `frame.cells`.
 
+    Their p-values are adjusted for the false discovery rate over these claims, see `adjust`.
+
     Args:
       metric: the column of quality, in percent.
       read_rows: reads the logged rows, see `frame.rows`; called when a claim needs curves.
     """
     evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows)
     paper = _paper_estimates()
-    return [claim.judge(evidence, paper=paper[claim.name]) for claim in claims]
+    return adjust([claim.judge(evidence, paper=paper[claim.name]) for claim in claims])
 
 
 def judge_paper() -> list[Verdict]:
@@ -108,7 +111,7 @@ def judge_paper() -> list[Verdict]:
       AnalysisError: the file of the paper's numbers does not exist.
     """
     evidence = Evidence(cells=as_cells.cells(), rounding=as_cells.ROUNDING)
-    return [claim.judge(evidence) for claim in CLAIMS]
+    return adjust([claim.judge(evidence) for claim in CLAIMS])
 
 
 @functools.cache

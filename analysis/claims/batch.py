@@ -17,8 +17,9 @@ from analysis.claims.claim import (
     TOLERANCE,
     Claim,
     Evidence,
-    Kind,
     Verdict,
+    all_above,
+    any_above,
     conclude,
     withhold,
 )
@@ -205,6 +206,8 @@ def too_large_hurts(panel: BatchPanel) -> Verdict | None:
         f"than the largest, {name_sizes([last], panel.steps)}",
         cells=sum(panel.quality.counts[("sigmoid", size)] for size in sizes),
         scope=panel.scope,
+        conditions={f"lead of B = {size}": _gain(panel, size, last) for size in smaller},
+        p_values=any_above(_gain(panel, size, last) for size in smaller),
     )
 
 
@@ -233,26 +236,31 @@ def saturates(panel: BatchPanel) -> Verdict | None:
         return float(next(flat, sizes[-1]))
 
     size = Interval(first("estimate"))
-    verdict: Kind = "undecided"
     if panel.quality.has_interval:
         size = Interval(size.estimate, first("low"), first("high"))
-        if size.high <= limit:
-            verdict = "reproduced"
-        elif size.low > limit:
-            verdict = "contradicted"
-    widest = max(gain.high - gain.estimate for more in gains.values() for gain in more)
+    margins = {
+        at: {
+            f"{TOLERANCE:g} minus the gain from B = {at} to {more}": (
+                -_gain(panel, more, at)
+            ).shift(TOLERANCE)
+            for more in sizes
+            if more > at
+        }
+        for at in sizes[:-1]
+        if at <= limit
+    }
     result = conclude(
         size,
         panel.quality,
         f"From B = {size:.0f} on, no larger batch up to "
         f"{name_sizes(sizes[-1:], panel.steps).removeprefix('B = ')} gains more than "
         f"{TOLERANCE:g} point; reproduced means at most {limit}, {reason}",
-        verdict=verdict,
         unit="batch size",
+        effect_unit=POINTS,
         cells=sum(panel.quality.counts[("sigmoid", size)] for size in sizes),
         scope=panel.scope,
-        # As many seeds as can tell a gain of half the tolerance from the tolerance.
-        to_decide=Interval(TOLERANCE / 2, TOLERANCE / 2 - widest, TOLERANCE),
+        conditions={name: part for of in margins.values() for name, part in of.items()},
+        p_values=any_above(all_above(of.values()) for of in margins.values()),
     )
     if len(sizes) >= PLATEAU:
         return result
@@ -275,8 +283,8 @@ def quarter(sizes: Sequence[int]) -> int:
     return max(1, round(len(sizes) / 4))
 
 
-def _gain(panel: BatchPanel, size: int, other: int, critical: float) -> Interval:
-    """Sigmoid quality at one batch size minus another, one of several simultaneous intervals."""
+def _gain(panel: BatchPanel, size: int, other: int, critical: float | None = None) -> Interval:
+    """Sigmoid quality at one batch size minus another; `critical` for simultaneous intervals."""
     weights = {("sigmoid", size): 1.0, ("sigmoid", other): -1.0}
     return panel.quality.contrast(weights, critical=critical)
 

@@ -1,30 +1,40 @@
 """A claim, the evidence it is tested on, and the verdict on it.
 
-A claim is reproduced when the 95 % interval of its quantity lies above zero, contradicted when it
-lies below, else undecided. A claim with several conditions is reproduced when all their intervals
-lie above zero, and contradicted when one lies below.
+A claim says of one or several quantities, its conditions, that they are above zero. It is
+reproduced when they are, contradicted when they are not, and undecided when the data cannot tell.
+Both directions are one-sided t tests, the verdict is their two-sided p-value:
 
-The paper prints numbers without seeds. Their intervals are the bounds that rounding leaves.
+- All conditions must hold (`all_above`). Each must be shown by its own test, so the largest p
+  counts, without an adjustment: an intersection-union test (Berger 1982). The claim is false
+  when one of the k fails. That is shown by Holm's smallest p, k times the smallest.
+- One condition must hold (`any_above`): the mirror image.
+
+Over all claims of one call of `judge`, p-values are adjusted by Benjamini and Hochberg (1995), and
+the adjusted one decides: of the decided verdicts about one in twenty is expected to be wrong.
+
+The paper prints numbers without seeds. Where their only interval is the bound that rounding leaves,
+that bound decides, without a p-value.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
+from scipy import stats
 
 from analysis.select.fields import TOP1
-from analysis.stats.intervals import Interval, PooledMeans
+from analysis.stats.intervals import LEVEL, Interval, PooledMeans
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]
 OURS = "ours"  # the section of claims that are not the paper's
 POINTS = "points"
 TOLERANCE = 1.0  # points: a smaller gap or gain counts as none
-MOST_SEEDS = 100  # a study with more is not proposed
+RATE = 1 - LEVEL  # of false discoveries among the decided verdicts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,12 +62,16 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """A quantity that a verdict rests on, with its own interval."""
+    """A quantity that a verdict rests on, with its own interval.
+
+    p: of the two-sided test that it is zero, adjusted by Holm for the conditions of the claim.
+    """
 
     name: str
     estimate: float
     low: float
     high: float
+    p: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +82,13 @@ class Verdict:
       name, claim, section: of the claim: its name, its sentence, the section of the paper.
       estimate, low, high: of the condition that decides, or of the claim's only quantity.
       unit: of these three.
+      p: two-sided, of the claim. adjusted_p: for all claims judged with it, see `adjust`.
+      detectable: the smallest true effect that this design finds with 80 % power (two-sided, 5 %),
+        in `effect_unit`.
       cells: the number of cells that the estimate rests on.
       sentence: the result in words, each number with its own interval behind it.
       decide: what would decide an undecided claim, or one without data.
+      withheld: whether the cells cannot decide the claim, whatever its p.
       conditions: every quantity that the verdict rests on.
       paper: the same estimate on the paper's own numbers.
     """
@@ -83,9 +101,14 @@ class Verdict:
     low: float = math.nan
     high: float = math.nan
     unit: str = ""
+    p: float = math.nan
+    adjusted_p: float = math.nan
+    detectable: float = math.nan
+    effect_unit: str = ""
     cells: int = 0
     sentence: str
     decide: str = ""
+    withheld: bool = False
     conditions: tuple[Condition, ...] = ()
     paper: float = math.nan
 
@@ -107,7 +130,7 @@ class Claim:
     test: Callable[[Evidence], Verdict | None]
 
     def judge(self, evidence: Evidence, *, paper: float = math.nan) -> Verdict:
-        """Tests the claim. `paper` is the estimate on the paper's numbers."""
+        """Tests this claim alone, see `adjust`. `paper` is the estimate on the paper's numbers."""
         verdict = self.test(evidence) or Verdict(
             verdict="no data",
             sentence="The study has no finished cells to test this on.",
@@ -118,13 +141,56 @@ class Claim:
         )
 
 
-def verdict_of(*conditions: Interval) -> Kind:
-    """The rule for conditions `> 0`, an intersection-union test. Without intervals: undecided."""
-    if all(condition.low > 0 for condition in conditions):
-        return "reproduced"
-    if any(condition.high < 0 for condition in conditions):
-        return "contradicted"
-    return "undecided"
+class OneSided(NamedTuple):
+    """The p-values of two one-sided tests: that something holds, and that it does not."""
+
+    above: float
+    below: float
+
+    @property
+    def two_sided(self) -> float:
+        return min(1.0, 2 * min(self))
+
+    @property
+    def verdict(self) -> Kind:
+        if self.two_sided > RATE:
+            return "undecided"
+        return "reproduced" if self.above < self.below else "contradicted"
+
+
+def one_sided(part: Interval | OneSided) -> OneSided:
+    """Of an interval; bounds of rounding are certain, so their p-values are 0 and 1."""
+    if isinstance(part, OneSided):
+        return part
+    if math.isnan(part.standard_error):
+        return OneSided(float(not part.low > 0), float(not part.high < 0))
+    return OneSided(part.p_value("greater"), part.p_value("less"))
+
+
+def all_above(parts: Iterable[Interval | OneSided]) -> OneSided:
+    """Of "all are above zero": an intersection-union test for it, Holm against it."""
+    above, below = zip(*map(one_sided, parts), strict=True)
+    return OneSided(max(above), min(1.0, len(below) * min(below)))
+
+
+def any_above(parts: Iterable[Interval | OneSided]) -> OneSided:
+    """Of "at least one is above zero": Holm for it, an intersection-union test against it."""
+    above, below = zip(*map(one_sided, parts), strict=True)
+    return OneSided(min(1.0, len(above) * min(above)), max(below))
+
+
+def weakest(conditions: Mapping[str, Interval]) -> str:
+    """The condition with the smallest estimate in standard errors, so that units do not count."""
+    return min(conditions, key=lambda name: _errors_from_zero(conditions[name]))
+
+
+def _errors_from_zero(interval: Interval) -> float:
+    half = interval.standard_error
+    if math.isnan(half):  # bounds of rounding, or one seed
+        half = interval.estimate - interval.low if interval.has_interval else 1.0
+    if half > 0:
+        return interval.estimate / half
+    return math.copysign(math.inf, interval.estimate) if interval.estimate else 0.0
 
 
 def conclude(
@@ -134,10 +200,10 @@ def conclude(
     *,
     cells: int,
     unit: str = POINTS,
+    effect_unit: str = "",
     scope: str = "",
     conditions: Mapping[str, Interval] | None = None,
-    verdict: Kind | None = None,
-    to_decide: Interval | None = None,
+    p_values: OneSided | None = None,
 ) -> Verdict:
     """A verdict with these numbers.
 
@@ -146,60 +212,80 @@ def conclude(
       means: what the intervals were computed from.
       sentence: without a full stop; numbers with an interval are formatted `Interval`s.
       cells: the number of cells that the estimate rests on.
+      effect_unit: of the conditions, where it is not `unit`.
       scope: budget and batch sizes of the cells, see `scope.scope`.
-      conditions: the intervals that are compared with zero, by name; None is `interval` alone.
-      verdict: None applies `verdict_of` to the conditions.
-      to_decide: the interval that more seeds must tell from zero, if not the conditions.
+      conditions: what the claim says is above zero, by name; None is `interval` alone.
+      p_values: of the claim; None says that all conditions must hold.
     """
     conditions = conditions or {unit: interval}
-    verdict = verdict or verdict_of(*conditions.values())
+    p_values = p_values or all_above(conditions.values())
     if not interval.has_interval:
         kind = "one seed each, so no interval"
     else:
         kind = "95 % intervals" if means.dof else "bounds of rounding"
-    undecided = [to_decide] if to_decide else list(conditions.values())
+    tested = not any(math.isnan(part.standard_error) for part in conditions.values())
+    adjusted = holm(conditions.values()) if tested else [math.nan] * len(conditions)
+    weak = interval if interval.standard_error >= 0 else conditions[weakest(conditions)]
     return Verdict(
-        verdict=verdict,
+        verdict=p_values.verdict,
         estimate=interval.estimate,
         low=interval.low,
         high=interval.high,
         unit=unit,
+        p=p_values.two_sided if tested else math.nan,
+        detectable=weak.detectable(),
+        effect_unit=effect_unit or unit,
         cells=cells,
         sentence=f"{sentence} ({f'{scope}; ' if scope else ''}{kind}).",
-        decide=_what_decides(undecided, means, cells) if verdict == "undecided" else "",
         conditions=tuple(
-            Condition(name=name, estimate=part.estimate, low=part.low, high=part.high)
-            for name, part in conditions.items()
+            Condition(name=name, estimate=part.estimate, low=part.low, high=part.high, p=p)
+            for (name, part), p in zip(conditions.items(), adjusted, strict=True)
         ),
     )
 
 
+def holm(parts: Iterable[Interval]) -> list[float]:
+    """Two-sided p-values of several conditions, adjusted by Holm for their number."""
+    p_values = [one_sided(part).two_sided for part in parts]
+    adjusted, largest = p_values.copy(), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 def withhold(verdict: Verdict, *, because: str, decide: str) -> Verdict:
     """The same numbers without a verdict, and the reason in the sentence."""
-    return replace(
-        verdict, verdict="undecided", sentence=f"{verdict.sentence} {because}", decide=decide
-    )
+    sentence = f"{verdict.sentence} {because}"
+    return replace(verdict, verdict="undecided", sentence=sentence, decide=decide, withheld=True)
 
 
-def _what_decides(conditions: Sequence[Interval], means: PooledMeans, cells: int) -> str:
-    """How many seeds it would take: an interval shrinks with the root of their number."""
-    if not means.has_interval:
-        return f"a second seed of each of these {cells} cells"
-    if not means.dof:
+def adjust(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts by p-values adjusted for the false discovery rate over all of them.
+
+    Claims without a p-value (no data, one seed, bounds of rounding) are not in the family. A
+    withheld claim counts with p = 1: it cannot be decided, whatever its p. Of what is left
+    undecided each says which effect its design would find.
+    """
+    tested = [v for v in verdicts if not math.isnan(v.p)]
+    p_values = [1.0 if v.withheld else v.p for v in tested]
+    adjusted = iter(stats.false_discovery_control(p_values) if tested else ())
+    found = []
+    for v in verdicts:
+        if not math.isnan(v.p):
+            v = replace(v, adjusted_p=float(next(adjusted)))
+            if v.adjusted_p > RATE:
+                v = replace(v, verdict="undecided")
+        if v.verdict == "undecided" and not v.decide:
+            v = replace(v, decide=_what_decides(v))
+        found.append(v)
+    return found
+
+
+def _what_decides(verdict: Verdict) -> str:
+    if math.isnan(verdict.low):
+        return f"a second seed of each of these {verdict.cells} cells"
+    if math.isnan(verdict.p):
         return "runs with several seeds, or one more decimal than is printed"
-    undecided = [one for one in conditions if verdict_of(one) == "undecided"]
-    factor = 0.0
-    for interval in undecided:
-        half = max(interval.estimate - interval.low, interval.high - interval.estimate)
-        factor = max(factor, (half / max(abs(interval.estimate), 1e-12)) ** 2)
-    seeds = max(means.seeds + 1, math.ceil(factor * means.seeds))
-    if seeds > MOST_SEEDS:
-        nearest = min(abs(interval.estimate) for interval in undecided)
-        return (
-            f"no affordable number of seeds: with the observed spread, {MOST_SEEDS} seeds cannot "
-            f"tell {nearest:.3g} from zero"
-        )
-    return (
-        f"about {seeds} seeds of each of these cells instead of {means.seeds}, if effect and "
-        "spread stay as observed"
-    )
+    effect = f"{verdict.detectable:.3g} {verdict.effect_unit}"
+    return f"more seeds: this design finds an effect of {effect} with 80 % power, not a smaller one"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from analysis.claims.claim import Claim, Evidence, Verdict, conclude
+from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.scope import scope
 from analysis.select import panels
 from analysis.stats.contrasts import Weights, combine, mean_weights, slope_weights
@@ -108,18 +108,25 @@ def easy_fails(evidence: Evidence) -> Verdict | None:
     shared, random = groups
     (easy,) = data.groups(data.quality, "easy")
     means = data.quality
-    behind = means.contrast(combine((1, mean_weights(random)), (-1, mean_weights(shared))))
-    large = means.contrast(combine((1 - QUARTER, {data.unmasked: 1.0}), (-1, mean_weights(easy))))
-    lost = means.contrast(data.loss(easy)).estimate / means.means[data.unmasked]
     kept = f"{1 - QUARTER:.0%} of the unmasked quality"
+    margins = {
+        f"{kept} minus easy": means.contrast(
+            combine((1 - QUARTER, {data.unmasked: 1.0}), (-1, mean_weights(easy)))
+        ),
+        "random minus easy": means.contrast(
+            combine((1, mean_weights(random)), (-1, mean_weights(shared)))
+        ),
+    }
+    large, behind = margins.values()
+    lost = means.contrast(data.loss(easy)).estimate / means.means[data.unmasked]
     return conclude(
-        behind,
+        margins[weakest(margins)],
         means,
         f"Easy negatives alone lose {lost:.0%} of the unmasked quality; {kept} minus theirs is "
         f"{large} points, and that of as many random ones minus theirs is {behind}",
         cells=_count(means, [data.unmasked, *easy, *random]),
         scope=data.scope,
-        conditions={f"{kept} minus easy": large, "random minus easy": behind},
+        conditions=margins,
     )
 
 
@@ -170,18 +177,23 @@ def hard_is_flat(evidence: Evidence) -> Verdict | None:
     if not (groups := data.groups(means, "hard", "random")):
         return None
     hard, random = (data.slope(group) for group in groups)
-    below = means.contrast(combine((QUARTER, random), (-1, hard)))
-    above = means.contrast(combine((QUARTER, random), (1, hard)))
+    margins = {
+        "a quarter of random's minus hard's": means.contrast(
+            combine((QUARTER, random), (-1, hard))
+        ),
+        "their sum": means.contrast(combine((QUARTER, random), (1, hard))),
+    }
+    margin = margins[weakest(margins)]
     return conclude(
-        min(below, above),
+        margin,
         means,
         f"Per tenfold fewer negatives positive logits change by {means.contrast(hard)} with hard "
         f"ones and by {means.contrast(random)} with random ones; a quarter of random's change "
-        f"minus the size of hard's is {min(below, above)}",
+        f"minus the size of hard's is {margin}",
         unit=SLOPE,
         cells=_count(means, {*hard, *random}),
         scope=data.scope,
-        conditions={"a quarter of random's minus hard's": below, "their sum": above},
+        conditions=margins,
     )
 
 

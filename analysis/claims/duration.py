@@ -5,7 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 
-from analysis.claims.claim import OURS, Claim, Evidence, Kind, Verdict, conclude, verdict_of
+from analysis.claims.claim import (
+    OURS,
+    Claim,
+    Evidence,
+    OneSided,
+    Verdict,
+    all_above,
+    any_above,
+    conclude,
+    weakest,
+)
 from analysis.select import panels
 from analysis.select.fields import with_fields
 from analysis.stats.contrasts import largest, smallest
@@ -44,6 +54,7 @@ def best_batch_grows(evidence: Evidence) -> Verdict | None:
     pairs = list(itertools.combinations(shared, 2))
     if len(budgets) < 2 or not pairs:
         return None
+    leads = {pair: _leads(means, budgets, pair).values() for pair in pairs}
     critical = means.critical(comparisons=2 * len(pairs))
     least = {
         pair: smallest(_leads(means, budgets, pair, critical=critical).values()) for pair in pairs
@@ -58,6 +69,7 @@ def best_batch_grows(evidence: Evidence) -> Verdict | None:
         cells=sum(means.counts[group] for group in groups),
         critical=critical,
         clearest=largest(least.values()),
+        p_values=any_above(all_above(both) for both in leads.values()),
     )
 
 
@@ -81,7 +93,7 @@ def _sizes(means: PooledMeans, budgets: list[int]) -> list[set[int]]:
 
 
 def _leads(
-    means: PooledMeans, budgets: list[int], pair: tuple[int, int], critical: float | None
+    means: PooledMeans, budgets: list[int], pair: tuple[int, int], critical: float | None = None
 ) -> dict[str, Interval]:
     """The small batch's lead at the shortest budget, and the large one's at the longest."""
     (small, large), short, long = pair, budgets[0], budgets[-1]
@@ -104,20 +116,23 @@ def _crossing(
     cells: int,
     critical: float | None = None,
     clearest: Interval | None = None,
+    p_values: OneSided | None = None,
 ) -> Verdict:
-    """Whether the large batch overtakes the small one. `clearest`: where it was chosen of many."""
+    """Whether the large batch overtakes the small one.
+
+    `clearest` and `p_values`: where the pair was chosen of many.
+    """
     leads = _leads(means, budgets, pair, critical)
     behind, ahead = leads.values()
     large, short, long = pair[1], budgets[0], budgets[-1]
-    verdict: Kind | None = verdict_of(clearest) if clearest else None
     return conclude(
-        clearest or min(behind, ahead),
+        clearest or leads[weakest(leads)],
         means,
         f"{sentence}{-behind} points after {short:,} examples ({short // large:,} steps at B = "
         f"{large}) and {ahead} after {long:,} ({long // large:,} steps)",
         cells=cells,
         conditions=leads,
-        verdict=verdict,
+        p_values=p_values,
     )
 
 

@@ -22,10 +22,12 @@ _INTERVAL = re.compile(r"([+-]?\d[\d.]*) \[(-?\d[\d.]*), (-?\d[\d.]*)\]")
 def format_verdicts(verdicts: Iterable[Verdict]) -> str:
     """Text for a terminal: per claim a line of numbers and its sentence; claims without data last.
 
-    The last line counts the verdicts on the paper's claims and on our own.
+    "p" is of the claim, "adjusted" the one that decides, see `claim.adjust`. The last line counts
+    the verdicts on the paper's claims and on our own.
     """
-    columns = "{:36}{:9}{:13}{:>10}{:>20}{:>8}{:>8}"
-    head = columns.format("claim", "section", "verdict", "estimate", "interval", "paper", "cells")
+    columns = "{:35}{:9}{:13}{:>8}{:>16}{:>8}{:>9}{:>6}{:>6}"
+    names = ("claim", "section", "verdict", "estimate", "interval", "p", "adjusted", "paper")
+    head = columns.format(*names, "cells")
     lines = [head, "-" * len(head)]
     verdicts = sorted(verdicts, key=lambda verdict: verdict.verdict == "no data")
     for v in verdicts:
@@ -33,6 +35,8 @@ def format_verdicts(verdicts: Iterable[Verdict]) -> str:
         numbers = (
             format_number(v.estimate),
             "" if math.isnan(v.low) else interval,
+            format_p(v.p),
+            format_p(v.adjusted_p),
             format_number(v.paper) if v.verdict != "no data" else "",
             v.cells or "",
         )
@@ -80,6 +84,13 @@ def count_verdicts(verdicts: Iterable[Verdict]) -> list[tuple[Kind, int]]:
 def parse_intervals(text: str) -> list[tuple[float, float, float]]:
     """Every number in a text with an interval behind it, as `Interval` formats them."""
     return [(float(a), float(b), float(c)) for a, b, c in _INTERVAL.findall(text)]
+
+
+def format_p(value: float) -> str:
+    """A p-value with two digits, "<0.0001" below that; empty where it is unknown."""
+    if math.isnan(value):
+        return ""
+    return "<0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def format_number(value: float) -> str:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from analysis.claims.claim import OURS, TOLERANCE, Claim, Evidence, Verdict, conclude, verdict_of
+from analysis.claims.claim import (
+    OURS,
+    RATE,
+    TOLERANCE,
+    Claim,
+    Evidence,
+    Verdict,
+    conclude,
+    holm,
+    weakest,
+)
 from analysis.claims.scope import name_sizes, scope
 from analysis.select import initial_values
 from analysis.select.fields import matched_differences, same_fields, with_fields
@@ -16,8 +26,8 @@ DEFAULT = (-10.0, 10.0)
 def default_is_best(evidence: Evidence) -> Verdict | None:
     """b = -10 with t' = log 10 beats every other start at every batch size.
 
-    The intervals are simultaneous. The prior log odds, which the paper did not try, are not among
-    the starts: they have a claim of their own.
+    The prior log odds, which the paper did not try, are not among the starts: they have a claim of
+    their own.
     """
     done = initial_values.by_size(evidence.cells).done
     done = done[done[BIAS].map(str) != "prior"]
@@ -30,38 +40,29 @@ def default_is_best(evidence: Evidence) -> Verdict | None:
     if not others:
         return None
     means = pooled_means(groups, rounding=evidence.rounding)
-    critical = means.critical(comparisons=len(others))
-    leads = {
-        (size, start): means.contrast({(size, DEFAULT): 1, (size, start): -1}, critical=critical)
-        for size, start in others
-    }
-    verdicts = {other: verdict_of(lead) for other, lead in leads.items()}
-    behind: dict[str, list[int]] = {}
-    for (size, start), verdict in verdicts.items():
-        if verdict == "contradicted":
-            behind.setdefault(initial_values.name(start), []).append(size)
-    worse = "; ".join(f"{name} at {name_sizes(at)}" for name, at in behind.items()) or "none"
-    size, nearest = min(others, key=lambda other: leads[other].estimate)
+    names = {other: f"{initial_values.name(other[1])} at B = {other[0]}" for other in others}
+    leads = {names[other]: means.contrast({(other[0], DEFAULT): 1, other: -1}) for other in others}
+    p_values = dict(zip(leads, holm(leads.values()), strict=True))
+    clear = [name for name in leads if p_values[name] <= RATE]
+    behind = [name for name in clear if leads[name].estimate < 0]
+    nearest = weakest(leads)
     return conclude(
-        leads[size, nearest],
+        leads[nearest],
         means,
         f"At {name_sizes(sorted(sizes))}, b = -10, t' = log 10 is clearly ahead of "
-        f"{list(verdicts.values()).count('reproduced')} of {len(leads)} other starts and clearly "
-        f"behind {worse}; its smallest lead, over {initial_values.name(nearest)} at B = {size}, is "
-        f"{leads[size, nearest]} points",
+        f"{len(clear) - len(behind)} of {len(leads)} other starts and clearly behind "
+        f"{'; '.join(behind) or 'none'}; its weakest lead, over {nearest}, is "
+        f"{leads[nearest]} points",
         cells=sum(means.counts.values()),
         scope=scope(done[done["batch_size"].isin(sizes)]),
-        conditions={
-            f"lead over {initial_values.name(start)} at B = {size}": lead
-            for (size, start), lead in leads.items()
-        },
+        conditions={f"lead over {name}": lead for name, lead in leads.items()},
     )
 
 
 def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
     """Quality from the prior log odds is nowhere more than the tolerance below that from b = -10.
 
-    Cells that differ in the initial bias alone are paired by seed; the intervals are simultaneous.
+    Cells that differ in the initial bias alone are paired by seed.
     """
     cells = with_fields(evidence.cells, [*AXES, "loss.pairs.kind"])
     done = cells[(cells["status"] == "done") & (cells["loss.pairs.kind"] == "all")]
@@ -70,13 +71,13 @@ def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
     if not gaps:
         return None
     means = pooled_means(gaps, rounding=2 * evidence.rounding)
-    critical = means.critical(comparisons=len(gaps))
     at = same_fields(done, [BIAS]).index("batch_size")
     leads = {
-        f"B = {group[at]}, configuration {i}": means.contrast({group: 1}, critical=critical)
+        f"B = {group[at]}, configuration {i}": means.contrast({group: 1})
         for i, group in enumerate(gaps, 1)
     }
-    worst = min(leads.values())
+    conditions = {name: lead.shift(TOLERANCE) for name, lead in leads.items()}
+    worst = leads[weakest(conditions)]
     return conclude(
         worst,
         means,
@@ -84,7 +85,7 @@ def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
         f"at b = -10 is {worst} points; as good means at most {TOLERANCE:g} point below",
         cells=2 * sum(means.counts.values()),
         scope=scope(done[done[BIAS] == "prior"]),
-        conditions={name: lead.shift(TOLERANCE) for name, lead in leads.items()},
+        conditions=conditions,
     )
 
 

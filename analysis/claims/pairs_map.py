@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude
+from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.scope import name_sizes, scope
 from analysis.select import pairs_map as maps
 from analysis.select import panels
@@ -96,7 +96,7 @@ def _test(
     if short:
         sentence += f"; {name_sizes(short, steps)} left out: fewer than {fewest_steps} steps"
     return conclude(
-        min(slopes.values()),
+        slopes[weakest(slopes)],
         means,
         sentence,
         unit=UNIT,

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from analysis.claims.claim import Claim, Evidence, Verdict, conclude, withhold
+from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest, withhold
 from analysis.claims.scope import scope
 from analysis.select.fields import matched_differences, row_keys, same_fields, with_fields
 from analysis.stats.contrasts import mean_weights
@@ -45,7 +45,7 @@ def decay_hurts(evidence: Evidence) -> Verdict | None:
     }
     if not gains:
         return None
-    lowest = min(gains, key=lambda metric: gains[metric].estimate)
+    lowest = weakest(gains)
     decays = ", ".join(f"{value:g}" for value in sorted(set(done[WEIGHT].dropna())))
     return conclude(
         gains[lowest],

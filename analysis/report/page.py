@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.claims import OURS, Verdict, count_verdicts, format_number, judge
+from analysis.claims import OURS, Verdict, count_verdicts, format_number, format_p, judge
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import Inputs, Plot, read_inputs
@@ -159,6 +159,7 @@ def _template() -> Any:
     )
     environment.filters["interval"] = _format_interval
     environment.filters["number"] = format_number
+    environment.filters["p_value"] = format_p
     environment.filters["anchor"] = lambda claim: (
         "claim-" + re.sub(r"[^a-z0-9]+", "-", claim.lower()).strip("-")
     )

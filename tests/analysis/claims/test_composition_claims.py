@@ -7,28 +7,42 @@ import pytest
 
 from tests.analysis.claims.frames import frame, verdict
 
+LONG = 1e7  # examples of the hard cells and of their control
 
-def test_matched_pairs_are_told_from_longer_training():
-    def cells(gain_same_pairs, gain_same_examples):
-        hard = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
-        hard |= {"loss.pairs.per_positive": 24.6, "examples": 1e7, "pairs_seen": 256_000_000}
-        return frame(
-            [
-                {"quality": 40.0},
-                {"quality": 40.0 + gain_same_pairs - gain_same_examples, "examples": 1e7},
-                hard | {"quality": 40.0 + gain_same_pairs},
-            ]
-        )
 
-    def judged(cells):
-        names = ("matched pairs help", "matched pairs: at equal examples")
-        return tuple(verdict(name, cells).verdict for name in names)
+def matched_cells(gain_same_pairs, gain_same_examples):
+    hard = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
+    hard |= {"loss.pairs.per_positive": 24.6, "examples": LONG, "pairs_seen": 256_000_000}
+    return frame(
+        [
+            {"quality": 40.0},
+            {"quality": 40.0 + gain_same_pairs - gain_same_examples, "examples": LONG},
+            hard | {"quality": 40.0 + gain_same_pairs},
+        ]
+    )
 
-    assert judged(cells(6.0, 1.0)) == ("reproduced", "reproduced")
-    longer = cells(6.0, -1.0)
-    assert judged(longer) == ("reproduced", "contradicted")
-    few = longer["pairs_seen"].where(longer["loss.pairs.kind"] == "all", 1e6)
-    assert judged(longer.assign(pairs_seen=few)) == ("no data", "no data")
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [((6.0, 1.0), "reproduced"), ((6.0, -1.0), "contradicted"), ((6.0, 0.0), "undecided")],
+)
+def test_matched_pairs_are_told_from_longer_training(gains, expected):
+    cells = matched_cells(*gains)
+    found = verdict("matched pairs help", cells)
+    assert (found.verdict, found.cells) == (expected, 9)
+    estimates = {part.name: part.estimate for part in found.conditions}
+    assert estimates["as many pairs"] == pytest.approx(gains[0], abs=0.3)
+    assert found.estimate == estimates["as many examples"] == pytest.approx(gains[1], abs=0.3)
+    few = cells["pairs_seen"].where(cells["loss.pairs.kind"] == "all", 1e6)
+    assert verdict("matched pairs help", cells.assign(pairs_seen=few)).verdict == "no data"
+
+
+def test_matched_pairs_alone_may_be_longer_training_alone():
+    cells = matched_cells(6.0, 1.0)
+    control = (cells["examples"] == LONG) & (cells["loss.pairs.kind"] == "all")
+    found = verdict("matched pairs help", cells[~control])
+    assert found.verdict == "undecided" and found.p < 0.001
+    assert "longer training alone" in found.sentence and "all pairs" in found.decide
 
 
 def pairs_map(pairs, steps, *, starts=(-10.0, "prior"), prior=0.0, **fields):

@@ -5,11 +5,12 @@ import math
 import pandas as pd
 import pytest
 
+from analysis.claims import parse_intervals
 from analysis.claims.corruption import CORRUPTIONS, PARTS, RETRIEVAL, SCENES
 from analysis.figures.base import Inputs
 from analysis.figures.paper import fig_7
 from study.data.glyphs import scenes
-from tests.analysis.claims.frames import SOFTMAX, frame, verdict, verdicts
+from tests.analysis.claims.frames import SOFTMAX, frame, verdict
 
 
 def corrupted(kind, leads, *, resample_each_epoch=False, **fields):
@@ -26,16 +27,38 @@ def corrupted(kind, leads, *, resample_each_epoch=False, **fields):
     ]
 
 
-@pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_each_corruption_is_judged_by_its_own_cells(kind):
-    names = [f"corrupted {kind}" for kind in CORRUPTIONS]
-    found = verdicts(frame(corrupted(kind, {0.0: 1.0, 0.2: 2.0, 0.4: 3.0})), names)
-    assert {name for name, one in found.items() if one.verdict == "reproduced"} == {
-        f"corrupted {kind}"
-    }
-    assert sum(one.verdict == "no data" for one in found.values()) == len(CORRUPTIONS) - 1
-    shrinks = frame(corrupted(kind, {0.0: 3.0, 0.2: 2.0, 0.4: 1.0}))
-    assert verdict(f"corrupted {kind}", shrinks).verdict == "contradicted"
+NAME = "corrupted data"
+
+
+def every_kind(leads):
+    """All kinds of corruption, sharing their clean cells."""
+    clean, *rest = leads.items()
+    rows = corrupted("image", dict([clean]))
+    return rows + [row for kind in CORRUPTIONS for row in corrupted(kind, dict(rest))]
+
+
+def test_one_verdict_holds_every_kind_of_corruption():
+    found = verdict(NAME, frame(every_kind({0.0: 1.0, 0.2: 2.0, 0.4: 3.0})))
+    assert (found.verdict, len(found.conditions)) == ("reproduced", 2 * len(CORRUPTIONS))
+    assert found.cells == 6 * (1 + 2 * len(CORRUPTIONS))  # clean cells count once
+    one_falls = corrupted("batch", {0.4: -4.0}, resample_each_epoch=True)
+    found = verdict(NAME, frame([*every_kind({0.0: 1.0, 0.4: 3.0}), *one_falls]))
+    assert found.verdict == "contradicted"
+    changes = {c.name: c.estimate for c in found.conditions if c.name.startswith("change")}
+    assert min(changes, key=changes.get).endswith("batch (redrawn)")
+    assert min(changes.values()) == pytest.approx((-4.0 - 1.0) / 0.4, abs=0.6)
+    alone = verdict(NAME, frame(corrupted("text", {0.0: 1.0, 0.4: 3.0})))
+    assert alone.verdict == "reproduced" and "no cells with image, or batch" in alone.sentence
+
+
+def test_slopes_that_share_clean_cells_have_their_covariance():
+    """The mean of k slopes from the same clean cells: their error is not divided by k."""
+    found = verdict(NAME, frame(every_kind({0.0: 1.0, 0.4: 3.0})))
+    slopes = [c for c in found.conditions if c.name.startswith("change")]
+    k = len(slopes)
+    _, low, high = parse_intervals(found.sentence)[k]
+    wide = slopes[0].high - slopes[0].low
+    assert high - low == pytest.approx(wide * math.sqrt((1 + 1 / k) / 2), rel=0.02)
 
 
 def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():
@@ -44,7 +67,7 @@ def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():
     rows += corrupted("image", {0.4: -1.0}, resample_each_epoch=True)
     cells = frame(rows)
     cells["optimizer.learning_rate"] = cells["loss.kind"].map(rate)
-    found = verdict("corrupted image", cells)
+    found = verdict(NAME, cells)
     assert found.verdict == "contradicted"
     assert "(fixed)" in found.sentence and "(redrawn)" in found.sentence
     points = fig_7.data(Inputs(cells=cells))
@@ -70,7 +93,7 @@ def test_a_rate_for_each_loss_may_undo_what_corruption_does():
     ]
     rows += corrupted("text", {0.2: 3.0})  # at the middle rate, which the paper's claim uses
     cells = frame(rows)
-    assert verdict("corrupted text", cells).verdict == "reproduced"
+    assert verdict(NAME, cells).verdict == "reproduced"
     found = verdict("corrupted: at the best rate too", cells)
     assert found.verdict == "contradicted"
     assert found.estimate == pytest.approx(2.0 - 6.0, abs=0.4)
@@ -97,7 +120,7 @@ def test_scenes_are_judged_by_retrieval_and_count_nowhere_else(lead, expected):
     rows += corrupted("text", {0.4: 5.0}, resample_each_epoch=True, **others)
     cells = pd.concat([frame(glyphs), frame(rows, metric=RETRIEVAL)], ignore_index=True)
     assert verdict(name, frame(glyphs)).verdict == "no data"
-    alone, with_scenes = (verdict("corrupted text", c) for c in (frame(glyphs), cells))
+    alone, with_scenes = (verdict(NAME, c) for c in (frame(glyphs), cells))
     assert (with_scenes.verdict, with_scenes.estimate) == (alone.verdict, alone.estimate)
     found = verdict(name, cells)
     assert (found.verdict, found.unit) == (expected, "points")
