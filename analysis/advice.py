@@ -185,7 +185,9 @@ def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
         rivals=tuple((other, other.optimum(examples)) for other in others),
         held_out=hold_out(cells, surface.form),
         nearest=nearest,
-        one_budget=tuple(one for form in FORMS if (one := fit_saturation(alone, form))),
+        one_budget=tuple(
+            one for form in FORMS if (one := fit_saturation(alone, form, tolerance=TOLERANCE))
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from analysis.stats.intervals import Interval
 
 Weights = dict[Any, float]  # by group; the contrast is the weighted sum of the groups' means
+QUARTER = 0.25  # of the effect that a claim is about: less of it counts as little, or as level
 
 
 def mean_weights(groups: Iterable[Any]) -> Weights:
@@ -34,6 +35,20 @@ def combine(*parts: tuple[float, Mapping[Any, float]]) -> Weights:
         for group, weight in weights.items():
             total[group] = total.get(group, 0.0) + factor * weight
     return total
+
+
+def quarter_of_rise(quality: Mapping[int, float]) -> Weights:
+    """A quarter of the rise of quality with the batch size: the gain that counts as none.
+
+    The rise is from the lowest to the highest mean; sizes beyond the highest do not enter. It is a
+    contrast like others, so its own error counts; that the two means were picked does not.
+
+    Args:
+      quality: the mean by batch size.
+    """
+    top = max(quality, key=quality.__getitem__)
+    bottom = min((size for size in quality if size <= top), key=quality.__getitem__)
+    return combine((QUARTER, {top: 1.0}), (-QUARTER, {bottom: 1.0}))
 
 
 def largest(intervals: Iterable[Interval]) -> Interval:

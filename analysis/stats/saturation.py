@@ -6,6 +6,7 @@ fitted, to show how far the answer depends on the form:
 - power: `y = a - c * (1 + B / B0) ** -g`
 - logarithm: `y = a - c * log(1 + B0 / B)`
 
+The tolerance is a quarter of the rise of quality with the batch size, in claims and here.
 Both rise to `a`, and the saturation batch is where the fit is the tolerance below it. Quality may
 fall again where a fixed budget leaves too few steps: each fit, also of each draw, leaves out batch
 sizes beyond the best one that are more than the tolerance below it. A form knows nothing of what
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.stats.contrasts import quarter_of_rise
 from analysis.stats.resample import MeanDraws, interval, seed_noise
 
-TOLERANCE = 0.5  # points
 SCALES, EXPONENTS = 48, 12  # candidates for B0 and g
 NEWTON_STEPS = 4  # from the best candidate
 
@@ -129,14 +130,17 @@ class Saturation:
 
 
 def fit_saturation(
-    data: MeanDraws, form: str, *, tolerance: float = TOLERANCE
+    data: MeanDraws, form: str, *, tolerance: float | None = None
 ) -> Saturation | None:
     """Fits one of `FORMS`; None with fewer than four batch sizes that do not fall off.
 
     Args:
       data: quality by batch size, in points.
-      tolerance: the gain that does not count, in points.
+      tolerance: the gain that does not count, in points; None is `quarter_of_rise`.
     """
+    if tolerance is None:
+        quality = dict(enumerate(data.mean_K))
+        tolerance = sum(w * quality[k] for k, w in quarter_of_rise(quality).items())
     family, sizes_K = FORMS[form], data.levels_K
     keep_K = _rising(data.mean_K[None], tolerance)[0]
     if len(sizes_K) < 4 or keep_K.sum() < 4:

@@ -1,6 +1,8 @@
 """The batch size beyond which there is nothing left to gain, by two fitted forms (Sec. 4.1, 4.2).
 
-Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`): SigLiT and from scratch.
+Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`): SigLiT and from scratch. Batch
+sizes with too few steps (see `select.deciding`) are drawn, but enter no fit, as they decide no
+claim.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
+from analysis.select.deciding import steps_by_size, too_short
 from analysis.stats import FORMS, draw_means, fit_saturation
 from analysis.stats.intervals import by_group
 
@@ -56,10 +59,10 @@ def draw(df: pd.DataFrame) -> Figure:
     results = df[df["kind"] == "saturation"]
     forms = "; ".join(f"{name} {form.formula}" for name, form in FORMS.items())
     words = [
-        f"Below each panel: the batch beyond which the fit has no more than "
-        f"{results['value'].iloc[0]:g} points to gain, with a 95 % bootstrap interval over seeds "
-        "and, where records hold them, evaluated examples. It is not identified where the interval "
-        "leaves the batch sizes of the fit; arrows: it leaves the grid. "
+        "Below each panel: the batch beyond which the fit has no more to gain than the tolerance, "
+        "a quarter of the rise of quality with the batch size, with a 95 % bootstrap interval over "
+        "seeds and, where records hold them, evaluated examples. Arrows: the interval leaves the "
+        "batch sizes of the fit, so it is not identified. "
         f"Forms: {forms}. A smaller AIC fits better.",
         *(f"{row['panel']}, {row['series']}, {row['id']}." for _, row in results.iterrows()),
     ]
@@ -81,12 +84,13 @@ def draw(df: pd.DataFrame) -> Figure:
         sizes = sorted({int(x) for x in part.loc[part["kind"] == "seed", "x"]})
         _draw_curves(curves, part, sizes)
         curves.set_title(name, loc="left")
-        _draw_intervals(intervals, part[part["kind"] == "saturation"], sizes)
+        _draw_intervals(intervals, part, sizes)
     return fig
 
 
 def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, panel: str) -> list[Row]:
-    mine = done[done["loss.kind"] == loss]
+    steps = steps_by_size(done)
+    mine = done[(done["loss.kind"] == loss) & ~done["batch_size"].isin(too_short(steps))]
     values = by_group(mine, ["batch_size"], inputs.quality)
     if len(values) < 4:
         return []
@@ -103,7 +107,7 @@ def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, panel: str) -> list[Row
             common | {"kind": "fit", "x": x, "value": y}
             for x, y in zip(sizes, fit.curve(sizes), strict=True)
         ]
-        words = f"{form}: {fit}; AIC {fit.aic:.1f}"
+        words = f"{form}, tolerance {fit.tolerance:.2f} points: {fit}; AIC {fit.aic:.1f}"
         if fit.left_out:
             left_out = ", ".join(style.format_size(size) for size in fit.left_out)
             words += f"; B = {left_out} left out, where quality falls again"
@@ -141,15 +145,22 @@ def _draw_curves(axes: Axes, df: pd.DataFrame, sizes: list[int]) -> None:
     axes.set_xlabel("")
 
 
-def _draw_intervals(axes: Axes, results: pd.DataFrame, sizes: list[int]) -> None:
-    left, right = sizes[0] / 1.6, sizes[-1] * 1.6
+def _draw_intervals(axes: Axes, df: pd.DataFrame, sizes: list[int]) -> None:
+    """The results as bars within the batch sizes of each fit; an arrow where one goes beyond."""
     labels = []
-    for at, (_, row) in enumerate(results.iterrows()):
-        look, (low, high) = STYLES[row["series"]], (max(row["low"], left), min(row["high"], right))
+    for at, (_, row) in enumerate(df[df["kind"] == "saturation"].iterrows()):
+        mine = (df["series"] == row["series"]) & (df["metric"] == row["metric"])
+        fitted = df.loc[mine & (df["kind"] == "fit"), "x"].astype(float)
+        look, left, right = STYLES[row["series"]], fitted.min(), fitted.max()
         if np.isfinite(row["low"]):
+            low, high = np.clip([row["low"], row["high"]], left, right)
             axes.plot([low, high], [-at, -at], color=look.colour, linestyle=LINES[row["metric"]])
-            for end, arrow, cut in ((low, "<", row["low"] < low), (high, ">", row["high"] > high)):
-                axes.plot([end], [-at], marker=arrow if cut else "|", color=look.colour)
+            marks = {
+                low: "<" if row["low"] < left else "|",
+                high: ">" if row["high"] > right else "|",
+            }
+            for end, marker in marks.items():
+                axes.plot([end], [-at], marker=marker, color=look.colour)
         if left <= row["x"] <= right:
             axes.plot([row["x"]], [-at], marker=look.marker, color=look.colour)
         labels.append(f"{row['series']}, {SHORT[row['metric']]}")

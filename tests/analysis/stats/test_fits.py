@@ -75,6 +75,13 @@ def test_still_rising_at_the_largest_batch_is_beyond_the_grid():
     assert not found.identified
 
 
+def test_the_tolerance_is_a_quarter_of_the_rise_up_to_the_best():
+    falls = {512: 50.0, 1024: 54.0, 2048: 57.0, 4096: 58.0, 8192: 57.5, 16_384: 20.0}
+    found = fit_saturation(draw_means({size: [value] for size, value in falls.items()}), "power")
+    assert found.tolerance == pytest.approx(2.0)
+    assert found.left_out == (16_384,)
+
+
 def test_batches_that_fall_off_are_left_out_and_named():
     falls = POWER.copy()
     falls[-2:] -= (3.0, 9.0)
@@ -91,7 +98,7 @@ def test_an_interval_beyond_the_sizes_of_the_fit_is_not_identified():
     falls = {int(size): value for size, value in zip(SIZES[6:9], (55.0, 40.0, 20.0), strict=True)}
     rng = np.random.default_rng(5)
     seeds = {size: list(v + 0.1 * rng.standard_normal(3)) for size, v in (peak | falls).items()}
-    found = fit_saturation(draw_means(seeds), "logarithm")
+    found = fit_saturation(draw_means(seeds), "logarithm", tolerance=TOLERANCE)
     assert found.left_out == tuple(falls)
     assert found.low < 30_041 < found.high < max(falls)  # within the grid, not within the fit
     assert found.extrapolated and not found.identified
