@@ -3,6 +3,7 @@
 >>> from analysis import figures
 >>> inputs = figures.read_inputs("runs", "glyphs")
 >>> fig = figures.fig_2(inputs)           # a matplotlib Figure; a notebook shows it
+>>> fig.caption                           # sentences; `study figures` writes them beside the image
 >>> table = figures.fig_2.data(inputs)    # the numbers behind it
 >>> figures.table_8(inputs)               # a table of the paper, as a DataFrame
 >>> figures.draw_all("runs", "glyphs", "figures")
@@ -13,7 +14,8 @@ A new figure is a module with two functions, a `Plot` of them, and its name in `
 - `data(inputs: Inputs) -> DataFrame`: the table of `plot.points`, one row per mark; empty when no
   cell belongs to the figure. `attrs` has "missing" (list of str), and may have "title", "notes",
   "metric", "provenance" and, of a table without rows, "why".
-- `draw(table) -> Figure`, from the columns alone: a table read back from its CSV draws too.
+- `draw(table) -> StudyFigure`, from the columns alone: a table read back from its CSV draws too.
+  `layout.make_figure` arranges its panels for the page, see `plot.style.PAGES`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from analysis.figures.paper.fig_5 import fig_5
 from analysis.figures.paper.fig_6 import fig_6
 from analysis.figures.paper.fig_7 import fig_7
 from analysis.figures.paper.fig_8 import fig_8
+from analysis.figures.plot.style import DEFAULT_WIDTH
 from analysis.figures.tables.table import PaperTable
 from analysis.figures.tables.table_1 import table_1
 from analysis.figures.tables.table_3 import table_3
@@ -87,6 +90,8 @@ def draw_all(
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
     only: Collection[str] = (),
+    width: str = DEFAULT_WIDTH,
+    bare: bool = False,
 ) -> list[OutputFiles]:
     """Draws every figure and table that the study has cells for, with the CSV behind each.
 
@@ -96,23 +101,30 @@ def draw_all(
       metric: the column of quality; None lets each figure choose.
       planned, records: the grid's cells and the folder that they share; see `frame.cells`.
       only: names of figures and tables; all by default.
+      width, bare: of the pictures, see `Plot.draw`.
 
     Raises:
       AnalysisError: no such root, study or figure, or `out` cannot be written.
     """
     outputs = _pick(FIGURES, only) + _pick(TABLES, only)
     inputs = read_inputs(root, study, metric=metric, planned=planned, records=records)
-    return draw_each(outputs, inputs, Path(out), prefix=f"{study}-")
+    return draw_each(outputs, inputs, Path(out), prefix=f"{study}-", width=width, bare=bare)
 
 
-def draw_paper(out: str | Path, *, only: Collection[str] = ()) -> list[OutputFiles]:
+def draw_paper(
+    out: str | Path,
+    *,
+    only: Collection[str] = (),
+    width: str = DEFAULT_WIDTH,
+    bare: bool = False,
+) -> list[OutputFiles]:
     """Draws the paper's figures and tables from its own numbers, without any record.
 
     Raises:
       AnalysisError: no such figure, or `out` cannot be written.
     """
     outputs = _pick(PAPER_FIGURES, only) + _pick(TABLES, only)
-    return draw_each(outputs, Inputs(), Path(out))
+    return draw_each(outputs, Inputs(), Path(out), width=width, bare=bare)
 
 
 _Output = TypeVar("_Output", bound=Output)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.figures import draw_all, draw_paper
+from analysis.figures.plot.style import DEFAULT_WIDTH, PAGES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,13 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", default="runs", help="folder of all records (default: runs)")
     parser.add_argument("--out", default="figures", help="where to (default: figures)")
     parser.add_argument("--metric", help="what quality is: eval/zero_shot/SPLIT/top1")
+    parser.add_argument("--width", choices=PAGES, default=DEFAULT_WIDTH, help="of the pictures")
+    parser.add_argument("--bare", action="store_true", help="no title in the pictures")
     given = parser.parse_args(arguments)
     if given.paper == bool(given.study):
         parser.error("give either --paper or studies, such as: demo --root runs")
     try:
-        drawn = draw_paper(given.out) if given.paper else []
+        page: dict[str, Any] = {"width": given.width, "bare": given.bare}
+        drawn = draw_paper(given.out, **page) if given.paper else []
         for study in given.study:
-            drawn += draw_all(given.root, study, given.out, metric=given.metric)
+            drawn += draw_all(given.root, study, given.out, metric=given.metric, **page)
     except AnalysisError as error:
         print(f"analysis.figures: {error}", file=sys.stderr)
         return 2

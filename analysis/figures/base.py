@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.errors import AnalysisError
+from analysis.figures.plot import style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.paper.reference import find_metric
 from analysis.records import frame
 from analysis.select.fields import TOP1
@@ -124,12 +125,29 @@ class Output:
 
 @dataclass(frozen=True)
 class Plot(Output):
-    """A figure: a call gives the matplotlib Figure."""
+    """A figure: a call gives the matplotlib Figure, with its caption as `caption`.
 
-    draw: Callable[[pd.DataFrame], Figure]
+    draw_panels: draws the table on the current page, see `style.page`.
+    """
 
-    def __call__(self, inputs: Inputs) -> Figure:
-        """The figure on these cells, or without cells on the paper's numbers.
+    draw_panels: Callable[[pd.DataFrame], StudyFigure]
+
+    def draw(
+        self, table: pd.DataFrame, *, width: str = style.DEFAULT_WIDTH, bare: bool = False
+    ) -> StudyFigure:
+        """The figure of these numbers, as `data` gives them or read back from their CSV.
+
+        Args:
+          width: "column", "text" (across the page) or "slide" (16:9), see `style.PAGES`.
+          bare: leave the title out of the picture.
+        """
+        with style.page(width, bare=bare):
+            return self.draw_panels(table)
+
+    def __call__(
+        self, inputs: Inputs, *, width: str = style.DEFAULT_WIDTH, bare: bool = False
+    ) -> StudyFigure:
+        """The figure on these cells, or without cells on the paper's numbers; see `draw`.
 
         Raises:
           AnalysisError: no cell belongs to it.
@@ -137,7 +155,7 @@ class Plot(Output):
         table, skipped = self.numbers(inputs)
         if skipped:
             raise AnalysisError(f"{self.name} is not drawn: {skipped}")
-        return self.draw(table)
+        return self.draw(table, width=width, bare=bare)
 
 
 def _reason_to_skip(table: pd.DataFrame, inputs: Inputs) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 from analysis.errors import AnalysisError
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot.layout import save
+from analysis.figures.plot.style import DEFAULT_WIDTH
 from analysis.figures.tables.table import PaperTable, to_html, to_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFiles:
-    """The files of one figure (PNG, PDF, CSV) or table (text, HTML, CSV), or in `skipped` the
-    reason why there are none."""
+    """The files of one figure (PNG, PDF, caption as Markdown and LaTeX, CSV) or table (text, HTML,
+    CSV), or in `skipped` the reason why there are none."""
 
     name: str
     paths: tuple[Path, ...] = ()
@@ -36,25 +37,39 @@ class OutputFiles:
 
 
 def draw_each(
-    outputs: Iterable[Plot | PaperTable], inputs: Inputs, out: Path, *, prefix: str = ""
+    outputs: Iterable[Plot | PaperTable],
+    inputs: Inputs,
+    out: Path,
+    *,
+    prefix: str = "",
+    width: str = DEFAULT_WIDTH,
+    bare: bool = False,
 ) -> list[OutputFiles]:
     """Writes these figures and tables as `<out>/<prefix><name>`.
 
     With cells, those that no cell belongs to are skipped, whatever the paper has for them.
+
+    Args:
+      width, bare: of the pictures, see `Plot.draw`.
 
     Raises:
       AnalysisError: `out` cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_write(output, inputs, out / f"{prefix}{output.name}") for output in outputs]
+        return [
+            _write(output, inputs, out / f"{prefix}{output.name}", width=width, bare=bare)
+            for output in outputs
+        ]
     except OSError as error:
         raise AnalysisError(
             f"cannot write figures to {out}: {error.strerror or error}; choose another folder"
         ) from error
 
 
-def _write(output: Plot | PaperTable, inputs: Inputs, stem: Path) -> OutputFiles:
+def _write(
+    output: Plot | PaperTable, inputs: Inputs, stem: Path, *, width: str, bare: bool
+) -> OutputFiles:
     table, skipped = output.numbers(inputs)
     missing = list(table.attrs.get("missing", ()))
     if skipped:
@@ -62,7 +77,7 @@ def _write(output: Plot | PaperTable, inputs: Inputs, stem: Path) -> OutputFiles
     csv = stem.with_name(f"{stem.name}.csv")
     table.to_csv(csv, index=False, lineterminator="\n")
     if isinstance(output, Plot):
-        paths = save(output.draw(table), stem)
+        paths = save(output.draw(table, width=width, bare=bare), stem)
     else:
         paths = (stem.with_name(f"{stem.name}.txt"), stem.with_name(f"{stem.name}.html"))
         paths[0].write_text(to_text(table))

@@ -6,17 +6,20 @@ the paper are in its reference table.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.errors import AnalysisError
 from analysis.figures.plot import layout, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import LOSSES, STYLES, SeriesStyle
 from analysis.paper.reference import reference
 
@@ -27,7 +30,8 @@ GUIDE: Any = {"color": style.GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))}
 def write_plan(
     rows: Sequence[Mapping[str, Any]], out: str | Path, name: str, *, assumed: str = ""
 ) -> list[Path]:
-    """Writes `<out>/<name>.csv`, `.png` and `.pdf`; of a plan with one batch size the CSV alone.
+    """Writes `<out>/<name>.csv`, the picture as PNG and PDF and its caption; of a plan with one
+    batch size the CSV alone.
 
     Args:
       assumed: what the times rest on, for the caption.
@@ -41,7 +45,7 @@ def write_plan(
 
 
 def write_speed(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str) -> list[Path]:
-    """Writes `<out>/<name>-measured.csv`, `.png` and `.pdf`: predicted and measured examples/s.
+    """Writes `<out>/<name>-measured.csv` and its picture: predicted over measured examples/s.
 
     Args:
       rows: id, chip, chips, batch_size, loss, predicted_examples_per_s, measured_examples_per_s,
@@ -51,7 +55,7 @@ def write_speed(rows: Sequence[Mapping[str, Any]], out: str | Path, name: str) -
     return _write(speed, out, f"{name}-measured", draw_speed(speed))
 
 
-def _write(table: pd.DataFrame, out: str | Path, name: str, fig: Figure | None) -> list[Path]:
+def _write(table: pd.DataFrame, out: str | Path, name: str, fig: StudyFigure | None) -> list[Path]:
     csv = Path(out) / f"{name}.csv"
     csv.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(csv, index=False, lineterminator="\n")
@@ -82,101 +86,134 @@ def with_paper_days(plan: pd.DataFrame) -> pd.DataFrame:
     return plan
 
 
-@style.styled
-def draw_plan(plan: pd.DataFrame, name: str, assumed: str = "") -> Figure:
-    """Peak memory per chip and days of each cell by batch size."""
-    machines = ", ".join(sorted(plan["slice"].unique(), key=lambda s: (len(s), s)))
-    examples = sorted(plan["steps"] * plan["batch_size"])
-    budgets = list(dict.fromkeys(style.format_count(n) for n in examples))
-    words = [f"Machines: {machines}. {_fit_words(plan)}"]
-    if 1 < len(budgets) <= 6:
-        words.append(f"Budgets: {', '.join(budgets)} examples.")
-    fig, (memory, days) = layout.make_figure(
-        heights=(1.5, 1.7),
-        title=f"{name}: memory and days of each cell",
-        caption=[*words, *([assumed] if assumed else [])],
-        footer=f"{len(plan)} cells",
+def draw_plan(plan: pd.DataFrame, name: str, assumed: str = "") -> StudyFigure:
+    """Peak memory per chip and chip-days of each cell by batch size.
+
+    Marks differ by slice; lines join the cells of one budget, loss and kind of pairs.
+    """
+    plan = plan.assign(
+        chip_days=plan["days"] * plan["chips"],
+        budget=[style.format_count(n) for n in plan["steps"] * plan["batch_size"]],
     )
-    sizes, losses = sorted(plan["batch_size"].unique()), sorted(set(plan["loss"]))
-    # Side by side, so that neither loss hides the other.
-    for loss, shift in zip(losses, (0.94, 1.06) if len(losses) == 2 else (1.0,), strict=True):
-        part = plan[plan["loss"] == loss]
-        for axes, column in ((memory, "hbm_gib"), (days, "days")):
-            _draw_cells(axes, shift * part["batch_size"], part, column, STYLES[loss])
-    _draw_capacity(memory, plan)
-    days.set_ylabel("days")
-    style.plain_log(days)
-    for axes in (memory, days):
-        style.batch_axis(axes, sizes)
-    memory.set_xlabel("")
-    layout.legend_above(memory, [STYLES[loss].handle(loss, linestyle="") for loss in losses])
+    slices = sorted(plan["slice"].unique(), key=lambda name: (len(name), name))
+    losses = [loss for loss in LOSSES if (plan["loss"] == loss).any()]
+    markers = dict(zip(slices, itertools.cycle("os^Dv"), strict=False))
+    with style.page():
+        legend = [STYLES[loss].handle(loss, marker="") for loss in losses]
+        grey: dict[str, Any] = {"color": "#555555", "linestyle": ""}
+        legend += [Line2D([], [], marker=markers[one], label=one, **grey) for one in slices]
+        fig, (memory, days) = layout.make_figure(
+            plan,
+            title=f"{name}: memory and chip-days of each cell",
+            caption=[_fit_words(plan), *([assumed] if assumed else [])],
+            columns=layout.arrange(2, wide=2),
+            heights=2.0,
+            legend=legend,
+        )
+        for loss in losses:
+            for one in slices:
+                part = plan[(plan["loss"] == loss) & (plan["slice"] == one)]
+                look = replace(STYLES[loss], marker=markers[one])
+                for axes, column in ((memory, "hbm_gib"), (days, "chip_days")):
+                    _draw_cells(axes, part["batch_size"], part, column, look)
+        _join_budgets(days, plan, losses)
+        _draw_capacity(memory, plan)
+        style.plain_log(days)
+        days.set_ylabel("chip-days")
+        for axes in (memory, days):
+            style.batch_axis(axes, sorted(plan["batch_size"].unique()))
     return fig
 
 
-@style.styled
-def draw_days(plan: pd.DataFrame, assumed: str = "") -> Figure:
+def _join_budgets(axes: Axes, plan: pd.DataFrame, losses: Sequence[str]) -> None:
+    """A line through the cells of a budget, with the budget at its end."""
+    several = plan["budget"].nunique() > 1
+    for loss in losses:
+        keys = ["budget", *(["pairs"] if "pairs" in plan else [])]
+        for (budget, *_), part in plan[plan["loss"] == loss].groupby(keys, sort=False):
+            line = part.groupby("batch_size")["chip_days"].median()
+            more: dict[str, Any] = {"color": STYLES[loss].colour, "linestyle": STYLES[loss].line}
+            axes.plot(line.index, line.to_numpy(), linewidth=0.7, **more)
+            if several and loss == losses[0]:
+                axes.annotate(
+                    budget, (line.index[-1], line.iloc[-1]), fontsize=style.SMALL, va="center",
+                    xytext=(6, 0), textcoords="offset points",
+                )  # fmt: skip
+
+
+def draw_days(plan: pd.DataFrame, assumed: str = "") -> StudyFigure:
     """Table 1: peak memory per chip, and our estimate of the days next to the paper's."""
     labels = [
-        f"{row.slice}\nB={style.format_size(row.batch_size)}"
+        f"{row.slice}\nB = {style.format_size(row.batch_size)}"
         for row in plan.itertuples(index=False)
     ]
     words = [_fit_words(plan), "Paper: whole days as printed, evaluations and pauses included."]
     if "paper_mfu" in plan:
         low, high = plan["paper_mfu"].min(), plan["paper_mfu"].max()
         words.append(f"Its days come to {low:.0%} to {high:.0%} of the chips' bfloat16 peak.")
-    fig, (memory, days) = layout.make_figure(
-        heights=(1.3, 1.7),
-        title="Table 1: memory, and estimated days next to the paper's",
-        caption=[*words, *([assumed] if assumed else [])],
-        footer=f"{len(plan)} cells",
-    )
-    ours, theirs = STYLES["sigmoid"], STYLES["softmax"]
-    places = plan.index.to_series()
-    _draw_cells(memory, places, plan, "hbm_gib", ours)
-    _draw_capacity(memory, plan)
-    _draw_dots(days, places, plan["days"], ours, label="estimate")
-    _draw_dots(days, places, plan["paper_days"], theirs, hollow=True, markersize=6, label="paper")
-    for axes in (memory, days):
-        axes.set_xticks(places, labels, fontsize=style.SMALL)
-        axes.set_xlim(-0.5, len(plan) - 0.5)
-    days.set_ylabel("days")
-    days.set_ylim(0, 1.15 * max(plan["days"].max(), plan["paper_days"].max()))
-    layout.legend_above(days)
+    ours = SeriesStyle(colour=style.BLACK, marker="o", line="")
+    theirs = SeriesStyle(colour=style.WINE, marker="s", line="")
+    hollow: dict[str, Any] = {"markerfacecolor": "white", "markersize": 6}
+    with style.page():
+        fig, (memory, days) = layout.make_figure(
+            plan,
+            title="Table 1: memory, and estimated days next to the paper's",
+            caption=[*words, *([assumed] if assumed else [])],
+            columns=layout.arrange(2, wide=2),
+            heights=2.0,
+            legend=[ours.handle("estimate"), theirs.handle("the paper", **hollow)],
+        )
+        places = plan.index.to_series()
+        _draw_cells(memory, places, plan, "hbm_gib", ours)
+        _draw_capacity(memory, plan)
+        _draw_dots(days, places, plan["days"], ours)
+        _draw_dots(days, places, plan["paper_days"], theirs, hollow=True, markersize=6)
+        for axes in (memory, days):
+            axes.set_xticks(places, labels, fontsize=style.SMALL)
+            axes.set_xlim(-0.5, len(plan) - 0.5)
+        days.set_ylabel("days")
+        days.set_ylim(0, 1.15 * max(plan["days"].max(), plan["paper_days"].max()))
     return fig
 
 
-@style.styled
-def draw_speed(speed: pd.DataFrame) -> Figure:
+def draw_speed(speed: pd.DataFrame) -> StudyFigure:
     """Predicted over measured examples per second of each cell that has a record."""
     chips = ", ".join(sorted({f"{row.chips} x {row.chip}" for row in speed.itertuples()}))
-    measured = speed["measured_examples_per_s"]
     predictions = {"assumed": speed["predicted_examples_per_s"]}
     if "calibrated_examples_per_s" in speed:
         predictions["calibrated"] = speed["calibrated_examples_per_s"]
-    medians = ", ".join(f"{(p / measured).median():.2g} ({by})" for by, p in predictions.items())
-    fig, (axes,) = layout.make_figure(
-        heights=(2.2,),
-        title="Speed: predicted against measured",
-        caption=[
-            f"On {chips}. Hollow: by the assumed share of the peak; filled: by the median share "
-            f"that the other cells reached. Median of predicted over measured: {medians}."
-        ],
-        footer=f"{len(speed)} cells",
-    )
+    ratios = {by: p / speed["measured_examples_per_s"] for by, p in predictions.items()}
+    words = {
+        "assumed": "by the assumed share of the peak",
+        "calibrated": "calibrated by the other cells",
+    }
+    medians = ", ".join(f"{ratio.median():.2g} ({by})" for by, ratio in ratios.items())
     losses = [loss for loss in LOSSES if (speed["loss"] == loss).any()]
-    for loss in losses:
-        part = speed["loss"] == loss
-        for by, predicted in predictions.items():
-            hollow = by == "assumed"
-            _draw_dots(axes, measured[part], predicted[part], STYLES[loss], hollow=hollow)
-    low = min(measured.min(), *(p.min() for p in predictions.values())) * 0.8
-    high = max(measured.max(), *(p.max() for p in predictions.values())) * 1.25
-    axes.plot([low, high], [low, high], **GUIDE)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("measured examples/s")
-    axes.set_ylabel("predicted examples/s")
-    layout.legend_above(axes, [STYLES[loss].handle(loss, linestyle="") for loss in losses])
+    columns = layout.arrange(len(ratios), wide=2)
+    with style.page():
+        fig, every = layout.make_figure(
+            speed,
+            title="Speed: predicted over measured",
+            caption=[f"Cells on {chips}. Medians: {medians}."],
+            columns=columns,
+            heights=2.0,
+            legend=[STYLES[loss].handle(loss, linestyle="") for loss in losses],
+        )
+        for axes, (by, ratio) in zip(every, ratios.items(), strict=True):
+            # Side by side, so that neither loss hides the other.
+            shifts = (0.9, 1.1) if len(losses) == 2 else (1.0,)
+            for loss, shift in zip(losses, shifts, strict=True):
+                part = speed["loss"] == loss
+                _draw_dots(
+                    axes, shift * speed["batch_size"][part], ratio[part], STYLES[loss], alpha=0.5
+                )
+            axes.axhline(1, color="black", linewidth=0.8)
+            style.plain_log(axes)
+            style.batch_axis(axes, sorted(speed["batch_size"].unique()))
+            axes.set_ylabel("predicted / measured")
+            axes.set_title(words[by], loc="left")
+        layout.share_y(every, columns)
+        layout.hide_inner_labels(every, columns)
     return fig
 
 
@@ -184,7 +221,7 @@ def _fit_words(plan: pd.DataFrame) -> str:
     fits = _fit(plan) == "fits"
     return (
         f"{fits.sum()} of {len(plan)} cells fit, as compiled by XLA. Crosses: do not fit; hollow: "
-        "memory by formula, not compiled."
+        "memory by formula."
     )
 
 

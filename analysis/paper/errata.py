@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.paper.as_cells import ROUNDING
-from analysis.paper.reference import reference
+from analysis.paper.reference import PRINTED_SIZES, reference
 
 WIDTH = 110  # characters of a line
-PRINTED = {98_304: "98k", 307_200: "307k"}  # as the paper prints 96 * 1024 and 300 * 1024
 Curves = dict[str, dict[int, float]]  # accuracy by loss and batch size
 
 
@@ -223,4 +222,4 @@ def _five_runs(table: pd.DataFrame, loss: str) -> tuple[float, float]:
 
 
 def _size(size: int) -> str:
-    return PRINTED.get(size, f"{size // 1024}k")
+    return PRINTED_SIZES.get(size, f"{size // 1024}k")

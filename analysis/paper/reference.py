@@ -19,6 +19,8 @@ REFERENCE = resources.files("analysis.paper") / "reference.csv"
 # The panels of Fig. 2 with both losses, by `model.image.kind`.
 FIG_2 = {"cached": "left", "vit": "middle"}
 
+PRINTED_SIZES = {98_304: "98k", 307_200: "307k"}  # 96 * 1024 and 300 * 1024, as printed
+
 # The paper's benchmarks, and names of data sets that hold them, letters and digits only.
 BENCHMARKS = {
     "ImageNet": ("imagenet", "imagenet1k", "imagenet2012", "ilsvrc2012"),

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout
+from analysis.figures.plot.layout import StudyFigure
 from analysis.records.frame import NOT_STARTED
 from analysis.records.record import INTERRUPTIONS
 from study.records.interruptions import Interruption
@@ -43,13 +43,14 @@ class Picture:
       name: as `study figures` names its files.
       source: a `data:` URI.
       width: inches on paper.
-      alt: title, panels, series and notes, for those who do not see it.
+      alt: title, panels and series, for those who do not see it.
       table: the means (or else the points) that it shows.
       missing: cells that it lacks.
     """
 
     name: str
     title: str
+    caption: tuple[str, ...]
     source: str
     width: float
     alt: str
@@ -59,7 +60,7 @@ class Picture:
 
 def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
     """Draws a figure from its numbers."""
-    fig = plot.draw(numbers)
+    fig = plot.draw(numbers, bare=True)
     kind = "svg+xml"
     content = layout.render(fig, "svg", metadata={"Date": None, "Creator": None})
     if len(content) > MOST_SVG_BYTES:
@@ -72,7 +73,8 @@ def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
         note = f"The first {MOST_ROWS} of {len(table):,} rows; the figure's CSV has them all."
     return Picture(
         name=plot.name,
-        title=_one_line(fig.texts[0].get_text()) if fig.texts else plot.name,
+        title=fig.title,
+        caption=(*fig.caption, fig.provenance),
         source=f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
         width=float(fig.get_figwidth()),
         alt=alt_text(fig),
@@ -81,11 +83,12 @@ def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
     )
 
 
-def alt_text(fig: Figure) -> str:
-    """The words of a figure in reading order: title, what each panel plots, notes."""
-    title, *notes = [_one_line(text.get_text()) for text in fig.texts] or [""]
+def alt_text(fig: StudyFigure) -> str:
+    """The words of a figure in reading order: title, series, what each panel plots."""
+    labels = [text.get_text() for legend in fig.legends for text in legend.get_texts()]
+    series = [f"{', '.join(labels)}."] if labels else []
     panels = [words for axes in fig.axes if (words := _describe_axes(axes))]
-    return " ".join(part for part in (f"{title}.", *panels, *notes) if part.strip(" ."))
+    return " ".join((f"{fig.title}.", *series, *panels))
 
 
 def _describe_axes(axes: Axes) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sweeps.cli.options import Json, Metric, Root, complete_study, local, recorded_study, root_of
+
+
+class Width(enum.StrEnum):
+    """How wide a picture is, see `analysis.figures.plot.style.PAGES`."""
+
+    column = "column"
+    text = "text"
+    slide = "slide"
 
 
 def figures(
@@ -32,19 +41,28 @@ def figures(
         list[str] | None,
         typer.Option(metavar="NAME", help="Draw only this one, such as fig_3 (repeatable)."),
     ] = None,
+    width: Annotated[
+        Width,
+        typer.Option(help="For a column, across a page of text, or a slide (16:9)."),
+    ] = Width.text,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Leave the short title out of the pictures.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Draw every figure and table that the records allow.
 
-    Writes a PNG, a PDF and a CSV for each, and lists what is missing for the others.
+    Writes NAME.png, NAME.pdf, the numbers as NAME.csv, and the caption as NAME.md and NAME.tex, not
+    in the picture. Lists what is missing for the others.
     """
     import analysis
 
+    page: dict[str, Any] = {"width": width.value, "bare": bare}
     names, only, root = studies or [], figure or [], root_of(root)
     if paper:
         if names or metric:
             raise typer.BadParameter("--paper takes no study and no metric")
-        drawn = [("paper", one) for one in analysis.figures.draw_paper(out, only=only)]
+        drawn = [("paper", one) for one in analysis.figures.draw_paper(out, only=only, **page)]
     else:
         names = names or analysis.frame.studies(root)
         if not names:
@@ -52,7 +70,9 @@ def figures(
         drawn = []
         for name in names:
             study, where = recorded_study(name, root)
-            files = analysis.figures.draw_all(root, study, out, metric=metric, only=only, **where)
+            files = analysis.figures.draw_all(
+                root, study, out, metric=metric, only=only, **page, **where
+            )
             drawn += [(study, one) for one in files]
     if as_json:
         rows = [

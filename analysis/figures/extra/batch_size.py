@@ -9,17 +9,17 @@ import functools
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.paper.reference import reference
 from analysis.select import panels
 from analysis.stats.intervals import ASSUMPTION
 
+TITLES = {"ours": "ours", "difference": "sigmoid \N{MINUS SIGN} softmax", "paper": "the paper"}
 TOWERS = {"cached": "SigLiT", "vit": "from scratch"}  # by `model.image.kind`
-HEIGHTS = {"ours": 2.1, "difference": 1.5, "paper": 1.7}
 
 
 def data(inputs: Inputs, *, image: str) -> pd.DataFrame:
@@ -47,8 +47,7 @@ def data(inputs: Inputs, *, image: str) -> pd.DataFrame:
     return table
 
 
-@style.styled
-def draw(df: pd.DataFrame, *, title: str, difference: bool) -> Figure:
+def draw(df: pd.DataFrame, *, title: str, difference: bool) -> StudyFigure:
     """Ours, if asked sigmoid minus softmax, and the paper's panel of Fig. 2."""
     names = ["ours", *(["difference"] if difference else []), "paper"]
     names = [name for name in names if name != "paper" or (df["panel"] == name).any()]
@@ -56,18 +55,20 @@ def draw(df: pd.DataFrame, *, title: str, difference: bool) -> Figure:
     intervals = f"Dots: {seeds} seeds. Bands and bars: 95 % interval of the mean, {ASSUMPTION}."
     if seeds < 2:
         intervals = "Dots: 1 seed, so there are no intervals."
-    ours = f"Ours: {df.attrs.get('title', '')}."
     fig, every = layout.make_figure(
-        heights=[HEIGHTS[name] for name in names],
+        df,
         title=title,
-        caption=layout.caption_of(df, ours, intervals, title=False),
-        footer=df.attrs.get("provenance", ""),
+        caption=[intervals],
+        columns=layout.arrange(len(names), wide=3),
+        heights=1.8,
+        legend=[STYLES[loss].handle(loss) for loss in LOSSES],
     )
     sizes = sorted(df.loc[df["panel"] == "ours", "x"].unique())
     for axes, name in zip(every, names, strict=True):
         part = df[df["panel"] == name]
         {"ours": _draw_ours, "difference": _draw_difference, "paper": _draw_paper}[name](axes, part)
         style.batch_axis(axes, sorted(part["x"].unique()) if name == "paper" else sizes)
+        axes.set_title(TITLES[name], loc="left")
     return fig
 
 
@@ -78,7 +79,6 @@ def _draw_ours(axes: Axes, df: pd.DataFrame) -> None:
         style.band(axes, style.means(mine), STYLES[loss])
         style.line(axes, style.means(mine), STYLES[loss])
     axes.set_ylabel(style.metric_label(df["metric"].iloc[0]))
-    layout.legend_above(axes, [STYLES[loss].handle(loss) for loss in LOSSES])
 
 
 def _draw_difference(axes: Axes, df: pd.DataFrame) -> None:
@@ -87,7 +87,7 @@ def _draw_difference(axes: Axes, df: pd.DataFrame) -> None:
     style.dots(axes, df, look, size=3.4)
     style.line(axes, means, look, marker="_", markersize=10, linestyle="")
     style.bars(axes, means, look)
-    axes.set_ylabel("sigmoid \N{MINUS SIGN} softmax\n(points)")
+    axes.set_ylabel("lead (points)")
     if not len(df):
         axes.text(0.5, 0.6, "no seed with both losses", transform=axes.transAxes, ha="center")
 
@@ -96,9 +96,8 @@ def _draw_paper(axes: Axes, df: pd.DataFrame) -> None:
     for loss in LOSSES:
         look, mine = STYLES[loss], df[df["series"] == loss]
         hollow = {"marker": look.marker, "markerfacecolor": "white", "linewidth": 0.9}
-        style.line(axes, mine, look, label=f"{loss}, paper", **hollow)
-    axes.set_ylabel("ImageNet\nzero-shot top-1 (%)")
-    layout.legend_above(axes)
+        style.line(axes, mine, look, **hollow)
+    axes.set_ylabel("zero-shot top-1 (%)\non ImageNet")
 
 
 batch_size = Plot(

@@ -6,15 +6,28 @@ Cells: see `analysis.select.initial_values`.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
+from analysis.figures.plot.style import SeriesStyle
 from analysis.select import initial_values as selection
 from analysis.select import panels
 from analysis.select.fields import row_keys
+from analysis.stats.intervals import ASSUMPTION
+
+ALIVE = 0.5  # of the best quality: below it training from these values has failed
+BIASES = {
+    "b = log odds": ("o", style.GREEN),
+    "b = -10": ("s", style.WINE),
+    "b = 0": ("^", style.OLIVE),
+    "no bias": ("D", style.BLACK),
+}
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -30,31 +43,57 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table(rows, panels=[panel], missing=missing, title=panels.title(panel))
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
-    """A line for each pair of initial values, seeds as dots, intervals as bars."""
+def draw(df: pd.DataFrame) -> StudyFigure:
+    """A line for each pair of initial values; on the right those that train at every batch size."""
     means = style.means(df)
-    best = means.groupby("series")["value"].mean().sort_values(ascending=False)
-    styles = dict(zip(best.index, itertools.cycle(style.ORDERED_STYLES), strict=False))
+    levels = means.pivot(index="series", columns="x", values="value")
+    alive = levels.index[(levels > ALIVE * levels.max().max()).all(axis=1)]
+    names = levels.mean(axis=1).sort_values(ascending=False).index
+    styles = dict(zip(names, _styles(names), strict=True))
     words = (
-        f"Means over {points.count_seeds(df)}, bars: 95 % interval, the variance between seeds "
-        "pooled over all. Log odds: of a pair in the batch, -log(B - 1). Best on the mean first."
+        f"Means over {points.count_seeds(df)}; bars: 95 % interval, {ASSUMPTION}. Log odds: of a "
+        "pair in the batch, -log(B - 1). Solid, filled: t' = log 10; dashed, hollow: other t'."
     )
-    fig, (head, axes) = layout.make_figure(
-        heights=[0.18 * -(-len(best) // 2), 2.6],
+    zoomed = 1 < len(alive) < len(names)
+    columns = layout.arrange(2 if zoomed else 1, wide=2)
+    fig, every = layout.make_figure(
+        df,
         title="Initial bias and temperature",
-        caption=layout.caption_of(df, words),
-        footer=df.attrs.get("provenance", ""),
+        caption=[words, *(["Right or below: those that train at every size."] if zoomed else [])],
+        columns=columns,
+        heights=2.1,
+        legend=[_handle(look, name) for name, look in styles.items()],
     )
-    for series, look in styles.items():
-        mine = df[df["series"] == series]
-        style.dots(axes, mine, look, size=3.0)
-        style.bars(axes, style.means(mine), look)
-        style.line(axes, style.means(mine).sort_values("x"), look)
-    layout.legend_row(head, [look.handle(name) for name, look in styles.items()], 2)
-    style.batch_axis(axes, sorted({int(x) for x in means["x"]}))
-    axes.set_ylabel(style.metric_label(means["metric"].iloc[0]))
+    for axes, shown in zip(every, (names, alive), strict=False):
+        for series in shown:
+            mine, look = df[df["series"] == series], styles[series]
+            style.bars(axes, style.means(mine), look)
+            face = look.colour if look.line == "-" else "white"
+            more: dict[str, Any] = {"marker": look.marker, "markerfacecolor": face}
+            style.line(axes, style.means(mine).sort_values("x"), look, **more)
+        style.batch_axis(axes, sorted({int(x) for x in means["x"]}))
+        axes.set_ylabel(style.metric_label(means["metric"].iloc[0]))
+    layout.hide_inner_labels(every, columns)
     return fig
+
+
+def _styles(names: Iterable[str]) -> list[SeriesStyle]:
+    """Colour and marker by the bias, whatever else is drawn; the line by the temperature."""
+    others = itertools.cycle([("v", style.TEAL), ("P", style.ROSE)])
+    by_bias = dict(BIASES)
+    looks = []
+    for name in names:
+        bias, _, temperature = name.partition(", ")
+        if bias not in by_bias:
+            by_bias[bias] = next(others)
+        marker, colour = by_bias[bias]
+        line = "-" if temperature == "t' = log 10" else style.DASHED
+        looks.append(SeriesStyle(colour=colour, marker=marker, line=line))
+    return looks
+
+
+def _handle(look: SeriesStyle, name: str) -> Line2D:
+    return look.handle(name, markerfacecolor=look.colour if look.line == "-" else "white")
 
 
 initial_values = Plot("initial_values", data, draw)

@@ -6,11 +6,11 @@ Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`): SigLiT and f
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.select import panels
 
@@ -36,8 +36,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table(rows, panels=used, title="; ".join(titles))
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """A panel for each metric: seeds as dots, pointwise and simultaneous intervals as bars."""
     names = list(dict.fromkeys(zip(df["panel"], df["series"], strict=True)))
     words = (
@@ -47,11 +46,13 @@ def draw(df: pd.DataFrame) -> Figure:
     )
     if not df["low"].notna().any():
         words = "Pairs share a seed, and so their examples. One seed, so there are no intervals."
+    columns = layout.arrange(len(names), wide=4, narrow=2)
     fig, every = layout.make_figure(
-        heights=[1.25] * len(names),
+        df,
         title="Sigmoid minus softmax by batch size",
-        caption=layout.caption_of(df, words),
-        footer=df.attrs.get("provenance", ""),
+        caption=[words],
+        columns=columns,
+        heights=1.5,
     )
     look = style.STYLES["difference"]
     for axes, (name, metric) in zip(every, names, strict=True):
@@ -63,12 +64,11 @@ def draw(df: pd.DataFrame) -> Figure:
         for _, row in mine[mine["kind"] == "simultaneous"].iterrows():
             ends = [row["low"], row["high"]]
             axes.plot([row["x"]] * 2, ends, color=look.colour, linewidth=0.5, alpha=0.7)
-        axes.set_title(name, loc="left")
-        label = style.metric_label(metric).replace(" (%)", " (points)")
-        axes.set_ylabel(label, fontsize=style.SMALL + 0.5)
+        quality = style.metric_label(metric).replace(" (%)", "").replace("\non ", ", ")
+        axes.set_title(f"{name}\n{quality}", loc="left", fontsize=style.SMALL)
+        axes.set_ylabel("lead (points)")
         style.batch_axis(axes, sorted({int(x) for x in mine["x"]}))
-    for axes in every[:-1]:
-        axes.set_xlabel("")
+    layout.hide_inner_labels(every, columns)
     return fig
 
 

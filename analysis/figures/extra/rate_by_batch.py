@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.select import panels
 from analysis.select.fields import most_complete, same_fields, with_fields
@@ -48,8 +48,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """The response at each batch size; below, the best rate tried, edges marked."""
     best = df[df["panel"] == "best"]
     edges = [style.format_size(size) for size in best.loc[best["kind"] == "edge", "x"]]
@@ -60,10 +59,11 @@ def draw(df: pd.DataFrame) -> Figure:
             "one may lie beyond: these batch sizes are not compared at their best."
         )
     fig, (response, optimum) = layout.make_figure(
-        heights=[2.1, 1.6],
+        df,
         title="Learning rate by batch size",
-        caption=layout.caption_of(df, *words),
-        footer=df.attrs.get("provenance", ""),
+        caption=words,
+        columns=layout.arrange(2, wide=2),
+        heights=1.9,
     )
     _draw_response(response, df[df["panel"] == "response"])
     _draw_optimum(optimum, best)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
@@ -52,8 +52,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return table
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """Quality and both fits; below each panel the saturation batch with its interval."""
     names = list(dict.fromkeys(df["panel"]))
     results = df[df["kind"] == "saturation"]
@@ -66,20 +65,28 @@ def draw(df: pd.DataFrame) -> Figure:
         f"Forms: {forms}. A smaller AIC fits better.",
         *(f"{row['panel']}, {row['series']}, {row['id']}." for _, row in results.iterrows()),
     ]
-    fig, (head, *every) = layout.make_figure(
-        heights=[0.22, *[1.9, 0.75] * len(names)],
-        title="Saturation: the batch size beyond which there is nothing to gain",
-        caption=layout.caption_of(df, *words),
-        footer=df.attrs.get("provenance", ""),
-    )
     losses = [loss for loss in LOSSES if (df["series"] == loss).any()]
     handles = [STYLES[loss].handle(loss, linestyle="") for loss in losses]
     handles += [
         Line2D([], [], color="#555555", linestyle=line, label=SHORT[form])
         for form, line in LINES.items()
     ]
-    layout.legend_row(head, handles, columns=4)
-    for name, curves, intervals in zip(names, every[::2], every[1::2], strict=True):
+    columns = layout.arrange(len(names), wide=2)
+    fig, every = layout.make_figure(
+        df,
+        title="Saturation: the batch size beyond which there is nothing to gain",
+        caption=words,
+        columns=[count for count in columns for _ in range(2)],
+        heights=[1.7, 0.75] * len(columns),
+        legend=handles,
+    )
+    first = 0
+    pairs = []
+    for count in columns:
+        row = every[first : first + 2 * count]
+        pairs += list(zip(row[:count], row[count:], strict=True))
+        first += 2 * count
+    for name, (curves, intervals) in zip(names, pairs, strict=True):
         part = df[df["panel"] == name]
         sizes = sorted({int(x) for x in part.loc[part["kind"] == "seed", "x"]})
         _draw_curves(curves, part, sizes)
@@ -142,6 +149,7 @@ def _draw_curves(axes: Axes, df: pd.DataFrame, sizes: list[int]) -> None:
             style.line(axes, curve, look, linestyle=line, linewidth=1.1)
     axes.set_ylabel(style.metric_label(df.loc[df["kind"] == "seed", "metric"].iloc[0]))
     style.batch_axis(axes, sizes)
+    axes.set_xlim(sizes[0] / 2, sizes[-1] * 2)
     axes.set_xlabel("")
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
@@ -55,21 +55,20 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table([])
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """Examples and steps against the batch size, then steps against examples."""
     fig, (*over_size, pareto) = layout.make_figure(
-        heights=[1.6, 1.6, 1.9],
+        df,
         title="Examples and steps to one validation loss",
-        caption=layout.caption_of(df, *_words(df)),
-        footer=df.attrs.get("provenance", ""),
+        caption=_words(df),
+        columns=layout.arrange(3, wide=3),
+        heights=1.8,
+        legend=_handles(df),
     )
     for axes, part in zip(over_size, PARTS, strict=True):
         _draw_times(axes, df[df["panel"] == part])
         axes.set_ylabel(f"{part} to target")
-    examples, steps = over_size
-    examples.set_xlabel("")
-    layout.legend_above(examples, _handles(df))
+    _, steps = over_size
     _draw_linear_scaling(steps, df[df["panel"] == "steps"])
     _draw_pareto(pareto, df)
     return fig

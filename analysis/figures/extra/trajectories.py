@@ -10,26 +10,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.select import panels
 
 QUANTITIES = {
     "train/t": "temperature t",
     "train/b": "bias b",
-    "train/pos_logit_mean": "mean logit,\npositives",
-    "train/neg_logit_mean": "mean logit,\nnegatives",
-    "train/grad_norm": "gradient\nnorm",
-    "train/update_norm": "update\nnorm",
-    "train/param_norm": "parameter\nnorm",
+    "train/pos_logit_mean": "mean logit, positives",
+    "train/neg_logit_mean": "mean logit, negatives",
+    "train/grad_norm": "gradient norm",
+    "train/update_norm": "update norm",
 }
 LOGARITHMIC = ("train/t", "train/grad_norm", "train/update_norm")
-LEGEND_COLUMNS = 5
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -44,44 +41,39 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table([])
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """One panel for each quantity; thin lines are seeds, the full line is their mean."""
     df = df.assign(series=df["series"].astype(int), id=df["id"].fillna(""))  # a mean has no cell
     names = [name for name in QUANTITIES if (df["panel"] == name).any()]
     styles = style.batch_size_styles(sorted(set(df["series"])))
-    rows = -(-len(names) // 2)
-    fig, (head, *every) = layout.make_figure(
-        heights=[0.18 * -(-len(styles) // LEGEND_COLUMNS), *[1.15] * rows],
-        columns=[1, *[2] * rows],
-        title="Training dynamics at each batch size (sigmoid)",
-        caption=layout.caption_of(df, *_words(df)),
-        footer=df.attrs.get("provenance", ""),
-    )
     labels = [f"{'' if i else 'B = '}{style.format_size(size)}" for i, size in enumerate(styles)]
     handles = [
         Line2D([], [], color=look.colour, label=label)
         for look, label in zip(styles.values(), labels, strict=True)
     ]
-    layout.legend_row(head, handles, LEGEND_COLUMNS)
-    for axes, name in zip(every, names, strict=False):
+    columns = layout.arrange(len(names), wide=3, narrow=2)
+    fig, every = layout.make_figure(
+        df,
+        title="Training dynamics at each batch size (sigmoid)",
+        caption=_words(df),
+        columns=columns,
+        heights=1.3,
+        legend=handles,
+    )
+    for axes, name in zip(every, names, strict=True):
         part = df[df["panel"] == name]
         for (size, kind, _), run in part.groupby(["series", "kind", "id"]):
             thin: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.4} if kind == "seed" else {}
             axes.plot(run["x"].astype(float), run["value"], color=styles[size].colour, **thin)
-        axes.set_ylabel(QUANTITIES[name])
+        axes.set_title(QUANTITIES[name], loc="left")
         if name in LOGARITHMIC:
             positive = part.loc[part["value"] > 0, "value"]
             # The first and last updates of a schedule are almost zero.
             low = max(positive.min(), positive.max() / 1e3)
             axes.set_ylim(low / 1.1, positive.max() * 1.1)
             style.plain_log(axes)
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-        axes.xaxis.set_major_formatter(lambda x, _: style.format_count(x))
-    for axes in every[len(names) :]:
-        axes.set_axis_off()
-    for axes in every[max(0, len(names) - 2) : len(names)]:
-        axes.set_xlabel("examples seen")
+        style.examples_axis(axes, [], log=False)
+    layout.hide_inner_labels(every, columns)
     return fig
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import STYLES
 
@@ -33,7 +33,7 @@ SERIES = {
     ("softmax", OURS): STYLES["softmax"],
     ("softmax", NAIVE): STYLES["softmax, small batch"],
 }
-COLOURS = ("#0b3c7d", "#6fb7e0", "#e08a00")  # of the devices
+COLOURS = (style.WINE, style.TEAL, style.OLIVE)  # of the devices
 COLUMNS = ("source", "panel", "series", "kind", "x", "value", "round")
 
 
@@ -74,39 +74,41 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return frame
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """The mock-up in one row, memory and time below."""
     words = (
         "Top, a drawing after the paper, not a measurement: 3 devices, a batch of 12; each device "
         "compares its 4 images with the texts that have reached it. Dots: positives. Light: blocks "
-        "of earlier moves."
+        "of earlier moves. Bars: quartiles of the rounds."
     )
+    below = layout.arrange(2, wide=2)
     fig, axes = layout.make_figure(
-        heights=[1.35, 0.34, 1.9, 1.4],
-        columns=[DEVICES, 1, 1, 1],
+        df,
         title="Fig. 1: the loss in chunks, and what it saves",
-        caption=layout.caption_of(df, words),
-        footer=df.attrs.get("provenance", ""),
+        caption=[words],
+        columns=[DEVICES, *below],
+        heights=[1.5 if len(below) > 1 else 1.9, *[1.7] * len(below)],
+        stretch=True,
+        legend=[look.handle(f"{loss}, {name}") for (loss, name), look in SERIES.items()],
     )
     for step, panel in enumerate(axes[:DEVICES]):
         _draw_mock_up(panel, step)
-    head, memory, time = axes[DEVICES:]
+    memory, time = axes[DEVICES:]
     for (loss, name), look in SERIES.items():
         for quantity, one in (("memory", memory), ("time", time)):
             mine = df[(df["panel"] == quantity) & (df["series"] == f"{loss}, {name}")]
-            style.dots(one, mine, look, size=2.2)
             style.line(one, style.means(mine), look, marker=look.marker)
-    handles = [look.handle(f"{loss}, {name}") for (loss, name), look in SERIES.items()]
-    layout.legend_row(head, handles, 2)
-    memory.set_yscale("log")
-    memory.set_ylabel("temporary\nmemory (MiB)")
+            rounds = mine[mine["kind"] == "seed"].groupby("x")["value"]
+            ends = {"low": rounds.quantile(0.25), "high": rounds.quantile(0.75)}
+            style.bars(one, style.means(mine).set_index("x").assign(**ends).reset_index(), look)
+    style.plain_log(memory)
+    memory.set_ylabel("temporary memory (MiB)")
     time.axhline(1, color="black", linewidth=0.8)
-    time.set_ylabel("time: all at once\n/ ours")
+    time.set_ylabel("time: all at once / ours")
     time.set_ylim(bottom=0)
     for one in (memory, time):
         style.batch_axis(one, sorted(df["x"].unique()))
-    memory.set_xlabel("")
+        one.set_title("measured", loc="left")
     return fig
 
 

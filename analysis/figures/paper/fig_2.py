@@ -12,11 +12,11 @@ In each the batch size varies and nothing else; of several budgets see `panels.b
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.figures import multilingual
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
@@ -59,7 +59,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table(rows, panels=used, missing=missing, title="; ".join(titles))
 
 
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """Left, middle and right above one another."""
     styles = {loss: STYLES[loss] for loss in LOSSES}
     return draw_panels(df, PANELS, styles, title="Fig. 2: the effect of the batch size")

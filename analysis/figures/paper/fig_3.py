@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from itertools import product
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
@@ -33,7 +33,6 @@ PANEL = PanelSpec(
     title="SigLiT",
     label="ImageNet\n0-shot (%)",
     axis=style.examples_axis,
-    height=2.4,
 )
 
 
@@ -79,9 +78,9 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table(rows, panels=used, missing=missing, notes=notes, title=title)
 
 
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     title = "Fig. 3: training duration and batch size"
-    return draw_panels(df, [PANEL], SERIES, title=title, legend_columns=2)
+    return draw_panels(df, [PANEL], SERIES, title=title, height=2.2)
 
 
 def _two_sizes(cells_by_budget: Iterable[pd.DataFrame]) -> tuple[int, ...]:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
+from analysis.figures.plot.style import SeriesStyle
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -34,7 +35,11 @@ MAXIMA = "each point is the maximum over all steps since the point before"
 SAMPLED = "each point is one step; what happened in the steps between two points is not recorded"
 # The paper's two values first, so that they always look the same.
 PAPER_VALUES = ("beta2 = 0.999", "beta2 = 0.95")
-LOOKS = (style.STYLES["softmax"], style.STYLES["sigmoid"], *style.ORDERED_STYLES[2:])
+LOOKS = (
+    SeriesStyle(colour=style.WINE, marker="s", line=style.DASHED),
+    SeriesStyle(colour=style.TEAL, marker="o"),
+    *style.ORDERED_STYLES[2:],
+)
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -65,14 +70,13 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     specs = [
         PanelSpec(
             name=metric,
             title="",
             label=label,
             axis=_axis,
-            height=1.3,
             log=metric == "train/grad_norm",
             curves=True,
         )
@@ -86,7 +90,7 @@ def draw(df: pd.DataFrame) -> Figure:
 
 
 def _axis(axes: Axes, values: Sequence[Any]) -> None:
-    style.examples_axis(axes, [max(values) * k / 5 for k in range(1, 6)], log=False)
+    style.examples_axis(axes, values, log=False)
 
 
 fig_5 = Plot("fig_5", data, draw)

@@ -7,16 +7,13 @@ with keep = hard that differ from the others in their budget, `budget.pairs`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import STYLES
 from analysis.select import panels
 from analysis.stats.intervals import ASSUMPTION
@@ -28,10 +25,14 @@ SERIES = {
     "easy": "easiest",
     panels.MATCHED: "hardest, matched",
 }
-LOGITS: dict[str, tuple[str, dict[str, Any]]] = {
-    "train/pos_logit_mean": ("positives", {"linestyle": "-", "linewidth": 1.6}),
-    "train/neg_logit_mean": ("all negatives", {"linestyle": "-", "linewidth": 0.8}),
-    "train/kept_logit_mean": ("kept negatives", {"linestyle": (0, (4, 2)), "linewidth": 0.8}),
+LOGITS = {
+    "train/pos_logit_mean": "positives",
+    "train/neg_logit_mean": "all negatives",
+    "train/kept_logit_mean": "kept negatives",
+}
+LABELS = {
+    "train/b": "learned bias b\nat the end",
+    **{name: f"mean logit,\n{words}" for name, words in LOGITS.items()},
 }
 
 
@@ -57,56 +58,66 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return table
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
+def draw(df: pd.DataFrame) -> StudyFigure:
     """Quality, learned bias at the end, and mean logits, against the ratio of the batch."""
-    seeds = df[df["kind"] == "seed"]["seed"].nunique()
-    words = f"Small dots: {seeds} seed{'s' if seeds != 1 else ''}."
-    if seeds > 1:
+    words = f"Means over {points.count_seeds(df)}."
+    if df["low"].notna().any():
         words += f" Bars: 95 % interval of the mean, {ASSUMPTION}."
-    fig, (quality, bias, logits) = layout.make_figure(
-        heights=[1.9, 1.6, 2.3],
-        title="Batch composition: which negatives matter",
-        caption=layout.caption_of(
-            df, f"{words} The paper prints no numbers for this figure (its Fig. 6)."
-        ),
-        footer=df.attrs.get("provenance", ""),
-    )
     metric = next(name for name in df["panel"] if name.startswith("eval/"))
-    present = {name: label for name, label in SERIES.items() if (df["series"] == name).any()}
-    handles = [
-        STYLES[name].handle(label, **({"linestyle": ""} if name == "all" else {}))
-        for name, label in present.items()
-    ]
-    _draw_quantity(quality, df[df["panel"] == metric])
-    quality.set_ylabel(style.metric_label(metric))
-    layout.legend_above(quality, handles, columns=3 if panels.MATCHED in present else 4)
-    _draw_quantity(bias, df[df["panel"] == "train/b"])
-    bias.set_ylabel("learned bias b\nat the end")
-    for name, (_, line) in LOGITS.items():
-        _draw_quantity(logits, df[df["panel"] == name], **line)
-    logits.set_ylabel("mean logit")
-    lines = [Line2D([], [], color="black", label=name, **line) for name, line in LOGITS.values()]
-    layout.legend_above(logits, lines, columns=3)
-    logits.set_xlabel("positive : negative pairs in the loss")
-    for axes in (quality, bias, logits):
+    labels = {metric: style.metric_label(metric), **LABELS}
+    shown = {name: label for name, label in labels.items() if (df["panel"] == name).any()}
+    present = [name for name in SERIES if (df["series"] == name).any()]
+    lone = {"all", panels.MATCHED}
+    columns = layout.arrange(len(shown), wide=3)
+    fig, every = layout.make_figure(
+        df,
+        title="Batch composition: which negatives matter",
+        caption=[words, *_out_of_scale(df), "The paper prints no numbers for its Fig. 6."],
+        columns=columns,
+        heights=1.65,
+        legend=[
+            STYLES[name].handle(SERIES[name], **({"linestyle": ""} if name in lone else {}))
+            for name in present
+        ],
+    )
+    for axes, (name, label) in zip(every, shown.items(), strict=True):
+        mine = df[df["panel"] == name]
+        if name in LOGITS:
+            # The easiest negatives drive the logits far from all the others.
+            _draw_quantity(axes, mine[mine["series"] != "easy"])
+            axes.set_ylim(axes.get_ylim())
+        _draw_quantity(axes, mine)
+        axes.set_ylabel(label)
         _ratio_axis(axes, sorted(df["x"].unique()))
+    layout.hide_inner_x_labels(every, columns)
     return fig
 
 
-def _draw_quantity(axes: Axes, df: pd.DataFrame, **line: Any) -> None:
+def _out_of_scale(df: pd.DataFrame) -> list[str]:
+    """Where the line of the easiest negatives leaves the panels of logits."""
+    easy = df[(df["series"] == "easy") & (df["kind"] == "mean")]
+    parts = []
+    for name, words in LOGITS.items():
+        values = easy.loc[easy["panel"] == name, "value"]
+        if len(values):
+            parts.append(f"{words} {values.min():.0f} to {values.max():.0f}")
+    return (
+        [f"Logits with the easiest are partly out of scale: {', '.join(parts)}."] if parts else []
+    )
+
+
+def _draw_quantity(axes: Axes, df: pd.DataFrame) -> None:
     unmasked = style.means(df[df["series"] == "all"])
     for series in SERIES:
         mine, look = df[df["series"] == series], STYLES[series]
         means = style.means(mine)
         if not len(means):
             continue
-        # Every series starts from the unmasked batch, as in the paper.
-        path = pd.concat([unmasked, means]) if series != "all" and len(unmasked) else means
-        style.line(axes, path.sort_values("x", ascending=False), look, **line)
+        if series not in ("all", panels.MATCHED):  # from the unmasked batch on, as in the paper
+            path = pd.concat([unmasked, means]) if len(unmasked) else means
+            style.line(axes, path.sort_values("x", ascending=False), look)
         style.bars(axes, means, look)
-        style.dots(axes, mine, look, size=2.2)
-        size = 7 if series == "all" else 4.5
+        size = 7 if series == "all" else 4.0
         style.line(axes, means, look, zorder=3, linestyle="", marker=look.marker, markersize=size)
 
 
@@ -114,8 +125,9 @@ def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
     """From the whole batch on the left to few negatives on the right, as in the paper."""
     axes.set_xscale("log")
     axes.set_xlim(max(ratios) * 1.35, min(ratios) / 1.35)
-    # Two ratios closer than an eighth of the axis' decades would print over each other.
-    gap = max(0.12 * np.log10(max(ratios) / min(ratios)), 1e-9)
+    axes.set_xlabel("positive : negative pairs")
+    # Two ratios closer than a fifth of the axis' decades would print over each other.
+    gap = max(0.2 * np.log10(max(ratios) / min(ratios)), 1e-9)
     ticks: list[float] = []
     for ratio in reversed(ratios):
         if not ticks or np.log10(ticks[-1] / ratio) >= gap:

@@ -7,19 +7,16 @@ above zero (all equal), clean cells to every panel. At least one cell must be co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import points
+from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
-from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
-from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.figures.plot.style import SeriesStyle
 from analysis.select import panels
+from analysis.stats.intervals import ASSUMPTION, by_group, pooled_means
 
 FIELDS = [f"data.corruption.{name}" for name in panels.CORRUPTIONS]
 PANELS = {
@@ -28,6 +25,11 @@ PANELS = {
     "Batch": ("alignment",),
     "Image & Text": ("image", "text"),
     "Image, Text & Batch": ("image", "text", "alignment"),
+}
+LEAD = "lead"
+STYLES = {
+    "": SeriesStyle(colour=style.BLACK, marker="o"),
+    ", drawn anew": SeriesStyle(colour=style.TEAL, marker="s", line=style.DASHED),
 }
 REDRAW, ANEW = "data.corruption.resample_each_epoch", ", drawn anew"
 PAPER_SAYS = (
@@ -38,8 +40,9 @@ PAPER_SAYS = (
 def data(inputs: Inputs) -> pd.DataFrame:
     """The points of the five panels, see `points`; x is the probability of corruption.
 
-    Where a study corrupts both once and anew at each visit, the latter have series of their own.
-    Clean cells belong to both.
+    Series are the losses, and "lead", sigmoid minus softmax in points, paired by seed. Where a
+    study corrupts both once and anew at each visit, the latter have series of their own. Clean
+    cells belong to both.
     """
     cells = inputs.cells
     if "loss.kind" not in cells or not set(FIELDS) & set(cells):
@@ -69,7 +72,10 @@ def data(inputs: Inputs) -> pd.DataFrame:
         own = (done[inside].nunique(axis=1) == 1) & (done[outside] == 0).all(axis=1)
         p = done.loc[own, inside[0]]
         if (p > 0).any():
-            rows += points.our_points(done[own].assign(x=p), name, metric)
+            mine = done[own].assign(x=p)
+            rows += points.our_points(mine, name, metric)
+            for suffix in STYLES:
+                rows += _lead(mine, name, metric, suffix)
     return points.make_table(
         rows,
         panels=[panel],
@@ -79,20 +85,64 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-def draw(df: pd.DataFrame) -> Figure:
-    specs = [
-        PanelSpec(name=name, title=name, label="ImageNet\n0-shot (%)", axis=_axis, height=1.15)
-        for name in PANELS
+def _lead(cells: pd.DataFrame, panel: str, metric: str, suffix: str) -> list[Row]:
+    """Sigmoid minus softmax by p, paired by seed."""
+    losses = [f"{loss}{suffix}" for loss in style.LOSSES]
+    mine = points.with_metric(cells[cells["series"].isin(losses)], metric)
+    table = mine.pivot_table(index=["x", "seed"], columns="series", values=metric)
+    if not set(losses) <= set(table):
+        return []
+    pairs = (table[losses[0]] - table[losses[1]]).dropna().rename("lead").reset_index()
+    common = {"panel": panel, "source": "ours", "series": LEAD + suffix, "metric": metric}
+    rows: list[Row] = [
+        common | {"kind": "seed", "x": x, "value": lead, "seed": seed}
+        for x, seed, lead in pairs[["x", "seed", "lead"]].itertuples(index=False, name=None)
     ]
-    styles = {loss: STYLES[loss] for loss in LOSSES}
-    styles |= {f"{loss}{ANEW}": STYLES[f"{loss}, small batch"] for loss in LOSSES}
-    title = "Fig. 7: robustness to corrupted training data"
-    return draw_panels(df, specs, styles, title=title, legend_columns=2)
+    pooled = pooled_means(by_group(pairs, ["x"], "lead"))
+    for x in sorted(pooled.means):
+        mean = pooled.mean(x)
+        numbers = {"value": mean.estimate, "low": mean.low, "high": mean.high}
+        rows.append(common | {"kind": "mean", "x": x, "n": pooled.counts[x]} | numbers)
+    return rows
 
 
-def _axis(axes: Axes, values: Sequence[Any]) -> None:
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.set_xlabel("p(corruption)")
+def draw(df: pd.DataFrame) -> StudyFigure:
+    """The lead of sigmoid over p, five panels on one scale."""
+    df = df[df["series"].str.startswith(LEAD)]
+    names = [name for name in PANELS if (df["panel"] == name).any()]
+    present = {
+        suffix: look for suffix, look in STYLES.items() if (df["series"] == LEAD + suffix).any()
+    }
+    labels = {"": "corrupted once, before training", ANEW: "drawn anew at each visit"}
+    columns = layout.arrange(len(names), wide=5, narrow=3)
+    words = "Sigmoid minus softmax at p, paired by seed; above zero sigmoid is ahead."
+    if df["low"].notna().any():
+        words += f" Bars: 95 % interval, {ASSUMPTION}."
+    fig, every = layout.make_figure(
+        df,
+        title="Fig. 7: robustness to corrupted training data",
+        caption=[words],
+        columns=columns,
+        heights=1.7,
+        legend=[look.handle(labels[suffix]) for suffix, look in present.items()],
+    )
+    shift = 0.012 if len(present) > 1 else 0.0
+    for axes, name in zip(every, names, strict=True):
+        axes.axhline(0, color="black", linewidth=0.8)
+        for (suffix, look), side in zip(present.items(), (-shift, shift), strict=False):
+            mine = df[(df["panel"] == name) & (df["series"] == LEAD + suffix)]
+            mine = mine.assign(x=mine["x"].astype(float) + side)
+            style.bars(axes, style.means(mine), look)
+            style.line(axes, style.means(mine), look, marker=look.marker)
+        axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.margins(x=0.12)
+        axes.set_xlabel("p")
+        axes.set_ylabel("sigmoid \N{MINUS SIGN} softmax (points)")
+        axes.set_title(name.replace(", Text", ",\nText").replace(" & T", "\n& T"), loc="left")
+    layout.share_y(every, columns)
+    layout.hide_inner_labels(every, columns)
+    return fig
 
 
 fig_7 = Plot("fig_7", data, draw)

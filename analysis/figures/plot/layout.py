@@ -1,4 +1,4 @@
-"""The frame of every figure: panels, title, caption, legends; and the figure as a file.
+"""The frame of every figure: panels, title and legend in the picture, the caption beside it.
 
 `make_figure` is the one place that puts words around the panels.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,103 +21,181 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.plot.style import BODY, DPI, RC, SMALL, WIDTH, context
+from analysis.figures.plot.style import BODY, RC, context, current_page
 
-LINE = SMALL * 1.22 / 72  # inches per line of the caption
-COLUMNS = 76  # characters of the caption in one column
 MISSING = 4  # missing cells that a caption names
+LATEX = {
+    **{c: rf"\{c}" for c in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"·": r"$\cdot$", "\N{MINUS SIGN}": "$-$", "<": "$<$", ">": "$>$"},
+}
 
 
-class NotebookFigure(Figure):
-    """A figure that a notebook shows when it is the last value of a cell."""
+class StudyFigure(Figure):
+    """A figure with its words; a notebook shows it when it is the last value of a cell.
+
+    Attributes:
+      title: short, in the picture unless it is bare.
+      caption: sentences for the reader of a paper, never in the picture.
+      provenance: which records and printed numbers it was drawn from.
+    """
+
+    title: str = ""
+    caption: tuple[str, ...] = ()
+    provenance: str = ""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        content = render(self, "png", dpi=110, metadata={"Software": None})
+        content = render(self, "png", dpi=220, metadata={"Software": None})
         return content, {"width": round(110 * self.get_figwidth())}
 
 
 def make_figure(
+    table: pd.DataFrame,
     *,
-    heights: Sequence[float],
     title: str,
+    heights: float | Sequence[float],
     caption: Iterable[str] = (),
-    footer: str = "",
-    columns: Sequence[int] | None = None,
-) -> tuple[Figure, list[Axes]]:
-    """Panels above one another, with a title above and a caption below.
-
-    The figure grows with its text, so that nothing overlaps.
+    columns: Sequence[int] = (1,),
+    stretch: bool = False,
+    legend: Sequence[Any] = (),
+) -> tuple[StudyFigure, list[Axes]]:
+    """Rows of panels on the current page (`style.page`), under a title and one legend.
 
     Args:
-      heights: of the rows of panels, in inches.
-      columns: panels in each row; one by default. They are returned row by row.
+      table: its `attrs` complete the caption, see `points.make_table`.
+      heights: of the rows, in inches; on a page of fixed height their ratios. One number is that
+        of all rows.
+      caption: sentences that say what is drawn, and how.
+      columns: panels in each row, see `arrange`. They are returned row by row.
+      stretch: whether the panels of a row with fewer of them are wider.
+      legend: handles, read row by row.
     """
-    head = textwrap.wrap(title, 58)
-    foot = [line for note in caption for line in _wrap(note)]
-    above, below = (len(head) * BODY * 1.3 / 72 + 0.06), (len(foot) + 1) * LINE + 0.08
-    total = above + sum(heights) + below
-    fig = NotebookFigure(figsize=(WIDTH, total), dpi=DPI, layout="constrained")
+    page = current_page()
+    rows = [heights] * len(columns) if isinstance(heights, int | float) else list(heights)
+    head = textwrap.wrap(title, round(14 * page.width)) if page.titled else []
+    across = _legend_columns([str(handle.get_label()) for handle in legend], page.width)
+    lines = -(-len(legend) // across)
+    titles = len(head) * BODY * 1.3 / 72 + (0.06 if head else 0.02)
+    above = titles + lines * BODY * 1.5 / 72
+    total = page.height or above + sum(rows)
+    fig = StudyFigure(figsize=(page.width, total), dpi=page.dpi, layout="constrained")
     FigureCanvasAgg(fig)
     engine: Any = fig.get_layout_engine()
-    engine.set(rect=(0, below / total, 1, sum(heights) / total), h_pad=0.05, w_pad=0.04)
-    counts = list(columns or [1] * len(heights))
-    wide = math.lcm(*counts)
-    grid = fig.add_gridspec(len(heights), wide, height_ratios=list(heights))
+    engine.set(rect=(0, 0, 1, 1 - above / total), h_pad=0.05, w_pad=0.04)
+    wide = math.lcm(*columns) if stretch else max(columns)
+    grid = fig.add_gridspec(len(rows), wide, height_ratios=rows)
+    spans = [wide // count if stretch else 1 for count in columns]
     axes = [
-        fig.add_subplot(grid[i, j * wide // count : (j + 1) * wide // count])
-        for i, count in enumerate(counts)
+        fig.add_subplot(grid[i, j * span : (j + 1) * span])
+        for i, (count, span) in enumerate(zip(columns, spans, strict=True))
         for j in range(count)
     ]
+    for one in axes:
+        one.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     fig.align_ylabels(axes)
-    left = 0.02
-    fig.text(left, 1 - 0.04 / total, "\n".join(head), fontsize=BODY, weight="bold", va="top")
-    fig.text(
-        *(left, (below - 0.03) / total, "\n".join(foot)), fontsize=SMALL, color="#333333", va="top"
-    )
-    fig.text(0.985, 0.03 / total, footer, fontsize=SMALL - 0.5, color="#777777", ha="right")
+    left = 0.05 / page.width
+    if head:
+        words = "\n".join(head)
+        fig.text(left, 1 - 0.04 / total, words, fontsize=BODY + 0.5, weight="bold", va="top")
+    if legend:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (left, 1 - titles / total)}
+        place |= {"borderaxespad": 0, "borderpad": 0.1}
+        box = fig.legend(handles=row_major(legend, across), ncol=across, **SPACING, **place)
+        box.set_in_layout(False)
+    fig.title, fig.provenance = title, str(table.attrs.get("provenance", ""))
+    fig.caption = tuple(caption_of(table, *caption))
     return fig, axes
 
 
-def caption_of(df: pd.DataFrame, *sentences: str, title: bool = True) -> list[str]:
-    """The caption of a figure: its title, these sentences, its notes and its missing cells."""
-    notes = [f"{note[0].upper()}{note[1:]}." for note in df.attrs.get("notes", ())]
-    head = [f"{df.attrs['title']}."] if title and df.attrs.get("title") else []
-    missing = df.attrs.get("missing", ())
-    lines = [*head, *sentences, *notes]
-    if missing:
+SPACING: dict[str, Any] = {"columnspacing": 1.1, "handletextpad": 0.4, "labelspacing": 0.35}
+
+
+def arrange(panels: int, *, wide: int, narrow: int = 1) -> list[int]:
+    """How many of these panels stand in each row of the current page.
+
+    Args:
+      wide, narrow: the most that stand side by side on a page of text or a slide, and in a column.
+    """
+    across = wide if current_page().wide else narrow
+    return [min(across, panels - first) for first in range(0, panels, across)]
+
+
+def hide_inner_labels(axes: Sequence[Axes], columns: Sequence[int]) -> None:
+    """Keeps the y label of the first panel of each row, and the x label of the last in a column.
+
+    For panels that share what is on their axes.
+    """
+    first = 0
+    for count in columns:
+        for one in axes[first + 1 : first + count]:
+            one.set_ylabel("")
+        first += count
+    hide_inner_x_labels(axes, columns)
+
+
+def hide_inner_x_labels(axes: Sequence[Axes], columns: Sequence[int]) -> None:
+    """Keeps the x label of the last panel of each column."""
+    first = 0
+    for count in columns:
+        below = axes[first + count :]
+        for at, one in enumerate(axes[first : first + count]):
+            if at < len(below):
+                one.set_xlabel("")
+        first += count
+
+
+def share_y(axes: Sequence[Axes], columns: Sequence[int]) -> None:
+    """One y scale for all panels, with numbers at the first of each row."""
+    lows, highs = zip(*(one.get_ylim() for one in axes), strict=True)
+    low, high = min(lows), max(highs)
+    first = 0
+    for count in columns:
+        for at, one in enumerate(axes[first : first + count]):
+            one.set_ylim(low, high)
+            one.tick_params(labelleft=at == 0)
+        first += count
+
+
+def caption_of(table: pd.DataFrame, *sentences: str) -> list[str]:
+    """These sentences, what the cells share, the notes of the table and its missing cells."""
+    notes = [f"{note[0].upper()}{note[1:]}." for note in table.attrs.get("notes", ())]
+    setting = table.attrs.get("title")
+    lines = [*sentences, *([f"Runs: {setting}."] if setting else []), *notes]
+    if missing := table.attrs.get("missing", ()):
         rest = f"; and {len(missing) - MISSING} more" if len(missing) > MISSING else ""
         names = [name if len(name) <= 90 else name[:89] + "…" for name in missing[:MISSING]]
         lines.append(f"Missing: {'; '.join(names)}{rest}.")
     return lines
 
 
-def _wrap(note: str) -> list[str]:
-    """A note in lines of small text that end inside the figure; digits are wider than letters."""
-    font, columns = FontProperties(family=RC["font.family"], size=SMALL), COLUMNS
-    while True:
-        lines = textwrap.wrap(note, columns)
-        points = [text_to_path.get_text_width_height_descent(x, font, False)[0] for x in lines]
-        # Pixels take a little more room than the outlines that are measured here.
-        if max(points, default=0) <= 0.93 * WIDTH * 72 or columns < 40:
-            return lines
-        columns -= 2
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """The most columns in which these labels fit a width in inches."""
+    font = FontProperties(family=RC["font.family"], size=BODY - 0.5)
+    spaces = SPACING["handletextpad"] + SPACING["columnspacing"]
+    handle = (RC["legend.handlelength"] + spaces) * BODY
+    points = [text_to_path.get_text_width_height_descent(x, font, False)[0] for x in labels]
+    for count in range(len(labels), 1, -1):
+        each = [max(points[column::count]) + handle for column in range(count)]
+        if sum(each) * 1.04 <= (width - 0.15) * 72:
+            return count
+    return 1
 
 
-def legend_row(axes: Axes, handles: Sequence[Any], columns: int) -> None:
-    """A row of the figure that holds nothing but the legend of the panels below it."""
-    axes.set_axis_off()
-    axes.legend(
-        handles=list(handles), ncol=columns, loc="center left", bbox_to_anchor=(-0.02, 0.5),
-        columnspacing=0.9, handletextpad=0.4, borderaxespad=0.0,
-    )  # fmt: skip
+def row_major(entries: Sequence[Any], columns: int) -> list[Any]:
+    """Entries in the order in which a legend of so many columns reads row by row."""
+    return [entry for column in range(columns) for entry in entries[column::columns]]
 
 
 def legend_above(axes: Axes, handles: Sequence[Any] | None = None, columns: int = 4) -> None:
     """A legend above the panel, where it hides no data."""
     entries = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 0.97)}
-    axes.legend(handles=entries, ncol=columns, columnspacing=0.8, handletextpad=0.4, **place)
+    axes.legend(handles=row_major(entries, columns), ncol=columns, **SPACING, **place)
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def fix_layout(fig: Figure) -> None:
@@ -143,14 +222,34 @@ def render(fig: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def save(fig: Figure, stem: Path) -> tuple[Path, Path]:
-    """Writes `<stem>.png` and `<stem>.pdf`; the same figure gives the same bytes."""
-    png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
+def save(fig: StudyFigure, stem: Path) -> tuple[Path, ...]:
+    """Writes `<stem>.png`, `.pdf`, and the caption as `.md` and `.tex`.
+
+    The same figure gives the same bytes. Caption and provenance are in the metadata too.
+    """
+    png, pdf, md, tex = (
+        stem.with_name(f"{stem.name}.{end}") for end in ("png", "pdf", "md", "tex")
+    )
+    caption, dpi = " ".join(fig.caption), fig.dpi
     with context():
         fix_layout(fig)
         # `savefig` would draw each a second time, to measure what has been laid out already.
-        FigureCanvasAgg(fig).print_png(png, metadata={"Software": None})
+        words = {"Title": fig.title, "Description": caption, "Source": fig.provenance}
+        FigureCanvasAgg(fig).print_png(png, metadata={"Software": None} | words)
         undated = {"CreationDate": None, "ModDate": None, "Producer": None}
-        FigureCanvasPdf(fig).print_pdf(pdf, metadata=undated)
-        fig.set_dpi(DPI)
-    return png, pdf
+        words = {"Title": fig.title, "Subject": caption, "Keywords": fig.provenance}
+        FigureCanvasPdf(fig).print_pdf(pdf, metadata=undated | words)
+        fig.set_dpi(dpi)
+    source = f"\n\n*Source: {fig.provenance}.*" if fig.provenance else ""
+    md.write_text(f"**{fig.title}.** {caption}{source}\n", encoding="utf-8")
+    tex.write_text(
+        f"% {fig.provenance}\n\\caption{{\\textbf{{{to_latex(fig.title)}.}} {to_latex(caption)}}}\n"
+        f"\\label{{fig:{stem.name}}}\n",
+        encoding="utf-8",
+    )
+    return png, pdf, md, tex
+
+
+def to_latex(words: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return re.sub("|".join(map(re.escape, LATEX)), lambda match: LATEX[match[0]], words)

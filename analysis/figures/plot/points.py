@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.plot.style import format_count, format_size
+from analysis.figures.plot.style import format_count, format_size, is_percent
 from analysis.paper.reference import provenance as paper_provenance
 from analysis.select.panels import Panel
 from analysis.stats.intervals import by_group, paired_differences, pooled_means
@@ -41,6 +41,14 @@ def our_points(cells: pd.DataFrame, panel: str, metric: str) -> list[Row]:
             | {"series": series, "kind": "mean", "x": x, "n": pooled.counts[(series, x)]}
             | {"value": mean.estimate, "low": mean.low, "high": mean.high}
         )
+    return _within_range(rows, metric)
+
+
+def _within_range(rows: list[Row], metric: str) -> list[Row]:
+    """Intervals of a percentage end at 0 and 100, where the t interval goes beyond."""
+    if is_percent(metric):
+        for row in rows:
+            row |= {end: float(np.clip(row[end], 0, 100)) for end in ("low", "high") if end in row}
     return rows
 
 
@@ -131,13 +139,12 @@ def make_table(
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "n": "Int64"})
     panels = [panel for panel in panels if len(panel.cells)]
-    # Which fields the others differ in is more than a caption can hold.
-    left_out = [note.partition(" (other ")[0] for panel in panels for note in panel.notes]
     table.attrs.update(
         title=title,
         provenance=sources(panels, printed=bool((table["source"] == "paper").any())),
         missing=[name for panel in panels for name in panel.missing()] + list(missing),
-        notes=list(dict.fromkeys([*left_out, *notes])),
+        left_out=list(dict.fromkeys(note for panel in panels for note in panel.notes)),
+        notes=list(dict.fromkeys(notes)),
         why=why,
     )
     return table

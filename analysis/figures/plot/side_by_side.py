@@ -1,7 +1,7 @@
 """Panels with our numbers and the paper's: in one pair of axes where both are on one benchmark.
 
 Ours are solid, the paper's hollow. Where ours are measured on something else (glyphs, say), their
-values cannot share an axis with the paper's, so the two get axes of their own, side by side.
+values cannot share an axis with the paper's: the paper's panels stand below or beside ours.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from analysis.figures.plot import layout, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import SeriesStyle
 from analysis.paper.reference import benchmark
 from analysis.stats.intervals import ASSUMPTION
@@ -29,81 +29,93 @@ class PanelSpec:
     name: its value in the column `panel`.
     label: of the y axis, for the paper's numbers.
     axis: draws the x axis, given the values on it.
-    note: small print above the panel.
     curves: draw lines along runs, without a mark at each point.
-    joined: connect the marks of a series.
     """
 
     name: str
     title: str
     label: str
     axis: Callable[[Axes, Sequence[Any]], None] = style.batch_axis
-    height: float = 1.5
-    note: str = ""
     log: bool = False
     curves: bool = False
-    joined: bool = True
 
 
-@style.styled
 def draw_panels(
     df: pd.DataFrame,
     specs: Sequence[PanelSpec],
     styles: Mapping[str, SeriesStyle],
     *,
     title: str,
-    legend_columns: int = 4,
-) -> Figure:
-    """The panels that have rows, above one another, under one legend.
+    caption: Sequence[str] = (),
+    height: float = 1.75,
+) -> StudyFigure:
+    """The panels that have rows, side by side on a wide page, under one legend.
+
+    With cells, a panel that has none of them is left out: it would show the paper's numbers alone.
 
     Args:
       df: a table of `points`.
       styles: by series, in the order of the legend.
     """
-    specs = [spec for spec in specs if (df["panel"] == spec.name).any()]
-    parts = [_split_sources(df[df["panel"] == spec.name]) for spec in specs]
-    handles = _legend(df, styles, joined=all(spec.joined for spec in specs))
-    fig, (head, *rest) = layout.make_figure(
-        heights=[0.02 + 0.16 * -(-len(handles) // legend_columns), *(s.height for s in specs)],
-        columns=[1, *map(len, parts)],
+    drawn = df[df["source"] == "ours"] if (df["source"] == "ours").any() else df
+    specs = [spec for spec in specs if (drawn["panel"] == spec.name).any()]
+    df = df[df["panel"].isin([spec.name for spec in specs])]
+    rows, apart = _split_sources(df, specs)
+    columns = [len(row) for row in rows]
+    if len(specs) == 1:
+        columns = [len(rows)]
+    elif not apart:
+        columns = layout.arrange(len(specs), wide=3)
+    fig, every = layout.make_figure(
+        df,
         title=title,
-        caption=_caption(df),
-        footer=df.attrs.get("provenance", ""),
+        caption=[*caption, *_caption(df)],
+        columns=columns,
+        heights=height,
+        legend=_legend(df, styles, apart=apart),
     )
-    layout.legend_row(head, handles, legend_columns)
-    for spec, tables in zip(specs, parts, strict=True):
-        for table in tables:
-            _draw_panel(rest.pop(0), table, spec, styles, alone=len(tables) == 1)
+    for axes, (spec, part) in zip(every, [panel for row in rows for panel in row], strict=True):
+        _draw_panel(axes, part, spec, styles, apart=apart)
     return fig
 
 
 def _caption(df: pd.DataFrame) -> list[str]:
     ours = df[(df["source"] == "ours") & (df["kind"] == "seed")]
     if not len(ours):
-        return layout.caption_of(df, "All marks are the paper's own numbers.", title=False)
+        return ["All numbers are the paper's."] if len(df) else []
     seeds = ours["seed"].nunique()
-    dots = f"Small marks: {seeds} seeds." if seeds > 1 else "One seed."
+    words = f"Small marks: {seeds} seeds." if seeds > 1 else "One seed."
     if df[df["source"] == "ours"]["low"].notna().any():
-        dots += f" Bars: 95 % interval of the mean, {ASSUMPTION}."
-    title = f"Ours: {df.attrs.get('title') or 'solid marks'}."
-    return layout.caption_of(df, title, dots, title=False)
+        words += f" Bars: 95 % interval of the mean, {ASSUMPTION}."
+    if (df["source"] == "paper").any():
+        words += " Hollow marks: the paper's numbers."
+    return [words]
 
 
-def _split_sources(df: pd.DataFrame) -> list[pd.DataFrame]:
-    """One table, or ours and the paper's apart where they measure different things."""
-    ours, theirs = df[df["source"] == "ours"], df[df["source"] == "paper"]
-    if not len(ours) or not len(theirs):
-        return [df]
-    same = all(benchmark(metric) is not None for metric in ours["metric"].unique())
-    return [df] if same else [ours, theirs]
+def _split_sources(
+    df: pd.DataFrame, specs: Sequence[PanelSpec]
+) -> tuple[list[list[tuple[PanelSpec, pd.DataFrame]]], bool]:
+    """Rows of panels with their tables, and whether ours and the paper's have panels apart.
+
+    They have where one of ours measures something that the paper does not.
+    """
+    ours = df[df["source"] == "ours"]
+    both = {"ours", "paper"} <= set(df["source"])
+    apart = both and any(benchmark(metric) is None for metric in ours["metric"].unique())
+    tables = [ours, df[df["source"] == "paper"]] if apart else [df]
+    rows = [
+        [(spec, mine) for spec in specs if len(mine := table[table["panel"] == spec.name])]
+        for table in tables
+    ]
+    return rows, apart
 
 
-def _legend(df: pd.DataFrame, styles: Mapping[str, SeriesStyle], *, joined: bool) -> list[Line2D]:
+def _legend(df: pd.DataFrame, styles: Mapping[str, SeriesStyle], *, apart: bool) -> list[Line2D]:
     present, sources = set(df["series"]), set(df["source"])
     hollow: dict[str, Any] = {"markerfacecolor": "white"}
-    more = (hollow if sources == {"paper"} else {}) | ({} if joined else {"linestyle": ""})
+    more = hollow if sources == {"paper"} else {}
     handles = [look.handle(name, **more) for name, look in styles.items() if name in present]
-    if sources == {"paper", "ours"}:
+    if sources == {"paper", "ours"} and not apart:
         grey = SeriesStyle(colour="#555555", marker="o", line="")
         handles.append(grey.handle("ours", markersize=4.5))
         handles.append(grey.handle("the paper's", markersize=4.5, **hollow))
@@ -116,14 +128,14 @@ def _draw_panel(
     spec: PanelSpec,
     styles: Mapping[str, SeriesStyle],
     *,
-    alone: bool,
+    apart: bool,
 ) -> None:
     ours, theirs = df[df["source"] == "ours"], df[df["source"] == "paper"]
     for name, look in styles.items():
         draw_ours = _draw_runs if spec.curves else _draw_means
-        draw_ours(axes, ours[ours["series"] == name], look, spec.joined)
-        _draw_hollow(axes, theirs[theirs["series"] == name], look, spec.joined)
-    axes.margins(x=0.04, y=0.1)
+        draw_ours(axes, ours[ours["series"] == name], look)
+        _draw_hollow(axes, theirs[theirs["series"] == name], look)
+    axes.margins(x=0.05, y=0.1)
     if spec.log:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
@@ -132,39 +144,23 @@ def _draw_panel(
         axes.yaxis.set_major_locator(few)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    values = sorted(df["x"].unique())
-    if alone:
-        spec.axis(axes, values)
-    elif spec.axis is style.batch_axis:
-        style.narrow_batch_axis(axes, values)
-    else:
-        spec.axis(axes, values)
-        if axes.get_xscale() == "log":
-            style.thin_ticks(axes)
-    # Panels side by side have room for one line above each.
-    title = spec.title if alone else "the paper's"
-    if not alone and len(ours):
-        title = f"{spec.title}: ours" if len(spec.title) < 18 else spec.title
-    axes.set_title(title, loc="left", fontsize=style.BODY - 0.5)
-    if spec.note and alone:
-        axes.set_title(spec.note, loc="right", fontsize=style.SMALL, color="#555555")
+    spec.axis(axes, sorted(df["x"].unique()))
+    whose = f"{'ours' if len(ours) else 'the paper'}" if apart else ""
+    axes.set_title(": ".join(part for part in (spec.title, whose) if part), loc="left")
     metrics = [metric for metric in ours["metric"].unique() if metric.startswith("eval/")]
     as_in_paper = len(theirs) or not metrics or benchmark(metrics[0])
     axes.set_ylabel(spec.label if as_in_paper else style.metric_label(metrics[0]))
 
 
-def _draw_means(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) -> None:
+def _draw_means(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
     means = style.means(df).sort_values("x")
-    more: dict[str, Any] = {} if joined else {"linestyle": ""}
     style.dots(axes, df, look, size=2.0)
     style.bars(axes, means, look)
-    size = 4.5 if joined else 3.2
-    style.line(axes, means, look, marker=look.marker, markersize=size, zorder=3, **more)
+    style.line(axes, means, look, marker=look.marker, markersize=4.0, zorder=3)
 
 
-def _draw_runs(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) -> None:
+def _draw_runs(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
     """A thin line for each seed and a thick one for their mean."""
-    del joined
     for _, run in df[df["kind"] == "seed"].groupby("id", sort=True):
         style.line(axes, run.sort_values("x"), look, linewidth=0.5, linestyle="-", alpha=0.5)
     means = style.means(df).sort_values("x")
@@ -173,10 +169,6 @@ def _draw_runs(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) ->
     style.line(axes, means, look, linewidth=1.4, **some)
 
 
-def _draw_hollow(axes: Axes, df: pd.DataFrame, look: SeriesStyle, joined: bool) -> None:
-    more: dict[str, Any] = {"marker": look.marker, "markerfacecolor": "white"}
-    if joined:
-        more |= {"linewidth": 0.7, "markersize": 5.0}
-    else:
-        more |= {"linestyle": "", "markersize": 3.2, "markeredgewidth": 0.8}
-    style.line(axes, df.sort_values("x"), look, zorder=2.5, **more)
+def _draw_hollow(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
+    hollow: dict[str, Any] = {"marker": look.marker, "markerfacecolor": "white"}
+    style.line(axes, df.sort_values("x"), look, zorder=2.5, linewidth=0.8, markersize=4.5, **hollow)

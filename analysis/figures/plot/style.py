@@ -1,29 +1,31 @@
-"""The look of every figure: colours, marks, axes and number formats.
+"""The look of every figure: pages, colours, marks, axes and number formats.
 
-Series differ in colour, marker and line, and their colours differ in lightness, so that figures
-read in grey and by the colour-blind. Our points are filled, the paper's are hollow. The functions
-that draw marks take the table of `analysis.figures.plot.points`.
+Navy is the sigmoid loss and orange the softmax loss, and nothing else has these colours. Series
+also differ in marker and line, and their colours in lightness, so that figures read in grey and by
+the colour-blind. Our points are filled, the paper's are hollow. The functions that draw marks take
+the table of `analysis.figures.plot.points`.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-WIDTH, DPI = 3.5, 200  # inches: one column
+from analysis.paper.reference import PRINTED_SIZES
+
 BODY, SMALL = 7.5, 6.0  # points
 GREY = "#777777"
 
@@ -49,9 +51,9 @@ RC: dict[str, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.minor.visible": False,
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # fonts are embedded as outlines that a publisher accepts
+    "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "study",
-    "savefig.dpi": DPI,
     "figure.facecolor": "white",
 }
 
@@ -70,26 +72,31 @@ class SeriesStyle:
 
 DASHED, DOTTED, DASH_DOT = (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2))
 LOSSES = ("sigmoid", "softmax")
+NAVY, ORANGE = "#0b3c7d", "#e08a00"  # the two losses and nothing else
+BLACK, WINE, GREEN, ROSE, TEAL, OLIVE = (
+    *("#111111", "#882255", "#117733", "#cc6677", "#44aa99", "#b8a63c"),
+)
 STYLES: Mapping[str, SeriesStyle] = {
-    "sigmoid": SeriesStyle(colour="#0b3c7d", marker="o"),
-    "softmax": SeriesStyle(colour="#e08a00", marker="s", line=DASHED),
+    "sigmoid": SeriesStyle(colour=NAVY, marker="o"),
+    "softmax": SeriesStyle(colour=ORANGE, marker="s", line=DASHED),
     "difference": SeriesStyle(colour="#333333", marker="D"),
-    "all": SeriesStyle(colour="#111111", marker="*"),
-    "random": SeriesStyle(colour="#cf5318", marker="s", line=DASHED),
-    "hard": SeriesStyle(colour="#0b3c7d", marker="o"),
-    "easy": SeriesStyle(colour="#6fb7e0", marker="^", line=DOTTED),
-    "hard, matched pairs": SeriesStyle(colour="#8a8a8a", marker="D", line=DASH_DOT),
+    "all": SeriesStyle(colour=BLACK, marker="*"),
+    "random": SeriesStyle(colour=ROSE, marker="s", line=DASHED),
+    "hard": SeriesStyle(colour=GREEN, marker="o"),
+    "easy": SeriesStyle(colour=OLIVE, marker="^", line=DOTTED),
+    "hard, matched pairs": SeriesStyle(colour=WINE, marker="D", line=DASH_DOT),
+    # Lighter and darker shades of the losses.
     "sigmoid, small batch": SeriesStyle(colour="#6fb7e0", marker="^", line=DOTTED),
     "softmax, small batch": SeriesStyle(colour="#8c5200", marker="v", line=DASH_DOT),
 }
-# Series in an order (batch sizes, values of a setting): from dark to light, each its own marker.
+# Series that are no losses, in an order: each with a marker and a line of its own.
 ORDERED_STYLES: Sequence[SeriesStyle] = (
-    SeriesStyle(colour="#00204d", marker="o"),
-    SeriesStyle(colour="#3f4c6b", marker="s", line=DASHED),
-    SeriesStyle(colour="#7c7b78", marker="^", line=DOTTED),
-    SeriesStyle(colour="#a8a06c", marker="D", line=DASH_DOT),
-    SeriesStyle(colour="#d9c74f", marker="v", line=(0, (3, 1, 1, 1, 1, 1))),
-    SeriesStyle(colour="#cf5318", marker="P", line=(0, (6, 2))),
+    SeriesStyle(colour=BLACK, marker="o"),
+    SeriesStyle(colour=WINE, marker="s", line=DASHED),
+    SeriesStyle(colour=GREEN, marker="^", line=DOTTED),
+    SeriesStyle(colour=ROSE, marker="D", line=DASH_DOT),
+    SeriesStyle(colour=TEAL, marker="v", line=(0, (3, 1, 1, 1, 1, 1))),
+    SeriesStyle(colour=OLIVE, marker="P", line=(0, (6, 2))),
 )
 
 
@@ -108,26 +115,67 @@ def context() -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", RC])
 
 
-Draw = TypeVar("Draw", bound=Callable[..., Figure])
+# --- pages ----------------------------------------------------------------------------------------
 
 
-def styled(draw: Draw) -> Draw:
-    """Runs a function that draws a figure in `context`."""
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a figure is drawn for.
 
-    @functools.wraps(draw)
-    def in_context(*args: Any, **more: Any) -> Figure:
+    Attributes:
+      width: inches.
+      height: inches; None lets the figure grow with its panels.
+      dpi: of the PNG.
+      wide: whether panels stand side by side.
+      titled: whether the picture has its title in it.
+    """
+
+    width: float
+    height: float | None = None
+    dpi: int = 200
+    wide: bool = True
+    titled: bool = True
+
+
+# Letters are as large in all of them: 7.5 points in print, 16 points on a slide 13.3 inches wide.
+PAGES: Mapping[str, Page] = {
+    "column": Page(width=3.25, wide=False),
+    "text": Page(width=6.75),
+    "slide": Page(width=6.0, height=3.375, dpi=320),
+}
+DEFAULT_WIDTH = "text"
+_page: ContextVar[Page] = ContextVar("page", default=PAGES[DEFAULT_WIDTH])
+
+
+def current_page() -> Page:
+    """The page that is being drawn."""
+    return _page.get()
+
+
+@contextlib.contextmanager
+def page(width: str = DEFAULT_WIDTH, *, bare: bool = False) -> Iterator[Page]:
+    """Draws for one of `PAGES`, whatever the reader's own settings of matplotlib are.
+
+    Args:
+      bare: leave the title out of the picture.
+    """
+    chosen = replace(PAGES[width], titled=not bare)
+    token = _page.set(chosen)
+    try:
         with context():
-            return draw(*args, **more)
-
-    return in_context  # type: ignore[return-value]
+            yield chosen
+    finally:
+        _page.reset(token)
 
 
 # --- numbers --------------------------------------------------------------------------------------
 
 
 def format_size(number: float) -> str:
-    """A batch size in powers of two: 4096 as 4k, 1048576 as 1M, 307200 as 300k."""
+    """A batch size in powers of two: 4096 as 4k, 1048576 as 1M; 98k and 307k as the paper does."""
     number = int(number)
+    if number in PRINTED_SIZES:
+        return PRINTED_SIZES[number]
     for unit, size in (("M", 2**20), ("k", 2**10)):
         if number >= size and number % size == 0:
             return f"{number // size}{unit}"
@@ -136,6 +184,9 @@ def format_size(number: float) -> str:
 
 def parse_size(label: str) -> int:
     """The batch size that `format_size` wrote."""
+    for size, printed in PRINTED_SIZES.items():
+        if label == printed:
+            return size
     return int(label.rstrip("kM")) * {"k": 2**10, "M": 2**20}.get(label[-1:], 1)
 
 
@@ -150,44 +201,64 @@ def format_count(number: float) -> str:
 # --- axes -----------------------------------------------------------------------------------------
 
 
-def batch_axis(axes: Axes, sizes: Sequence[float]) -> None:
-    """A logarithmic axis of batch sizes, with at most nine ticks, each at a size that is drawn."""
-    axes.set_xscale("log", base=2)
-    ticks = sizes[:: max(1, -(-len(sizes) // 9))]
-    axes.set_xticks(ticks, [format_size(size) for size in ticks])
-    axes.set_xlabel("batch size B (examples per step)")
-    if len(sizes) == 1:
-        axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
+def batch_axis(axes: Axes, sizes: Sequence[float], *, axis: str = "x") -> None:
+    """A logarithmic axis of batch sizes: labels at powers of 4, small ticks at the other sizes.
+
+    Sizes that are no power of 2 have their label too (98k, 307k in the paper), and the others where
+    there is room.
+    """
+    one = getattr(axes, f"{axis}axis")
+    sizes = sorted({float(size) for size in sizes})
+    getattr(axes, f"set_{axis}scale")("log", base=2)
+    low, high = sizes[0], sizes[-1]
+    if low == high:
+        getattr(axes, f"set_{axis}lim")(low / 2, low * 2)
+    powers = [size for size in sizes if (math.log2(size) / 2).is_integer()]
+    odd = [size for size in sizes if not math.log2(size).is_integer()]
+    labelled: list[float] = []
+    room = _inches(axes, axis) / (0.26 if axis == "x" else 0.2)
+    gap = math.log2(high / low) / max(room, 2.0)
+    for tick in (*powers, *odd, low, high, *sizes):
+        if all(abs(math.log2(tick / other)) >= max(gap, 1e-9) for other in labelled):
+            labelled.append(tick)
+    labelled.sort()
+    one.set_major_locator(FixedLocator(labelled))
+    one.set_major_formatter(FuncFormatter(lambda size, _: format_size(round(size))))
+    one.set_minor_locator(FixedLocator([size for size in sizes if size not in labelled]))
+    one.set_minor_formatter(NullFormatter())
+    one.set_tick_params(which="minor", length=2, width=0.5)
+    one.set_label_text("batch size")
 
 
-def narrow_batch_axis(axes: Axes, sizes: Sequence[float]) -> None:
-    """As `batch_axis`, in half a column: a short label, and only the ticks that have room."""
-    batch_axis(axes, sizes)
-    axes.set_xlabel("batch size")
-    thin_ticks(axes)
-
-
-def thin_ticks(axes: Axes) -> None:
-    """Keeps the ticks of a logarithmic x axis that have room for a label in half a column."""
-    low, high = axes.get_xlim()
-    gap = max(math.log2(high / low) / 5, 1e-9)
-    labels = [text.get_text() for text in axes.get_xticklabels()]
-    kept: dict[float, str] = {}
-    for tick, label in sorted(zip(axes.get_xticks(), labels, strict=True)):
-        inside = low <= tick <= high
-        if inside and (not kept or math.log2(tick / list(kept)[-1]) >= gap):
-            kept[tick] = label
-    axes.set_xticks(list(kept), list(kept.values()))
+def _inches(axes: Axes, axis: str) -> float:
+    """About how long an axis is before the figure is laid out."""
+    place, fig = axes.get_position(original=True), axes.get_figure()
+    assert fig is not None
+    width, height = fig.get_size_inches() * (place.width, place.height)
+    return float(width if axis == "x" else height)
 
 
 def examples_axis(axes: Axes, counts: Sequence[float], *, log: bool = True) -> None:
-    """An axis of examples seen, with at most seven ticks, each at one of these counts."""
-    if log:
-        axes.set_xscale("log")
-        axes.minorticks_off()
-    ticks = list(counts[:: max(1, -(-len(counts) // 7))])
-    axes.set_xticks(ticks, [format_count(count) for count in ticks])
+    """An axis of examples seen.
+
+    Args:
+      log: a logarithmic one with a tick at each of these counts, a few budgets; else a linear one
+        with round ticks.
+    """
     axes.set_xlabel("examples seen")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: format_count(count)))
+    if not log:
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        return
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    counts = sorted(counts)
+    gap = math.log(counts[-1] / counts[0]) / max(_inches(axes, "x") / 0.42, 2.0)
+    ticks: list[float] = []
+    for count in counts:
+        if not ticks or math.log(count / ticks[-1]) >= max(gap, 1e-9):
+            ticks.append(count)
+    axes.set_xticks(ticks, [format_count(count) for count in ticks])
     if len(counts) == 1:
         axes.set_xlim(counts[0] / 2, counts[0] * 2)
 
@@ -197,20 +268,37 @@ def plain_log(axes: Axes, axis: str = "y") -> None:
     getattr(axes, f"set_{axis}scale")("log")
     one = getattr(axes, f"{axis}axis")
     low, high = sorted(one.get_view_interval())
-    wide = high / max(low, 1e-300) > 100
-    one.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=6))
+    span = high / max(low, 1e-300)
+    subs = (1.0,) if span > 100 else (1.0, 2.0, 5.0)
+    few = MaxNLocator(4, steps=[1, 2, 5, 10])  # of a short axis, where powers are too far apart
+    one.set_major_locator(LogLocator(subs=subs, numticks=6) if span > 8 else few)
     one.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     one.set_minor_formatter(NullFormatter())
 
 
+KINDS = {"zero_shot": "zero-shot", "few_shot": "few-shot", "val_loss": "validation loss"}
+MEASURES = {
+    "top1": "top-1 (%)",
+    "image_to_text_r1": "image-to-text R@1 (%)",
+    "text_to_image_r1": "text-to-image R@1 (%)",
+}
+
+
 def metric_label(metric: str) -> str:
-    """An axis label for a metric key."""
+    """An axis label for a metric key, in two lines: what is measured, and on what."""
     kind, _, rest = metric.removeprefix("eval/").partition("/")
-    split, _, measure = rest.partition("/")
-    if kind == "zero_shot":
-        return f"zero-shot top-1 (%)\non {split}"
-    split, measure = (f"{split} {measure.rpartition('/')[0]}".rstrip(), measure.rpartition("/")[2])
-    return f"{kind} {measure}\non {split}".replace("_", " ") if measure else metric
+    split, _, measure = rest.rpartition("/")
+    if not metric.startswith("eval/") or not measure:
+        return metric
+    words = MEASURES.get(measure, measure.replace("_", " "))
+    if not kind.endswith("retrieval"):
+        words = f"{KINDS.get(kind, kind.replace('_', ' '))} {words}"
+    return f"{words}\non {split.replace('_', ' ')}"
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric lies between 0 and 100."""
+    return metric.startswith("eval/") and metric.endswith(("/top1", "_r1"))
 
 
 # --- marks ----------------------------------------------------------------------------------------
@@ -248,7 +336,10 @@ def bars(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
     axes.errorbar(
         known["x"].tolist(),
         known["value"].tolist(),
-        (known["high"] - known["value"]).tolist(),
+        [
+            (known["value"] - known["low"]).tolist(),
+            (known["high"] - known["value"]).tolist(),
+        ],
         fmt="none",
         ecolor=look.colour,
         elinewidth=0.9,

@@ -42,7 +42,7 @@ def test_a_plan_drawn_twice_is_the_same_bytes(tmp_path):
     several = [row | {"batch_size": 2 ** (9 + k)} for k, row in enumerate(rows())]
     for folder in ("a", "b"):
         files = plan_figures.write_plan(several, tmp_path / folder, "s", assumed="40 % is assumed.")
-        assert [f.name for f in files] == ["s.csv", "s.png", "s.pdf"]
+        assert [f.name for f in files] == ["s.csv", "s.png", "s.pdf", "s.md", "s.tex"]
     for name in ("s.csv", "s.png", "s.pdf"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -75,5 +75,6 @@ def test_predicted_stands_against_measured(tmp_path):
         for k in range(3)
     ]
     files = plan_figures.write_speed(measured, tmp_path, "s")
-    assert [f.name for f in files] == ["s-measured.csv", "s-measured.png", "s-measured.pdf"]
+    ends = ("csv", "png", "pdf", "md", "tex")
+    assert [f.name for f in files] == [f"s-measured.{end}" for end in ends]
     assert len(pd.read_csv(files[0])) == 3

@@ -313,11 +313,8 @@ def test_figures_and_claims_take_the_metric_that_a_study_has(study):
     code, out, _ = study(*one, "--metric", key, "--json")
     drawn = {one["figure"]: one for one in json.loads(out)}
     assert code == 0
-    assert [Path(file).suffix for file in drawn["from_scratch"]["files"]] == [
-        ".png",
-        ".pdf",
-        ".csv",
-    ]
+    suffixes = [Path(file).suffix for file in drawn["from_scratch"]["files"]]
+    assert suffixes == [".png", ".pdf", ".md", ".tex", ".csv"]
     code, out, _ = study("claims", "own.py", "--metric", key, "--json")
     assert code == 0
     assert len(json.loads(out)) == len(CLAIMS)
