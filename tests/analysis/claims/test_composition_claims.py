@@ -1,25 +1,10 @@
 """Claims about which negatives matter, matched pairs, and the map of pairs, on made frames."""
 
-import math
-
 import pandas as pd
 import pytest
 
+from analysis.claims.made_cells import matched_pairs, pairs_map
 from tests.analysis.claims.frames import frame, verdict
-
-LONG = 1e7  # examples of the hard cells and of their control
-
-
-def matched_cells(gain_same_pairs, gain_same_examples):
-    hard = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
-    hard |= {"loss.pairs.per_positive": 24.6, "examples": LONG, "pairs_seen": 256_000_000}
-    return frame(
-        [
-            {"quality": 40.0},
-            {"quality": 40.0 + gain_same_pairs - gain_same_examples, "examples": LONG},
-            hard | {"quality": 40.0 + gain_same_pairs},
-        ]
-    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +12,7 @@ def matched_cells(gain_same_pairs, gain_same_examples):
     [((6.0, 1.0), "reproduced"), ((6.0, -1.0), "contradicted"), ((6.0, 0.0), "undecided")],
 )
 def test_matched_pairs_are_told_from_longer_training(gains, expected):
-    cells = matched_cells(*gains)
+    cells = frame(matched_pairs(*gains))
     found = verdict("matched pairs help", cells)
     assert (found.verdict, found.cells) == (expected, 9)
     estimates = {part.name: part.estimate for part in found.conditions}
@@ -38,26 +23,11 @@ def test_matched_pairs_are_told_from_longer_training(gains, expected):
 
 
 def test_matched_pairs_alone_may_be_longer_training_alone():
-    cells = matched_cells(6.0, 1.0)
-    control = (cells["examples"] == LONG) & (cells["loss.pairs.kind"] == "all")
+    cells = frame(matched_pairs(6.0, 1.0))
+    control = (cells["examples"] == 1e7) & (cells["loss.pairs.kind"] == "all")
     found = verdict("matched pairs help", cells[~control])
     assert found.verdict == "undecided" and found.p < 0.001
     assert "longer training alone" in found.sentence and "all pairs" in found.decide
-
-
-def pairs_map(pairs, steps, *, starts=(-10.0, "prior"), prior=0.0, **fields):
-    """A map whose quality rises by these points per doubling of pairs and of examples per step."""
-    return [
-        {"batch_size": size, "loss.b_init": start, "loss.pairs.kind": kind}
-        | {"loss.pairs.size": group}
-        | {"quality": 30 + pairs * math.log2(group) + steps * math.log2(size) + lag}
-        | fields
-        for start, lag in zip(starts, (0.0, prior), strict=False)
-        for size in (64, 256, 1024)
-        for group in (4, 16, 64, 256, 1024)
-        if group <= size
-        for kind in ("all" if group == size else "groups",)
-    ]
 
 
 @pytest.mark.parametrize(

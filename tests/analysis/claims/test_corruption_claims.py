@@ -6,43 +6,22 @@ import pandas as pd
 import pytest
 
 from analysis.claims import parse_intervals
-from analysis.claims.corruption import CORRUPTIONS, PARTS, RETRIEVAL, SCENES
+from analysis.claims.corruption import CORRUPTIONS, RETRIEVAL, SCENES
+from analysis.claims.made_cells import corrupted, every_corruption
 from analysis.figures.base import Inputs
 from analysis.figures.paper import fig_7
 from study.data.glyphs import scenes
-from tests.analysis.claims.frames import SOFTMAX, frame, verdict
-
-
-def corrupted(kind, leads, *, resample_each_epoch=False, **fields):
-    """Both losses by probability; sigmoid's lead over softmax at each."""
-    parts = dict(zip(PARTS, CORRUPTIONS[kind], strict=True))
-    return [
-        (SOFTMAX if loss == "softmax" else {})
-        | {part: p * present for part, present in parts.items()}
-        | {"data.corruption.resample_each_epoch": resample_each_epoch if p else False}
-        | {"quality": 40 - 20 * p + (lead if loss == "sigmoid" else 0.0)}
-        | fields
-        for p, lead in leads.items()
-        for loss in ("sigmoid", "softmax")
-    ]
-
+from tests.analysis.claims.frames import frame, verdict
 
 NAME = "corrupted data"
 
 
-def every_kind(leads):
-    """All kinds of corruption, sharing their clean cells."""
-    clean, *rest = leads.items()
-    rows = corrupted("image", dict([clean]))
-    return rows + [row for kind in CORRUPTIONS for row in corrupted(kind, dict(rest))]
-
-
 def test_one_verdict_holds_every_kind_of_corruption():
-    found = verdict(NAME, frame(every_kind({0.0: 1.0, 0.2: 2.0, 0.4: 3.0})))
+    found = verdict(NAME, frame(every_corruption(1.0, {0.2: 2.0, 0.4: 3.0})))
     assert (found.verdict, len(found.conditions)) == ("reproduced", 2 * len(CORRUPTIONS))
     assert found.cells == 6 * (1 + 2 * len(CORRUPTIONS))  # clean cells count once
     one_falls = corrupted("batch", {0.4: -4.0}, resample_each_epoch=True)
-    found = verdict(NAME, frame([*every_kind({0.0: 1.0, 0.4: 3.0}), *one_falls]))
+    found = verdict(NAME, frame([*every_corruption(1.0, {0.4: 3.0}), *one_falls]))
     assert found.verdict == "contradicted"
     changes = {c.name: c.estimate for c in found.conditions if c.name.startswith("change")}
     assert min(changes, key=changes.get).endswith("batch (redrawn)")
@@ -53,7 +32,7 @@ def test_one_verdict_holds_every_kind_of_corruption():
 
 def test_slopes_that_share_clean_cells_have_their_covariance():
     """The mean of k slopes from the same clean cells: their error is not divided by k."""
-    found = verdict(NAME, frame(every_kind({0.0: 1.0, 0.4: 3.0})))
+    found = verdict(NAME, frame(every_corruption(1.0, {0.4: 3.0})))
     slopes = [c for c in found.conditions if c.name.startswith("change")]
     k = len(slopes)
     _, low, high = parse_intervals(found.sentence)[k]

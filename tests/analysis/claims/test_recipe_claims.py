@@ -1,11 +1,10 @@
 """Claims about decay, beta2 and initial values, on made frames."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.claims.made_cells import starts, update_norms
 from analysis.claims.recipe import roughness
 from analysis.select.fields import TOP1
 from tests.analysis.claims.frames import frame, verdict
@@ -15,22 +14,22 @@ DECAY = "decay on a pretrained tower hurts"
 STEADY = "beta2 0.95 is steadier"
 
 
-def starts(no_bias=62.0):
+def table_4(no_bias=62.0):
     values = {(-10.0, 10.0): 63.0, (None, 10.0): no_bias, (0.0, 10.0): 61.7, (-10.0, 1.0): 61.0}
-    return [{"loss.b_init": b, "loss.t_init": t, "quality": q} for (b, t), q in values.items()]
+    return starts(values)
 
 
 def test_the_default_start_must_beat_every_other():
-    assert verdict(START, frame(starts())).verdict == "reproduced"
-    assert verdict(START, frame(starts(64.0))).verdict == "contradicted"
-    level = verdict(START, frame(starts(63.0)))
+    assert verdict(START, frame(table_4())).verdict == "reproduced"
+    assert verdict(START, frame(table_4(64.0))).verdict == "contradicted"
+    level = verdict(START, frame(table_4(63.0)))
     assert level.verdict == "undecided"
     assert "no bias" in level.sentence and "seeds" in level.decide
 
 
 def test_cells_that_differ_in_more_than_the_axes_are_not_averaged():
-    other = [row | {"optimizer.learning_rate": 9.0, "quality": 1.0} for row in starts()[:2]]
-    found = verdict(START, frame([*starts(), *other]))
+    other = [row | {"optimizer.learning_rate": 9.0, "quality": 1.0} for row in table_4()[:2]]
+    found = verdict(START, frame([*table_4(), *other]))
     assert (found.verdict, found.cells) == ("reproduced", 12)
 
 
@@ -57,14 +56,7 @@ def two_b2():
 
 
 def norms(cells, spike):
-    """Update norms of 100 rows; those at beta2 0.999 spike once, by this factor."""
-    rng, rows = np.random.default_rng(1), []
-    for cell, b2 in zip(cells["id"], cells["optimizer.b2"], strict=True):
-        for step in range(1, 101):
-            high = spike if step == 60 and b2 == 0.999 else 1.0
-            norm = high * math.exp(0.05 * rng.standard_normal())
-            rows.append({"id": cell, "step": step, "train/update_norm": norm})
-    return pd.DataFrame(rows)
+    return update_norms(cells, np.random.default_rng(1), spike=spike)
 
 
 def test_steadiness_is_the_worst_spike_of_the_updates(two_b2):

@@ -1,0 +1,205 @@
+"""Cells made up, with effects that are known: for tests, and for `analysis.claims.null_studies`.
+
+A row is a dict of fields of one cell; "quality" is the true value of the metric that is judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.corruption import CORRUPTIONS, PARTS
+from analysis.records.record import COLUMNS
+from analysis.select.fields import TOP1
+
+Row = dict[str, Any]
+
+BASE: Row = {
+    "status": "done",
+    "examples": 1e6,
+    "model.image.kind": "cached",
+    "model.text.kind": "mean_pool",
+    "data.dataset": "glyphs",
+    "dataset_fingerprint": "f",
+    "content": "",
+    "loss.kind": "sigmoid",
+    "loss.pairs.kind": "all",
+    "loss.pairs.keep": None,
+    "loss.pairs.per_positive": None,
+    "loss.b_init": -10.0,
+    "loss.t_init": 10.0,
+    "optimizer.learning_rate": 1e-3,
+    "batch_size": 256,
+}
+SOFTMAX: Row = {"loss.kind": "softmax", "loss.pairs.kind": None, "loss.b_init": None}
+SCRATCH: Row = {"model.image.kind": "vit"}
+MEASURED = ("eval/", "train/")  # the columns that get noise
+RATIOS = (128.0, 32.0, 8.0)
+MASKED_B = 512
+# What a masked cell shows, and its value with the whole batch.
+WHOLE = {"quality": 30.0, "train/b": -10.0}
+WHOLE |= {"train/pos_logit_mean": 0.0, "train/neg_logit_mean": -10.0}
+
+
+def make_cells(rows: Iterable[Row], *, seeds: int = 3, metric: str = TOP1) -> pd.DataFrame:
+    """One cell per row and seed, or of the row's own "seed" alone, without noise.
+
+    Returns: as `frame.cells`; the column "row" numbers the rows.
+    """
+    cells = []
+    for number, row in enumerate(rows):
+        own = {metric if key == "quality" else key: value for key, value in row.items()}
+        for seed in [row["seed"]] if "seed" in row else range(seeds):
+            cell = BASE | {"seed": seed, "id": f"cell-{len(cells)}", "row": number} | own
+            cell |= {"budget.examples": cell["examples"], "examples_seen": cell["examples"]}
+            cell.setdefault("pairs_seen", int(cell["examples"]) * cell["batch_size"])
+            cells.append(cell)
+    table = pd.DataFrame(cells)
+    return table.reindex(columns=list(dict.fromkeys((*COLUMNS, *table.columns))))
+
+
+def add_noise(
+    cells: pd.DataFrame,
+    rng: np.random.Generator,
+    sd: float | Callable[[str, pd.DataFrame], np.ndarray],
+) -> pd.DataFrame:
+    """The cells with normal noise on every measured column.
+
+    Args:
+      sd: of all of them, or by column and cells.
+    """
+    noisy = {}
+    for column in cells:
+        if column.startswith(MEASURED):
+            spread = sd if isinstance(sd, float) else sd(column, cells)
+            noise = spread * rng.standard_normal(len(cells))
+            noisy[column] = cells[column].astype(float) + noise
+    return cells.assign(**noisy)
+
+
+def batch_panel(
+    sigmoid: Mapping[int, float], gaps: Sequence[float] = (), **fields: Any
+) -> list[Row]:
+    """Sigmoid cells by batch size, and softmax cells that are behind them by `gaps`.
+
+    They are long enough for every batch size to decide.
+    """
+    fields = {"examples": 1e7} | fields
+    rows = [{"batch_size": size, "quality": q} | fields for size, q in sigmoid.items()]
+    softmax = [
+        row | SOFTMAX | {"quality": row["quality"] - gap}
+        for row, gap in zip(rows, gaps, strict=False)
+    ]
+    return [*rows, *softmax]
+
+
+def by_budget(short: Mapping[int, float], long: Mapping[int, float], *budgets: float) -> list[Row]:
+    """Sigmoid cells by batch size at a short and at a long budget of examples."""
+    return [
+        {"batch_size": size, "examples": examples, "quality": quality}
+        for examples, qualities in zip(budgets or (1e5, 1e7), (short, long), strict=True)
+        for size, quality in qualities.items()
+    ]
+
+
+def composition_panel(**slopes: Sequence[float]) -> list[Row]:
+    """Masked cells: what they show moves by these slopes per tenfold fewer negatives.
+
+    Args:
+      slopes: of the four numbers of `WHOLE`, by what is kept.
+    """
+    rows: list[Row] = [{"batch_size": MASKED_B} | WHOLE]
+    for keep, slope in slopes.items():
+        for ratio in RATIOS:
+            decades = math.log10((MASKED_B - 1) / ratio)
+            rows.append(
+                {"batch_size": MASKED_B, "loss.pairs.kind": "negatives", "loss.pairs.keep": keep}
+                | {"loss.pairs.per_positive": ratio}
+                | {name: WHOLE[name] + s * decades for name, s in zip(WHOLE, slope, strict=True)}
+            )
+    return rows
+
+
+def matched_pairs(gain_same_pairs: float, gain_same_examples: float) -> list[Row]:
+    """Hard negatives at ten times the examples, and whole batches at as many pairs and examples."""
+    hard = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
+    hard |= {"loss.pairs.per_positive": 24.6, "examples": 1e7, "pairs_seen": 256_000_000}
+    return [
+        {"quality": 40.0},
+        {"quality": 40.0 + gain_same_pairs - gain_same_examples, "examples": 1e7},
+        hard | {"quality": 40.0 + gain_same_pairs},
+    ]
+
+
+def starts(quality: Mapping[tuple[float | None, float], float], **fields: Any) -> list[Row]:
+    """Sigmoid cells by initial bias and temperature."""
+    return [
+        {"loss.b_init": b, "loss.t_init": t, "quality": q} | fields for (b, t), q in quality.items()
+    ]
+
+
+def corrupted(
+    kind: str, leads: Mapping[float, float], *, resample_each_epoch: bool = False, **fields: Any
+) -> list[Row]:
+    """Both losses by the probability of corruption; sigmoid's lead over softmax at each."""
+    parts = dict(zip(PARTS, CORRUPTIONS[kind], strict=True))
+    return [
+        (SOFTMAX if loss == "softmax" else {})
+        | {part: p * present for part, present in parts.items()}
+        | {"data.corruption.resample_each_epoch": resample_each_epoch if p else False}
+        | {"quality": 40 - 20 * p + (lead if loss == "sigmoid" else 0.0)}
+        | fields
+        for p, lead in leads.items()
+        for loss in ("sigmoid", "softmax")
+    ]
+
+
+def every_corruption(
+    clean: float, corrupt: Mapping[float, float], *, resample_each_epoch: bool = False
+) -> list[Row]:
+    """All kinds of corruption with the same leads; they share their clean cells."""
+    rows = corrupted("image", {0.0: clean})
+    for kind in CORRUPTIONS:
+        rows += corrupted(kind, corrupt, resample_each_epoch=resample_each_epoch)
+    return rows
+
+
+def pairs_map(
+    pairs: float,
+    steps: float,
+    *,
+    starts: Sequence[Any] = (-10.0, "prior"),
+    prior: float = 0.0,
+    **fields: Any,
+) -> list[Row]:
+    """A map whose quality rises by these points per doubling of pairs and of examples per step."""
+    return [
+        {"batch_size": size, "loss.b_init": start, "loss.pairs.kind": kind}
+        | {"loss.pairs.size": group}
+        | {"quality": 30 + pairs * math.log2(group) + steps * math.log2(size) + lag}
+        | fields
+        for start, lag in zip(starts, (0.0, prior), strict=False)
+        for size in (64, 256, 1024)
+        for group in (4, 16, 64, 256, 1024)
+        if group <= size
+        for kind in ("all" if group == size else "groups",)
+    ]
+
+
+def update_norms(
+    cells: pd.DataFrame, rng: np.random.Generator, *, spike: float, at: float = 0.999
+) -> pd.DataFrame:
+    """Update norms of 100 rows of each cell; those at this beta2 spike once, by this factor."""
+    norms_CxR = np.exp(0.05 * rng.standard_normal((len(cells), 100)))
+    norms_CxR[(cells["optimizer.b2"] == at).to_numpy(), 59] *= spike
+    return pd.DataFrame(
+        {
+            "id": np.repeat(cells["id"].to_numpy(), 100),
+            "step": np.tile(np.arange(1, 101), len(cells)),
+            "train/update_norm": norms_CxR.ravel(),
+        }
+    )
