@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -24,7 +25,10 @@ TIMEOUT = 300  # seconds for one file: wandb starts slowly on a loaded machine
 
 @dataclass(kw_only=True)
 class RunFile:
-    """What one `.wandb` file holds of its run. `exit_code` is None if the file has no end."""
+    """What one `.wandb` file holds of its run.
+
+    `exit_code` is None if the file has no end, or ends where the run was stopped to go on later.
+    """
 
     id: str = ""
     group: str = ""
@@ -74,11 +78,12 @@ def read_file(path: Path) -> RunFile:
       AnalysisError: wandb cannot read it.
     """
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    environ = {**os.environ, "WANDB_ERROR_REPORTING": "false"}  # else it looks up wandb's server
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environ)
     if done.returncode:
         message = " ".join(done.stderr.split())[-200:]
         raise AnalysisError(f"{path}: wandb cannot read it: {message}")
-    file = RunFile()
+    file, preempting = RunFile(), False
     for line in filter(None, done.stdout.split("\n")):  # not splitlines: values hold U+0085
         record = json.loads(line)
         kind = record.get("type")
@@ -92,8 +97,12 @@ def read_file(path: Path) -> RunFile:
             _merge(file.config, record["config"].get("update") or {})
         elif kind == "history":
             file.history.append(record["history"].get("item") or {})
+        elif kind == "preempting":
+            preempting = True
         elif kind == "exit":
             file.exit_code = record["exit"].get("exit_code", 0)
+    if preempting and file.exit_code:
+        file.exit_code = None
     if "corrupt" in done.stderr:  # wandb skips damaged blocks; do not take the rest for a whole run
         file.exit_code = None
     return file

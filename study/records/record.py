@@ -59,6 +59,7 @@ class Record:
     def __init__(self, folder: str | Path):
         self.folder = resolve(folder)
         self.attempt = 0
+        self.lines = 0  # of earlier attempts
         self._rows: FileLog | BucketLog | None = None
 
     @property
@@ -107,7 +108,9 @@ class Record:
             mkdir(self.folder)
             if not begun:
                 write_json(self.folder / CELL, about)
-            self.attempt = 1 + read_rows(self.folder).count(b'"event": "start"')
+            rows = read_rows(self.folder)
+            self.attempt = 1 + rows.count(b'"event": "start"')
+            self.lines = rows.count(b"\n")
             self._rows = open_log(self.folder, self.attempt)
             unlink(self.folder / FAILED)
         self.row(seen, event="start", **event)

@@ -155,6 +155,8 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
             jax.block_until_ready(state)
         stopping, saving = agreement.exchange(stop_now, save_now)
         saving = saving or stopping or step in save_at
+        if stopping and step < cell.steps:
+            log.mirror.preempting()  # before the checkpoint, in case there is no time for it
         if step not in due and not saving:
             continue
 
@@ -284,15 +286,20 @@ def _open(
                 pid=os.getpid(),
                 versions=about["versions"],
             )
+        device = jax.devices()[0]
+        machine = execution.slice or f"{jax.device_count()} x {device.device_kind}"
         mirror = WandbMirror(
             record.folder,
             group=group,
             run_id=cell.id,
             name=run_name,
             config=about,
+            tags=(group, machine, about["code"]),
+            first_step=record.lines,
+            system_metrics=device.platform != "cpu",
             enabled=execution.wandb and primary,
         )
-        _close_on_exit(stack, lambda: mirror.finish(failed=record.done is None))
+        stack.push(lambda kind, error, trace: mirror.finish(error))  # never raises
         return _Log(cell, record, mirror, primary, summary)
 
     return _Parts(
@@ -353,6 +360,8 @@ class _Log:
     ) -> dict[str, Any]:
         if not self.primary:
             return {"status": status, "step": step}
+        if status == "diverged":
+            self.mirror.diverged()
         return self.record.finish(
             _progress(self.cell, step),
             status=status,

@@ -1,5 +1,7 @@
 """Runs from a server that limits the rate, breaks off, and has runs that are none of ours."""
 
+from inspect import signature
+
 import pandas as pd
 import pytest
 
@@ -130,6 +132,9 @@ def test_a_run_that_goes_on_is_refused_unless_asked(writer, fetch, tmp_path):
     scans = run.scans
     fetch(FakeApi(run), unfinished=True)
     assert run.scans == 2 * scans
+    run.state = "preempted"  # its worker saved it and stopped
+    with pytest.raises(AnalysisError, match="1 run is not over"):
+        fetch(FakeApi(run))
     run.state = "crashed"
     fetch(FakeApi(run))
     assert cells(tmp_path / "pulled")["status"].tolist() == ["failed"]
@@ -140,3 +145,16 @@ def test_only_the_studies_that_were_asked_for_are_fetched(writer, fetch):
     assert fetch(api, studies=["another"]).new == ()
     assert len(fetch(api, studies=[writer.study]).new) == 1
     assert api.asked[0] == ("lab/project", {"group": {"$in": ["another"]}})
+
+
+def test_the_fakes_are_shaped_like_wandb(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    from wandb.apis.public import Api, Run
+
+    assert list(signature(FakeApi.runs).parameters) == list(signature(Api.runs).parameters)[:3]
+    signature(Run.scan_history).bind(Run)  # every argument has a default
+    assert isinstance(Run.lastHistoryStep, property)
+    attrs = {"state": "finished", "group": "s", "config": {"cell": {"batch_size": 16}}}
+    made = Run(None, "lab", "project", "run-1", attrs, lazy=False)
+    assert (made.id, made.state, made.group) == ("run-1", "finished", "s")
+    assert made.config == attrs["config"]

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import psutil
 import pytest
 
 from study.records import wandb_mirror
@@ -50,22 +52,60 @@ def no_key(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [None, "online"])
-def test_rows_are_mirrored_offline_where_there_is_no_key(
+def test_a_run_is_mirrored_offline_where_there_is_no_key(
     mode, tmp_path, no_key, monkeypatch, caplog
 ):
-    """Also in online mode: wandb would ask for the key and wait."""
+    """Also in online mode: wandb would ask for the key and wait. How it ends is mirrored too."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
     with caplog.at_level(logging.WARNING):
-        run = mirror(tmp_path / "r")
+        run = mirror(tmp_path / "r", tags=("v4-8", "0.1"), first_step=7)
         run.row(Progress(1, 16, 256), 1, {"train/loss": 2.5})
         run.row(Progress(2, 32, 2**60), 1, {"train/loss": 1.25})
-        run.finish()
+        if mode is None:
+            run.preempting()
+        run.finish(ValueError("no token hf_0123456789abcdefghij"))
     assert ("no API key" in caplog.text) == (mode == "online")
-    text = json.dumps(inspected(tmp_path / "r"))
-    for word in ("b16-x", "b16 sigmoid 1k s0", "train/loss", "1.25", "examples_seen"):
-        assert word in text
+    services = [child.cmdline() for child in psutil.Process().children()]
+    assert all("--no-observability" in words for words in services if "wandb-core" in words[0])
+    records = inspected(tmp_path / "r")
+    (about,) = [r["run"] for r in records if r["type"] == "run"]
+    assert (about["run_id"], about["display_name"]) == ("b16-x", "b16 sigmoid 1k s0")
+    assert about["tags"] == ["v4-8", "0.1"]
+    rows = [r["history"]["item"] for r in records if r["type"] == "history"]
+    assert [(row["_step"], row["examples_seen"]) for row in rows] == [(7, 16), (8, 32)]
+    assert [row["train/loss"] for row in rows] == [2.5, 1.25]
+    assert [r["exit"]["exit_code"] for r in records if r["type"] == "exit"] == [1]
+    ends = [r for r in records if r["type"] in ("alert", "preempting")]
+    assert [r["type"] for r in ends] == ["alert" if mode else "preempting"]
+    if mode:
+        text = "b16 sigmoid 1k s0 failed: ValueError: no token hf_<hidden>"
+        assert (ends[0]["alert"]["text"], ends[0]["alert"]["level"]) == (text, "ERROR")
+
+
+def test_a_server_that_takes_no_run_is_not_asked_twice(tmp_path, monkeypatch, caplog):
+    """The run is mirrored offline, and a network that is lost holds its end for minutes at most."""
+    import wandb
+
+    modes = []
+
+    def init(mode, settings, **_):
+        modes.append(mode)
+        assert 0 < settings.finish_timeout <= 600
+        if mode == "online":
+            raise wandb.errors.CommError("403 for the key 0123456789abcdef")
+        return MagicMock()
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb_mirror, "why_offline", lambda: None)
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda code: modes.append("teardown"))
+    with caplog.at_level(logging.WARNING):
+        run = mirror(tmp_path / "r")
+    assert modes == ["online", "teardown", "offline"] and run._run is not None
+    assert "CommError, so the run is mirrored offline" in caplog.text
+    assert "0123456789abcdef" not in caplog.text
 
 
 @pytest.mark.parametrize("host", wandb_mirror.HOSTS)
@@ -115,7 +155,9 @@ def test_a_failure_of_wandb_is_logged_once_and_does_not_stop_the_run(tmp_path, m
     with caplog.at_level(logging.WARNING):
         run = mirror(tmp_path / "r")
         run.row(Progress(1, 1, 1), 1, {"train/loss": 1.0})
-        run.finish()
+        run.preempting()
+        run.diverged()
+        run.finish(ValueError())
     assert caplog.text.count("the run goes on without it") == 1
     assert "0123456789abcdef" not in caplog.text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 import time
@@ -56,22 +55,6 @@ def train_once(folder: Path, execution: Execution):
 
 def refused(*_, **__):
     raise RuntimeError(f"401 for the key {KEY}, and {TOKEN} is no better")
-
-
-@pytest.mark.slow
-def test_a_trained_cell_and_its_wandb_files_hold_no_key(
-    planted, tmp_path, small_glyphs, caplog, capfd
-):
-    execution = Execution(data_root=str(small_glyphs.parent))
-    with caplog.at_level(logging.DEBUG):
-        ended = train_once(tmp_path / "s", execution)
-    assert ended[0] == ("done", None)
-    assert list(tmp_path.rglob("*.wandb"))
-    printed = capfd.readouterr()
-    text = caplog.text + printed.out + printed.err + str(ended)
-    everything = written(tmp_path) + text.encode()
-    for secret in (KEY, TOKEN):
-        assert secret.encode() not in everything
 
 
 def test_an_error_that_quotes_a_key_is_noted_without_it(planted, tmp_path, monkeypatch):
