@@ -33,6 +33,7 @@ from sweeps.cli import (
     report,
     run,
     status,
+    sync,
     train,
     work,
 )
@@ -74,6 +75,7 @@ VERBS = {
         ("report", report.report, "study report demo --out demo.html"),
         ("pull", pull.pull, "study pull demo --from gs://lab/runs --out snapshots/demo"),
         ("dash", dash.dash, "study dash demo --out demo-workspace.json"),
+        ("sync", sync.sync, "study sync demo"),
     ),
 }
 for panel, verbs in VERBS.items():
