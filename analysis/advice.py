@@ -20,7 +20,7 @@ from analysis.paper import as_cells, reference
 from analysis.records import frame
 from analysis.select import panels
 from analysis.select.fields import TOP1
-from analysis.stats.intervals import pooled_means
+from analysis.stats.intervals import group_means
 from analysis.stats.resample import draw_means
 from analysis.stats.saturation import FORMS, Saturation, fit_saturation
 from analysis.stats.surface import (
@@ -151,7 +151,7 @@ def _values(
 
 
 def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
-    pooled, repeats = pooled_means(values), reference("Table 7")
+    pooled, repeats = group_means(values), reference("Table 7")
     # Where no cell has two seeds, noise is the largest of Table 7: its digits allow no average.
     noise = float(repeats.loc[repeats["metric"].str.endswith("std of 5"), "value"].max())
     keys = sorted(values)

@@ -29,11 +29,11 @@ from analysis.select import panels
 from analysis.select.deciding import steps_by_size
 from analysis.stats.contrasts import combine, largest, mean_weights
 from analysis.stats.intervals import (
+    GroupMeans,
     Interval,
-    PooledMeans,
     by_group,
+    group_means,
     paired_differences,
-    pooled_means,
 )
 
 ENOUGH = 32_768  # the batch size that the paper calls sufficient
@@ -53,8 +53,8 @@ class BatchPanel:
       check_rates: adds to a verdict what is known of the learning rates at these batch sizes.
     """
 
-    quality: PooledMeans
-    gaps: PooledMeans
+    quality: GroupMeans
+    gaps: GroupMeans
     floor: tuple[int, ...] = ()
     scope: str = ""
     steps: dict[int, int] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def on(
 def batch_panel(evidence: Evidence, image: Image) -> BatchPanel:
     """The finished cells of the panel, see `panels.batch_sizes`."""
     done = panels.batch_sizes(evidence.cells, image=image).done
-    quality = pooled_means(
+    quality = group_means(
         by_group(done, ["loss.kind", "batch_size"], evidence.metric), rounding=evidence.rounding
     )
     gaps = by_group(paired_differences(done, evidence.metric), ["batch_size"], "difference")
@@ -93,7 +93,7 @@ def batch_panel(evidence: Evidence, image: Image) -> BatchPanel:
     )
     return BatchPanel(
         quality=quality,
-        gaps=pooled_means(
+        gaps=group_means(
             {size: values for size, values in gaps.items() if size not in floor},
             rounding=2 * evidence.rounding,
         ),
@@ -195,8 +195,7 @@ def too_large_hurts(panel: BatchPanel) -> Verdict | None:
     if len(sizes) < 2:
         return None
     *smaller, last = sizes
-    critical = panel.quality.critical(comparisons=len(smaller), among=len(sizes))
-    leads = {size: _gain(panel, size, last, critical) for size in smaller}
+    leads = {size: _gain(panel, size, last, len(smaller)) for size in smaller}
     lead = largest(leads.values())
     best = max(smaller, key=lambda size: leads[size].estimate)
     return conclude(
@@ -223,10 +222,9 @@ def saturates(panel: BatchPanel) -> Verdict | None:
     if len(sizes) < 2:
         return None
     comparisons = len(sizes) * (len(sizes) - 1) // 2
-    critical = panel.quality.critical(comparisons=comparisons, among=len(sizes))
     limit, reason = enough(sizes, at=len(sizes) - 2)
     gains = {
-        size: [_gain(panel, more, size, critical) for more in sizes[i + 1 :]]
+        size: [_gain(panel, more, size, comparisons) for more in sizes[i + 1 :]]
         for i, size in enumerate(sizes[:-1])
     }
 
@@ -283,10 +281,10 @@ def quarter(sizes: Sequence[int]) -> int:
     return max(1, round(len(sizes) / 4))
 
 
-def _gain(panel: BatchPanel, size: int, other: int, critical: float | None = None) -> Interval:
-    """Sigmoid quality at one batch size minus another; `critical` for simultaneous intervals."""
+def _gain(panel: BatchPanel, size: int, other: int, comparisons: int = 1) -> Interval:
+    """Sigmoid quality at one batch size minus another, as one of several `comparisons`."""
     weights = {("sigmoid", size): 1.0, ("sigmoid", other): -1.0}
-    return panel.quality.contrast(weights, critical=critical)
+    return panel.quality.contrast(weights, comparisons=comparisons)
 
 
 SIGLIT = "sigmoid and softmax by batch_size with model.image.kind=cached, two seeds"

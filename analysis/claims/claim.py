@@ -28,7 +28,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.select.fields import TOP1
-from analysis.stats.intervals import LEVEL, Interval, PooledMeans
+from analysis.stats.intervals import LEVEL, GroupMeans, Interval
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]
 OURS = "ours"  # the section of claims that are not the paper's
@@ -47,7 +47,7 @@ class Evidence:
       cells: one row per cell, see `frame.cells`.
       metric: the column of quality, in percent.
       read_rows: reads the logged rows, see `frame.rows`; called when a claim needs curves.
-      rounding: of printed values, see `intervals.PooledMeans`; zero for records.
+      rounding: of printed values, see `intervals.GroupMeans`; zero for records.
     """
 
     cells: pd.DataFrame
@@ -195,7 +195,7 @@ def _errors_from_zero(interval: Interval) -> float:
 
 def conclude(
     interval: Interval,
-    means: PooledMeans,
+    means: GroupMeans,
     sentence: str,
     *,
     cells: int,

@@ -15,7 +15,7 @@ from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.scope import scope
 from analysis.select import panels
 from analysis.stats.contrasts import Weights, combine, mean_weights, slope_weights
-from analysis.stats.intervals import PooledMeans, by_group, pooled_means
+from analysis.stats.intervals import GroupMeans, by_group, group_means
 
 QUARTER = 0.25  # what counts as a small part of random's change, and as a large loss
 SLOPE = "per tenfold fewer negatives"
@@ -31,14 +31,14 @@ class Composition:
       scope: budget and batch size in words.
     """
 
-    quality: PooledMeans
-    bias: PooledMeans
-    positives: PooledMeans
-    negatives: PooledMeans
+    quality: GroupMeans
+    bias: GroupMeans
+    positives: GroupMeans
+    negatives: GroupMeans
     unmasked: Group
     scope: str
 
-    def groups(self, means: PooledMeans, *keeps: str) -> list[list[Group]]:
+    def groups(self, means: GroupMeans, *keeps: str) -> list[list[Group]]:
         """For each way to keep negatives its groups in `means`, at the ratios that all ways have.
 
         Empty without the unmasked batch, which every test compares with.
@@ -65,7 +65,7 @@ def composition(evidence: Evidence) -> Composition:
     whole = float(done["batch_size"].iloc[0] - 1) if len(done) else math.nan
     done = done.assign(**{ratio: done[ratio].astype(float).where(done[keep] != "all", whole)})
     quality, bias, positives, negatives = (
-        pooled_means(by_group(done, [keep, ratio], column))
+        group_means(by_group(done, [keep, ratio], column))
         for column in (
             evidence.metric,
             "train/b",
@@ -153,7 +153,7 @@ def rises(column: str, name: str) -> Callable[[Evidence], Verdict | None]:
 
     def test(evidence: Evidence) -> Verdict | None:
         data = composition(evidence)
-        means: PooledMeans = getattr(data, column)
+        means: GroupMeans = getattr(data, column)
         if not (groups := data.groups(means, "random")):
             return None
         (random,) = groups
@@ -197,7 +197,7 @@ def hard_is_flat(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _count(means: PooledMeans, groups: Iterable[Group]) -> int:
+def _count(means: GroupMeans, groups: Iterable[Group]) -> int:
     return sum(means.counts[group] for group in groups)
 
 

@@ -19,7 +19,7 @@ from analysis.claims.scope import scope
 from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE
 from analysis.stats.contrasts import combine, mean_weights, slope_weights
-from analysis.stats.intervals import PooledMeans, pooled_means
+from analysis.stats.intervals import GroupMeans, group_means
 
 PARTS = ("data.corruption.image", "data.corruption.text", "data.corruption.alignment")
 RESAMPLED = "data.corruption.resample_each_epoch"
@@ -45,7 +45,7 @@ def more_robust(evidence: Evidence) -> Verdict | None:
     has the standard error that this covariance gives.
     """
     cells = _robustness_panel(evidence)
-    leads = pooled_means(_leads(cells, BY, evidence.metric), rounding=2 * evidence.rounding)
+    leads = group_means(_leads(cells, BY, evidence.metric), rounding=2 * evidence.rounding)
     slopes, tops = {}, {}
     for corrupted, redrawn in itertools.product(CORRUPTIONS, (False, True)):
         p = {key: key[2] for key in sorted(leads.means) if key[:2] == (corrupted, redrawn)}
@@ -107,7 +107,7 @@ def more_robust_at_best_rates(evidence: Evidence) -> Verdict | None:
     judge = VALIDATION if VALIDATION in cells else evidence.metric
     quality = cells.groupby([*level, RATE])[judge].transform("mean")
     best = cells[quality == quality.groupby([cells[name] for name in level]).transform("max")]
-    means = pooled_means(_leads(best, BY, evidence.metric))
+    means = group_means(_leads(best, BY, evidence.metric))
     if CLEAN_KEY not in means.means or len(means.means) < 2:
         return None
     rates = cells.groupby(level)[RATE].nunique().min()
@@ -122,7 +122,7 @@ def more_robust_on_scenes(evidence: Evidence) -> Verdict | None:
     """
     cells = measured(evidence, RETRIEVAL)
     cells = cells[cells["data.dataset"] == SCENES]
-    means = pooled_means(_leads(cells, BY, RETRIEVAL))
+    means = group_means(_leads(cells, BY, RETRIEVAL))
     if CLEAN_KEY not in means.means or len(means.means) < 2:
         return None
     verdict = _all_grow(means, "On scenes of two glyphs sigmoid's lead in retrieval", cells)
@@ -138,7 +138,7 @@ def more_examples_help(evidence: Evidence) -> Verdict | None:
         return None
     few, many = sizes.idxmin(), sizes.idxmax()
     cells = _alike(cells, cells[cells["data.dataset"] == few], ignoring=("data.",))
-    means = pooled_means(_leads(cells, ["data.dataset", *BY], evidence.metric))
+    means = group_means(_leads(cells, ["data.dataset", *BY], evidence.metric))
     levels = {data: {key[1:] for key in means.means if key[0] == data} for data in (few, many)}
     shared = sorted((levels[few] & levels[many]) - {CLEAN_KEY})
     if not shared or not all(CLEAN_KEY in level for level in levels.values()):
@@ -203,7 +203,7 @@ def _alike(
     return cells[pd.Series(row_keys(cells, fields), index=cells.index, dtype=object).isin(wanted)]
 
 
-def _all_grow(means: PooledMeans, whose: str, cells: pd.DataFrame) -> Verdict:
+def _all_grow(means: GroupMeans, whose: str, cells: pd.DataFrame) -> Verdict:
     """Whether every lead is above that of the clean cells."""
     conditions = {
         _name(*key): means.contrast({key: 1.0, CLEAN_KEY: -1.0})

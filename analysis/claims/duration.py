@@ -19,7 +19,7 @@ from analysis.claims.claim import (
 from analysis.select import panels
 from analysis.select.fields import with_fields
 from analysis.stats.contrasts import largest, smallest
-from analysis.stats.intervals import Interval, PooledMeans, by_group, pooled_means
+from analysis.stats.intervals import GroupMeans, Interval, by_group, group_means
 
 
 def long_training_for_large(evidence: Evidence) -> Verdict | None:
@@ -55,10 +55,8 @@ def best_batch_grows(evidence: Evidence) -> Verdict | None:
     if len(budgets) < 2 or not pairs:
         return None
     leads = {pair: _leads(means, budgets, pair).values() for pair in pairs}
-    critical = means.critical(comparisons=2 * len(pairs))
-    least = {
-        pair: smallest(_leads(means, budgets, pair, critical=critical).values()) for pair in pairs
-    }
+    comparisons = 2 * len(pairs)
+    least = {pair: smallest(_leads(means, budgets, pair, comparisons).values()) for pair in pairs}
     small, large = max(pairs, key=lambda pair: least[pair].estimate)
     groups = itertools.product((budgets[0], budgets[-1]), shared)
     return _crossing(
@@ -67,14 +65,14 @@ def best_batch_grows(evidence: Evidence) -> Verdict | None:
         (small, large),
         f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large} minus B = {small}: ",
         cells=sum(means.counts[group] for group in groups),
-        critical=critical,
+        comparisons=comparisons,
         clearest=largest(least.values()),
         p_values=any_above(all_above(both) for both in leads.values()),
     )
 
 
 @functools.lru_cache(maxsize=2)
-def quality_by_budget(evidence: Evidence) -> tuple[PooledMeans, list[int]]:
+def quality_by_budget(evidence: Evidence) -> tuple[GroupMeans, list[int]]:
     """Quality by (budget, batch size), and the budgets in examples, rising."""
     cells = with_fields(evidence.cells, ["budget.examples", "model.image.kind"])
     groups = {}
@@ -83,38 +81,38 @@ def quality_by_budget(evidence: Evidence) -> tuple[PooledMeans, list[int]]:
         done = done[done["loss.kind"] == "sigmoid"]
         for size, values in by_group(done, ["batch_size"], evidence.metric).items():
             groups[int(budget), int(size)] = values
-    means = pooled_means(groups, rounding=evidence.rounding)
+    means = group_means(groups, rounding=evidence.rounding)
     return means, sorted({budget for budget, _ in groups})
 
 
-def _sizes(means: PooledMeans, budgets: list[int]) -> list[set[int]]:
+def _sizes(means: GroupMeans, budgets: list[int]) -> list[set[int]]:
     """The batch sizes at each budget."""
     return [{size for other, size in means.means if other == budget} for budget in budgets]
 
 
 def _leads(
-    means: PooledMeans, budgets: list[int], pair: tuple[int, int], critical: float | None = None
+    means: GroupMeans, budgets: list[int], pair: tuple[int, int], comparisons: int = 1
 ) -> dict[str, Interval]:
     """The small batch's lead at the shortest budget, and the large one's at the longest."""
     (small, large), short, long = pair, budgets[0], budgets[-1]
     return {
         "small minus large, shortest budget": means.contrast(
-            {(short, small): 1.0, (short, large): -1.0}, critical=critical
+            {(short, small): 1.0, (short, large): -1.0}, comparisons=comparisons
         ),
         "large minus small, longest budget": means.contrast(
-            {(long, large): 1.0, (long, small): -1.0}, critical=critical
+            {(long, large): 1.0, (long, small): -1.0}, comparisons=comparisons
         ),
     }
 
 
 def _crossing(
-    means: PooledMeans,
+    means: GroupMeans,
     budgets: list[int],
     pair: tuple[int, int],
     sentence: str,
     *,
     cells: int,
-    critical: float | None = None,
+    comparisons: int = 1,
     clearest: Interval | None = None,
     p_values: OneSided | None = None,
 ) -> Verdict:
@@ -122,7 +120,7 @@ def _crossing(
 
     `clearest` and `p_values`: where the pair was chosen of many.
     """
-    leads = _leads(means, budgets, pair, critical)
+    leads = _leads(means, budgets, pair, comparisons)
     behind, ahead = leads.values()
     large, short, long = pair[1], budgets[0], budgets[-1]
     return conclude(

@@ -17,7 +17,7 @@ from analysis.claims.composition import MASKED
 from analysis.select.fields import row_keys, same_fields, with_fields
 from analysis.select.panels import NEAR
 from analysis.stats.contrasts import mean_weights
-from analysis.stats.intervals import by_group, pooled_means
+from analysis.stats.intervals import by_group, group_means
 
 TOTALS = {"pairs_seen": "as many pairs", "examples_seen": "as many examples"}
 RATIO = "loss.pairs.per_positive"
@@ -40,7 +40,7 @@ def hard_gains(evidence: Evidence) -> Verdict | None:
         per_cell = equal.groupby(keys, as_index=False)["gain"].mean()
         for key, values in by_group(per_cell, keys[:2], "gain").items():
             groups[(total, *key)] = values
-    means = pooled_means(groups)
+    means = group_means(groups)
     parts, texts = {}, []
     for total, words in TOTALS.items():
         of_total = [group for group in groups if group[0] == total]

@@ -1,19 +1,19 @@
 """Bootstrap draws of the means of a panel, over seeds and over evaluated examples.
 
-Seeds: all groups share one variance, as in `analysis.stats.intervals`. Each draw takes a variance
+Seeds: all groups share one variance. Each draw takes a variance
 from its distribution given the pooled estimate, so few seeds make wide intervals.
 Examples: all cells were evaluated on the same examples, so each resample of them is used for all.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.stats.intervals import pooled_means
+from analysis.stats.intervals import group_means
 
 DRAWS = 1000
 LEVEL = (0.025, 0.975)
@@ -55,25 +55,25 @@ def draw_means(
       spread: standard deviation between seeds and its degrees of freedom, measured elsewhere, for
         values of one seed.
     """
-    pooled = pooled_means(values)
-    if spread is not None and not pooled.dof:
-        pooled = dataclasses.replace(pooled, variance=spread[0] ** 2, dof=spread[1])
+    pooled = group_means(values)
+    sd, dof = math.sqrt(pooled.variance) if pooled.dof else math.nan, pooled.dof
+    if spread is not None and not dof:
+        sd, dof = spread
     levels = sorted(pooled.means)
     mean_K = np.array([pooled.means[level] for level in levels])
     count_K = np.array([pooled.counts[level] for level in levels])
-    sd = float(np.sqrt(pooled.variance)) if pooled.dof else float("nan")
     found = MeanDraws(
         levels_K=np.array(levels, dtype=float),
         mean_K=mean_K,
         count_K=count_K,
         sd=sd,
-        dof=pooled.dof,
+        dof=dof,
         drawn_RxK=None,
     )
-    if not pooled.dof:
+    if not dof:
         return found
     rng = np.random.default_rng(seed)
-    drawn = mean_K + seed_noise(rng, sd, pooled.dof, count_K, number)
+    drawn = mean_K + seed_noise(rng, sd, dof, count_K, number)
     if items is not None and set(items) >= set(levels):
         drawn = drawn + item_noise(rng, np.stack([items[level] for level in levels]), number)
     return MeanDraws(**{**vars(found), "drawn_RxK": drawn})

@@ -16,7 +16,7 @@ from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import SeriesStyle
 from analysis.select import panels
-from analysis.stats.intervals import ASSUMPTION, by_group, pooled_means
+from analysis.stats.intervals import ASSUMPTION, by_group, group_means
 
 FIELDS = [f"data.corruption.{name}" for name in panels.CORRUPTIONS]
 PANELS = {
@@ -98,7 +98,7 @@ def _lead(cells: pd.DataFrame, panel: str, metric: str, suffix: str) -> list[Row
         common | {"kind": "seed", "x": x, "value": lead, "seed": seed}
         for x, seed, lead in pairs[["x", "seed", "lead"]].itertuples(index=False, name=None)
     ]
-    pooled = pooled_means(by_group(pairs, ["x"], "lead"))
+    pooled = group_means(by_group(pairs, ["x"], "lead"))
     for x in sorted(pooled.means):
         mean = pooled.mean(x)
         numbers = {"value": mean.estimate, "low": mean.low, "high": mean.high}

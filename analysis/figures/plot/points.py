@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.figures.plot.style import format_count, format_size, is_percent
 from analysis.paper.reference import provenance as paper_provenance
 from analysis.select.panels import Panel
-from analysis.stats.intervals import by_group, paired_differences, pooled_means
+from analysis.stats.intervals import by_group, group_means, paired_differences
 
 COLUMNS = (
     *("panel", "source", "series", "kind", "x", "value", "low", "high", "n", "seed", "id"),
@@ -26,19 +26,16 @@ Row = dict[str, Any]
 
 
 def our_points(cells: pd.DataFrame, panel: str, metric: str) -> list[Row]:
-    """Seeds, and means with 95 % intervals, of finished cells that have `series` and `x`.
-
-    The variance between seeds is pooled over all of them, see `intervals.pooled_means`.
-    """
+    """Seeds, and means with 95 % intervals, of finished cells that have `series` and `x`."""
     known = with_metric(cells, metric)
     common = {"panel": panel, "source": "ours", "metric": metric}
     rows = _seeds(known, common)
-    pooled = pooled_means(by_group(known, ["series", "x"], metric))
-    for series, x in sorted(pooled.means):
-        mean = pooled.mean((series, x))
+    means = group_means(by_group(known, ["series", "x"], metric))
+    for series, x in sorted(means.means):
+        mean = means.mean((series, x))
         rows.append(
             common
-            | {"series": series, "kind": "mean", "x": x, "n": pooled.counts[(series, x)]}
+            | {"series": series, "kind": "mean", "x": x, "n": means.counts[(series, x)]}
             | {"value": mean.estimate, "low": mean.low, "high": mean.high}
         )
     return _within_range(rows, metric)
@@ -59,7 +56,7 @@ def loss_gaps(cells: pd.DataFrame, panel: str, metric: str, *, series: str) -> l
     all batch sizes together (Bonferroni).
     """
     pairs = paired_differences(cells, metric)
-    pooled = pooled_means(by_group(pairs, ["batch_size"], "difference"))
+    means = group_means(by_group(pairs, ["batch_size"], "difference"))
     common = {"panel": panel, "source": "ours", "series": series, "metric": metric}
     rows = [
         common
@@ -67,13 +64,12 @@ def loss_gaps(cells: pd.DataFrame, panel: str, metric: str, *, series: str) -> l
         | {"seed": int(row["seed"])}
         for _, row in pairs.iterrows()
     ]
-    simultaneous = pooled.critical(comparisons=max(1, len(pooled.means)))
-    for size in sorted(pooled.means):
-        for kind, critical in (("mean", None), ("simultaneous", simultaneous)):
-            gap = pooled.contrast({size: 1.0}, critical=critical)
+    for size in sorted(means.means):
+        for kind, comparisons in (("mean", 1), ("simultaneous", len(means.means))):
+            gap = means.contrast({size: 1.0}, comparisons=comparisons)
             rows.append(
                 common
-                | {"kind": kind, "x": int(size), "n": pooled.counts[size]}
+                | {"kind": kind, "x": int(size), "n": means.counts[size]}
                 | {"value": gap.estimate, "low": gap.low, "high": gap.high}
             )
     return rows

@@ -19,7 +19,7 @@ from pandas.io.formats.style import Styler
 from analysis.figures.base import Inputs, Output
 from analysis.figures.plot.points import sources
 from analysis.select.panels import Panel
-from analysis.stats.intervals import by_group, pooled_means
+from analysis.stats.intervals import by_group, group_means
 
 Row = dict[str, Any]
 Labels = tuple[str, ...]
@@ -55,13 +55,12 @@ def our_means(done: pd.DataFrame, by: Sequence[str], metric: str) -> dict[Any, R
     Args:
       by: the columns that group the cells. By "status" all are one group.
     """
-    pooled = pooled_means(by_group(done, by, metric))
-    means = {}
-    for key, n in pooled.counts.items():
-        mean = pooled.mean(key)
-        means[key] = {"source": "ours", "n": n}
-        means[key] |= {"value": mean.estimate, "low": mean.low, "high": mean.high}
-    return means
+    means, rows = group_means(by_group(done, by, metric)), {}
+    for key, n in means.counts.items():
+        mean = means.mean(key)
+        rows[key] = {"source": "ours", "n": n}
+        rows[key] |= {"value": mean.estimate, "low": mean.low, "high": mean.high}
+    return rows
 
 
 def make_table(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.claims.batch import BatchPanel, too_large_hurts
-from analysis.stats.intervals import pooled_means
+from analysis.stats.intervals import group_means
 from tests.analysis.claims.frames import (
     SOFTMAX,
     VALIDATION,
@@ -64,7 +64,7 @@ def test_the_best_of_equal_batches_is_not_taken_for_an_effect():
     wrong = 0
     for _ in range(400):
         groups = {("sigmoid", size): rng.standard_normal(2) for size in SIZES}
-        panel = BatchPanel(quality=pooled_means(groups), gaps=pooled_means({}))
+        panel = BatchPanel(quality=group_means(groups), gaps=group_means({}))
         wrong += too_large_hurts(panel).verdict == "reproduced"
     assert wrong / 400 < 0.06
 

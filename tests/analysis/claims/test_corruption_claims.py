@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.claims import parse_intervals
 from analysis.claims.corruption import CORRUPTIONS, RETRIEVAL, SCENES
@@ -32,12 +33,22 @@ def test_one_verdict_holds_every_kind_of_corruption():
 
 def test_slopes_that_share_clean_cells_have_their_covariance():
     """The mean of k slopes from the same clean cells: their error is not divided by k."""
-    found = verdict(NAME, frame(every_corruption(1.0, {0.4: 3.0})))
+    rows = every_corruption(1.0, {0.4: 3.0})
+    spread = {"sigmoid": (-0.1, 0.0, 0.1), "softmax": (0.0, 0.0, 0.0)}  # alike in all groups
+    cells = [
+        row | {"seed": seed, "quality": row["quality"] + by}
+        for row in rows
+        for seed, by in enumerate(spread[row.get("loss.kind", "sigmoid")])
+    ]
+    found = verdict(NAME, frame(cells, sd=0.0))
     slopes = [c for c in found.conditions if c.name.startswith("change")]
     k = len(slopes)
     _, low, high = parse_intervals(found.sentence)[k]
-    wide = slopes[0].high - slopes[0].low
-    assert high - low == pytest.approx(wide * math.sqrt((1 + 1 / k) / 2), rel=0.02)
+    # In units of a group's variance a slope has two parts, the mean of slopes 1 and k of 1 / k^2.
+    t_slope = stats.t.ppf(0.975, 2**2 / (1 / 2 + 1 / 2))
+    t_mean = stats.t.ppf(0.975, (1 + 1 / k) ** 2 / (1 / 2 + k * k**-4 / 2))
+    expected = t_mean / t_slope * math.sqrt((1 + 1 / k) / 2)
+    assert (high - low) / (slopes[0].high - slopes[0].low) == pytest.approx(expected, rel=0.02)
 
 
 def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():

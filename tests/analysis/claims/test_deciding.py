@@ -1,7 +1,6 @@
 """How p-values of conditions and of claims make a verdict."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -16,10 +15,10 @@ from analysis.claims.claim import (
     weakest,
     withhold,
 )
-from analysis.stats.intervals import Interval, PooledMeans
+from analysis.stats.intervals import Interval, group_means
 
 DOF = 8
-MEANS = PooledMeans(means={}, counts={}, variance=1.0, dof=DOF)
+MEANS = group_means({"a": [0.0, 1.0]})
 
 
 def interval(t, *, error=1.0):
@@ -47,7 +46,7 @@ def test_all_conditions_hold_without_an_adjustment_and_one_that_fails_survives_h
 
 def test_bounds_of_rounding_decide_without_p_values():
     certain, unclear = Interval(1.0, 0.9, 1.1), Interval(0.0, -0.1, 0.1)
-    printed = replace(MEANS, dof=0, rounding=0.05)
+    printed = group_means({"a": [1.0]}, rounding=0.05)
     for parts, expected in (((certain,), "reproduced"), ((certain, unclear), "undecided"),
                             ((certain, -certain), "contradicted")):  # fmt: skip
         conditions = {str(i): part for i, part in enumerate(parts)}

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.claims import judge_paper
 from analysis.paper import check_text, format_checks
-from analysis.stats.intervals import pooled_means
+from analysis.stats.intervals import group_means
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def test_bounds_are_those_of_rounding(found):
 
 
 def test_rounding_adds_to_the_noise_of_seeds():
-    printed = pooled_means({1: [1.0], 2: [3.0]}, rounding=0.05)
+    printed = group_means({1: [1.0], 2: [3.0]}, rounding=0.05)
     change = printed.contrast({2: 1.0, 1: -1.0})
     assert (change.estimate, change.low, change.high) == pytest.approx((2.0, 1.9, 2.1))
     assert math.isnan(change.standard_error) and math.isnan(change.p_value())
     seeds = {1: [1.0, 1.2], 2: [3.0, 3.1]}
-    exact, rounded = (pooled_means(seeds, rounding=r).mean(1) for r in (0.0, 0.05))
+    exact, rounded = (group_means(seeds, rounding=r).mean(1) for r in (0.0, 0.05))
     assert rounded.high - exact.high == pytest.approx(0.05)
 
 
