@@ -66,7 +66,7 @@ def spec(loss: Loss, batch_size: int) -> ProgramSpec:
 
 
 def naive_loss(
-    cell: Cell, zimg_BxE: Any, ztxt_BxE: Any, params: Any, _key: Any, _mesh: Any
+    cell: Cell, zimg_BxE: Any, ztxt_BxE: Any, params: Any, _key: Any, _keep: Any, _mesh: Any
 ) -> tuple[Any, LogitStats]:
     """The paper's formulas word for word, without statistics."""
     import jax.numpy as jnp

@@ -40,7 +40,8 @@ from study.config.model import Vocabulary
 from study.models.sharding import batch_sharding, make_mesh
 from study.models.two_towers import TwoTowers
 from study.training.compile import compile_loop, train_program
-from study.training.optimizer import read_rates, schedule
+from study.training.optimizer import schedule
+from study.training.step import read_numbers
 
 VOCABULARY = Vocabulary(1000, eos=1, pad=1)
 
@@ -187,13 +188,13 @@ def _our_round(
     loop, _ = compile_loop(program, execution)
     state = program.init_state(cell)
     buffer = {k: jax.device_put(a, batch_sharding(mesh, leading=1)) for k, a in batches.items()}
-    rates, factor, done = read_rates(cell), schedule(cell), 0
+    numbers, factor, done = read_numbers(cell), schedule(cell), 0
 
     def run() -> None:
         nonlocal state, done
         factor_S = factor(done + np.arange(steps))
         state, metrics = loop(
-            state, buffer, np.int32(0), np.int32(steps), np.True_, rates, factor_S
+            state, buffer, np.int32(0), np.int32(steps), np.True_, numbers, factor_S
         )
         done += steps
         jax.block_until_ready(metrics)

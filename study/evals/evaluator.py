@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ from study.evals import few_shot, retrieval, zero_shot
 from study.evals.encode import SIZE, cached_encoder
 from study.evals.token_cache import caption_tokens, prompt_tokens
 from study.losses import sigmoid_loss, softmax_loss
+from study.models.sharding import make_mesh
 
 
 class Result(NamedTuple):
@@ -196,7 +198,8 @@ class Evaluator:
         ztxt_NxE = self._encoder.embed_texts(params, source.text(index_N))
         sigmoid = isinstance(self._cell.loss, Sigmoid)
         t, b = (np.asarray(params.get(name, [0.0]), np.float32)[0] for name in ("t", "b"))
-        losses = _both_losses(zimg_NxE, ztxt_NxE, np.exp(t), b)
+        mesh = make_mesh(jax.local_devices()[:1])
+        losses = _both_losses(zimg_NxE, ztxt_NxE, np.exp(t), b, mesh=mesh)
         return {k: float(v) for k, v in losses.items() if sigmoid or k == "softmax"}
 
     # --- data ------------------------------------------------------------------------------------
@@ -254,12 +257,12 @@ def _sample(examples: int, size: int) -> np.ndarray:
     return indices(np.arange(min(examples, size)), size=size, seed=0)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="mesh")
 def _both_losses(
-    zimg_NxE: jax.Array, ztxt_NxE: jax.Array, t: jax.Array, b: jax.Array
+    zimg_NxE: jax.Array, ztxt_NxE: jax.Array, t: jax.Array, b: jax.Array, *, mesh: Mesh
 ) -> dict[str, jax.Array]:
-    key = jnp.uint32(0)  # not used: no negatives are drawn
+    z, key = (zimg_NxE, ztxt_NxE), jnp.uint32(0)  # not used: no negatives are drawn
     return {
-        "softmax": softmax_loss(zimg_NxE, ztxt_NxE, t)[0],
-        "sigmoid": sigmoid_loss(zimg_NxE, ztxt_NxE, t, b, pairs=AllPairs(), key=key)[0],
+        "softmax": softmax_loss(*z, t, mesh=mesh)[0],
+        "sigmoid": sigmoid_loss(*z, t, b, pairs=AllPairs(), key=key, mesh=mesh)[0],
     }

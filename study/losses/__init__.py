@@ -5,8 +5,8 @@ learned scalars. It returns `(loss, LogitStats)` and is differentiable in all of
 it works: `tiles.py` and `tiled.py` (one device), then `ring.py` (many), then `sigmoid.py`.
 """
 
-from study.losses.sigmoid import sigmoid_loss
+from study.losses.sigmoid import count_kept, sigmoid_loss
 from study.losses.softmax import softmax_loss
 from study.losses.tiled import LogitStats
 
-__all__ = ["LogitStats", "sigmoid_loss", "softmax_loss"]
+__all__ = ["LogitStats", "count_kept", "sigmoid_loss", "softmax_loss"]

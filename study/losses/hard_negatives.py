@@ -28,6 +28,8 @@ from study.losses.tiles import BIG, Tile, dot, from_tiles, tile_scan
 STORED_BYTES = 2**28
 # Values are halved this often before bits are: scores are dense in value, not in bits.
 VALUE_BITS = 24
+# A count of pairs may pass 2**32, and devices have no wider integers: `high * WORD + low`.
+WORD = 2**11
 # Bits that one count determines. More bits take fewer counts, of 2**bits - 1 values each.
 STORED_BITS, STREAMED_BITS = 1, 4
 
@@ -46,13 +48,20 @@ class Threshold(NamedTuple):
 
 
 def kth_score(
-    zimg_bxD: jax.Array, ztxt_bxD: jax.Array, pairs: Negatives, *, axes: Axes, tile: int
+    zimg_bxD: jax.Array,
+    ztxt_bxD: jax.Array,
+    keep_2: jax.Array,
+    pairs: Negatives,
+    *,
+    axes: Axes,
+    tile: int,
 ) -> Threshold:
-    """The threshold that keeps exactly as many negatives as `pairs` has.
+    """The threshold that keeps exactly `keep_2` negatives, of the batch or of each row.
 
     Arguments:
       zimg_bxD, ztxt_bxD: this device's rows of the batch.
-      pairs: with `keep` "hard" or "easy".
+      keep_2: their number as (high, low), `high * WORD + low`.
+      pairs: with `keep` "hard" or "easy"; `per_positive` is not read.
       axes: names of the mesh axes, `()` on one device.
       tile: as in the sweep that uses the threshold. The count is exact if both compute equal
         products to the last bit, so both compute them in the same tiles.
@@ -60,7 +69,6 @@ def kth_score(
     rows = len(zimg_bxD)
     batch = rows * lax.axis_size(axes)
     by_row = pairs.scope == "row"
-    keep = int(pairs.per_positive) if by_row else pairs.negatives(batch)
     sign = 1.0 if pairs.keep == "hard" else -1.0
     options: Any = {"sign": sign, "axes": axes, "tile": tile}
     stored = 4 * rows * batch <= STORED_BYTES
@@ -75,7 +83,6 @@ def kth_score(
             counts_bxK = _count(scores_bxM, values_bxK)
         return _two_words(counts_bxK, by_row, axes)
 
-    keep_2 = jnp.array(divmod(keep, _WORD), jnp.int32)
     bits = STORED_BITS if stored else STREAMED_BITS
     # A product is at most the product of the norms, and rounding adds less than the hundredth.
     norms = [lax.pmax(jnp.max(_squares(z_bxD)), axes) for z_bxD in (zimg_bxD, ztxt_bxD)]
@@ -110,17 +117,17 @@ def kth_score(
         return _Search(low_nx1, high_nx1, reach, exceed, search.passes + 1, go_on)
 
     shape = (rows if by_row else 1, 1)
-    everything = divmod((batch - 1) * (1 if by_row else batch), _WORD)
+    everything_2 = jnp.array(divmod((batch - 1) * (1 if by_row else batch), WORD), jnp.int32)
     search = lax.while_loop(
         lambda search: search.go_on & (search.passes < 64 // bits),  # NaN would go on for ever
         narrow,
         _Search(
             low=jnp.full(shape, _to_ordered(-bound)),
             high=jnp.full(shape, _to_ordered(bound)),
-            reach=jnp.broadcast_to(jnp.array(everything, jnp.int32), (*shape, 2)),
+            reach=jnp.broadcast_to(everything_2, (*shape, 2)),
             exceed=jnp.zeros((*shape, 2), jnp.int32),
             passes=jnp.int32(0),
-            go_on=jnp.bool_(everything != divmod(keep, _WORD)),
+            go_on=jnp.any(everything_2 != keep_2),
         ),
     )
     low, high = _to_float(search.low), _to_float(search.high)
@@ -224,22 +231,18 @@ def _stream(
     return ring_scan(block, init, ztxt_bxD, axes)[0]
 
 
-# A count of pairs may pass 2**32, and devices have no wider integers: `high * _WORD + low`.
-_WORD = 2**11
-
-
 def _two_words(counts_bxK: jax.Array, by_row: bool, axes: Axes) -> jax.Array:
     """Counts of each row, or of the whole batch, as (high, low): `bxKx2` or `1xKx2`."""
-    high, low = counts_bxK // _WORD, counts_bxK % _WORD
+    high, low = counts_bxK // WORD, counts_bxK % WORD
     if not by_row:
         high, low = (lax.psum(x.sum(0, keepdims=True), axes) for x in (high, low))
-        high, low = high + low // _WORD, low % _WORD
+        high, low = high + low // WORD, low % WORD
     return jnp.stack([high, low], axis=2)
 
 
 def _difference(a_2: jax.Array, b_2: jax.Array) -> jax.Array:
     high, low = jnp.moveaxis((a_2 - b_2).astype(jnp.float32), -1, 0)
-    return high * _WORD + low
+    return high * WORD + low
 
 
 def _to_ordered(x: jax.Array) -> jax.Array:

@@ -8,37 +8,42 @@ no search and no communication.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from study.config.loss import Negatives
 from study.rng import mix
 
 
 def random_mask(
-    pairs: Negatives, batch_size: int, seed: jax.Array, i_Tx1: jax.Array, j_1xT: jax.Array
+    keep_2: jax.Array,
+    batch_size: int,
+    seed: jax.Array,
+    i_Tx1: jax.Array,
+    j_1xT: jax.Array,
+    *,
+    scope: Literal["batch", "row"],
 ) -> jax.Array:
     """Mask `TxT` of the kept negatives of a tile; its value for positives is arbitrary.
 
-    It keeps exactly `pairs.negatives(batch_size)` pairs of the whole batch, or exactly
-    `per_positive` in each row if the scope is "row".
+    It keeps exactly `keep_2` pairs of the whole batch, or of each row.
 
     Arguments:
-      pairs: with `keep` "random".
+      keep_2: their number as (high, low), `high * (batch_size - 1) + low`.
       seed: uint32 scalar.
       i_Tx1, j_1xT: numbers of the tile's images and texts in the global batch.
+      scope: see `Negatives`.
     """
     seed = seed.astype(jnp.uint32)
     i_TxT, j_TxT = jnp.broadcast_arrays(i_Tx1, j_1xT)
     # Number the negatives of row i by the distance of their column after i: 0 .. B-2.
     o_TxT = j_TxT - i_TxT
     o_TxT = jnp.where(o_TxT < 0, o_TxT + batch_size, o_TxT) - 1
-    if pairs.scope == "batch":
+    full, rest = keep_2
+    if scope == "batch":
         i_TxT, o_TxT = _permute(i_TxT, o_TxT, (batch_size, batch_size - 1), seed)
-        full, rest = divmod(pairs.negatives(batch_size), batch_size - 1)
         return (i_TxT < full) | ((i_TxT == full) & (o_TxT < rest))
     # The network permutes pairs of digits, so a number below B-1 is written as two digits of the
     # smallest base that holds it. Results of B-1 and above are permuted again until they are in
@@ -58,7 +63,7 @@ def random_mask(
     o_TxT = jnp.clip(o_TxT, 0, batch_size - 2)
     digits = _permute(o_TxT // base, o_TxT % base, (base, base), row_Tx1)
     high, low = lax.while_loop(lambda d: jnp.any(out_of_range(d)), permute_again, digits)
-    return high * base + low < int(pairs.per_positive)
+    return high * base + low < full * (batch_size - 1) + rest
 
 
 def _permute(u: jax.Array, v: jax.Array, sizes: tuple[int, int], seed: jax.Array) -> Any:

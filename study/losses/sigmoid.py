@@ -6,18 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from study.config.loss import AllPairs, Groups, Negatives, Pairs
-from study.losses import pallas_tpu
-from study.losses.hard_negatives import kth_score
+from study.losses.hard_negatives import WORD, kth_score
 from study.losses.random_negatives import random_mask
 from study.losses.ring import all_pairs_scan, ring_scan
 from study.losses.tiled import (
     Axes,
     LogitStats,
     NegativeSums,
+    by_kernel_on_tpu,
     fused_value_and_grad,
     negative_logit_mean,
     pairwise_gradients,
@@ -36,6 +37,7 @@ def sigmoid_loss(
     *,
     pairs: Pairs,
     key: jax.Array,
+    keep_2: Any = None,
     mesh: Mesh | None = None,
     tile: int = 512,
 ) -> tuple[jax.Array, LogitStats]:
@@ -51,6 +53,8 @@ def sigmoid_loss(
       b: bias.
       pairs: which pairs count. The sum is divided by B whatever their number.
       key: uint32 scalar; the choice of random negatives is a pure function of (key, i, j).
+      keep_2: `count_kept`, which may be traced: then `pairs.per_positive` is not read, and one
+        program serves all its values. None: the constant of `pairs`.
       mesh: devices that hold the batch in equal blocks of rows; None for one device.
       tile: rows and columns of logits held at once.
 
@@ -66,6 +70,7 @@ def sigmoid_loss(
         t: jax.Array,
         b: jax.Array,
         key: jax.Array,
+        keep_2: jax.Array,
         *,
         axes: Axes,
     ) -> Any:
@@ -83,7 +88,7 @@ def sigmoid_loss(
                 )
             case Negatives():
                 sums, gimg_bxD, gtxt_bxD = _chosen_negatives(
-                    *z, t, b, key, pairs=pairs, axes=axes, tile=tile
+                    *z, t, b, key, keep_2, pairs=pairs, axes=axes, tile=tile
                 )
 
         # Positives: one per row, whose logit needs no matrix product.
@@ -103,12 +108,37 @@ def sigmoid_loss(
         logit_mean = negative_logit_mean(*z, t, b, group_size=group_size, axes=axes)
         kept = negative = (logit_mean, sums.logit_min, sums.logit_max)
         if isinstance(pairs, Negatives):
-            kept = (sums.kept_sum / pairs.negatives(batch), sums.kept_min, sums.kept_max)
+            count = _word(pairs, batch) * keep_2[0].astype(jnp.float32) + keep_2[1]
+            if pairs.scope == "row":
+                count *= batch
+            # As XLA divides by a constant, so that a constant and an argument give equal bits.
+            kept = (sums.kept_sum * (1 / count), sums.kept_min, sums.kept_max)
         stats = LogitStats(*positive_logits(l_b, axes), *negative, *kept)
         grads = (dzimg_bxD / batch, dztxt_bxD / batch, dt / batch, sums.db / batch)
         return sums.loss / batch, stats, grads
 
-    return fused_value_and_grad(loss_and_grads, mesh)(zimg_BxD, ztxt_BxD, t, b, key)
+    if keep_2 is None:
+        keep_2 = count_kept(pairs, len(zimg_BxD))
+    scalars = (t, b, key, jnp.asarray(keep_2))
+    return fused_value_and_grad(loss_and_grads, mesh)(zimg_BxD, ztxt_BxD, *scalars)
+
+
+def count_kept(pairs: Pairs, batch_size: int) -> np.ndarray:
+    """How many negatives of the batch, or of each row, `pairs` keeps, as data of a program.
+
+    Returns:
+      int32 (high, low) of `high * word + low`, since the number may pass 2**32. The word is of the
+      way in which negatives are chosen. Zeros if all of them count.
+    """
+    if not isinstance(pairs, Negatives):
+        return np.zeros(2, np.int32)
+    by_row = pairs.scope == "row"
+    count = int(pairs.per_positive) if by_row else pairs.negatives(batch_size)
+    return np.array(divmod(count, _word(pairs, batch_size)), np.int32)
+
+
+def _word(pairs: Negatives, batch_size: int) -> int:
+    return batch_size - 1 if pairs.keep == "random" else WORD
 
 
 # Each of the three below takes this device's images and texts, and returns the sums over the
@@ -129,35 +159,18 @@ def _all_pairs(
 
     def block(local: Any, ztxt_mxD: jax.Array, shift: jax.Array) -> Any:
         sums, gimg_bxD = local
-        block_sums, dimg_bxD, dtxt_mxD = _block_of_negatives(zimg_bxD, ztxt_mxD, t, b, shift, tile)
+        block_sums, dimg_bxD, dtxt_mxD = by_kernel_on_tpu(
+            "sigmoid_negatives",
+            sigmoid_negatives,
+            *(zimg_bxD, ztxt_mxD, t, b),
+            shift=shift,
+            tile=tile,
+        )
         return (sums.merge(block_sums), gimg_bxD + dimg_bxD), dtxt_mxD
 
     init = (NegativeSums.zeros(), jnp.zeros(zimg_bxD.shape, jnp.float32))
     (sums, gimg_bxD), gtxt_bxD = all_pairs_scan(block, init, ztxt_bxD, axes, group_size=group_size)
     return sums, gimg_bxD, gtxt_bxD
-
-
-def _block_of_negatives(
-    zimg_bxD: jax.Array,
-    ztxt_mxD: jax.Array,
-    t: jax.Array,
-    b: jax.Array,
-    shift: jax.Array,
-    tile: int,
-) -> tuple[NegativeSums, jax.Array, jax.Array]:
-    """`tiled.sigmoid_negatives`, by the TPU kernel in a program for a TPU if the block fits it.
-
-    `results/bench/tpu.md` has the instruction bundles of both. Blocks below its 128 lanes would
-    be mostly padding.
-    """
-    kernel: dict[str, Any] = {}
-    if len(zimg_bxD) >= pallas_tpu.LANES and pallas_tpu.fits(zimg_bxD):
-        kernel["tpu"] = lambda *a: pallas_tpu.sigmoid_negatives(*a[:4], shift=a[4], tile=tile)
-    return lax.platform_dependent(
-        *(zimg_bxD, ztxt_mxD, t, b, shift),
-        **kernel,
-        default=lambda *a: sigmoid_negatives(*a[:4], shift=a[4], tile=tile),
-    )
 
 
 def _grouped_pairs(
@@ -196,6 +209,7 @@ def _chosen_negatives(
     t: jax.Array,
     b: jax.Array,
     key: jax.Array,
+    keep_2: jax.Array,
     *,
     pairs: Negatives,
     axes: Axes,
@@ -209,7 +223,7 @@ def _chosen_negatives(
     per_row: Any = ()
     if ranked:
         with jax.named_scope("threshold"):
-            threshold = kth_score(zimg_bxD, ztxt_bxD, pairs, axes=axes, tile=tile)
+            threshold = kth_score(zimg_bxD, ztxt_bxD, keep_2, pairs, axes=axes, tile=tile)
         # Pairs that tie with the threshold share the places that are left. They have one logit,
         # so one loss and one derivative.
         tied_logit = t * sign * threshold.tie + b
@@ -222,7 +236,7 @@ def _chosen_negatives(
             floor_Tx1, tie_Tx1, tied_p_Tx1 = row
             kept_TxT = sign * x_TxT >= floor_Tx1
         else:
-            kept_TxT = random_mask(pairs, batch, key, at.i_Tx1, at.j_1xT)
+            kept_TxT = random_mask(keep_2, batch, key, at.i_Tx1, at.j_1xT, scope=pairs.scope)
         l_TxT = jnp.where(kept_TxT, all_TxT, -BIG)
         kept_TxT = l_TxT > -BIG  # without positives and padding
         loss, p_TxT, kept_max = softplus_and_sigmoid(l_TxT)

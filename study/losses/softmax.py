@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from study.losses import pallas_tpu
 from study.losses.ring import all_pairs_scan
 from study.losses.tiled import (
     Axes,
     LogitStats,
     LogSumExp,
+    by_kernel_on_tpu,
     fused_value_and_grad,
     negative_logit_mean,
     pairwise_gradients,
@@ -91,8 +91,8 @@ def _normalisers(
 
     def block(local: Any, ztxt_mxD: jax.Array, shift: jax.Array) -> Any:
         by_row, logit_min = local
-        more, by_col, block_min = _by_kernel_on_tpu(
-            pallas_tpu.softmax_normalisers,
+        more, by_col, block_min = by_kernel_on_tpu(
+            "softmax_normalisers",
             block_normalisers,
             *(zimg_bxD, ztxt_mxD, t),
             shift=shift,
@@ -121,8 +121,8 @@ def _negatives(
 
     def block(gimg_bxD: jax.Array, texts: Any, shift: jax.Array) -> Any:
         ztxt_mxD, col_m = texts
-        dimg_bxD, dtxt_mxD = _by_kernel_on_tpu(
-            pallas_tpu.softmax_gradients,
+        dimg_bxD, dtxt_mxD = by_kernel_on_tpu(
+            "softmax_gradients",
             block_gradients,
             *(zimg_bxD, ztxt_mxD, t, row_b, col_m),
             shift=shift,
@@ -132,20 +132,6 @@ def _negatives(
 
     gimg_bxD = jnp.zeros(zimg_bxD.shape, jnp.float32)
     return all_pairs_scan(block, gimg_bxD, (ztxt_bxD, col_b), axes)
-
-
-def _by_kernel_on_tpu(
-    kernel: Any, sweep: Any, zimg_nxD: jax.Array, *arrays: jax.Array, shift: jax.Array, tile: int
-) -> Any:
-    """The result of `sweep`, by the kernel where `sigmoid_loss` would take its own."""
-    on_tpu: dict[str, Any] = {}
-    if len(zimg_nxD) >= pallas_tpu.LANES and pallas_tpu.fits(zimg_nxD):
-        on_tpu["tpu"] = lambda *a: kernel(*a[:-1], shift=a[-1], tile=tile)
-    return lax.platform_dependent(
-        *(zimg_nxD, *arrays, shift),
-        **on_tpu,
-        default=lambda *a: sweep(*a[:-1], shift=a[-1], tile=tile),
-    )
 
 
 def _no_logits(size: int) -> LogSumExp:

@@ -29,6 +29,7 @@ from study.losses.tiles import (
     from_tiles,
     large_tile,
     peeled_scan,
+    platform,
     tile_scan,
 )
 
@@ -166,8 +167,11 @@ def fused_value_and_grad(
     """
 
     def on_devices(zimg_BxD: jax.Array, ztxt_BxD: jax.Array, *scalars: jax.Array) -> Any:
-        if mesh is None or mesh.size == 1:
+        if mesh is None:
             return loss_and_grads(zimg_BxD, ztxt_BxD, *scalars, axes=())
+        if mesh.size == 1:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `by_platform`
+                return loss_and_grads(zimg_BxD, ztxt_BxD, *scalars, axes=())
         rows, replicated = P(mesh.axis_names), P()
         learned = sum(jnp.issubdtype(s.dtype, jnp.floating) for s in scalars)
         return jax.shard_map(
@@ -243,6 +247,31 @@ def pairwise_gradients(
         default=functools.partial(sweep, tile_scan, tile, ztxt_mxD.dtype, 1.0),
     )
     return result
+
+
+def by_kernel_on_tpu(
+    kernel: str,
+    sweep: Callable[..., Any],
+    zimg_nxD: jax.Array,
+    *arrays: jax.Array,
+    shift: jax.Array | int,
+    tile: int,
+) -> Any:
+    """`sweep` of a block, or `pallas_tpu.<kernel>` in a program for a TPU if the block fits it.
+
+    `results/bench/tpu.md` has the instruction bundles of both. Blocks below the kernel's 128 lanes
+    would be mostly padding.
+    """
+    tpu = None
+    if platform() in ("tpu", None):
+        # Takes 0.14 s to import, which programs for other devices need not wait for.
+        from study.losses import pallas_tpu
+
+        if len(zimg_nxD) >= pallas_tpu.LANES and pallas_tpu.fits(zimg_nxD):
+            on_chip = getattr(pallas_tpu, kernel)
+            tpu = lambda *a: on_chip(*a[:-1], shift=a[-1], tile=tile)
+    default = lambda *a: sweep(*a[:-1], shift=a[-1], tile=tile)
+    return by_platform(zimg_nxD, *arrays, shift, tpu=tpu, default=default)
 
 
 def gpu_products(dtype: Any) -> tuple[Any, float]:

@@ -26,9 +26,29 @@ LARGE_TILE = 8192
 ALIGN = 128
 
 
-def by_platform(*args: Any, gpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`gpu(*args)` in a program for a GPU, `default(*args)` in others."""
-    return lax.platform_dependent(*args, cuda=gpu, rocm=gpu, default=default)
+def platform() -> str | None:
+    """Of the devices that are traced for: "cpu", "gpu" or "tpu"; None outside a mesh."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return None if device is None else device.platform
+
+
+def by_platform(
+    *args: Any,
+    default: Callable[..., Any],
+    gpu: Callable[..., Any] | None = None,
+    tpu: Callable[..., Any] | None = None,
+) -> Any:
+    """`gpu(*args)` in a program for a GPU, `tpu(*args)` for a TPU, `default(*args)` in others.
+
+    A way that is None is `default`. In a mesh only the one that is taken is traced; outside a mesh
+    all are, and the compiler chooses.
+    """
+    if platform() is not None:
+        return ({"gpu": gpu, "tpu": tpu}.get(platform()) or default)(*args)
+    named = {"cuda": gpu, "rocm": gpu, "tpu": tpu}
+    return lax.platform_dependent(
+        *args, **{k: way for k, way in named.items() if way is not None}, default=default
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from study.records.record import RecordError
+from study.records.provenance import code_version
+from study.records.record import CELL, RecordError, read_json
 from study.records.storage import format_error, is_bucket
 
 log = logging.getLogger(__name__)
@@ -93,11 +94,21 @@ class Checkpoints:
         if failures:
             step, reason = next(iter(failures.items()))
             raise RecordError(
-                f"{self._folder}: checkpoint {step} cannot be read ({format_error(reason)}); run "
-                "again if the disk or the bucket was out of reach, or move this folder away: the "
-                "cell then starts from the beginning and ends with the same numbers"
+                f"{self._folder}: checkpoint {step} cannot be read ({format_error(reason)}); "
+                f"{self._remedy()}, or move this folder away: the cell then starts from the "
+                "beginning and ends with the same numbers"
             ) from reason
         return None
+
+    def _remedy(self) -> str:
+        remedy = "run again if the disk or the bucket was out of reach"
+        begun = (read_json(self._place.parent / CELL) or {}).get("code")
+        if begun in (None, code_version()):
+            return remedy
+        return (
+            f"code {begun} began the cell and this is {code_version()}, whose state may have other "
+            f"arrays: {remedy}, use the earlier code"
+        )
 
     def _read(self, step: int, abstract: Any) -> Any:
         for wait in RETRY_SECONDS if jax.process_count() == 1 else ():

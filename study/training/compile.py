@@ -30,8 +30,15 @@ from study.models.sharding import (
 from study.models.two_towers import initial_scalars
 from study.training.compile_key import compile_key, start_key
 from study.training.memory import CompileResult, available_bytes, try_compile
-from study.training.optimizer import read_rates
-from study.training.step import LossFn, State, batch_loss, initial_state, make_loop, make_step
+from study.training.step import (
+    LossFn,
+    State,
+    batch_loss,
+    initial_state,
+    make_loop,
+    make_step,
+    read_numbers,
+)
 
 CHUNK_BYTES = 1 << 28  # at most, of the batches that travel to the devices together
 
@@ -89,11 +96,11 @@ class TrainProgram:
     def arguments(self) -> tuple[Any, ...]:
         """What `loop` takes, as `jax.ShapeDtypeStruct`s."""
         index, first_of_interval = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
-        rates = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), read_rates(self.cell)
+        numbers = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), read_numbers(self.cell)
         )
         factor_S = jax.ShapeDtypeStruct((self.chunk_steps,), np.float32)
-        return self.state, self.batches, index, index, first_of_interval, rates, factor_S
+        return self.state, self.batches, index, index, first_of_interval, numbers, factor_S
 
     @functools.cached_property
     def loop(self) -> Any:

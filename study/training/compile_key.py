@@ -23,12 +23,14 @@ from study.config import (
 def compile_key(cell: Cell) -> Cell:
     """`cell` with only that which its program depends on; cells with equal keys share a program.
 
-    Seeds, rates, schedules, durations and the first t and b are arguments of the program. A run
-    shorter than one chunk has smaller arrays, which is not in the key.
+    Seeds, rates, schedules, durations, the number of negatives and the first t and b are arguments
+    of the program. A run shorter than one chunk has smaller arrays, which is not in the key.
     """
     loss = dataclasses.replace(cell.loss, t_init=Sigmoid().t_init)
     if isinstance(loss, Sigmoid) and loss.b_init is not None:
         loss = dataclasses.replace(loss, b_init=Sigmoid().b_init)
+    if isinstance(loss, Sigmoid) and isinstance(loss.pairs, Negatives):
+        loss = dataclasses.replace(loss, pairs=dataclasses.replace(loss.pairs, per_positive=1.0))
     return dataclasses.replace(
         cell,
         seed=0,
@@ -60,14 +62,8 @@ def memory_key(cell: Cell, chunk_examples: int) -> Cell:
     Arguments:
       chunk_examples: see `Execution`; only a run shorter than one chunk has smaller arrays.
     """
-    key = compile_key(cell)
-    loss = key.loss
-    if isinstance(loss, Sigmoid) and isinstance(loss.pairs, Negatives):
-        pairs = dataclasses.replace(loss.pairs, per_positive=1.0)
-        loss = dataclasses.replace(loss, pairs=pairs)
     return dataclasses.replace(
-        key,
-        loss=loss,
+        compile_key(cell),
         optimizer=_without_numbers(cell.optimizer),
         budget=Budget(steps=max(1, min(cell.steps, chunk_examples // cell.batch_size))),
     )

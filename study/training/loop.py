@@ -38,9 +38,9 @@ from study.training.init_from import init_from_checkpoint
 from study.training.loader import REPLACED, TrainLoader
 from study.training.memory import PeakMemory, peak_bytes
 from study.training.multihost import Agreement, raise_together
-from study.training.optimizer import read_rates, schedule
+from study.training.optimizer import schedule
 from study.training.profile import Profile, limit_chunks
-from study.training.step import Metrics, State
+from study.training.step import Metrics, State, read_numbers
 from study.training.throughput import Meter, Stopwatch
 
 
@@ -112,7 +112,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
     saved = time.monotonic()
     executable = previous = memory = None
     agreement = Agreement()
-    rates, factor = read_rates(cell), schedule(cell)
+    numbers, factor = read_numbers(cell), schedule(cell)
     chunk_steps = parts.program.chunk_steps
 
     for batches, begin, end, _ in loader.steps(step, due, chunk_steps):
@@ -128,7 +128,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
         first_of_interval = np.bool_(step in log_at)
         factor_S = factor(step - begin + np.arange(chunk_steps))
         state, metrics = executable(
-            state, batches, np.int32(begin), np.int32(end), first_of_interval, rates, factor_S
+            state, batches, np.int32(begin), np.int32(end), first_of_interval, numbers, factor_S
         )
         meter.dispatched(metrics)
         if previous is None:

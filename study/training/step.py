@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 from study.config import Cell, Sigmoid
 from study.config.execution import Remat
 from study.config.model import Vocabulary
-from study.losses import LogitStats, sigmoid_loss, softmax_loss
+from study.losses import LogitStats, count_kept, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys
 from study.models.sharding import batch_sharding, param_shardings
 from study.models.two_towers import TwoTowers
 from study.rng import mix
 from study.training.microbatch import in_microbatches
-from study.training.optimizer import Rates, optimizer, trained_norm
+from study.training.optimizer import Rates, optimizer, read_rates, trained_norm
 
 Batch = dict[str, jax.Array]
 
@@ -104,11 +104,27 @@ class Metrics(NamedTuple):
         return values
 
 
-# (state, batch, rates, the schedule's factor) -> (state, metrics)
-Step = Callable[[State, Batch, Rates, jax.Array], tuple[State, Metrics]]
-# (cell, zimg_BxE, ztxt_BxE, params, key, mesh) -> (loss, statistics of the logits)
+class Numbers(NamedTuple):
+    """The numbers of a cell that its program takes as arguments, so that cells share programs.
+
+    Attributes:
+      keep_2: how many negatives count, see `study.losses.count_kept`.
+    """
+
+    rates: Rates
+    keep_2: Any
+
+
+def read_numbers(cell: Cell) -> Numbers:
+    """The numbers of `cell`, for the program of its `study.training.compile_key.compile_key`."""
+    return Numbers(read_rates(cell), count_kept(cell.pairs, cell.batch_size))
+
+
+# (state, batch, numbers, the schedule's factor) -> (state, metrics)
+Step = Callable[[State, Batch, Numbers, jax.Array], tuple[State, Metrics]]
+# (cell, zimg_BxE, ztxt_BxE, params, key, keep_2, mesh) -> (loss, statistics of the logits)
 LossFn = Callable[
-    [Cell, jax.Array, jax.Array, Any, jax.Array, Mesh | None], tuple[jax.Array, LogitStats]
+    [Cell, jax.Array, jax.Array, Any, jax.Array, Any, Mesh | None], tuple[jax.Array, LogitStats]
 ]
 
 
@@ -141,6 +157,7 @@ def batch_loss(
     ztxt_BxE: jax.Array,
     params: Any,
     key: jax.Array,
+    keep_2: Any,
     mesh: Mesh | None,
 ) -> tuple[jax.Array, LogitStats]:
     """The cell's loss of a whole batch of embeddings, and statistics of its logits.
@@ -148,12 +165,14 @@ def batch_loss(
     Arguments:
       params: of the whole model; t and b are read.
       key: uint32 scalar that chooses random negatives.
+      keep_2: see `study.losses.sigmoid_loss`.
       mesh: the devices that hold the rows, over all its axes; None for one device.
     """
     t = jnp.exp(params["t"][0])
     if isinstance(cell.loss, Sigmoid):
         b = params["b"][0] if "b" in params else jnp.zeros(())
-        return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, pairs=cell.pairs, key=key, mesh=mesh)
+        chosen: Any = {"pairs": cell.pairs, "key": key, "keep_2": keep_2}
+        return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, **chosen, mesh=mesh)
     return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
 
 
@@ -165,8 +184,8 @@ def make_gradients(
     microbatch: int | None = None,
     remat: Remat | None = None,
     loss_fn: LossFn = batch_loss,
-) -> Callable[[Any, Batch, jax.Array], tuple[tuple[jax.Array, LogitStats], Any]]:
-    """`(params, batch, key) -> ((loss, statistics), gradients)` of one whole batch.
+) -> Callable[..., tuple[tuple[jax.Array, LogitStats], Any]]:
+    """`(params, batch, key, keep_2=None) -> ((loss, statistics), gradients)` of one whole batch.
 
     Arguments:
       mesh: the devices that hold the batch's rows, over all its axes; None for one device.
@@ -184,7 +203,9 @@ def make_gradients(
     model = TwoTowers(cell, vocabulary, remat, rows)
     has_dropout = any(getattr(tower, "dropout", 0) for tower in (cell.model.image, cell.model.text))
 
-    def forward(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, LogitStats]:
+    def forward(
+        params: Any, batch: Batch, key: jax.Array, keep_2: Any = None
+    ) -> tuple[jax.Array, LogitStats]:
         def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
             with jax.named_scope("towers"):
                 embeddings: Any = model.apply(
@@ -203,7 +224,7 @@ def make_gradients(
         else:
             zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
         with jax.named_scope("loss"):
-            return loss_fn(cell, zimg_BxE, ztxt_BxE, params, key, mesh)
+            return loss_fn(cell, zimg_BxE, ztxt_BxE, params, key, keep_2, mesh)
 
     return jax.value_and_grad(forward, has_aux=True)
 
@@ -221,7 +242,7 @@ def make_step(
     """One optimizer step on one whole batch.
 
     The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, its rows spread
-    over all axes of `mesh`. The seed is read from the state, and the rates and the schedule's
+    over all axes of `mesh`. The seed is read from the state, and the numbers and the schedule's
     factor are arguments, so cells that differ in nothing else share one compiled step. Norms are
     of the trained parameters only.
 
@@ -240,13 +261,15 @@ def make_step(
             return tree
         return jax.lax.with_sharding_constraint(tree, param_shardings(tree, mesh, fsdp_min_mib))
 
-    def step(state: State, batch: Batch, rates: Rates, factor: jax.Array) -> tuple[State, Metrics]:
+    def step(
+        state: State, batch: Batch, numbers: Numbers, factor: jax.Array
+    ) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
-        (loss, logits), grads = gradients(state.params, batch, key)
+        (loss, logits), grads = gradients(state.params, batch, key, numbers.keep_2)
         grads = constrain(grads)
         with jax.named_scope("optimizer"):
             updates, opt_state = tx.update(
-                grads, state.opt_state, state.params, rates=rates, factor=factor
+                grads, state.opt_state, state.params, rates=numbers.rates, factor=factor
             )
             params = optax.apply_updates(state.params, updates)
             grad_norm, update_norm = trained_norm(cell, grads), trained_norm(cell, updates)
@@ -259,7 +282,7 @@ def make_step(
             update_norm_max=interval.update_norm_max,
             t=jnp.exp(state.params["t"][0]),
             b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
-            lr=rates.peak * factor,
+            lr=numbers.rates.peak * factor,
             grad_norm=grad_norm,
             update_norm=update_norm,
             param_norm=jnp.float32(jnp.nan),  # costs a pass over all parameters: see `make_loop`
@@ -273,7 +296,7 @@ def make_step(
 def make_loop(cell: Cell, step: Step) -> Callable[..., tuple[State, Metrics]]:
     """A loop of steps that returns the state and the metrics of the last one.
 
-    Its arguments: `(state, batches, begin, end, first_of_interval, rates, factor_S)`. It takes
+    Its arguments: `(state, batches, begin, end, first_of_interval, numbers, factor_S)`. It takes
     batches `begin` to `end` of a chunk of S. Both are traced, so that one compilation serves all
     lengths: at batch size 16 the dispatch of a single step costs more than the step.
     `first_of_interval` (a bool) resets `State.interval`: the record's last row is of the step
@@ -286,12 +309,12 @@ def make_loop(cell: Cell, step: Step) -> Callable[..., tuple[State, Metrics]]:
         begin: jax.Array,
         end: jax.Array,
         first_of_interval: jax.Array,
-        rates: Rates,
+        numbers: Numbers,
         factor_S: jax.Array,
     ) -> tuple[State, Metrics]:
         def body(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             at_i = lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False)
-            return step(carry[0], jax.tree.map(at_i, batches), rates, at_i(factor_S))
+            return step(carry[0], jax.tree.map(at_i, batches), numbers, at_i(factor_S))
 
         interval = jax.tree.map(
             lambda new, old: jnp.where(first_of_interval, new, old),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from study.config.loss import Groups, Negatives
-from study.losses import hard_negatives, sigmoid_loss
+from study.losses import count_kept, hard_negatives, sigmoid_loss
 from study.losses.hard_negatives import kth_score
 from study.losses.random_negatives import random_mask
 from tests.study.losses.reference import (
@@ -116,11 +116,31 @@ def test_a_search_holds_no_more_products_than_it_may_store(scope):
     for stored_bytes in (0, 4 * batch**2):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hard_negatives, "STORED_BYTES", stored_bytes)
-            search = jax.jit(lambda *z: kth_score(*z, pairs, axes=(), tile=256))
-            memory = search.lower(z, z).compile().memory_analysis()
+            search = jax.jit(lambda *a: kth_score(*a, pairs, axes=(), tile=256))
+            keep_2 = count_kept(pairs, batch)
+            memory = search.lower(z, z, keep_2).compile().memory_analysis()
             temporary[stored_bytes] = memory.temp_size_in_bytes
     assert temporary[0] < 4 * batch**2 / 4
     assert temporary[4 * batch**2] < 1.5 * 4 * batch**2
+
+
+@pytest.mark.parametrize(
+    ("keep", "scope"), [("random", "batch"), ("hard", "batch"), ("easy", "row")]
+)
+def test_one_program_takes_any_number_of_negatives(keep, scope):
+    """With the loss, statistics and gradients, to the bit, of a program that has the number."""
+    arguments = *embeddings(48), jnp.float32(10), jnp.float32(-8)
+    one = Negatives(keep=keep, per_positive=1, scope=scope)
+    take_any = jax.jit(
+        jax.value_and_grad(
+            lambda *a: sigmoid_loss(*a[:4], pairs=one, key=KEY, keep_2=a[4]), (0, 1, 2, 3), True
+        )
+    )
+    for per_positive in (3, 47):
+        pairs = Negatives(keep=keep, per_positive=per_positive, scope=scope)
+        loss, stats, grads = sigmoid_and_grads(*arguments, pairs=pairs)
+        got = take_any(*arguments, count_kept(pairs, 48))
+        jax.tree.map(np.testing.assert_array_equal, got, ((loss, stats), grads))
 
 
 @pytest.mark.parametrize("scope", ["batch", "row"])
@@ -148,7 +168,8 @@ def test_random_negatives_are_as_many_as_configured(batch, scope):
         if scope == "row" and per_positive % 1:
             continue
         pairs = Negatives(keep="random", per_positive=per_positive, scope=scope)
-        kept = np.asarray(random_mask(pairs, batch, KEY, i, j)) & (i != j)
+        keep_2 = count_kept(pairs, batch)
+        kept = np.asarray(random_mask(keep_2, batch, KEY, i, j, scope=scope)) & (i != j)
         assert kept.sum() == round(per_positive * batch)
         if scope == "row":
             np.testing.assert_array_equal(kept.sum(1), per_positive)
@@ -168,8 +189,8 @@ def test_random_negatives_are_uniform_and_independent(scope):
     """Over many seeds: each pair is kept equally often, and two pairs agree by chance only."""
     batch, seeds = 16, 4000
     i, j = jnp.arange(batch)[:, None], jnp.arange(batch)[None, :]
-    pairs = Negatives(keep="random", per_positive=3, scope=scope)
-    pick = jax.jit(jax.vmap(lambda s: random_mask(pairs, batch, s, i, j)))
+    keep_2 = count_kept(Negatives(keep="random", per_positive=3, scope=scope), batch)
+    pick = jax.jit(jax.vmap(lambda s: random_mask(keep_2, batch, s, i, j, scope=scope)))
     off = ~np.eye(batch, dtype=bool)
     kept = np.asarray(pick(jnp.arange(seeds, dtype=jnp.uint32)))[:, off].astype(float)
     p = 3 / 15

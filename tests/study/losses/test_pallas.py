@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.losses import softmax, softmax_loss
+from study.config.loss import AllPairs
+from study.losses import pallas_tpu, sigmoid_loss, softmax, softmax_loss
 from study.losses.pallas_tpu import fits, sigmoid_negatives, softmax_gradients, softmax_normalisers
 from study.losses.tiled import NO_POSITIVES
 from study.losses.tpu_panels import Chip, Tiling, vmem_bytes
@@ -121,11 +122,11 @@ def test_softmax_normalisers_where_exp_overflows():
 @pytest.mark.parametrize("shape", [(1,), (2, 4)])
 def test_softmax_loss_by_the_kernels_equals_float64(shape, monkeypatch):
     """Loss and all gradients, on one device and on eight: a ring of blocks, each by kernels."""
-    monkeypatch.setattr(
-        softmax,
-        "_by_kernel_on_tpu",
-        lambda kernel, _sweep, *arrays, **options: kernel(*arrays, **options, interpret=True),
-    )
+
+    def by_kernel(kernel, _sweep, *arrays, **options):
+        return getattr(pallas_tpu, kernel)(*arrays, **options, interpret=True)
+
+    monkeypatch.setattr(softmax, "by_kernel_on_tpu", by_kernel)
     mesh, z = whole.mesh_of(*shape), whole.embeddings(64)
     value_and_grad = jax.jit(
         jax.value_and_grad(lambda *a: softmax_loss(*a, mesh=mesh, tile=128), (0, 1, 2), True)
@@ -203,5 +204,18 @@ def test_kernel_compiles_for_every_chip_and_keeps_no_logits(compiled_for_tpu):
 
 
 @pytest.mark.slow
-def test_lowering_for_a_tpu_takes_the_kernel_and_for_the_cpu_does_not(compiled_for_tpu):
-    assert compiled_for_tpu("kernels")["by_platform"] == {"tpu": True, "cpu": False}
+def test_a_loss_lowered_for_a_tpu_takes_the_kernel(compiled_for_tpu):
+    """Where the mesh names the chip, and where only the compiler knows it."""
+    assert compiled_for_tpu("kernels")["by_platform"] == [True, True, True, True]
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_program_for_the_cpu_traces_no_kernel(devices, monkeypatch):
+    for kernel in ("sigmoid_negatives", "softmax_normalisers", "softmax_gradients"):
+        monkeypatch.setattr(pallas_tpu, kernel, lambda *_, **__: pytest.fail("traced a kernel"))
+    z = [jax.ShapeDtypeStruct((1024, 8), jnp.float32)] * 2
+    t, key, mesh = jnp.float32(1), jnp.uint32(0), whole.mesh_of(devices)
+    jax.eval_shape(lambda *z: softmax_loss(*z, t, mesh=mesh), *z)
+    jax.eval_shape(lambda *z: sigmoid_loss(*z, t, t, pairs=AllPairs(), key=key, mesh=mesh), *z)
+    with pytest.raises(pytest.fail.Exception, match="traced a kernel"):
+        jax.eval_shape(lambda *z: softmax_loss(*z, t), *z)

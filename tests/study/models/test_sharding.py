@@ -35,7 +35,8 @@ from study.models.sharding import (
 )
 from study.training.checkpoint import Checkpoints
 from study.training.compile import compile_loop, train_program
-from study.training.optimizer import read_rates, schedule
+from study.training.optimizer import schedule
+from study.training.step import read_numbers
 from tests.study.losses.reference import mesh_of
 
 VOCABULARY, IMAGE, STEPS = Vocabulary(64, eos=1, pad=1), (12, 12, 1), 4
@@ -73,7 +74,7 @@ def trained(cell, execution, mesh):
     }
     factor_S = schedule(cell)(np.arange(program.chunk_steps))
     steps = np.int32(0), np.int32(STEPS)
-    return loop(state, placed, *steps, np.True_, read_rates(cell), factor_S)
+    return loop(state, placed, *steps, np.True_, read_numbers(cell), factor_S)
 
 
 def assert_same(got, want):

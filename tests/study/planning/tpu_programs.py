@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from unittest import mock
@@ -17,7 +16,7 @@ from study.config import AllPairs, Budget, CachedImage, Cell, Data, Execution, M
 from study.config.chips import GIB, V4
 from study.config.model import Vocabulary
 from study.losses import pallas_tpu as pallas
-from study.losses import sigmoid_loss, tiled
+from study.losses import sigmoid_loss, softmax_loss
 from study.models.sharding import batch_sharding, make_mesh
 from study.planning import fits as fit
 from study.planning import tpu_compile
@@ -90,25 +89,23 @@ def kernels():
 
 
 def by_platform():
-    """Whether a program that offers both sweeps takes the kernel when compiled for a TPU."""
+    """Whether each loss has its kernel when lowered for a TPU, in a mesh and without one."""
+    on_chip = chip("v4-8")
+    sharding = NamedSharding(on_chip, P())
+    z = jax.ShapeDtypeStruct((256, 64), jnp.float32, sharding=sharding)
 
-    def both(*args):
-        kernel = functools.partial(pallas.sigmoid_negatives, shift=0, tile=512)
-        sweep = functools.partial(tiled.sigmoid_negatives, shift=0, tile=512)
-        return jax.lax.platform_dependent(
-            *args,
-            tpu=lambda *a: kernel(*a)[1:],
-            default=lambda *a: sweep(*a)[1:],
+    def has_kernel(loss):
+        return "tpu_custom_call" in jax.jit(loss).lower(z, z, *scalars(on_chip, 2)).as_text()
+
+    options = {"pairs": AllPairs(), "key": jnp.uint32(0)}
+    return [
+        has_kernel(loss)
+        for mesh in (on_chip, None)
+        for loss in (
+            lambda *a, mesh=mesh: sigmoid_loss(*a, **options, mesh=mesh)[0],
+            lambda zimg, ztxt, t, _, mesh=mesh: softmax_loss(zimg, ztxt, t, mesh=mesh)[0],
         )
-
-    mesh = chip("v4-8")
-    z = jax.ShapeDtypeStruct((256, 64), jnp.float32, sharding=NamedSharding(mesh, P()))
-    here = [jnp.zeros((256, 64)), jnp.zeros((256, 64)), jnp.float32(1), jnp.float32(0)]
-    lowered = {
-        "tpu": jax.jit(both).lower(z, z, *scalars(mesh, 2)),
-        "cpu": jax.jit(both).lower(*here),
-    }
-    return {name: "tpu_custom_call" in text.as_text() for name, text in lowered.items()}
+    ]
 
 
 def ring(name, batch, dim):

@@ -9,6 +9,7 @@ import pytest
 
 from study.config import (
     Adam,
+    AllPairs,
     Budget,
     CachedImage,
     Cell,
@@ -17,6 +18,7 @@ from study.config import (
     Execution,
     MeanPoolText,
     Model,
+    Negatives,
     ParamGroup,
     Retrieval,
     Sigmoid,
@@ -59,10 +61,15 @@ def program(cell):
     )
 
 
-def test_numbers_are_not_in_the_program_of_a_step():
-    made = program(CELL)
-    assert program(OTHER) is made
-    unreduced = dataclasses.replace(made, cell=OTHER)
+@pytest.mark.parametrize("keep", [None, "random", "hard"])
+def test_numbers_are_not_in_the_program_of_a_step(keep):
+    cells = [
+        replace(cell, "loss.pairs", Negatives(keep=keep, per_positive=k) if keep else AllPairs())
+        for cell, k in ((CELL, 1.6), (OTHER, 3))
+    ]
+    made = program(cells[0])
+    assert program(cells[1]) is made
+    unreduced = dataclasses.replace(made, cell=cells[1])
     lowered = [p.loop.lower(*p.arguments).as_text() for p in (made, unreduced)]
     assert lowered[0] == lowered[1]
 
