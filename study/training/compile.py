@@ -215,9 +215,9 @@ def train_program(
     )
 
 
-# All programs of the largest study here, `glyphs` (61), so that a worker compiles none twice. One
-# of a small SigLiT cell holds 13 MB.
-@functools.lru_cache(maxsize=64)
+# More than half of the programs of `glyphs` (52), so that two workers compile none twice. One of a
+# small cell holds 14 MB; to read one again from the compile cache takes a tenth of compiling it.
+@functools.lru_cache(maxsize=32)
 def _shared(program: TrainProgram) -> TrainProgram:
     """The first of equal programs, which holds what was compiled: warm workers compile little."""
     return program

@@ -225,7 +225,8 @@ def embed(
         if checkpoint is None:
             if resize != "bicubic":
                 raise StudyError(f"--resize {resize} needs the --checkpoint of an image tower")
-            tower, name = hog_lda.fit(dataset, dim=dim), f"hog-lda-{dim}"
+            tower = hog_lda.fit(dataset, dim=dim, workers=workers)
+            name = f"hog-lda-{dim}"
         else:
             from study.training.frozen_tower import load_tower
 

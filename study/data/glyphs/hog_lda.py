@@ -19,7 +19,7 @@ from study.data.embed_shards import embed_dataset
 from study.data.embeddings import is_complete
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
-from study.data.parallel import ProgressFn, no_progress
+from study.data.parallel import ProgressFn, map_unordered, no_progress
 from study.data.sources import load_labels
 
 DIM = 96
@@ -67,28 +67,41 @@ class HogLda:
         return z_NxE / np.linalg.norm(z_NxE, axis=1, keepdims=True)
 
 
-def fit(dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES) -> HogLda:
+def fit(
+    dataset: Dataset, *, dim: int = DIM, examples: int = FIT_EXAMPLES, workers: int = 1
+) -> HogLda:
     """Fits the projection on images of the training split.
 
     Arguments:
       dim: width E of the embeddings.
       examples: largest number of images, evenly spaced over the split.
+      workers: processes.
 
     Raises:
       DataError: a shard that cannot be read, or a `dim` above the number of features.
     """
     if dim > FEATURES:
         raise DataError(f"--dim {dim}: there are only {FEATURES} features; choose fewer")
+    size = dataset.split("train").examples
+    index_N = np.linspace(0, size - 1, min(examples, size)).astype(np.int64)
+    tasks = [(dataset, part_N) for part_N in np.array_split(index_N, min(size, 4 * workers))]
+    parts = sorted(map_unordered(_read_features, tasks, workers=workers), key=lambda part: part[0])
+    used = np.concatenate([used_N for _, used_N, _ in parts])
+    features = np.concatenate([x_NxF for _, _, x_NxF in parts])
+    return fit_lda(features, load_labels(dataset, "train")[used], dim)
+
+
+def _read_features(task: tuple[Dataset, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+    """The first of these images of `train`, those that can be used, and their features."""
+    dataset, index_N = task
     reader = open_split(dataset, "train")
-    index_N = np.linspace(0, len(reader) - 1, min(examples, len(reader))).astype(np.int64)
     features, used = [], []
     for part_N in np.array_split(index_N, len(index_N) // _CHUNK + 1):
         images_NxHxWxC, errors = reader.try_read_images(part_N, size=SIZE, channels=1)
         usable_N = ~np.isin(part_N, list(errors))
         features.append(hog_features(images_NxHxWxC[usable_N]))
         used.append(part_N[usable_N])
-    class_N = load_labels(dataset, "train")[np.concatenate(used)]
-    return fit_lda(np.concatenate(features), class_N, dim)
+    return int(index_N[0]), np.concatenate(used), np.concatenate(features)
 
 
 def embed(
@@ -112,7 +125,7 @@ def embed(
     name = f"hog-lda-{dim}"
     if not is_complete(dataset, name):
         progress("fitting the frozen tower", 0, 1)
-        tower = fit(dataset, dim=dim)
+        tower = fit(dataset, dim=dim, workers=workers)
         progress("fitting the frozen tower", 1, 1)
         embed_dataset(dataset, tower, name, workers=workers, progress=progress)
     return name

@@ -17,7 +17,7 @@ from study.data.formats.dataset import DataError
 from study.data.formats.open_split import open_split
 from study.data.formats.reader import BadExampleError
 from study.data.formats.tar_index import load_or_scan
-from study.data.formats.webdataset import WebdatasetReader, write_shard
+from study.data.formats.webdataset import WebdatasetReader, file_header, write_shard
 
 rng = np.random.default_rng(0)
 
@@ -70,6 +70,14 @@ def test_the_tar_is_what_any_tar_program_reads(tmp_path):
         assert [m.name for m in members] == [f"{i:09d}.{kind}" for i in range(3) for kind in kinds]
         assert {(m.mtime, m.uid, m.gid, m.mode) for m in members} == {(0, 0, 0, 0o644)}
         assert archive.extractfile("000000001.txt").read() == "text 1 é".encode()
+
+
+def test_headers_are_those_of_tarfile():
+    for name in ("0.png", "é/ü.json", 96 * "x" + ".txt", 90 * "d" + "/" + 90 * "x"):
+        for size in (0, 511, 8**11 - 1):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            assert file_header(name, size) == member.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_the_written_index_is_the_one_that_a_scan_finds(small):

@@ -85,9 +85,7 @@ def test_when_no_checkpoint_can_be_read_one_line_says_so(
     assert len(str(why.value).splitlines()) == 1
     assert sorted((tmp_path / "checkpoints").iterdir()) == before  # to be looked at
     monkeypatch.setattr(checkpoint, "code_version", lambda: "9.9+new")
-    with pytest.raises(
-        RecordError, match=r"began the cell and this is 9\.9\+new, .* earlier code"
-    ):
+    with pytest.raises(RecordError, match=r"began the cell and this is 9\.9\+new, .* earlier code"):
         go()
 
 
