@@ -111,12 +111,12 @@ def _jax_losses() -> dict[str, Callable[..., Any]]:
         return loss
 
     def by_kernel(*z: Any) -> Any:
-        def block(*args: Any) -> Any:
-            *arguments, shift, _ = args
+        def block(_kernel: str, _sweep: Any, *arrays: Any, shift: Any, tile: int) -> Any:
+            del tile
             interpret = jax.default_backend() != "gpu"
-            return pallas_gpu.sigmoid_negatives(*arguments, shift=shift, interpret=interpret)
+            return pallas_gpu.sigmoid_negatives(*arrays, shift=shift, interpret=interpret)
 
-        with mock.patch.object(sigmoid, "_block_of_negatives", block):
+        with mock.patch.object(sigmoid, "by_kernel_on_tpu", block):
             return sigmoid_of(*z)
 
     def matmuls(zimg: Any, ztxt: Any, *_: Any) -> Any:

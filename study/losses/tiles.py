@@ -43,12 +43,11 @@ def by_platform(
     A way that is None is `default`. In a mesh only the one that is taken is traced; outside a mesh
     all are, and the compiler chooses.
     """
-    if platform() is not None:
-        return ({"gpu": gpu, "tpu": tpu}.get(platform()) or default)(*args)
-    named = {"cuda": gpu, "rocm": gpu, "tpu": tpu}
-    return lax.platform_dependent(
-        *args, **{k: way for k, way in named.items() if way is not None}, default=default
-    )
+    if (name := platform()) is not None:
+        return ({"gpu": gpu, "tpu": tpu}.get(name) or default)(*args)
+    ways = {"cuda": gpu, "rocm": gpu, "tpu": tpu}
+    given = {name: way for name, way in ways.items() if way is not None}
+    return lax.platform_dependent(*args, **given, default=default)
 
 
 @dataclass(frozen=True)

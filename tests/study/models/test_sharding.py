@@ -190,10 +190,10 @@ def test_what_cannot_be_laid_out_is_one_line(cell, execution, shape, words):
 
 def test_a_program_needs_no_devices_and_says_where_everything_lies():
     made = train_program(CELL, CUT, VOCABULARY, IMAGE, mesh_of(2, 4))
-    state, batch, *scalars, factor_S = made.arguments
+    state, batch, *scalars, numbers, factor_S = made.arguments
     assert (batch["image"].shape, batch["text"].shape) == ((4, 16, *IMAGE), (4, 16, 16))
     assert batch["image"].sharding.spec == P(None, AXES)
-    assert {a.shape for a in jax.tree.leaves(scalars)} == {()}
-    assert factor_S.shape == (4,)
+    assert {a.shape for a in jax.tree.leaves((scalars, numbers.rates))} == {()}
+    assert (numbers.keep_2.shape, factor_S.shape) == ((2,), (4,))
     assert cut_leaves(state.params)
     assert cut_leaves(state.opt_state)
