@@ -24,7 +24,7 @@ SEEN, PAIRS = "examples_seen", "pairs_seen"
 BATCH_SIZE, LOSS = "batch_size", "loss.kind"
 BUDGETS = ("budget.examples", "budget.pairs", "budget.steps")
 COLOURS = {"sigmoid": "#0b3c7d", "softmax": "#e08a00"}  # as in the figures
-MAX_QUALITY_PANELS = 20  # multilingual retrieval alone has 72 keys
+MAX_PANELS = 20  # of a section: multilingual retrieval alone has 72 keys
 # Of the first chip of the host of process 0, which alone mirrors. wandb records no others there.
 ACCELERATORS = {
     "utilisation (%)": ("system/tpu.0.dutyCycle", "system/gpu.0.gpu"),
@@ -44,9 +44,9 @@ def build(study: Study, *, entity: str | None = None) -> Any:
 
     flat = [flatten(to_dict(cell)) for cell in study.cells]
     evals = dict.fromkeys(e for cell in study.cells for e in cell.evals)
-    losses = [key for e in evals for key in _val_loss_keys(e)]
-    qualities = [key for e in evals for key in _quality_keys(e)]
-    qualities = list(dict.fromkeys(qualities))[:MAX_QUALITY_PANELS]
+    qualities = list(dict.fromkeys(key for e in evals for key in _quality_keys(e)))
+    measured_often = (e for e in evals if e.every_percent < 100)  # others are points, not curves
+    curves = list(dict.fromkeys(key for e in measured_often for key in _quality_keys(e)))
     size = panels.Config(f"cell.{BATCH_SIZE}")
     budgets = {path: values for path in BUDGETS if (values := _values(flat, path))}
     groups = group_fields(flat)
@@ -77,21 +77,21 @@ def build(study: Study, *, entity: str | None = None) -> Any:
     sections = {
         "Question": [panels.MarkdownPanel(markdown=_explain(study))],
         "Quality against batch size": [
-            *(scatter(key, size) for key in (*qualities, *losses)),
+            *(scatter(key, size) for key in qualities[:MAX_PANELS]),
             *(coordinates(key) for key in qualities[:1]),
         ],
         "Quality against pairs seen": [
-            scatter(key, panels.SummaryMetric(PAIRS)) for key in (*qualities[:3], *losses)
+            scatter(key, panels.SummaryMetric(PAIRS)) for key in qualities[:MAX_PANELS]
         ],
         "Training curves": [
             curve("training loss", "train/loss", log_y=True),
             curve("mean training loss since the last row", "train/loss_mean", log_y=True),
             curve("largest training loss since the last row", "train/loss_max", log_y=True),
-            *(curve(key, key) for key in (*losses, *qualities[:3])),
+            *(curve(key, key) for key in curves[:MAX_PANELS]),
             curve("learning rate", "train/lr"),
         ],
         "Curves by pairs seen": [
-            curve(key, key, x=PAIRS) for key in ("train/loss", *losses, *qualities[:3])
+            curve(key, key, x=PAIRS) for key in ("train/loss", *curves[:MAX_PANELS])
         ],
         "t and b": [curve("t", "train/t"), curve("b", "train/b")],
         "Logits": [
@@ -260,9 +260,4 @@ def _quality_keys(evaluation: Eval) -> list[str]:
             return [f"{prefix}/top1"]
         case "retrieval" | "multilingual_retrieval":
             return [f"{prefix}/image_to_text_r1", f"{prefix}/text_to_image_r1"]
-    return []
-
-
-def _val_loss_keys(evaluation: Eval) -> list[str]:
-    """The loss that cells of both losses record, so that they compare."""
-    return [f"{metric_prefix(evaluation)}/softmax"] if evaluation.kind == "val_loss" else []
+    return [f"{prefix}/softmax"]  # the loss that cells of both losses record

@@ -79,7 +79,7 @@ class WandbMirror:
             return
         online = mode != "offline"
         if online and (why := why_offline()) is not None:
-            log.warning("wandb: %s", why)
+            log.warning("wandb: %s; the run is mirrored offline, for `study sync`", why)
             online = False
         try:
             import wandb
@@ -108,7 +108,7 @@ class WandbMirror:
             except Exception as error:
                 if not online:
                     raise
-                log.warning("wandb: %s, so the run is mirrored offline", type(error).__name__)
+                log.warning("wandb: %s; the run is mirrored offline", type(error).__name__)
                 wandb.teardown(1)  # else its service takes the id of the run for in use
                 self._run = start("offline")
             self._run.define_metric("examples_seen")
@@ -185,14 +185,13 @@ def wandb_mode() -> str:
 def why_offline() -> str | None:
     """The reason, in one line, why runs cannot be mirrored online from here; None if they can."""
     if not has_key():
-        return "no API key, so runs are mirrored offline; see `wandb login`"
+        return "no API key; `wandb login` stores one"
     servers = _servers()
     # Behind a proxy only wandb itself can find out.
     if not urllib.request.getproxies() and not any(
         _accepts_connections(*server) for server in servers
     ):
-        host = servers[0][0]
-        return f"{host} does not answer, so runs are mirrored offline; see `study sync`"
+        return f"{servers[0][0]} does not answer"
     return None
 
 

@@ -59,7 +59,7 @@ def sync(
         print(f"{len(files)} files to upload")
         return 0
     if (reason := why_offline()) is not None:
-        raise StudyError(f"nothing is uploaded: {reason.partition(', so')[0]}; see `wandb login`")
+        raise StudyError(f"nothing is uploaded: {reason}")
     if not is_bucket(folder):
         left = _upload(files)
     else:

@@ -131,7 +131,7 @@ def _wandb() -> Check:
     if mode and wandb_mode() in ("offline", "disabled"):
         return Check("ok", "wandb", f"WANDB_MODE={mode}; no network is needed")
     if wandb_mode() == "online" and (reason := why_offline()) is not None:
-        return Check("warn", "wandb", f"WANDB_MODE={mode}, but {reason}, or unset WANDB_MODE")
+        return Check("warn", "wandb", f"WANDB_MODE={mode}, but {reason}; else unset WANDB_MODE")
     if has_key():
         return Check("ok", "wandb", "API key found; WANDB_MODE=online mirrors runs")
     return Check("ok", "wandb", "no API key: runs are kept in their folders, no network is needed")

@@ -360,7 +360,7 @@ def _check_host(spec: WorkerSpec, expected: Mapping[str, str] | None) -> str | N
         return problem
     mirrors = any(task.execution.wandb for task in spec.tasks)
     if mirrors and wandb_mode() in ("online", "shared") and (reason := why_offline()):
-        say(spec, f"wandb on {host}: {reason}", about=reason)
+        say(spec, f"wandb on {host}: {reason}; runs are mirrored offline", about=reason)
     return None
 
 

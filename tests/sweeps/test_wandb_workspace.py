@@ -116,7 +116,7 @@ def test_a_run_logs_every_key_of_the_workspace_and_no_secret(
     cell = dataclasses.replace(
         CELL,
         evals=(
-            ZeroShot(split=split),
+            ZeroShot(split=split, every_percent=50),
             Retrieval(split=split, examples=64),
             ValLoss(split="val_font", examples=64),
         ),

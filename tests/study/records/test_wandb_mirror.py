@@ -104,7 +104,7 @@ def test_a_server_that_takes_no_run_is_not_asked_twice(tmp_path, monkeypatch, ca
     with caplog.at_level(logging.WARNING):
         run = mirror(tmp_path / "r")
     assert modes == ["online", "teardown", "offline"] and run._run is not None
-    assert "CommError, so the run is mirrored offline" in caplog.text
+    assert "CommError; the run is mirrored offline" in caplog.text
     assert "0123456789abcdef" not in caplog.text
 
 

@@ -68,7 +68,7 @@ def test_a_cell_that_is_trained_and_a_host_without_a_key_upload_nothing(study, w
     code, out, _ = study("sync", "own.py")
     assert code == 0 and f"being trained: {CELLS[0].id}\n" in out and "0 files to upload" in out
     lease.release()
-    monkeypatch.setattr(wandb_mirror, "why_offline", lambda: "no API key, so runs are offline")
+    monkeypatch.setattr(wandb_mirror, "why_offline", lambda: "no API key")
     code, _, err = study("sync", "own.py")
     assert code == 2 and "nothing is uploaded: no API key" in err
     assert wandb.calls == []
