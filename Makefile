@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GLYPHS := results/glyphs
 
-.PHONY: demo study glyphs test lint gpu-check clean
+.PHONY: demo study glyphs test pytest lint gpu-check clean
 
 # Train the demo study, draw its figures, judge the paper's claims.
 demo: $(READY)
@@ -26,8 +26,11 @@ glyphs: $(READY)
 	$(BIN)/study report glyphs --root $(GLYPHS)/snapshot --finding $(GLYPHS)/finding.md \
 	  --out $(GLYPHS)/report.html
 
-# Run lint, types and every test, slow ones included.
-test: $(READY) lint
+# Run lint, types and every test, slow ones included. Types are checked beside the first tests.
+test: $(READY)
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(READY)

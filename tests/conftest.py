@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.gcs import CLIENTS
+from tests.xla import xla_flags
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here are small and run a few times, and LLVM's passes took 40 % of their tests' time. The
-# README's test drops the flags, so that one whole study runs as it does for a user.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = xla_flags(8)
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.update(CLIENTS)
 

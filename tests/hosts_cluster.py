@@ -17,11 +17,11 @@ from sweeps.ray_cluster.fake_tpu import _host
 from sweeps.runner.attempts import Attempt, Attempts
 from tests import gcs
 from tests.hosts import Host
+from tests.xla import FAST_COMPILE
 
 RAY = str(Path(sys.executable).with_name("ray"))
 STUDY = (sys.executable, "-m", "sweeps.cli.app")
 SLICE = "v4-16"  # of two hosts
-FAST_COMPILE = "--xla_backend_optimization_level=0"  # as `tests/conftest.py` says
 _STORE = 80_000_000  # bytes, about the least that Ray takes
 _FETCH = """
 import sys
@@ -99,7 +99,7 @@ def join_as_slice(
 def host_environment(rank: int, slice_name: str = "slice") -> dict[str, str]:
     """What a host of a `SLICE` finds in its environment."""
     environment: dict[str, str] = _host(slice_name, get_slice(SLICE), rank)["env_vars"]
-    return environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} {FAST_COMPILE}"}
+    return environment
 
 
 def start_study(

@@ -175,7 +175,8 @@ def _environment(*, devices: int) -> dict[str, str]:
         **NICENESS,
         "NPROC": str(devices + 1),  # see `sweeps.ray_cluster.env.environment`
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_cpu_multi_thread_eigen=false",
+        # After the flags of this process: XLA takes the last value of each.
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false "
+        f"--xla_force_host_platform_device_count={devices}".strip(),
         "OMP_NUM_THREADS": "1",
     }

@@ -194,7 +194,7 @@ def test_embeddings_too_wide_for_the_chip_are_refused():
 def test_kernel_compiles_for_every_chip_and_keeps_no_logits(compiled_for_tpu):
     """v4, v5e, v5p, v6e; D from 64 to 1152; ragged; where the kernel cannot tell the chip."""
     kernels = compiled_for_tpu("kernels")["kernels"]
-    assert len(kernels) == 18
+    assert len(kernels) == 15
     for name in ("v4-8", "v5e-16", "v5p-8", "v6e-16", "v4-8 softmax"):
         report = kernels[f"{name} large"]
         between = report["peak_bytes"] - report["argument_bytes"] - report["output_bytes"]

@@ -72,7 +72,10 @@ def block(name, dim, dtype, *, rows=2048, ragged=0, in_mesh=True, softmax=False)
 
 
 def kernels():
-    """Reports by name: the tightest chip with every kind of block, the others with the extremes."""
+    """Reports by name: the tightest chip with every kind of block, the others with two each.
+
+    `python -m study.bench.tpu` compiles both losses for every chip.
+    """
     found = {
         "v4-8 768 bfloat16": block("v4-8", 768, jnp.bfloat16),
         "v4-8 768 float32": block("v4-8", 768, jnp.float32),
@@ -82,8 +85,10 @@ def kernels():
         "v4-8 unknown": block("v4-8", 768, jnp.bfloat16, in_mesh=False),
     }
     for name in SLICES:
-        found[f"{name} wide"] = block(name, 1152, jnp.float32)
         found[f"{name} large"] = block(name, 64, jnp.bfloat16, rows=8192)
+    for name in ("v4-8", "v5p-8"):
+        found[f"{name} wide"] = block(name, 1152, jnp.float32)
+    for name in ("v4-8", "v5e-16", "v6e-16"):
         found[f"{name} softmax wide"] = block(name, 1152, jnp.float32, softmax=True)
     return found
 
@@ -160,15 +165,16 @@ def around_the_limit():
 def microbatches():
     """What training and planning find for a step that does not fit a v4-8 at once.
 
-    Nearly all of its memory is the text tower's, which compiles fast."""
+    Nearly all of its memory is the text tower's, which compiles fast. The longer the texts, and so
+    the fewer of them, the faster."""
     model = Model(
         image=CachedImage(embeddings="e", dim=64), text=MeanPoolText(width=64), embed_dim=64
     )
     step_cell = Cell(
         model=model,
-        batch_size=1 << 22,
+        batch_size=1 << 16,
         budget=Budget(steps=2),
-        data=Data(text_length=128),
+        data=Data(text_length=8192),
     )
     allowed = 0.9 * V4.usable_bytes
     execution = Execution(slice="v4-8", microbatch="auto", memory_gib=allowed / GIB)

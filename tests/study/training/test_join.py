@@ -12,6 +12,7 @@ import pytest
 
 from study.errors import UserError
 from study.training.multihost import broadcast_text, join
+from tests.xla import xla_flags
 
 JOIN = """
 import os, signal, sys
@@ -107,7 +108,7 @@ def start(port, rank, seconds, *killed):
 
 
 def run(arguments):
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    env = os.environ | {"XLA_FLAGS": xla_flags(1)}
     return subprocess.Popen(
         [sys.executable, *arguments],
         env=env,

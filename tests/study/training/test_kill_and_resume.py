@@ -18,6 +18,7 @@ import pytest
 from study.config import Budget, to_dict
 from study.training.loop import train
 from tests.study.training.test_train import CELL, SCRATCH, execution, final_params, without_clock
+from tests.xla import xla_flags
 
 KILLS = 10
 
@@ -83,7 +84,7 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, small_glyphs, one_device
     train(cell, how, folder=tmp_path / "whole", group="s")
     command = [sys.executable, "-c", PROCESS, json.dumps(to_dict(cell))]
     command += [json.dumps(dataclasses.asdict(how)), str(tmp_path / "killed")]
-    alone = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1")}
+    alone = os.environ | {"XLA_FLAGS": xla_flags(1)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=alone)
     saved = tmp_path / "killed" / "checkpoints"
     while not (saved.exists() and any(p.name.isdigit() for p in saved.iterdir())):

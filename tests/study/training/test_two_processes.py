@@ -32,6 +32,7 @@ from study.config import (
 from study.training.loop import train
 from study.training.throughput import TIMING_METRICS
 from tests.study.training.test_train import rows
+from tests.xla import xla_flags
 
 SCRIPT = Path(__file__).with_name("two_process_cell.py")
 
@@ -128,7 +129,7 @@ def small_cell(loss, evals=()):
 
 def start(cell, folder, data_roots, how):
     """Two processes of one run, each with a data root of its own."""
-    env = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=2")}
+    env = os.environ | {"XLA_FLAGS": xla_flags(2)}
     port, descriptions = str(free_port()), [json.dumps(to_dict(cell)), json.dumps(how)]
     return [
         subprocess.Popen(

@@ -15,6 +15,7 @@ from sweeps.bench import chaos, launchers
 from sweeps.bench.compare import compare_arrays, compare_rows
 from sweeps.bench.sessions import Sessions, command_of, find, members
 from sweeps.study import StudyError
+from tests.xla import FAST_COMPILE
 
 KEY = "train/loss"
 
@@ -131,7 +132,7 @@ def test_a_study_whose_workers_are_killed_ends_as_an_undisturbed_one(tmp_path, m
     # One device, as a user's cells have. With eight in one process next to other work, the softmax
     # cell's loop gave other numbers, NaN among them, in 6 of about 100 runs from one state and
     # stream; with two devices in none of 349.
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", FAST_COMPILE)
     # Short pauses, and half of the starts disturbed, so that something is killed on any machine.
     monkeypatch.setattr(chaos, "PAUSE_SECONDS", (0.2, 1.0))
     monkeypatch.setattr(chaos, "RESTART_SECONDS", (0.0, 1.0))

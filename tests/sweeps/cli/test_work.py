@@ -19,6 +19,7 @@ from study.training.throughput import TIMING_METRICS
 from sweeps.bench import cells as bench
 from sweeps.runner.attempts import Attempts
 from sweeps.runner.store import ATTEMPTS, DONE, LEASE, open_store
+from tests.xla import FAST_COMPILE, xla_flags
 
 pytestmark = pytest.mark.slow
 README = Path(__file__).parents[3] / "README.md"
@@ -26,7 +27,7 @@ GRID = bench.__file__
 APP = "from sweeps.cli.app import main; main()"
 CELL = ("--only", "seed=0", "--only", "batch_size=64", "--only", "loss.kind=sigmoid")
 EXAMPLES = 10_000
-LONG = 80_000  # examples of a cell that is stopped long before its end
+LONG = 40_000  # examples of a cell that is stopped long before its end
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,8 @@ def work(start, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def work(*args: str, root: str = "runs", devices: int = 1, **env: str):
-        flags = f"--xla_force_host_platform_device_count={devices}"
         settings = ("--set", "execution.wandb=false", "--data", str(data), "--root", root)
-        return start("-c", APP, "work", GRID, *args, *settings, XLA_FLAGS=flags, **env)
+        return start("-c", APP, "work", GRID, *args, *settings, XLA_FLAGS=xla_flags(devices), **env)
 
     return work
 
@@ -97,7 +97,7 @@ def test_two_shells_finish_a_study_as_readme_says(start, data, tmp_path):
     command = shlex.split(block[1], comments=True)
     assert command[:2] == ["study", "work"]
     command = [str(README.parent / word) if word.endswith(".py") else word for word in command]
-    env = {"STUDY_DATA": str(data), "WANDB_MODE": "disabled", "XLA_FLAGS": ""}
+    env = {"STUDY_DATA": str(data), "WANDB_MODE": "disabled", "XLA_FLAGS": FAST_COMPILE}
     shells = [start("-c", APP, *command[1:], **env) for _ in range(2)]
     outputs = ends(*shells)
     assert [shell.returncode for shell in shells] == [0, 0], outputs

@@ -15,6 +15,7 @@ import pytest
 
 from study.config.hardware import get_slice
 from sweeps.ray_cluster import preemption_agent as preemption
+from tests.xla import FAST_COMPILE
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "sweeps" / "ray_cluster" / "deploy"
@@ -113,7 +114,7 @@ def test_the_tasks_of_a_slurm_job_find_one_another_and_train_a_cell(sbatch, tmp_
         *("--set", "execution.slice=cpux2", "--set", "budget.examples=2000"),
         tasks=2,
         PYTHONPATH=str(ROOT),
-        XLA_FLAGS="",  # the tests' own asks for eight devices
+        XLA_FLAGS=FAST_COMPILE,
     )
     assert done.returncode == 0 and not log, done.stderr
     (record,) = (tmp_path / "runs").glob("*/*/DONE.json")
