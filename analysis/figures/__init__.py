@@ -27,11 +27,13 @@ from typing import Any, TypeVar
 from analysis.errors import AnalysisError
 from analysis.figures.base import Inputs, Output, Plot, read_inputs
 from analysis.figures.extra.batch_size import batch_size, from_scratch
+from analysis.figures.extra.compute import compute
 from analysis.figures.extra.initial_values import initial_values
 from analysis.figures.extra.loss_gap import loss_gap
 from analysis.figures.extra.pairs_map import pairs_map
 from analysis.figures.extra.rate_by_batch import rate_by_batch
 from analysis.figures.extra.saturation import saturation
+from analysis.figures.extra.temperature_bias import temperature_bias
 from analysis.figures.extra.to_target import to_target
 from analysis.figures.extra.trajectories import trajectories
 from analysis.figures.figure_io import OutputFiles, draw_each
@@ -55,10 +57,11 @@ from analysis.figures.tables.tables_5_and_8 import table_5, table_8
 
 __all__ = [
     "EXTRA_FIGURES", "FIGURES", "PAPER_FIGURES", "TABLES", "Inputs", "OutputFiles", "PaperTable",
-    "Plot", "batch_size", "draw_all", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5",
-    "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "loss_gap", "pairs_map",
+    "Plot", "batch_size", "compute", "draw_all", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4",
+    "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "loss_gap", "pairs_map",
     "rate_by_batch", "read_inputs", "saturation", "table_1", "table_2", "table_3", "table_4",
-    "table_5", "table_6", "table_7", "table_8", "table_9", "to_target", "trajectories",
+    "table_5", "table_6", "table_7", "table_8", "table_9", "temperature_bias", "to_target",
+    "trajectories",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -68,10 +71,12 @@ PAPER_FIGURES: Mapping[str, Plot] = {
 EXTRA_FIGURES: Mapping[str, Plot] = {
     plot.name: plot
     for plot in (
-        *(batch_size, from_scratch, saturation, loss_gap, to_target, pairs_map, rate_by_batch),
-        *(initial_values, trajectories),
+        *(batch_size, from_scratch, saturation, loss_gap, to_target, compute, pairs_map),
+        *(rate_by_batch, initial_values, temperature_bias, trajectories),
     )
 }
+# Those of them that show the paper's own tables, too.
+FITS_OF_TABLES: Mapping[str, Plot] = {plot.name: plot for plot in (to_target, compute)}
 FIGURES: Mapping[str, Plot] = {**EXTRA_FIGURES, **PAPER_FIGURES}
 TABLES: Mapping[str, PaperTable] = {
     table.name: table
@@ -118,12 +123,12 @@ def draw_paper(
     width: str = DEFAULT_WIDTH,
     bare: bool = False,
 ) -> list[OutputFiles]:
-    """Draws the paper's figures and tables from its own numbers, without any record.
+    """Draws the paper's figures and tables, and fits to them, from its own numbers alone.
 
     Raises:
       AnalysisError: no such figure, or `out` cannot be written.
     """
-    outputs = _pick(PAPER_FIGURES, only) + _pick(TABLES, only)
+    outputs = _pick({**PAPER_FIGURES, **FITS_OF_TABLES}, only) + _pick(TABLES, only)
     return draw_each(outputs, Inputs(), Path(out), width=width, bare=bare)
 
 

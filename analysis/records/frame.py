@@ -152,6 +152,8 @@ def cells(
     pairs_seen holds exact Python integers. interruptions, where a cell had several attempts, is a
     JSON list of the fields of `study.records.interruptions.Interruption`.
 
+    `flops.towers` and `flops.loss`, operations of one step, are known of planned cells alone.
+
     Args:
       study: one, several, or None for all.
       planned: what a study's grid lists, as {"id", "cell", ...} like `cell.json`; those of

@@ -256,7 +256,8 @@ def cell_columns(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dic
     """One cell's columns.
 
     Args:
-      plan: the cell as the grid lists it, for one whose cell.json is missing or torn.
+      plan: the cell as the grid lists it, for its FLOPs, and for one whose cell.json is missing or
+        torn.
     """
     about, done = record.about or dict(plan), record.done
     last = done or next(reversed(record.read_rows()), {})
@@ -278,6 +279,7 @@ def cell_columns(study: str, record: CellRecord, plan: Mapping[str, Any]) -> dic
         **{f"seconds.{k}": v for k, v in seconds.items() if k != "total"},
         **_flatten(about.get("cell") or {}),
         **_flatten({key: about.get(key) or {} for key in ("versions", "devices")}),
+        **_flatten({"flops": plan.get("flops") or {}}),
         **_flatten({"memory": (done or {}).get("memory") or {}}),
         **((done or {}).get("summary") or {}),
     }

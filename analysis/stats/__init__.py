@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from analysis.stats.critical_batch import CriticalBatch, fit_critical_batch
+from analysis.stats.best_rate import BestRate, RateExponent, fit_best_rate, fit_rate_exponent
+from analysis.stats.critical_batch import (
+    CRITICAL_FORMS,
+    CriticalBatch,
+    QualityGrid,
+    choose_targets,
+    draw_quality,
+    examples_to,
+    fit_critical_batch,
+    fit_trend,
+)
+from analysis.stats.pareto import pareto_front
 from analysis.stats.resample import MeanDraws, draw_means
 from analysis.stats.saturation import FORMS, Saturation, fit_saturation
+from analysis.stats.slope import fit_slope
 from analysis.stats.surface import ERROR_FORMS, GridCells, Surface, fit_surface, hold_out
-from analysis.stats.time_to_target import Crossing, default_target, first_crossing
 
 __all__ = [
+    "CRITICAL_FORMS",
     "ERROR_FORMS",
     "FORMS",
+    "BestRate",
     "CriticalBatch",
-    "Crossing",
     "GridCells",
     "MeanDraws",
+    "QualityGrid",
+    "RateExponent",
     "Saturation",
     "Surface",
-    "default_target",
+    "choose_targets",
     "draw_means",
-    "first_crossing",
+    "draw_quality",
+    "examples_to",
+    "fit_best_rate",
     "fit_critical_batch",
+    "fit_rate_exponent",
     "fit_saturation",
+    "fit_slope",
     "fit_surface",
+    "fit_trend",
     "hold_out",
+    "pareto_front",
 ]

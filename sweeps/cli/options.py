@@ -182,6 +182,8 @@ def recorded_study(name: str, root: str) -> tuple[str, Mapping[str, Any]]:
     """
     import analysis
     from study.config import to_dict
+    from study.models.flops import step_flops
+    from sweeps.planning.calibrate import channels_of
     from sweeps.registry import load_study
     from sweeps.study import StudyError
 
@@ -192,6 +194,7 @@ def recorded_study(name: str, root: str) -> tuple[str, Mapping[str, Any]]:
             if "/" not in name and name in analysis.frame.studies(root):
                 return name, {}
         raise
+    flops = [step_flops(cell, channels=channels_of(cell)) for cell in study.cells]
     planned = [
         {
             "id": cell.id,
@@ -199,7 +202,8 @@ def recorded_study(name: str, root: str) -> tuple[str, Mapping[str, Any]]:
             "steps": cell.steps,
             "examples": cell.examples,
             "pairs_per_step": cell.pairs_per_step,
+            "flops": {"towers": step.towers, "loss": step.loss},
         }
-        for cell in study.cells
+        for cell, step in zip(study.cells, flops, strict=True)
     ]
     return study.name, {"planned": planned, "records": study.group}

@@ -124,7 +124,7 @@ def compare_predictions(calibration: Calibration) -> list[dict[str, Any]]:
     """
     rows = []
     for m in calibration.measured:
-        machine, channels = _machine(m), _channels(m.cell)
+        machine, channels = _machine(m), channels_of(m.cell)
         flops = step_flops(m.cell, channels=channels)
         # The optimizer and the sum of gradients are a few per cent; the vocabulary is not known.
         time = step_time(
@@ -160,7 +160,8 @@ def _machine(m: Measurement) -> Slice:
     return get_slice(m.chip if m.chips == 1 else f"{m.chip}x{m.chips}")
 
 
-def _channels(cell: Cell) -> int:
+def channels_of(cell: Cell) -> int:
+    """Channels of the images that a cell trains on."""
     return 1 if cell.data.dataset == "glyphs" else 3
 
 
@@ -195,6 +196,6 @@ def _of(about: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Measureme
     chips = max(1, int(devices.get("count", 1)) // chip.devices)
     if chip.kind == "cpu":
         chips = 1  # its devices are shares of one machine
-    per_example = step_flops(cell, channels=_channels(cell)).model / cell.batch_size
+    per_example = step_flops(cell, channels=channels_of(cell)).model / cell.batch_size
     mfu = per_example * rate / (chips * chip.peak_flops)
     yield Measurement(cell=cell, chip=chip.name, chips=chips, examples_per_s=rate, mfu=mfu)

@@ -7,6 +7,7 @@ claim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, panel: str) -> list[Row
     values = by_group(mine, ["batch_size"], inputs.quality)
     if len(values) < 4:
         return []
-    samples = draw_means(values, items=_items(inputs, mine))
+    samples = draw_means(values, items=items_by(inputs, mine, ["batch_size"], inputs.quality))
     rows: list[Row] = []
     for form in FORMS:
         fit = fit_saturation(samples, form)
@@ -126,17 +127,19 @@ def _fits(inputs: Inputs, done: pd.DataFrame, loss: str, panel: str) -> list[Row
     return rows
 
 
-def _items(inputs: Inputs, cells: pd.DataFrame) -> dict[int, np.ndarray] | None:
-    """Percent right of each evaluated example by batch size, or None if a cell lacks them."""
-    correct: dict[int, list[np.ndarray]] = {}
-    for name, size in zip(cells["id"], cells["batch_size"], strict=True):
-        hits = inputs.read_items(name, inputs.quality)
+def items_by(
+    inputs: Inputs, cells: pd.DataFrame, columns: Sequence[str], metric: str
+) -> dict[Any, np.ndarray] | None:
+    """Percent right of each evaluated example by these columns, or None if a cell lacks them."""
+    correct: dict[Any, list[np.ndarray]] = {}
+    for name, *key in cells[["id", *columns]].itertuples(index=False, name=None):
+        hits = inputs.read_items(name, metric)
         if hits is None:
             return None
-        correct.setdefault(int(size), []).append(100.0 * hits)
+        correct.setdefault(key[0] if len(key) == 1 else tuple(key), []).append(100.0 * hits)
     if len({len(hits) for each in correct.values() for hits in each}) != 1:
         return None
-    return {size: np.mean(each, axis=0) for size, each in correct.items()}
+    return {key: np.mean(each, axis=0) for key, each in correct.items()}
 
 
 def _draw_curves(axes: Axes, df: pd.DataFrame, sizes: list[int]) -> None:

@@ -1,232 +1,311 @@
-"""Examples and steps to a target by batch size, and the critical batch size (McCandlish 2018).
+"""Examples to a target by batch size, and the critical batch size over targets (McCandlish 2018).
 
-Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`). The target is a value of the
-validation loss on fixed negatives, never of the training loss, which depends on the batch size by
-construction. It is the softmax loss there, which both losses have and no bias enters.
+Cells: those of every budget of one image tower, by their fields (see `panels.by_budget`), and the
+paper's Table 8. Each is a run that ended at its budget, see `analysis.stats.critical_batch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
+from analysis.claims.scope import FEWEST_STEPS
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
+from analysis.figures.extra.saturation import items_by
 from analysis.figures.plot import layout, points, style
-from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
-from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.figures.plot.style import LOSSES, ORDERED_STYLES, STYLES, SeriesStyle
+from analysis.paper import as_cells
 from analysis.select import panels
-from analysis.stats import CriticalBatch, default_target, first_crossing, fit_critical_batch
+from analysis.select.fields import TOP1
+from analysis.select.panels import Panel
+from analysis.stats import (
+    CRITICAL_FORMS,
+    CriticalBatch,
+    QualityGrid,
+    choose_targets,
+    draw_quality,
+    examples_to,
+    fit_critical_batch,
+    fit_trend,
+)
+from analysis.stats.intervals import by_group
+from analysis.stats.resample import interval
 
-PARTS = ("examples", "steps")
+EXAMPLES, OVER_TARGET, OVER_DATA = "examples", "over target", "over data"
+TABLE = "Table 8"
+DRAWN_TARGETS = 3
+ZHANG = 0.47  # exponent of language models (Zhang 2025)
+LEGEND: Any = {"fontsize": style.SMALL, "loc": "best", "handletextpad": 0.1, "frameon": True}
+LEGEND |= {"framealpha": 0.8, "edgecolor": "none"}
+NAMES = {"ours": "ours", "paper": f"the paper's {TABLE}"}
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """Panels "examples" and "steps" of one image tower; value is how many until the target.
+    """Panel "examples": x is the batch size, value the examples to the target in `metric`, n the
+    steps; kind "mean", or "fit" for points of the hyperbola.
 
-    kind: "seed" is a cell that reached it, "censored" one that did not by its end, "mean" the
-    geometric mean of a batch size all of whose cells did, "fit" a point of the hyperbola, and
-    "critical" its result: x is B_crit with `low` and `high`, id holds it in words.
+    Panels "over target" and "over data": kind "critical", value is B_crit with its interval, x the
+    target or E_min, n how many batch sizes the fit uses, metric the form, and id whether the fit is
+    identified and by which sizes. Kind "trend" of "over data": value is an exponent with its
+    interval, metric "E_min" or "error".
     """
-    for image, tower in TOWERS.items():
-        panel = inputs.select(panels.batch_sizes, image=image)
-        done = panel.done
-        metrics = (
-            key
-            for key in done
-            if key.startswith("eval/val_loss/")
-            and key.endswith("/softmax")
-            and done[key].notna().any()
-        )
-        if not (metric := next(metrics, None)):
-            continue
-        sigmoid = done[done["loss.kind"] == "sigmoid"]
-        target = default_target(sigmoid.set_index("batch_size")[metric], metric)
-        rows = _rows(inputs.rows, done, metric, target)
-        if any(row["kind"] == "seed" for row in rows):
-            title = f"{tower}: {panels.title(panel)}. Target: {metric} = {target:.3g}"
-            missing = points.without_metric(panel, metric)
-            return points.make_table(rows, panels=[panel], missing=missing, title=title)
-    return points.make_table([])
-
-
-def draw(df: pd.DataFrame) -> StudyFigure:
-    """Examples and steps against the batch size, then steps against examples."""
-    fig, (*over_size, pareto) = layout.make_figure(
-        df,
-        title="Examples and steps to one validation loss",
-        caption=_words(df),
-        columns=layout.arrange(3, wide=3),
-        heights=1.8,
-        legend=_handles(df),
+    rows: list[Row] = []
+    used: list[Panel] = []
+    title = ""
+    for image, name in TOWERS.items():
+        by_budget = inputs.select(panels.by_budget, image=image)
+        rows = _rows(_our_grids(inputs, by_budget), "ours")
+        if rows:
+            used = list(by_budget.values())
+            title = f"Ours: {name}, {len(by_budget)} budgets"
+            break
+    if rows or not len(inputs.cells):
+        rows += _rows(_paper_grids(), "paper")
+    return points.make_table(
+        points.round_results(rows),
+        panels=used,
+        title=title,
+        why="no target has three batch sizes at two budgets",
     )
-    for axes, part in zip(over_size, PARTS, strict=True):
-        _draw_times(axes, df[df["panel"] == part])
-        axes.set_ylabel(f"{part} to target")
-    _, steps = over_size
-    _draw_linear_scaling(steps, df[df["panel"] == "steps"])
-    _draw_pareto(pareto, df)
+
+
+@style.styled
+def draw(df: pd.DataFrame) -> Figure:
+    """A column for each source: examples over batch size by loss; B_crit over target and data."""
+    sources = [source for source in NAMES if (df["source"] == source).any()]
+    fig, every = layout.make_figure(
+        heights=[1.5, 1.3, 1.3, 1.3],
+        columns=[len(sources)] * 4,
+        title="Critical batch size, from runs that ended",
+        caption=layout.caption_of(df, *_words(df)),
+        footer=df.attrs.get("provenance", ""),
+    )
+    for column, source in enumerate(sources):
+        sigmoid, softmax, over_target, over_data = every[column :: len(sources)]
+        mine = df[df["source"] == source]
+        means = mine[(mine["panel"] == EXAMPLES) & (mine["kind"] == "mean")]
+        sizes = sorted({int(x) for x in means["x"]})
+        limits = (means["value"].min() / 1.5, means["value"].max() * 1.5)
+        styles = dict(zip(_some(mine), ORDERED_STYLES[::2], strict=False))
+        for loss, axes in zip(LOSSES, (sigmoid, softmax), strict=True):
+            part = mine[(mine["series"] == loss) & (mine["panel"] == EXAMPLES)]
+            _draw_examples(axes, part, styles, sizes, limits)
+            axes.set_ylabel("" if column else f"examples,\n{loss}")
+        sigmoid.set_title(NAMES[source], loc="left")
+        sigmoid.set_xlabel("")
+        handles = [look.handle(f"{target} %", linestyle="") for target, look in styles.items()]
+        sigmoid.legend(handles=handles, **LEGEND)
+        for panel, axes in ((OVER_TARGET, over_target), (OVER_DATA, over_data)):
+            _draw_critical(axes, mine[mine["panel"] == panel], sizes)
+            axes.set_ylabel("" if column else "$B_{crit}$")
+        over_target.set_xlabel("target (%)")
+        over_data.set_xlabel("fewest examples $E_{min}$")
+        handles = [STYLES[loss].handle(loss, linestyle="") for loss in LOSSES]
+        over_target.legend(handles=handles, **LEGEND)
     return fig
 
 
-def _handles(df: pd.DataFrame) -> list[Any]:
-    return [STYLES[loss].handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
+# --- numbers --------------------------------------------------------------------------------------
 
 
-def _rows(lines: pd.DataFrame, done: pd.DataFrame, metric: str, target: float) -> list[Row]:
-    runs = dict(iter(lines[lines["id"].isin(done["id"])].groupby("id"))) if len(lines) else {}
+def _our_grids(inputs: Inputs, by_budget: Mapping[int, Panel]) -> dict[str, QualityGrid]:
+    done = [panel.done for panel in by_budget.values() if len(panel.done)]
+    if not done:
+        return {}
+    metric = inputs.quality_of(inputs.cells)
+    cells = points.with_metric(pd.concat(done), metric)
+    grids = {}
+    for loss, mine in cells.groupby("loss.kind"):
+        columns = ["batch_size", "budget.examples"]
+        values = {(int(b), float(d)): v for (b, d), v in by_group(mine, columns, metric).items()}
+        if values:
+            grids[str(loss)] = draw_quality(values, items=items_by(inputs, mine, columns, metric))
+    return grids
+
+
+def _paper_grids() -> dict[str, QualityGrid]:
+    """Table 8 by loss, with the largest run-to-run deviation of Table 7: it has no other seeds."""
+    cells = as_cells.cells()
+    mine = cells[cells["data.dataset"] == as_cells.SIGLIT["data.dataset"]]
+    return {
+        loss: draw_quality(
+            {
+                (int(b), float(d)): [float(value)]
+                for b, d, value in part[["batch_size", "examples", TOP1]].itertuples(index=False)
+            },
+            spread=as_cells.run_noise(),
+        )
+        for loss, part in mine.groupby("loss.kind")
+    }
+
+
+def _rows(grids: Mapping[str, QualityGrid], source: str) -> list[Row]:
     rows: list[Row] = []
-    for loss in LOSSES:
-        mine = done[done["loss.kind"] == loss]
-        common = {"source": "ours", "series": loss, "metric": metric}
-        times: dict[int, list[float]] = {}
-        censored: set[int] = set()
-        for cell, size, seed in zip(mine["id"], mine["batch_size"], mine["seed"], strict=True):
-            run = runs.get(cell)
-            if run is None or metric not in run:
-                continue
-            when = first_crossing(run, metric, target, batch_size=int(size))
-            if when is None:
-                continue
-            kind = "censored" if when.censored else "seed"
-            censored |= {int(size)} if when.censored else set()
-            times.setdefault(int(size), []).append(when.examples)
-            rows += [
-                common
-                | {"panel": part, "kind": kind, "x": int(size), "value": getattr(when, part)}
-                | {"seed": seed, "id": cell}
-                for part in PARTS
-            ]
-        whole = {size: each for size, each in times.items() if size not in censored}
-        for part in PARTS:
-            for size, each in sorted(whole.items()):
-                mean = float(np.exp(np.mean(np.log(each)))) / (size if part == "steps" else 1)
+    targets = choose_targets(list(grids.values())) if grids else []
+    for loss, grid in grids.items():
+        common = {"source": source, "series": loss}
+        for target in targets:
+            for size, (value, drawn) in examples_to(grid, target).items():
+                low, high = (np.nan, np.nan) if drawn is None else interval(drawn)
                 rows.append(
                     common
-                    | {"panel": part, "kind": "mean", "x": size, "value": mean, "n": len(each)}
+                    | {"panel": EXAMPLES, "kind": "mean", "x": size, "value": value, "low": low}
+                    | {"high": high, "n": round(value / size), "metric": f"{target:g}"}
                 )
-        rows += [common | row for row in _fit_rows(fit_critical_batch(whole), whole)]
+        for form in CRITICAL_FORMS:
+            fits = [fit for target in targets if (fit := fit_critical_batch(grid, target, form))]
+            rows += [common | row for fit in fits for row in _fit_rows(fit)]
+            if trend := fit_trend(fits):
+                span = (
+                    f"{len(trend.targets)} targets, {trend.targets[0]:g} to {trend.targets[-1]:g}"
+                )
+                closer = {"data": "E_min", "error": "the error"}.get(trend.closer)
+                told = f"nearer to a power of {closer}" if closer else "no form is nearer"
+                rows += [
+                    common
+                    | {"panel": OVER_DATA, "kind": "trend", "metric": f"{form}: {name}"}
+                    | {"value": ends[0], "low": ends[1], "high": ends[2], "id": f"{span}; {told}"}
+                    for name, ends in (("E_min", trend.data), ("error", trend.error))
+                ]
     return rows
 
 
-def _fit_rows(fit: CriticalBatch | None, times: Mapping[int, list[float]]) -> list[Row]:
-    if fit is None:
-        return []
-    sizes = np.geomspace(fit.smallest, fit.largest, 50)
+def _fit_rows(fit: CriticalBatch) -> list[Row]:
+    sizes = ", ".join(style.format_size(size) for size in fit.sizes)
+    state = "identified" if fit.identified else "not identified"
+    words = f"{state} by B = {sizes}; shortest run {fit.fewest_steps:,.0f} steps"
+    result = {"kind": "critical", "value": fit.batch, "low": fit.low, "high": fit.high}
+    result |= {"n": len(fit.sizes), "metric": fit.form, "id": words}
     rows: list[Row] = [
-        {"panel": part, "kind": "fit", "x": size}
-        | {"value": examples / (size if part == "steps" else 1)}
-        for part in PARTS
-        for size, examples in zip(sizes, fit.examples(sizes), strict=True)
+        result | {"panel": OVER_TARGET, "x": fit.target},
+        result | {"panel": OVER_DATA, "x": fit.examples_min},
     ]
-    result = {"x": fit.batch, "low": fit.low, "high": fit.high, "value": fit.examples_min}
-    count = {"n": sum(map(len, times.values())), "id": _describe(fit)}
-    return [*rows, {"panel": "examples", "kind": "critical"} | result | count]
+    if fit.form == "hyperbola":
+        sizes_G = np.geomspace(fit.sizes[0], fit.sizes[-1], 30)
+        rows += [
+            {"panel": EXAMPLES, "kind": "fit", "x": x, "value": y, "metric": f"{fit.target:g}"}
+            for x, y in zip(sizes_G, fit.curve(sizes_G), strict=True)
+        ]
+    return rows
 
 
-def _describe(fit: CriticalBatch) -> str:
-    at, low, high = fit.at_overhead
-    interval = f" (95 % {fit.low:,.0f} to {fit.high:,.0f})"
-    overhead = f" ({low:,.0f} to {high:,.0f})"
-    if np.isnan(fit.low):
-        interval, overhead = " (no interval: one seed)", ""
-    words = f"B_crit = {fit.batch:,.0f}{interval}; 20 % more examples than the fewest at B = "
-    words += f"{at:,.0f}{overhead}"
-    if not np.isnan(fit.low) and not fit.identified:
-        words = f"not identified on this grid: {words}"
-    if fit.left_out:
-        sizes = ", ".join(style.format_size(size) for size in fit.left_out)
-        words += f"; B = {sizes} left out: fewer negatives, and more examples needed"
-    return words
+# --- marks ----------------------------------------------------------------------------------------
 
 
-def _draw_times(axes: Axes, df: pd.DataFrame) -> None:
-    for loss in LOSSES:
-        mine, look = df[df["series"] == loss], STYLES[loss]
-        style.dots(axes, mine, look, size=4.0)
-        late = mine[mine["kind"] == "censored"]
-        size = 7 if loss == "sigmoid" else 5  # so that one is seen inside the other
-        hollow = {"marker": "^", "markerfacecolor": "none", "markersize": size, "linestyle": ""}
-        style.line(axes, late, look, **hollow)
-        fit = mine[mine["kind"] == "fit"]
-        if fit.empty:
-            style.line(axes, style.means(mine), look, linewidth=0.8)
-        style.line(axes, fit, look)
+def _some(df: pd.DataFrame) -> list[str]:
+    """A low, a middle and a high target, of those with a fit if there are any."""
+    top = df[df["panel"] == EXAMPLES]
+    fitted = top[top["kind"] == "fit"]
+    targets = sorted({str(t) for t in (fitted if len(fitted) else top)["metric"]}, key=float)
+    at = np.linspace(0, len(targets) - 1, min(DRAWN_TARGETS, len(targets))).round().astype(int)
+    return [targets[i] for i in at]
+
+
+def _draw_examples(
+    axes: Axes,
+    df: pd.DataFrame,
+    styles: Mapping[str, SeriesStyle],
+    sizes: Sequence[int],
+    limits: tuple[float, float],
+) -> None:
+    for target, look in styles.items():
+        mine = df[df["metric"].astype(str) == target]
+        means = style.means(mine)
+        style.line(axes, means, look, linestyle=":", linewidth=0.7)
+        style.bars(axes, means, look)
+        style.line(axes, mine[mine["kind"] == "fit"], look, linestyle="-")
+        for short, part in means.groupby(means["n"].astype(float) < FEWEST_STEPS):
+            face: dict[str, Any] = {"markerfacecolor": "white"} if short else {}
+            style.line(axes, part, look, linestyle="", marker=look.marker, **face)
+    axes.set_ylim(*limits)
     style.plain_log(axes)
-    style.batch_axis(axes, _sizes(df))
+    axes.set_ylim(*limits)
+    axes.set_xlim(sizes[0] / 1.6, sizes[-1] * 1.6)
+    style.narrow_batch_axis(axes, sizes)
 
 
-def _sizes(df: pd.DataFrame) -> list[int]:
-    return sorted({int(x) for x in df.loc[df["kind"].isin(["seed", "censored"]), "x"]})
-
-
-def _draw_linear_scaling(axes: Axes, df: pd.DataFrame) -> None:
-    """Half the steps at twice the batch, from the smallest batch size that reached the target."""
-    means = style.means(df[df["series"] == "sigmoid"])
-    if not len(means):
+def _draw_critical(axes: Axes, df: pd.DataFrame, sizes: Sequence[int]) -> None:
+    """Filled: identified. Crosses: the form with negatives. What lies outside is at the edge."""
+    hyperbola = df["metric"] == "hyperbola"
+    known = df["id"].astype(str).str.startswith("identified")
+    fits = df[(df["kind"] == "critical") & (hyperbola | known | ~known.any())]
+    if fits.empty:
+        axes.text(0.5, 0.5, "no fit", transform=axes.transAxes, ha="center")
         return
-    first = means.loc[means["x"].astype(float).idxmin()]
-    ends = np.array([first["x"], max(_sizes(df))], float)
-    if ends[0] == ends[1]:
-        return
-    work = first["value"] * first["x"]
-    axes.plot(ends, work / ends, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-    x = float(ends[0] ** 0.25 * ends[1] ** 0.75)  # where few marks are
-    axes.annotate("perfect scaling", (x, work / x), fontsize=style.SMALL, color=style.GREY,
-                  xytext=(2, 2), textcoords="offset points")  # fmt: skip
-
-
-def _draw_pareto(axes: Axes, df: pd.DataFrame) -> None:
-    """Steps against examples, a point for each batch size; the line is the fitted hyperbola."""
-    axes.set_xlabel("examples to target")
-    axes.set_ylabel("steps to target")
-    if not (df["kind"] == "mean").any():
-        axes.text(0.5, 0.5, "at no batch size did every seed reach it", ha="center",
-                  transform=axes.transAxes)  # fmt: skip
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
+    low, high = sizes[0] / 2, sizes[-1] * 4
+    if (fits["panel"] == OVER_DATA).all():
+        _draw_guide(axes, fits[fits["value"].between(low, high)])
     for loss in LOSSES:
         look = STYLES[loss]
-        for kind in ("mean", "fit"):
-            line: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
-            if kind == "mean":
-                line |= {"linestyle": "", "marker": look.marker}
-            mine = df[(df["series"] == loss) & (df["kind"] == kind)]
-            examples, steps = (
-                mine[mine["panel"] == part].set_index("x")["value"] for part in PARTS
-            )
-            axes.plot(examples.to_numpy(), steps.to_numpy(), **line)
-            if kind == "mean" and loss == "sigmoid":
-                for size in examples.index:
-                    axes.annotate(
-                        style.format_size(size), (examples[size], steps[size]),
-                        fontsize=style.SMALL, xytext=(3, 3), textcoords="offset points",
-                    )  # fmt: skip
-    style.plain_log(axes, "x")
+        for _, row in fits[fits["series"] == loss].iterrows():
+            at = ([row["x"]], [float(np.clip(row["value"], low, high))])
+            if row["metric"] != "hyperbola":
+                axes.plot(*at, marker="x", markersize=3.5, color=look.colour)
+                continue
+            face = look.colour if known[row.name] else "white"
+            if np.isfinite(row["low"]):
+                ends = np.clip([row["low"], row["high"]], low, high)
+                axes.plot([row["x"]] * 2, ends, color=look.colour, linewidth=0.8)
+            axes.plot(*at, marker=look.marker, color=look.colour, markerfacecolor=face)
+    shown = np.clip(fits["value"].astype(float), low, high)
+    axes.set_ylim(shown.min() / 1.8, shown.max() * 3)
+    axes.margins(x=0.08)
     style.plain_log(axes)
+    axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0,), numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.format_size(value)))
+
+
+def _draw_guide(axes: Axes, fits: pd.DataFrame) -> None:
+    """The slope of language models, through the middle of the points."""
+    style.plain_log(axes, "x")
+    if fits.empty:
+        return
+    x = np.array([fits["x"].min(), fits["x"].max()], float)
+    if x[1] < 10 * x[0]:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=4))
+    middle = np.exp(np.log(fits[["x", "value"]].astype(float)).mean())
+    axes.plot(x, middle["value"] * (x / middle["x"]) ** ZHANG, color="#999999", linestyle=":")
+    axes.text(0.97, 0.05, f"dotted: slope {ZHANG}", fontsize=style.SMALL, color=style.GREY,
+              ha="right", transform=axes.transAxes)  # fmt: skip
 
 
 def _words(df: pd.DataFrame) -> list[str]:
-    late = df[(df["kind"] == "censored") & (df["panel"] == "examples")]
-    words = []
-    if len(late):
-        words.append(
-            f"Hollow triangles: {len(late)} cell{'s' if len(late) > 1 else ''} that did not reach "
-            "it, drawn at the end of the run: a lower bound; their batch sizes are in no fit."
-        )
-    words.append(
-        "Values along a run depend on its schedule: a run made to end there would get there "
-        "sooner. Lines: steps and examples on a hyperbola, E = E_min + S_min B, "
-        "B_crit = E_min / S_min."
-    )
-    results = df[df["kind"] == "critical"]
-    return words + [f"{row['series']}: {row['id']}." for _, row in results.iterrows()]
+    words = [
+        f"Hollow above: a run to that target would have fewer than {FEWEST_STEPS} steps. Lines: "
+        "E = E_min + S_min B from the batch size with the fewest examples on; "
+        "B_crit = E_min / S_min, hollow where its 95 % interval leaves those sizes. "
+        "Crosses: the form E_min + S_min B + C B^-a, all sizes."
+    ]
+    for source, name in NAMES.items():
+        for loss in LOSSES:
+            mine = df[(df["source"] == source) & (df["series"] == loss)]
+            if (mine["kind"] == "critical").any():
+                words.append(f"{name[0].upper()}{name[1:]}, {loss}: {_result(mine)}.")
+    return words
+
+
+def _result(df: pd.DataFrame) -> str:
+    """B_crit at the hardest target that identifies it, and how it grows, in words."""
+    fits = df[(df["panel"] == OVER_TARGET) & (df["metric"] == "hyperbola")]
+    good = fits[fits["id"].astype(str).str.startswith("identified")]
+    if not len(good):
+        return f"B_crit not identified at any of {len(fits)} targets"
+    last = good.loc[good["x"].astype(float).idxmax()]
+    text = f"B_crit {last['value']:,.0f} [{last['low']:,.0f}, {last['high']:,.0f}] at "
+    text += f"{last['x']:g} %, {len(good)} of {len(fits)} targets identified"
+    trends = df[(df["kind"] == "trend") & (df["metric"] == "hyperbola: E_min")]
+    for _, row in trends.iterrows():
+        text += f"; B_crit ~ E_min^m, m = {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        text += f" ({row['id']})"
+    return text
 
 
 to_target = Plot("to_target", data, draw)

@@ -146,6 +146,17 @@ def make_table(
     return table
 
 
+def round_results(rows: list[Row], digits: int = 6) -> list[Row]:
+    """The rows of fits, without the digits that differ from one machine to the next."""
+    return [
+        {
+            key: float(f"{value:.{digits}g}") if isinstance(value, float) else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+
+
 def sources(panels: Iterable[Panel], *, printed: bool) -> str:
     """Which records, and which file of the paper's numbers if they are `printed` too."""
     cells = [panel.cells for panel in panels if len(panel.cells)]

@@ -1,0 +1,180 @@
+"""Temperature and bias at the end of training by batch size and loss, and the prior log odds.
+
+Cells: those of the longest budget with several batch sizes, by their fields (see
+`panels.by_budget`): SigLiT and from scratch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.claims.scope import FEWEST_STEPS
+from analysis.figures.base import Inputs, Plot
+from analysis.figures.extra.batch_size import TOWERS
+from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.points import Row
+from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.select import panels
+from analysis.select.panels import Panel
+from analysis.stats import fit_slope
+from analysis.stats.intervals import by_group, pooled_means
+
+TEMPERATURE, BIAS = "train/t", "train/b"
+LABELS = {TEMPERATURE: "log temperature $t'$", BIAS: "bias $b$"}
+QUARTER = 0.25  # of the best quality: runs below it have hardly learned
+PRIOR = "-log(B - 1)"
+
+
+def data(inputs: Inputs) -> pd.DataFrame:
+    """Panel is the tower, metric "train/t" (values are its logarithm) or "train/b", series the
+    loss, x the batch size.
+
+    Kinds "seed" and "mean" are runs that the slope rests on, "short" a mean that it does not: fewer
+    than 500 steps, or below a quarter of the best quality. "slope": value is the change for each
+    doubling of the batch with its interval, n the number of batch sizes.
+    """
+    rows: list[Row] = []
+    used: list[Panel] = []
+    parts = []
+    for image, tower in TOWERS.items():
+        by_budget = inputs.select(panels.by_budget, image=image)
+        panel = panels.longest(inputs.cells, by_budget, image=image)
+        mine = _rows(panel, tower, inputs.quality_of(inputs.cells))
+        if mine:
+            rows += mine
+            used.append(panel)
+            examples = int(panel.done["examples"].max())
+            parts.append(f"{tower}: {examples:,} examples")
+    return points.make_table(rows, panels=used, title="; ".join(parts))
+
+
+@style.styled
+def draw(df: pd.DataFrame) -> Figure:
+    """A row for each tower: the logarithm of t, and b beside the prior log odds."""
+    towers = list(dict.fromkeys(df["panel"]))
+    fig, (head, *every) = layout.make_figure(
+        heights=[0.2, *[1.7] * len(towers)],
+        columns=[1, *[2] * len(towers)],
+        title="Temperature and bias at the end of training",
+        caption=layout.caption_of(df, *_words(df)),
+        footer=df.attrs.get("provenance", ""),
+    )
+    handles = [STYLES[loss].handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
+    guide = style.SeriesStyle(colour=style.GREY, marker="", line=":")
+    layout.legend_row(head, [*handles, guide.handle(f"prior log odds, {PRIOR}")], columns=3)
+    for tower, pair in zip(
+        towers, (every[i : i + 2] for i in range(0, len(every), 2)), strict=True
+    ):
+        for metric, axes in zip(LABELS, pair, strict=True):
+            _draw_panel(axes, df[(df["panel"] == tower) & (df["metric"] == metric)], metric)
+        pair[0].set_title(tower, loc="left")
+    return fig
+
+
+def _rows(panel: Panel, tower: str, quality: str) -> list[Row]:
+    done = panel.done
+    if done.empty:
+        return []
+    best = done[quality].max() if quality in done else math.nan
+    rows: list[Row] = []
+    for loss, mine in done.groupby("loss.kind"):
+        short = {
+            int(size)
+            for size, cells in mine.groupby("batch_size")
+            if cells["steps"].min() < FEWEST_STEPS
+            or (quality in cells and cells[quality].mean() < QUARTER * best)
+        }
+        for metric in LABELS:
+            known = points.with_metric(mine, metric)
+            if metric == TEMPERATURE:
+                known = known.assign(**{metric: np.log(known[metric].astype(float))})
+            common = {"panel": tower, "source": "ours", "series": loss, "metric": metric}
+            long = known[~known["batch_size"].isin(short)]
+            rows += [
+                common
+                | {"kind": "seed", "x": int(row["batch_size"]), "value": row[metric]}
+                | {"seed": row["seed"], "id": row["id"]}
+                for _, row in long.iterrows()
+            ]
+            rows += _mean_rows(long, known, metric, common)
+    return rows
+
+
+def _mean_rows(long: pd.DataFrame, known: pd.DataFrame, metric: str, common: Row) -> list[Row]:
+    """Means, those of short runs too, and the slope over the others."""
+    values = by_group(long, ["batch_size"], metric)
+    pooled = pooled_means(values)
+    rows: list[Row] = []
+    for size in sorted(values):
+        mean = pooled.mean(size)
+        rows.append(
+            common | {"kind": "mean", "x": int(size), "n": len(values[size])}
+            | {"value": mean.estimate, "low": mean.low, "high": mean.high}
+        )  # fmt: skip
+    rest = known[~known["batch_size"].isin(list(values))]
+    rows += [
+        common | {"kind": "short", "x": int(size), "value": float(cells[metric].mean())}
+        | {"n": len(cells)}
+        for size, cells in rest.groupby("batch_size")
+    ]  # fmt: skip
+    slope = fit_slope({math.log2(size): each for size, each in values.items()})
+    if slope is not None:
+        rows.append(
+            common | {"kind": "slope", "value": slope.estimate, "n": len(values)}
+            | {"low": slope.low, "high": slope.high}
+        )  # fmt: skip
+    return rows
+
+
+def _draw_panel(axes: Axes, df: pd.DataFrame, metric: str) -> None:
+    sizes = sorted({int(x) for x in df.loc[df["kind"].isin(["mean", "short"]), "x"]})
+    for loss in LOSSES:
+        look, mine = STYLES[loss], df[df["series"] == loss]
+        means, short = style.means(mine), mine[mine["kind"] == "short"]
+        style.dots(axes, mine, look, size=2.4)
+        style.bars(axes, means, look)
+        style.line(axes, means, look, marker=look.marker)
+        hollow: dict[str, Any] = {"linestyle": "", "marker": look.marker}
+        style.line(axes, short, look, **hollow, markerfacecolor="white")
+    if metric == BIAS and sizes:
+        x = np.geomspace(max(sizes[0], 2), max(sizes[-1], 4), 50)
+        axes.plot(x, -np.log(x - 1), color=style.GREY, linestyle=":")
+    axes.set_ylabel(LABELS[metric])
+    if sizes:
+        style.narrow_batch_axis(axes, sizes)
+    else:
+        axes.text(0.5, 0.5, "no bias", transform=axes.transAxes, ha="center")
+
+
+def _words(df: pd.DataFrame) -> list[str]:
+    slopes = df[df["kind"] == "slope"]
+    texts = []
+    for tower in dict.fromkeys(slopes["panel"]):
+        parts = []
+        for _, row in slopes[slopes["panel"] == tower].iterrows():
+            name = "t'" if row["metric"] == TEMPERATURE else "b"
+            ends = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
+            parts.append(f"{row['series']} {name} {row['value']:+.2f} {ends}")
+        texts.append(f"{tower}: {'; '.join(parts)}")
+    words = ["Bars: 95 % interval of the mean."]
+    if (df["kind"] == "short").any():
+        words.append(
+            f"Hollow: fewer than {FEWEST_STEPS} steps or below a quarter of the best quality; not "
+            "in the slopes."
+        )
+    if texts:
+        words.append(
+            f"Change for each doubling of B (prior: {-math.log(2):.2f}), with 95 % intervals from "
+            "seeds or from the scatter about a line, whichever is wider."
+        )
+        words += [f"{text}." for text in texts]
+    return words
+
+
+temperature_bias = Plot("temperature_bias", data, draw)
