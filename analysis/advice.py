@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.paper import as_cells, reference
+from analysis.paper import as_cells
 from analysis.records import frame
 from analysis.select import panels
 from analysis.select.fields import TOP1
@@ -39,7 +39,6 @@ from analysis.stats.surface import (
 
 TABLES = {"table-8": as_cells.SIGLIT, "table-5": as_cells.SIGLIP}
 MIN_STEPS = 64  # of a cell; shorter ones are mostly warm-up
-REPEATS = 5  # runs behind each standard deviation of Table 7
 Values = Mapping[tuple[int, float], Sequence[float]]  # quality by batch size and examples
 
 
@@ -151,16 +150,14 @@ def _values(
 
 
 def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
-    pooled, repeats = group_means(values), reference("Table 7")
-    # Where no cell has two seeds, noise is the largest of Table 7: its digits allow no average.
-    noise = float(repeats.loc[repeats["metric"].str.endswith("std of 5"), "value"].max())
+    pooled, (noise, dof) = group_means(values), as_cells.run_noise()
     keys = sorted(values)
     cells = GridCells(
         batch_N=np.array([batch for batch, _ in keys], float),
         examples_N=np.array([budget for _, budget in keys], float),
         error_N=100 - np.array([pooled.means[key] for key in keys]),
         seeds_N=np.array([pooled.counts[key] for key in keys]),
-        noise=math.sqrt(pooled.variance) if pooled.dof else noise,
+        noise=math.sqrt(pooled.variance) if pooled.dof else noise,  # of Table 7 with one seed each
     )
     budgets = sorted({budget for _, budget in keys})
     fits = [fit for form in ERROR_FORMS if (fit := fit_surface(cells, form, draws=0))]
@@ -173,9 +170,7 @@ def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
     surface = fit_surface(cells, chosen.form)
     assert surface is not None
     nearest = min(budgets, key=lambda budget: abs(math.log(budget / examples)))
-    alone = draw_means(
-        {b: values[b, d] for b, d in keys if d == nearest}, spread=(noise, REPEATS - 1)
-    )
+    alone = draw_means({b: values[b, d] for b, d in keys if d == nearest}, spread=(noise, dof))
     return Advice(
         source=source,
         loss=loss,

@@ -56,12 +56,12 @@ from analysis.figures.tables.tables_2_and_9 import table_2, table_9
 from analysis.figures.tables.tables_5_and_8 import table_5, table_8
 
 __all__ = [
-    "EXTRA_FIGURES", "FIGURES", "PAPER_FIGURES", "TABLES", "Inputs", "OutputFiles", "PaperTable",
-    "Plot", "batch_size", "compute", "draw_all", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4",
-    "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "loss_gap", "pairs_map",
-    "rate_by_batch", "read_inputs", "saturation", "table_1", "table_2", "table_3", "table_4",
-    "table_5", "table_6", "table_7", "table_8", "table_9", "temperature_bias", "to_target",
-    "trajectories",
+    "EXTRA_FIGURES", "FIGURES", "FITS_OF_TABLES", "PAPER_FIGURES", "TABLES", "Inputs",
+    "OutputFiles", "PaperTable", "Plot", "batch_size", "compute", "draw_all", "draw_paper",
+    "fig_1", "fig_2", "fig_3", "fig_4", "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch",
+    "initial_values", "loss_gap", "pairs_map", "rate_by_batch", "read_inputs", "saturation",
+    "table_1", "table_2", "table_3", "table_4", "table_5", "table_6", "table_7", "table_8",
+    "table_9", "temperature_bias", "to_target", "trajectories",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {

@@ -82,6 +82,10 @@ def draw(df: pd.DataFrame) -> Figure:
         mine = df[df["source"] == source]
         *fronts, share = every[column :: len(sources)]
         for tower, quality, batch in zip(towers, fronts[::2], fronts[1::2], strict=True):
+            if not (mine["panel"] == tower).any():
+                quality.set_axis_off()
+                batch.set_axis_off()
+                continue
             _draw_front(quality, batch, mine[mine["panel"] == tower])
             name = tower if source == "ours" else f"the paper's {PRINTED[tower]}"
             quality.set_title(name, loc="left")
@@ -161,6 +165,8 @@ def _draw_front(quality: Axes, batch: Axes, df: pd.DataFrame) -> None:
         axes.set_xscale("log")
         axes.minorticks_off()
     batch.set_xlim(quality.get_xlim())
+    for axes in (quality, batch):
+        style.thin_ticks(axes)
     batch.set_xlabel("FLOPs of a run")
 
 

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from analysis.claims.rates import VALIDATION
-from analysis.claims.scope import FEWEST_STEPS
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.select.deciding import FEWEST_STEPS
 from analysis.select.panels import Panel
 from analysis.select.rate_rule import RATE, SEARCH
 from analysis.select.rate_searches import rate_searches, repeated
@@ -132,12 +132,16 @@ def _search_rows(inputs: Inputs, panel: Panel, tower: str, loss: str, metric: st
         )  # fmt: skip
     steps = done.groupby("batch_size")["steps"].min()
     long = {size: fit for size, fit in best.items() if steps[size] >= FEWEST_STEPS}
-    for name, chosen in ((LONG, long), (EVERY, best)):
-        if line := fit_rate_exponent(chosen):
+    lines = {LONG: fit_rate_exponent(long), EVERY: fit_rate_exponent(best)}
+    if lines[LONG] == lines[EVERY]:
+        del lines[EVERY]
+    for name, line in lines.items():
+        if line:
+            sizes = ", ".join(style.format_size(size) for size in line.sizes)
             rows.append(
                 common | {"series": loss, "kind": "exponent", "x": line.scale, "value": line.a}
                 | {"low": line.low, "high": line.high, "n": len(line.sizes)}
-                | {"id": f"{name}: B = {', '.join(map(style.format_size, line.sizes))}"}
+                | {"id": f"{name}: B = {sizes}"}
             )  # fmt: skip
     return rows
 
@@ -160,6 +164,7 @@ def _draw_responses(axes: Axes, df: pd.DataFrame, loss: str, styles: Any) -> Non
         style.line(axes, mine[mine["kind"] == "fit"], look, linestyle="-")
     style.plain_log(axes, "x")
     axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    style.thin_ticks(axes)
     axes.set_xlabel("learning rate")
 
 

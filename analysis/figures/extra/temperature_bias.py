@@ -1,7 +1,6 @@
 """Temperature and bias at the end of training by batch size and loss, and the prior log odds.
 
-Cells: those of the longest budget with several batch sizes, by their fields (see
-`panels.by_budget`): SigLiT and from scratch.
+Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`): SigLiT and from scratch.
 """
 
 from __future__ import annotations
@@ -14,20 +13,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.claims.scope import FEWEST_STEPS
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
+from analysis.select.deciding import FEWEST_STEPS, steps_by_size, too_poor, too_short
 from analysis.select.panels import Panel
 from analysis.stats import fit_slope
 from analysis.stats.intervals import by_group, pooled_means
 
 TEMPERATURE, BIAS = "train/t", "train/b"
 LABELS = {TEMPERATURE: "log temperature $t'$", BIAS: "bias $b$"}
-QUARTER = 0.25  # of the best quality: runs below it have hardly learned
 PRIOR = "-log(B - 1)"
 
 
@@ -36,15 +34,14 @@ def data(inputs: Inputs) -> pd.DataFrame:
     loss, x the batch size.
 
     Kinds "seed" and "mean" are runs that the slope rests on, "short" a mean that it does not: fewer
-    than 500 steps, or below a quarter of the best quality. "slope": value is the change for each
+    than 500 steps, or below a quarter of its best. "slope": value is the change for each
     doubling of the batch with its interval, n the number of batch sizes.
     """
     rows: list[Row] = []
     used: list[Panel] = []
     parts = []
     for image, tower in TOWERS.items():
-        by_budget = inputs.select(panels.by_budget, image=image)
-        panel = panels.longest(inputs.cells, by_budget, image=image)
+        panel = inputs.select(panels.batch_sizes, image=image)
         mine = _rows(panel, tower, inputs.quality_of(inputs.cells))
         if mine:
             rows += mine
@@ -81,21 +78,17 @@ def _rows(panel: Panel, tower: str, quality: str) -> list[Row]:
     done = panel.done
     if done.empty:
         return []
-    best = done[quality].max() if quality in done else math.nan
+    short = set(too_short(steps_by_size(done)))
     rows: list[Row] = []
     for loss, mine in done.groupby("loss.kind"):
-        short = {
-            int(size)
-            for size, cells in mine.groupby("batch_size")
-            if cells["steps"].min() < FEWEST_STEPS
-            or (quality in cells and cells[quality].mean() < QUARTER * best)
-        }
+        means = {b: float(np.mean(v)) for b, v in by_group(mine, ["batch_size"], quality).items()}
+        hollow = short | set(too_poor(means))
         for metric in LABELS:
             known = points.with_metric(mine, metric)
             if metric == TEMPERATURE:
                 known = known.assign(**{metric: np.log(known[metric].astype(float))})
             common = {"panel": tower, "source": "ours", "series": loss, "metric": metric}
-            long = known[~known["batch_size"].isin(short)]
+            long = known[~known["batch_size"].isin(hollow)]
             rows += [
                 common
                 | {"kind": "seed", "x": int(row["batch_size"]), "value": row[metric]}
@@ -158,15 +151,15 @@ def _words(df: pd.DataFrame) -> list[str]:
     for tower in dict.fromkeys(slopes["panel"]):
         parts = []
         for _, row in slopes[slopes["panel"] == tower].iterrows():
-            name = "t'" if row["metric"] == TEMPERATURE else "b"
-            ends = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
-            parts.append(f"{row['series']} {name} {row['value']:+.2f} {ends}")
+            name, digits = ("t'", 3) if row["metric"] == TEMPERATURE else ("b", 2)
+            value, *ends = (f"{row[end]:+.{digits}f}" for end in ("value", "low", "high"))
+            parts.append(f"{row['series']} {name} {value} [{', '.join(ends)}]")
         texts.append(f"{tower}: {'; '.join(parts)}")
     words = ["Bars: 95 % interval of the mean."]
     if (df["kind"] == "short").any():
         words.append(
-            f"Hollow: fewer than {FEWEST_STEPS} steps or below a quarter of the best quality; not "
-            "in the slopes."
+            f"Hollow, in no slope: fewer than {FEWEST_STEPS} steps, or below a quarter of the best "
+            "quality of the loss."
         )
     if texts:
         words.append(

@@ -8,14 +8,12 @@ import pytest
 
 from analysis.figures import EXTRA_FIGURES
 from analysis.figures.base import Inputs
-from analysis.figures.plot import layout
 from analysis.records.frame import COLUMNS
 from analysis.select.fields import TOP1
 
-NAMES = [
-    name for name in EXTRA_FIGURES if name != "from_scratch"
-]  # the records here are of SigLiT alone
-LOSS = "eval/val_loss/val/softmax"
+# The records here are of SigLiT alone, at one budget. The others: test_scaling_figures.
+SCALING = ("to_target", "rate_by_batch", "temperature_bias", "compute")
+NAMES = [name for name in EXTRA_FIGURES if name not in ("from_scratch", *SCALING)]
 SIZES = (16, 32, 64, 128, 256, 512)
 SIGMOID = {"loss.kind": "sigmoid", "loss.pairs.kind": "all"}
 SOFTMAX = {"loss.kind": "softmax"}
@@ -45,16 +43,13 @@ def row(size, loss, seed, value, **more):
     }
 
 
-def logged(name, size, rng):
-    """Ten lines: the loss falls with the logarithm of examples over those that B needs."""
+def logged(name, size):
     for i in range(1, 11):
         examples = 10_000 * i
-        loss = 2.0 - 0.5 * np.log(examples / (20_000 + 100 * size)) + 0.01 * rng.standard_normal()
         yield {
             "id": name,
             "step": examples // size,
             "examples_seen": examples,
-            LOSS: loss,
             "train/t": 10.0 + i,
             "train/b": -10.0 - i / 10,
             "train/grad_norm": 1.0 / i,
@@ -77,17 +72,12 @@ def inputs():
         for group in (8, 32)
     ]
     cells += [
-        row(size, SIGMOID, 0, value, **{"optimizer.learning_rate": rate})
-        for size in (128, 512)
-        for rate, value in ((1e-4, 10.0), (1e-2, 20.0 if size == 128 else 50.0))
-    ]
-    cells += [
         row(size, SIGMOID, 1, 10.0 + t, **{"loss.b_init": b, "loss.t_init": t, "loss.eps": 0})
         for size in (128, 512)
         for b, t in ((-10.0, 10.0), (-10.0, 1.0), (None, 10.0), ("prior", 10.0))
     ]
     cells = [{"id": f"cell-{i}", **cell} for i, cell in enumerate(cells)]
-    lines = pd.DataFrame([x for c in cells for x in logged(c["id"], c["batch_size"], rng)])
+    lines = pd.DataFrame([x for c in cells for x in logged(c["id"], c["batch_size"])])
     table = pd.DataFrame(cells).merge(lines.groupby("id").last(), on="id", suffixes=("", "_line"))
     table = table.reindex(columns=list(dict.fromkeys((*COLUMNS, *table.columns))))
     return Inputs(cells=table, read_rows=lambda: lines)
@@ -137,27 +127,6 @@ def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
     assert (wide["high"] > means["high"]).all() and (wide["low"] < means["low"]).all()
 
 
-def test_cells_that_miss_the_target_are_bounds_and_enter_no_mean(inputs):
-    table = EXTRA_FIGURES["to_target"].data(inputs)
-    part = table[table["panel"] == "examples"]
-    late = part[part["kind"] == "censored"]
-    assert len(late) and set(late["value"].round()) == {100_000}
-    assert not set(late["x"]) & set(part.loc[part["kind"] == "mean", "x"])
-    steps = table[(table["panel"] == "steps") & (table["kind"] == "mean")]
-    examples = part[part["kind"] == "mean"]
-    assert (steps["value"] * steps["x"]).to_numpy() == pytest.approx(examples["value"].to_numpy())
-
-
-def test_a_target_that_no_batch_size_reached_with_all_its_seeds_is_drawn_without_a_mean(
-    inputs, tmp_path
-):
-    table = EXTRA_FIGURES["to_target"].data(inputs)
-    sizes = table["x"][table["kind"] == "censored"]
-    late = table[table["kind"].isin(["seed", "censored"]) & table["x"].isin(sizes)]
-    assert len(late)
-    layout.save(EXTRA_FIGURES["to_target"].draw(late), tmp_path / "late")
-
-
 def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
     table = EXTRA_FIGURES["pairs_map"].data(inputs)
     means = table[table["kind"] == "mean"].set_index(["x", "series"])["value"]
@@ -174,20 +143,3 @@ def test_starts_are_named_and_stand_at_each_batch_size(inputs):
         (name, size) for name in (*names, "b = log odds, t' = log 10") for size in (128, 512)
     }
     assert means["b = -10, t' = log 1", 128] == 11.0
-
-
-def test_a_best_rate_on_the_edge_is_flagged(inputs):
-    table = EXTRA_FIGURES["rate_by_batch"].data(inputs)
-    best = table[table["panel"] == "best"].set_index("x")
-    assert (best.loc[128, "kind"], best.loc[128, "value"]) == ("inside", 1e-3)
-    assert (best.loc[512, "kind"], best.loc[512, "value"]) == ("edge", 1e-2)
-
-
-def test_one_ended_rate_at_each_batch_size_is_no_response(inputs):
-    cells = inputs.cells
-    several = cells["loss.pairs.kind"].eq("all") & cells["batch_size"].isin((128, 512))
-    other = cells["optimizer.learning_rate"] != 1e-3
-    waiting = cells.assign(status=cells["status"].mask(several & other, "not started"))
-    table = EXTRA_FIGURES["rate_by_batch"].data(Inputs(cells=waiting, read_rows=inputs.read_rows))
-    assert not len(table) and "two learning rates" in table.attrs["why"]
-    assert len(table.attrs["missing"]) == 4

@@ -3,16 +3,9 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from analysis.stats import (
-    default_target,
-    draw_means,
-    first_crossing,
-    fit_critical_batch,
-    fit_saturation,
-)
+from analysis.stats import draw_means, fit_saturation
 from analysis.stats.resample import item_noise
 
 SIZES = 2.0 ** np.arange(9, 21)
@@ -144,69 +137,3 @@ def test_evaluated_examples_widen_the_draws_by_their_own_error():
     noise = item_noise(rng, np.concatenate([hits, hits]), 4000)
     assert noise[:, 0].std() == pytest.approx(hits.std() / math.sqrt(2000), rel=0.05)
     assert noise[:, 0] == pytest.approx(noise[:, 1])
-
-
-def examples(rng, sd=0.1, seeds=2):
-    return {
-        int(size): list((1e6 + 300 * size) * np.exp(sd * rng.standard_normal(seeds)))
-        for size in 2.0 ** np.arange(7, 16)
-    }
-
-
-def test_the_hyperbola_finds_the_critical_batch():
-    found = fit_critical_batch(examples(np.random.default_rng(0), sd=0.0))
-    assert found.batch == pytest.approx(1e6 / 300, rel=0.01)
-    assert found.examples_min == pytest.approx(1e6, rel=0.01)
-    steps, seen = found.examples(SIZES) / SIZES, found.examples(SIZES)
-    product = (steps / found.steps_min - 1) * (seen / found.examples_min - 1)
-    assert product == pytest.approx(np.ones(len(SIZES)))
-    overhead = found.examples(np.array([found.at_overhead[0]]))
-    assert overhead == pytest.approx(1.2 * found.examples_min)
-
-
-def test_the_intervals_of_the_critical_batch_hold_it():
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(200):
-        found = fit_critical_batch(examples(rng), number=120)
-        held += found.low <= 1e6 / 300 <= found.high
-    assert held >= 90
-
-
-def test_small_batches_that_need_more_examples_are_left_out():
-    times = examples(np.random.default_rng(0), sd=0.0) | {16: [4e6, 4e6], 32: [2e6, 2e6]}
-    assert fit_critical_batch(times).left_out == (16, 32)
-
-
-def curve(losses):
-    return pd.DataFrame(
-        {
-            "examples_seen": [100 * 10**i for i in range(len(losses))],
-            "eval/val_loss/val/softmax": losses,
-        }
-    )
-
-
-LOSS = "eval/val_loss/val/softmax"
-
-
-def test_a_crossing_is_between_the_evaluations_on_a_line_in_log_examples():
-    found = first_crossing(curve([3.0, 2.0, 1.0]), LOSS, 1.5, batch_size=10)
-    assert found.examples == pytest.approx(1000 * math.sqrt(10))
-    assert found.steps == pytest.approx(found.examples / 10)
-    assert not found.censored
-
-
-def test_a_cell_that_never_gets_there_is_a_bound():
-    found = first_crossing(curve([3.0, 2.0, 1.0]), LOSS, 0.5, batch_size=10)
-    assert (found.examples, found.censored) == (pytest.approx(10_000), True)
-
-
-def test_a_crossing_that_was_not_seen_is_not_made_up():
-    assert first_crossing(curve([1.0, 0.9]), LOSS, 1.5, batch_size=10) is None
-    assert first_crossing(curve([None, None]), LOSS, 1.5, batch_size=10) is None
-
-
-def test_half_of_the_batch_sizes_reach_the_default_target():
-    finals = pd.Series([3.0, 3.0, 2.0, 1.0, 1.5], index=[16, 16, 64, 256, 1024])
-    assert default_target(finals, LOSS) == 2.0
-    assert default_target(finals, "eval/zero_shot/test/top1") == 1.5
