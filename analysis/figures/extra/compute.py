@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import NullLocator
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.paper import as_cells
@@ -64,36 +64,38 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
-    """A column for each source. For each tower quality and the batch sizes of the front over FLOPs;
-    the share of the pairs below."""
+def draw(df: pd.DataFrame) -> StudyFigure:
+    """For each tower and source quality and the batch sizes of the front over FLOPs; then the share
+    of the pairs."""
     sources = [source for source in ("ours", "paper") if (df["source"] == source).any()]
-    towers = [tower for tower in PAPER if (df["panel"] == tower).any()]
-    fig, (head, *every) = layout.make_figure(
-        heights=[0.2, *[1.4, 1.1] * len(towers), 1.3],
-        columns=[1, *[len(sources)] * (2 * len(towers) + 1)],
+    fronts = df[df["panel"] != SHARE]
+    parts = [
+        (source, tower, part)
+        for tower in PAPER
+        for source in sources
+        if len(part := fronts[(fronts["source"] == source) & (fronts["panel"] == tower)])
+    ]
+    columns = layout.arrange(len(parts), wide=4, narrow=2)
+    fig, every = layout.make_figure(
+        df,
         title="Quality over training FLOPs",
-        caption=layout.caption_of(df, *_words(df)),
-        footer=df.attrs.get("provenance", ""),
+        caption=_words(df),
+        columns=[*(count for count in columns for _ in range(2)), len(sources)],
+        heights=[*[1.5, 1.2] * len(columns), 1.5],
+        legend=[STYLES[loss].handle(loss) for loss in LOSSES],
     )
-    layout.legend_row(head, [STYLES[loss].handle(loss) for loss in LOSSES], columns=2)
-    for column, source in enumerate(sources):
-        mine = df[df["source"] == source]
-        *fronts, share = every[column :: len(sources)]
-        for tower, quality, batch in zip(towers, fronts[::2], fronts[1::2], strict=True):
-            if not (mine["panel"] == tower).any():
-                quality.set_axis_off()
-                batch.set_axis_off()
-                continue
-            _draw_front(quality, batch, mine[mine["panel"] == tower])
-            name = tower if source == "ours" else f"the paper's {PRINTED[tower]}"
-            quality.set_title(name, loc="left")
-            batch.set_ylabel("" if column else "batch size")
-            if source == "paper":
-                quality.set_ylabel("")
-        _draw_share(share, mine[mine["panel"] == SHARE], towers)
-        share.set_ylabel("" if column else "pairs, % of FLOPs")
+    first = 0
+    for count in columns:
+        row, below = every[first : first + count], every[first + count : first + 2 * count]
+        for quality, batch, (source, tower, part) in zip(row, below, parts, strict=False):
+            _draw_front(quality, batch, part)
+            quality.set_title(tower if source == "ours" else PRINTED[tower], loc="left")
+        below[0].set_ylabel("batch size")
+        parts, first = parts[count:], first + 2 * count
+    for source, axes in zip(sources, every[first:], strict=True):
+        _draw_share(axes, df[(df["source"] == source) & (df["panel"] == SHARE)])
+        axes.set_title("ours" if source == "ours" else "the paper", loc="left")
+    every[first].set_ylabel("pairs, % of FLOPs")
     return fig
 
 
@@ -152,34 +154,34 @@ def _draw_front(quality: Axes, batch: Axes, df: pd.DataFrame) -> None:
         sizes = [style.parse_size(str(name).partition(", ")[0]) for name in mine["id"]]
         for x, size, often in zip(mine["x"], sizes, mine["n"].astype(float), strict=True):
             face = "white" if often < OFTEN else look.colour
-            batch.plot([x], [size], marker=look.marker, markersize=3.5, color=look.colour,
-                       markerfacecolor=face)  # fmt: skip
+            wide, above = (3.0, 4) if loss == "sigmoid" else (5.0, 3)  # one inside the other
+            batch.plot([x], [size], marker=look.marker, markersize=wide, color=look.colour,
+                       markerfacecolor=face, zorder=above)  # fmt: skip
     if len(front):
         low, high = front["value"].min(), front["value"].max()
         quality.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
-        quality.set_ylabel(style.metric_label(str(df["metric"].iloc[0])).partition("\n")[0])
-    style.plain_log(batch)
-    batch.yaxis.set_major_locator(LogLocator(base=2, numticks=5))
-    batch.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.format_size(value)))
+        label = style.metric_label(str(df["metric"].iloc[0])).partition("\n")[0]
+        quality.set_ylabel(label.removeprefix("zero-shot "))
+    style.batch_axis(batch, [style.parse_size(x.partition(", ")[0]) for x in front["id"]], axis="y")
+    batch.set_ylabel("")
+    batch.margins(y=0.15)
     for axes in (quality, batch):
         axes.set_xscale("log")
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
     batch.set_xlim(quality.get_xlim())
-    for axes in (quality, batch):
-        style.thin_ticks(axes)
     batch.set_xlabel("FLOPs of a run")
 
 
-def _draw_share(axes: Axes, df: pd.DataFrame, towers: list[str]) -> None:
+def _draw_share(axes: Axes, df: pd.DataFrame) -> None:
     sizes = sorted({int(x) for x in df["x"]})
     for loss in LOSSES:
-        for tower, line in zip(towers, ("-", ":"), strict=False):
+        for tower, line in zip(PAPER, ("-", ":"), strict=True):
             mine = df[(df["series"] == loss) & (df["id"] == tower)]
             style.line(axes, mine, STYLES[loss], linestyle=line)
     axes.axhline(50, color=style.GREY, linewidth=0.6)
     axes.set_ylim(0, 100)
     if sizes:
-        style.narrow_batch_axis(axes, sizes)
+        style.batch_axis(axes, sizes)
 
 
 def _words(df: pd.DataFrame) -> list[str]:

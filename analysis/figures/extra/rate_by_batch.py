@@ -6,20 +6,19 @@ where it was measured, so that the test split chooses nothing.
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from analysis.claims.rates import VALIDATION
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select.deciding import FEWEST_STEPS
@@ -30,7 +29,6 @@ from analysis.stats import BestRate, fit_best_rate, fit_rate_exponent
 from analysis.stats.intervals import by_group, pooled_means
 
 LONG, EVERY = f"{FEWEST_STEPS} steps or more", "all"
-SHORT = {"cached": "SigLiT", "vit": "scratch"}
 NOISE_KEYS = ("batch_size", "budget.examples", "budget.pairs", "budget.steps", RATE)
 
 
@@ -49,11 +47,11 @@ def data(inputs: Inputs) -> pd.DataFrame:
     metric = VALIDATION
     if metric not in inputs.cells or not inputs.cells[metric].notna().any():
         metric = inputs.quality
-    for image in TOWERS:
+    for image, tower in TOWERS.items():
         for loss, panel in inputs.select(rate_searches, image=image).items():
             used.append(panel)
             missing += points.without_metric(panel, metric)
-            rows += _search_rows(inputs, panel, SHORT[image], loss, metric)
+            rows += _search_rows(inputs, panel, tower, loss, metric)
     budgets = sorted({int(x) for panel in used for x in panel.cells["examples"].dropna()})
     return points.make_table(
         rows,
@@ -64,33 +62,35 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
-    """For each tower the responses by loss, and below the optima over batch size."""
+def draw(df: pd.DataFrame) -> StudyFigure:
+    """For each tower the responses by loss, and the optima over batch size."""
     towers = list(dict.fromkeys(df["panel"]))
-    fig, every = layout.make_figure(
-        heights=[0.2, *[1.6, 1.6] * len(towers)],
-        columns=[1, *[2, 1] * len(towers)],
-        title="Best learning rate by batch size",
-        caption=layout.caption_of(df, *_words(df)),
-        footer=df.attrs.get("provenance", ""),
-    )
     sizes = sorted({int(x) for x in df.loc[df["kind"] == "best", "x"]})
     styles = style.batch_size_styles(sizes)
-    handles = [
+    handles = [STYLES[loss].handle(loss) for loss in LOSSES]
+    handles += [
         look.handle(f"{'' if i else 'B = '}{style.format_size(size)}", linestyle="")
         for i, (size, look) in enumerate(styles.items())
     ]
-    layout.legend_row(every[0], handles, columns=8)
-    panels_of = iter(every[1:])
-    for tower in towers:
+    rows = [3] if style.current_page().wide else [2, 1]
+    fig, every = layout.make_figure(
+        df,
+        title="Best learning rate by batch size",
+        caption=_words(df),
+        columns=rows * len(towers),
+        heights=1.7,
+        stretch=True,
+        legend=handles,
+    )
+    for at, tower in enumerate(towers):
+        *responses, optima = every[3 * at : 3 * at + 3]
         mine = df[df["panel"] == tower]
-        responses = list(itertools.islice(panels_of, 2))
         for loss, axes in zip(LOSSES, responses, strict=True):
             _draw_responses(axes, mine, loss, styles)
             axes.set_title(f"{tower}, {loss}", loc="left")
         responses[0].set_ylabel(style.metric_label(mine["metric"].iloc[0]))
-        _draw_optima(next(panels_of), mine)
+        _draw_optima(optima, mine)
+        optima.set_title(tower, loc="left")
     return fig
 
 
@@ -164,7 +164,6 @@ def _draw_responses(axes: Axes, df: pd.DataFrame, loss: str, styles: Any) -> Non
         style.line(axes, mine[mine["kind"] == "fit"], look, linestyle="-")
     style.plain_log(axes, "x")
     axes.xaxis.set_major_locator(LogLocator(numticks=4))
-    style.thin_ticks(axes)
     axes.set_xlabel("learning rate")
 
 
@@ -197,8 +196,6 @@ def _draw_optima(axes: Axes, df: pd.DataFrame) -> None:
         axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
     style.plain_log(axes)
     axes.set_ylabel("best rate")
-    handles = [STYLES[loss].handle(loss) for loss in LOSSES if (best["series"] == loss).any()]
-    axes.legend(handles=handles, fontsize=style.SMALL, loc="best")
     style.batch_axis(axes, sizes)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
@@ -26,7 +26,6 @@ from analysis.stats.intervals import by_group, pooled_means
 
 TEMPERATURE, BIAS = "train/t", "train/b"
 LABELS = {TEMPERATURE: "log temperature $t'$", BIAS: "bias $b$"}
-PRIOR = "-log(B - 1)"
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -51,26 +50,23 @@ def data(inputs: Inputs) -> pd.DataFrame:
     return points.make_table(rows, panels=used, title="; ".join(parts))
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
-    """A row for each tower: the logarithm of t, and b beside the prior log odds."""
+def draw(df: pd.DataFrame) -> StudyFigure:
+    """For each tower the logarithm of t, and b beside the prior log odds."""
     towers = list(dict.fromkeys(df["panel"]))
-    fig, (head, *every) = layout.make_figure(
-        heights=[0.2, *[1.7] * len(towers)],
-        columns=[1, *[2] * len(towers)],
-        title="Temperature and bias at the end of training",
-        caption=layout.caption_of(df, *_words(df)),
-        footer=df.attrs.get("provenance", ""),
-    )
     handles = [STYLES[loss].handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
-    guide = style.SeriesStyle(colour=style.GREY, marker="", line=":")
-    layout.legend_row(head, [*handles, guide.handle(f"prior log odds, {PRIOR}")], columns=3)
-    for tower, pair in zip(
-        towers, (every[i : i + 2] for i in range(0, len(every), 2)), strict=True
-    ):
-        for metric, axes in zip(LABELS, pair, strict=True):
-            _draw_panel(axes, df[(df["panel"] == tower) & (df["metric"] == metric)], metric)
-        pair[0].set_title(tower, loc="left")
+    prior = style.SeriesStyle(colour=style.GREY, marker="", line=":")
+    fig, every = layout.make_figure(
+        df,
+        title="Temperature and bias at the end of training",
+        caption=_words(df),
+        columns=layout.arrange(2 * len(towers), wide=4, narrow=2),
+        heights=1.7,
+        legend=[*handles, prior.handle("prior log odds, \N{MINUS SIGN}log(B \N{MINUS SIGN} 1)")],
+    )
+    panels_of = [(tower, metric) for tower in towers for metric in LABELS]
+    for (tower, metric), axes in zip(panels_of, every, strict=True):
+        _draw_panel(axes, df[(df["panel"] == tower) & (df["metric"] == metric)], metric)
+        axes.set_title(tower, loc="left")
     return fig
 
 
@@ -140,7 +136,7 @@ def _draw_panel(axes: Axes, df: pd.DataFrame, metric: str) -> None:
         axes.plot(x, -np.log(x - 1), color=style.GREY, linestyle=":")
     axes.set_ylabel(LABELS[metric])
     if sizes:
-        style.narrow_batch_axis(axes, sizes)
+        style.batch_axis(axes, sizes)
     else:
         axes.text(0.5, 0.5, "no bias", transform=axes.transAxes, ha="center")
 

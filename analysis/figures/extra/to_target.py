@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import LogLocator
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.extra.saturation import items_by
 from analysis.figures.plot import layout, points, style
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, ORDERED_STYLES, STYLES, SeriesStyle
 from analysis.paper import as_cells
@@ -46,7 +46,7 @@ DRAWN_TARGETS = 3
 ZHANG = 0.47  # exponent of language models (Zhang 2025)
 LEGEND: Any = {"fontsize": style.SMALL, "loc": "best", "handletextpad": 0.1, "frameon": True}
 LEGEND |= {"framealpha": 0.8, "edgecolor": "none"}
-NAMES = {"ours": "ours", "paper": f"the paper's {TABLE}"}
+NAMES = {"ours": "ours", "paper": TABLE}
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -78,39 +78,37 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-@style.styled
-def draw(df: pd.DataFrame) -> Figure:
-    """A column for each source: examples over batch size by loss; B_crit over target and data."""
+def draw(df: pd.DataFrame) -> StudyFigure:
+    """For each source: examples over batch size by loss; B_crit over target and over data."""
     sources = [source for source in NAMES if (df["source"] == source).any()]
+    rows = layout.arrange(4, wide=4, narrow=2)
     fig, every = layout.make_figure(
-        heights=[1.5, 1.3, 1.3, 1.3],
-        columns=[len(sources)] * 4,
+        df,
         title="Critical batch size, from runs that ended",
-        caption=layout.caption_of(df, *_words(df)),
-        footer=df.attrs.get("provenance", ""),
+        caption=_words(df),
+        columns=rows * len(sources),
+        heights=1.6,
+        legend=[STYLES[loss].handle(loss, linestyle="") for loss in LOSSES],
     )
-    for column, source in enumerate(sources):
-        sigmoid, softmax, over_target, over_data = every[column :: len(sources)]
+    for at, source in enumerate(sources):
+        *examples, over_target, over_data = every[4 * at : 4 * at + 4]
         mine = df[df["source"] == source]
         means = mine[(mine["panel"] == EXAMPLES) & (mine["kind"] == "mean")]
         sizes = sorted({int(x) for x in means["x"]})
         limits = (means["value"].min() / 1.5, means["value"].max() * 1.5)
-        styles = dict(zip(_some(mine), ORDERED_STYLES[::2], strict=False))
-        for loss, axes in zip(LOSSES, (sigmoid, softmax), strict=True):
+        styles = dict(zip(_some(mine), ORDERED_STYLES, strict=False))
+        for loss, axes in zip(LOSSES, examples, strict=True):
             part = mine[(mine["series"] == loss) & (mine["panel"] == EXAMPLES)]
             _draw_examples(axes, part, styles, sizes, limits)
-            axes.set_ylabel("" if column else f"examples,\n{loss}")
-        sigmoid.set_title(NAMES[source], loc="left")
-        sigmoid.set_xlabel("")
+            axes.set_title(f"{loss}, {NAMES[source]}", loc="left")
+        examples[0].set_ylabel("examples to target")
         handles = [look.handle(f"{target} %", linestyle="") for target, look in styles.items()]
-        sigmoid.legend(handles=handles, **LEGEND)
+        examples[0].legend(handles=handles, **LEGEND)
         for panel, axes in ((OVER_TARGET, over_target), (OVER_DATA, over_data)):
             _draw_critical(axes, mine[mine["panel"] == panel], sizes)
-            axes.set_ylabel("" if column else "$B_{crit}$")
+        over_target.set_ylabel("$B_{crit}$")
         over_target.set_xlabel("target (%)")
-        over_data.set_xlabel("fewest examples $E_{min}$")
-        handles = [STYLES[loss].handle(loss, linestyle="") for loss in LOSSES]
-        over_target.legend(handles=handles, **LEGEND)
+        over_data.set_xlabel("$E_{min}$ (examples)")
     return fig
 
 
@@ -232,7 +230,7 @@ def _draw_examples(
     style.plain_log(axes)
     axes.set_ylim(*limits)
     axes.set_xlim(sizes[0] / 1.6, sizes[-1] * 1.6)
-    style.narrow_batch_axis(axes, sizes)
+    style.batch_axis(axes, sizes)
 
 
 def _draw_critical(axes: Axes, df: pd.DataFrame, sizes: Sequence[int]) -> None:
@@ -261,14 +259,12 @@ def _draw_critical(axes: Axes, df: pd.DataFrame, sizes: Sequence[int]) -> None:
     shown = np.clip(fits["value"].astype(float), low, high)
     axes.set_ylim(shown.min() / 1.8, shown.max() * 3)
     axes.margins(x=0.08)
-    if axes.get_xscale() == "log":
-        style.thin_ticks(axes)
-    else:
+    if axes.get_xscale() == "linear":
         targets = sorted(set(fits["x"]))
         axes.set_xticks(targets[:: -(-len(targets) // 4)])
-    style.plain_log(axes)
-    axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0,), numticks=7))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.format_size(value)))
+    ends = np.log2(axes.get_ylim())
+    style.batch_axis(axes, 2.0 ** np.arange(np.ceil(ends[0]), np.floor(ends[1]) + 1), axis="y")
+    axes.set_ylabel("")
 
 
 def _draw_guide(axes: Axes, fits: pd.DataFrame) -> None:
@@ -287,10 +283,11 @@ def _draw_guide(axes: Axes, fits: pd.DataFrame) -> None:
 
 def _words(df: pd.DataFrame) -> list[str]:
     words = [
-        f"Hollow above: a run to that target would have fewer than {FEWEST_STEPS} steps. Lines: "
-        "E = E_min + S_min B from the batch size with the fewest examples on; "
-        "B_crit = E_min / S_min, hollow where its 95 % interval leaves those sizes. "
-        "Crosses: the form E_min + S_min B + C B^-a, all sizes."
+        "Examples: final quality interpolated between budgets; bars: 95 % bootstrap interval over "
+        "seeds and, where records hold them, evaluated examples; hollow: a run to the target would "
+        f"have fewer than {FEWEST_STEPS} steps. Lines: E = E_min + S_min B (McCandlish 2018) from "
+        "the batch size with the fewest examples on; B_crit = E_min / S_min, hollow where its "
+        "interval leaves those sizes. Crosses: E = E_min + S_min B + C B^-a, all sizes."
     ]
     for source, name in NAMES.items():
         for loss in LOSSES:
