@@ -81,6 +81,8 @@ def _rows(panel: Panel, tower: str, quality: str) -> list[Row]:
         hollow = short | set(too_poor(means))
         for metric in LABELS:
             known = points.with_metric(mine, metric)
+            if known.empty:
+                continue
             if metric == TEMPERATURE:
                 known = known.assign(**{metric: np.log(known[metric].astype(float))})
             common = {"panel": tower, "source": "ours", "series": loss, "metric": metric}
