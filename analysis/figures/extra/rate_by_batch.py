@@ -26,7 +26,7 @@ from analysis.select.panels import Panel
 from analysis.select.rate_rule import RATE, SEARCH
 from analysis.select.rate_searches import rate_searches, repeated
 from analysis.stats import BestRate, fit_best_rate, fit_rate_exponent
-from analysis.stats.intervals import by_group, pooled_means
+from analysis.stats.intervals import by_group, group_means
 
 LONG, EVERY = f"{FEWEST_STEPS} steps or more", "all"
 NOISE_KEYS = ("batch_size", "budget.examples", "budget.pairs", "budget.steps", RATE)
@@ -151,7 +151,7 @@ def _noise(cells: pd.DataFrame, panel: Panel, metric: str) -> tuple[float, int] 
     search; None where no two of them differ in the seed alone."""
     same = repeated(cells, panel)
     keys = [key for key in NOISE_KEYS if key in same]
-    pooled = pooled_means(by_group(same, keys, metric))
+    pooled = group_means(by_group(same, keys, metric))
     return (math.sqrt(pooled.variance), pooled.dof) if pooled.dof else None
 
 

@@ -22,7 +22,7 @@ from analysis.select import panels
 from analysis.select.deciding import FEWEST_STEPS, steps_by_size, too_poor, too_short
 from analysis.select.panels import Panel
 from analysis.stats import fit_slope
-from analysis.stats.intervals import by_group, pooled_means
+from analysis.stats.intervals import by_group, group_means
 
 TEMPERATURE, BIAS = "train/t", "train/b"
 LABELS = {TEMPERATURE: "log temperature $t'$", BIAS: "bias $b$"}
@@ -100,7 +100,7 @@ def _rows(panel: Panel, tower: str, quality: str) -> list[Row]:
 def _mean_rows(long: pd.DataFrame, known: pd.DataFrame, metric: str, common: Row) -> list[Row]:
     """Means, those of short runs too, and the slope over the others."""
     values = by_group(long, ["batch_size"], metric)
-    pooled = pooled_means(values)
+    pooled = group_means(values)
     rows: list[Row] = []
     for size in sorted(values):
         mean = pooled.mean(size)
