@@ -77,7 +77,7 @@ EXTRA_FIGURES: Mapping[str, Plot] = {
 }
 # Those of them that show the paper's own tables, too.
 FITS_OF_TABLES: Mapping[str, Plot] = {plot.name: plot for plot in (to_target, compute)}
-FIGURES: Mapping[str, Plot] = {**EXTRA_FIGURES, **PAPER_FIGURES}
+FIGURES: Mapping[str, Plot] = {**PAPER_FIGURES, **EXTRA_FIGURES}
 TABLES: Mapping[str, PaperTable] = {
     table.name: table
     for table in (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot import layout
 from analysis.figures.plot.layout import StudyFigure
 from analysis.records.frame import NOT_STARTED
 from analysis.records.record import INTERRUPTIONS
+from analysis.report.inline_svg import InlineSvg, inline_svg
 from study.records.interruptions import Interruption
 
-MOST_SVG_BYTES = 250_000  # a figure with more marks than that becomes a PNG
+WIDTHS = ("text", "column")  # of a figure, for wide and for narrow screens
 MOST_ROWS = 80  # of the table under a figure
 NOT_RECORDED = "not recorded"
 ENDED = ("done", "diverged")
@@ -41,9 +41,7 @@ class Picture:
 
     Attributes:
       name: as `study figures` names its files.
-      source: a `data:` URI.
-      width: inches on paper.
-      alt: title, panels and series, for those who do not see it.
+      svgs: the figure by the width that it is drawn for, see `style.PAGES`.
       table: the means (or else the points) that it shows.
       missing: cells that it lacks.
     """
@@ -51,20 +49,19 @@ class Picture:
     name: str
     title: str
     caption: tuple[str, ...]
-    source: str
-    width: float
-    alt: str
+    svgs: Mapping[str, InlineSvg]
     table: TextTable
     missing: tuple[str, ...]
 
 
 def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
-    """Draws a figure from its numbers."""
-    fig = plot.draw(numbers, bare=True)
-    kind = "svg+xml"
-    content = layout.render(fig, "svg", metadata={"Date": None, "Creator": None})
-    if len(content) > MOST_SVG_BYTES:
-        kind, content = "png", layout.render(fig, "png", metadata={"Software": None})
+    """Draws a figure from its numbers, for a wide screen and for a narrow one."""
+    figures = {width: plot.draw(numbers, width=width, bare=True) for width in WIDTHS}
+    svgs = {
+        width: inline_svg(fig, f"{plot.name}.{width}", alt_text(fig))
+        for width, fig in figures.items()
+    }
+    fig = figures[WIDTHS[0]]
     means = numbers[numbers["kind"] == "mean"]
     table = (means if len(means) else numbers).drop(columns=["kind"])
     table = table.dropna(axis="columns", how="all")
@@ -75,9 +72,7 @@ def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
         name=plot.name,
         title=fig.title,
         caption=(*fig.caption, fig.provenance),
-        source=f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
-        width=float(fig.get_figwidth()),
-        alt=alt_text(fig),
+        svgs=svgs,
         table=_text_table(table.iloc[:MOST_ROWS], note),
         missing=tuple(numbers.attrs.get("missing", ())),
     )

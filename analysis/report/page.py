@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ from analysis.report.contents import (
     make_picture,
     unfinished_cells,
 )
-from analysis.report.prose import Block
+from analysis.report.prose import Block, Citation
 from analysis.report.provenance import provenance
 
 HERE = Path(__file__).parent
@@ -105,7 +107,7 @@ def render_page(
     figures: Mapping[str, Plot] = FIGURES,
     tables: Mapping[str, PaperTable] = TABLES,
 ) -> str:
-    """The whole page as HTML. It loads nothing and has no script."""
+    """The whole page as HTML. It loads nothing; its one script only hides, sorts and zooms."""
     cells = inputs.cells
     pictures, fragments, skipped = [], [], []
     if len(cells):  # without cells these would show the paper's numbers alone
@@ -121,10 +123,13 @@ def render_page(
                 skipped.append((table.name, reason))
             else:
                 fragments.append((numbers.attrs["title"], to_html(numbers, table.name)))
+    script = "\n" + (HERE / "page.js").read_text(encoding="utf-8")
     return _template().render(
         info=info,
         finding=prose.with_verdicts(info.finding, verdicts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         quality=" ".join(metric_label(inputs.quality).split()),
         states=_count_states(cells),
         finished=int((cells["status"] == "done").sum()) if len(cells) else 0,
@@ -160,6 +165,7 @@ def _template() -> Any:
     environment.filters["interval"] = _format_interval
     environment.filters["number"] = format_number
     environment.filters["p_value"] = format_p
+    environment.filters["outcome"] = _name_outcome
     environment.filters["anchor"] = lambda claim: (
         "claim-" + re.sub(r"[^a-z0-9]+", "-", claim.lower()).strip("-")
     )
@@ -171,6 +177,14 @@ def _count_states(cells: pd.DataFrame) -> list[tuple[str, str, int]]:
     counts: Counter[str] = Counter(cells["status"]) if len(cells) else Counter()
     known = [s for s in STATUSES if s in counts] + sorted({*counts} - {*STATUSES})
     return [(s.replace(" ", "-"), STATUS_NAMES.get(s, s), counts[s]) for s in known]
+
+
+def _name_outcome(citation: Citation) -> str:
+    """The verdict beside a true sentence: "contradicted" would read as if the sentence were."""
+    verdict = citation.verdict
+    if citation.quoted == "contradicted" and verdict and verdict.section != OURS:
+        return "the paper says otherwise"
+    return citation.quoted
 
 
 def _format_interval(verdict: Verdict) -> str:

@@ -8,6 +8,7 @@ them: title, notes, missing, provenance.
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -162,12 +163,18 @@ def to_html(table: pd.DataFrame, name: str) -> str:
     for axis in (0, 1):
         styler = styler.format_index(escape="html", axis=axis)
     styler = styler.format_index_names(escape="html")
+    # An empty header is announced as one by a screen reader; an empty cell is not.
+    markup = re.sub(
+        r'<th (class="blank[^"]*") ?>&nbsp;</th>',
+        r"<td \1></td>",
+        styler.set_td_classes(classes).to_html(),
+    )
     notes, provenance = " ".join(map(html.escape, _notes(table))), table.attrs["provenance"]
     if provenance:
         notes += f' <small class="provenance">{html.escape(provenance)}</small>'
     return (
         f'<figure class="table">\n<figcaption>{html.escape(table.attrs["title"])}</figcaption>\n'
-        f"{styler.set_td_classes(classes).to_html()}<p>{notes}</p>\n</figure>\n"
+        f"{markup}<p>{notes}</p>\n</figure>\n"
     )
 
 
