@@ -1,114 +1,28 @@
 """Claims about batch size and loss (Sec. 4.1 and 4.2, Fig. 2), on one panel of batch sizes.
 
 "Small" and "large" batches are the smallest and the largest quarter of the panel's sizes, at least
-one size. Differences are sigmoid minus softmax, paired by seed. Batch sizes at which neither loss
-has learned much (see `FLOOR`) enter no difference: near zero all losses are level.
+one size. Differences are sigmoid minus softmax, paired by seed. What counts as level or as little
+is a quarter of the effect that the claim is about.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
 
-from analysis.claims.claim import (
-    POINTS,
-    TOLERANCE,
-    Claim,
-    Evidence,
-    Verdict,
-    all_above,
-    any_above,
-    conclude,
-    withhold,
-)
-from analysis.claims.rates import check_rates
-from analysis.claims.scope import name_sizes, scope
-from analysis.select import panels
-from analysis.select.deciding import steps_by_size
-from analysis.stats.contrasts import combine, largest, mean_weights
-from analysis.stats.intervals import (
-    GroupMeans,
-    Interval,
-    by_group,
-    group_means,
-    paired_differences,
-)
-
-ENOUGH = 32_768  # the batch size that the paper calls sufficient
-FLOOR = 0.25  # of the panel's best quality: a batch size where both losses are below is left out
-PLATEAU = 3  # batch sizes that it takes to see that quality no longer rises
-Image = Literal["cached", "vit"]  # SigLiT, and both towers from scratch
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchPanel:
-    """Quality by (loss, batch size), and sigmoid minus softmax by batch size.
-
-    Attributes:
-      floor: batch sizes without a difference, because neither loss has learned much there.
-      scope: budget and batch sizes in words.
-      steps: of a run, by batch size.
-      check_rates: adds to a verdict what is known of the learning rates at these batch sizes.
-    """
-
-    quality: GroupMeans
-    gaps: GroupMeans
-    floor: tuple[int, ...] = ()
-    scope: str = ""
-    steps: dict[int, int] = field(default_factory=dict)
-    check_rates: Callable[[Verdict, Collection[int]], Verdict] = lambda verdict, sizes: verdict
-
-    @property
-    def sizes(self) -> list[int]:
-        """Batch sizes with both losses."""
-        return sorted(self.gaps.means)
-
-    @property
-    def sigmoid_sizes(self) -> list[int]:
-        return sorted(size for loss, size in self.quality.means if loss == "sigmoid")
-
-
-def on(
-    image: Image, test: Callable[[BatchPanel], Verdict | None]
-) -> Callable[[Evidence], Verdict | None]:
-    """The test on the panel with this image tower."""
-    return lambda evidence: test(batch_panel(evidence, image))
-
-
-@functools.lru_cache(maxsize=4)  # for all claims on one study, and on the paper's numbers
-def batch_panel(evidence: Evidence, image: Image) -> BatchPanel:
-    """The finished cells of the panel, see `panels.batch_sizes`."""
-    done = panels.batch_sizes(evidence.cells, image=image).done
-    quality = group_means(
-        by_group(done, ["loss.kind", "batch_size"], evidence.metric), rounding=evidence.rounding
-    )
-    gaps = by_group(paired_differences(done, evidence.metric), ["batch_size"], "difference")
-    least = FLOOR * max(quality.means.values(), default=0.0)
-    floor = sorted(
-        size
-        for size in gaps
-        if max(mean for (_, other), mean in quality.means.items() if other == size) < least
-    )
-    return BatchPanel(
-        quality=quality,
-        gaps=group_means(
-            {size: values for size, values in gaps.items() if size not in floor},
-            rounding=2 * evidence.rounding,
-        ),
-        floor=tuple(floor),
-        scope=scope(done),
-        steps=steps_by_size(done),
-        check_rates=lambda verdict, sizes: check_rates(verdict, evidence, done, sizes),
-    )
+from analysis.claims.batch_panel import BatchPanel, on, too_few
+from analysis.claims.claim import Claim, Verdict, conclude, withhold
+from analysis.claims.plateau import saturates, too_large_hurts
+from analysis.claims.scope import name_sizes
+from analysis.stats.contrasts import QUARTER, combine, mean_weights
+from analysis.stats.intervals import Interval
 
 
 def ahead_at_small(panel: BatchPanel) -> Verdict | None:
     """The mean difference over the small batches is above zero."""
-    if not panel.sizes:
-        return None
-    small = panel.sizes[: quarter(panel.sizes)]
+    sizes = sorted(panel.gaps.means)
+    if not sizes:
+        return too_few(panel, sizes, gaps=True)
+    small = sizes[: quarter(sizes)]
     gap = panel.gaps.contrast(mean_weights(small))
     return _compare(
         panel, gap, small, f"At {name_sizes(small)} sigmoid minus softmax is {gap} points"
@@ -117,10 +31,11 @@ def ahead_at_small(panel: BatchPanel) -> Verdict | None:
 
 def gap_closes(panel: BatchPanel) -> Verdict | None:
     """The difference at the small batches is larger than at the large ones."""
-    if len(panel.sizes) < 2:
-        return _too_few(panel)
-    k = quarter(panel.sizes)
-    small, large = panel.sizes[:k], panel.sizes[-k:]
+    sizes = sorted(panel.gaps.means)
+    if len(sizes) < 2:
+        return too_few(panel, sizes, gaps=True)
+    k = quarter(sizes)
+    small, large = sizes[:k], sizes[-k:]
     change = panel.gaps.contrast(combine((1, mean_weights(small)), (-1, mean_weights(large))))
     return _compare(
         panel,
@@ -132,22 +47,39 @@ def gap_closes(panel: BatchPanel) -> Verdict | None:
 
 
 def level_at_large(panel: BatchPanel) -> Verdict | None:
-    """The mean difference over the large batches is within the tolerance of zero."""
-    if len(panel.sizes) < 2:
-        return _too_few(panel)
-    large = panel.sizes[-quarter(panel.sizes) :]
-    gap = panel.gaps.contrast(mean_weights(large))
-    return _compare(
+    """At the large batches the difference is within a quarter of that at the small ones.
+
+    Both are contrasts of the same means, so no ratio is formed.
+    """
+    sizes = sorted(panel.gaps.means)
+    if len(sizes) < 2:
+        return too_few(panel, sizes, gaps=True)
+    k = quarter(sizes)
+    small, large = sizes[:k], sizes[-k:]
+    lead, gap = (panel.gaps.contrast(mean_weights(own)) for own in (small, large))
+    ahead = QUARTER if lead.estimate >= 0 else -QUARTER  # whichever loss leads at small batches
+    margin = combine((ahead, mean_weights(small)))
+    verdict = _compare(
         panel,
         gap,
-        large,
-        f"At {name_sizes(large)} sigmoid minus softmax is {gap} points; level means within "
-        f"{TOLERANCE:g} point",
+        [*small, *large],
+        f"At {name_sizes(large)} sigmoid minus softmax is {gap} points, at {name_sizes(small)} "
+        f"{lead}; level means within a quarter of that",
         conditions={
-            "tolerance minus the lead": (-gap).shift(TOLERANCE),
-            "the lead plus the tolerance": gap.shift(TOLERANCE),
+            f"a quarter of the lead at small batches {name} that at large ones": (
+                panel.gaps.contrast(combine((1, margin), (sign, mean_weights(large))))
+            )
+            for name, sign in (("minus", -1), ("plus", 1))
         },
+        effect=QUARTER * lead.estimate,
     )
+    if lead.low <= 0 <= lead.high:
+        return withhold(
+            verdict,
+            because="At small batches neither loss leads, so a quarter of the lead is no measure.",
+            decide="batch sizes at which one loss leads",
+        )
+    return verdict
 
 
 def _compare(
@@ -156,135 +88,27 @@ def _compare(
     sizes: Sequence[int],
     sentence: str,
     conditions: dict[str, Interval] | None = None,
+    effect: float | None = None,
 ) -> Verdict:
-    """A comparison of the losses at these batch sizes: undecided unless both rates were tuned."""
-    if panel.floor:
-        sentence += f"; {name_sizes(panel.floor)} left out: neither loss has learned much there"
+    """A comparison of the losses at these batch sizes: undecided unless both rates were tuned.
+
+    A better rate may gain up to a quarter of the effect, in points; None is the estimate.
+    """
     verdict = conclude(
         gap,
         panel.gaps,
-        sentence,
+        f"{sentence}{panel.left_out(gaps=True)}",
         cells=2 * sum(panel.gaps.counts[size] for size in sizes),
         scope=panel.scope,
         conditions=conditions,
     )
-    return panel.check_rates(verdict, set(sizes))
-
-
-def _too_few(panel: BatchPanel) -> Verdict | None:
-    """Of fewer than two batch sizes: no data, unless the floor removed some."""
-    if not panel.floor or not panel.sizes:
-        return None
-    return Verdict(
-        verdict="undecided",
-        unit=POINTS,
-        sentence=f"The losses can be compared at {name_sizes(panel.sizes)} only: at "
-        f"{name_sizes(panel.floor)} both are below {FLOOR:.0%} of the best quality "
-        f"({panel.scope}).",
-        decide="a longer budget, or batch sizes at which both losses learn",
-    )
-
-
-def too_large_hurts(panel: BatchPanel) -> Verdict | None:
-    """The best smaller batch beats the largest one.
-
-    The best of several means is too good by selection, so every smaller batch is compared with the
-    largest one by simultaneous intervals.
-    """
-    sizes = panel.sigmoid_sizes
-    if len(sizes) < 2:
-        return None
-    *smaller, last = sizes
-    leads = {size: _gain(panel, size, last, len(smaller)) for size in smaller}
-    lead = largest(leads.values())
-    best = max(smaller, key=lambda size: leads[size].estimate)
-    return conclude(
-        lead,
-        panel.quality,
-        f"The best smaller batch size, {name_sizes([best], panel.steps)}, is {lead} points better "
-        f"than the largest, {name_sizes([last], panel.steps)}",
-        cells=sum(panel.quality.counts[("sigmoid", size)] for size in sizes),
-        scope=panel.scope,
-        conditions={f"lead of B = {size}": _gain(panel, size, last) for size in smaller},
-        p_values=any_above(_gain(panel, size, last) for size in smaller),
-    )
-
-
-def saturates(panel: BatchPanel) -> Verdict | None:
-    """From some batch size on, no larger one gains more than the tolerance.
-
-    That size must be at most the paper's 32k where the grid holds it and goes beyond, else below
-    the grid's largest. Its interval covers the sizes that simultaneous intervals of all gains leave
-    possible, up to the largest where a gain beyond the tolerance cannot be ruled out before. Two
-    batch sizes show no plateau, whatever their qualities.
-    """
-    sizes = panel.sigmoid_sizes
-    if len(sizes) < 2:
-        return None
-    comparisons = len(sizes) * (len(sizes) - 1) // 2
-    limit, reason = enough(sizes, at=len(sizes) - 2)
-    gains = {
-        size: [_gain(panel, more, size, comparisons) for more in sizes[i + 1 :]]
-        for i, size in enumerate(sizes[:-1])
-    }
-
-    def first(end: str) -> float:
-        """The smallest size beyond which no gain, by this end of its interval, is too large."""
-        flat = (s for s, more in gains.items() if max(getattr(g, end) for g in more) <= TOLERANCE)
-        return float(next(flat, sizes[-1]))
-
-    size = Interval(first("estimate"))
-    if panel.quality.has_interval:
-        size = Interval(size.estimate, first("low"), first("high"))
-    margins = {
-        at: {
-            f"{TOLERANCE:g} minus the gain from B = {at} to {more}": (
-                -_gain(panel, more, at)
-            ).shift(TOLERANCE)
-            for more in sizes
-            if more > at
-        }
-        for at in sizes[:-1]
-        if at <= limit
-    }
-    result = conclude(
-        size,
-        panel.quality,
-        f"From B = {size:.0f} on, no larger batch up to "
-        f"{name_sizes(sizes[-1:], panel.steps).removeprefix('B = ')} gains more than "
-        f"{TOLERANCE:g} point; reproduced means at most {limit}, {reason}",
-        unit="batch size",
-        effect_unit=POINTS,
-        cells=sum(panel.quality.counts[("sigmoid", size)] for size in sizes),
-        scope=panel.scope,
-        conditions={name: part for of in margins.values() for name, part in of.items()},
-        p_values=any_above(all_above(of.values()) for of in margins.values()),
-    )
-    if len(sizes) >= PLATEAU:
-        return result
-    return withhold(
-        result,
-        because=f"{len(sizes)} batch sizes cannot show a plateau.",
-        decide=f"{PLATEAU} batch sizes or more",
-    )
-
-
-def enough(sizes: Sequence[int], *, at: int) -> tuple[int, str]:
-    """The batch size that must be enough, and why: the paper's 32k, or the grid's `at`-th."""
-    if ENOUGH in sizes[:-1]:
-        return ENOUGH, "the paper's 32k"
-    return sizes[at], "because this grid does not go beyond the paper's 32k"
+    effect = gap.estimate if effect is None else effect
+    return panel.check_rates(verdict, set(sizes), QUARTER * abs(effect))
 
 
 def quarter(sizes: Sequence[int]) -> int:
     """How many batch sizes count as small, and as large."""
     return max(1, round(len(sizes) / 4))
-
-
-def _gain(panel: BatchPanel, size: int, other: int, comparisons: int = 1) -> Interval:
-    """Sigmoid quality at one batch size minus another, as one of several `comparisons`."""
-    weights = {("sigmoid", size): 1.0, ("sigmoid", other): -1.0}
-    return panel.quality.contrast(weights, comparisons=comparisons)
 
 
 SIGLIT = "sigmoid and softmax by batch_size with model.image.kind=cached, two seeds"

@@ -75,6 +75,17 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AtBudget:
+    """The same test at another budget of examples; its verdict is by its own p-value alone."""
+
+    examples: int
+    verdict: Kind
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The verdict on one claim and the numbers behind it; unknown numbers are NaN.
 
@@ -90,6 +101,7 @@ class Verdict:
       decide: what would decide an undecided claim, or one without data.
       withheld: whether the cells cannot decide the claim, whatever its p.
       conditions: every quantity that the verdict rests on.
+      budgets: the same test at other budgets, of a claim about one.
       paper: the same estimate on the paper's own numbers.
     """
 
@@ -110,6 +122,7 @@ class Verdict:
     decide: str = ""
     withheld: bool = False
     conditions: tuple[Condition, ...] = ()
+    budgets: tuple[AtBudget, ...] = ()
     paper: float = math.nan
 
 

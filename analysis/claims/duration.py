@@ -1,4 +1,9 @@
-"""Claims about training duration and batch size (Sec. 4.1, Fig. 3), on SigLiT sigmoid cells."""
+"""Claims about training duration and batch size (Sec. 4.1, Fig. 3), on SigLiT sigmoid cells.
+
+Budgets and batch sizes are those of `select.duration`, chosen without a look at who wins. If the
+largest of these batch sizes is the best at the shorter budget too, none is too large for it: then
+nothing can be seen of a batch that needs long training, and the claims stay open.
+"""
 
 from __future__ import annotations
 
@@ -15,56 +20,50 @@ from analysis.claims.claim import (
     any_above,
     conclude,
     weakest,
+    withhold,
 )
 from analysis.select import panels
-from analysis.select.fields import with_fields
+from analysis.select.deciding import FEWEST_STEPS
+from analysis.select.duration import LongAndShort, long_and_short
 from analysis.stats.contrasts import largest, smallest
 from analysis.stats.intervals import GroupMeans, Interval, by_group, group_means
 
 
 def long_training_for_large(evidence: Evidence) -> Verdict | None:
-    """A small batch wins at the shortest budget, a large one at the longest.
-
-    The two batch sizes are chosen without a look at quality, see `panels.small_and_large`.
-    """
-    means, budgets = quality_by_budget(evidence)
-    pair = panels.small_and_large(_sizes(means, budgets))
-    if len(budgets) < 2 or pair is None:
+    """The small batch wins at the shorter budget, the large one at the longer."""
+    if (compared := compare_budgets(evidence)) is None:
         return None
-    small, large = pair
-    groups = itertools.product((budgets[0], budgets[-1]), pair)
+    means, at = compared
+    pair = (at.small, at.large)
     return _crossing(
         means,
-        budgets,
+        at,
         pair,
-        f"B = {large} ({large / small:g} times B = {small}) minus B = {small} is ",
-        cells=sum(means.counts[group] for group in groups),
+        f"B = {at.large} ({at.large / at.small:g} times B = {at.small}) minus B = {at.small} is ",
+        cells=sum(means.counts[group] for group in itertools.product((at.short, at.long), pair)),
     )
 
 
 def best_batch_grows(evidence: Evidence) -> Verdict | None:
-    """Some batch is behind a smaller one at the shortest budget and ahead of it at the longest.
+    """Some batch is behind a smaller one at the shorter budget and ahead of it at the longer.
 
     The clearest of all pairs is too clear by selection, so all pairs are compared by simultaneous
     intervals.
     """
-    means, budgets = quality_by_budget(evidence)
-    sizes = _sizes(means, budgets)
-    shared = sorted(set.intersection(*sizes)) if sizes else []
-    pairs = list(itertools.combinations(shared, 2))
-    if len(budgets) < 2 or not pairs:
+    if (compared := compare_budgets(evidence)) is None:
         return None
-    leads = {pair: _leads(means, budgets, pair).values() for pair in pairs}
+    means, at = compared
+    pairs = list(itertools.combinations(at.sizes, 2))
+    leads = {pair: _leads(means, at, pair).values() for pair in pairs}
     comparisons = 2 * len(pairs)
-    least = {pair: smallest(_leads(means, budgets, pair, comparisons).values()) for pair in pairs}
+    least = {pair: smallest(_leads(means, at, pair, comparisons).values()) for pair in pairs}
     small, large = max(pairs, key=lambda pair: least[pair].estimate)
-    groups = itertools.product((budgets[0], budgets[-1]), shared)
     return _crossing(
         means,
-        budgets,
+        at,
         (small, large),
         f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large} minus B = {small}: ",
-        cells=sum(means.counts[group] for group in groups),
+        cells=sum(means.counts.values()),
         comparisons=comparisons,
         clearest=largest(least.values()),
         p_values=any_above(all_above(both) for both in leads.values()),
@@ -72,42 +71,41 @@ def best_batch_grows(evidence: Evidence) -> Verdict | None:
 
 
 @functools.lru_cache(maxsize=2)
-def quality_by_budget(evidence: Evidence) -> tuple[GroupMeans, list[int]]:
-    """Quality by (budget, batch size), and the budgets in examples, rising."""
-    cells = with_fields(evidence.cells, ["budget.examples", "model.image.kind"])
+def compare_budgets(evidence: Evidence) -> tuple[GroupMeans, LongAndShort] | None:
+    """Sigmoid's quality by (budget, batch size) at two budgets."""
+    by_budget = panels.by_budget(evidence.cells, image="cached")
+    at = long_and_short(by_budget, evidence.metric)
+    if at is None:
+        return None
     groups = {}
-    for budget, same in cells.groupby("budget.examples"):
-        done = panels.one_configuration(same, image="cached").done
-        done = done[done["loss.kind"] == "sigmoid"]
+    for budget in (at.short, at.long):
+        done = by_budget[budget].done
+        done = done[(done["loss.kind"] == "sigmoid") & done["batch_size"].isin(at.sizes)]
         for size, values in by_group(done, ["batch_size"], evidence.metric).items():
-            groups[int(budget), int(size)] = values
-    means = group_means(groups, rounding=evidence.rounding)
-    return means, sorted({budget for budget, _ in groups})
-
-
-def _sizes(means: GroupMeans, budgets: list[int]) -> list[set[int]]:
-    """The batch sizes at each budget."""
-    return [{size for other, size in means.means if other == budget} for budget in budgets]
+            groups[budget, int(size)] = values
+    if len(groups) < 2 * len(at.sizes):
+        return None
+    return group_means(groups, rounding=evidence.rounding), at
 
 
 def _leads(
-    means: GroupMeans, budgets: list[int], pair: tuple[int, int], comparisons: int = 1
+    means: GroupMeans, at: LongAndShort, pair: tuple[int, int], comparisons: int = 1
 ) -> dict[str, Interval]:
-    """The small batch's lead at the shortest budget, and the large one's at the longest."""
-    (small, large), short, long = pair, budgets[0], budgets[-1]
+    """The small batch's lead at the shorter budget, and the large one's at the longer."""
+    small, large = pair
     return {
-        "small minus large, shortest budget": means.contrast(
-            {(short, small): 1.0, (short, large): -1.0}, comparisons=comparisons
+        "small minus large, shorter budget": means.contrast(
+            {(at.short, small): 1.0, (at.short, large): -1.0}, comparisons=comparisons
         ),
-        "large minus small, longest budget": means.contrast(
-            {(long, large): 1.0, (long, small): -1.0}, comparisons=comparisons
+        "large minus small, longer budget": means.contrast(
+            {(at.long, large): 1.0, (at.long, small): -1.0}, comparisons=comparisons
         ),
     }
 
 
 def _crossing(
     means: GroupMeans,
-    budgets: list[int],
+    at: LongAndShort,
     pair: tuple[int, int],
     sentence: str,
     *,
@@ -120,17 +118,27 @@ def _crossing(
 
     `clearest` and `p_values`: where the pair was chosen of many.
     """
-    leads = _leads(means, budgets, pair, comparisons)
+    leads = _leads(means, at, pair, comparisons)
     behind, ahead = leads.values()
-    large, short, long = pair[1], budgets[0], budgets[-1]
-    return conclude(
+    large, sizes = pair[1], f"B = {at.sizes[0]} to {at.sizes[-1]}"
+    verdict = conclude(
         clearest or leads[weakest(leads)],
         means,
-        f"{sentence}{-behind} points after {short:,} examples ({short // large:,} steps at B = "
-        f"{large}) and {ahead} after {long:,} ({long // large:,} steps)",
+        f"{sentence}{-behind} points after {at.short:,} examples ({at.short // large:,} steps at "
+        f"B = {large}) and {ahead} after {at.long:,} ({at.long // large:,} steps); {sizes} have "
+        f"{FEWEST_STEPS} steps or more at both budgets",
         cells=cells,
         conditions=leads,
         p_values=p_values,
+    )
+    best = max(at.sizes, key=lambda size: means.means[at.short, size])
+    if best != at.sizes[-1] or verdict.verdict == "reproduced":
+        return verdict
+    return withhold(
+        verdict,
+        because=f"After the shorter budget the best is the largest of these, {best}: none is too "
+        "large for it.",
+        decide=f"larger batch sizes with {FEWEST_STEPS} steps or more at both budgets",
     )
 
 

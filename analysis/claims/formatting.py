@@ -50,7 +50,7 @@ def format_verdicts(verdicts: Iterable[Verdict]) -> str:
 
 
 def to_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """One row per claim, by its name; the columns are the other fields of `Verdict` but conditions.
+    """One row per claim, by its name; the columns are the other fields of `Verdict`, lists apart.
 
     >>> to_frame(judge_study("runs", "glyphs"))[["verdict", "estimate", "low", "high", "unit"]]
     """
@@ -58,7 +58,7 @@ def to_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     return (
         pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))
         .set_index("name")
-        .drop(columns="conditions")
+        .drop(columns=["conditions", "budgets"])
     )
 
 

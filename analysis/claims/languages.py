@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.claims.batch import enough
 from analysis.claims.claim import TOLERANCE, Claim, Evidence, Verdict, conclude, weakest
+from analysis.claims.plateau import enough
 from analysis.claims.scope import scope
 from analysis.select import panels
 from analysis.stats.intervals import by_group, group_means

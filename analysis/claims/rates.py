@@ -6,8 +6,8 @@ lead at a rate that suits only one loss is not a property of the losses.
 
 The rule: for each batch size of the comparison take the search at that size, else those at the
 neighbouring sizes of the panel. (Budgets may differ: searches are often shorter.) There the
-panel's own rate must not be more than `TOLERANCE` points below the best rate of the search, judged
-on the validation font where that was measured. Else the comparison is undecided.
+panel's own rate must not be more than a tolerance below the best rate of the search, judged on the
+validation font where that was measured. Else the comparison is undecided.
 """
 
 from __future__ import annotations
@@ -48,13 +48,19 @@ class Search:
 
 
 def check_rates(
-    verdict: Verdict, evidence: Evidence, panel: pd.DataFrame, sizes: Collection[int]
+    verdict: Verdict,
+    evidence: Evidence,
+    panel: pd.DataFrame,
+    sizes: Collection[int],
+    *,
+    tolerance: float = TOLERANCE,
 ) -> Verdict:
     """Adds what the searches show to a comparison of losses; undecided where they found better.
 
     Args:
       panel: the finished cells that the comparison is chosen from, at all batch sizes.
       sizes: the batch sizes that are compared.
+      tolerance: in points, what a better rate may gain.
     """
     if evidence.rounding:  # printed numbers come without their rates
         return verdict
@@ -68,7 +74,7 @@ def check_rates(
     for point in sorted(found, key=lambda point: (point[1], repr(point[0]))):
         (loss, rate), search, size = ran[point], searches[point], point[1]
         shortfall = search.shortfall(rate)
-        if shortfall <= TOLERANCE:
+        if shortfall <= tolerance:
             tuned.add(size)
             continue
         nearest = "" if size in sizes else ", the nearest size with a search,"
@@ -88,7 +94,7 @@ def check_rates(
         tried = sorted({len(searches[point].quality) for point in found})
         rates = " to ".join(map(str, tried if len(tried) == 1 else (tried[0], tried[-1])))
         note = f"Of {rates} rates tried at {name_sizes(sorted(tuned))} none was more than "
-        note += f"{TOLERANCE:g} point better for either loss"
+        note += f"{tolerance:.3g} point{'s' * (tolerance != 1)} better for either loss"
         untried = {size for _, size in compared} - {size for _, size in searches}
         if untried:
             note += f"; no others were tried at {name_sizes(sorted(untried))}"

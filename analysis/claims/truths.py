@@ -169,8 +169,8 @@ SCENARIOS = (
         wrong={AHEAD: BOTH, CLOSES: BOTH, SCRATCH_AHEAD: BOTH, SCRATCH_CLOSES: BOTH},
     ),
     Scenario(
-        truth="at large batches sigmoid leads by the tolerance",
-        rows=_both_towers(tuple(CURVE.values()), (4.0, 4.0, 2.0, TOLERANCE, TOLERANCE)),
+        truth="at large batches sigmoid leads by a quarter of its lead at small ones",
+        rows=_both_towers(tuple(CURVE.values()), (4.0, 4.0, 2.0, 1.0, 1.0)),
         wrong={LEVEL: BOTH},
     ),
     Scenario(
@@ -182,8 +182,8 @@ SCENARIOS = (
         truth="no effect of the batch size",
         rows=_both_towers((40.0,) * 5),
         wrong={
-            TOO_LARGE: BOTH,
-            SCRATCH_TOO_LARGE: BOTH,
+            TOO_LARGE: REPRODUCED,
+            SCRATCH_TOO_LARGE: REPRODUCED,
             SATURATES: CONTRADICTED,
             SCRATCH_SATURATES: CONTRADICTED,
         },
@@ -191,12 +191,38 @@ SCENARIOS = (
     Scenario(
         truth="the largest batch as good as the best smaller one",
         rows=_both_towers((20.0, 26.0, 33.0, 40.0, 40.0)),
-        wrong={TOO_LARGE: CONTRADICTED, SCRATCH_TOO_LARGE: CONTRADICTED},
+        wrong={TOO_LARGE: REPRODUCED, SCRATCH_TOO_LARGE: REPRODUCED},
+    ),
+    Scenario(
+        truth="the largest batch gains a quarter of the rise",
+        rows=_both_towers((20.0, 26.0, 32.0, 34.0, 36.0)),
+        wrong={
+            TOO_LARGE: CONTRADICTED,
+            SCRATCH_TOO_LARGE: CONTRADICTED,
+            SATURATES: BOTH,
+            SCRATCH_SATURATES: BOTH,
+        },
+    ),
+    Scenario(
+        truth="the largest batch loses a quarter of the rise",
+        rows=_both_towers((20.0, 30.0, 40.0, 40.0, 35.0)),
+        wrong={
+            TOO_LARGE: CONTRADICTED,
+            SCRATCH_TOO_LARGE: CONTRADICTED,
+            SATURATES: BOTH,
+            SCRATCH_SATURATES: BOTH,
+        },
     ),
     Scenario(
         truth="quality rises with every batch size",
         rows=_both_towers((20.0, 26.0, 32.0, 38.0, 44.0)),
-        false=(TOO_LARGE, SATURATES, SCRATCH_TOO_LARGE, SCRATCH_SATURATES),
+        wrong={TOO_LARGE: BOTH, SCRATCH_TOO_LARGE: BOTH},
+        false=(SATURATES, SCRATCH_SATURATES),
+    ),
+    Scenario(
+        truth="quality level from the middle batch size on",
+        rows=_both_towers((20.0, 30.0, 40.0, 40.0, 40.0)),
+        false=(TOO_LARGE, SCRATCH_TOO_LARGE),
     ),
     Scenario(
         truth="no effect of the batch size at either budget",

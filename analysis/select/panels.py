@@ -96,25 +96,31 @@ def longest_budget(by_budget: Mapping[int, pd.DataFrame]) -> int | None:
     """The longest budget with half of the batch sizes, so that a few long runs do not replace a
     whole panel; None without budgets.
 
-    A batch size counts at a budget where every loss of the study has a finished cell of it. Half is
-    of the sizes that count at any budget. Without finished cells, planned ones count.
+    A batch size counts at a budget where it is complete (`complete_sizes`). Half is of the sizes
+    that count at any budget.
     """
-    if not by_budget:
-        return None
+    sizes = complete_sizes(by_budget)
+    half = len(set().union(*sizes.values())) / 2
+    return max((b for b, own in sizes.items() if len(own) >= half), default=None)
+
+
+def complete_sizes(by_budget: Mapping[int, pd.DataFrame]) -> dict[int, set[int]]:
+    """The batch sizes at each budget that have a finished cell of every loss of the study.
+
+    Without finished cells, planned ones count.
+    """
     finished = {b: cells[cells["status"] == "done"] for b, cells in by_budget.items()}
     if all(cells.empty for cells in finished.values()):
         finished = dict(by_budget)
     losses = {loss for cells in finished.values() for loss in cells["loss.kind"]}
-    sizes = {
+    return {
         b: {
-            size
+            int(size)
             for size, kinds in cells.groupby("batch_size")["loss.kind"].unique().items()
             if {*kinds} == losses
         }
         for b, cells in finished.items()
     }
-    half = len(set().union(*sizes.values())) / 2
-    return max(b for b, own in sizes.items() if len(own) >= half)
 
 
 def one_configuration(cells: pd.DataFrame, *, image: str) -> Panel:
@@ -354,26 +360,3 @@ def numeric(cells: pd.DataFrame, column: str, *, otherwise: float = 0.0) -> pd.S
     """A numeric field; `otherwise` for cells without it."""
     values = cells[column] if column in cells else pd.Series(otherwise, index=cells.index)
     return pd.to_numeric(values, errors="coerce").fillna(otherwise)
-
-
-APART = 32  # 262k over 8k, the two batch sizes of the paper's Fig. 3
-
-
-def small_and_large(by_budget: Sequence[set[int]]) -> tuple[int, int] | None:
-    """Two batch sizes to compare across budgets, chosen without looking at results.
-
-    Large is the largest that all budgets have, small the one nearest to a 32nd of it. None if the
-    budgets share fewer than two.
-
-    Args:
-      by_budget: the batch sizes that each budget has.
-    """
-    shared = sorted(set.intersection(*by_budget)) if by_budget else []
-    if len(shared) < 2:
-        return None
-    *smaller, large = shared
-
-    def octaves(size: int) -> float:
-        return max(large / size, APART) / min(large / size, APART)
-
-    return min(smaller, key=lambda size: (octaves(size), size)), large

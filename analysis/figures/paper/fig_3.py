@@ -2,12 +2,12 @@
 
 Cells, by their fields: those of Fig. 2 left (`model.image.kind` = cached, sigmoid with all pairs
 and softmax, clean data) at every `budget.examples`, of two batch sizes: 8192 and 262144 as in the
-paper where two budgets have both, else as `panels.small_and_large` picks them.
+paper where two budgets have both, else those that the claims compare, see `select.duration`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import product
 
 import pandas as pd
@@ -20,6 +20,7 @@ from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.paper.reference import reference
 from analysis.select import panels
+from analysis.select.duration import long_and_short
 
 SIZES = (8192, 262_144)
 SERIES = {
@@ -41,7 +42,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     budgets = inputs.select(panels.by_budget, image="cached")
     rows: list[Row] = []
     notes, missing, used, title = [], [], [], ""
-    if sizes := _two_sizes(panel.cells for panel in budgets.values()):
+    if sizes := _two_sizes(inputs, budgets):
         used = [
             panels.Panel(
                 cells=panel.cells[panel.cells["batch_size"].isin(sizes)],
@@ -65,8 +66,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
                 for size, loss in product(sizes, LOSSES)
                 if (size, loss) not in present
             ]
-        small, large = map(style.format_size, sizes)
-        notes = [f"ours: small batch {small}, large batch {large}"]
+        notes = [f"ours: {_describe(sizes, list(budgets))}"]
         whole = [panel.cells for panel in used if len(panel.cells)]
         title = str(whole[-1]["data.dataset"].iloc[0]) if whole else ""
     notes.append("the paper's: small batch 8k, large batch 256k (printed as 262k)")
@@ -83,12 +83,22 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     return draw_panels(df, [PANEL], SERIES, title=title, height=2.2)
 
 
-def _two_sizes(cells_by_budget: Iterable[pd.DataFrame]) -> tuple[int, ...]:
-    """The two batch sizes that are drawn; none where no two have two budgets."""
-    sizes = [{int(size) for size in cells["batch_size"]} for cells in cells_by_budget]
-    if sum(set(SIZES) <= own for own in sizes) > 1:
+def _two_sizes(inputs: Inputs, budgets: Mapping[int, panels.Panel]) -> tuple[int, ...]:
+    """The two batch sizes that are drawn; none where no two budgets have them."""
+    cells = [panel.cells for panel in budgets.values()]
+    if sum(set(SIZES) <= set(own["batch_size"]) for own in cells) > 1:
         return SIZES
-    return (panels.small_and_large(sizes) or ()) if len(sizes) > 1 else ()
+    both = long_and_short(budgets, inputs.quality_of(pd.concat(cells))) if cells else None
+    return (both.small, both.large) if both else ()
+
+
+def _describe(sizes: tuple[int, ...], budgets: list[int]) -> str:
+    """The batch sizes with the steps of each budget."""
+    return ", ".join(
+        f"{name} batch {style.format_size(size)} "
+        f"({', '.join(f'{budget // size:,}' for budget in sorted(budgets))} steps)"
+        for name, size in zip(("small", "large"), sizes, strict=True)
+    )
 
 
 fig_3 = Plot("fig_3", data, draw)

@@ -22,11 +22,11 @@ def checks():
 
 def test_what_the_paper_prints_bears_its_claims_out(found):
     judged = {name: one.verdict for name, one in found.items() if one.verdict != "no data"}
-    assert set(judged.values()) == {"reproduced", "undecided"}
-    # 84.7 from 64k to 1M: one decimal cannot say whether the largest batch hurts.
-    assert [name for name, kind in judged.items() if kind == "undecided"] == [
-        "too large a batch hurts"
-    ]
+    assert {name: kind for name, kind in judged.items() if kind != "reproduced"} == {
+        # 84.7 from 64k to 1M at 18B examples: level. At 450M and 900M examples the largest hurts.
+        "too large a batch hurts": "contradicted",
+        "from scratch: saturates": "undecided",  # 73.4 at 32k, 71.6 at 307k: a fall, no plateau
+    }
     assert len(judged) == 13
 
 
