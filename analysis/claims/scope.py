@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ def scope(cells: pd.DataFrame) -> str:
     return ", ".join(parts)
 
 
-def name_sizes(sizes: Iterable[int], steps: dict[int, int] | None = None) -> str:
+def name_sizes(sizes: Iterable[int], steps: Mapping[int, int] | None = None) -> str:
     """Batch sizes, with the steps of each where they are known: "B = 64 (4,096 steps), 256"."""
     steps = steps or {}
     return "B = " + ", ".join(
