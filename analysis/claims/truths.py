@@ -61,10 +61,10 @@ class Scenario:
 SIZES = (16, 64, 256, 1024, 4096)
 CURVE = dict(zip(SIZES, (34.0, 40.0, 44.0, 44.2, 41.0), strict=True))
 AHEAD, CLOSES = "sigmoid ahead at small batch", "gap closes with batch"
-LEVEL, SATURATES = "losses level at large batch", "quality saturates"
-TOO_LARGE = "too large a batch hurts"
+LEVEL = "losses level at large batch"
+FLATTENS = ("quality saturates", "from scratch: saturates")
+HURTS = ("too large a batch hurts", "from scratch: too large hurts")
 SCRATCH_AHEAD, SCRATCH_CLOSES = "from scratch: sigmoid ahead", "from scratch: gap closes"
-SCRATCH_SATURATES, SCRATCH_TOO_LARGE = "from scratch: saturates", "from scratch: too large hurts"
 NEEDS_LONG, GROWS = "large batch needs long training", "best batch grows with the budget"
 LANGUAGES = "languages gain nothing past 32k"
 DECAY, STEADY = "decay on a pretrained tower hurts", "beta2 0.95 is steadier"
@@ -181,48 +181,33 @@ SCENARIOS = (
     Scenario(
         truth="no effect of the batch size",
         rows=_both_towers((40.0,) * 5),
-        wrong={
-            TOO_LARGE: REPRODUCED,
-            SCRATCH_TOO_LARGE: REPRODUCED,
-            SATURATES: CONTRADICTED,
-            SCRATCH_SATURATES: CONTRADICTED,
-        },
+        wrong=dict.fromkeys(HURTS, REPRODUCED) | dict.fromkeys(FLATTENS, CONTRADICTED),
     ),
     Scenario(
         truth="the largest batch as good as the best smaller one",
         rows=_both_towers((20.0, 26.0, 33.0, 40.0, 40.0)),
-        wrong={TOO_LARGE: REPRODUCED, SCRATCH_TOO_LARGE: REPRODUCED},
+        wrong=dict.fromkeys(HURTS, REPRODUCED),
     ),
     Scenario(
         truth="the largest batch gains a quarter of the rise",
         rows=_both_towers((20.0, 26.0, 32.0, 34.0, 36.0)),
-        wrong={
-            TOO_LARGE: CONTRADICTED,
-            SCRATCH_TOO_LARGE: CONTRADICTED,
-            SATURATES: BOTH,
-            SCRATCH_SATURATES: BOTH,
-        },
+        wrong=dict.fromkeys(HURTS, CONTRADICTED) | dict.fromkeys(FLATTENS, BOTH),
     ),
     Scenario(
         truth="the largest batch loses a quarter of the rise",
         rows=_both_towers((20.0, 30.0, 40.0, 40.0, 35.0)),
-        wrong={
-            TOO_LARGE: CONTRADICTED,
-            SCRATCH_TOO_LARGE: CONTRADICTED,
-            SATURATES: BOTH,
-            SCRATCH_SATURATES: BOTH,
-        },
+        wrong=dict.fromkeys(HURTS, CONTRADICTED) | dict.fromkeys(FLATTENS, BOTH),
     ),
     Scenario(
         truth="quality rises with every batch size",
         rows=_both_towers((20.0, 26.0, 32.0, 38.0, 44.0)),
-        wrong={TOO_LARGE: BOTH, SCRATCH_TOO_LARGE: BOTH},
-        false=(SATURATES, SCRATCH_SATURATES),
+        wrong=dict.fromkeys(HURTS, BOTH),
+        false=FLATTENS,
     ),
     Scenario(
         truth="quality level from the middle batch size on",
         rows=_both_towers((20.0, 30.0, 40.0, 40.0, 40.0)),
-        false=(TOO_LARGE, SCRATCH_TOO_LARGE),
+        false=HURTS,
     ),
     Scenario(
         truth="no effect of the batch size at either budget",
