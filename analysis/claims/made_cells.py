@@ -50,7 +50,7 @@ def make_cells(rows: Iterable[Row], *, seeds: int = 3, metric: str = TOP1) -> pd
 
     Returns: as `frame.cells`; the column "row" numbers the rows.
     """
-    cells = []
+    cells: list[Row] = []
     for number, row in enumerate(rows):
         own = {metric if key == "quality" else key: value for key, value in row.items()}
         for seed in [row["seed"]] if "seed" in row else range(seeds):
@@ -97,12 +97,12 @@ def batch_panel(
     return [*rows, *softmax]
 
 
-def by_budget(short: Mapping[int, float], long: Mapping[int, float], *budgets: float) -> list[Row]:
-    """Sigmoid cells by batch size at a short and at a long budget of examples."""
+def by_budget(qualities: Mapping[float, Mapping[int, float]]) -> list[Row]:
+    """Sigmoid cells by batch size, at each budget of examples."""
     return [
         {"batch_size": size, "examples": examples, "quality": quality}
-        for examples, qualities in zip(budgets or (1e5, 1e7), (short, long), strict=True)
-        for size, quality in qualities.items()
+        for examples, by_size in qualities.items()
+        for size, quality in by_size.items()
     ]
 
 
@@ -126,7 +126,7 @@ def composition_panel(**slopes: Sequence[float]) -> list[Row]:
 
 def matched_pairs(gain_same_pairs: float, gain_same_examples: float) -> list[Row]:
     """Hard negatives at ten times the examples, and whole batches at as many pairs and examples."""
-    hard = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
+    hard: Row = {"loss.pairs.kind": "negatives", "loss.pairs.keep": "hard"}
     hard |= {"loss.pairs.per_positive": 24.6, "examples": 1e7, "pairs_seen": 256_000_000}
     return [
         {"quality": 40.0},
@@ -135,8 +135,8 @@ def matched_pairs(gain_same_pairs: float, gain_same_examples: float) -> list[Row
     ]
 
 
-def starts(quality: Mapping[tuple[float | None, float], float], **fields: Any) -> list[Row]:
-    """Sigmoid cells by initial bias and temperature."""
+def starts(quality: Mapping[Any, float], **fields: Any) -> list[Row]:
+    """Sigmoid cells by initial bias and temperature, the keys of `quality`."""
     return [
         {"loss.b_init": b, "loss.t_init": t, "quality": q} | fields for (b, t), q in quality.items()
     ]

@@ -86,8 +86,8 @@ def _both_towers(quality: Sequence[float], gaps: Sequence[float] = ()) -> list[R
 
 def _budgets(short: Sequence[float], long: Sequence[float]) -> list[Row]:
     sizes = (128, 512, 4096)
-    qualities = (dict(zip(sizes, of, strict=True)) for of in (short, long))
-    return by_budget(*qualities, 2.0**21, 2.0**25)
+    qualities = {2.0**21: short, 2.0**25: long}
+    return by_budget({n: dict(zip(sizes, q, strict=True)) for n, q in qualities.items()})
 
 
 def _languages(gains: Sequence[float]) -> list[Row]:
