@@ -193,17 +193,16 @@ def any_above(parts: Iterable[Interval | OneSided]) -> OneSided:
 
 
 def weakest(conditions: Mapping[str, Interval]) -> str:
-    """The condition with the smallest estimate in standard errors, so that units do not count."""
-    return min(conditions, key=lambda name: _errors_from_zero(conditions[name]))
+    """The condition that is least above zero in standard errors, so that units do not count.
 
+    By p-value, as the standard errors have different degrees of freedom.
+    """
 
-def _errors_from_zero(interval: Interval) -> float:
-    half = interval.standard_error
-    if math.isnan(half):  # bounds of rounding, or one seed
-        half = interval.estimate - interval.low if interval.has_interval else 1.0
-    if half > 0:
-        return interval.estimate / half
-    return math.copysign(math.inf, interval.estimate) if interval.estimate else 0.0
+    def standing(name: str) -> tuple[float, float]:
+        above, below = (math.log(max(p, 5e-324)) for p in one_sided(conditions[name]))
+        return below if below < above else -above, conditions[name].estimate
+
+    return min(conditions, key=standing)
 
 
 def conclude(

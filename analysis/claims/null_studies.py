@@ -37,7 +37,8 @@ def simulate(
     found = {}
     for number, scenario in enumerate(scenarios):
         rng = np.random.default_rng((seed, number))
-        truth = make_cells(scenario.rows, metric=scenario.metric)
+        truth = make_cells(scenario.rows, metric=scenario.metric).dropna(axis=1, how="all")
+        truth = truth.astype(dict.fromkeys(truth.select_dtypes("str"), object))  # faster to select
         verdicts: dict[str, list[Verdict]] = {name: [] for name in scenario.claims}
         for _ in range(draws):
             evidence = _draw(truth, scenario, rng)

@@ -63,7 +63,7 @@ def test_fixed_and_redrawn_corruption_must_both_agree_and_are_drawn_apart():
     points = fig_7.data(Inputs(cells=cells))
     means = points[points["kind"] == "mean"].set_index(["series", "x"])["value"]
     names = ("sigmoid", "softmax", "sigmoid, drawn anew", "softmax, drawn anew")
-    assert set(means.index) == {(name, p) for name in names for p in (0.0, 0.4)}
+    assert set(means.index) >= {(name, p) for name in names for p in (0.0, 0.4)}
     gaps = [means[(names[i], 0.4)] - means[(names[i + 1], 0.4)] for i in (0, 2)]
     assert gaps == pytest.approx([4.0, -1.0], abs=0.3)
     assert means[(names[0], 0.0)] == means[(names[2], 0.0)]
