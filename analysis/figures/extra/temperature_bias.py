@@ -24,6 +24,7 @@ from analysis.select.panels import Panel
 from analysis.stats import fit_slope
 from analysis.stats.intervals import by_group, group_means
 
+FEWEST_SIZES = 3
 TEMPERATURE, BIAS = "train/t", "train/b"
 LABELS = {TEMPERATURE: "log temperature $t'$", BIAS: "bias $b$"}
 
@@ -42,28 +43,34 @@ def data(inputs: Inputs) -> pd.DataFrame:
     for image, tower in TOWERS.items():
         panel = inputs.select(panels.batch_sizes, image=image)
         mine = _rows(panel, tower, inputs.quality_of(inputs.cells))
-        if mine:
+        sizes = {row["x"] for row in mine if row["kind"] in ("mean", "short")}
+        if len(sizes) >= FEWEST_SIZES:
             rows += mine
             used.append(panel)
             examples = int(panel.done["examples"].max())
             parts.append(f"{tower}: {examples:,} examples")
-    return points.make_table(rows, panels=used, title="; ".join(parts))
+    return points.make_table(
+        rows,
+        panels=used,
+        title="; ".join(parts),
+        why=f"no {FEWEST_SIZES} batch sizes ended with a temperature or a bias",
+    )
 
 
 def draw(df: pd.DataFrame) -> StudyFigure:
     """For each tower the logarithm of t, and b beside the prior log odds."""
-    towers = list(dict.fromkeys(df["panel"]))
+    panels_of = list(dict.fromkeys(zip(df["panel"], df["metric"], strict=True)))
+    panels_of.sort(key=lambda panel: (list(TOWERS.values()).index(panel[0]), panel[1] == BIAS))
     handles = [STYLES[loss].handle(loss) for loss in LOSSES if (df["series"] == loss).any()]
     prior = style.SeriesStyle(colour=style.GREY, marker="", line=":")
     fig, every = layout.make_figure(
         df,
         title="Temperature and bias at the end of training",
         caption=_words(df),
-        columns=layout.arrange(2 * len(towers), wide=4, narrow=2),
+        columns=layout.arrange(len(panels_of), wide=4, narrow=2),
         heights=1.7,
         legend=[*handles, prior.handle("prior log odds, \N{MINUS SIGN}log(B \N{MINUS SIGN} 1)")],
     )
-    panels_of = [(tower, metric) for tower in towers for metric in LABELS]
     for (tower, metric), axes in zip(panels_of, every, strict=True):
         _draw_panel(axes, df[(df["panel"] == tower) & (df["metric"] == metric)], metric)
         axes.set_title(tower, loc="left")
@@ -133,14 +140,11 @@ def _draw_panel(axes: Axes, df: pd.DataFrame, metric: str) -> None:
         style.line(axes, means, look, marker=look.marker)
         hollow: dict[str, Any] = {"linestyle": "", "marker": look.marker}
         style.line(axes, short, look, **hollow, markerfacecolor="white")
-    if metric == BIAS and sizes:
+    if metric == BIAS:
         x = np.geomspace(max(sizes[0], 2), max(sizes[-1], 4), 50)
         axes.plot(x, -np.log(x - 1), color=style.GREY, linestyle=":")
     axes.set_ylabel(LABELS[metric])
-    if sizes:
-        style.batch_axis(axes, sizes)
-    else:
-        axes.text(0.5, 0.5, "no bias", transform=axes.transAxes, ha="center")
+    style.batch_axis(axes, sizes)
 
 
 def _words(df: pd.DataFrame) -> list[str]:

@@ -66,7 +66,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         rows = _rows(_our_grids(inputs, by_budget), "ours")
         if rows:
             used = list(by_budget.values())
-            title = f"Ours: {name}, {len(by_budget)} budgets"
+            title = f"{name}, {len(by_budget)} budgets"
             break
     if rows or not len(inputs.cells):
         rows += _paper_rows()
@@ -287,7 +287,9 @@ def _words(df: pd.DataFrame) -> list[str]:
         "seeds and, where records hold them, evaluated examples; hollow: a run to the target would "
         f"have fewer than {FEWEST_STEPS} steps. Lines: E = E_min + S_min B (McCandlish 2018) from "
         "the batch size with the fewest examples on; B_crit = E_min / S_min, hollow where its "
-        "interval leaves those sizes. Crosses: E = E_min + S_min B + C B^-a, all sizes."
+        "interval leaves those sizes. Crosses: E = E_min + S_min B + C B^-a, all sizes. Growth: "
+        "m is 0.47 for language models (Zhang 2025); the other form is a power of the error "
+        "(Kaplan 2020). With one size of model, target and data move together."
     ]
     for source, name in NAMES.items():
         for loss in LOSSES:
@@ -302,10 +304,12 @@ def _result(df: pd.DataFrame) -> str:
     fits = df[(df["panel"] == OVER_TARGET) & (df["metric"] == "hyperbola")]
     good = fits[fits["id"].astype(str).str.startswith("identified")]
     if not len(good):
-        return f"B_crit not identified at any of {len(fits)} targets"
+        return f"B_crit not identified ({len(fits)} target{'s' if len(fits) > 1 else ''})"
     last = good.loc[good["x"].astype(float).idxmax()]
     text = f"B_crit {last['value']:,.0f} [{last['low']:,.0f}, {last['high']:,.0f}] at "
     text += f"{last['x']:g} %, {len(good)} of {len(fits)} targets identified"
+    steps = [str(words).rpartition("shortest run ")[2] for words in good["id"]]
+    text += f", runs down to {min(steps, key=lambda words: int(words.split()[0].replace(',', '')))}"
     trends = df[(df["kind"] == "trend") & (df["metric"] == "hyperbola: E_min")]
     for _, row in trends.iterrows():
         text += f"; B_crit ~ E_min^m, m = {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

@@ -143,7 +143,7 @@ def test_the_papers_table_says_what_it_does_not_identify(tables):
     table = tables["to_target"]
     theirs = table[(table["source"] == "paper") & (table["kind"] == "critical")]
     assert theirs["id"].str.startswith("not identified by B = ").all()
-    assert "not identified at any of" in " ".join(EXTRA_FIGURES["to_target"].draw(table).caption)
+    assert "B_crit not identified (" in " ".join(EXTRA_FIGURES["to_target"].draw(table).caption)
 
 
 def test_the_optimum_is_between_the_rates_and_an_edge_is_flagged(tables):
