@@ -158,9 +158,12 @@ def draw_quality(
       items, spread: as for `draw_means`.
     """
     keys = tuple(sorted(key for key, each in values.items() if len(each)))
+    of_items = None
+    if items is not None:
+        of_items = {i: items[key] for i, key in enumerate(keys) if key in items}
     drawn = draw_means(
         {i: values[key] for i, key in enumerate(keys)},
-        items=items and {i: items[key] for i, key in enumerate(keys) if key in items},
+        items=of_items,
         spread=spread,
         number=number,
     )

@@ -263,7 +263,8 @@ def _draw_critical(axes: Axes, df: pd.DataFrame, sizes: Sequence[int]) -> None:
         targets = sorted(set(fits["x"]))
         axes.set_xticks(targets[:: -(-len(targets) // 4)])
     ends = np.log2(axes.get_ylim())
-    style.batch_axis(axes, 2.0 ** np.arange(np.ceil(ends[0]), np.floor(ends[1]) + 1), axis="y")
+    powers = 2.0 ** np.arange(np.ceil(ends[0]), np.floor(ends[1]) + 1)
+    style.batch_axis(axes, powers.tolist(), axis="y")
     axes.set_ylabel("")
 
 
