@@ -24,6 +24,7 @@ from analysis.stats.intervals import group_means
 from analysis.stats.resample import draw_means
 from analysis.stats.saturation import FORMS, Saturation, fit_saturation
 from analysis.stats.surface import (
+    DRAWS,
     ENOUGH_TO_PREDICT,
     ERROR_FORMS,
     PARAMETERS,
@@ -77,7 +78,9 @@ class Advice:
         return max(1.0, examples / max(budgets), min(budgets) / examples)
 
 
-def advise_paper(table: str, examples: float, *, loss: str = "sigmoid") -> Advice:
+def advise_paper(
+    table: str, examples: float, *, loss: str = "sigmoid", draws: int = DRAWS
+) -> Advice:
     """Advice from the paper's Table 8 (SigLiT) or 5 (both towers from scratch).
 
     Raises:
@@ -90,7 +93,7 @@ def advise_paper(table: str, examples: float, *, loss: str = "sigmoid") -> Advic
     mine = cells[np.logical_and.reduce([cells[field] == value for field, value in fields.items()])]
     sizes = mine.groupby("examples")["batch_size"].nunique()
     mine = mine[mine["examples"].isin(sizes.index[sizes > 1])]  # Table 4 has one batch size
-    return _advise(table, loss, _values(mine, TOP1, "examples"), examples)
+    return _advise(table, loss, _values(mine, TOP1, "examples"), examples, draws)
 
 
 def advise_study(
@@ -116,7 +119,13 @@ def advise_study(
 
 
 def advise_cells(
-    cells: pd.DataFrame, source: str, examples: float, *, loss: str = "sigmoid", metric: str = TOP1
+    cells: pd.DataFrame,
+    source: str,
+    examples: float,
+    *,
+    loss: str = "sigmoid",
+    metric: str = TOP1,
+    draws: int = DRAWS,
 ) -> Advice:
     """Advice from the finished cells of a frame, at several budgets and batch sizes.
 
@@ -125,6 +134,7 @@ def advise_cells(
     Args:
       source: their name.
       metric: the column of quality, in percent.
+      draws: bootstrap fits behind the intervals.
 
     Raises:
       AnalysisError: there are too few.
@@ -136,7 +146,7 @@ def advise_cells(
             both = pd.concat(done)
             mine = both[(both["loss.kind"] == loss) & (both["steps"] >= MIN_STEPS)]
             grids.append(_values(mine, metric, "budget.examples"))
-    return _advise(source, loss, max(grids, key=len, default={}), examples)
+    return _advise(source, loss, max(grids, key=len, default={}), examples, draws)
 
 
 def _values(
@@ -149,7 +159,7 @@ def _values(
     return {(int(b), float(d)): list(map(float, group)) for (b, d), group in groups}
 
 
-def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
+def _advise(source: str, loss: str, values: Values, examples: float, draws: int) -> Advice:
     pooled, (noise, dof) = group_means(values), as_cells.run_noise()
     keys = sorted(values)
     cells = GridCells(
@@ -167,7 +177,7 @@ def _advise(source: str, loss: str, values: Values, examples: float) -> Advice:
             f"budgets: {len(budgets)}; a surface needs {PARAMETERS + 1} cells at two budgets"
         )
     chosen, *others = sorted(fits, key=lambda fit: fit.cost)
-    surface = fit_surface(cells, chosen.form)
+    surface = fit_surface(cells, chosen.form, draws=draws)
     assert surface is not None
     nearest = min(budgets, key=lambda budget: abs(math.log(budget / examples)))
     alone = draw_means({b: values[b, d] for b, d in keys if d == nearest}, spread=(noise, dof))

@@ -31,11 +31,14 @@ from analysis.figures.extra.compute import compute
 from analysis.figures.extra.initial_values import initial_values
 from analysis.figures.extra.loss_gap import loss_gap
 from analysis.figures.extra.pairs_map import pairs_map
+from analysis.figures.extra.quality_by_budget import quality_by_budget
 from analysis.figures.extra.rate_by_batch import rate_by_batch
 from analysis.figures.extra.saturation import saturation
+from analysis.figures.extra.surface import surface
 from analysis.figures.extra.temperature_bias import temperature_bias
 from analysis.figures.extra.to_target import to_target
 from analysis.figures.extra.trajectories import trajectories
+from analysis.figures.extra.verdicts import verdicts
 from analysis.figures.figure_io import OutputFiles, draw_each
 from analysis.figures.paper.fig_1 import fig_1
 from analysis.figures.paper.fig_2 import fig_2
@@ -59,9 +62,9 @@ __all__ = [
     "EXTRA_FIGURES", "FIGURES", "FITS_OF_TABLES", "PAPER_FIGURES", "TABLES", "Inputs",
     "OutputFiles", "PaperTable", "Plot", "batch_size", "compute", "draw_all", "draw_paper",
     "fig_1", "fig_2", "fig_3", "fig_4", "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch",
-    "initial_values", "loss_gap", "pairs_map", "rate_by_batch", "read_inputs", "saturation",
-    "table_1", "table_2", "table_3", "table_4", "table_5", "table_6", "table_7", "table_8",
-    "table_9", "temperature_bias", "to_target", "trajectories",
+    "initial_values", "loss_gap", "pairs_map", "quality_by_budget", "rate_by_batch", "read_inputs",
+    "saturation", "surface", "table_1", "table_2", "table_3", "table_4", "table_5", "table_6",
+    "table_7", "table_8", "table_9", "temperature_bias", "to_target", "trajectories", "verdicts",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -71,12 +74,15 @@ PAPER_FIGURES: Mapping[str, Plot] = {
 EXTRA_FIGURES: Mapping[str, Plot] = {
     plot.name: plot
     for plot in (
-        *(batch_size, from_scratch, saturation, loss_gap, to_target, compute, pairs_map),
-        *(rate_by_batch, initial_values, temperature_bias, trajectories),
+        *(verdicts, batch_size, from_scratch, quality_by_budget, surface, saturation, loss_gap),
+        *(to_target, compute, pairs_map, rate_by_batch, initial_values, temperature_bias),
+        trajectories,
     )
 }
 # Those of them that show the paper's own tables, too.
-FITS_OF_TABLES: Mapping[str, Plot] = {plot.name: plot for plot in (to_target, compute)}
+FITS_OF_TABLES: Mapping[str, Plot] = {
+    plot.name: plot for plot in (quality_by_budget, surface, to_target, compute)
+}
 FIGURES: Mapping[str, Plot] = {**PAPER_FIGURES, **EXTRA_FIGURES}
 TABLES: Mapping[str, PaperTable] = {
     table.name: table

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from analysis.claims import Verdict, judge
 from analysis.errors import AnalysisError
 from analysis.figures.plot import style
 from analysis.figures.plot.layout import StudyFigure
@@ -63,6 +64,11 @@ class Inputs:
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
         return self.read_rows()
+
+    @functools.cached_property
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts on all claims."""
+        return judge(self.cells, metric=self.quality, read_rows=lambda: self.rows)
 
 
 def read_inputs(

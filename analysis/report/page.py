@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.claims import OURS, Verdict, count_verdicts, format_number, format_p, judge
+from analysis.claims import OURS, Verdict, count_verdicts, format_number, format_p
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import Inputs, Plot, read_inputs
@@ -82,8 +82,7 @@ def write_report(
     inputs = read_inputs(
         root, info.study, metric=metric, planned=info.planned, records=info.records
     )
-    verdicts = judge(inputs.cells, metric=inputs.quality, read_rows=lambda: inputs.rows)
-    page = render_page(inputs, info, verdicts)
+    page = render_page(inputs, info, inputs.verdicts)
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -96,7 +95,7 @@ def write_report(
         raise AnalysisError(
             f"cannot write {path}: {error.strerror or error}; choose another --out"
         ) from error
-    return inputs, prose.stale(prose.with_verdicts(info.finding, verdicts))
+    return inputs, prose.stale(prose.with_verdicts(info.finding, inputs.verdicts))
 
 
 def render_page(

@@ -5,6 +5,8 @@ Cells: those of Fig. 2, by their fields (see `panels.batch_sizes`): SigLiT and f
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from analysis.figures.base import Inputs, Plot
@@ -12,6 +14,7 @@ from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
+from analysis.paper.reference import FIG_2, reference
 from analysis.select import panels
 
 MOST_METRICS = 4  # of one panel; the study's quality comes first
@@ -30,14 +33,26 @@ def data(inputs: Inputs) -> pd.DataFrame:
             for row in points.loss_gaps(panel.done, name, metric, series=metric)
         ]
         if gaps:
-            rows += gaps
+            rows += [*gaps, *_printed(name, image, inputs.quality)]
             used.append(panel)
             titles.append(f"{name}: {panels.title(panel)}")
     return points.make_table(rows, panels=used, title="; ".join(titles))
 
 
+def _printed(tower: str, image: str, metric: str) -> list[Row]:
+    """The paper's gap, in the panel of the study's quality: both are in points."""
+    printed = reference("Fig. 2", panel=FIG_2[image])
+    table = printed.assign(x=printed["x"].astype(int)).pivot(
+        index="x", columns="series", values="value"
+    )
+    gap = (table["Sigmoid"] - table["Softmax"]).dropna()
+    common = {"panel": tower, "source": "paper", "series": metric, "metric": metric}
+    return [common | {"kind": "mean", "x": x, "value": value} for x, value in gap.items()]
+
+
 def draw(df: pd.DataFrame) -> StudyFigure:
     """A panel for each metric: seeds as dots, pointwise and simultaneous intervals as bars."""
+    look = style.STYLES["difference"]
     names = list(dict.fromkeys(zip(df["panel"], df["series"], strict=True)))
     words = (
         "Pairs share a seed, and so their examples and their order. Bars: 95 % interval of the "
@@ -46,6 +61,13 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     )
     if not df["low"].notna().any():
         words = "Pairs share a seed, and so their examples. One seed, so there are no intervals."
+    hollow: dict[str, Any] = {"markerfacecolor": "white"}
+    legend = []
+    if (df["source"] == "paper").any():
+        legend = [
+            look.handle("ours", marker="_", linestyle=""),
+            look.handle("the paper, ImageNet zero-shot", marker="o", **hollow),
+        ]
     columns = layout.arrange(len(names), wide=4, narrow=2)
     fig, every = layout.make_figure(
         df,
@@ -53,18 +75,21 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         caption=[words],
         columns=columns,
         heights=1.5,
+        legend=legend,
     )
-    look = style.STYLES["difference"]
     for axes, (name, metric) in zip(every, names, strict=True):
         mine = df[(df["panel"] == name) & (df["series"] == metric)]
         axes.axhline(0, color="black", linewidth=0.8)
         style.dots(axes, mine, look, size=3.0)
-        style.line(axes, style.means(mine), look, marker="_", markersize=9, linestyle="")
-        style.bars(axes, style.means(mine), look)
+        theirs = mine[mine["source"] == "paper"]
+        style.line(axes, theirs, look, marker="o", markersize=3.5, linewidth=0.7, **hollow)
+        means = style.means(mine[mine["source"] == "ours"])
+        style.line(axes, means, look, marker="_", markersize=9, linestyle="")
+        style.bars(axes, means, look)
         for _, row in mine[mine["kind"] == "simultaneous"].iterrows():
             ends = [row["low"], row["high"]]
             axes.plot([row["x"]] * 2, ends, color=look.colour, linewidth=0.5, alpha=0.7)
-        quality = style.metric_label(metric).replace(" (%)", "").replace("\non ", ", ")
+        quality = style.metric_label(metric).replace(" (%)", "")
         axes.set_title(f"{name}\n{quality}", loc="left", fontsize=style.SMALL)
         axes.set_ylabel("lead (points)")
         style.batch_axis(axes, sorted({int(x) for x in mine["x"]}))

@@ -102,9 +102,9 @@ def draw(df: pd.DataFrame) -> StudyFigure:
             ends = {"low": rounds.quantile(0.25), "high": rounds.quantile(0.75)}
             style.bars(one, style.means(mine).set_index("x").assign(**ends).reset_index(), look)
     style.plain_log(memory)
-    memory.set_ylabel("temporary memory (MiB)")
+    memory.set_ylabel("temporary\nmemory (MiB)")
     time.axhline(1, color="black", linewidth=0.8)
-    time.set_ylabel("time: all at once / ours")
+    time.set_ylabel("time, all at once\nover ours")
     time.set_ylim(bottom=0)
     for one in (memory, time):
         style.batch_axis(one, sorted(df["x"].unique()))

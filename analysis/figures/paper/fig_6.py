@@ -68,7 +68,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     shown = {name: label for name, label in labels.items() if (df["panel"] == name).any()}
     present = [name for name in SERIES if (df["series"] == name).any()]
     lone = {"all", panels.MATCHED}
-    columns = layout.arrange(len(shown), wide=3)
+    columns = layout.arrange(len(shown), wide=3, narrow=2)
     fig, every = layout.make_figure(
         df,
         title="Batch composition: which negatives matter",
@@ -125,9 +125,8 @@ def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
     """From the whole batch on the left to few negatives on the right, as in the paper."""
     axes.set_xscale("log")
     axes.set_xlim(max(ratios) * 1.35, min(ratios) / 1.35)
-    axes.set_xlabel("positive : negative pairs")
-    # Two ratios closer than a fifth of the axis' decades would print over each other.
-    gap = max(0.2 * np.log10(max(ratios) / min(ratios)), 1e-9)
+    axes.set_xlabel("pos. : neg. pairs")
+    gap = max(np.log10(max(ratios) / min(ratios)) * 0.36 / style.inches(axes, "x"), 1e-9)
     ticks: list[float] = []
     for ratio in reversed(ratios):
         if not ticks or np.log10(ticks[-1] / ratio) >= gap:

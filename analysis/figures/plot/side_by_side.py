@@ -146,7 +146,8 @@ def _draw_panel(
         axes.yaxis.set_minor_locator(NullLocator())
     spec.axis(axes, sorted(df["x"].unique()))
     whose = f"{'ours' if len(ours) else 'the paper'}" if apart else ""
-    axes.set_title(": ".join(part for part in (spec.title, whose) if part), loc="left")
+    between = ": " if style.current_page().wide else "\n"
+    axes.set_title(between.join(part for part in (spec.title, whose) if part), loc="left")
     metrics = [metric for metric in ours["metric"].unique() if metric.startswith("eval/")]
     as_in_paper = len(theirs) or not metrics or benchmark(metrics[0])
     axes.set_ylabel(spec.label if as_in_paper else style.metric_label(metrics[0]))

@@ -216,10 +216,10 @@ def batch_axis(axes: Axes, sizes: Sequence[float], *, axis: str = "x") -> None:
     powers = [size for size in sizes if (math.log2(size) / 2).is_integer()]
     odd = [size for size in sizes if not math.log2(size).is_integer()]
     labelled: list[float] = []
-    room = _inches(axes, axis) / (0.26 if axis == "x" else 0.2)
-    gap = math.log2(high / low) / max(room, 2.0)
+    per_octave = inches(axes, axis) / max(math.log2(high / low), 1.0)
     for tick in (*powers, *odd, low, high, *sizes):
-        if all(abs(math.log2(tick / other)) >= max(gap, 1e-9) for other in labelled):
+        letters = 0.08 + 0.055 * len(format_size(tick)) if axis == "x" else 0.2  # inches
+        if all(abs(math.log2(tick / other)) * per_octave >= letters for other in labelled):
             labelled.append(tick)
     labelled.sort()
     one.set_major_locator(FixedLocator(labelled))
@@ -230,7 +230,7 @@ def batch_axis(axes: Axes, sizes: Sequence[float], *, axis: str = "x") -> None:
     one.set_label_text("batch size")
 
 
-def _inches(axes: Axes, axis: str) -> float:
+def inches(axes: Axes, axis: str) -> float:
     """About how long an axis is before the figure is laid out."""
     place, fig = axes.get_position(original=True), axes.get_figure()
     assert fig is not None
@@ -253,7 +253,7 @@ def examples_axis(axes: Axes, counts: Sequence[float], *, log: bool = True) -> N
     axes.set_xscale("log")
     axes.minorticks_off()
     counts = sorted(counts)
-    gap = math.log(counts[-1] / counts[0]) / max(_inches(axes, "x") / 0.42, 2.0)
+    gap = math.log(counts[-1] / counts[0]) / max(inches(axes, "x") / 0.42, 2.0)
     ticks: list[float] = []
     for count in counts:
         if not ticks or math.log(count / ticks[-1]) >= max(gap, 1e-9):

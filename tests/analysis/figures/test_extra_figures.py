@@ -6,14 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures import EXTRA_FIGURES
+from analysis.claims import Verdict
+from analysis.figures import EXTRA_FIGURES, FITS_OF_TABLES
 from analysis.figures.base import Inputs
+from analysis.figures.plot import style
 from analysis.records.frame import COLUMNS
 from analysis.select.fields import TOP1
+from tests.analysis.figures.pictures import check
 
-# The records here are of SigLiT alone, at one budget. The others: test_scaling_figures.
-SCALING = ("to_target", "rate_by_batch", "temperature_bias", "compute")
-NAMES = [name for name in EXTRA_FIGURES if name not in ("from_scratch", *SCALING)]
+# The records here are of SigLiT alone, at one budget. Of the others: test_scaling_figures,
+# test_paper_figures, and below.
+SCALING = ("rate_by_batch", "temperature_bias")
+ELSEWHERE = ("from_scratch", "verdicts", *SCALING, *FITS_OF_TABLES)
+NAMES = [name for name in EXTRA_FIGURES if name not in ELSEWHERE]
 SIZES = (16, 32, 64, 128, 256, 512)
 SIGMOID = {"loss.kind": "sigmoid", "loss.pairs.kind": "all"}
 SOFTMAX = {"loss.kind": "softmax"}
@@ -121,7 +126,9 @@ def test_evaluated_examples_enter_when_all_cells_have_them(inputs):
 
 def test_gaps_are_paired_and_wider_when_they_hold_at_once(inputs):
     table = EXTRA_FIGURES["loss_gap"].data(inputs)
-    means = table[table["kind"] == "mean"].set_index("x")
+    theirs = table[table["source"] == "paper"].set_index("x")["value"]
+    assert theirs[2048] == pytest.approx(1.0) and set(theirs.index) == {2**k for k in range(11, 19)}
+    means = table[(table["kind"] == "mean") & (table["source"] == "ours")].set_index("x")
     wide = table[table["kind"] == "simultaneous"].set_index("x")
     assert means["value"].to_numpy() == pytest.approx(2.0, abs=0.3)
     assert (wide["high"] > means["high"]).all() and (wide["low"] < means["low"]).all()
@@ -143,3 +150,31 @@ def test_starts_are_named_and_stand_at_each_batch_size(inputs):
         (name, size) for name in (*names, "b = log odds, t' = log 10") for size in (128, 512)
     }
     assert means["b = -10, t' = log 1", 128] == 11.0
+
+
+def test_verdicts_are_drawn_in_half_widths_of_their_intervals(inputs):
+    judged = [
+        Verdict(name="up", section="4.1", verdict="reproduced", sentence="", unit="points",
+                estimate=6.0, low=4.0, high=8.0),
+        Verdict(name="sizes", section="4.1", verdict="reproduced", sentence="", unit="batch size",
+                estimate=512.0, low=512.0, high=1024.0),
+        Verdict(name="alone", section="4.2", verdict="undecided", sentence="", unit="points",
+                estimate=1.0),
+        Verdict(name="down", section="ours", verdict="contradicted", sentence="", unit="per unit",
+                estimate=-0.1, low=-0.2, high=-0.0),
+        Verdict(name="none", section="ours", verdict="no data", sentence=""),
+    ]  # fmt: skip
+    mine = Inputs(cells=inputs.cells)
+    mine.__dict__["verdicts"] = judged  # the cached property
+    table = EXTRA_FIGURES["verdicts"].data(mine)
+    assert list(table["x"]) == ["up", "sizes", "alone", "down"]
+    fig = EXTRA_FIGURES["verdicts"].draw(pd.read_csv(io.StringIO(table.to_csv(index=False))))
+    check(fig)
+    marks = {
+        line.get_color(): line.get_xdata().tolist()
+        for line in fig.axes[0].lines
+        if line.get_marker() in ("o", "X", "D")
+    }
+    assert marks == {style.GREEN: [3.0], style.WINE: [-1.0], "#777777": []}
+    labels = [text.get_text() for text in fig.axes[0].get_yticklabels()]
+    assert labels == ["up  4.1", "sizes  4.1", "alone  4.2", "down  (ours)"]

@@ -144,7 +144,34 @@ def test_committed_figures_of_the_paper_are_those_drawn_now(alone):
     kept = sorted((ROOT / "results" / "paper" / "figures").glob("*.csv"))
     assert len(kept) == len([*alone[0].glob("*.csv")])
     for file in kept:
-        assert file.read_bytes() == (alone[0] / file.name).read_bytes(), file.name
+        if file.stem == "surface":  # fitted: the last digits are the machine's
+            one, two = pd.read_csv(file), pd.read_csv(alone[0] / file.name)
+            pd.testing.assert_frame_equal(one, two, rtol=0.05, atol=0.02)
+        else:
+            assert file.read_bytes() == (alone[0] / file.name).read_bytes(), file.name
+
+
+def test_the_surface_of_table_8_has_the_paper_s_conclusion_on_it(alone):
+    """32k is enough at 18B examples, and the best batch size grows with the examples."""
+    table = pd.read_csv(alone[0] / "surface.csv")
+    mine = table[table["panel"] == "sigmoid"].sort_values("x")
+    enough = mine[mine["kind"] == "enough"].iloc[-1]
+    assert enough["x"] == pytest.approx(18e9) and 2**14.5 < enough["value"] < 2**15.5
+    assert mine.loc[mine["kind"] == "best", "value"].is_monotonic_increasing
+    fig = FIGURES["surface"].draw(table, width="column")
+    check(fig)
+    assert "misses the cells there by 0.59 points" in " ".join(fig.caption)
+
+
+def test_the_best_batch_size_of_each_budget_is_ringed(alone, whole):
+    table = pd.read_csv(alone[0] / "quality_by_budget.csv")
+    best = table[table["kind"] == "best"].set_index(["panel", "series"])["x"]
+    assert best["SigLiT, sigmoid", 450 * 10**6] == 32_768
+    assert best["from scratch, softmax", 9 * 10**9] == 98_304
+    check(FIGURES["quality_by_budget"].draw(table, width="column"))
+    ours = FIGURES["quality_by_budget"].data(whole)
+    assert set(ours["source"]) == {"ours"}
+    assert set(ours["series"]) == {*(450e6, 900e6, 3e9, 18e9), 9e9}
 
 
 def test_the_command_line_draws_them_without_jax_or_ray(tmp_path):
