@@ -108,7 +108,7 @@ def _seeds(table: pd.DataFrame, common: Row) -> list[Row]:
 
 
 def paper_points(
-    table: pd.DataFrame, panel: str, *, series: Iterable[str], x: Iterable[Any]
+    table: pd.DataFrame, panel: str, *, series: Iterable[Any], x: Iterable[Any]
 ) -> list[Row]:
     """Rows of the paper's numbers: it gives no seeds and no intervals."""
     return [

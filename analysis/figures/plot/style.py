@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -201,7 +201,7 @@ def format_count(number: float) -> str:
 # --- axes -----------------------------------------------------------------------------------------
 
 
-def batch_axis(axes: Axes, sizes: Sequence[float], *, axis: str = "x") -> None:
+def batch_axis(axes: Axes, sizes: Iterable[float], *, axis: str = "x") -> None:
     """A logarithmic axis of batch sizes: labels at powers of 4, small ticks at the other sizes.
 
     Sizes that are no power of 2 have their label too (98k, 307k in the paper), and the others where
@@ -232,7 +232,7 @@ def batch_axis(axes: Axes, sizes: Sequence[float], *, axis: str = "x") -> None:
 
 def inches(axes: Axes, axis: str) -> float:
     """About how long an axis is before the figure is laid out."""
-    place, fig = axes.get_position(original=True), axes.get_figure()
+    place, fig = axes.get_position(original=True), axes.get_figure(root=True)
     assert fig is not None
     width, height = fig.get_size_inches() * (place.width, place.height)
     return float(width if axis == "x" else height)
