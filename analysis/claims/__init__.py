@@ -105,12 +105,14 @@ def judge(
 
 
 def judge_paper() -> list[Verdict]:
-    """Tests every claim on the numbers that the paper prints; intervals are bounds of rounding.
+    """Tests every claim on the numbers that the paper prints, of one run each.
+
+    Intervals are from the spread of its repeated runs, see `as_cells.run_spread`.
 
     Raises:
       AnalysisError: the file of the paper's numbers does not exist.
     """
-    evidence = Evidence(cells=as_cells.cells(), rounding=as_cells.ROUNDING)
+    evidence = Evidence(cells=as_cells.cells(), spread=as_cells.run_spread())
     return adjust([claim.judge(evidence) for claim in CLAIMS])
 
 

@@ -137,11 +137,11 @@ def _batch_panel(evidence: Evidence, done: pd.DataFrame, examples: int | None) -
                 for (loss, size), values in every.items()
                 if loss == "sigmoid" and size not in {*short, *poor}
             },
-            rounding=evidence.rounding,
+            spread=evidence.spread,
         ),
         gaps=group_means(
             {size: values for size, values in gaps.items() if size not in {*short, *low}},
-            rounding=2 * evidence.rounding,
+            spread=evidence.spread_of_difference,
         ),
         examples=examples,
         steps=steps,

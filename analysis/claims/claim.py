@@ -12,8 +12,8 @@ Both directions are one-sided t tests, the verdict is their two-sided p-value:
 Over all claims of one call of `judge`, p-values are adjusted by Benjamini and Hochberg (1995), and
 the adjusted one decides: of the decided verdicts about one in twenty is expected to be wrong.
 
-The paper prints numbers without seeds. Where their only interval is the bound that rounding leaves,
-that bound decides, without a p-value.
+The paper prints numbers of one run each. Their intervals are from the spread of its repeated runs,
+see `as_cells.run_spread`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ import pandas as pd
 from scipy import stats
 
 from analysis.select.fields import TOP1
-from analysis.stats.intervals import LEVEL, GroupMeans, Interval
+from analysis.stats.intervals import LEVEL, GroupMeans, Interval, Spread
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]
 OURS = "ours"  # the section of claims that are not the paper's
 POINTS = "points"
+PRINTED = "one run each; 95 % intervals from the spread of the paper's repeated runs"
 TOLERANCE = 1.0  # points: a smaller gap or gain counts as none
 RATE = 1 - LEVEL  # of false discoveries among the decided verdicts
 
@@ -47,13 +48,17 @@ class Evidence:
       cells: one row per cell, see `frame.cells`.
       metric: the column of quality, in percent.
       read_rows: reads the logged rows, see `frame.rows`; called when a claim needs curves.
-      rounding: of printed values, see `intervals.GroupMeans`; zero for records.
+      spread: of one value, measured elsewhere, for printed numbers; None for records.
     """
 
     cells: pd.DataFrame
     metric: str = TOP1
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
-    rounding: float = 0.0
+    spread: Spread | None = None
+
+    @property
+    def spread_of_difference(self) -> Spread | None:
+        return self.spread and self.spread.of_difference()
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
@@ -172,11 +177,11 @@ class OneSided(NamedTuple):
 
 
 def one_sided(part: Interval | OneSided) -> OneSided:
-    """Of an interval; bounds of rounding are certain, so their p-values are 0 and 1."""
+    """Of an interval; without a standard error nothing is shown."""
     if isinstance(part, OneSided):
         return part
     if math.isnan(part.standard_error):
-        return OneSided(float(not part.low > 0), float(not part.high < 0))
+        return OneSided(1.0, 1.0)
     return OneSided(part.p_value("greater"), part.p_value("less"))
 
 
@@ -234,7 +239,7 @@ def conclude(
     if not interval.has_interval:
         kind = "one seed each, so no interval"
     else:
-        kind = "95 % intervals" if means.dof else "bounds of rounding"
+        kind = "95 % intervals" if means.dof else PRINTED
     tested = not any(math.isnan(part.standard_error) for part in conditions.values())
     adjusted = holm(conditions.values()) if tested else [math.nan] * len(conditions)
     weak = interval if interval.standard_error >= 0 else conditions[weakest(conditions)]
@@ -275,7 +280,7 @@ def withhold(verdict: Verdict, *, because: str, decide: str) -> Verdict:
 def adjust(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts by p-values adjusted for the false discovery rate over all of them.
 
-    Claims without a p-value (no data, one seed, bounds of rounding) are not in the family. A
+    Claims without a p-value (no data, one seed) are not in the family. A
     withheld claim counts with p = 1: it cannot be decided, whatever its p. Of what is left
     undecided each says which effect its design would find.
     """
@@ -297,7 +302,5 @@ def adjust(verdicts: Sequence[Verdict]) -> list[Verdict]:
 def _what_decides(verdict: Verdict) -> str:
     if math.isnan(verdict.low):
         return f"a second seed of each of these {verdict.cells} cells"
-    if math.isnan(verdict.p):
-        return "runs with several seeds, or one more decimal than is printed"
     effect = f"{verdict.detectable:.3g} {verdict.effect_unit}"
     return f"more seeds: this design finds an effect of {effect} with 80 % power, not a smaller one"

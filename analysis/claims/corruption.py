@@ -45,7 +45,7 @@ def more_robust(evidence: Evidence) -> Verdict | None:
     has the standard error that this covariance gives.
     """
     cells = _robustness_panel(evidence)
-    leads = group_means(_leads(cells, BY, evidence.metric), rounding=2 * evidence.rounding)
+    leads = group_means(_leads(cells, BY, evidence.metric), spread=evidence.spread_of_difference)
     slopes, tops = {}, {}
     for corrupted, redrawn in itertools.product(CORRUPTIONS, (False, True)):
         p = {key: key[2] for key in sorted(leads.means) if key[:2] == (corrupted, redrawn)}

@@ -85,7 +85,7 @@ def compare_budgets(evidence: Evidence) -> tuple[GroupMeans, LongAndShort] | Non
             groups[budget, int(size)] = values
     if len(groups) < 2 * len(at.sizes):
         return None
-    return group_means(groups, rounding=evidence.rounding), at
+    return group_means(groups, spread=evidence.spread), at
 
 
 def _leads(

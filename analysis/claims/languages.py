@@ -19,7 +19,7 @@ def no_gain_past_enough(evidence: Evidence) -> Verdict | None:
     In a grid without 32k the size a quarter of the way up takes its place, as in the paper's grid.
     """
     cells, metric = _sigmoid_panel(evidence)
-    means = group_means(by_group(cells, ["batch_size"], metric), rounding=evidence.rounding)
+    means = group_means(by_group(cells, ["batch_size"], metric), spread=evidence.spread)
     sizes = sorted(means.means)
     if len(sizes) < 2:
         return None

@@ -72,7 +72,7 @@ def _test(
         for (b, g), values in by_group(panel.done, list(maps.AXES), evidence.metric).items():
             if b not in short:
                 groups[start, (int(b), int(g))] = values
-    means = group_means(groups, rounding=evidence.rounding)
+    means = group_means(groups, spread=evidence.spread)
     slopes = {}
     for start in dict.fromkeys(start for start, _ in groups):
         weights = weigh({point for other, point in groups if other == start})

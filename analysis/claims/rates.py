@@ -62,7 +62,7 @@ def check_rates(
       sizes: the batch sizes that are compared.
       tolerance: in points, what a better rate may gain.
     """
-    if evidence.rounding:  # printed numbers come without their rates
+    if evidence.spread:  # printed numbers come without their rates
         return verdict
     fields = _fields(evidence)
     searches = _searches(evidence)

@@ -34,7 +34,8 @@ def decay_hurts(evidence: Evidence) -> Verdict | None:
     probes = [c for c in done if c.startswith("eval/few_shot/") and c.endswith("/top1")]
     means = {
         metric: group_means(
-            matched_differences(done, DECAY, 0.0, 1.0, metric), rounding=evidence.rounding
+            matched_differences(done, DECAY, 0.0, 1.0, metric),
+            spread=evidence.spread_of_difference,
         )
         for metric in (evidence.metric, *probes)
     }

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy import stats
 
-from analysis.paper.as_cells import ROUNDING
+from analysis.paper.as_cells import ROUNDING, run_spread
 from analysis.paper.reference import PRINTED_SIZES, reference
 
 WIDTH = 110  # characters of a line
@@ -80,7 +81,11 @@ def _siglit_peak(table: pd.DataFrame) -> tuple[bool, str]:
     best = max(sigmoid.values())
     tied = sorted(size for size, value in sigmoid.items() if best - value <= 2 * ROUNDING - 1e-9)
     sizes = ", ".join(map(_size, tied))
-    return tied == [262_144], f"{sizes} all print {best:g}; one decimal cannot tell them apart"
+    close = ", ".join(_size(size) for size in sorted(sigmoid) if best - sigmoid[size] <= _chance())
+    return tied == [262_144], (
+        f"{sizes} all print {best:g}, so one decimal cannot distinguish them; single runs, which "
+        f"differ by up to {_chance():.2f} by chance, cannot distinguish {close}"
+    )
 
 
 @_check(
@@ -99,15 +104,16 @@ def _softmax_at_large(table: pd.DataFrame) -> tuple[bool, str]:
             place = f"{model} {panel} at {_size(size)} by {gap:.1f}"
             if size < 98_304:
                 continue
-            if gap > 2 * ROUNDING + 1e-9:
+            if gap > _chance():
                 ahead.append(place)
             elif gap > 1e-9:
                 within.append(place)
             else:
                 level += 1
     return not ahead, (
-        f"softmax is ahead by more than rounding: {'; '.join(ahead)}; within rounding: "
-        f"{'; '.join(within)}. Level or behind in {level} other places from 98k on"
+        f"softmax is ahead by more than single runs differ by chance ({_chance():.2f}): "
+        f"{'; '.join(ahead)}; by less: {'; '.join(within)}. Level or behind in {level} other "
+        "places from 98k on"
     )
 
 
@@ -122,7 +128,8 @@ def _siglip_peaks(table: pd.DataFrame) -> tuple[bool, str]:
     sigmoid, softmax = (curves[loss][best[loss]] for loss in ("sigmoid", "softmax"))
     return best == {"sigmoid": 32_768, "softmax": 98_304} and sigmoid >= softmax, (
         f"sigmoid {sigmoid:g} at {_size(best['sigmoid'])}, softmax {softmax:g} at "
-        f"{_size(best['softmax'])}; between the peaks {sigmoid - softmax:+.1f}"
+        f"{_size(best['softmax'])}; between the peaks {sigmoid - softmax:+.1f}, where single runs "
+        f"differ by up to {_chance():.2f} by chance"
     )
 
 
@@ -203,6 +210,12 @@ def _sign_of_b(table: pd.DataFrame) -> tuple[bool, str]:
         f"printed formula, which adds b after the minus sign, {loss(-bias):,.0f}: the formula has "
         "the sign of b wrong"
     )
+
+
+def _chance() -> float:
+    """The difference between two single runs that chance exceeds in one of twenty cases."""
+    difference = run_spread().of_difference()
+    return difference.sd * float(stats.t.ppf(0.975, difference.dof))
 
 
 def _curves(table: pd.DataFrame, name: str, panel: str) -> Curves:

@@ -22,7 +22,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,8 +40,7 @@ class Interval:
     Attributes:
       low, high: one of several simultaneous intervals is wider than `standard_error` says.
       standard_error, dof: of the estimate, and the degrees of freedom of its Student's t; NaN where
-        the ends are bounds of rounding, or are not those of one contrast (see
-        `contrasts.largest`).
+        the ends are not those of one contrast (see `contrasts.largest`).
     """
 
     estimate: float
@@ -119,20 +118,30 @@ def _detectable_errors(dof: float, power: float, level: float) -> float:
     return float(optimize.brentq(excess, 0.0, 4 * critical + 4))
 
 
+class Spread(NamedTuple):
+    """Standard deviation between runs, and its degrees of freedom."""
+
+    sd: float
+    dof: int
+
+    def of_difference(self) -> Spread:
+        """Of the difference between two runs."""
+        return Spread(math.sqrt(2) * self.sd, self.dof)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupMeans:
     """Means of groups, each with its own variance between seeds.
 
     Attributes:
       variances: between the seeds of a group; NaN for one seed.
-      rounding: half of the last printed digit, for printed numbers without seeds: a bound on their
-        error, and their only interval.
+      spread: of one value, where no group has two seeds.
     """
 
     means: Mapping[Any, float]
     counts: Mapping[Any, int]
     variances: Mapping[Any, float]
-    rounding: float = 0.0
+    spread: Spread | None = None
 
     @property
     def dof(self) -> int:
@@ -148,7 +157,7 @@ class GroupMeans:
     @property
     def has_interval(self) -> bool:
         """Whether a contrast has an interval."""
-        return self.dof > 0 or self.rounding > 0
+        return self.dof > 0 or self.spread is not None
 
     @property
     def seeds(self) -> int:
@@ -167,11 +176,8 @@ class GroupMeans:
         estimate = math.fsum(w * self.means[g] for g, w in weights.items())
         if not self.has_interval:
             return Interval(estimate)
-        half = self.rounding * math.fsum(map(abs, weights.values()))
-        if not self.dof:
-            return Interval(estimate, estimate - half, estimate + half)
         error, dof = _satterthwaite(self._variance_parts(weights))
-        half += error * float(stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), dof))
+        half = error * float(stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), dof))
         return Interval(estimate, estimate - half, estimate + half, error, dof)
 
     def mean(self, group: Any) -> Interval:
@@ -195,7 +201,7 @@ class GroupMeans:
     def _variance_parts(self, weights: Mapping[Any, float]) -> list[tuple[float, float]]:
         """Independent parts of a contrast's variance, each with its degrees of freedom.
 
-        A group with one seed takes the variance pooled over the others.
+        A group with one seed takes the variance pooled over the others, or that of `spread`.
         """
         parts, alone = [], 0.0
         for group, weight in weights.items():
@@ -204,7 +210,9 @@ class GroupMeans:
                 parts.append((scale * self.variances[group], float(self.counts[group] - 1)))
             else:
                 alone += scale
-        if alone:
+        if alone and self.spread and not self.dof:
+            parts.append((alone * self.spread.sd**2, float(self.spread.dof)))
+        elif alone:
             repeated = {g: n - 1 for g, n in self.counts.items() if n > 1}
             pooled = [(n / self.dof * self.variances[g], float(n)) for g, n in repeated.items()]
             error, dof = _satterthwaite(pooled)
@@ -224,19 +232,21 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return math.sqrt(variance), 1 / math.fsum((part / variance) ** 2 / dof for part, dof in parts)
 
 
-def group_means(groups: Mapping[Any, Sequence[float]], *, rounding: float = 0.0) -> GroupMeans:
+def group_means(
+    groups: Mapping[Any, Sequence[float]], *, spread: Spread | None = None
+) -> GroupMeans:
     """The mean and the variance of every group.
 
     Args:
       groups: the values of each group, one per seed; empty groups are left out.
-      rounding: see `GroupMeans`.
+      spread: of one value, measured elsewhere, for groups of which none has two seeds.
     """
     values = {g: np.asarray(v, dtype=np.float64) for g, v in groups.items() if len(v)}
     return GroupMeans(
         means={g: float(v.mean()) for g, v in values.items()},
         counts={g: len(v) for g, v in values.items()},
         variances={g: float(v.var(ddof=1)) if len(v) > 1 else math.nan for g, v in values.items()},
-        rounding=rounding,
+        spread=spread,
     )
 
 

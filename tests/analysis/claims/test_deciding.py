@@ -44,16 +44,6 @@ def test_all_conditions_hold_without_an_adjustment_and_one_that_fails_survives_h
     assert nested.above == pytest.approx(2 * p_above(3.0))
 
 
-def test_bounds_of_rounding_decide_without_p_values():
-    certain, unclear = Interval(1.0, 0.9, 1.1), Interval(0.0, -0.1, 0.1)
-    printed = group_means({"a": [1.0]}, rounding=0.05)
-    for parts, expected in (((certain,), "reproduced"), ((certain, unclear), "undecided"),
-                            ((certain, -certain), "contradicted")):  # fmt: skip
-        conditions = {str(i): part for i, part in enumerate(parts)}
-        found = conclude(parts[-1], printed, "It is", cells=1, conditions=conditions)
-        assert found.verdict == expected and math.isnan(found.p)
-
-
 def test_holm_is_that_of_the_textbook():
     p = [2 * p_above(t) for t in (4.0, 2.0, 3.0)]
     expected = [3 * p[0], p[1], max(3 * p[0], 2 * p[2])]
