@@ -30,17 +30,20 @@ UNEQUAL = 0.3  # standard deviation of the logarithm of a group's own spread
 
 
 def simulate(
-    scenarios: Iterable[Scenario], *, draws: int, seed: int = 0
+    scenarios: Iterable[Scenario], *, draws: int, first: int = 0
 ) -> dict[str, dict[str, list[Verdict]]]:
-    """The verdicts of `draws` studies, by truth and claim, each claim judged alone."""
+    """The verdicts of `draws` studies, by truth and claim, each claim judged alone.
+
+    A study depends on its truth and its number alone, which counts from `first`.
+    """
     by_name = {claim.name: claim for claim in CLAIMS}
     found = {}
-    for number, scenario in enumerate(scenarios):
-        rng = np.random.default_rng((seed, number))
+    for scenario in scenarios:
         truth = make_cells(scenario.rows, metric=scenario.metric).dropna(axis=1, how="all")
         truth = truth.astype(dict.fromkeys(truth.select_dtypes("str"), object))  # faster to select
         verdicts: dict[str, list[Verdict]] = {name: [] for name in scenario.claims}
-        for _ in range(draws):
+        for number in range(first, first + draws):
+            rng = np.random.default_rng([number, *scenario.truth.encode()])
             evidence = _draw(truth, scenario, rng)
             for name, so_far in verdicts.items():
                 so_far.append(by_name[name].judge(evidence))
@@ -112,20 +115,31 @@ def count_studies(
     return alone, adjusted
 
 
+def to_markdown(scenarios: Sequence[Scenario], found: dict[str, dict[str, list[Verdict]]]) -> str:
+    """The rates of every claim as a table, and those of whole studies."""
+    table = count_errors(scenarios, found)
+    draws = len(next(iter(next(iter(found.values())).values())))
+    alone, adjusted = count_studies(scenarios, found)
+    error = math.sqrt(0.025 * 0.975 / draws)
+    lines = [f"| claim | {' | '.join(table)} |", f"|---|{'---|' * len(table.columns)}"]
+    for claim, rates in table.iterrows():
+        lines.append(f"| {claim} | {' | '.join(f'{rate:.1%}' for rate in rates)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{draws:,} studies per truth; the standard error of a rate of 2.5 % is {error:.1%}.",
+            f"Studies with a wrong verdict, each claim at an edge: {alone:.1%} by the p-value of",
+            f"each claim, {adjusted:.1%} after the adjustment for all.",
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Type-I errors of the claims, as Markdown.")
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000, help="studies per truth")
     draws = parser.parse_args().draws
-    found = simulate(SCENARIOS, draws=draws)
-    table = count_errors(SCENARIOS, found)
-    print(f"| claim | {' | '.join(table)} |\n|---|{'---|' * len(table.columns)}")
-    for claim, rates in table.iterrows():
-        print(f"| {claim} | {' | '.join(f'{rate:.1%}' for rate in rates)} |")
-    alone, adjusted = count_studies(SCENARIOS, found)
-    error = math.sqrt(0.025 * 0.975 / draws)
-    print(f"\n{draws:,} draws per truth; the standard error of a rate of 2.5 % is {error:.1%}.")
-    print(f"Studies with a wrong verdict, each claim at an edge: {alone:.1%} before, ", end="")
-    print(f"{adjusted:.1%} after the adjustment for all claims.")
+    print(to_markdown(SCENARIOS, simulate(SCENARIOS, draws=draws)))
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ SCENARIOS = (
     ),
     Scenario(
         truth="sigmoid behind at small batches, ahead at large ones",
-        rows=_both_towers(tuple(CURVE.values()), (-3.0, -2.0, 0.0, 2.0, 5.0)),
+        rows=_both_towers(tuple(CURVE.values()), (-5.0, -3.0, 0.0, 3.0, 6.0)),
         false=(AHEAD, CLOSES, LEVEL, SCRATCH_AHEAD, SCRATCH_CLOSES),
     ),
     Scenario(
@@ -291,7 +291,7 @@ SCENARIOS = (
     ),
     Scenario(
         truth="hard negatives behind at equal examples",
-        rows=matched_pairs(6.0, -3.0),
+        rows=matched_pairs(6.0, -5.0),
         false=(MATCHED,),
     ),
     Scenario(
@@ -328,7 +328,7 @@ SCENARIOS = (
     ),
     Scenario(
         truth="the lead shrinks with corruption",
-        rows=_corrupted(3.0, {0.2: 1.0, 0.4: -1.0}),
+        rows=_corrupted(3.0, {0.2: 0.0, 0.4: -3.0}),
         false=(CORRUPTED,),
     ),
     Scenario(

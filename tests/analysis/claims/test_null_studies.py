@@ -8,10 +8,10 @@ from analysis.claims.truths import BOTH, DECAY, PRIOR, SCENARIOS
 
 
 def test_every_claim_can_fail_and_has_an_edge_for_either_wrong_verdict():
-    found = simulate(SCENARIOS, draws=1)
+    found = simulate(SCENARIOS, draws=2)
     rates = count_errors(SCENARIOS, found)
     assert set(rates.index) == {claim.name for claim in CLAIMS}
-    assert rates["contradicted where false"].eq(1.0).all(), rates
+    assert rates["contradicted where false"].gt(0).all(), rates
     assert rates.notna().all(axis=None)
 
 
