@@ -139,6 +139,7 @@ class Claim:
       section: of the paper, or `OURS`.
       needs: the cells that the test needs, by their fields.
       test: None where the evidence lacks those cells.
+      figure: the name of the figure that shows what is tested, if there is one.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Claim:
     section: str
     needs: str
     test: Callable[[Evidence], Verdict | None]
+    figure: str = ""
 
     def judge(self, evidence: Evidence, *, paper: float = math.nan) -> Verdict:
         """Tests this claim alone, see `adjust`. `paper` is the estimate on the paper's numbers."""

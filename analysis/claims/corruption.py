@@ -240,6 +240,7 @@ CLAIMS = (
         name="corrupted data",
         sentence="The more of the data is corrupted, whatever part, the larger is sigmoid's lead.",
         section="4.10",
+        figure="fig_7",
         needs="both losses without data.corruption and with images, texts, pairs corrupted, alone "
         "and together, two seeds",
         test=more_robust,

@@ -148,6 +148,7 @@ CLAIMS = (
         sentence="A large batch loses to a small one in short training and beats it in long "
         "training.",
         section="4.1",
+        figure="fig_3",
         needs="sigmoid at two batch sizes 32 times apart, each at a short and a long "
         "budget.examples, model.image.kind=cached",
         test=long_training_for_large,
@@ -157,6 +158,7 @@ CLAIMS = (
         sentence="Some batch loses to a smaller one in short training and beats it in long "
         "training.",
         section=OURS,
+        figure="quality_by_budget",
         needs="sigmoid at two batch sizes, each at a short and a long budget.examples, "
         "model.image.kind=cached",
         test=best_batch_grows,

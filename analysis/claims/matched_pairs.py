@@ -109,6 +109,7 @@ CLAIMS = (
         sentence="Hard negatives, trained until they have met as many pairs, beat the whole batch, "
         "and one that has seen as many examples.",
         section="4.8",
+        figure="fig_6",
         needs=f"{MASKED}, keep=hard with budget.pairs as many as the whole batch meets, and all "
         "pairs at as many examples",
         test=hard_gains,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.claims import OURS, Verdict, count_verdicts, format_number, format_p
+from analysis.claims import CLAIMS, OURS, Verdict, count_verdicts, format_number, format_p
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import Inputs, Plot, read_inputs
@@ -33,6 +33,7 @@ from analysis.report.prose import Block, Citation
 from analysis.report.provenance import provenance
 
 HERE = Path(__file__).parent
+VERDICTS = "verdicts"  # the figure of all verdicts
 STATUS_NAMES = {"running-or-interrupted": "running or interrupted"}
 
 
@@ -122,6 +123,10 @@ def render_page(
                 skipped.append((table.name, reason))
             else:
                 fragments.append((numbers.attrs["title"], to_html(numbers, table.name)))
+    drawn = {picture.name: picture for picture in pictures}
+    forest = drawn.pop(VERDICTS, None)  # it opens the verdicts
+    shown_by = {claim.name: claim.figure for claim in CLAIMS if claim.figure in drawn}
+    tested = [v for v in verdicts if v.verdict != "no data"]
     script = "\n" + (HERE / "page.js").read_text(encoding="utf-8")
     return _template().render(
         info=info,
@@ -137,9 +142,12 @@ def render_page(
         counts_of_ours=count_verdicts(
             v for v in verdicts if v.section == OURS and v.verdict != "no data"
         ),
-        verdicts=[v for v in verdicts if v.verdict != "no data"],
+        verdicts=tested,
+        figure_of={claim: drawn[figure] for claim, figure in shown_by.items()},
+        claims_of={name: [v for v in tested if shown_by.get(v.name) == name] for name in drawn},
         untested=[v for v in verdicts if v.verdict == "no data"],
-        pictures=pictures,
+        forest=forest,
+        pictures=list(drawn.values()),
         tables=fragments,
         skipped=skipped,
         unfinished=unfinished_cells(cells) if len(cells) else None,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.claims import judge, judge_study, parse_intervals
+from analysis.claims import CLAIMS, judge, judge_study, parse_intervals
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, fig_6, read_inputs
 from analysis.report import Assumption, StudyInfo, prose, render_page, write_report
@@ -172,6 +172,14 @@ def test_marks_say_what_they_are_and_belong_to_a_series_that_can_be_hidden(full,
     assert f'id="batch_size.text.series-{index}.' in figure
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_verdicts_and_figures_lead_to_each_other(text):
+    claim = text.partition('id="claim-sigmoid-ahead-at-small-batch"')[2].partition("</article>")[0]
+    assert 'href="#figure-batch_size"' in claim
+    figure = text.partition('<figure id="figure-batch_size"')[2].partition("</figure>")[0]
+    assert 'href="#claim-sigmoid-ahead-at-small-batch"' in figure
+    assert {claim.figure for claim in CLAIMS} - {""} <= {*FIGURES}
 
 
 def test_a_true_sentence_is_not_called_contradicted(full):
