@@ -16,13 +16,10 @@ from study.config.model import Vocabulary
 from study.losses import LogitStats, count_kept, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys
 from study.models.sharding import batch_sharding, param_shardings
-from study.models.threefry import unroll_on_cpus
 from study.models.two_towers import TwoTowers
 from study.rng import mix
 from study.training.microbatch import in_microbatches
 from study.training.optimizer import Rates, optimizer, read_rates, trained_norm
-
-unroll_on_cpus()
 
 Batch = dict[str, jax.Array]
 
