@@ -33,7 +33,9 @@ class OutputFiles:
         if self.skipped is not None:
             return f"{self.name}: skipped, {self.skipped}"
         lacking = f"  ({len(self.missing)} cells missing)" if self.missing else ""
-        return "  ".join(self.files) + lacking
+        first, *others = self.paths
+        suffixes = ", ".join(path.suffix.removeprefix(".") for path in others)
+        return f"{first}  also as {suffixes}{lacking}"
 
 
 def draw_each(

@@ -157,10 +157,9 @@ def cells(
     Args:
       study: one, several, or None for all.
       planned: what a study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
-        them without a record are "not started". Without it only cells with a record are known.
-        It takes exactly one study.
-      records: the folder that the study shares with others, if not its own; cells of it that are
-        not planned do not belong to the study.
+        them without a record are "not started", and recorded cells that are not planned are left
+        out. Without it only cells with a record are known. It takes exactly one study.
+      records: the folder that the study shares with others, if not its own.
 
     Raises:
       AnalysisError: no such root or study.
@@ -169,7 +168,7 @@ def cells(
     if (plans or records) and not isinstance(study, str):
         raise AnalysisError("planned cells are those of one study; name it")
     recorded = _records(root, records or study)
-    if records not in (None, study):
+    if planned is not None or records not in (None, study):
         recorded = [(str(study), record) for _, record in recorded if record.id in plans]
     missing = {*plans} - {record.id for _, record in recorded}
     recorded += [(str(study), not_started(cell)) for cell in missing]

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import Json, Metric, Root, complete_study, recorded_study, root_of
+from sweeps.cli.options import (
+    Json,
+    Metric,
+    Only,
+    Root,
+    Set,
+    Verbose,
+    complete_study,
+    recorded_study,
+    root_of,
+)
+
+if TYPE_CHECKING:
+    from analysis.claims import Verdict
 
 
 def claims(
@@ -16,10 +30,13 @@ def claims(
         str | None, typer.Argument(metavar="STUDY", help="A study.", autocompletion=complete_study)
     ] = None,
     root: Root = "runs",
+    only: Only = None,
+    settings: Set = None,
     metric: Metric = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="Test the paper's tables, and its text against them.")
     ] = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> int:
     """Test the paper's claims on the records of a study.
@@ -32,20 +49,32 @@ def claims(
     if paper == (name is not None):
         raise StudyError("give a STUDY, or --paper for the paper's own numbers, but not both")
     if name is not None:
-        study, where = recorded_study(name, root_of(root))
+        study, where = recorded_study(name, root_of(root), settings, only)
         options = {**where, **({"metric": metric} if metric else {})}
         verdicts = analysis.claims.judge_study(root_of(root), study, **options)
-        format_ = analysis.claims.to_json if as_json else analysis.claims.format_verdicts
-        print(format_(verdicts))
+        print(analysis.claims.to_json(verdicts) if as_json else _text(verdicts, verbose))
         return 0
-    if metric:
-        raise StudyError("--paper takes no --metric; leave it out")
+    if metric or only or settings:
+        raise StudyError("--paper takes no --metric, --only or --set; leave them out")
     verdicts, checks = analysis.claims.judge_paper(), analysis.paper.check_text()
     if as_json:
         rows = json.loads(analysis.claims.to_json(verdicts))
         print(json.dumps({"verdicts": rows, "checks": [asdict(c) for c in checks]}, indent=1))
     else:
-        print(
-            f"{analysis.claims.format_verdicts(verdicts)}\n\n{analysis.paper.format_checks(checks)}"
-        )
+        print(f"{_text(verdicts, verbose)}\n\n{analysis.paper.format_checks(checks)}")
     return 0
+
+
+def _text(verdicts: Sequence[Verdict], verbose: bool) -> str:
+    """The claims that have cells, then one line for the others, or all of them in full."""
+    from analysis.claims import OURS, format_verdicts
+
+    without = [v for v in verdicts if v.verdict == "no data"]
+    if verbose or not without:
+        return format_verdicts(verdicts)
+    text = format_verdicts(v for v in verdicts if v.verdict != "no data")
+    ours = sum(v.section == OURS for v in without)
+    return (
+        f"{text}\nno cells for {len(without) - ours} claims of the paper and {ours} of ours "
+        "(what each needs: --verbose)"
+    )

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import enum
 import json
-from typing import Annotated, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import Json, Metric, Root, complete_study, local, recorded_study, root_of
+from sweeps.cli.options import (
+    Json,
+    Metric,
+    Only,
+    Root,
+    Set,
+    Verbose,
+    complete_study,
+    local,
+    recorded_study,
+    root_of,
+)
+
+if TYPE_CHECKING:
+    from analysis.figures import OutputFiles
 
 
 class Width(enum.StrEnum):
@@ -30,6 +45,8 @@ def figures(
         ),
     ] = None,
     root: Root = "runs",
+    only: Only = None,
+    settings: Set = None,
     out: Annotated[
         str, typer.Option(metavar="DIR", callback=local, help="Output directory.")
     ] = "figures",
@@ -48,31 +65,31 @@ def figures(
     bare: Annotated[
         bool, typer.Option("--bare", help="Leave the short title out of the pictures.")
     ] = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> int:
     """Draw every figure and table that the records allow.
 
     Writes NAME.png, NAME.pdf, the numbers as NAME.csv, and the caption as NAME.md and NAME.tex, not
-    in the picture. Lists what is missing for the others.
+    in the picture.
     """
     import analysis
 
     page: dict[str, Any] = {"width": width.value, "bare": bare}
-    names, only, root = studies or [], figure or [], root_of(root)
+    names, root = studies or [], root_of(root)
+    page["only"] = chosen = figure or []
     if paper:
-        if names or metric:
-            raise typer.BadParameter("--paper takes no study and no metric")
-        drawn = [("paper", one) for one in analysis.figures.draw_paper(out, only=only, **page)]
+        if names or metric or only or settings:
+            raise typer.BadParameter("--paper takes no study, --metric, --only or --set")
+        drawn = [("paper", one) for one in analysis.figures.draw_paper(out, **page)]
     else:
         names = names or analysis.frame.studies(root)
         if not names:
             raise analysis.AnalysisError(f"no records in {root}; `study run STUDY` creates them")
         drawn = []
         for name in names:
-            study, where = recorded_study(name, root)
-            files = analysis.figures.draw_all(
-                root, study, out, metric=metric, only=only, **page, **where
-            )
+            study, where = recorded_study(name, root, settings, only)
+            files = analysis.figures.draw_all(root, study, out, metric=metric, **page, **where)
             drawn += [(study, one) for one in files]
     if as_json:
         rows = [
@@ -82,6 +99,18 @@ def figures(
         ]
         print(json.dumps(rows, indent=1))
         return 0
-    for study, one in drawn:
-        print(one.line if paper or one.skipped is None else f"{study}-{one.line}")
+    for study in dict.fromkeys(study for study, _ in drawn):
+        print(_lines(study, [one for of, one in drawn if of == study], verbose or bool(chosen)))
     return 0
+
+
+def _lines(study: str, outputs: list[OutputFiles], verbose: bool) -> str:
+    """A line per figure drawn; one for those skipped, or one each."""
+    lines = [one.line for one in outputs if one.skipped is None]
+    reasons = {f"{study}-{one.name}": one.skipped for one in outputs if one.skipped is not None}
+    if verbose:
+        lines += [f"{name}: skipped, {reason}" for name, reason in reasons.items()]
+    elif reasons:
+        counts = "; ".join(f"{n} as {why}" for why, n in Counter(reasons.values()).most_common())
+        lines.append(f"{study}: skipped {len(reasons)}: {counts} (each by name: --verbose)")
+    return "\n".join(lines)

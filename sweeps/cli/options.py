@@ -80,6 +80,9 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Give the reason for each one that is left out.")
+]
 RecordRatio = Annotated[
     bool,
     typer.Option(
@@ -175,25 +178,31 @@ def root_of(root: str) -> str:
     return str(check_reachable(resolve(root))) if "://" in root else root
 
 
-def recorded_study(name: str, root: str) -> tuple[str, Mapping[str, Any]]:
+def recorded_study(
+    name: str, root: str, settings: list[str] | None = None, only: list[str] | None = None
+) -> tuple[str, Mapping[str, Any]]:
     """The study's name, and its planned cells and folder as `analysis.frame.cells` takes them.
 
-    A study whose records are under `root`, but whose grid is gone, has its name only.
+    A study whose records are under `root`, but whose grid is gone, has its name only: `settings`
+    and `only` select from a grid.
     """
     import analysis
     from study.config import to_dict
     from study.models.flops import step_flops
     from sweeps.planning.calibrate import channels_of
     from sweeps.registry import load_study
+    from sweeps.selection import select
     from sweeps.study import StudyError
 
     try:
         study = load_study(name)
     except StudyError:
-        with contextlib.suppress(analysis.AnalysisError):  # no such root
-            if "/" not in name and name in analysis.frame.studies(root):
-                return name, {}
+        if "/" not in name and not settings and not only:
+            with contextlib.suppress(analysis.AnalysisError):  # no such root
+                if name in analysis.frame.studies(root):
+                    return name, {}
         raise
+    study = select(study, settings=settings or [], only=only or [])
     flops = [step_flops(cell, channels=channels_of(cell)) for cell in study.cells]
     planned = [
         {

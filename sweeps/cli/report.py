@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,12 +12,24 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.options import Json, Metric, Root, StudyName, local, recorded_study, root_of
+from sweeps.cli.options import (
+    Json,
+    Metric,
+    Only,
+    Root,
+    Set,
+    StudyName,
+    local,
+    recorded_study,
+    root_of,
+)
 
 
 def report(
     name: StudyName,
     root: Root = "runs",
+    only: Only = None,
+    settings: Set = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -42,8 +55,10 @@ def report(
     from sweeps.registry import load_study
 
     root = root_of(root)
-    study_name, where = recorded_study(name, root)
+    study_name, where = recorded_study(name, root, settings, only)
     shown = Path(name).name if name.endswith(".py") else study_name
+    selection = [f"--only={each}" for each in only or []] + [f"--set={s}" for s in settings or []]
+    shown = shlex.join([shown, *selection])
     info = StudyInfo(
         study=study_name,
         commands=(f"study run {shown}", f"study report {shown}"),

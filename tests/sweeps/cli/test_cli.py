@@ -315,6 +315,12 @@ def test_figures_and_claims_take_the_metric_that_a_study_has(study):
     assert code == 0
     suffixes = [Path(file).suffix for file in drawn["from_scratch"]["files"]]
     assert suffixes == [".png", ".pdf", ".md", ".tex", ".csv"]
+    for args in (("--only", "seed=1"), ("--set", "budget.steps=20")):
+        assert "none of its cells has ended" in study(*one, *args)[1]
+    code, out, _ = study("figures", "own.py")
+    assert code == 0
+    assert len(out.splitlines()) == 1  # none is drawn
+    assert out.startswith("own: skipped ")
     code, out, _ = study("claims", "own.py", "--metric", key, "--json")
     assert code == 0
     assert len(json.loads(out)) == len(CLAIMS)
