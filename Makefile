@@ -7,11 +7,11 @@ GLYPHS := results/glyphs
 
 .PHONY: demo study glyphs test pytest lint gpu-check clean
 
-# Train the demo study, draw its figures, judge the paper's claims.
+# Train the demo study, draw its figures, judge the paper's claims in a report.
 demo: $(READY)
 	$(BIN)/study run demo
 	$(BIN)/study figures demo
-	$(BIN)/study claims demo
+	$(BIN)/study report demo
 
 # Run our own study (two to three hours on two cores) and keep its snapshot in results/glyphs.
 study: $(READY)

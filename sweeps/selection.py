@@ -85,8 +85,8 @@ def _filter(study: Study, cells: list[Cell], condition: str) -> list[Cell]:
     negated = field.endswith("!")
     field = field.removesuffix("!")
     allowed = [*map(_parse, text.split(",")), *text.split(",")]
-    values = {cell.id: _field_of(cell, field) for cell in cells}
-    values = {cell_id: value for cell_id, value in values.items() if value is not _MISSING}
+    values = {cell.id: field_of(cell, field) for cell in cells}
+    values = {cell_id: value for cell_id, value in values.items() if value is not MISSING}
     if not values:
         raise StudyError(
             f"--only {condition}: no cell of {study.name} has a single value at {field!r}; "
@@ -99,17 +99,17 @@ def _filter(study: Study, cells: list[Cell], condition: str) -> list[Cell]:
     return kept
 
 
-_MISSING = object()
+MISSING = object()
 
 
-def _field_of(cell: Cell, path: str) -> Any:
-    """The value at a dotted path of cell.json; `_MISSING` if there is none or it has parts."""
+def field_of(cell: Cell, path: str) -> Any:
+    """The value at a dotted path of cell.json; `MISSING` if there is none or it has parts."""
     node: Any = to_dict(cell)
     for part in path.split("."):
         if not isinstance(node, dict) or part not in node:
-            return _MISSING
+            return MISSING
         node = node[part]
-    return _MISSING if isinstance(node, dict | list) else node
+    return MISSING if isinstance(node, dict | list) else node
 
 
 def _set_execution(

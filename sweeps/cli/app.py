@@ -21,6 +21,7 @@ from study.records.redact import redact
 from sweeps.cli import (
     advise,
     bench,
+    best,
     cells,
     claims,
     cluster,
@@ -38,6 +39,9 @@ from sweeps.cli import (
     work,
 )
 from sweeps.cli import (
+    help as help_,
+)
+from sweeps.cli import (
     list as list_,
 )
 from sweeps.ray_cluster.env import platforms
@@ -47,7 +51,7 @@ BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 app = typer.Typer(
     name="study",
     help="Batch-size studies for contrastive image-text training.",
-    epilog="Example: study run demo && study figures demo",
+    epilog="Example: study run demo && study figures demo. Exit codes and JSON: study help",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -57,13 +61,14 @@ VERBS = {
     "Explore": (
         ("list", list_.list_studies, "study list table-8"),
         ("plan", plan.plan, "study plan table-8 --slice v4-32 --save-execution v4-32.json"),
+        ("help", help_.show_help, "study help"),
         ("doctor", doctor.doctor, "study doctor table-8 --address 10.0.0.2:6379"),
     ),
     "Run": (
         ("run", run.run, "study run demo --only batch_size=512 --workers 2"),
         ("work", work.work, "study work demo --root gs://lab/runs --machine v4-32"),
         ("train", train.train, "study train demo b512-sigmoid-s0"),
-        ("status", status.status, "study status demo --watch"),
+        ("status", status.status, "study status demo --watch; study status"),
         ("logs", cells.logs, "study logs demo b512-sigmoid-s0 --follow"),
         ("retry", cells.retry, "study retry demo --failed && study run demo"),
         ("cancel", cells.cancel, "study cancel demo b512-sigmoid-s0"),
@@ -71,6 +76,7 @@ VERBS = {
     "Results": (
         ("figures", figures.figures, "study figures demo --out figures; study figures --paper"),
         ("claims", claims.claims, "study claims demo; study claims --paper"),
+        ("best", best.best, "study best demo --by batch_size"),
         ("advise", advise.advise, "study advise --examples 3e9 --loss softmax"),
         ("report", report.report, "study report demo --out demo.html"),
         ("pull", pull.pull, "study pull demo --from gs://lab/runs --out snapshots/demo"),
@@ -80,7 +86,12 @@ VERBS = {
 }
 for panel, verbs in VERBS.items():
     for name, function, example in verbs:
-        app.command(name, epilog=f"Example: {example}", rich_help_panel=panel)(function)
+        app.command(
+            name,
+            help=help_.describe(name, function),
+            epilog=f"Example: {example}",
+            rich_help_panel=panel,
+        )(function)
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 app.add_typer(bench.app, name="bench", rich_help_panel="Developer")
 app.add_typer(cluster.app, name="cluster", rich_help_panel="Developer")

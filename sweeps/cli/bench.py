@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sweeps.cli.bench_runner import append_measurements, chaos, claims, sweep
+from sweeps.cli.help import describe
 from sweeps.cli.options import Json, RecordRatio
 from sweeps.cli.table import table
 from sweeps.study import StudyError
@@ -23,7 +24,9 @@ app = typer.Typer(
 )
 app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
 app.command(epilog="Example: study bench claims --workers 300 --cells 3000")(claims)
-app.command(epilog="Example: study bench chaos --minutes 3 --seed 0")(chaos)
+app.command(
+    help=describe("bench chaos", chaos), epilog="Example: study bench chaos --minutes 3 --seed 0"
+)(chaos)
 
 Rounds = Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Timed rounds.")]
 

@@ -248,8 +248,6 @@ def chaos(
     Runs the study while its workers, hosts, Ray and its driver are killed, repeating the command
     each time, and then once undisturbed. Parameters must be equal bit for bit, and rows equal, none
     lost or repeated.
-
-    Exit codes: 0 equal, 1 different (one line per difference), 2 bad input.
     """
     from study.config.host import cores
     from study.records.storage import is_bucket, resolve

@@ -29,9 +29,6 @@ def logs(
 
     --follow ends when the cell is finished, failed or cancelled, or when nobody has trained it for
     a while.
-
-    Exit codes of --follow: 0 the cell is finished or cancelled, 1 it failed, 3 nobody is running
-    it, 130 Ctrl-C, which does not stop the cell. 2 bad input.
     """
     from sweeps.runner import cell_status
     from sweeps.runner.follow import readings

@@ -25,10 +25,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Check this machine or cluster for what a study needs.
-
-    Exit codes: 0 no check failed, 1 a check failed, 2 bad input.
-    """
+    """Check this machine or cluster for what a study needs."""
     from study.records.storage import resolve
     from sweeps.doctor.machine import check_machine
 

@@ -110,7 +110,9 @@ def _lines(study: str, outputs: list[OutputFiles], verbose: bool) -> str:
     reasons = {f"{study}-{one.name}": one.skipped for one in outputs if one.skipped is not None}
     if verbose:
         lines += [f"{name}: skipped, {reason}" for name, reason in reasons.items()]
+    elif lines and reasons:
+        lines.append(f"{study}: skipped {len(reasons)} others (why: --verbose)")
     elif reasons:
         counts = "; ".join(f"{n} as {why}" for why, n in Counter(reasons.values()).most_common())
-        lines.append(f"{study}: skipped {len(reasons)}: {counts} (each by name: --verbose)")
+        lines.append(f"{study}: drew nothing: {counts} (each: --verbose)")
     return "\n".join(lines)

@@ -70,8 +70,6 @@ def plan(
 
     Compiles the training step for the slice, and the evaluation if it may need more memory. A cell
     fits if training, saving and evaluation do. No TPU is needed.
-
-    Exit codes: 0 all cells fit, 1 a cell does not fit or its compiler crashed, 2 bad input.
     """
     from study.records.record import write_json
     from sweeps.planning.calibrate import compare_predictions, load_calibration

@@ -71,8 +71,6 @@ def pull(
 
     An interrupted command can be repeated. pandas.read_parquet opens the snapshot's cells.parquet,
     rows.parquet and items.parquet.
-
-    Exit codes: 0 created or unchanged, 2 bad input or a changed file.
     """
     from analysis.records import snapshot
     from analysis.records.frame import open_records, open_snapshot

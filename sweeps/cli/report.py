@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +27,13 @@ from sweeps.cli.options import (
     recorded_study,
     root_of,
 )
+
+if TYPE_CHECKING:
+    from analysis.claims import Verdict
+
+HEADLINES = 3  # sentences on a terminal
+WIDEST = 110  # characters of a line
+_SCOPE = re.compile(r" \([^()]*; 95 % intervals\)")  # of a sentence; the page has it
 
 
 def report(
@@ -48,8 +59,6 @@ def report(
     """Write a self-contained HTML report of a study.
 
     It holds question, verdicts, figures, tables and provenance, and loads nothing.
-
-    Exit codes: 0 written, 1 written but a sentence of the finding no longer holds, 2 bad input.
     """
     from analysis.report import Assumption, StudyInfo, prose, write_report
     from sweeps.registry import load_study
@@ -81,8 +90,29 @@ def report(
         about = {"study": study_name, "file": str(path), "bytes": size, "cells": states}
         print(json.dumps({**about, "stale": stale}))
         return 1 if stale else 0
+    print("\n".join(_summarise(inputs.verdicts)))
     counts = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "no records"
     print(f"{path}  {size / 1e6:.1f} MB, {len(inputs.cells)} cells: {counts}")
     for line in stale:
         print(f"study: {line}", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _summarise(verdicts: Sequence[Verdict]) -> list[str]:
+    """How many claims hold; then the decided claim of the smallest p of each section, a few."""
+    from analysis.claims import OURS, count_verdicts
+
+    papers = [v for v in verdicts if v.section != OURS]
+    counts = ", ".join(f"{n} {kind}" for kind, n in count_verdicts(papers))
+    clearest: dict[str, Verdict] = {}
+    for verdict in sorted(papers, key=lambda v: v.adjusted_p):
+        if verdict.verdict in ("reproduced", "contradicted"):
+            clearest.setdefault(verdict.section, verdict)
+    names = [v.name for v in clearest.values()][:HEADLINES]
+    columns = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
+    lines = [f"claims of the paper: {counts}"]
+    for verdict in (v for v in papers if v.name in names):
+        sentence = _SCOPE.split(verdict.sentence)[0].rstrip(".")
+        text = f"{verdict.verdict}: {verdict.name}. {sentence}."
+        lines += textwrap.wrap(text, columns, initial_indent="- ", subsequent_indent="  ")
+    return lines

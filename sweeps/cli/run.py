@@ -76,8 +76,6 @@ def run(
     Ray starts workers, which claim cells one after another: on the cores of this machine, or on a
     cluster (--address, or RAY_ADDRESS, which `ray job submit` sets). Repeat the command at any time
     to continue. Ctrl-C asks the workers to save and stop; a second Ctrl-C quits at once.
-
-    Exit codes: 0 all cells are finished, 1 some failed, 2 bad input, 130 interrupted.
     """
     from study.records.storage import resolve
     from sweeps.runner.display import report_on

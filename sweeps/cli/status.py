@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import Json, Only, Root, Set, StudyName, root_of, study_of
+from sweeps.cli.options import Json, Only, Root, Set, complete_study, root_of, study_of
 
 if TYPE_CHECKING:
     from study.records.interruptions import Interruption
@@ -20,44 +21,77 @@ if TYPE_CHECKING:
     from sweeps.study import Study
 
 WATCH_SECONDS = 2.0  # between two reads of the records
+CELL_COLUMNS = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "result")
 
 
 def status(
-    name: StudyName,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STUDY",
+            show_default="all under the root",
+            help="A built-in study, or a grid file (.py).",
+            autocompletion=complete_study,
+        ),
+    ] = None,
     root: Root = "runs",
     only: Only = None,
     settings: Set = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATE", help="Show only what is in this state (repeatable)."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Columns: those of the table, a cell's fields such as optimizer.learning_rate, "
+            "or metrics such as eval/zero_shot/test_font/top1.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Sort by a column; -COLUMN: the largest first."),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep showing it until nothing is left to wait for.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Show the state of every cell of a study.
+    """Show every cell of a study, or every study of a root.
 
     --watch ends when no cell is left to run, or when nobody has trained one for a while. Ctrl-C
     ends the watch, not the cells.
-
-    Exit codes: 0 all cells are finished, 1 some failed, 3 some are unfinished, 130 Ctrl-C, 2 bad
-    input.
     """
     from study.records.interruptions import read_interruptions
     from study.records.storage import resolve
+    from sweeps.cli import overview
+    from sweeps.cli.columns import check_states
     from sweeps.runner import cell_status
     from sweeps.runner.remaining import Remaining
+    from sweeps.study import StudyError
 
-    study = study_of(name, None, settings, only)
+    states, chosen = check_states(state), columns.split(",") if columns else []
     folder = resolve(root_of(root)).absolute()
+    if name is None:
+        if watch or only or settings:
+            raise StudyError("--watch, --only and --set need a STUDY")
+        return overview.show(folder, states, columns=chosen, sort=sort, as_json=as_json)
+    study = study_of(name, None, settings, only)
+    show = functools.partial(_table, study, states=states, chosen=chosen, sort=sort)
     if watch and not as_json:
-        return _watch(study, folder)
+        return _watch(study, folder, show)
     entries = cell_status.read(study, folder)
     seconds = Remaining(study).seconds(entries)
     interruptions = {
         e.cell.id: read_interruptions(e.folder) for e in entries if len(e.attempts.all) > 1
     }
     if as_json:
-        print(json.dumps(_json(study, entries, seconds, interruptions), indent=1))
+        shown = [e for e in entries if e.state in states]
+        about = _json(study, shown, seconds, interruptions)
+        print(json.dumps({**about, "states": cell_status.count(entries)}, indent=1))
     else:
-        print(_table(study, entries, seconds))
+        print(show(entries, seconds))
         if any(interruptions.values()):
             print(_lost(interruptions))
     return cell_status.exit_code(entries)
@@ -76,7 +110,9 @@ def _lost(interruptions: Mapping[str, Sequence[Interruption]]) -> str:
     return f"{text}; {sum(one.steps for one in every):,} steps repeated"
 
 
-def _watch(study: Study, folder: Path) -> int:
+def _watch(
+    study: Study, folder: Path, show: Callable[[Sequence[CellStatus], float | None], str]
+) -> int:
     """Redraws the table on a terminal; elsewhere prints a line whenever a state changes."""
     from rich.console import Console
     from rich.live import Live
@@ -95,7 +131,7 @@ def _watch(study: Study, folder: Path) -> int:
         if sys.stdout.isatty():
             with Live(console=Console(highlight=False), auto_refresh=False) as live:
                 for entries in reads:
-                    text = Text(_table(study, entries, remaining.seconds(entries)))
+                    text = Text(show(entries, remaining.seconds(entries)))
                     live.update(text, refresh=True)
         else:
             shown = None
@@ -111,27 +147,21 @@ def _watch(study: Study, folder: Path) -> int:
     return cell_status.exit_code(entries)
 
 
-def _table(study: Study, entries: Sequence[CellStatus], seconds_left: float | None) -> str:
-    from sweeps.cli.table import table
-    from sweeps.runner.display import duration, headline, percent, rate
+def _table(
+    study: Study,
+    entries: Sequence[CellStatus],
+    seconds_left: float | None,
+    *,
+    states: Sequence[str],
+    chosen: Sequence[str],
+    sort: str | None,
+) -> str:
+    from sweeps.cli.columns import cell_columns, format_rows
 
-    rows = []
-    for e in entries:
-        speed = e.progress.examples_per_second if e.state == "running" else None
-        rows.append(
-            (
-                e.cell.id,
-                e.state,
-                study.execution_of(e.cell).slice or "",
-                percent(e) if e.progress.examples_seen else "",
-                rate(speed) if speed else "",
-                duration(e.seconds_left) if e.seconds_left is not None else "",
-                str(e.progress.attempts) if e.progress.attempts > 1 else "",
-                e.error or headline(e.done) or (str(e.owner) if e.owner else ""),
-            )
-        )
-    head = ("cell", "state", "machine", "seen", "rate", "left", "attempt", "result")
-    return f"{table(head, rows, right={3, 4, 5, 6})}\n{_summary(study, entries, seconds_left)}"
+    columns = cell_columns(study, [*chosen, *([sort.removeprefix("-")] if sort else ())])
+    shown = [e for e in entries if e.state in states]
+    text = format_rows(shown, columns, sort=sort, chosen=chosen or CELL_COLUMNS)
+    return f"{text}\n{_summary(study, entries, seconds_left)}"
 
 
 def _summary(study: Study, entries: Sequence[CellStatus], seconds_left: float | None) -> str:
@@ -149,11 +179,8 @@ def _json(
     seconds_left: float | None,
     interruptions: Mapping[str, Sequence[Interruption]],
 ) -> dict[str, Any]:
-    from sweeps.runner import cell_status
-
     return {
         "study": study.name,
-        "states": cell_status.count(entries),
         "seconds_left": seconds_left,
         "cells": [
             {

@@ -30,9 +30,6 @@ def sync(
 
     A run of several attempts is uploaded in their order. Runs of cells that are being trained are
     left for a later call, and uploaded runs are marked and left out.
-
-    Exit codes: 0 nothing is left to upload, 1 some files were not uploaded, 2 bad input, no API
-    key or no network.
     """
     from study.records.storage import is_bucket, resolve, write
     from study.records.wandb_mirror import why_offline

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
 
 
 def table(
@@ -18,3 +21,11 @@ def table(
         ).rstrip()
 
     return "\n".join([line(head), *(line(row) for row in rows)])
+
+
+def sort_rows(rows: Iterable[Row], value: Callable[[Row], Any], *, descending: bool) -> list[Row]:
+    """Rows by a value of theirs: numbers before text, those without a value last."""
+    known = [(value(row), row) for row in rows]
+    filled = [pair for pair in known if pair[0] not in (None, "")]
+    filled.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]), reverse=descending)
+    return [row for _, row in filled] + [row for value, row in known if value in (None, "")]

@@ -50,10 +50,7 @@ def train(
         ),
     ] = None,
 ) -> int:
-    """Train one cell in this process, without Ray.
-
-    Exit codes: 0 the cell is finished, 1 it failed, 2 bad input, 130 interrupted.
-    """
+    """Train one cell in this process, without Ray."""
     from study.config.host import cores
     from study.records.mounts import refuse_mounted_bucket
     from study.records.storage import resolve

@@ -56,10 +56,6 @@ def work(
     by itself on TPU slices, GKE and Slurm; elsewhere give --coordinator, --process-count and
     --process-id. Ctrl-C or SIGTERM saves the cell and ends the worker; a second Ctrl-C quits at
     once.
-
-    Exit codes: 0 no cell is left for this machine, or others have held the rest for long, 1 some
-    failed, 3 this worker was preempted or lost a host and may be started again, 130 Ctrl-C, 2 bad
-    input.
     """
     from study.config.host import cores
     from study.records.mounts import refuse_mounted_bucket

@@ -1,8 +1,8 @@
-"""study run demo && study figures demo && study claims demo
+"""study run demo && study figures demo && study report demo
 
 The main experiment in minutes on two CPU cores: the questions of the paper's Fig. 2 (left) and
-Fig. 6, on glyphs. From scratch minutes are too few: no learning rate reached 4 % accuracy in 100,000
-examples. `study run glyphs-scratch` trains for longer.
+Fig. 6, on glyphs. From scratch minutes are too few: no learning rate reached 4 % accuracy in
+100,000 examples. `study run glyphs-scratch` trains for longer.
 
 - SigLiT, batch size x loss at a fixed number of examples. The text tower averages word pieces,
   because the smallest transformer would take eight times as long.

@@ -182,7 +182,7 @@ from sweeps.cli.app import main
 main()
 """
     words = ["study", "figures", "--paper", "--out", "there"]
-    assert run(FAR, words, code, tmp_path) == "there: skipped, x\n"
+    assert run(FAR, words, code, tmp_path) == "paper: drew nothing: 1 as x (each: --verbose)\n"
 
 
 def test_wrong_use_of_the_module_is_one_line(tmp_path, capsys):

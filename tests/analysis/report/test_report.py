@@ -221,13 +221,17 @@ def test_provenance_is_that_of_the_records(writer):
 
 def test_cells_that_are_not_done_are_listed(writer):
     writer.batch_panel(QUALITY, LOWER)
+    panel = [
+        make_cell(b, loss, s) for b in QUALITY for loss in ("sigmoid", "softmax") for s in (0, 1)
+    ]
     failed = writer.failed(writer.cell(1024, "softmax"), "out of memory")
     diverged = writer.done(writer.cell(2048), status="diverged")
     running = writer.cell(4096)
     writer.begin(running).close()
     waiting = writer.cell(8192)
     planned = tuple(
-        {"id": c.id, "cell": writer.about(c)["cell"]} for c in (failed, diverged, running, waiting)
+        {"id": c.id, "cell": writer.about(c)["cell"]}
+        for c in (*panel, failed, diverged, running, waiting)
     )
     said = Page(page(writer, figures={}, planned=planned)).text
     assert "12 of 16 cells are done" in said

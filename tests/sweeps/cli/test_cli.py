@@ -320,7 +320,7 @@ def test_figures_and_claims_take_the_metric_that_a_study_has(study):
     code, out, _ = study("figures", "own.py")
     assert code == 0
     assert len(out.splitlines()) == 1  # none is drawn
-    assert out.startswith("own: skipped ")
+    assert out.startswith("own: drew nothing: ")
     code, out, _ = study("claims", "own.py", "--metric", key, "--json")
     assert code == 0
     assert len(json.loads(out)) == len(CLAIMS)
