@@ -40,7 +40,7 @@ OWN: dict[str, dict[int, str]] = {
 }
 # What --json prints on standard output; standard error is for messages. Unknown numbers are null.
 JSON = {
-    "list": "list of studies: name, question, cells, examples; with STUDY an object, with its cells",
+    "list": "list of studies: name, question, cells, examples; with STUDY an object with its cells",
     "plan": "object: study, cells (memory, FLOPs, time and fit of each), matched, assumed_mfu",
     "doctor": "list of checks: verdict (ok, warn or fail), name, text",
     "run": "object: study, exit_code, states, ran, seconds; with --dry-run: study, states, to_run",

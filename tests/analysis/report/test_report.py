@@ -21,6 +21,7 @@ from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, fig_6, read_inputs
 from analysis.report import Assumption, StudyInfo, prose, render_page, write_report
 from analysis.report.contents import alt_text
+from tests.analysis.conftest import make_cell
 
 QUALITY = {16: 34.0, 64: 40.0, 256: 44.0}
 LOWER = {16: 30.0, 64: 38.0, 256: 44.0}
@@ -222,7 +223,10 @@ def test_provenance_is_that_of_the_records(writer):
 def test_cells_that_are_not_done_are_listed(writer):
     writer.batch_panel(QUALITY, LOWER)
     panel = [
-        make_cell(b, loss, s) for b in QUALITY for loss in ("sigmoid", "softmax") for s in (0, 1)
+        make_cell(size, loss, seed)
+        for size in QUALITY
+        for loss in ("sigmoid", "softmax")
+        for seed in (0, 1)
     ]
     failed = writer.failed(writer.cell(1024, "softmax"), "out of memory")
     diverged = writer.done(writer.cell(2048), status="diverged")
