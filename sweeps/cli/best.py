@@ -33,7 +33,7 @@ def best(
     Cells that differ in their seed alone are one line: the mean, and how many they are. A metric
     that ends in "loss" is better when lower.
     """
-    from analysis.leaderboard import ALWAYS, rank
+    from analysis.select.leaderboard import ALWAYS, rank
     from sweeps.cli.table import table
 
     root = root_of(root)

@@ -3,7 +3,7 @@
 import pytest
 
 from analysis.errors import AnalysisError
-from analysis.leaderboard import rank
+from analysis.select.leaderboard import rank
 
 QUALITY = {16: 30.0, 64: 50.0}
 
