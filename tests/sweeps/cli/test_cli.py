@@ -13,11 +13,9 @@ import types
 from pathlib import Path
 
 import pytest
-import typer
 
 from study.config import Budget, Cell, to_dict
 from study.records.record import Progress, Record, write_failure
-from sweeps.cli import app as cli
 from sweeps.cli.options import complete_cell, complete_study
 from sweeps.registry import load_study
 from sweeps.runner.display import Lines
@@ -70,34 +68,6 @@ def modules_after(*args: str, cwd: Path) -> set[str]:
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
-
-
-def commands(command, path=("study",)):
-    """Every command below `command`, by path."""
-    yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from commands(below, (*path, name))
-
-
-def test_every_help_has_one_short_line_and_an_example():
-    tree = dict(commands(typer.main.get_command(cli.app)))
-    assert len(tree) > 25
-    for path, command in tree.items():
-        first = command.help.splitlines()[0]
-        assert len(first) < 60 and first.endswith("."), (path, first)
-        if path != ("study",):
-            assert not first.split()[0].endswith("s"), path  # imperative
-        assert command.epilog.startswith(f"Example: {' '.join(path)}"), path
-        for option in command.params:
-            assert getattr(option, "help", True), (path, option.name)
-
-
-def test_help_shows_verbs_by_group_with_their_example(study):
-    out = study("--help")[1]
-    panels = ["Explore", "Run", "Results", "Data", "Developer"]
-    assert [line.split()[1] for line in out.splitlines() if line.startswith("╭")][1:] == panels
-    assert study()[:2] == study("--help")[:2]
-    assert "Example: study run demo" in study("run", "--help")[1]
 
 
 def test_studies_and_cells_are_completed():

@@ -53,6 +53,34 @@ def values(node: ast.expr, module) -> set[int]:
     raise AssertionError(ast.unparse(node))
 
 
+def commands(command, path=("study",)):
+    """Every command below `command`, by path."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+
+def test_every_help_has_one_short_line_and_an_example():
+    tree = dict(commands(typer.main.get_command(cli.app)))
+    assert len(tree) > 25
+    for path, command in tree.items():
+        first = command.help.splitlines()[0]
+        assert len(first) < 60 and first.endswith("."), (path, first)
+        if path != ("study",):
+            assert not first.split()[0].endswith("s"), path  # imperative
+        assert command.epilog.startswith(f"Example: {' '.join(path)}"), path
+        for option in command.params:
+            assert getattr(option, "help", True), (path, option.name)
+
+
+def test_help_shows_verbs_by_group_with_their_example(study):
+    out = study("--help")[1]
+    panels = ["Explore", "Run", "Results", "Data", "Developer"]
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("╭")][1:] == panels
+    assert study()[:2] == study("--help")[:2]
+    assert "Example: study run demo" in study("run", "--help")[1]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_documented_codes_are_those_that_a_verb_returns(verb):
     import sweeps.cli.overview  # noqa: F401  `status` imports it when it runs
@@ -66,7 +94,7 @@ def test_json_is_documented_for_the_verbs_that_print_it(study):
     tree = typer.main.get_command(cli.app)
     flagged = {
         " ".join(path[1:])
-        for path, command in walk(tree)
+        for path, command in commands(tree)
         if any("--json" in option.opts for option in command.params)
     }
     assert flagged == set(JSON)
@@ -74,9 +102,3 @@ def test_json_is_documented_for_the_verbs_that_print_it(study):
     assert code == 0
     assert all(f"  {verb} " in out for verb in {**OWN, **JSON})
     assert "  70 " in out and max(map(len, out.splitlines())) <= 120
-
-
-def walk(command, path=("study",)):
-    yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from walk(below, (*path, name))
