@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.scope import scope
 from analysis.select import panels
-from analysis.stats.contrasts import Weights, combine, mean_weights, slope_weights
+from analysis.stats.contrasts import QUARTER, Weights, combine, mean_weights, slope_weights
 from analysis.stats.intervals import GroupMeans, by_group, group_means
 
-QUARTER = 0.25  # what counts as a small part of random's change, and as a large loss
 SLOPE = "per tenfold fewer negatives"
 Group = tuple[str, float]  # what is kept, and negatives per positive
 
