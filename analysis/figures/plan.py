@@ -114,8 +114,10 @@ def draw_plan(plan: pd.DataFrame, name: str, assumed: str = "") -> StudyFigure:
             for one in slices:
                 part = plan[(plan["loss"] == loss) & (plan["slice"] == one)]
                 look = replace(STYLES[loss], marker=markers[one])
-                for axes, column in ((memory, "hbm_gib"), (days, "chip_days")):
-                    _draw_cells(axes, part["batch_size"], part, column, look)
+                # Side by side, so that neither loss hides the other.
+                shift = 1.0 if len(losses) < 2 else 0.95 if loss == losses[0] else 1.05
+                _draw_cells(memory, shift * part["batch_size"], part, "hbm_gib", look)
+                _draw_cells(days, part["batch_size"], part, "chip_days", look)
         _join_budgets(days, plan, losses)
         _draw_capacity(memory, plan)
         style.plain_log(days)

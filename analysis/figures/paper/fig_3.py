@@ -23,11 +23,11 @@ from analysis.select import panels
 from analysis.select.duration import long_and_short
 
 SIZES = (8192, 262_144)
-SERIES = {
-    "sigmoid, large batch": STYLES["sigmoid"],
-    "softmax, large batch": STYLES["softmax"],
-    "sigmoid, small batch": STYLES["sigmoid, small batch"],
-    "softmax, small batch": STYLES["softmax, small batch"],
+LOOKS = {  # by loss and whether the batch size is the large one of the two
+    ("sigmoid", True): STYLES["sigmoid"],
+    ("softmax", True): STYLES["softmax"],
+    ("sigmoid", False): STYLES["sigmoid, small batch"],
+    ("softmax", False): STYLES["softmax, small batch"],
 }
 PANEL = PanelSpec(
     name="duration",
@@ -53,10 +53,8 @@ def data(inputs: Inputs) -> pd.DataFrame:
         ]
         done = pd.concat([panel.done for panel in used])
         metric = inputs.quality_of(done)
-        names = done["batch_size"].map(dict(zip(sizes, ("small", "large"), strict=True)))
-        done = done.assign(
-            series=done["loss.kind"] + ", " + names + " batch", x=done["budget.examples"]
-        )
+        names = done["loss.kind"] + ", B = " + done["batch_size"].map(style.format_size)
+        done = done.assign(series=names, x=done["budget.examples"])
         rows = points.our_points(done, "duration", metric)
         missing = [name for panel in used for name in points.without_metric(panel, metric)]
         for budget, panel in budgets.items():
@@ -69,18 +67,23 @@ def data(inputs: Inputs) -> pd.DataFrame:
         notes = [f"ours: {_describe(sizes, list(budgets))}"]
         whole = [panel.cells for panel in used if len(panel.cells)]
         title = str(whole[-1]["data.dataset"].iloc[0]) if whole else ""
-    notes.append("the paper's: small batch 8k, large batch 256k (printed as 262k)")
     table = reference("Fig. 3")
-    series = table["series"].str.lower().str.replace("batch 8k", "small batch")
-    series = series.str.replace("batch 262k", "large batch")
+    series = table["series"].str.lower().str.replace("batch 8k", "B = 8k")
+    series = series.str.replace("batch 262k", "B = 256k")  # which the paper prints in its tables
     x = table["x"].astype(int) * 1_000_000
     rows += points.paper_points(table, "duration", series=series, x=x)
     return points.make_table(rows, panels=used, missing=missing, notes=notes, title=title)
 
 
 def draw(df: pd.DataFrame) -> StudyFigure:
+    styles = {}
+    for source in ("ours", "paper"):
+        series = [name.split(", B = ") for name in set(df.loc[df["source"] == source, "series"])]
+        large = max((style.parse_size(size) for _, size in series), default=0)
+        for loss, size in sorted(series, key=lambda one: (-style.parse_size(one[1]), one[0])):
+            styles[f"{loss}, B = {size}"] = LOOKS[loss, style.parse_size(size) == large]
     title = "Fig. 3: training duration and batch size"
-    return draw_panels(df, [PANEL], SERIES, title=title, height=2.2)
+    return draw_panels(df, [PANEL], styles, title=title, height=2.2)
 
 
 def _two_sizes(inputs: Inputs, budgets: Mapping[int, panels.Panel]) -> tuple[int, ...]:

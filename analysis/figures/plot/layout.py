@@ -188,13 +188,6 @@ def row_major(entries: Sequence[Any], columns: int) -> list[Any]:
     return [entry for column in range(columns) for entry in entries[column::columns]]
 
 
-def legend_above(axes: Axes, handles: Sequence[Any] | None = None, columns: int = 4) -> None:
-    """A legend above the panel, where it hides no data."""
-    entries = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 0.97)}
-    axes.legend(handles=row_major(entries, columns), ncol=columns, **SPACING, **place)
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
