@@ -116,7 +116,7 @@ def test_figures_without_cells_are_skipped_with_a_reason(writer, tmp_path):
     assert not list(tmp_path.glob("*.*"))
     inputs = read_inputs(writer.root, writer.study)
     kept = {name for name, plot in FIGURES.items() if not plot.numbers(inputs)[1]}
-    assert kept == {"batch_size", "fig_2", "loss_gap"}
+    assert kept == {"batch_size", "fig_2", "loss_gap", "verdicts"}
 
 
 def test_a_panel_with_nothing_finished_says_which_cells_it_waits_for(writer, tmp_path):
