@@ -2,6 +2,8 @@
 
     python -m analysis.claims.null_studies --draws 1000
 
+`results/bench/statistics.md` has the table.
+
 A claim's error is largest where the truth is at the edge of what it says. There each of its wrong
 verdicts should come at a rate of 2.5 %, the p-value of one direction, or less. That a claim can
 fail is shown by studies in which it is false by far: they must contradict it.
