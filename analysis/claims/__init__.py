@@ -41,6 +41,7 @@ from analysis.claims.formatting import (
 from analysis.errors import AnalysisError
 from analysis.paper import as_cells
 from analysis.records import frame
+from analysis.records.scores import ItemReader
 from analysis.select.fields import TOP1
 
 __all__ = [
@@ -81,7 +82,8 @@ def judge_study(
         rows = frame.rows(root, records or study)
         return rows[rows["id"].isin(cells["id"])]
 
-    return judge(cells, metric=metric, read_rows=read_rows)
+    read_items = frame.item_reader(root, records or study)
+    return judge(cells, metric=metric, read_rows=read_rows, read_items=read_items)
 
 
 def judge(
@@ -89,6 +91,7 @@ def judge(
     *,
     metric: str = TOP1,
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame,
+    read_items: ItemReader = lambda cell, metric: None,
     claims: Sequence[Claim] = CLAIMS,
 ) -> list[Verdict]:
     """Tests claims, all by default, on a frame of cells, see `frame.cells`.
@@ -98,8 +101,9 @@ def judge(
     Args:
       metric: the column of quality, in percent.
       read_rows: reads the logged rows, see `frame.rows`; called when a claim needs curves.
+      read_items: reads which test examples a cell got right, see `frame.item_reader`.
     """
-    evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows)
+    evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows, read_items=read_items)
     paper = _paper_estimates()
     return adjust([claim.judge(evidence, paper=paper[claim.name]) for claim in claims])
 

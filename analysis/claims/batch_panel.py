@@ -131,17 +131,16 @@ def _batch_panel(evidence: Evidence, done: pd.DataFrame, examples: int | None) -
     gaps = by_group(paired_differences(done, evidence.metric), ["batch_size"], "difference")
     deciding = done[~done["batch_size"].isin(short)]
     return BatchPanel(
-        quality=group_means(
+        quality=evidence.means(
             {
                 size: values
                 for (loss, size), values in every.items()
                 if loss == "sigmoid" and size not in {*short, *poor}
-            },
-            spread=evidence.spread,
+            }
         ),
-        gaps=group_means(
+        gaps=evidence.means(
             {size: values for size, values in gaps.items() if size not in {*short, *low}},
-            spread=evidence.spread_of_difference,
+            differences=True,
         ),
         examples=examples,
         steps=steps,

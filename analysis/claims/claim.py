@@ -22,18 +22,18 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from scipy import stats
 
+from analysis.records.scores import ItemReader
 from analysis.select.fields import TOP1
-from analysis.stats.intervals import LEVEL, GroupMeans, Interval, Spread
+from analysis.stats.intervals import LEVEL, GroupMeans, Interval, Spread, group_means
 
 Kind = Literal["reproduced", "contradicted", "undecided", "no data"]
 OURS = "ours"  # the section of claims that are not the paper's
 POINTS = "points"
-PRINTED = "one run each; 95 % intervals from the spread of the paper's repeated runs"
 TOLERANCE = 1.0  # points: a smaller gap or gain counts as none
 RATE = 1 - LEVEL  # of false discoveries among the decided verdicts
 
@@ -49,20 +49,29 @@ class Evidence:
       metric: the column of quality, in percent.
       read_rows: reads the logged rows, see `frame.rows`; called when a claim needs curves.
       spread: of one value, measured elsewhere, for printed numbers; None for records.
+      read_items: reads which test examples a cell got right, see `frame.item_reader`.
     """
 
     cells: pd.DataFrame
     metric: str = TOP1
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
     spread: Spread | None = None
-
-    @property
-    def spread_of_difference(self) -> Spread | None:
-        return self.spread and self.spread.of_difference()
+    read_items: ItemReader = lambda cell, metric: None
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
         return self.read_rows()
+
+    def means(
+        self, groups: Mapping[Any, Sequence[float]], *, differences: bool = False
+    ) -> GroupMeans:
+        """The means of groups of scores, see `intervals.group_means`.
+
+        Args:
+          differences: whether each score is of two cells, and has the spread of both.
+        """
+        spread = self.spread.of_difference() if self.spread and differences else self.spread
+        return group_means(groups, spread=spread, read_items=self.read_items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +79,7 @@ class Condition:
     """A quantity that a verdict rests on, with its own interval.
 
     p: of the two-sided test that it is zero, adjusted by Holm for the conditions of the claim.
+    test_share: the part of its variance that is the choice of test examples, see `Interval`.
     """
 
     name: str
@@ -77,6 +87,7 @@ class Condition:
     low: float
     high: float
     p: float = math.nan
+    test_share: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,10 +249,6 @@ def conclude(
     """
     conditions = conditions or {unit: interval}
     p_values = p_values or all_above(conditions.values())
-    if not interval.has_interval:
-        kind = "one seed each, so no interval"
-    else:
-        kind = "95 % intervals" if means.dof else PRINTED
     tested = not any(math.isnan(part.standard_error) for part in conditions.values())
     adjusted = holm(conditions.values()) if tested else [math.nan] * len(conditions)
     weak = interval if interval.standard_error >= 0 else conditions[weakest(conditions)]
@@ -255,9 +262,16 @@ def conclude(
         detectable=weak.detectable(),
         effect_unit=effect_unit or unit,
         cells=cells,
-        sentence=f"{sentence} ({f'{scope}; ' if scope else ''}{kind}).",
+        sentence=f"{sentence} ({f'{scope}; ' if scope else ''}{means.basis}).",
         conditions=tuple(
-            Condition(name=name, estimate=part.estimate, low=part.low, high=part.high, p=p)
+            Condition(
+                name=name,
+                estimate=part.estimate,
+                low=part.low,
+                high=part.high,
+                p=p,
+                test_share=part.test_share,
+            )
             for (name, part), p in zip(conditions.items(), adjusted, strict=True)
         ),
     )

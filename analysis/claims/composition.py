@@ -15,7 +15,7 @@ from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.scope import scope
 from analysis.select import panels
 from analysis.stats.contrasts import QUARTER, Weights, combine, mean_weights, slope_weights
-from analysis.stats.intervals import GroupMeans, by_group, group_means
+from analysis.stats.intervals import GroupMeans, by_group
 
 SLOPE = "per tenfold fewer negatives"
 Group = tuple[str, float]  # what is kept, and negatives per positive
@@ -64,7 +64,7 @@ def composition(evidence: Evidence) -> Composition:
     whole = float(done["batch_size"].iloc[0] - 1) if len(done) else math.nan
     done = done.assign(**{ratio: done[ratio].astype(float).where(done[keep] != "all", whole)})
     quality, bias, positives, negatives = (
-        group_means(by_group(done, [keep, ratio], column))
+        evidence.means(by_group(done, [keep, ratio], column))
         for column in (
             evidence.metric,
             "train/b",

@@ -16,10 +16,11 @@ import pandas as pd
 from analysis.claims.claim import OURS, POINTS, Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.rates import VALIDATION, check_rates
 from analysis.claims.scope import scope
+from analysis.records.scores import Score
 from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE
 from analysis.stats.contrasts import combine, mean_weights, slope_weights
-from analysis.stats.intervals import GroupMeans, group_means
+from analysis.stats.intervals import GroupMeans, by_group, paired_differences
 
 PARTS = ("data.corruption.image", "data.corruption.text", "data.corruption.alignment")
 RESAMPLED = "data.corruption.resample_each_epoch"
@@ -45,7 +46,7 @@ def more_robust(evidence: Evidence) -> Verdict | None:
     has the standard error that this covariance gives.
     """
     cells = _robustness_panel(evidence)
-    leads = group_means(_leads(cells, BY, evidence.metric), spread=evidence.spread_of_difference)
+    leads = evidence.means(_leads(cells, BY, evidence.metric), differences=True)
     slopes, tops = {}, {}
     for corrupted, redrawn in itertools.product(CORRUPTIONS, (False, True)):
         p = {key: key[2] for key in sorted(leads.means) if key[:2] == (corrupted, redrawn)}
@@ -107,7 +108,7 @@ def more_robust_at_best_rates(evidence: Evidence) -> Verdict | None:
     judge = VALIDATION if VALIDATION in cells else evidence.metric
     quality = cells.groupby([*level, RATE])[judge].transform("mean")
     best = cells[quality == quality.groupby([cells[name] for name in level]).transform("max")]
-    means = group_means(_leads(best, BY, evidence.metric))
+    means = evidence.means(_leads(best, BY, evidence.metric), differences=True)
     if CLEAN_KEY not in means.means or len(means.means) < 2:
         return None
     rates = cells.groupby(level)[RATE].nunique().min()
@@ -122,7 +123,7 @@ def more_robust_on_scenes(evidence: Evidence) -> Verdict | None:
     """
     cells = measured(evidence, RETRIEVAL)
     cells = cells[cells["data.dataset"] == SCENES]
-    means = group_means(_leads(cells, BY, RETRIEVAL))
+    means = evidence.means(_leads(cells, BY, RETRIEVAL), differences=True)
     if CLEAN_KEY not in means.means or len(means.means) < 2:
         return None
     verdict = _all_grow(means, "On scenes of two glyphs sigmoid's lead in retrieval", cells)
@@ -138,7 +139,8 @@ def more_examples_help(evidence: Evidence) -> Verdict | None:
         return None
     few, many = sizes.idxmin(), sizes.idxmax()
     cells = _alike(cells, cells[cells["data.dataset"] == few], ignoring=("data.",))
-    means = group_means(_leads(cells, ["data.dataset", *BY], evidence.metric))
+    leads = _leads(cells, ["data.dataset", *BY], evidence.metric)
+    means = evidence.means(leads, differences=True)
     levels = {data: {key[1:] for key in means.means if key[0] == data} for data in (few, many)}
     shared = sorted((levels[few] & levels[many]) - {CLEAN_KEY})
     if not shared or not all(CLEAN_KEY in level for level in levels.values()):
@@ -184,14 +186,9 @@ def measured(evidence: Evidence, metric: str) -> pd.DataFrame:
     return cells[one_p & all_pairs & done & cells["corrupted"].notna()]
 
 
-def _leads(cells: pd.DataFrame, by: list[str], metric: str) -> dict[Any, list[float]]:
+def _leads(cells: pd.DataFrame, by: list[str], metric: str) -> dict[Any, list[Score]]:
     """Sigmoid minus softmax of each seed, by the values of some columns."""
-    table = cells.pivot_table(index=[*by, "seed"], columns="loss.kind", values=metric)
-    leads: dict[Any, list[float]] = {}
-    if {"sigmoid", "softmax"} <= set(table.columns):
-        for key, lead in (table["sigmoid"] - table["softmax"]).dropna().items():
-            leads.setdefault(key[:-1], []).append(float(lead))
-    return leads
+    return by_group(paired_differences(cells, metric, by=by), by, "difference")
 
 
 def _alike(

@@ -26,7 +26,7 @@ from analysis.select import panels
 from analysis.select.deciding import FEWEST_STEPS
 from analysis.select.duration import LongAndShort, long_and_short
 from analysis.stats.contrasts import largest, smallest
-from analysis.stats.intervals import GroupMeans, Interval, by_group, group_means
+from analysis.stats.intervals import GroupMeans, Interval, by_group
 
 
 def long_training_for_large(evidence: Evidence) -> Verdict | None:
@@ -85,7 +85,7 @@ def compare_budgets(evidence: Evidence) -> tuple[GroupMeans, LongAndShort] | Non
             groups[budget, int(size)] = values
     if len(groups) < 2 * len(at.sizes):
         return None
-    return group_means(groups, spread=evidence.spread), at
+    return evidence.means(groups), at
 
 
 def _leads(

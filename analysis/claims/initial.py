@@ -17,7 +17,7 @@ from analysis.claims.scope import name_sizes, scope
 from analysis.select import initial_values
 from analysis.select.fields import matched_differences, same_fields, with_fields
 from analysis.select.initial_values import AXES
-from analysis.stats.intervals import by_group, group_means
+from analysis.stats.intervals import by_group
 
 BIAS = AXES[0]
 DEFAULT = (-10.0, 10.0)
@@ -39,7 +39,7 @@ def default_is_best(evidence: Evidence) -> Verdict | None:
     others = [(size, start) for size, start in groups if start != DEFAULT]
     if not others:
         return None
-    means = group_means(groups, spread=evidence.spread)
+    means = evidence.means(groups)
     names = {other: f"{initial_values.name(other[1])} at B = {other[0]}" for other in others}
     leads = {names[other]: means.contrast({(other[0], DEFAULT): 1, other: -1}) for other in others}
     p_values = dict(zip(leads, holm(leads.values()), strict=True))
@@ -70,7 +70,7 @@ def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
     gaps = matched_differences(done, BIAS, "prior", str(DEFAULT[0]), evidence.metric)
     if not gaps:
         return None
-    means = group_means(gaps, spread=evidence.spread_of_difference)
+    means = evidence.means(gaps, differences=True)
     at = same_fields(done, [BIAS]).index("batch_size")
     leads = {
         f"B = {group[at]}, configuration {i}": means.contrast({group: 1})

@@ -8,7 +8,7 @@ from analysis.claims.claim import TOLERANCE, Claim, Evidence, Verdict, conclude,
 from analysis.claims.plateau import enough
 from analysis.claims.scope import scope
 from analysis.select import panels
-from analysis.stats.intervals import by_group, group_means
+from analysis.stats.intervals import by_group
 
 RECALL = "/text_to_image_r1"  # the mean over languages; that of one language has its name before
 
@@ -19,7 +19,7 @@ def no_gain_past_enough(evidence: Evidence) -> Verdict | None:
     In a grid without 32k the size a quarter of the way up takes its place, as in the paper's grid.
     """
     cells, metric = _sigmoid_panel(evidence)
-    means = group_means(by_group(cells, ["batch_size"], metric), spread=evidence.spread)
+    means = evidence.means(by_group(cells, ["batch_size"], metric))
     sizes = sorted(means.means)
     if len(sizes) < 2:
         return None

@@ -14,10 +14,11 @@ import pandas as pd
 
 from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest, withhold
 from analysis.claims.composition import MASKED
+from analysis.records.scores import Score, read_scores
 from analysis.select.fields import row_keys, same_fields, with_fields
 from analysis.select.panels import NEAR
 from analysis.stats.contrasts import mean_weights
-from analysis.stats.intervals import by_group, group_means
+from analysis.stats.intervals import by_group
 
 TOTALS = {"pairs_seen": "as many pairs", "examples_seen": "as many examples"}
 RATIO = "loss.pairs.per_positive"
@@ -31,16 +32,18 @@ def hard_gains(evidence: Evidence) -> Verdict | None:
     """
     metric = evidence.metric
     gains = _partners(evidence)
-    gains = gains.assign(gain=gains[metric] - gains[f"{metric}_whole"])
+    own, whole = (gains[["id", metric]], gains[["id_whole", f"{metric}_whole"]])
+    whole = whole.set_axis(["id", metric], axis=1)
+    pairs = zip(read_scores(own, metric), read_scores(whole, metric), strict=True)
+    gains = gains.assign(gain=pd.Series([a.minus(b) for a, b in pairs], gains.index, object))
     groups = {}
     for total in TOTALS:
         equal = gains[_near(gains, total)]
         # A hard cell may have several partners: then it is compared with their mean.
         keys = ["batch_size", RATIO, "id"]
-        per_cell = equal.groupby(keys, as_index=False)["gain"].mean()
-        for key, values in by_group(per_cell, keys[:2], "gain").items():
-            groups[(total, *key)] = values
-    means = group_means(groups)
+        for (*key, _), scores in by_group(equal, keys, "gain").items():
+            groups.setdefault((total, *key), []).append(Score.mean(scores))
+    means = evidence.means(groups, differences=True)
     parts, texts = {}, []
     for total, words in TOTALS.items():
         of_total = [group for group in groups if group[0] == total]

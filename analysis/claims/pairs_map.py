@@ -24,7 +24,7 @@ from analysis.select import pairs_map as maps
 from analysis.select import panels
 from analysis.select.deciding import FEWEST_STEPS, steps_by_size
 from analysis.stats.contrasts import Weights, combine, slope_weights
-from analysis.stats.intervals import by_group, group_means
+from analysis.stats.intervals import by_group
 
 Point = tuple[int, int]  # examples per step, pairs per example
 UNIT = "points per doubling"
@@ -72,7 +72,7 @@ def _test(
         for (b, g), values in by_group(panel.done, list(maps.AXES), evidence.metric).items():
             if b not in short:
                 groups[start, (int(b), int(g))] = values
-    means = group_means(groups, spread=evidence.spread)
+    means = evidence.means(groups)
     slopes = {}
     for start in dict.fromkeys(start for start, _ in groups):
         weights = weigh({point for other, point in groups if other == start})

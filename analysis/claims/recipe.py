@@ -11,7 +11,7 @@ from analysis.claims.claim import Claim, Evidence, Verdict, conclude, weakest, w
 from analysis.claims.scope import scope
 from analysis.select.fields import matched_differences, row_keys, same_fields, with_fields
 from analysis.stats.contrasts import mean_weights
-from analysis.stats.intervals import Interval, group_means
+from analysis.stats.intervals import Interval
 
 DECAY, WEIGHT = "optimizer.image.wd_mult", "optimizer.weight_decay"
 B2, STEADY, DEFAULT = "optimizer.b2", 0.95, 0.999
@@ -33,10 +33,7 @@ def decay_hurts(evidence: Evidence) -> Verdict | None:
     done = cells[cells["model.init"].notna() & (cells["status"] == "done")]
     probes = [c for c in done if c.startswith("eval/few_shot/") and c.endswith("/top1")]
     means = {
-        metric: group_means(
-            matched_differences(done, DECAY, 0.0, 1.0, metric),
-            spread=evidence.spread_of_difference,
-        )
+        metric: evidence.means(matched_differences(done, DECAY, 0.0, 1.0, metric), differences=True)
         for metric in (evidence.metric, *probes)
     }
     gains = {
@@ -71,7 +68,7 @@ def lower_b2_is_steadier(evidence: Evidence) -> Verdict | None:
         return None
     measured = pair.merge(roughness(evidence.rows, set(pair["id"])), on="id", how="left")
     done = measured[measured["status"] == "done"]
-    means = group_means(matched_differences(done, B2, DEFAULT, STEADY, ROUGHNESS))
+    means = evidence.means(matched_differences(done, B2, DEFAULT, STEADY, ROUGHNESS))
     if not means.means:
         return None
     rougher = means.contrast(mean_weights(means.means))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims import Verdict, judge
@@ -17,6 +16,7 @@ from analysis.figures.plot import style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.paper.reference import find_metric
 from analysis.records import frame
+from analysis.records.scores import ItemReader
 from analysis.select.fields import TOP1
 
 Selection = TypeVar("Selection")
@@ -36,7 +36,7 @@ class Inputs:
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
     read_rows: Callable[[], pd.DataFrame] = pd.DataFrame
     metric: str | None = None
-    read_items: Callable[[str, str], np.ndarray | None] = lambda cell, metric: None
+    read_items: ItemReader = lambda cell, metric: None
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -68,7 +68,12 @@ class Inputs:
     @functools.cached_property
     def verdicts(self) -> list[Verdict]:
         """The verdicts on all claims."""
-        return judge(self.cells, metric=self.quality, read_rows=lambda: self.rows)
+        return judge(
+            self.cells,
+            metric=self.quality,
+            read_rows=lambda: self.rows,
+            read_items=self.read_items,
+        )
 
 
 def read_inputs(
@@ -89,24 +94,16 @@ def read_inputs(
     """
     cells = frame.cells(root, study, planned=planned, records=records).copy()  # in one piece
     folder, own = records or study, set(cells["id"])
-    source = frame.open_records(root)
 
     def read_rows() -> pd.DataFrame:
         rows = frame.rows(root, folder)
         return rows[rows["id"].isin(own)].reset_index(drop=True)
 
-    @functools.cache
-    def items(cell: str) -> dict[str, np.ndarray]:
-        try:
-            return source.record(folder, cell).read_items()
-        except AnalysisError:  # torn by a kill: an interval over seeds alone is drawn
-            return {}
-
     return Inputs(
         cells=cells,
         read_rows=read_rows,
         metric=metric,
-        read_items=lambda cell, key: items(cell).get(key),
+        read_items=frame.item_reader(root, folder),
     )
 
 

@@ -11,6 +11,7 @@ fast.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from analysis.records.record import (
     not_started,
     row_frame,
 )
+from analysis.records.scores import ItemReader
 from analysis.records.snapshot import MANIFEST, Snapshot
 from study.records.storage import RecordError, resolve
 
@@ -45,6 +47,7 @@ __all__ = [
     "STATUSES",
     "AnalysisError",
     "cells",
+    "item_reader",
     "items",
     "open_records",
     "open_snapshot",
@@ -186,6 +189,23 @@ def items(root: Root, study: str, cell: str) -> Items:
     source = open_records(root)
     _check_known(source.studies(), root, study)
     return source.record(study, cell).read_items()
+
+
+def item_reader(root: Root, study: str) -> ItemReader:
+    """Reads the items of one cell and metric of a study, each cell once.
+
+    A cell whose items are damaged has none: torn by a kill, it counts as not recorded.
+    """
+    source = open_records(root)
+
+    @functools.cache
+    def read(cell: str) -> Items:
+        try:
+            return source.record(study, cell).read_items()
+        except AnalysisError:
+            return {}
+
+    return lambda cell, metric: read(cell).get(metric)
 
 
 def _records(root: Root, study: Studies) -> list[tuple[str, CellRecord]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.record import COLUMNS, FIELDS
+from analysis.records.scores import Score, read_scores
 
 TOP1 = "eval/zero_shot/test_font/top1"  # quality, unless another metric is named
 
@@ -110,25 +111,25 @@ def _codes(keys: Sequence[tuple[Any, ...]]) -> list[int]:
 
 def matched_differences(
     cells: pd.DataFrame, field: str, first: Any, second: Any, value: str
-) -> dict[tuple[Any, ...], list[float]]:
+) -> dict[tuple[Any, ...], list[Score]]:
     """Value at `first` minus value at `second`, of cells of one seed that differ in `field` alone.
 
     Returns: the differences by configuration (`same_fields` without `field`), one per seed.
     """
     if value not in cells or field not in cells:
         return {}
-    values: dict[tuple[Any, ...], dict[Any, float]] = {}
-    for key, level, number in zip(
+    values: dict[tuple[Any, ...], dict[Any, Score]] = {}
+    for key, level, score in zip(
         row_keys(cells, [*same_fields(cells, [field]), "seed"]),
         cells[field],
-        cells[value].astype(float),
+        read_scores(cells, value),
         strict=True,
     ):
-        if math.isfinite(number):
-            values.setdefault(key, {})[level] = float(number)
-    differences: dict[tuple[Any, ...], list[float]] = {}
+        if math.isfinite(score):
+            values.setdefault(key, {})[level] = score
+    differences: dict[tuple[Any, ...], list[Score]] = {}
     for (*configuration, _), levels in values.items():
         if first in levels and second in levels:
-            difference = levels[first] - levels[second]
+            difference = levels[first].minus(levels[second])
             differences.setdefault(tuple(configuration), []).append(difference)
     return differences

@@ -32,8 +32,10 @@ def data(inputs: Inputs, *, image: str) -> pd.DataFrame:
     metric = inputs.quality_of(inputs.cells)
     done = points.with_metric(panel.done, metric)
     done = done.assign(series=done["loss.kind"], x=done["batch_size"])
-    rows = points.our_points(done, "ours", metric)
-    gaps = points.loss_gaps(done, "difference", metric, series="sigmoid - softmax")
+    rows = points.our_points(done, "ours", metric, inputs.read_items)
+    gaps = points.loss_gaps(
+        done, "difference", metric, inputs.read_items, series="sigmoid - softmax"
+    )
     rows += [row for row in gaps if row["kind"] != "simultaneous"]
     if rows:
         printed = reference("Fig. 2", panel={"cached": "left", "vit": "middle"}[image])

@@ -38,7 +38,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     done = panel.done
     series = [selection.name(values) for values in row_keys(done, selection.AXES)]
     done = done.assign(series=series, x=done["batch_size"])
-    rows = points.our_points(done, "initial values", inputs.quality)
+    rows = points.our_points(done, "initial values", inputs.quality, inputs.read_items)
     missing = points.without_metric(panel, inputs.quality)
     return points.make_table(rows, panels=[panel], missing=missing, title=panels.title(panel))
 

@@ -30,7 +30,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         gaps = [
             row
             for metric in metrics
-            for row in points.loss_gaps(panel.done, name, metric, series=metric)
+            for row in points.loss_gaps(panel.done, name, metric, inputs.read_items, series=metric)
         ]
         if gaps:
             rows += [*gaps, *_printed(name, image, inputs.quality)]

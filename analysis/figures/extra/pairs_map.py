@@ -29,7 +29,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     for start, panel in maps.items():
         done = panel.done.assign(series=panel.done[selection.GROUP], x=panel.done["batch_size"])
         name = _panel_name(start)
-        rows += points.our_points(done, name, inputs.quality)
+        rows += points.our_points(done, name, inputs.quality, inputs.read_items)
         steps = done.groupby("x")["steps"].median()
         common = {"panel": name, "source": "ours", "kind": "steps"}
         rows += [common | {"x": size, "value": count} for size, count in steps.items()]

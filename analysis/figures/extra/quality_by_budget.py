@@ -53,7 +53,9 @@ def data(inputs: Inputs) -> pd.DataFrame:
         metric = inputs.quality_of(done)
         done = done.assign(series=done["budget.examples"], x=done["batch_size"])
         for loss in LOSSES:
-            rows += points.our_points(done[done["loss.kind"] == loss], f"{tower}, {loss}", metric)
+            rows += points.our_points(
+                done[done["loss.kind"] == loss], f"{tower}, {loss}", metric, inputs.read_items
+            )
         missing += [name for panel in budgets for name in points.without_metric(panel, metric)]
     best: dict[tuple[str, ...], Row] = {}
     for row in rows:

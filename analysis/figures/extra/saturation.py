@@ -44,7 +44,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         fits = [row for loss in LOSSES for row in _fits(inputs, done, loss, name)]
         if fits:
             same = done.assign(series=done["loss.kind"], x=done["batch_size"])
-            rows += [*points.our_points(same, name, inputs.quality), *fits]
+            rows += [*points.our_points(same, name, inputs.quality, inputs.read_items), *fits]
             used.append(panel)
             missing += points.without_metric(panel, inputs.quality)
     title = "; ".join(panels.title(panel) for panel in used)

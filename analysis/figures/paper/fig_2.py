@@ -46,7 +46,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         if spec.name == "right":
             metric = multilingual.mean_recall(panel.cells)
         done = done.assign(series=done["loss.kind"], x=done["batch_size"])
-        rows += points.our_points(done, spec.name, metric)
+        rows += points.our_points(done, spec.name, metric, inputs.read_items)
         missing += points.without_metric(panel, metric)
         if len(panel.cells):
             used.append(panel)

@@ -55,7 +55,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         metric = inputs.quality_of(done)
         names = done["loss.kind"] + ", B = " + done["batch_size"].map(style.format_size)
         done = done.assign(series=names, x=done["budget.examples"])
-        rows = points.our_points(done, "duration", metric)
+        rows = points.our_points(done, "duration", metric, inputs.read_items)
         missing = [name for panel in used for name in points.without_metric(panel, metric)]
         for budget, panel in budgets.items():
             present = set(zip(panel.cells["batch_size"], panel.cells["loss.kind"], strict=True))

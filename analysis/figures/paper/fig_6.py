@@ -49,7 +49,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     ratios = done[ratio].where(done[keep] != "all", done["batch_size"] - 1)
     done = done.assign(series=done[keep], x=ratios)
     names = (metric, "train/b", *LOGITS)
-    rows = [row for name in names for row in points.our_points(done, name, name)]
+    rows = [row for name in names for row in points.our_points(done, name, name, inputs.read_items)]
     missing = [f"{name} in every record" for name in names if len(done) and name not in done]
     title = f"B = {panel.cells['batch_size'].iloc[0]}; {panels.title(panel)}" if rows else ""
     used = [panel, matched]

@@ -73,7 +73,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         p = done.loc[own, inside[0]]
         if (p > 0).any():
             mine = done[own].assign(x=p)
-            rows += points.our_points(mine, name, metric)
+            rows += points.our_points(mine, name, metric, inputs.read_items)
             for suffix in STYLES:
                 rows += _lead(mine, name, metric, suffix)
     return points.make_table(

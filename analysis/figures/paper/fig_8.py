@@ -36,7 +36,9 @@ def data(inputs: Inputs) -> pd.DataFrame:
             )
             metrics = multilingual.recall_by_language(done, direction)
             for language, metric in metrics.items():
-                rows += points.our_points(done.assign(x=language), direction, metric)
+                rows += points.our_points(
+                    done.assign(x=language), direction, metric, inputs.read_items
+                )
             if "avg" in metrics:
                 missing += points.without_metric(panel, metrics["avg"])
         table = reference("Table 9", panel=printed)

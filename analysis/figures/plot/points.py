@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.figures.plot.style import format_count, format_size, is_percent
 from analysis.paper.reference import provenance as paper_provenance
+from analysis.records.scores import ItemReader
 from analysis.select.panels import Panel
 from analysis.stats.intervals import by_group, group_means, paired_differences
 
@@ -25,12 +26,14 @@ COLUMNS = (
 Row = dict[str, Any]
 
 
-def our_points(cells: pd.DataFrame, panel: str, metric: str) -> list[Row]:
+def our_points(
+    cells: pd.DataFrame, panel: str, metric: str, read_items: ItemReader | None = None
+) -> list[Row]:
     """Seeds, and means with 95 % intervals, of finished cells that have `series` and `x`."""
     known = with_metric(cells, metric)
     common = {"panel": panel, "source": "ours", "metric": metric}
     rows = _seeds(known, common)
-    means = group_means(by_group(known, ["series", "x"], metric))
+    means = group_means(by_group(known, ["series", "x"], metric), read_items=read_items)
     for series, x in sorted(means.means):
         mean = means.mean((series, x))
         rows.append(
@@ -49,18 +52,26 @@ def _within_range(rows: list[Row], metric: str) -> list[Row]:
     return rows
 
 
-def loss_gaps(cells: pd.DataFrame, panel: str, metric: str, *, series: str) -> list[Row]:
+def loss_gaps(
+    cells: pd.DataFrame,
+    panel: str,
+    metric: str,
+    read_items: ItemReader | None = None,
+    *,
+    series: str,
+) -> list[Row]:
     """Sigmoid minus softmax by batch size, paired by seed.
 
     `low` and `high` of a "mean" hold for its batch size alone, those of a "simultaneous" row for
     all batch sizes together (Bonferroni).
     """
     pairs = paired_differences(cells, metric)
-    means = group_means(by_group(pairs, ["batch_size"], "difference"))
+    gaps = by_group(pairs, ["batch_size"], "difference")
+    means = group_means(gaps, read_items=read_items)
     common = {"panel": panel, "source": "ours", "series": series, "metric": metric}
     rows = [
         common
-        | {"kind": "seed", "x": int(row["batch_size"]), "value": row["difference"]}
+        | {"kind": "seed", "x": int(row["batch_size"]), "value": float(row["difference"])}
         | {"seed": int(row["seed"])}
         for _, row in pairs.iterrows()
     ]

@@ -19,6 +19,7 @@ from pandas.io.formats.style import Styler
 
 from analysis.figures.base import Inputs, Output
 from analysis.figures.plot.points import sources
+from analysis.records.scores import ItemReader
 from analysis.select.panels import Panel
 from analysis.stats.intervals import by_group, group_means
 
@@ -50,13 +51,15 @@ def paper_rows(
     ]
 
 
-def our_means(done: pd.DataFrame, by: Sequence[str], metric: str) -> dict[Any, Row]:
+def our_means(
+    done: pd.DataFrame, by: Sequence[str], metric: str, read_items: ItemReader
+) -> dict[Any, Row]:
     """The mean over seeds of each group of finished cells: a row that lacks its place.
 
     Args:
       by: the columns that group the cells. By "status" all are one group.
     """
-    means, rows = group_means(by_group(done, by, metric)), {}
+    means, rows = group_means(by_group(done, by, metric), read_items=read_items), {}
     for key, n in means.counts.items():
         mean = means.mean(key)
         rows[key] = {"source": "ours", "n": n}

@@ -36,7 +36,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     for labels, pick in zip([row["row"] for row in rows], PICKS, strict=True):
         panel = panels.select(cells[pick(cells)], ("batch_size",))
         metric = inputs.quality_of(panel.cells)
-        means = our_means(panel.done, ["status"], metric).values()
+        means = our_means(panel.done, ["status"], metric, inputs.read_items).values()
         rows += [mean | {"row": labels, "column": COLUMN} for mean in means]
         missing += points.without_metric(panel, metric)
         used.append(panel)

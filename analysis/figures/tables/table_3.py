@@ -57,7 +57,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
             metric = find_metric(panel.done, benchmark, kind=kind, measure=measure)
             if metric is None:
                 continue
-            means = our_means(panel.done, ["status"], metric).values()
+            means = our_means(panel.done, ["status"], metric, inputs.read_items).values()
             rows += [mean | {"row": labels, "column": column} for mean in means]
             missing += points.without_metric(panel, metric)
     return make_table(

@@ -44,7 +44,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
                 continue
             rows += [
                 mean | {"row": values, "column": column}
-                for values, mean in our_means(done, ["initial"], metric).items()
+                for values, mean in our_means(done, ["initial"], metric, inputs.read_items).items()
             ]
             missing += points.without_metric(panel, metric)
     return make_table(

@@ -14,6 +14,7 @@ from analysis.figures.plot import points
 from analysis.figures.plot.style import format_size, parse_size
 from analysis.figures.tables.table import PaperTable, Row, make_table, our_means, paper_rows
 from analysis.paper.reference import reference
+from analysis.records.scores import ItemReader
 from analysis.select import panels
 from analysis.select.fields import with_fields
 
@@ -42,7 +43,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     used = [panel] if len(settings) > panel.cells["batch_size"].nunique() else []
     metric = inputs.quality_of(panel.cells)
     if used:
-        rows += _our_rows(panel.done, metric)
+        rows += _our_rows(panel.done, metric, inputs.read_items)
     return make_table(
         rows,
         title="Table 6: the defaults and the best of a sweep, SigLIP from scratch, 3B examples",
@@ -59,9 +60,9 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-def _our_rows(done: pd.DataFrame, metric: str) -> list[Row]:
+def _our_rows(done: pd.DataFrame, metric: str, read_items: ItemReader) -> list[Row]:
     """At each batch size with several settings the default and the best."""
-    means = our_means(done, ["batch_size", *SETTING], metric)
+    means = our_means(done, ["batch_size", *SETTING], metric, read_items)
     rows: list[Row] = []
     for size in sorted({size for size, *_ in means}):
         mine = {key[1:]: mean for key, mean in means.items() if key[0] == size}

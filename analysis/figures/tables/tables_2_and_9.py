@@ -35,7 +35,9 @@ def data_2(inputs: Inputs) -> pd.DataFrame:
     for label, metric in metrics.items():
         rows += [
             mean | {"row": (label,), "column": format_size(size)}
-            for size, mean in our_means(panel.done, ["batch_size"], metric).items()
+            for size, mean in our_means(
+                panel.done, ["batch_size"], metric, inputs.read_items
+            ).items()
         ]
         missing += points.without_metric(panel, metric)
     return make_table(
@@ -71,7 +73,9 @@ def data_9(inputs: Inputs) -> pd.DataFrame:
             for language, metric in metrics.items():
                 rows += [
                     mean | {"row": (language,), "column": f"{way} {format_size(size)}{suffix}"}
-                    for size, mean in our_means(panel.done, ["batch_size"], metric).items()
+                    for size, mean in our_means(
+                        panel.done, ["batch_size"], metric, inputs.read_items
+                    ).items()
                 ]
             if "avg" in metrics:
                 missing += points.without_metric(panel, metrics["avg"])

@@ -42,7 +42,7 @@ def data(inputs: Inputs, *, name: str, image: str, title: str) -> pd.DataFrame:
         ours = [
             mean | {"row": (format_size(size),), "column": f"{format_count(budget)} {loss}"}
             for (loss, size), mean in our_means(
-                panel.done, ["loss.kind", "batch_size"], metric
+                panel.done, ["loss.kind", "batch_size"], metric, inputs.read_items
             ).items()
         ]
         rows += ours
