@@ -8,12 +8,13 @@ compilation for each kind, and opening, evaluation and checkpoints for each cell
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from study.config import Cell
+from study.config import Budget, Cell
 from study.models.flops import step_flops
 from sweeps.runner.cell_status import CellStatus, work
 from sweeps.runner.machines import is_local, machine_of
@@ -28,7 +29,7 @@ class Observed:
 
     # Equal for cells whose estimates are off by about one factor, and which share a program.
     kind: Hashable
-    estimate: float  # of the whole cell, in the unit of all estimates
+    estimate: float  # of training the whole cell, in the unit of all estimates
     train: float  # of all its steps
     compile: float | None = None  # None while the cell runs
     rest: float | None = None  # besides training and compiling; None while the cell runs
@@ -174,7 +175,14 @@ class Remaining:
 
 
 def _estimate(study: Study, cell: Cell, machine: str) -> float:
-    """Of the whole cell: by FLOPs on a slice, by the study's own estimate on a core."""
-    if is_local(machine):
-        return work(study, cell)
-    return float(cell.steps * step_flops(cell).model)
+    """Of the training of the whole cell: by FLOPs on a slice, by the study's estimate on a core.
+
+    What a study estimates for opening, compiling and evaluating does not grow with the budget, so
+    a budget twice as long tells it from training.
+    """
+    if not is_local(machine):
+        return float(cell.steps * step_flops(cell).model)
+    twice = Budget(**{by: 2 * n for by, n in vars(cell.budget).items() if n is not None})
+    longer = dataclasses.replace(cell, budget=twice)
+    whole = work(study, cell)
+    return work(study, longer) - whole or whole
