@@ -262,15 +262,14 @@ def test_one_loss_that_learns_keeps_its_batch_size():
 LONG, GROWS = "large batch needs long training", "best batch grows with the budget"
 
 
-SHORT_AND_LONG = (2.1e6, 1e8)
+def short_and_long(short, long):
+    return by_budget({2.1e6: short, 1e8: long})
 
 
 def test_a_large_batch_that_wins_only_when_trained_long():
     def judged(short_gap, long_gap):
-        rows = by_budget(
-            *({128: 40, 512: 40.3, 4096: 40 + gap} for gap in (short_gap, long_gap)),
-            *SHORT_AND_LONG,
-        )
+        gaps = (short_gap, long_gap)
+        rows = short_and_long(*({128: 40, 512: 40.3, 4096: 40 + gap} for gap in gaps))
         return verdict(LONG, frame(rows))
 
     found = judged(-8.0, 2.0)
@@ -280,16 +279,15 @@ def test_a_large_batch_that_wins_only_when_trained_long():
     assert judged(-8.0, -2.0).verdict == "contradicted"
     too_early = judged(1.0, 2.0)  # the largest is not too large for the short budget
     assert too_early.verdict == "undecided" and "none is too large for it" in too_early.sentence
-    one_budget = verdict(LONG, frame(by_budget({}, {128: 40.0, 4096: 42.0}, *SHORT_AND_LONG)))
+    one_budget = verdict(LONG, frame(by_budget({1e8: {128: 40.0, 4096: 42.0}})))
     assert one_budget.verdict == "no data" and "budget.examples" in one_budget.decide
 
 
 def test_batch_sizes_of_too_few_steps_are_not_compared_over_budgets():
     """B = 8192 has 256 steps at the short budget: the largest that counts is 4096."""
-    rows = by_budget(
+    rows = short_and_long(
         {128: 40.0, 512: 40.3, 4096: 32.0, 8192: 5.0},
         {128: 40.0, 512: 40.3, 4096: 42.0, 8192: 60},
-        *SHORT_AND_LONG,
     )
     assert "B = 4096 (32 times B = 128)" in verdict(LONG, frame(rows)).sentence
 
@@ -297,9 +295,7 @@ def test_batch_sizes_of_too_few_steps_are_not_compared_over_budgets():
 def test_the_short_budget_is_that_with_the_pair_nearest_to_the_papers():
     """At the shortest only B = 128 and 512 have enough steps: 4 times apart, not 32."""
     shortest = [{"batch_size": size, "examples": 3e5, "quality": 30.0} for size in (128, 512, 4096)]
-    longer = by_budget(
-        {128: 40, 512: 40.3, 4096: 32}, {128: 40, 512: 40.3, 4096: 42}, *SHORT_AND_LONG
-    )
+    longer = short_and_long({128: 40, 512: 40.3, 4096: 32}, {128: 40, 512: 40.3, 4096: 42})
     found = verdict(LONG, frame([*shortest, *longer]))
     assert "after 2,100,000 examples" in found.sentence and found.verdict == "reproduced"
 
@@ -315,9 +311,7 @@ def test_the_short_budget_is_that_with_the_pair_nearest_to_the_papers():
 )
 def test_the_best_batch_may_grow_though_the_largest_never_pays(short, long, expected):
     sizes = (128, 512, 4096)
-    cells = frame(
-        by_budget(*(dict(zip(sizes, q, strict=True)) for q in (short, long)), *SHORT_AND_LONG)
-    )
+    cells = frame(short_and_long(*(dict(zip(sizes, q, strict=True)) for q in (short, long))))
     found = verdict(GROWS, cells)
     assert found.verdict == expected
     if expected == "reproduced":
