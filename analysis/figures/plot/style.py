@@ -204,8 +204,8 @@ def format_count(number: float) -> str:
 def batch_axis(axes: Axes, sizes: Iterable[float], *, axis: str = "x") -> None:
     """A logarithmic axis of batch sizes: labels at powers of 4, small ticks at the other sizes.
 
-    Sizes that are no power of 2 have their label too (98k, 307k in the paper), and the others where
-    there is room.
+    Sizes that are no power of 2 have their label too (98k, 307k in the paper), and all the others
+    where there is room for them.
     """
     one = getattr(axes, f"{axis}axis")
     sizes = sorted({float(size) for size in sizes})
@@ -217,10 +217,17 @@ def batch_axis(axes: Axes, sizes: Iterable[float], *, axis: str = "x") -> None:
     odd = [size for size in sizes if not math.log2(size).is_integer()]
     labelled: list[float] = []
     per_octave = inches(axes, axis) / max(math.log2(high / low), 1.0)
-    for tick in (*powers, *odd, low, high, *sizes):
+
+    def fits(tick: float) -> bool:
         letters = 0.08 + 0.055 * len(format_size(tick)) if axis == "x" else 0.2  # inches
-        if all(abs(math.log2(tick / other)) * per_octave >= letters for other in labelled):
-            labelled.append(tick)
+        return all(abs(math.log2(tick / other)) * per_octave >= letters for other in labelled)
+
+    for tick in (*powers, *odd):
+        labelled += [tick] if fits(tick) else []
+    rest = [tick for tick in sizes if tick not in labelled]
+    if all(map(fits, rest)) or len(labelled) < 3:  # else labels would be at uneven distances
+        for tick in (low, high, *rest):
+            labelled += [tick] if fits(tick) else []
     labelled.sort()
     one.set_major_locator(FixedLocator(labelled))
     one.set_major_formatter(FuncFormatter(lambda size, _: format_size(round(size))))
