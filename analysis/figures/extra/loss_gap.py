@@ -56,7 +56,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     names = list(dict.fromkeys(zip(df["panel"], df["series"], strict=True)))
     words = (
         "Pairs share a seed, and so their examples and their order. Bars: 95 % interval of the "
-        "mean difference, variance of the differences pooled over the batch sizes, t interval; "
+        "mean difference, t interval over its own seeds and, where recorded, the test examples; "
         "thin: simultaneous intervals for all batch sizes of a panel (Bonferroni)."
     )
     if not df["low"].notna().any():
