@@ -36,6 +36,7 @@ from analysis.stats.items import ItemMeans, item_variance, read_item_means
 
 LEVEL = 0.95
 Alternative = Literal["two-sided", "greater", "less"]
+UNEQUAL = 0.001  # p of a test of equal variances, from which it is said that they differ
 PERCENTAGES = ("/top1", "_r1")  # ends of metrics in percent
 ASSUMPTION = "t interval over its own seeds and, where recorded, the test examples"
 
@@ -180,10 +181,14 @@ class GroupMeans:
             return "one seed each, so no interval"
         if not self.dof:
             return "one run each; 95 % intervals from the spread of the paper's repeated runs"
+        words = "95 % intervals over seeds"
         if self.items:
-            return "95 % intervals over seeds and test examples"
-        fixed = ", the test set taken as fixed" if self.metric.startswith("eval/") else ""
-        return f"95 % intervals over seeds{fixed}"
+            words += " and test examples"
+        elif self.metric.startswith("eval/"):
+            words += ", the test set taken as fixed"
+        if (p := self.unequal_variances()) < UNEQUAL:
+            words += f"; the groups' variances differ, Bartlett p = {p:.0e}"
+        return words
 
     @property
     def seeds(self) -> int:

@@ -37,6 +37,7 @@ def test_bartletts_test_finds_unequal_variances():
     assert means.unequal_variances() == pytest.approx(stats.bartlett(*groups.values()).pvalue)
     wide = groups | {1024: 100 * rng.standard_normal(3)}
     assert group_means(wide).unequal_variances() < 0.001
+    assert "variances differ" in group_means(wide).basis and "differ" not in means.basis
     assert math.isnan(group_means({"a": [1.0, 2.0], "b": [3.0]}).unequal_variances())
 
 
