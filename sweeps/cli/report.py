@@ -31,9 +31,9 @@ from sweeps.cli.options import (
 if TYPE_CHECKING:
     from analysis.claims import Verdict
 
-HEADLINES = 3  # sentences on a terminal
+HEADLINES, MOST_LINES = 3, 4  # sentences on a terminal, and lines of each
 WIDEST = 110  # characters of a line
-_SCOPE = re.compile(r" \([^()]*; 95 % intervals\)")  # of a sentence; the page has it
+_SCOPE = re.compile(r" \([^()]*; 95 % intervals[^()]*\)")  # of a sentence; the page has it
 
 
 def report(
@@ -99,13 +99,13 @@ def report(
 
 
 def _summarise(verdicts: Sequence[Verdict]) -> list[str]:
-    """How many claims hold; then the decided claim of the smallest p of each section, a few."""
+    """How many claims hold; then of each section a contradicted claim, or the surest, a few."""
     from analysis.claims import OURS, count_verdicts
 
     papers = [v for v in verdicts if v.section != OURS]
     counts = ", ".join(f"{n} {kind}" for kind, n in count_verdicts(papers))
     clearest: dict[str, Verdict] = {}
-    for verdict in sorted(papers, key=lambda v: v.adjusted_p):
+    for verdict in sorted(papers, key=lambda v: (v.verdict != "contradicted", v.adjusted_p)):
         if verdict.verdict in ("reproduced", "contradicted"):
             clearest.setdefault(verdict.section, verdict)
     names = [v.name for v in clearest.values()][:HEADLINES]
@@ -114,5 +114,7 @@ def _summarise(verdicts: Sequence[Verdict]) -> list[str]:
     for verdict in (v for v in papers if v.name in names):
         sentence = _SCOPE.split(verdict.sentence)[0].rstrip(".")
         text = f"{verdict.verdict}: {verdict.name}. {sentence}."
-        lines += textwrap.wrap(text, columns, initial_indent="- ", subsequent_indent="  ")
+        wrapper = textwrap.TextWrapper(columns, max_lines=MOST_LINES, placeholder=" ...")
+        wrapper.initial_indent, wrapper.subsequent_indent = "- ", "  "
+        lines += wrapper.wrap(text)
     return lines

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from analysis.claims import CLAIMS
+from analysis.claims import CLAIMS, Verdict
 from sweeps.cli.advise import advise
 from sweeps.cli.claims import claims
+from sweeps.cli.report import _summarise
 from sweeps.study import StudyError
 
 
@@ -61,3 +62,26 @@ def test_advice_from_the_paper_as_json(capsys):
     assert content["held_out"] is None  # of two budgets
     assert content["optimum"]["enough"]["identified"]
     assert 8192 <= content["batch"] <= 32_768
+
+
+def test_a_report_ends_with_a_dozen_lines_of_what_was_found():
+    """Of each section a contradicted claim first, else the surest; without its scope."""
+
+    def verdict(name, section, kind, p, sentence="It is +1 [0, 2] (9 examples; 95 % intervals)."):
+        return Verdict(name=name, section=section, verdict=kind, adjusted_p=p, sentence=sentence)
+
+    lines = _summarise(
+        [
+            verdict("sure", "4.1", "reproduced", 0.001),
+            verdict("surprise", "4.1", "contradicted", 0.04),
+            verdict("open", "4.2", "undecided", 0.3),
+            verdict("long", "4.8", "reproduced", 0.01, "many words " * 200),
+            verdict("own", "ours", "reproduced", 0.001),
+        ]
+    )
+    assert lines[:2] == [
+        "claims of the paper: 2 reproduced, 1 contradicted, 1 undecided",
+        "- contradicted: surprise. It is +1 [0, 2].",
+    ]
+    assert lines[2].startswith("- reproduced: long. ") and lines[-1].endswith(" ...")
+    assert len(lines) == 6
