@@ -31,7 +31,10 @@ def format_verdicts(verdicts: Iterable[Verdict]) -> str:
     lines = [head, "-" * len(head)]
     verdicts = sorted(verdicts, key=lambda verdict: verdict.verdict == "no data")
     for v in verdicts:
-        interval = f"[{format_number(v.low)}, {format_number(v.high)}]"
+        low, high = (
+            f"{end:.2g}" if abs(end) < 1 else format_number(end) for end in (v.low, v.high)
+        )
+        interval = f"[{low}, {high}]"
         numbers = (
             format_number(v.estimate),
             "" if math.isnan(v.low) else interval,
