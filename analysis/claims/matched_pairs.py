@@ -9,6 +9,7 @@ longer training alone would reproduce the claim.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,7 @@ def hard_gains(evidence: Evidence) -> Verdict | None:
     whole = whole.set_axis(["id", metric], axis=1)
     pairs = zip(read_scores(own, metric), read_scores(whole, metric), strict=True)
     gains = gains.assign(gain=pd.Series([a.minus(b) for a, b in pairs], gains.index, object))
-    groups = {}
+    groups: dict[Any, list[Score]] = {}
     for total in TOTALS:
         equal = gains[_near(gains, total)]
         # A hard cell may have several partners: then it is compared with their mean.

@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis.claims.claim import OURS, Claim, Evidence, Verdict, conclude, weakest
 from analysis.claims.scope import name_sizes, scope
+from analysis.records.scores import Score
 from analysis.select import pairs_map as maps
 from analysis.select import panels
 from analysis.select.deciding import FEWEST_STEPS, steps_by_size
@@ -67,7 +68,7 @@ def _test(
     done = pd.concat([panel.done for panel in by_start.values()])
     steps = steps_by_size(done)
     short = sorted(size for size, count in steps.items() if count < fewest_steps)
-    groups: dict[tuple[Any, Point], list[float]] = {}
+    groups: dict[tuple[Any, Point], list[Score]] = {}
     for start, panel in by_start.items():
         for (b, g), values in by_group(panel.done, list(maps.AXES), evidence.metric).items():
             if b not in short:

@@ -80,11 +80,12 @@ class Interval:
         """
         if math.isnan(self.standard_error):
             return math.nan
-        distance = {"two-sided": abs, "greater": float, "less": float.__neg__}[alternative]
+        sides = {"two-sided": abs(self.estimate), "greater": self.estimate, "less": -self.estimate}
+        distance = sides[alternative]
         if self.standard_error > 0:
-            t = distance(self.estimate) / self.standard_error
+            t = distance / self.standard_error
         else:
-            t = math.copysign(math.inf, distance(self.estimate)) if self.estimate else 0.0
+            t = math.copysign(math.inf, distance) if distance else 0.0
         p = float(special.stdtr(self.dof, -t))
         return 2 * p if alternative == "two-sided" else p
 

@@ -38,8 +38,9 @@ def read_item_means(
     """The items of every group; empty unless all its values have those of one test set."""
     found = {}
     for group, values in groups.items():
-        items = [_items(value, read_items) for value in values]
-        if any(one is None for one in items) or len({len(one) for one in items}) != 1:
+        read = [_items(value, read_items) for value in values]
+        items = [one for one in read if one is not None]
+        if len(items) < len(read) or len({len(one) for one in items}) != 1:
             return {}
         items_SxN = np.stack(items)
         seeds, count = items_SxN.shape
@@ -64,7 +65,7 @@ def item_variance(
       weights: of the contrast, by group.
       seeds: the number of runs of each group. A group with one has the luck of the others.
     """
-    contrast_N = sum(weight * items[group].mean_N for group, weight in weights.items())
+    contrast_N = np.sum([weight * items[g].mean_N for g, weight in weights.items()], axis=0)
     lucks = [one.luck * seeds[g] for g, one in items.items() if np.isfinite(one.luck)]
     usual = float(np.mean(lucks)) if lucks else 0.0
     luck = sum(
@@ -78,8 +79,13 @@ def _items(value: float, read_items: ItemReader) -> np.ndarray | None:
     """The items of a value in percent, `N`; None if they are not recorded."""
     if not isinstance(value, Score):
         return None
-    parts = [(factor, read_items(cell, value.metric)) for factor, cell in value.cells]
-    if any(hits is None for _, hits in parts) or len({len(hits) for _, hits in parts}) != 1:
+    parts = []
+    for factor, cell in value.cells:
+        hits_N = read_items(cell, value.metric)
+        if hits_N is None:
+            return None
+        parts.append(PERCENT * factor * hits_N)
+    if len({len(part) for part in parts}) != 1:
         return None
-    items_N = sum(PERCENT * factor * hits for factor, hits in parts)
+    items_N: np.ndarray = np.sum(parts, axis=0)
     return items_N if abs(items_N.mean() - value) < CLOSE else None
