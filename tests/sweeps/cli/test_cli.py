@@ -107,7 +107,7 @@ def test_version(study):
         (["figures", "own.py"], "runs"),
         (["claims", "own.py"], "runs"),
         (["figures", "--root", "."], "no records in ."),
-        (["figures", "--paper", "--figure", "fig_9"], "no figure fig_9; choose from batch_size,"),
+        (["figures", "--paper", "--figure", "fig_9"], "no figure fig_9; choose from "),
         (["run", "exits.py"], "exits.py:2: SystemExit: 3"),
         (["data", "import", "nowhere", "--out", "here"], "nowhere does not exist"),
         (["data", "inspect", "nowhere"], "nowhere"),
