@@ -157,8 +157,8 @@ def _format(axis: Axis, value: float) -> str:
     """A value, or the name of its tick on an axis of names."""
     formatter = axis.get_major_formatter()
     if isinstance(formatter, FixedFormatter) and axis.get_scale() == "linear":
-        ticks = np.asarray(axis.get_majorticklocs())
-        nearest = int(np.abs(ticks - value).argmin()) if len(ticks) else -1
+        ticks = [float(tick) for tick in axis.get_majorticklocs()]
+        nearest = min(range(len(ticks)), key=lambda at: abs(ticks[at] - value), default=-1)
         if nearest >= 0 and abs(ticks[nearest] - value) < 0.5:
             name = " ".join(formatter.format_ticks(ticks)[nearest].split())
             if name:
