@@ -79,6 +79,12 @@ def level_at_large(panel: BatchPanel) -> Verdict | None:
             because="At small batches neither loss leads, so a quarter of the lead is no measure.",
             decide="batch sizes at which one loss leads",
         )
+    if max(panel.short, default=0) > large[-1] and abs(gap.estimate) > QUARTER * abs(lead.estimate):
+        return withhold(
+            verdict,
+            because="The larger batch sizes were left out, so a lead here does not contradict it.",
+            decide="larger batch sizes with 500 steps or more, so a longer budget",
+        )
     return verdict
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import textwrap
@@ -25,6 +26,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.plot.style import BODY, RC, context, current_page
 
+# Embedding DejaVu in a PDF warns about the date in the font.
+logging.getLogger("fontTools").setLevel(logging.ERROR)
 MISSING = 4  # missing cells that a caption names
 LATEX = {
     **{c: rf"\{c}" for c in "&%$#_{}"},

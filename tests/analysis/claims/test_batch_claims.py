@@ -134,6 +134,15 @@ def test_batch_sizes_with_too_few_steps_decide_nothing():
         )
 
 
+def test_a_lead_below_batch_sizes_that_were_left_out_contradicts_no_level():
+    flat = dict.fromkeys(SIZES, 30.0)
+    rows = batch_panel(flat, (5.0, 4.0, 3.5, 3.0, 0.0), examples=1e6)  # 244 steps at B = 4096
+    level = verdict(LEVEL, frame(rows))
+    assert level.verdict == "undecided"
+    assert "larger batch sizes were left out" in level.sentence
+    assert "larger batch sizes with 500 steps" in level.decide
+
+
 def test_a_shorter_budget_that_says_otherwise_is_named():
     falling = dict(zip(SIZES, (30.0, 28.0, 26.0, 24.0, 22.0), strict=True))
     rows = [
