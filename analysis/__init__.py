@@ -1,7 +1,8 @@
 """Turns records into tables, intervals, figures and verdicts. Needs neither jax nor ray.
 
 >>> import analysis
->>> analysis.frame.cells("runs", "glyphs")
+>>> analysis.cells("glyphs")  # a tidy frame, as are analysis.rows and analysis.verdicts
+>>> fig = analysis.figures.fig_2("glyphs", root="runs")  # a matplotlib Figure
 >>> analysis.figures.draw_all("runs", "glyphs", "figures")
 >>> print(analysis.claims.format_verdicts(analysis.claims.judge_study("runs", "glyphs")))
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.records import frame, snapshot
     from analysis.select import panels
     from analysis.stats import intervals
+    from analysis.studies import cells, rows, verdicts
 
 _PARTS = {
     "advice": "analysis.advice",
@@ -33,10 +35,12 @@ _PARTS = {
     "stats": "analysis.stats",
     "style": "analysis.figures.plot.style",
 }
+_FUNCTIONS = {"cells", "rows", "verdicts"}  # of analysis.studies
 
 __all__ = [
     "AnalysisError",
     "advice",
+    "cells",
     "claims",
     "figures",
     "frame",
@@ -44,15 +48,19 @@ __all__ = [
     "panels",
     "paper",
     "report",
+    "rows",
     "snapshot",
     "stats",
     "style",
+    "verdicts",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PARTS:
         return importlib.import_module(_PARTS[name])
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module("analysis.studies"), name)
     raise AttributeError(f"module 'analysis' has no attribute {name!r}")
 
 

@@ -28,7 +28,7 @@ from analysis.claims import (
     pairs_map,
     recipe,
 )
-from analysis.claims.claim import OURS, Claim, Evidence, Verdict, adjust
+from analysis.claims.claim import OURS, Claim, Evidence, Verdict, adjust, conclude
 from analysis.claims.formatting import (
     count_verdicts,
     format_number,
@@ -45,9 +45,9 @@ from analysis.records.scores import ItemReader
 from analysis.select.fields import TOP1
 
 __all__ = [
-    "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "count_verdicts", "format_number", "format_p",
-    "format_verdicts", "judge", "judge_paper", "judge_study", "parse_intervals", "to_frame",
-    "to_json",
+    "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "conclude", "count_verdicts", "format_number",
+    "format_p", "format_verdicts", "judge", "judge_paper", "judge_study", "parse_intervals",
+    "to_frame", "to_json",
 ]  # fmt: skip
 
 _FILES = (
@@ -105,7 +105,9 @@ def judge(
     """
     evidence = Evidence(cells=cells, metric=metric, read_rows=read_rows, read_items=read_items)
     paper = _paper_estimates()
-    return adjust([claim.judge(evidence, paper=paper[claim.name]) for claim in claims])
+    return adjust(
+        [claim.judge(evidence, paper=paper.get(claim.name, math.nan)) for claim in claims]
+    )
 
 
 def judge_paper() -> list[Verdict]:

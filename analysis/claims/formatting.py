@@ -39,7 +39,7 @@ def format_verdicts(verdicts: Iterable[Verdict]) -> str:
             format_number(v.estimate),
             "" if math.isnan(v.low) else interval,
             format_p(v.p),
-            format_p(v.adjusted_p),
+            "-" if v.withheld else format_p(v.adjusted_p),
             format_number(v.paper) if v.verdict != "no data" else "",
             v.cells or "",
         )

@@ -107,6 +107,11 @@ def read_inputs(
     )
 
 
+def as_inputs(study: Inputs | str, root: str = "runs") -> Inputs:
+    """The records of a study, read where only its name is given."""
+    return read_inputs(root, study) if isinstance(study, str) else study
+
+
 @dataclass(frozen=True)
 class Output:
     """A figure or a table of the paper; `data` gives its numbers, one row for each."""
@@ -148,13 +153,23 @@ class Plot(Output):
             return self.draw_panels(table)
 
     def __call__(
-        self, inputs: Inputs, *, width: str = style.DEFAULT_WIDTH, bare: bool = False
+        self,
+        study: Inputs | str,
+        root: str = "runs",
+        *,
+        width: str = style.DEFAULT_WIDTH,
+        bare: bool = False,
     ) -> StudyFigure:
-        """The figure on these cells, or without cells on the paper's numbers; see `draw`.
+        """The figure of a study, or of `Inputs()` on the paper's numbers; see `draw`.
+
+        Args:
+          study: its name, or what `read_inputs` returned.
+          root: folder or bucket of the records, or a snapshot.
 
         Raises:
-          AnalysisError: no cell belongs to it.
+          AnalysisError: no such root or study, or no cell belongs to the figure.
         """
+        inputs = as_inputs(study, root)
         table, skipped = self.numbers(inputs)
         if skipped:
             raise AnalysisError(f"{self.name} is not drawn: {skipped}")

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from analysis.figures.base import Inputs, Output
+from analysis.figures.base import Inputs, Output, as_inputs
 from analysis.figures.plot.points import sources
 from analysis.records.scores import ItemReader
 from analysis.select.panels import Panel
@@ -33,8 +33,9 @@ WIDTH = 100  # characters of the notes
 class PaperTable(Output):
     """A table of the paper: a call gives it as the paper prints it, ours next to its numbers."""
 
-    def __call__(self, inputs: Inputs) -> pd.DataFrame:
-        return to_wide(self.data(inputs))
+    def __call__(self, study: Inputs | str, root: str = "runs") -> pd.DataFrame:
+        """The table of a study, by name or as `read_inputs` returned it; see `Plot`."""
+        return to_wide(self.data(as_inputs(study, root)))
 
 
 def paper_rows(
