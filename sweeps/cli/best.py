@@ -25,7 +25,7 @@ def best(
             help="Keep the best of each value of a field, such as batch_size (repeatable).",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Show so many.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Number of entries to show.")] = 10,
     as_json: Json = False,
 ) -> int:
     """Rank the finished cells of a study by quality.

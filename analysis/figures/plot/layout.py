@@ -187,7 +187,7 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
 
 
 def row_major(entries: Sequence[Any], columns: int) -> list[Any]:
-    """Entries in the order in which a legend of so many columns reads row by row."""
+    """Entries in the order in which a legend with `columns` columns reads row by row."""
     return [entry for column in range(columns) for entry in entries[column::columns]]
 
 
