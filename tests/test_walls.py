@@ -47,7 +47,7 @@ FLOORS = {
         {"paper"},
         {"advice", "claims"},
         {"figures"},
-        {"report"},
+        {"report", "studies"},
     ],
 }
 NO_JAX = ("study/config", "study/records", "study/data", "sweeps/grids")
