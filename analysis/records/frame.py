@@ -161,7 +161,8 @@ def cells(
       study: one, several, or None for all.
       planned: what a study's grid lists, as {"id", "cell", ...} like `cell.json`; those of
         them without a record are "not started", and recorded cells that are not planned are left
-        out. Without it only cells with a record are known. It takes exactly one study.
+        out: `attrs["unplanned"]` counts them. Without it only cells with a record are known. It
+        takes exactly one study.
       records: the folder that the study shares with others, if not its own.
 
     Raises:
@@ -170,13 +171,17 @@ def cells(
     plans = {str(plan["id"]): plan for plan in planned or ()}
     if (plans or records) and not isinstance(study, str):
         raise AnalysisError("planned cells are those of one study; name it")
-    recorded = _records(root, records or study)
+    recorded, unplanned = _records(root, records or study), 0
     if planned is not None or records not in (None, study):
-        recorded = [(str(study), record) for _, record in recorded if record.id in plans]
+        every = recorded
+        recorded = [(str(study), record) for _, record in every if record.id in plans]
+        if records in (None, study):  # in a folder of several studies they are the others'
+            unplanned = len(every) - len(recorded)
     missing = {*plans} - {record.id for _, record in recorded}
     recorded += [(str(study), not_started(cell)) for cell in missing]
     frame = cell_frame([cell_columns(s, r, plans.get(r.id, {})) for s, r in recorded])
     frame.attrs["planned"] = planned is not None
+    frame.attrs["unplanned"] = unplanned
     return frame
 
 

@@ -93,6 +93,12 @@ def report(
     print("\n".join(_summarise(inputs.verdicts)))
     counts = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "no records"
     print(f"{path}  {size / 1e6:.1f} MB, {len(inputs.cells)} cells: {counts}")
+    if (left_out := inputs.cells.attrs["unplanned"]) and not only:
+        print(
+            f"study: {left_out} recorded cells that the grid does not list are left out; cells of "
+            "a --set are shown with the same --set",
+            file=sys.stderr,
+        )
     for line in stale:
         print(f"study: {line}", file=sys.stderr)
     return 1 if stale else 0

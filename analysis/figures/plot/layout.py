@@ -50,7 +50,7 @@ class StudyFigure(Figure):
     provenance: str = ""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        content = render(self, "png", dpi=220, metadata={"Software": None})
+        content = render(self, "png", dpi=165, metadata={"Software": None})
         return content, {"width": round(110 * self.get_figwidth())}
 
 

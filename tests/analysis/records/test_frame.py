@@ -73,13 +73,25 @@ def test_every_cell_stays_visible_with_its_status(writer):
     writer.begin(running).close()
     writer.folder(unborn).mkdir()
     wanted |= {running.id: "running-or-interrupted", unborn.id: "not started"}
-    plan = [writer.about(cell) for cell in (planned, writer.cell(16))]
-    wanted[planned.id] = "not started"
     (writer.root / writer.study / "notes").mkdir()  # no cell
+    known = cells(writer.root, writer.study).set_index("id")
+    assert known["status"].to_dict() == wanted
+    every = [writer.cell(size) for size in (16, 32, 64, 128, 256, 512)]
+    wanted[planned.id] = "not started"
+    plan = [writer.about(cell) for cell in every]
     table = cells(writer.root, writer.study, planned=plan).set_index("id")
     assert table["status"].to_dict() == wanted
     assert table.loc[planned.id, "batch_size"] == 512
     assert "out of memory" in table["error"].tolist()
+    assert table.attrs["unplanned"] == 0
+
+
+def test_recorded_cells_that_a_grid_does_not_list_are_left_out_and_counted(writer):
+    listed, other = writer.done(writer.cell(16), 40.0), writer.done(writer.cell(32), 50.0)
+    plan = [writer.about(listed)]
+    table = cells(writer.root, writer.study, planned=plan)
+    assert (table["id"].tolist(), table.attrs["unplanned"]) == ([listed.id], 1)
+    assert set(cells(writer.root, writer.study)["id"]) == {listed.id, other.id}
 
 
 def test_fields_are_flattened_and_the_summary_becomes_columns(writer):

@@ -347,6 +347,12 @@ def test_labels_of_matching_cells_are_in_the_plan(report, tmp_path, monkeypatch,
     assert report(labelled, price=1.0, no_compile=True, as_json=True, **files) == 0
     printed = json.loads(capsys.readouterr().out)
     assert [c["id"] for c in printed["matched"][0]["cells"]] == [c.id for c in pair]
-    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".pdf"}
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {
+        ".csv",
+        ".png",
+        ".pdf",
+        ".md",
+        ".tex",
+    }
     run = options._apply_execution(labelled, str(tmp_path / "e.json"))
     assert run.execution_of(pair[0]).slice == "v4-8"
