@@ -106,7 +106,7 @@ def test_the_readmes_commands_and_grid_run_away_from_the_checkout(installed, tmp
     study("run", "my_grid.py")
     assert len(list((tmp_path / "runs" / "bias").glob("*/DONE.json"))) == 8
     assert "256" in python("-c", notebook)
-    of_records = ("figures", "claims", "report", "pull")
+    of_records = ("figures", "claims", "best", "report", "pull")
     for verb, *rest in commands():
         words = ["bias" if word == "demo" and verb in of_records else word for word in rest]
         allowed = {"status": (0, 3), "doctor": (0, 1)}.get(verb, (0,))

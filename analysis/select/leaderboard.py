@@ -43,18 +43,20 @@ def rank(
     """Ranks the finished cells by the mean of their metric over seeds.
 
     Args:
-      metric: a column of `frame.cells`, better when lower if it ends in "loss".
+      metric: a column of `frame.cells`, better when lower if it ends in "loss". By default that
+        of the built-in studies, or the only evaluation that the cells ended with.
       by: fields; of the cells with equal values of these the best is kept.
       planned, records: see `frame.cells`.
 
     Raises:
       AnalysisError: no such root, study or field, or no cell has ended with the metric.
     """
-    metric = metric or TOP1
     cells = frame.cells(root, study, planned=planned, records=records)
     done = cells[cells["status"] == "done"]
+    measured = [c for c in done if c.startswith("eval/") and done[c].notna().any()]
+    if metric is None:
+        metric = measured[0] if len(measured) == 1 else TOP1
     if metric not in done or not done[metric].notna().any():
-        measured = [c for c in done if c.startswith("eval/") and done[c].notna().any()]
         reason = f"; metrics that they have: {', '.join(measured)}" if measured else ""
         raise AnalysisError(f"no cell of {study} has ended with {metric}{reason}")
     done = with_fields(done[done[metric].notna()]).sort_values("seed", kind="stable")

@@ -33,3 +33,11 @@ def test_a_wrong_metric_or_field_is_named(board):
         board(metric="eval/lost")
     with pytest.raises(AnalysisError, match="no field lost; fields are batch_size"):
         board(by=["lost"])
+
+
+def test_the_only_evaluation_is_the_metric(writer):
+    other = "eval/zero_shot/val_font/top1"
+    for size, quality in QUALITY.items():
+        writer.measured(writer.cell(size), {other: quality})
+    board = rank(writer.root, writer.study)
+    assert (board.metric, [row["mean"] for row in board.rows]) == (other, [50, 30])
