@@ -10,7 +10,7 @@ import logging
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,40 +125,40 @@ def arrange(panels: int, *, wide: int, narrow: int = 1) -> list[int]:
     return [min(across, panels - first) for first in range(0, panels, across)]
 
 
+def _rows(axes: Sequence[Axes], columns: Sequence[int]) -> Iterator[tuple[Sequence[Axes], int]]:
+    """The panels of each row, and how many come after them."""
+    first = 0
+    for count in columns:
+        row = axes[first : first + count]
+        first += count
+        yield row, len(axes) - first
+
+
 def hide_inner_labels(axes: Sequence[Axes], columns: Sequence[int]) -> None:
     """Keeps the y label of the first panel of each row, and the x label of the last in a column.
 
     For panels that share what is on their axes.
     """
-    first = 0
-    for count in columns:
-        for one in axes[first + 1 : first + count]:
+    for row, _ in _rows(axes, columns):
+        for one in row[1:]:
             one.set_ylabel("")
-        first += count
     hide_inner_x_labels(axes, columns)
 
 
 def hide_inner_x_labels(axes: Sequence[Axes], columns: Sequence[int]) -> None:
     """Keeps the x label of the last panel of each column."""
-    first = 0
-    for count in columns:
-        below = axes[first + count :]
-        for at, one in enumerate(axes[first : first + count]):
-            if at < len(below):
-                one.set_xlabel("")
-        first += count
+    for row, after in _rows(axes, columns):
+        for one in row[:after]:
+            one.set_xlabel("")
 
 
 def share_y(axes: Sequence[Axes], columns: Sequence[int]) -> None:
     """One y scale for all panels, with numbers at the first of each row."""
     lows, highs = zip(*(one.get_ylim() for one in axes), strict=True)
-    low, high = min(lows), max(highs)
-    first = 0
-    for count in columns:
-        for at, one in enumerate(axes[first : first + count]):
-            one.set_ylim(low, high)
+    for row, _ in _rows(axes, columns):
+        for at, one in enumerate(row):
+            one.set_ylim(min(lows), max(highs))
             one.tick_params(labelleft=at == 0)
-        first += count
 
 
 def caption_of(table: pd.DataFrame, *sentences: str) -> list[str]:
