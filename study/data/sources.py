@@ -74,6 +74,9 @@ class EmbeddingSource:
         """Tokens alone, int32 N x L; a bad image does not matter."""
         return self.texts.read(index_N)
 
+    def prefetch(self, index_N: np.ndarray) -> None:
+        """See `study.data.stream.Source`."""
+
     def _check_finite(self, rows_NxE: np.ndarray) -> np.ndarray:
         # One NaN in a row would look like a run that diverged.
         if not np.isfinite(rows_NxE).all():
@@ -148,6 +151,9 @@ class ImageSource:
     def text(self, index_N: np.ndarray) -> np.ndarray:
         """Tokens alone, int32 N x L; a bad image does not matter."""
         return self.texts.read(index_N)
+
+    def prefetch(self, index_N: np.ndarray) -> None:
+        """See `study.data.stream.Source`."""
 
     def _read(self, index_N: np.ndarray, *, with_text: bool) -> tuple[np.ndarray, list[str]]:
         """Pixels, uint8 N x H x W x C, and texts (empty without `with_text`)."""

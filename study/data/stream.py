@@ -32,6 +32,13 @@ class Source(Protocol):
         """`text` alone."""
         ...
 
+    def prefetch(self, index_N: np.ndarray) -> None:
+        """A hint: these examples are read soon, each once, and may be fetched in long runs.
+
+        The stream gives it one chunk ahead of reading. What was fetched and read may be dropped;
+        what was not fetched must still be readable. A source on a local disk does nothing.
+        """
+
 
 # read(source, position_N, index_N) reads the examples `index_N`, which are at these positions of
 # the stream. `study.data.corruption` makes one.
@@ -134,17 +141,27 @@ def batches(
     row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
 
-    def read_chunk(k: int) -> tuple[dict[str, np.ndarray], list[int]]:
+    def positions(k: int) -> np.ndarray:
         steps = starts[k] + np.arange(chunks[k])
-        position_N = (steps[:, None] * batch_size + row_R).ravel()
+        return (steps[:, None] * batch_size + row_R).ravel()
+
+    def prefetch(k: int) -> None:
+        source.prefetch(indices(positions(k), size=source.size, seed=seed))
+
+    def read_chunk(k: int) -> tuple[dict[str, np.ndarray], list[int]]:
+        if k == 0:
+            prefetch(k)
+        if k + 1 < len(chunks):
+            prefetch(k + 1)
+        position_N = positions(k)
         index_N = indices(position_N, size=source.size, seed=seed)
         arrays = read(source, position_N, index_N) if read else source.batch(index_N)
         if flip:
             arrays["image"] = random_flip(arrays["image"], position_N, seed=seed)
-        chunk = {n: a.reshape(len(steps), len(row_R), *a.shape[1:]) for n, a in arrays.items()}
+        chunk = {n: a.reshape(chunks[k], len(row_R), *a.shape[1:]) for n, a in arrays.items()}
         if on_replaced is None:
             return chunk, []
-        each_step = index_N.reshape(len(steps), len(row_R))
+        each_step = index_N.reshape(chunks[k], len(row_R))
         return chunk, [source.replacements.count_read(index_R) for index_R in each_step]
 
     # An element of the Grain pipeline is a chunk: example by example Grain delivers about 14,000

@@ -31,6 +31,9 @@ class Numbered:
         )
         return {"image": image.astype(np.float32), "text": self.text(index_N)}
 
+    def prefetch(self, index_N):
+        pass
+
     def text(self, index_N):
         return np.tile(100 + index_N[:, None], LENGTH).astype(np.int32)
 

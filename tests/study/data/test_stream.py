@@ -14,7 +14,14 @@ class Whole:
 
     size = 1000
 
+    def __init__(self):
+        self.calls = []
+
+    def prefetch(self, index_N):
+        self.calls.append(("prefetch", index_N.tolist()))
+
     def batch(self, index_N):
+        self.calls.append(("batch", index_N.tolist()))
         return {"image": index_N[:, None] * 2.0, "text": index_N.astype(np.int32)}
 
 
@@ -68,6 +75,15 @@ def test_the_order_is_the_same_at_every_batch_size_host_count_and_restart():
     rows = np.split(np.arange(16), 4)
     hosts = [read(source, batch_size=16, steps=30, rows=own) for own in rows]
     np.testing.assert_array_equal(np.concatenate(hosts, axis=1).ravel(), plain)
+
+
+def test_a_source_is_told_what_is_read_next_one_chunk_ahead():
+    source = Whole()
+    read(source, batch_size=8, steps=8, rows=np.arange(2, 5))
+    read_next = [index for name, index in source.calls if name == "batch"]
+    assert [index for name, index in source.calls if name == "prefetch"] == read_next
+    names = [name for name, _ in source.calls]
+    assert names == ["prefetch", *["prefetch", "batch"] * 2, "batch"]
 
 
 def test_image_and_text_stay_together():
