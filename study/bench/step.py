@@ -212,7 +212,7 @@ def _plain(cell: Cell, params: Any) -> tuple[Any, Any]:
     kernels = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
     tx = optax.chain(
         optax.clip_by_global_norm(o.clip_norm),
-        optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps),
+        optax.scale_by_adam(b1=cell.b1, b2=cell.b2, eps=o.eps),
         optax.scale(o.learning_rate),
         optax.add_decayed_weights(o.weight_decay, mask=kernels),
         optax.scale_by_schedule(lambda step: -factor(step)),

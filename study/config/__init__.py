@@ -14,12 +14,12 @@ from study.config.evals import (
 from study.config.execution import Execution
 from study.config.loss import AllPairs, Groups, Loss, Negatives, Pairs, Sigmoid, Softmax
 from study.config.model import CachedImage, MeanPoolText, Model, TextTransformer, ViT
-from study.config.optimizer import Adafactor, Adam, Lion, Optimizer, ParamGroup
+from study.config.optimizer import Adafactor, Adam, Lion, Muon, Optimizer, ParamGroup
 
 __all__ = [
     "Adafactor", "Adam", "AllPairs", "Budget", "CachedImage", "Cell", "CellError", "Corruption",
     "Data", "Eval", "Execution", "FewShot", "Groups", "Lion", "Loss", "MeanPoolText", "Model",
-    "MultilingualRetrieval", "Negatives", "Optimizer", "Pairs", "ParamGroup", "Retrieval",
+    "MultilingualRetrieval", "Muon", "Negatives", "Optimizer", "Pairs", "ParamGroup", "Retrieval",
     "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT", "ZeroShot", "from_dict", "replace",
     "to_dict",
 ]  # fmt: skip

@@ -89,16 +89,21 @@ def to_steps(owner: Any, name: str, *, batch_size: int, total_steps: int) -> int
 
     Returns 0 when none of its three suffixes is set or it is zero.
     """
+    steps = to_exact_steps(owner, name, batch_size=batch_size, total_steps=total_steps)
+    return max(1, round(steps)) if steps else 0
+
+
+def to_exact_steps(owner: Any, name: str, *, batch_size: int, total_steps: int) -> float:
+    """The duration `name` of `owner` in steps, not rounded; 0 if it is not set or zero."""
     for suffix in SUFFIXES:
         value = getattr(owner, f"{name}_{suffix}", None)
         if value:
-            steps = {
+            return {
                 "steps": value,
                 "examples": value / batch_size,
                 "percent": value / 100 * total_steps,
             }[suffix]
-            return max(1, round(steps))
-    return 0
+    return 0.0
 
 
 def schedule_points(percent: float, total_steps: int) -> list[int]:

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study.config.base import CONFIG, Seed
-from study.config.budget import Budget
+from study.config.budget import Budget, to_exact_steps
 from study.config.data import Data
 from study.config.evals import Eval, metric_prefix
 from study.config.loss import AllPairs, Loss, Pairs, Sigmoid
@@ -110,15 +110,47 @@ class Cell:
     def examples(self) -> int:
         return self.steps * self.batch_size
 
+    @property
+    def b1(self) -> float:
+        """The decay rate of the first moment at this batch size."""
+        return self._decay_rate("b1")
+
+    @property
+    def b2(self) -> float:
+        """The decay rate of the second moment at this batch size."""
+        return self._decay_rate("b2")
+
+    def _decay_rate(self, name: str) -> float:
+        half_life = getattr(self.optimizer, f"{name}_half_life_examples")
+        if half_life is None:
+            return getattr(self.optimizer, name)
+        return 0.5 ** (self.batch_size / half_life)
+
+    @property
+    def weight_decay(self) -> float:
+        """The decoupled decay per step, at the peak of the schedule, at this batch size."""
+        steps = to_exact_steps(
+            self.optimizer,
+            "weight_decay_time",
+            batch_size=self.batch_size,
+            total_steps=self.steps,
+        )
+        return 1 / steps if steps else self.optimizer.weight_decay
+
     # A cached property is not a field, so it enters neither comparisons nor the hash.
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of all fields.
+        """SHA-256 of all fields, without those of `ADDED` that have their default.
 
-        Records are found by it for ever: a field that is added after the first release must be
-        left out while it has its default, and the default must be what cells did before.
+        Records are found by it for ever.
         """
-        canonical = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"))
+        values = to_dict(self)
+        for path, default in ADDED.items():
+            *parents, name = path.split(".")
+            node = functools.reduce(lambda node, key: node.get(key, {}), parents, values)
+            if name in node and node[name] == default:
+                del node[name]
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @functools.cached_property
@@ -127,6 +159,16 @@ class Cell:
         parts = [f"b{self.batch_size}", self.loss.kind, *([tag] if tag else []), f"s{self.seed}"]
         return "-".join([*parts, self.hash[:8]])
 
+
+# Fields that were added after cells had been recorded, with the value that cells had before.
+ADDED: dict[str, Any] = {
+    "loss.bias": "absolute",
+    "optimizer.b1_half_life_examples": None,
+    "optimizer.b2_half_life_examples": None,
+    "optimizer.weight_decay_time_steps": None,
+    "optimizer.weight_decay_time_examples": None,
+    "optimizer.weight_decay_time_percent": None,
+}
 
 _CELL = TypeAdapter(Cell)
 
@@ -156,7 +198,7 @@ class CellError(UserError, ValueError):
 KINDS = {
     *("cached", "vit", "transformer", "mean_pool"),
     *("sigmoid", "softmax", "all", "negatives", "groups"),
-    *("adam", "adafactor", "lion"),
+    *("adam", "adafactor", "lion", "muon"),
     *("zero_shot", "retrieval", "multilingual_retrieval", "few_shot", "val_loss"),
 }
 # It also appends the type that it tried where a field takes one of several types.

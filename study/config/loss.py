@@ -131,13 +131,21 @@ class Sigmoid:
       t_init: Initial temperature, the factor of the cosine similarities.
       b_init: Initial bias; "prior" is the log-odds of a positive among the chosen pairs,
         -log(negatives per positive), and None trains without a bias.
+      bias: How the bias is a parameter: "absolute" trains b in t * s + b, "relative" trains r in
+        t * (s - r), from r = -b_init / t_init, so that a change of t keeps the similarity at
+        which a pair counts as positive (Bangachev et al., NeurIPS 2025). b is recorded as -t * r.
       pairs: Which pairs of a batch enter the loss.
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
     t_init: Annotated[float, Field(gt=0)] = 10.0
     b_init: float | Literal["prior"] | None = -10.0
+    bias: Literal["absolute", "relative"] = "absolute"
     pairs: Annotated[Pairs, Field(discriminator="kind")] = Field(default_factory=AllPairs)
+
+    def __post_init__(self) -> None:
+        if self.b_init is None and self.bias != "absolute":
+            raise ValueError("loss.bias: 'relative' has no effect with b_init=None; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

@@ -12,6 +12,7 @@ from study.config.budget import check_one_duration, is_set
 
 Count = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
+HalfLife = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -42,14 +43,22 @@ class _Optimizer:
     """The fields that all optimizers share.
 
     Give each duration with at most one of its suffixes `_steps`, `_examples` and `_percent`.
+    `Cell.b1`, `Cell.b2` and `Cell.weight_decay` are the values for the cell's batch size.
 
     Attributes:
       learning_rate: Peak learning rate.
       weight_decay: Decoupled decay of kernels. It is multiplied by the schedule (0 to 1) but not
         by `learning_rate`, as in the paper's code base: 1e-4 here with a learning rate of 1e-3 is
         0.1 in PyTorch's AdamW.
+      weight_decay_time_steps, weight_decay_time_examples, weight_decay_time_percent: Instead of
+        `weight_decay`, the time in which the decay alone shrinks a kernel by a factor of e, at
+        the peak of the schedule. In examples or percent it makes the decay proportional to the
+        batch size, as Bergsma et al. (arXiv 2505.13738) find best.
       b1: Decay rate of the first moment.
       b2: Decay rate of the second moment.
+      b1_half_life_examples, b2_half_life_examples: Instead of `b1` or `b2`, the number of examples
+        after which a gradient's weight in the moment has halved, so that the moment averages over
+        as much data at any batch size (Marek et al., arXiv 2507.07101).
       schedule: Shape of the learning rate after the warm-up. "cosine" and "linear" fall to zero
         at the end, "constant" stays, and "rsqrt" is 1 / sqrt(1 + steps / timescale), with steps
         counted from the end of the warm-up.
@@ -66,8 +75,13 @@ class _Optimizer:
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay_time_steps: Count | None = None
+    weight_decay_time_examples: Count | None = None
+    weight_decay_time_percent: Percent | None = None
     b1: Fraction = 0.9
     b2: Fraction = 0.95
+    b1_half_life_examples: HalfLife | None = None
+    b2_half_life_examples: HalfLife | None = None
     schedule: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
     warmup_steps: Count | None = None
     warmup_examples: Count | None = None
@@ -84,8 +98,11 @@ class _Optimizer:
     loss_scalars: ParamGroup = Field(default_factory=ParamGroup)
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "timescale", "cooldown"):
+        for name in ("warmup", "timescale", "cooldown", "weight_decay_time"):
             check_one_duration(self, name)
+        self._check_replaced("b1", "b1_half_life_examples", self.b1_half_life_examples is not None)
+        self._check_replaced("b2", "b2_half_life_examples", self.b2_half_life_examples is not None)
+        self._check_replaced("weight_decay", "weight_decay_time", is_set(self, "weight_decay_time"))
         if (self.schedule == "rsqrt") != is_set(self, "timescale"):
             raise ValueError(
                 "timescale: give timescale_steps, _examples or _percent above zero with "
@@ -104,6 +121,14 @@ class _Optimizer:
         if self.image.frozen and self.text.frozen and self.loss_scalars.frozen:
             raise ValueError(
                 "image, text and loss_scalars are all frozen, so nothing would be trained"
+            )
+
+    def _check_replaced(self, name: str, replacement: str, given: bool) -> None:
+        """Refuses a value that another field replaces."""
+        value, default = getattr(self, name), getattr(type(self), name)
+        if given and value != default:
+            raise ValueError(
+                f"{name}: {value:g} has no effect, because {replacement} replaces it; give one"
             )
 
 
@@ -151,4 +176,29 @@ class Lion(_Optimizer):
     b2: Fraction = 0.99
 
 
-Optimizer = Annotated[Adam | Adafactor | Lion, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Muon(_Optimizer):
+    """Muon for kernels (orthogonalized momentum), Adam for all other parameters.
+
+    Both take the same learning rate, because updates of kernels are scaled to the root mean square
+    that Adam's have (Liu et al., arXiv 2502.16982). Muon has a larger critical batch than Adam
+    (Shah et al., arXiv 2505.02222).
+
+    Attributes:
+      b1: Decay rate of the momentum of kernels.
+      b2: Decay rate of Adam's second moment.
+      adam_b1: Decay rate of Adam's first moment.
+      eps: Added to the root of Adam's second moment.
+      iterations: Newton-Schulz iterations that orthogonalize a kernel's momentum.
+      update_rms: Root mean square of a kernel's update, before the learning rate.
+    """
+
+    kind: Literal["muon"] = "muon"
+    b1: Fraction = 0.95
+    adam_b1: Fraction = 0.9
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    iterations: Positive = 5
+    update_rms: Annotated[float, Field(gt=0)] = 0.2
+
+
+Optimizer = Annotated[Adam | Adafactor | Lion | Muon, Field(discriminator="kind")]

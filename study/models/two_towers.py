@@ -83,9 +83,25 @@ def l2_normalize(z_BxE: jax.Array) -> jax.Array:
 
 
 def initial_scalars(cell: Cell) -> dict[str, np.ndarray]:
-    """t' = log t, and b of a loss that has one, at the start: float32 parameters of shape (1,)."""
+    """t' = log t, and b or r of a loss with a bias, at the start: float32 of shape (1,)."""
     starts = {"t": math.log(cell.loss.t_init), "b": initial_bias(cell)}
+    if getattr(cell.loss, "bias", None) == "relative":
+        bias = starts.pop("b")
+        assert bias is not None
+        starts["r"] = -bias / cell.loss.t_init
     return {k: np.full((1,), v, np.float32) for k, v in starts.items() if v is not None}
+
+
+def temperature(params: Any) -> jax.Array:
+    """t, a float32 scalar, from the parameters of the whole model."""
+    return jnp.exp(params["t"][0])
+
+
+def bias(params: Any) -> jax.Array | None:
+    """b, a float32 scalar, from the parameters of the whole model; None without a bias."""
+    if "r" in params:
+        return -temperature(params) * params["r"][0]
+    return params["b"][0] if "b" in params else None
 
 
 def initial_bias(cell: Cell) -> float | None:

@@ -12,6 +12,7 @@ from study.config import (
     Budget,
     Cell,
     Data,
+    Loss,
     Negatives,
     Optimizer,
     ParamGroup,
@@ -45,10 +46,12 @@ def compile_key(cell: Cell) -> Cell:
 
 def start_key(cell: Cell) -> Cell:
     """`cell` with only that which the initial state depends on beside its seed, t and b."""
-    has_bias = getattr(cell.loss, "b_init", None) is not None
+    loss: Loss = Softmax()
+    if isinstance(cell.loss, Sigmoid) and cell.loss.b_init is not None:
+        loss = Sigmoid(bias=cell.loss.bias)
     return Cell(
         model=dataclasses.replace(cell.model, init=None),
-        loss=Sigmoid() if has_bias else Softmax(),
+        loss=loss,
         optimizer=_without_numbers(cell.optimizer),
         data=Data(text_length=cell.data.text_length),
         batch_size=2,
@@ -72,7 +75,7 @@ def memory_key(cell: Cell, chunk_examples: int) -> Cell:
 def _without_rates(o: Optimizer) -> Optimizer:
     """`o` with rates, decays and schedule at one value, since they are not in the program."""
     data = ("learning_rate", "weight_decay", "schedule")
-    durations = ("warmup", "timescale", "cooldown")
+    durations = ("warmup", "timescale", "cooldown", "weight_decay_time")
     kept = {
         f.name: getattr(o, f.name)
         for f in dataclasses.fields(o)

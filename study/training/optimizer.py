@@ -10,6 +10,7 @@ nothing else share a compiled program.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax import contrib
 
-from study.config import Adafactor, Adam, Cell, Lion, Optimizer, ParamGroup
+from study.config import Adafactor, Adam, Cell, Lion, Muon, ParamGroup
 from study.config.budget import to_steps
 
 # The optimizer's parameter group of each top-level name of the parameter tree.
-GROUPS = {"img": "image", "txt": "text", "t": "loss_scalars", "b": "loss_scalars"}
+GROUPS = {
+    **{"img": "image", "txt": "text"},
+    **{"t": "loss_scalars", "b": "loss_scalars", "r": "loss_scalars"},
+}
 
 # Below this name the arrays of all blocks are stacked along a first axis (`study.models`).
 STACKED = "encoderblock"
@@ -50,7 +55,7 @@ def read_rates(cell: Cell) -> Rates:
     return Rates(
         peak=np.float32(o.learning_rate),
         lr={k: np.float32(o.learning_rate * g.lr_mult) for k, g in groups.items()},
-        decay={k: np.float32(o.weight_decay * g.wd_mult) for k, g in groups.items()},
+        decay={k: np.float32(cell.weight_decay * g.wd_mult) for k, g in groups.items()},
     )
 
 
@@ -110,7 +115,7 @@ def optimizer(cell: Cell) -> optax.GradientTransformationExtraArgs:
 
     trained = optax.chain(
         optax.identity() if o.clip_norm is None else clip_by_global_norm(o.clip_norm),
-        _core(o),
+        _core(cell),
         optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), scale),
     )
     if not any(getattr(o, name).frozen for name in GROUPS.values()):
@@ -143,17 +148,54 @@ def group_name(name: str) -> str:
     return GROUPS[name]
 
 
-def _core(o: Optimizer) -> optax.GradientTransformation:
+def _core(cell: Cell) -> optax.GradientTransformation:
+    o, b1, b2 = cell.optimizer, cell.b1, cell.b2
     match o:
         case Adam():
-            return optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps)
+            return optax.scale_by_adam(b1=b1, b2=b2, eps=o.eps)
         case Lion():
-            return optax.scale_by_lion(b1=o.b1, b2=o.b2)
+            return optax.scale_by_lion(b1=b1, b2=b2)
         case Adafactor():
-            return scale_by_adafactor(o)
+            return scale_by_adafactor(o, b1=b1, b2=b2)
+        case Muon():
+            return scale_by_muon(o, b1=b1, b2=b2)
 
 
-def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
+def scale_by_muon(o: Muon, *, b1: float, b2: float) -> optax.GradientTransformation:
+    """Muon for kernels, layer by layer, and Adam for all else, with updates of like size.
+
+    An orthogonalized m x n update has a root mean square of 1 / sqrt(max(m, n)).
+    """
+
+    def matrix_axes(path: Any, x: jax.Array) -> contrib.MuonDimensionNumbers:
+        """Which axes of a kernel are inputs and which are outputs; the first of a stack neither."""
+        axes = tuple(range(1 if _is_stacked(path) else 0, x.ndim))
+        # Dense kernels are in x out, convolutions height x width x in x out. The attention's have
+        # a second axis of heads, of its outputs in query, key and value and of its inputs in out.
+        inputs = 1 if len(axes) == 3 and path[-2].key != "out" else len(axes) - 1
+        return contrib.MuonDimensionNumbers(axes[:inputs], axes[inputs:])
+
+    def all_axes(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(matrix_axes, params)
+
+    def like_adam(path: Any, u: jax.Array) -> jax.Array:
+        dims = matrix_axes(path, u)
+        longest = max(math.prod(u.shape[a] for a in axes) for axes in dims)
+        return u * (o.update_rms * math.sqrt(longest))
+
+    muon = optax.chain(
+        contrib.scale_by_muon(beta=b1, ns_steps=o.iterations, weight_dimension_numbers=all_axes),
+        optax.stateless(lambda u, _: jax.tree_util.tree_map_with_path(like_adam, u)),
+    )
+    return optax.partition(
+        {True: muon, False: optax.scale_by_adam(b1=o.adam_b1, b2=b2, eps=o.eps)},
+        lambda params: jax.tree_util.tree_map_with_path(
+            lambda path, _: path[-1].key == "kernel", params
+        ),
+    )
+
+
+def scale_by_adafactor(o: Adafactor, *, b1: float, b2: float) -> optax.GradientTransformation:
     """Gradients over factored second moments, then an undebiased average stored in bfloat16.
 
     Each layer is on its own, as in big_vision, whose blocks are not stacked: second moments are
@@ -163,14 +205,14 @@ def scale_by_adafactor(o: Adafactor) -> optax.GradientTransformation:
         min_dim_size_to_factor=o.min_dim_size_to_factor,
         epsilon=o.eps,
         # At step 0 this is 0: the second moment starts as the first squared gradient.
-        decay_rate_fn=lambda step, power: jnp.minimum(o.b2, 1.0 - (step + 1.0) ** -power),
+        decay_rate_fn=lambda step, power: jnp.minimum(b2, 1.0 - (step + 1.0) ** -power),
         decay_rate=0.8,
     )
     clip, momentum = optax.identity(), optax.identity()
     if o.clip_block_rms is not None:
         clip = _clip_by_rms(o.clip_block_rms)
-    if o.b1:
-        momentum = optax.ema(o.b1, debias=False, accumulator_dtype=jnp.bfloat16)
+    if b1:
+        momentum = optax.ema(b1, debias=False, accumulator_dtype=jnp.bfloat16)
     return optax.chain(_layer_by_layer(rms, o.min_dim_size_to_factor), clip, momentum)
 
 

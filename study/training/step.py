@@ -16,7 +16,7 @@ from study.config.model import Vocabulary
 from study.losses import LogitStats, count_kept, sigmoid_loss, softmax_loss
 from study.models.dropout import example_keys
 from study.models.sharding import batch_sharding, param_shardings
-from study.models.two_towers import TwoTowers
+from study.models.two_towers import TwoTowers, bias, temperature
 from study.rng import mix
 from study.training.microbatch import in_microbatches
 from study.training.optimizer import Rates, optimizer, read_rates, trained_norm
@@ -168,9 +168,9 @@ def batch_loss(
       keep_2: see `study.losses.sigmoid_loss`.
       mesh: the devices that hold the rows, over all its axes; None for one device.
     """
-    t = jnp.exp(params["t"][0])
+    t = temperature(params)
     if isinstance(cell.loss, Sigmoid):
-        b = params["b"][0] if "b" in params else jnp.zeros(())
+        b = jnp.zeros(()) if (trained := bias(params)) is None else trained
         chosen: Any = {"pairs": cell.pairs, "key": key, "keep_2": keep_2}
         return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, **chosen, mesh=mesh)
     return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
@@ -280,8 +280,8 @@ def make_step(
             loss_max=interval.loss_max,
             grad_norm_max=interval.grad_norm_max,
             update_norm_max=interval.update_norm_max,
-            t=jnp.exp(state.params["t"][0]),
-            b=state.params["b"][0] if "b" in state.params else jnp.float32(jnp.nan),
+            t=temperature(state.params),
+            b=jnp.float32(jnp.nan) if (b := bias(state.params)) is None else b,
             lr=numbers.rates.peak * factor,
             grad_norm=grad_norm,
             update_norm=update_norm,

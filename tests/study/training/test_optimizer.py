@@ -11,41 +11,26 @@ import numpy as np
 import optax
 import pytest
 
-from study.config import Adafactor, Adam, Budget, Cell, Lion, MeanPoolText, Model, ParamGroup, ViT
+from study.config import (
+    Adafactor,
+    Adam,
+    Lion,
+    MeanPoolText,
+    Model,
+    ParamGroup,
+    ViT,
+)
 from study.config.model import Vocabulary
 from study.training.optimizer import (
     clip_by_global_norm,
     drop_frozen,
     global_norm,
     optimizer,
-    read_rates,
     scale_by_adafactor,
     schedule,
 )
 from study.training.step import initial_state
-
-PARAMS = {
-    "img": {"head": {"kernel": jnp.array([[4.0]])}},
-    "txt": {"kernel": jnp.array([[2.0, -1.0]]), "bias": jnp.array([3.0])},
-    "t": jnp.ones(1),
-}
-GRADS = jax.tree.map(jnp.ones_like, PARAMS)
-
-
-def cell(kind=Adam, **optimizer):
-    values = {"schedule": "constant", "clip_norm": None, "learning_rate": 0.1, "weight_decay": 0.0}
-    return Cell(batch_size=10, budget=Budget(steps=100), optimizer=kind(**values | optimizer))
-
-
-def updates(c, *grads, params=PARAMS):
-    """The update of the last of these gradients, parameters held where they are."""
-    tx = optimizer(c)
-    state = tx.init(params)
-    for step, g in enumerate(grads):
-        rates, factor = read_rates(c), schedule(c)(step)
-        update, state = tx.update(g, state, params, rates=rates, factor=factor)
-    return update
-
+from tests.study.training.optimizer_steps import GRADS, PARAMS, cell, updates
 
 # --- decay ---------------------------------------------------------------------------------------
 
@@ -225,7 +210,7 @@ def test_shallow_towers_take_optaxs_own_steps_bit_for_bit():
     rng = np.random.default_rng(0)
     params, *grads = [{"txt": {"encoderblock": block(rng, 64, 2, depth=12)}} for _ in range(3)]
     o = Adafactor(b1=0.0)
-    ours = scale_by_adafactor(o)
+    ours = scale_by_adafactor(o, b1=o.b1, b2=o.b2)
     plain = optax.scale_by_factored_rms(
         min_dim_size_to_factor=32,
         epsilon=o.eps,
