@@ -11,6 +11,8 @@ from typing import Any
 
 LOST = -1  # passes the request on, and drops the response
 RESET = 0  # drops the request
+TRUNCATED = -2  # passes the request on, and half of the body of the response
+HANG = -3  # passes nothing on, and keeps the connection open until the gate closes
 
 
 class Gate(http.server.ThreadingHTTPServer):
@@ -18,7 +20,8 @@ class Gate(http.server.ThreadingHTTPServer):
 
     Attributes:
       url: its address.
-      faults: what happens to the next requests: an HTTP status, `RESET`, `LOST`, None passes.
+      faults: what happens to the next requests: an HTTP status, or `RESET`, `LOST`, `TRUNCATED`,
+        `HANG`; None passes.
       always: what happens to all after these.
     """
 
@@ -28,6 +31,7 @@ class Gate(http.server.ThreadingHTTPServer):
         self.to = to.removeprefix("http://")
         self.faults: list[int | None] = []
         self.always: int | None = None
+        self.closing = threading.Event()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -39,20 +43,30 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == RESET:
             self.close_connection = True
             return
-        if fault is not None and fault != LOST:
-            status, content = fault, b'{"error": {"message": "not now"}}'
+        if fault == HANG:
+            self.server.closing.wait(120)
+            self.close_connection = True
+            return
+        if fault is not None and fault > 0:
+            status, content, extent = fault, b'{"error": {"message": "not now"}}', None
         else:
             headers = {k: v for k, v in self.headers.items() if k != "Host"}
             with contextlib.closing(http.client.HTTPConnection(self.server.to)) as server:
                 server.request(self.command, self.path, body, headers)
                 response = server.getresponse()
                 status, content = response.status, response.read()
+                extent = response.headers["Content-Range"]
         if fault == LOST:
             self.close_connection = True
             return
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
+        if extent is not None:
+            self.send_header("Content-Range", extent)
         self.end_headers()
+        if fault == TRUNCATED:
+            self.close_connection = True
+            content = content[: len(content) // 2]
         self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_DELETE = answer
@@ -70,6 +84,7 @@ def gate(to: str) -> Iterator[Gate]:
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -23,16 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from study.errors import UserError
+from study.data.errors import HINT, DataError
 from study.records.record import write_json
 
 DATASET_FILE = "dataset.json"
 TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "templates.txt"
-HINT = "write the data set again (`study data glyphs --out ... --force`) or download it again"
-
-
-class DataError(UserError, ValueError):
-    """Data that cannot be used: one line that names the problem and the fix."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
