@@ -43,6 +43,7 @@ from study.config import (
     ViT,
     ZeroShot,
 )
+from sweeps.grids.rules import PowerRule
 from sweeps.study import Assumption, Study
 
 FOLDER = "glyphs"
@@ -54,7 +55,6 @@ SHORT, MIDDLE, LONG = 4**8, 4**9, 4**10  # examples: 65,536, 262,144 and 1,048,5
 
 RATES = {"sigmoid": 1e-2, "softmax": 1e-2}
 SCRATCH_RATES = {"sigmoid": 4e-3, "softmax": 8e-3}
-LARGEST_RATE_AT = 4096
 
 LOSSES: tuple[Loss, ...] = (Sigmoid(), Softmax())
 
@@ -105,11 +105,6 @@ ASSUMPTIONS = (
 )
 
 
-def rate(batch_size: int, factor: float) -> float:
-    """The learning rate for a batch size, given the rate `factor` at B = 256."""
-    return factor * (min(batch_size, LARGEST_RATE_AT) / 256) ** 0.5
-
-
 def glyphs_cell(
     *,
     batch_size: int,
@@ -129,12 +124,13 @@ def glyphs_cell(
     """
     if factor is None:
         factor = (RATES if isinstance(model.image, CachedImage) else SCRATCH_RATES)[loss.kind]
+    rate = PowerRule(value=factor, at=256, exponent=0.5, largest=4096)
     optimizer = optimizer or Adam(b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0)
     return Cell(
         model=model,
         data=data or Data(dataset="glyphs", text_length=16),
         loss=loss,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate(batch_size, factor)),
+        optimizer=dataclasses.replace(optimizer, learning_rate=rate(batch_size)),
         budget=Budget(examples=examples),
         batch_size=batch_size,
         seed=seed,
