@@ -57,6 +57,8 @@ def embed_dataset(
 ) -> Path:
     """Embeds every split with `tower` into `embeddings/<name>` and returns that folder.
 
+    A split of pairs has no rows of its own: it uses those of the split with its images.
+
     Arguments:
       resize: how images are resized to the tower's size (`study.data.images.decode`).
       workers: processes; with more than one the tower must be picklable.
@@ -75,6 +77,7 @@ def embed_dataset(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _claim_folder(folder, metadata)
+        splits = [split for split in dataset.splits.values() if split.images is None]
         tasks = [
             _Task(
                 dataset=dataset,
@@ -84,7 +87,7 @@ def embed_dataset(
                 tower=tower,
                 resize=resize,
             )
-            for split in dataset.splits.values()
+            for split in splits
             for k in range(len(split.shards))
         ]
         mine = tasks[part[0] :: part[1]]
@@ -93,7 +96,7 @@ def embed_dataset(
             progress("embedding", len(mine) - len(missing) + done, len(mine))
         if not (folder / TOWER_FILE).exists() and all(task.is_done() for task in tasks):
             shards = {t.path.stem: read_json(t.path.with_suffix(".json")) or {} for t in tasks}
-            for split in dataset.splits.values():
+            for split in splits:
                 names = [task.path.stem for task in tasks if task.split == split.name]
                 reasons = [reason for name in names for reason in shards[name]["bad"].values()]
                 if len(reasons) > max_bad_share * split.examples:

@@ -5,7 +5,8 @@
                                   train-00000.npy   float16 N x E, one file per shard
                                   train-00000.json  the entry of this file in tower.json
 
-Row i of a split is the embedding of example i, in shard order; a row of NaN marks an example
+Row i of a split is the embedding of example i, in shard order (a split of pairs uses the rows of
+the split that has its images); a row of NaN marks an example
 whose image cannot be used. `study.data.embed_shards` writes this layout. Embeddings made by other
 programs may be a single `<split>.npy`.
 """
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from study.data.formats.dataset import DataError, Dataset, sha256_files
+from study.data.formats.open_split import read_image_rows
 from study.records.record import read_json
 
 TOWER_FILE = "tower.json"
@@ -33,7 +35,8 @@ class CachedEmbeddings:
 
     Attributes:
       metadata: the content of tower.json.
-      bad: for each example whose image cannot be used (its row is NaN), the reason.
+      bad: for each stored row that is NaN because its image cannot be used, the reason.
+      row_N: for a split of pairs, the stored row of each example; None: row i is example i.
     """
 
     name: str
@@ -41,6 +44,7 @@ class CachedEmbeddings:
     parts: tuple[np.ndarray, ...]
     metadata: dict[str, Any]
     bad: dict[int, str] = dataclasses.field(default_factory=dict)
+    row_N: np.ndarray | None = None
 
     @classmethod
     def open(cls, dataset: Dataset, name: str, split: str) -> CachedEmbeddings:
@@ -49,6 +53,9 @@ class CachedEmbeddings:
         Raises:
           DataError: missing, unfinished or stale embeddings, or missing rows.
         """
+        if (images := dataset.split(split).images) is not None:
+            stored = cls.open(dataset, name, images)
+            return dataclasses.replace(stored, row_N=read_image_rows(dataset, split))
         examples = dataset.split(split).examples
         folder = dataset.folder / "embeddings" / name
         metadata = read_json(folder / TOWER_FILE)
@@ -101,7 +108,25 @@ class CachedEmbeddings:
                 raise DataError(f"{folder / name} has changed since it was written; {_REDO}")
 
     def __len__(self) -> int:
+        """Examples, which in a split of pairs are more than the stored rows."""
+        return self.stored if self.row_N is None else len(self.row_N)
+
+    @property
+    def stored(self) -> int:
+        """Stored rows."""
         return sum(len(part) for part in self.parts)
+
+    def to_rows(self, index_N: np.ndarray) -> np.ndarray:
+        """The stored rows of examples."""
+        return index_N if self.row_N is None else self.row_N[index_N]
+
+    @property
+    def bad_examples(self) -> dict[int, str]:
+        """For each example whose image cannot be used, the reason."""
+        if self.row_N is None or not self.bad:
+            return self.bad
+        bad_M = np.flatnonzero(np.isin(self.row_N, list(self.bad)))
+        return {i: self.bad[int(self.row_N[i])] for i in bad_M.tolist()}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -117,12 +142,12 @@ class CachedEmbeddings:
 
     @property
     def nbytes(self) -> int:
-        """Of all rows in memory."""
-        return len(self) * self.dim * self.dtype.itemsize
+        """Of all stored rows in memory."""
+        return self.stored * self.dim * self.dtype.itemsize
 
     def take(self, index_N: np.ndarray) -> np.ndarray:
-        """The rows at `index_N`, N x E."""
-        index_N = np.asarray(index_N)
+        """The rows of the examples `index_N`, N x E."""
+        index_N = self.to_rows(np.asarray(index_N))
         out_NxE = np.empty((len(index_N), self.dim), self.dtype)
         ends_P = np.cumsum([len(part) for part in self.parts])
         part_N = np.searchsorted(ends_P, index_N, side="right")
@@ -132,8 +157,8 @@ class CachedEmbeddings:
         return out_NxE
 
     def rows(self) -> np.ndarray:
-        """All rows in memory, N x E."""
-        out_NxE = np.empty((len(self), self.dim), self.dtype)
+        """All stored rows in memory, N x E."""
+        out_NxE = np.empty((self.stored, self.dim), self.dtype)
         return np.concatenate(self.parts, out=out_NxE) if self.parts else out_NxE
 
 

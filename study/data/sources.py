@@ -15,7 +15,7 @@ from study.config.host import cores
 from study.data import cache
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
-from study.data.formats.open_split import open_split
+from study.data.formats.open_split import open_split, read_image_rows
 from study.data.formats.reader import BadExampleError, Reader
 from study.data.replacements import Replacements
 from study.data.texts import Texts
@@ -45,14 +45,15 @@ class EmbeddingSource:
         self.replacements = Replacements(
             size=self.size, max_share=data.max_bad_share, name=f"{dataset.name}, {split}"
         )
-        bad = {i: BadExampleError(reason) for i, reason in self._cache.bad.items()}
+        bad = {i: BadExampleError(reason) for i, reason in self._cache.bad_examples.items()}
         self.replacements.add_all_bad(bad)
         self._rows_NxE = None
         if self._cache.nbytes <= cache.IN_MEMORY_BYTES:
 
             def read_all() -> tuple[np.ndarray]:
                 rows_NxE = self._cache.rows()
-                self._check_finite(np.delete(rows_NxE, list(bad), 0) if bad else rows_NxE)
+                nan = list(self._cache.bad)
+                self._check_finite(np.delete(rows_NxE, nan, 0) if nan else rows_NxE)
                 return (rows_NxE,)
 
             (self._rows_NxE,) = cache.share(dataset, self._cache.identity, read_all)
@@ -67,7 +68,7 @@ class EmbeddingSource:
         """Embeddings alone, N x E, in the type that they are stored in."""
         index_N = self.replacements.resolve(index_N)
         if self._rows_NxE is not None:
-            return self._rows_NxE.take(index_N, axis=0)
+            return self._rows_NxE.take(self._cache.to_rows(index_N), axis=0)
         return self._check_finite(self._cache.take(index_N))
 
     def text(self, index_N: np.ndarray) -> np.ndarray:
@@ -118,16 +119,20 @@ class ImageSource:
             size=self.size, max_share=data.max_bad_share, name=f"{dataset.name}, {split}"
         )
         shape = (image.image_size, image.image_size, self._channels)
-        pixels = self.size * shape[0] * shape[1] * shape[2]
+        # In a split of pairs several examples share an image, which is then decoded once.
+        self._images_N = read_image_rows(dataset, split)
+        images_of = dataset.split(split).images or split
+        images = dataset.split(images_of).examples
+        pixels = images * shape[0] * shape[1] * shape[2]
         self._keep = pixels <= cache.IN_MEMORY_BYTES // 2 if keep is None else keep
         self._shape = shape
 
         def allocate() -> tuple[np.ndarray, np.ndarray]:
             # The memory is committed lazily, so examples that are never read cost nothing.
-            return np.empty((self.size, *shape), np.uint8), np.zeros(self.size, bool)
+            return np.empty((images, *shape), np.uint8), np.zeros(images, bool)
 
         if self._keep:
-            name = ("pixels", split, shape, crop, data.resize)
+            name = ("pixels", images_of, shape, crop, data.resize)
             self._pixels_NxHxWxC, self._decoded_N = cache.share(dataset, name, allocate)
         self.texts = Texts(dataset, split, data, whole=self._keep)
         self._threads = _decode_threads(self._reader, threads)
@@ -164,12 +169,19 @@ class ImageSource:
         def read_rows(example_M: np.ndarray, row_M: np.ndarray) -> dict[int, BadExampleError]:
             if not self._keep:
                 return self._decode(example_M, row_M, out_NxHxWxC, texts if with_text else None)
-            new_M = np.unique(example_M[~self._decoded_N[example_M]])
-            bad = self._decode(new_M, new_M, self._pixels_NxHxWxC, None)
+            image_M = example_M if self._images_N is None else self._images_N[example_M]
+            missing_M = np.flatnonzero(~self._decoded_N[image_M])
+            new_K, first_K = np.unique(image_M[missing_M], return_index=True)
+            example_K = example_M[missing_M[first_K]]
+            errors = self._decode(example_K, new_K, self._pixels_NxHxWxC, None)
             # Never set for a bad one, even for a moment: another source may read it.
-            self._decoded_N[np.setdiff1d(new_M, list(bad))] = True
-            out_NxHxWxC[row_M] = self._pixels_NxHxWxC[example_M]
-            return bad
+            self._decoded_N[new_K[~np.isin(example_K, list(errors))]] = True
+            out_NxHxWxC[row_M] = self._pixels_NxHxWxC[image_M]
+            if not errors:
+                return {}
+            of_image = dict(zip(new_K.tolist(), map(errors.get, example_K.tolist()), strict=True))
+            image_of = zip(example_M.tolist(), image_M.tolist(), strict=True)
+            return {i: error for i, image in image_of if (error := of_image.get(image))}
 
         self.replacements.read(index_N, read_rows)
         return out_NxHxWxC, texts

@@ -32,12 +32,18 @@ TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "te
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split: its shards in order, the number of examples, and of each shard if known."""
+    """One split: its shards in order, the number of examples, and of each shard if known.
+
+    Attributes:
+      images: the split that has the images, if this one is a table of (image, text) rows over them
+        (`study.data.formats.pairs`).
+    """
 
     name: str
     shards: tuple[Path, ...]
     examples: int
     counts: tuple[int, ...] | None = None
+    images: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,7 @@ class Dataset:
                     shards=tuple(folder / shard for shard in split["shards"]),
                     examples=int(split["examples"]),
                     counts=tuple(split["counts"]) if "counts" in split else None,
+                    images=split.get("images"),
                 )
                 for name, split in splits.items()
             }
@@ -205,11 +212,13 @@ def write_manifest(
     splits: Mapping[str, tuple[list[str], int]],
     recipe: dict[str, Any],
     version: int = 1,
+    images: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Writes dataset.json for files that exist in `folder`, and opens the data set.
 
     Arguments:
       splits: for each split its shard names in order, and its number of examples.
+      images: for each split of pairs, the split that has the images.
     """
     shards = [shard for names, _ in splits.values() for shard in names]
     tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []
@@ -223,6 +232,7 @@ def write_manifest(
             "recipe": recipe,
             "splits": {
                 split: {"shards": names, "examples": examples}
+                | ({"images": images[split]} if images and split in images else {})
                 for split, (names, examples) in splits.items()
             },
             "tokenizer": TOKENIZER if tokenizer else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from study.data.formats.array_record import SUFFIX, ArrayRecordReader
 from study.data.formats.dataset import HINT, DataError, Dataset, Split
 from study.data.formats.reader import Reader
@@ -19,6 +21,10 @@ def open_split(dataset: Dataset, split: str) -> Reader:
         be read, or another number of examples than in dataset.json.
     """
     entry = dataset.split(split)
+    if entry.images is not None:
+        from study.data.formats.pairs import PairsReader  # needs pyarrow, which is slow to import
+
+        return PairsReader(open_split(dataset, entry.images), *entry.shards)
     formats = {is_array_record(path) for path in entry.shards}
     if len(formats) > 1:
         raise DataError(
@@ -43,6 +49,23 @@ def open_split(dataset: Dataset, split: str) -> Reader:
             f"dataset.json records {entry.examples}; {HINT}"
         )
     return reader
+
+
+def read_image_rows(dataset: Dataset, split: str) -> np.ndarray | None:
+    """For a split of pairs, the image of each row (a number in the split `images`), int64 N.
+
+    Raises:
+      DataError: a table that cannot be read, or that names an image which does not exist.
+    """
+    entry = dataset.split(split)
+    if entry.images is None:
+        return None
+    from study.data.formats import pairs
+
+    (path,) = entry.shards
+    return pairs.image_rows(
+        pairs.read_table(path, ["image"]), path, dataset.split(entry.images).examples
+    )
 
 
 def open_shard(dataset: Dataset, split: str, number: int) -> Reader:
