@@ -105,6 +105,11 @@ ASSUMPTIONS = (
 )
 
 
+def rate(batch_size: int, factor: float) -> float:
+    """The learning rate for a batch size, given the rate `factor` at B = 256."""
+    return PowerRule(value=factor, at=256, exponent=0.5, largest=4096)(batch_size)
+
+
 def glyphs_cell(
     *,
     batch_size: int,
@@ -124,13 +129,12 @@ def glyphs_cell(
     """
     if factor is None:
         factor = (RATES if isinstance(model.image, CachedImage) else SCRATCH_RATES)[loss.kind]
-    rate = PowerRule(value=factor, at=256, exponent=0.5, largest=4096)
     optimizer = optimizer or Adam(b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0)
     return Cell(
         model=model,
         data=data or Data(dataset="glyphs", text_length=16),
         loss=loss,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate(batch_size)),
+        optimizer=dataclasses.replace(optimizer, learning_rate=rate(batch_size, factor)),
         budget=Budget(examples=examples),
         batch_size=batch_size,
         seed=seed,
