@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from sweeps.cli.data_import import (
+    Tokenizer,
+    TrainTokenizer,
+    Workers,
+    import_,
+    print_indexed,
+    summary,
+)
 from sweeps.cli.options import local
 from sweeps.study import StudyError
-
-if TYPE_CHECKING:
-    from study.data.formats.dataset import Dataset
 
 app = typer.Typer(
     help="Write, import, index and inspect data sets.",
@@ -23,7 +28,6 @@ app = typer.Typer(
 )
 
 DatasetDir = Annotated[str, typer.Argument(metavar="DATASET", help="A data set's folder.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 Resize = Annotated[
     Literal["bicubic", "bilinear"],
     typer.Option(
@@ -60,37 +64,13 @@ def glyphs(
         dataset = make_glyphs(
             out, views=views or VIEWS, workers=workers, force=force, progress=progress
         )
-    print(_summary(dataset))
+    print(summary(dataset))
     return 0
 
 
-@app.command("import", epilog="Example: study data import wds_imagenet1k --out data/imagenet1k")
-def import_(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder or a Karpathy JSON.")],
-    out: Annotated[str, typer.Option(metavar="DIR", callback=local, help="Output directory.")],
-    split: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Import only this split (repeatable).")
-    ] = None,
-    images: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Image folder of a Karpathy JSON.")
-    ] = None,
-) -> int:
-    """Import an evaluation benchmark as a data set.
-
-    Layouts: CLIP benchmark tars (SPLIT/0.tar, classnames.txt,
-    zeroshot_classification_templates.txt), ImageFolder (SPLIT/CLASS/*.jpg), Karpathy's JSON of
-    COCO or Flickr with --images, Crossmodal-3600 (captions.jsonl, images/).
-    """
-    from study.data.benchmarks.importer import import_benchmark
-    from sweeps.runner.display import ProgressLine
-
-    with ProgressLine() as progress:
-        dataset = import_benchmark(
-            source, out, splits=tuple(split or ()), images=images, progress=progress
-        )
-    examples = ", ".join(f"{s.examples:,} {name}" for name, s in dataset.splits.items())
-    print(f"{out}: {examples}; {len(dataset.class_names)} classes")
-    return 0
+app.command("import", epilog="Example: study data import wds_imagenet1k --out data/imagenet1k")(
+    import_
+)
 
 
 @app.command("index", epilog="Example: study data index data/cc12m --tokenizer c4_en.model")
@@ -115,15 +95,8 @@ def index_(
             help="Shards of a split, such as train='0*.tar' (repeatable).",
         ),
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A SentencePiece model.")
-    ] = None,
-    train_tokenizer: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIECES", min=8, help="Train a tokenizer of this size on the captions instead."
-        ),
-    ] = None,
+    tokenizer: Tokenizer = None,
+    train_tokenizer: TrainTokenizer = None,
     image_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="ArrayRecord: the feature with the image.")
     ] = None,
@@ -168,9 +141,7 @@ def index_(
         )
     for line in report.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    if report.incomplete:
-        print(f"{report.incomplete:,} examples lack an image or text and will be replaced")
-    print(_summary(report.dataset))
+    print_indexed(report)
     return 0
 
 
@@ -348,14 +319,6 @@ def inspect(
     except OSError as error:
         reason = error.strerror or error
         raise StudyError(f"cannot write {out}: {reason}; choose another --out") from None
-    print(_summary(dataset))
+    print(summary(dataset))
     print(out)
     return 0
-
-
-def _summary(dataset: Dataset) -> str:
-    splits = ", ".join(
-        f"{split.examples:,} {name} in {len(split.shards)} shards"
-        for name, split in dataset.splits.items()
-    )
-    return f"{dataset.folder}: {splits}; fingerprint {dataset.fingerprint[:12]}"
