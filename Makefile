@@ -10,8 +10,7 @@ GLYPHS := results/glyphs
 # Train the demo study, draw its figures, judge the paper's claims in a report.
 demo: $(READY)
 	$(BIN)/study run demo
-	$(BIN)/study figures demo
-	$(BIN)/study report demo
+	$(BIN)/study report demo --figures figures
 
 # Run our own study (two to three hours on two cores) and keep its snapshot in results/glyphs.
 study: $(READY)
@@ -21,10 +20,9 @@ study: $(READY)
 
 # Redraw results/glyphs from its snapshot.
 glyphs: $(READY)
-	$(BIN)/study figures glyphs --root $(GLYPHS)/snapshot --out $(GLYPHS)/figures
 	$(BIN)/study claims glyphs --root $(GLYPHS)/snapshot --json > $(GLYPHS)/claims.json
 	$(BIN)/study report glyphs --root $(GLYPHS)/snapshot --finding $(GLYPHS)/finding.md \
-	  --out $(GLYPHS)/report.html
+	  --figures $(GLYPHS)/figures --out $(GLYPHS)/report.html
 
 # Run lint, types and every test, slow ones included. Types are checked beside the first tests.
 test: $(READY)

@@ -60,11 +60,12 @@ from analysis.figures.tables.tables_5_and_8 import table_5, table_8
 
 __all__ = [
     "EXTRA_FIGURES", "FIGURES", "FITS_OF_TABLES", "PAPER_FIGURES", "TABLES", "Inputs",
-    "OutputFiles", "PaperTable", "Plot", "batch_size", "compute", "draw_all", "draw_paper",
-    "fig_1", "fig_2", "fig_3", "fig_4", "fig_5", "fig_6", "fig_7", "fig_8", "from_scratch",
-    "initial_values", "loss_gap", "pairs_map", "quality_by_budget", "rate_by_batch", "read_inputs",
-    "saturation", "surface", "table_1", "table_2", "table_3", "table_4", "table_5", "table_6",
-    "table_7", "table_8", "table_9", "temperature_bias", "to_target", "trajectories", "verdicts",
+    "OutputFiles", "PaperTable", "Plot", "batch_size", "compute", "draw_all", "draw_inputs",
+    "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5", "fig_6", "fig_7", "fig_8",
+    "from_scratch", "initial_values", "loss_gap", "pairs_map", "quality_by_budget",
+    "rate_by_batch", "read_inputs", "saturation", "surface", "table_1", "table_2", "table_3",
+    "table_4", "table_5", "table_6", "table_7", "table_8", "table_9", "temperature_bias",
+    "to_target", "trajectories", "verdicts",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -117,8 +118,21 @@ def draw_all(
     Raises:
       AnalysisError: no such root, study or figure, or `out` cannot be written.
     """
-    outputs = _pick(FIGURES, only) + _pick(TABLES, only)
     inputs = read_inputs(root, study, metric=metric, planned=planned, records=records)
+    return draw_inputs(inputs, study, out, only=only, width=width, bare=bare)
+
+
+def draw_inputs(
+    inputs: Inputs,
+    study: str,
+    out: str | Path,
+    *,
+    only: Collection[str] = (),
+    width: str = DEFAULT_WIDTH,
+    bare: bool = False,
+) -> list[OutputFiles]:
+    """As `draw_all`, from what `read_inputs` returned for the study."""
+    outputs = _pick(FIGURES, only) + _pick(TABLES, only)
     return draw_each(outputs, inputs, Path(out), prefix=f"{study}-", width=width, bare=bare)
 
 

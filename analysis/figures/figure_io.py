@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from analysis.errors import AnalysisError
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.plot.layout import save
+from analysis.figures.plot.layout import StudyFigure, save
 from analysis.figures.plot.style import DEFAULT_WIDTH
 from analysis.figures.tables.table import PaperTable, to_html, to_text
 
@@ -57,12 +60,19 @@ def draw_each(
     Raises:
       AnalysisError: `out` cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing_to(out):
         return [
             _write(output, inputs, out / f"{prefix}{output.name}", width=width, bare=bare)
             for output in outputs
         ]
+
+
+@contextlib.contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Creates the folder of figures; AnalysisError where it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise AnalysisError(
             f"cannot write figures to {out}: {error.strerror or error}; choose another folder"
@@ -73,15 +83,24 @@ def _write(
     output: Plot | PaperTable, inputs: Inputs, stem: Path, *, width: str, bare: bool
 ) -> OutputFiles:
     table, skipped = output.numbers(inputs)
-    missing = list(table.attrs.get("missing", ()))
     if skipped:
+        missing = list(table.attrs.get("missing", ()))
         return OutputFiles(name=output.name, missing=missing, skipped=skipped)
+    fig = output.draw(table, width=width, bare=bare) if isinstance(output, Plot) else None
+    return write_output(output.name, table, fig, stem)
+
+
+def write_output(
+    name: str, table: pd.DataFrame, fig: StudyFigure | None, stem: Path
+) -> OutputFiles:
+    """Writes the files of a figure, or of a table of the paper, which has no `fig`."""
     csv = stem.with_name(f"{stem.name}.csv")
     table.to_csv(csv, index=False, lineterminator="\n")
-    if isinstance(output, Plot):
-        paths = save(output.draw(table, width=width, bare=bare), stem)
+    if fig is not None:
+        paths: tuple[Path, ...] = save(fig, stem)
     else:
         paths = (stem.with_name(f"{stem.name}.txt"), stem.with_name(f"{stem.name}.html"))
         paths[0].write_text(to_text(table))
-        paths[1].write_text(to_html(table, output.name))
-    return OutputFiles(name=output.name, paths=(*paths, csv), missing=missing)
+        paths[1].write_text(to_html(table, name))
+    missing = list(table.attrs.get("missing", ()))
+    return OutputFiles(name=name, paths=(*paths, csv), missing=missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +54,14 @@ class Picture:
     missing: tuple[str, ...]
 
 
-def make_picture(plot: Plot, numbers: pd.DataFrame) -> Picture:
-    """Draws a figure from its numbers, for a wide screen and for a narrow one."""
-    figures = {width: plot.draw(numbers, width=width, bare=True) for width in WIDTHS}
+def make_picture(plot: Plot, numbers: pd.DataFrame, save: Callable[[StudyFigure], None]) -> Picture:
+    """Draws a figure from its numbers, for a wide screen and for a narrow one.
+
+    Args:
+      save: takes the one for a wide screen, with its title, before it becomes part of a page.
+    """
+    figures = {width: plot.draw(numbers, width=width) for width in WIDTHS}
+    save(figures[WIDTHS[0]])
     svgs = {
         width: inline_svg(fig, f"{plot.name}.{width}", alt_text(fig))
         for width, fig in figures.items()

@@ -20,8 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter
 
-from analysis.figures.plot import layout
-from analysis.figures.plot.layout import StudyFigure
+from analysis.figures.plot.layout import StudyFigure, render_svg
 
 MOST_TITLES = 1500  # markers of a figure; with more of them, they have no titles
 XLINK = "http://www.w3.org/1999/xlink"
@@ -38,7 +37,7 @@ class InlineSvg:
 
 
 def inline_svg(fig: StudyFigure, name: str, alt: str) -> InlineSvg:
-    """Renders a figure for a page.
+    """Renders a figure for a page, without its title: the page has it as text.
 
     Args:
       name: prefix of every id in the markup, unique on the page. The marks of the k-th series have
@@ -51,19 +50,18 @@ def inline_svg(fig: StudyFigure, name: str, alt: str) -> InlineSvg:
         if (index := series.find(artist)) is not None:
             artist.set_gid(f"series-{index}.{number}")
             drawn.add(index)
-    svg = layout.render(
-        fig, "svg", metadata={"Date": None, "Creator": None}, transparent=True
-    ).decode()
+    svg = render_svg(fig)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}.', svg)
     svg = re.sub(r'href="#|url\(#', lambda match: f"{match[0]}{name}.", svg)
-    size = re.search(r'viewBox="[^"]*"', svg)
-    assert size is not None
+    width, height = fig.get_size_inches() * POINTS
+    top = fig.title_inches * POINTS
     tag = (
-        f'<svg {size[0]} role="img" aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg" '
+        f'<svg viewBox="0 {top:g} {width:g} {height - top:g}" role="img" '
+        f'aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
-    tag += 'xmlns:xlink="http://www.w3.org/1999/xlink">'
     titles = list(_titles(fig, series))
     body = svg[svg.index(">") + 1 : svg.rindex("</svg>")]
     body += "".join(titles) if len(titles) <= MOST_TITLES else ""

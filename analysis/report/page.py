@@ -8,7 +8,7 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from analysis.claims import CLAIMS, OURS, Verdict, count_verdicts, format_number
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES, TABLES
 from analysis.figures.base import Inputs, Plot, read_inputs
+from analysis.figures.figure_io import OutputFiles, write_output, writing_to
+from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import metric_label
 from analysis.figures.tables.table import PaperTable, to_html
 from analysis.records.frame import NOT_STARTED, STATUSES
@@ -69,21 +71,49 @@ class StudyInfo:
     finding: tuple[Block, ...] = ()
 
 
+class Written(NamedTuple):
+    """What a report was made from, and what was written besides the page.
+
+    Attributes:
+      stale: a line for each sentence of the finding that these records do not bear out.
+      figures: the files of each figure and table, where they were asked for.
+    """
+
+    inputs: Inputs
+    stale: list[str]
+    figures: list[OutputFiles]
+
+
 def write_report(
-    path: str | Path, root: str | Path, info: StudyInfo, *, metric: str | None = None
-) -> tuple[Inputs, list[str]]:
+    path: str | Path,
+    root: str | Path,
+    info: StudyInfo,
+    *,
+    metric: str | None = None,
+    figures: str | Path | None = None,
+) -> Written:
     """Writes the page, the whole file or nothing.
 
-    Returns: what it was made from, and a line for each sentence of the finding that these records
-      do not bear out.
+    Args:
+      figures: a folder for the figures and tables as files, as `figures.draw_all` writes them.
 
     Raises:
-      AnalysisError: no such root or study, or the file cannot be written.
+      AnalysisError: no such root or study, or a file cannot be written.
     """
     inputs = read_inputs(
         root, info.study, metric=metric, planned=info.planned, records=info.records
     )
-    page = render_page(inputs, info, inputs.verdicts)
+    files: list[OutputFiles] = []
+    if figures is None:
+        page = render_page(inputs, info, inputs.verdicts)
+    else:
+        stem = str(Path(figures) / info.study)
+
+        def save(name: str, table: pd.DataFrame, fig: StudyFigure | None) -> None:
+            files.append(write_output(name, table, fig, Path(f"{stem}-{name}")))
+
+        with writing_to(Path(figures)):
+            page = render_page(inputs, info, inputs.verdicts, save=save)
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -96,7 +126,8 @@ def write_report(
         raise AnalysisError(
             f"cannot write {path}: {error.strerror or error}; choose another --out"
         ) from error
-    return inputs, prose.stale(prose.with_verdicts(info.finding, inputs.verdicts))
+    stale = prose.stale(prose.with_verdicts(info.finding, inputs.verdicts))
+    return Written(inputs, stale, files)
 
 
 def render_page(
@@ -106,8 +137,13 @@ def render_page(
     *,
     figures: Mapping[str, Plot] = FIGURES,
     tables: Mapping[str, PaperTable] = TABLES,
+    save: Callable[[str, pd.DataFrame, StudyFigure | None], None] = lambda name, table, fig: None,
 ) -> str:
-    """The whole page as HTML. It loads nothing; its one script only hides, sorts and zooms."""
+    """The whole page as HTML. It loads nothing; its one script only hides, sorts and zooms.
+
+    Args:
+      save: takes name, numbers and, of a figure, the drawing of all that is shown.
+    """
     cells = inputs.cells
     pictures, fragments, skipped = [], [], []
     if len(cells):  # without cells these would show the paper's numbers alone
@@ -116,12 +152,14 @@ def render_page(
             if reason:
                 skipped.append((plot.name, reason))
             else:
-                pictures.append(make_picture(plot, numbers))
+                keep = functools.partial(save, plot.name, numbers)
+                pictures.append(make_picture(plot, numbers, keep))
         for table in tables.values():
             numbers, reason = table.numbers(inputs)
             if reason:
                 skipped.append((table.name, reason))
             else:
+                save(table.name, numbers, None)
                 fragments.append((numbers.attrs["title"], to_html(numbers, table.name)))
     drawn = {picture.name: picture for picture in pictures}
     forest = drawn.pop(VERDICTS, None)  # it opens the verdicts

@@ -33,7 +33,6 @@ from scipy.interpolate import PchipInterpolator
 
 from analysis.stats.resample import DRAWS, draw_means, interval
 
-OVERHEAD = 0.2
 CRITICAL_FORMS: Mapping[str, str] = {
     "hyperbola": "E = E_min + S_min B",
     "negatives": "E = E_min + S_min B + C B^-a",
@@ -107,11 +106,6 @@ class CriticalBatch:
     identified: bool
     left_out: Mapping[int, float]
     drawn_Rx2: np.ndarray | None
-
-    @property
-    def at_overhead(self) -> tuple[float, float, float]:
-        """Estimate, low and high of the batch size with 20 % overhead, without negatives."""
-        return OVERHEAD * self.batch, OVERHEAD * self.low, OVERHEAD * self.high
 
     @property
     def fewest_steps(self) -> float:

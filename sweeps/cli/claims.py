@@ -17,6 +17,7 @@ from sweeps.cli.options import (
     Set,
     Verbose,
     complete_study,
+    note_unplanned,
     recorded_study,
     root_of,
 )
@@ -50,8 +51,9 @@ def claims(
         raise StudyError("give a STUDY, or --paper for the paper's own numbers, but not both")
     if name is not None:
         study, where = recorded_study(name, root_of(root), settings, only)
-        options = {**where, **({"metric": metric} if metric else {})}
-        verdicts = analysis.claims.judge_study(root_of(root), study, **options)
+        inputs = analysis.figures.read_inputs(root_of(root), study, metric=metric, **where)
+        verdicts = inputs.verdicts
+        note_unplanned(inputs.cells, only)
         print(analysis.claims.to_json(verdicts) if as_json else _text(verdicts, verbose))
         return 0
     if metric or only or settings:

@@ -18,6 +18,7 @@ from sweeps.cli.options import (
     Verbose,
     complete_study,
     local,
+    note_unplanned,
     recorded_study,
     root_of,
 )
@@ -89,7 +90,9 @@ def figures(
         drawn = []
         for name in names:
             study, where = recorded_study(name, root, settings, only)
-            files = analysis.figures.draw_all(root, study, out, metric=metric, **page, **where)
+            inputs = analysis.figures.read_inputs(root, study, metric=metric, **where)
+            note_unplanned(inputs.cells, only)
+            files = analysis.figures.draw_inputs(inputs, study, out, **page)
             drawn += [(study, one) for one in files]
     if as_json:
         rows = [

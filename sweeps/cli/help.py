@@ -49,7 +49,7 @@ JSON = {
     "claims": "list of verdicts; with --paper an object: verdicts, checks",
     "best": "object: study, metric, rows (mean, values, cells, fields)",
     "advise": "object: the advice, its intervals and the fit behind it",
-    "report": "object: study, file, bytes, cells by state, stale (sentences)",
+    "report": "object: study, file, bytes, cells by state, stale (sentences), figures (files)",
     "pull": "object: snapshot, records, sha256, from, versions, studies, notes",
     "bench loss": "list: one result per loss",
     "bench step": "list: one result per step",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sweeps.study import Study
 
 
@@ -176,6 +179,19 @@ def root_of(root: str) -> str:
     from study.records.storage import check_reachable, resolve
 
     return str(check_reachable(resolve(root))) if "://" in root else root
+
+
+def note_unplanned(cells: pd.DataFrame, only: list[str] | None) -> None:
+    """Says on standard error how many recorded cells of the study its grid does not list.
+
+    With `only`, the others are left out on purpose.
+    """
+    if (count := cells.attrs["unplanned"]) and not only:
+        print(
+            f"study: {count} recorded cells that the grid does not list are left out; cells of "
+            "a --set are shown with the same --set",
+            file=sys.stderr,
+        )
 
 
 def recorded_study(

@@ -24,6 +24,7 @@ from sweeps.cli.options import (
     Set,
     StudyName,
     local,
+    note_unplanned,
     recorded_study,
     root_of,
 )
@@ -52,6 +53,14 @@ def report(
         str | None,
         typer.Option(
             metavar="FILE", help="Open with this text, in which each sentence names its claims."
+        ),
+    ] = None,
+    figures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            callback=local,
+            help="Write figures and tables to DIR too, as `study figures` does.",
         ),
     ] = None,
     as_json: Json = False,
@@ -84,21 +93,20 @@ def report(
             records=where["records"],
         )
     path = Path(out or f"{study_name}-report.html")
-    inputs, stale = write_report(path, root, info, metric=metric)
+    written = write_report(path, root, info, metric=metric, figures=figures)
+    inputs, stale = written.inputs, written.stale
+    note_unplanned(inputs.cells, only)
     states, size = Counter(inputs.cells["status"]), path.stat().st_size
     if as_json:
         about = {"study": study_name, "file": str(path), "bytes": size, "cells": states}
-        print(json.dumps({**about, "stale": stale}))
+        files = [file for one in written.figures for file in one.files]
+        print(json.dumps({**about, "stale": stale, "figures": files}))
         return 1 if stale else 0
     print("\n".join(_summarise(inputs.verdicts)))
     counts = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "no records"
+    if figures is not None:
+        print(f"{figures}  {len(written.figures)} figures and tables")
     print(f"{path}  {size / 1e6:.1f} MB, {len(inputs.cells)} cells: {counts}")
-    if (left_out := inputs.cells.attrs["unplanned"]) and not only:
-        print(
-            f"study: {left_out} recorded cells that the grid does not list are left out; cells of "
-            "a --set are shown with the same --set",
-            file=sys.stderr,
-        )
     for line in stale:
         print(f"study: {line}", file=sys.stderr)
     return 1 if stale else 0

@@ -31,7 +31,7 @@ def sync(
     A run of several attempts is uploaded in their order. Runs of cells that are being trained are
     left for a later call, and uploaded runs are marked and left out.
     """
-    from study.records.storage import is_bucket, resolve, write
+    from study.records.storage import is_bucket, listdir, resolve, write
     from study.records.wandb_mirror import why_offline
     from sweeps.runner import cell_status
     from sweeps.study import StudyError, abbreviate
@@ -39,6 +39,8 @@ def sync(
     study = study_of(name, None, settings, only)
     folder = resolve(root_of(root)).absolute()
     statuses = cell_status.read(study, folder)
+    if all(status.state == "pending" for status in statuses) and not listdir(study.folder(folder)):
+        raise StudyError(f"no records of {study.name} in {root}; `study run` creates them")
     running = [status.cell.id for status in statuses if status.state == "running"]
     files = [
         file

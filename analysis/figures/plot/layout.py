@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
@@ -18,6 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -41,17 +43,22 @@ class StudyFigure(Figure):
 
     Attributes:
       title: short, in the picture unless it is bare.
+      title_inches: the height of the title at the top of the picture.
       caption: sentences for the reader of a paper, never in the picture.
       provenance: which records and printed numbers it was drawn from.
     """
 
     title: str = ""
+    title_inches: float = 0.0
     caption: tuple[str, ...] = ()
     provenance: str = ""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        content = render(self, "png", dpi=165, metadata={"Software": None})
-        return content, {"width": round(110 * self.get_figwidth())}
+        buffer = io.BytesIO()
+        with context():
+            fix_layout(self)
+            self.savefig(buffer, format="png", dpi=165, metadata={"Software": None})
+        return buffer.getvalue(), {"width": round(110 * self.get_figwidth())}
 
 
 def make_figure(
@@ -107,6 +114,7 @@ def make_figure(
         place |= {"borderaxespad": 0, "borderpad": 0.1}
         box = fig.legend(handles=row_major(legend, across), ncol=across, **SPACING, **place)
         box.set_in_layout(False)
+    fig.title_inches = titles - 0.02 if head else 0.0
     fig.title, fig.provenance = title, str(table.attrs.get("provenance", ""))
     fig.caption = tuple(caption_of(table, *caption))
     return fig, axes
@@ -209,12 +217,26 @@ def fix_layout(fig: Figure) -> None:
             axes.set_position((round(left, 4), round(bottom, 4), round(width, 4), round(height, 4)))
 
 
-def render(fig: Figure, kind: str, **options: Any) -> bytes:
-    """The figure as "png" or "svg"; options are those of `savefig`."""
-    buffer = io.BytesIO()
+@contextlib.contextmanager
+def _laid_out(fig: Figure) -> Iterator[None]:
+    """For printing on canvases: `savefig` would draw each a second time, to measure what has been
+    laid out already."""
+    dpi = fig.dpi
     with context():
         fix_layout(fig)
-        fig.savefig(buffer, format=kind, **options)
+        yield
+    fig.set_dpi(dpi)
+
+
+def render_svg(fig: StudyFigure) -> str:
+    """The figure without its title, which is left as blank space, and without a background."""
+    buffer = io.StringIO()
+    with _laid_out(fig):
+        for artist in (fig, *fig.axes):
+            artist.patch.set_facecolor("none")
+        if fig.title_inches:
+            fig.texts[0].set_visible(False)
+        FigureCanvasSVG(fig).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
@@ -226,16 +248,13 @@ def save(fig: StudyFigure, stem: Path) -> tuple[Path, ...]:
     png, pdf, md, tex = (
         stem.with_name(f"{stem.name}.{end}") for end in ("png", "pdf", "md", "tex")
     )
-    caption, dpi = " ".join(fig.caption), fig.dpi
-    with context():
-        fix_layout(fig)
-        # `savefig` would draw each a second time, to measure what has been laid out already.
+    caption = " ".join(fig.caption)
+    with _laid_out(fig):
         words = {"Title": fig.title, "Description": caption, "Source": fig.provenance}
         FigureCanvasAgg(fig).print_png(png, metadata={"Software": None} | words)
         undated = {"CreationDate": None, "ModDate": None, "Producer": None}
         words = {"Title": fig.title, "Subject": caption, "Keywords": fig.provenance}
         FigureCanvasPdf(fig).print_pdf(pdf, metadata=undated | words)
-        fig.set_dpi(dpi)
     source = f"\n\n*Source: {fig.provenance}.*" if fig.provenance else ""
     md.write_text(f"**{fig.title}.** {caption}{source}\n", encoding="utf-8")
     tex.write_text(

@@ -1,4 +1,4 @@
-"""study run demo && study figures demo && study report demo
+"""study run demo && study report demo --figures figures
 
 The main experiment in minutes on two CPU cores: the questions of the paper's Fig. 2 (left) and
 Fig. 6, on glyphs. From scratch minutes are too few: no learning rate reached 4 % accuracy in

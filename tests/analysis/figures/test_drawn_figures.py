@@ -11,7 +11,6 @@ from PIL import Image
 from analysis.errors import AnalysisError
 from analysis.figures import (
     FIGURES,
-    TABLES,
     batch_size,
     draw_all,
     draw_paper,
@@ -60,19 +59,6 @@ def text_of(fig):
 
 def caption_of(fig):
     return " ".join(fig.caption)
-
-
-def test_drawn_twice_gives_the_same_bytes(full, tmp_path):
-    first = draw_all(full.root, full.study, tmp_path / "one")
-    second = draw_all(full.root, full.study, tmp_path / "two")
-    assert [drawn.name for drawn in first] == [*FIGURES, *TABLES]
-    whole = {one.name for one in first if one.skipped is None}
-    assert whole >= {*OURS, "from_scratch", "fig_2", "table_5", "table_8"}
-    for a, b in zip(first, second, strict=True):
-        assert a.missing == []
-        for one, two in zip(a.files, b.files, strict=True):
-            assert Path(one).read_bytes() == Path(two).read_bytes()
-            assert Path(one).stat().st_size > 100
 
 
 def test_figures_that_are_named_are_drawn_and_no_others(full, tmp_path):
@@ -218,7 +204,7 @@ def test_a_bare_picture_has_no_title_and_its_caption_beside_it(full, tmp_path):
     with Image.open(png) as image:
         assert image.info["Description"] == words and image.info["Source"] == bare.provenance
     assert b"/FontFile2" in pdf.read_bytes() and b"/Type3" not in pdf.read_bytes()
-    assert b"<text" in layout.render(bare, "svg")
+    assert "<text" in layout.render_svg(bare)
 
 
 def test_latex_holds_every_character_of_the_text():

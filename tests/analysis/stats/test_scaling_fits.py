@@ -49,8 +49,6 @@ def test_the_hyperbola_finds_the_critical_batch():
     steps, seen = found.curve(SIZES) / SIZES, found.curve(SIZES)
     product = (steps / found.steps_min - 1) * (seen / found.examples_min - 1)
     assert product == pytest.approx(np.ones(len(SIZES)))
-    overhead = found.curve(np.array([found.at_overhead[0]]))
-    assert overhead == pytest.approx(1.2 * found.examples_min)
 
 
 @pytest.mark.parametrize(("form", "negatives"), [("hyperbola", 0.0), ("negatives", 100.0)])

@@ -1,12 +1,14 @@
 """`study claims` and `study advise`: on a study, or on the paper's numbers, never on both."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from analysis.claims import CLAIMS, Verdict
 from sweeps.cli.advise import advise
 from sweeps.cli.claims import claims
+from sweeps.cli.figures import figures
 from sweeps.cli.report import _summarise
 from sweeps.study import StudyError
 
@@ -33,6 +35,21 @@ def test_claims_without_cells_are_one_line_unless_verbose(capsys):
     assert "no data" in capsys.readouterr().out
     with pytest.raises(StudyError, match="--only batch_size=3 matches no cell"):
         claims("demo", **options, only=["batch_size=3"])
+
+
+def test_recorded_cells_that_the_grid_does_not_list_are_one_line(capsys, tmp_path):
+    """On standard error, so that JSON stays JSON. What --only leaves out is no news."""
+    options = {"root": "results/glyphs/records", "settings": ["optimizer.b2=0.9"]}
+    recorded = len(list(Path("results/glyphs/records/demo").iterdir()))
+    for only, lines in ((None, 1), (["batch_size=512"], 0)):
+        claims("demo", **options, only=only, metric=None, paper=False, as_json=True)
+        figures(["demo"], **options, only=only, figure=["fig_6"], out=str(tmp_path), as_json=True)
+        out, err = capsys.readouterr()
+        assert (
+            err.count(f"study: {recorded} recorded cells that the grid does not list") == 2 * lines
+        )
+        assert len(err.splitlines()) == 2 * lines
+        assert "recorded cells" not in out
 
 
 @pytest.mark.parametrize(

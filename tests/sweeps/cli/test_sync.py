@@ -59,6 +59,16 @@ def test_each_offline_run_is_uploaded_once_and_attempts_in_order(where, study, w
     assert len(wandb.calls) == 2
 
 
+def test_a_root_without_records_of_the_study_is_an_error(study, wandb):
+    Path("own.py").write_text(GRID)
+    for option in ((), ("--dry-run",)):
+        code, out, err = study("sync", "own.py", "--root", "nowhere", *option)
+        assert (code, out, err) == (
+            *(2, ""),
+            "study: no records of own in nowhere; `study run` creates them\n",
+        )
+
+
 def test_a_cell_that_is_trained_and_a_host_without_a_key_upload_nothing(study, wandb, monkeypatch):
     Path("own.py").write_text(GRID)
     folder = Path("runs/own", CELLS[0].id, "wandb", "offline-run-1-x")
