@@ -4,7 +4,7 @@ Cells with a priority come first. Of cells on slices then those that have the lo
 all slices end together: a cell there may take days. Of local cells all of the first seed come
 before those of the next, so that what one cell compiled is in the cache when its twin starts, and a
 sweep that is stopped half-way has whole seeds; within a seed each worker prefers cells whose
-program it has compiled, then the longest.
+program it has compiled, then those whose program nobody else is compiling now, then the longest.
 
 No worker knows of the others. Each walks down the same list and tries to take the lease of each
 cell that is free; one that finds the lease just taken skips ahead at random, twice as far after
@@ -34,6 +34,7 @@ from sweeps.study import Study
 
 # Seconds between two looks at records of which none can be claimed: at least, at most.
 _LOOK_S, _MAX_LOOK_S = 1.0, 60.0
+_COMPILING_S = 30.0  # after a claim: then the program is in the cache, or takes long anyway
 
 
 class Rank(NamedTuple):
@@ -46,15 +47,19 @@ class Rank(NamedTuple):
     cost: float = 0.0  # relative time, where `seconds` is unknown
     program: int = 0  # equal for cells that share a compiled program
 
-    def key(self, left: float, compiled: Collection[int]) -> tuple[float, ...]:
+    def key(
+        self, left: float, compiled: Collection[int], compiling: Collection[int]
+    ) -> tuple[float, ...]:
         """Sorts cells into the order in which they start.
 
         Arguments:
           left: the share still to train.
           compiled: programs that the worker has compiled.
+          compiling: programs that others are compiling.
         """
         first = self.pinned, -self.priority, -self.seconds * left, self.seed
-        return (*first, self.program not in compiled, -self.cost * left)
+        program = 0 if self.program in compiled else 1 + (self.program in compiling)
+        return (*first, program, -self.cost * left)
 
 
 def ranks(study: Study, first: Sequence[str] = ()) -> dict[str, Rank]:
@@ -91,12 +96,13 @@ def in_order(
     statuses: Sequence[CellStatus],
     ranks: Mapping[str, Rank],
     compiled: Collection[int] = (),
+    compiling: Collection[int] = (),
 ) -> list[CellStatus]:
-    """The cells in the order in which a worker that has `compiled` these programs starts them."""
+    """The cells in the order in which a worker starts them, see `Rank.key`."""
 
     def key(status: CellStatus) -> tuple[float, ...]:
         left = 1 - status.progress.examples_seen / status.cell.examples
-        return ranks.get(status.cell.id, Rank()).key(left, compiled)
+        return ranks.get(status.cell.id, Rank()).key(left, compiled, compiling)
 
     return sorted(statuses, key=key)
 
@@ -144,14 +150,18 @@ class Claimer:
         Raises:
           OSError, RecordError: the storage does not respond.
         """
-        statuses = [s for s in self._state.refresh() if not s.finished]
+        every = self._state.refresh()
+        statuses = [s for s in every if not s.finished]
         left = sum(s.runnable for s in statuses)
         now = time.time()
         # Of a failed cell only the end is recorded.
         ended = [s for s in statuses if s.state == "failed" and s.unrecorded]
         open_cells = [s for s in statuses if s.state in ("interrupted", "pending")]
         free = [s for s in open_cells if s.wait_until <= now]
-        free = in_order(free, self._ranks, self._compiled)
+        cached = {self._program(s) for s in every if s.finished} | self._compiled
+        recent = (s for s in statuses if s.claimed is not None and now - s.claimed < _COMPILING_S)
+        compiling = {self._program(s) for s in recent} - cached
+        free = in_order(free, self._ranks, self._compiled, compiling)
         trouble: OSError | RecordError | None = None
         for status in ended:
             with contextlib.suppress(OSError, RecordError):
@@ -162,15 +172,22 @@ class Claimer:
                 claim = self._claim(free[index])
             except (OSError, RecordError) as error:  # of this record; others may be fine
                 claim, trouble = None, error
+            program = self._program(free[index])
             if claim is not None:
-                rank = self._ranks.get(claim.status.cell.id, Rank())
-                self._compiled.add(rank.program)
+                self._compiled.add(program)
                 return Pass(claim, left)
             losses += 1
+            if program not in compiling | cached:  # the one who took this cell compiles it
+                compiling.add(program)
+                rest = free[index + 1 :]
+                free[index + 1 :] = in_order(rest, self._ranks, self._compiled, compiling)
             index += 1 + self._random.randrange(2 ** min(losses, 10))
         if trouble is not None:
             raise trouble
         return Pass(None, left)
+
+    def _program(self, status: CellStatus) -> int:
+        return self._ranks.get(status.cell.id, Rank()).program
 
     def idle_s(self, look_s: float) -> float:
         """Seconds to wait after a look that found no cell to claim, and that took `look_s` seconds.

@@ -82,6 +82,34 @@ def test_within_a_seed_a_worker_prefers_cells_whose_program_it_has_compiled(tmp_
     assert sizes[3:] == [sizes[1], sizes[0]]  # b has compiled the program of `middle` alone
 
 
+def test_a_worker_prefers_a_program_that_nobody_is_compiling(tmp_path, monkeypatch):
+    """Whether it sees who took a cell of the program, or finds the cell just taken."""
+    cells = tuple(
+        Cell(batch_size=b, budget=Budget(examples=n))
+        for b, n in ((16, 8192), (16, 4096), (16, 2048), (64, 1024))
+    )
+    of = Study(name="s", question="?", cells=cells)
+    assert order(of) == [cell.id for cell in cells]
+    seen, late, last = (
+        Claimer(StudyState(cells, tmp_path, for_claims=True), ranks(of), worker=name)
+        for name in ("seen", "late", "last")
+    )
+    monkeypatch.setattr(random.Random, "randrange", lambda *_: 0)
+    early = late._state.refresh()
+    assert seen.next().claim.status.cell == cells[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(late._state, "refresh", lambda: early)
+        other = late.next().claim
+    assert other.status.cell == cells[3]
+    other.lease.release()
+    assert last.next().claim.status.cell == cells[3]
+    record = Record(tmp_path / cells[1].id)  # of which the program is in the cache now
+    record.begin({"hash": cells[1].hash}, seen=Progress(0, 0, 0))
+    record.finish(Progress(256, 4096, 256), status="done", summary={})
+    late._compiled.clear()
+    assert late.next().claim.status.cell == cells[2]
+
+
 def test_priority_goes_before_length_and_first_before_priority():
     of = study_on(None, None, None)
     short, middle, long = (c.id for c in of.cells)
