@@ -2,7 +2,7 @@
 
 from study.config.budget import Budget
 from study.config.cell import Cell, CellError, from_dict, replace, to_dict
-from study.config.data import Corruption, Data
+from study.config.data import Blocks, Corruption, Data, Global
 from study.config.evals import (
     Eval,
     FewShot,
@@ -17,9 +17,9 @@ from study.config.model import CachedImage, MeanPoolText, Model, TextTransformer
 from study.config.optimizer import Adafactor, Adam, Lion, Muon, Optimizer, ParamGroup
 
 __all__ = [
-    "Adafactor", "Adam", "AllPairs", "Budget", "CachedImage", "Cell", "CellError", "Corruption",
-    "Data", "Eval", "Execution", "FewShot", "Groups", "Lion", "Loss", "MeanPoolText", "Model",
-    "MultilingualRetrieval", "Muon", "Negatives", "Optimizer", "Pairs", "ParamGroup", "Retrieval",
-    "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT", "ZeroShot", "from_dict", "replace",
-    "to_dict",
+    "Adafactor", "Adam", "AllPairs", "Blocks", "Budget", "CachedImage", "Cell", "CellError",
+    "Corruption", "Data", "Eval", "Execution", "FewShot", "Global", "Groups", "Lion", "Loss",
+    "MeanPoolText", "Model", "MultilingualRetrieval", "Muon", "Negatives", "Optimizer", "Pairs",
+    "ParamGroup", "Retrieval", "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT",
+    "ZeroShot", "from_dict", "replace", "to_dict",
 ]  # fmt: skip

@@ -162,6 +162,8 @@ class Cell:
 
 # Fields that were added after cells had been recorded, with the value that cells had before.
 ADDED: dict[str, Any] = {
+    "data.order": {"kind": "global"},
+    "data.mix": [],
     "loss.bias": "absolute",
     "optimizer.b1_half_life_examples": None,
     "optimizer.b2_half_life_examples": None,
@@ -199,6 +201,7 @@ KINDS = {
     *("cached", "vit", "transformer", "mean_pool"),
     *("sigmoid", "softmax", "all", "negatives", "groups"),
     *("adam", "adafactor", "lion", "muon"),
+    *("global", "blocks"),
     *("zero_shot", "retrieval", "multilingual_retrieval", "few_shot", "val_loss"),
 }
 # It also appends the type that it tried where a field takes one of several types.
@@ -237,7 +240,8 @@ def replace(cell: Cell, path: str, value: Any) -> Cell:
     parts = path.split(".")
     for depth, part in enumerate(parts):
         if not isinstance(node, dict) or part not in node:
-            fields = ", ".join(k for k in node if k != "kind") if isinstance(node, dict) else "none"
+            names = [key for key in node if key != "kind"] if isinstance(node, dict) else []
+            fields = ", ".join(names) or "none"
             inside = ".".join(parts[:depth]) or "a cell"
             raise CellError(f"--set {path}: {inside} has no field {part!r}; it has: {fields}")
         if depth == len(parts) - 1:

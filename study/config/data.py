@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from study.config.base import CONFIG, Fraction, Positive, Seed
@@ -56,6 +57,61 @@ class Corruption:
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Global:
+    """A permutation of all examples in each epoch. Needs data on a local disk to be fast."""
+
+    kind: Literal["global"] = "global"
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Blocks:
+    """A permutation of blocks of neighbouring examples, then of examples within a few blocks.
+
+    Data in a bucket are then read in long runs. `results/bench/shuffle.md` compares how well it
+    shuffles.
+
+    Attributes:
+      size: Examples per block.
+      open: Blocks that are shuffled together: a window of `size * open` examples.
+    """
+
+    kind: Literal["blocks"] = "blocks"
+    size: Positive = 256
+    open: Positive = 64
+
+
+Order = Global | Blocks
+Mix = tuple[tuple[str, Positive], ...]
+
+
+def _read_order(order: object) -> object:
+    """`--set data.order=blocks` means blocks of the default size."""
+    return {"kind": order} if isinstance(order, str) else order
+
+
+def _read_mix(mix: Any) -> Any:
+    """Sorts the sets and reduces the weights, so that equal mixes have equal ids.
+
+    Takes a mapping as well, as in `--set 'data.mix={"cc12m": 3, "coco": 1}'`.
+    """
+    try:
+        weights = dict(mix)
+        lengths = len(weights), len(mix)
+    except (TypeError, ValueError):
+        raise ValueError(_HOW_TO_MIX) from None
+    if lengths[0] < lengths[1]:
+        raise ValueError("each data set may be named once")
+    for name, weight in weights.items():
+        if type(weight) is not int or weight < 1:
+            raise ValueError(f"the weight of {name} is {weight!r}; {_HOW_TO_MIX}")
+    divisor = math.gcd(*weights.values()) or 1
+    return tuple((name, weights[name] // divisor) for name in sorted(weights))
+
+
+_HOW_TO_MIX = 'give data sets with whole numbers above 0, such as {"cc12m": 3, "coco": 1}'
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Data:
     """The training examples, in the order fixed by (dataset, seed); see `study.data.stream`.
 
@@ -75,6 +131,10 @@ class Data:
         cached embeddings, whose images were resized when they were embedded.
       flip: Mirror half of the training images, chosen by (seed, i).
       max_bad_share: Replace examples that cannot be read, up to this fraction of all.
+      order: The order of the examples; see `study.data.order`.
+      mix: Data sets to train on and their weights, `dataset` among them: (("cc12m", 3), ("coco",
+        1)) takes three examples of cc12m for each one of coco. Empty trains on `dataset` alone.
+        Classes, prompts and evaluations remain those of `dataset`, and `split` is that of each set.
     """
 
     dataset: str = "glyphs"
@@ -88,3 +148,24 @@ class Data:
     resize: Resize = "bicubic"
     flip: bool = False
     max_bad_share: Fraction = 0.01
+    order: Annotated[Order, Field(discriminator="kind"), BeforeValidator(_read_order)] = Field(
+        default_factory=Global
+    )
+    mix: Annotated[Mix, BeforeValidator(_read_mix)] = ()
+
+    def __post_init__(self) -> None:
+        if not self.mix:
+            return
+        names = self.datasets
+        if len(names) == 1:
+            raise ValueError(f"data.mix: {names[0]} is the only data set; leave the mix out")
+        if self.dataset not in names:
+            raise ValueError(
+                f"data.mix: {self.dataset} is not among {', '.join(names)}; add it, or set "
+                "data.dataset to one of them, whose classes and evaluations the cell then uses"
+            )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets to train on."""
+        return tuple(name for name, _ in self.mix) or (self.dataset,)

@@ -26,7 +26,9 @@ import numpy as np
 from study.config import Cell, Corruption
 from study.config.model import Vocabulary
 from study.data import rng
-from study.data.stream import ROUNDS, ReadFn, Source, indices, permute
+from study.data.order import Order
+from study.data.permute import ROUNDS, permute
+from study.data.stream import ReadFn, Source
 
 Batch = dict[str, np.ndarray]
 _IMAGE, _TEXT, _ALIGNMENT, _PIXELS, _LENGTH, _TOKENS = range(6)  # one random stream each
@@ -53,7 +55,9 @@ class Corruptor:
     seed: int
     vocabulary: Vocabulary
 
-    def read(self, source: Source, position_N: np.ndarray, index_N: np.ndarray) -> Batch:
+    def read(
+        self, source: Source, order: Order, position_N: np.ndarray, index_N: np.ndarray
+    ) -> Batch:
         """`source.batch(index_N)`, corrupted as at these positions of the stream."""
         c = self.corruption
         arrays = source.batch(index_N)
@@ -62,7 +66,7 @@ class Corruptor:
             position_N if c.resample_each_epoch else index_N
         )  # what the random draws are a function of
         if c.alignment:
-            partner_N = self._partners(source.size, position_N, index_N)
+            partner_N = self._partners(order, source.size, position_N, index_N)
             moved = np.flatnonzero(partner_N != index_N)
             if len(moved):
                 text[moved] = source.text(partner_N[moved])
@@ -104,7 +108,9 @@ class Corruptor:
         ids_NxL[np.arange(length) > end_Nx1] = pad
         return ids_NxL.astype(np.int32)
 
-    def _partners(self, size: int, position_N: np.ndarray, index_N: np.ndarray) -> np.ndarray:
+    def _partners(
+        self, order: Order, size: int, position_N: np.ndarray, index_N: np.ndarray
+    ) -> np.ndarray:
         """For each example the one whose text it gets: itself, if it stays aligned.
 
         A keyed permutation ranks the offsets in a window. The examples of the first ranks, up to
@@ -126,7 +132,7 @@ class Corruptor:
             offset_M = permute(next_M, size=window, key=key_RxN[:, moved], inverse=True)
             if c.resample_each_epoch:
                 position_M = window_N[moved] * window + offset_M
-                partner_N[moved] = indices(position_M, size=size, seed=self.seed)
+                partner_N[moved] = order.indices(position_M)
             else:
                 partner_N[moved] = offset_M
         return partner_N

@@ -2,27 +2,39 @@
 
 So all cells of a study see the same examples in the same order, whatever their batch size, loss,
 number of hosts or restarts: step s at batch size B takes the examples [s * B, (s + 1) * B).
+`study.data.order` says which example is at position i.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import grain
 import numpy as np
 
-from study.data.replacements import Replacements
+from study.config.data import Blocks
+from study.data.order import Order
+from study.data.permute import mix32
 
-ROUNDS = 4
 _FLIP_KEY = 0xF11B  # keeps the random bits of `random_flip` apart from the keys of epochs
 
 
+class Replaced(Protocol):
+    """Counts the examples that were replaced; see `study.data.replacements.Replacements`."""
+
+    def count_read(self, index_N: np.ndarray) -> int: ...
+
+    def resume(self, read: float, replaced: float) -> None: ...
+
+
 class Source(Protocol):
-    """The examples of a split by index."""
+    """The examples of a split by index, or those of several splits, one after another."""
 
     size: int
-    replacements: Replacements
+
+    @property
+    def replacements(self) -> Replaced: ...
 
     def batch(self, index_N: np.ndarray) -> dict[str, np.ndarray]:
         """`image` N x ... and `text` int32 N x L, as new arrays that the caller may change."""
@@ -35,79 +47,14 @@ class Source(Protocol):
     def prefetch(self, index_N: np.ndarray) -> None:
         """A hint: these examples are read soon, each once, and may be fetched in long runs.
 
-        The stream gives it one chunk ahead of reading. What was fetched and read may be dropped;
-        what was not fetched must still be readable. A source on a local disk does nothing.
+        The stream gives it ahead of reading, see `ReadAhead`. What was fetched and read may be
+        dropped; what was not fetched must still be readable. A source on a local disk does nothing.
         """
 
 
-# read(source, position_N, index_N) reads the examples `index_N`, which are at these positions of
-# the stream. `study.data.corruption` makes one.
-ReadFn = Callable[[Source, np.ndarray, np.ndarray], dict[str, np.ndarray]]
-
-
-def indices(position_N: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """The examples at some positions of the stream.
-
-    Every `size` positions are an epoch, which has each example once, in its own order. Nothing is
-    stored, so any position of a billion-example split costs the same.
-
-    Arguments:
-      position_N: int64, counted from the start of the run.
-      size: number of examples in the split.
-      seed: the cell's seed.
-
-    Returns:
-      Indices into the split, int64 N.
-    """
-    position_N = np.asarray(position_N, np.int64)
-    epoch_N, offset_N = np.divmod(position_N, size)
-    out_N = np.empty_like(position_N)
-    for epoch in np.unique(epoch_N):
-        mask_N = epoch_N == epoch
-        key = np.random.SeedSequence([seed, int(epoch)]).generate_state(ROUNDS, np.uint32)
-        out_N[mask_N] = permute(offset_N[mask_N], size=size, key=key)
-    return out_N
-
-
-def permute(x_N: np.ndarray, *, size: int, key: np.ndarray, inverse: bool = False) -> np.ndarray:
-    """A keyed pseudo-random permutation of range(size): a Feistel network with cycle walking.
-
-    Arguments:
-      x_N: int64 in range(size).
-      key: 32-bit words, `ROUNDS`, or `ROUNDS x N` for one permutation per element.
-      inverse: apply the inverse permutation.
-    """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half) - 1)
-    shift = np.uint64(half)
-    x_N = x_N.astype(np.uint64)
-    out_N = np.empty_like(x_N)
-    todo = np.arange(len(x_N))
-    key = key[::-1] if inverse else key
-    while len(todo):
-        left, right = x_N >> shift, x_N & mask
-        for k in key:
-            if inverse:
-                left, right = right ^ (_mix32(left, k) & mask), left
-            else:
-                left, right = right, left ^ (_mix32(right, k) & mask)
-        x_N = (left << shift) | right
-        # The network permutes a power of 4, at most 4 times the size: values outside go again.
-        inside = x_N < size
-        out_N[todo[inside]] = x_N[inside]
-        x_N, todo = x_N[~inside], todo[~inside]
-        if key.ndim == 2:
-            key = key[:, ~inside]
-    return out_N.astype(np.int64)
-
-
-def _mix32(x: np.ndarray, key: Any) -> np.ndarray:
-    """A keyed mix of 32-bit words held in uint64 (the finalizer of murmur3)."""
-    low = np.uint64(0xFFFFFFFF)
-    x = (x ^ np.asarray(key, np.uint64)) & low
-    x = ((x ^ (x >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & low
-    x = ((x ^ (x >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & low
-    return x ^ (x >> np.uint64(16))
+# read(source, order, position_N, index_N) reads the examples `index_N`, which are at these
+# positions of the stream. `study.data.corruption` makes one.
+ReadFn = Callable[[Source, Order, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 def batches(
@@ -117,6 +64,7 @@ def batches(
     batch_size: int,
     first_step: int,
     chunks: list[int],
+    order: Order | None = None,
     rows: np.ndarray | None = None,
     read: ReadFn | None = None,
     flip: bool = False,
@@ -126,6 +74,7 @@ def batches(
 
     Arguments:
       chunks: number of steps in each chunk.
+      order: of the examples; None is the global one by `seed`.
       rows: the rows of each batch that this host needs, int64 R; None is all.
       read: reads the examples, corrupted; None reads them as they are.
       flip: mirror each image left to right or not, as (seed, i) decides.
@@ -138,24 +87,19 @@ def batches(
     Raises:
       DataError: a shard that cannot be read, or too many bad examples.
     """
+    order = order or Order.of([source.size], seed=seed)
     row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
-
-    def positions(k: int) -> np.ndarray:
-        steps = starts[k] + np.arange(chunks[k])
-        return (steps[:, None] * batch_size + row_R).ravel()
-
-    def prefetch(k: int) -> None:
-        source.prefetch(indices(positions(k), size=source.size, seed=seed))
+    ahead = ReadAhead(
+        source, order, rows=row_R, batch_size=batch_size, begin=starts[0], stop=starts[-1]
+    )
 
     def read_chunk(k: int) -> tuple[dict[str, np.ndarray], list[int]]:
-        if k == 0:
-            prefetch(k)
-        if k + 1 < len(chunks):
-            prefetch(k + 1)
-        position_N = positions(k)
-        index_N = indices(position_N, size=source.size, seed=seed)
-        arrays = read(source, position_N, index_N) if read else source.batch(index_N)
+        ahead.prefetch(starts[k + 1], starts[min(k + 2, len(chunks))])
+        steps = starts[k] + np.arange(chunks[k])
+        position_N = (steps[:, None] * batch_size + row_R).ravel()
+        index_N = order.indices(position_N)
+        arrays = read(source, order, position_N, index_N) if read else source.batch(index_N)
         if flip:
             arrays["image"] = random_flip(arrays["image"], position_N, seed=seed)
         chunk = {n: a.reshape(chunks[k], len(row_R), *a.shape[1:]) for n, a in arrays.items()}
@@ -166,12 +110,71 @@ def batches(
 
     # An element of the Grain pipeline is a chunk: example by example Grain delivers about 14,000
     # a second, and a SigLiT run takes 60,000.
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    pipeline = grain.MapDataset.range(len(chunks)).map(read_chunk).to_iter_dataset(ahead)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    pipeline = grain.MapDataset.range(len(chunks)).map(read_chunk).to_iter_dataset(options)
     for arrays, replaced in pipeline:
         if on_replaced is not None:
             on_replaced(replaced)
         yield arrays
+
+
+class ReadAhead:
+    """Tells a source which examples this host reads next, each once.
+
+    In global order that is the next chunk while a chunk is read. In blocks order it is a window of
+    open blocks at a time, up to the one after that in which the chunk ends: a source that fetches
+    them holds two windows of this host's rows and a chunk.
+
+    A host needs only its own rows of a window. While they are many, those that belong to other
+    hosts lie in short gaps between them, and are read too (`study.bench.shuffle` says how many
+    bytes that costs).
+
+    Arguments:
+      rows: the rows of each batch that this host reads, int64 R.
+      begin, stop: the first step to read, and the one to end before.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        *,
+        rows: np.ndarray,
+        batch_size: int,
+        begin: int,
+        stop: int,
+    ):
+        self._source, self._order, self._row_R, self._batch_size = source, order, rows, batch_size
+        self._begin, self._stop = begin * batch_size, stop * batch_size
+        self._own_B = np.isin(np.arange(batch_size), rows)
+        self._step = begin
+        self._rank_S = [order.rank_before(k, self._begin) for k in range(len(order.sets))]
+
+    def prefetch(self, stop: int, next_stop: int) -> None:
+        """Called before the steps up to `stop` are read; those up to `next_stop` follow them."""
+        if isinstance(self._order.sets[0].kind, Blocks):
+            for k in range(len(self._order.sets)):
+                self._prefetch_windows(k, stop * self._batch_size)
+            return
+        for end in (stop, next_stop):
+            if end > self._step:
+                steps = np.arange(self._step, end)
+                position_N = (steps[:, None] * self._batch_size + self._row_R).ravel()
+                self._source.prefetch(self._order.indices(position_N))
+                self._step = end
+
+    def _prefetch_windows(self, k: int, position: int) -> None:
+        """The windows of set `k` up to the one after that of the example before `position`."""
+        order, all_sets = self._order.sets[k], self._order
+        until = order.window_end(order.window_end(all_sets.rank_after(k, position) - 1))
+        until = min(until, all_sets.rank_after(k, self._stop))
+        while self._rank_S[k] < until:
+            end = order.window_end(self._rank_S[k])
+            position_N = all_sets.positions(k, np.arange(self._rank_S[k], end))
+            own_N = self._own_B[position_N % self._batch_size]
+            own_N &= (position_N >= self._begin) & (position_N < self._stop)
+            self._source.prefetch(all_sets.indices(position_N[own_N]))
+            self._rank_S[k] = end
 
 
 def random_flip(image_NxHxWxC: np.ndarray, position_N: np.ndarray, *, seed: int) -> np.ndarray:
@@ -179,7 +182,7 @@ def random_flip(image_NxHxWxC: np.ndarray, position_N: np.ndarray, *, seed: int)
     key = np.random.SeedSequence([seed, 0, _FLIP_KEY]).generate_state(2, np.uint32)
     word_N = np.asarray(position_N).astype(np.uint64)
     # Two rounds, because a position above 2^32 has two words.
-    bit_N = _mix32(_mix32(word_N >> np.uint64(32), key[0]) ^ word_N, key[1]) & np.uint64(1)
+    bit_N = mix32(mix32(word_N >> np.uint64(32), key[0]) ^ word_N, key[1]) & np.uint64(1)
     flip_N = bit_N.astype(bool)
     out_NxHxWxC = image_NxHxWxC.copy()
     out_NxHxWxC[flip_N] = image_NxHxWxC[flip_N, :, ::-1]

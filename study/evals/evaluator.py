@@ -29,8 +29,8 @@ from study.config.evals import metric_prefix
 from study.data.benchmarks.retrieval_texts import read_languages
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
+from study.data.order import indices
 from study.data.sources import Source, load_labels, open_source
-from study.data.stream import indices
 from study.data.tokenizer import Tokenizer
 from study.evals import few_shot, retrieval, zero_shot
 from study.evals.encode import SIZE, cached_encoder

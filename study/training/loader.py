@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from study.config import Cell, Execution
 from study.data.formats.dataset import Dataset
-from study.data.sources import open_source
+from study.data.mix import Mixture
 from study.data.stream import ReadFn, batches
 from study.models.sharding import batch_sharding, local_rows
 
-REPLACED = "data/replaced_examples"
+REPLACED, EXAMPLES = "data/replaced_examples", "data/examples"
 
 
 class Steps(NamedTuple):
@@ -44,6 +44,7 @@ class TrainLoader:
     Attributes:
       image_shape, image_dtype: of one example: uint8 pixels, or a cached embedding, float16 if it
         is stored so.
+      fingerprint, examples: of the data set, or of all that are mixed.
       replaced: examples so far that could not be used and were replaced, of this process's rows,
         to the end of the steps that `steps` yielded last.
 
@@ -60,15 +61,15 @@ class TrainLoader:
         read: ReadFn | None,
     ):
         self._cell, self._mesh, self._read = cell, mesh, read
-        self._source = open_source(
-            dataset,
-            cell.data.split,
-            cell.model.image,
-            cell.data,
-            threads=execution.decode_threads,
-        )
+        mixture = Mixture(dataset, cell.data)
+        self.fingerprint, self.examples = mixture.fingerprint, mixture.examples
+        self._names = [name for name, _ in cell.data.mix]
+        self._source = mixture.open(cell.model.image, threads=execution.decode_threads)
+        self._order = mixture.order(cell.seed)
         first = np.zeros(1, np.int64)
-        example = read(self._source, first, first) if read else self._source.batch(first)
+        example = (
+            read(self._source, self._order, first, first) if read else self._source.batch(first)
+        )
         self.image_shape: tuple[int, ...] = example["image"].shape[1:]
         self.image_dtype = example["image"].dtype
         self.replaced = 0
@@ -121,6 +122,7 @@ class TrainLoader:
             batch_size=self._cell.batch_size,
             first_step=first_step,
             chunks=lengths,
+            order=self._order,
             rows=local_rows(self._mesh, self._cell.batch_size),
             read=self._read,
             flip=self._cell.data.flip,
@@ -151,9 +153,16 @@ class TrainLoader:
         share = 1 / jax.process_count()
         self._source.replacements.resume(step * self._cell.batch_size * share, replaced * share)
 
-    def metrics(self) -> dict[str, int]:
-        """The number of replaced examples over all processes; empty if there are none."""
+    def metrics(self, step: int) -> dict[str, int]:
+        """What the first `step` steps took, over all processes.
+
+        The number of replaced examples, if there are any, and in a mix that of each data set.
+        """
         count = self.replaced
         if jax.process_count() > 1:
             count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
-        return {REPLACED: count} if count else {}
+        metrics = {REPLACED: count} if count else {}
+        if self._names:
+            counts = self._order.counts(step * self._cell.batch_size)
+            metrics |= {f"{EXAMPLES}/{n}": c for n, c in zip(self._names, counts, strict=True)}
+        return metrics

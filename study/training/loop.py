@@ -169,7 +169,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
             values = Metrics(*jax.device_get(metrics)).as_columns() | meter.row(step - logged)
             values["train/positive_pairs"] = cell.batch_size
             values["train/negative_pairs"] = cell.pairs.negatives(cell.batch_size)
-            log.row(step, values | loader.metrics())
+            log.row(step, values | loader.metrics(step))
             logged = step
             if not math.isfinite(values["train/loss"]):
                 status = "diverged"
@@ -182,7 +182,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
         if saving:
             log.flush()  # rows up to a checkpoint must be durable before it is
             with stopwatch.time("checkpoint"):
-                checkpoints.save(step, state, loader.metrics())
+                checkpoints.save(step, state, loader.metrics(step))
             saved = time.monotonic()
         if stopping and step < cell.steps:
             checkpoints.wait()
@@ -208,17 +208,17 @@ def _open(
     check_layout(cell, execution, mesh)
     primary = jax.process_index() == 0
 
-    def open_data() -> tuple[Dataset, Tokenizer, TrainLoader, Evaluator]:
+    def open_data() -> tuple[Tokenizer, TrainLoader, Evaluator]:
         dataset = Dataset.open(Path(execution.data_root) / cell.data.dataset)
         tokenizer = Tokenizer.open(dataset, cell.data)
         read = make_read_fn(cell, vocabulary=tokenizer.vocabulary)
         loader = TrainLoader(cell, execution, dataset, mesh, read)
         evaluator = Evaluator(cell, dataset, tokenizer, mesh, execution.eval_batch_size)
         if primary:
-            record.check(cell.hash, dataset.fingerprint)
-        return dataset, tokenizer, loader, evaluator
+            record.check(cell.hash, loader.fingerprint)
+        return tokenizer, loader, evaluator
 
-    dataset, tokenizer, loader, evaluator = raise_together(open_data)
+    tokenizer, loader, evaluator = raise_together(open_data)
     _close_on_exit(stack, loader.close)
     meter = Meter(cell, channels=loader.image_shape[-1])
     _close_on_exit(stack, meter.close)
@@ -265,8 +265,8 @@ def _open(
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },
-        "dataset_fingerprint": dataset.fingerprint,
-        "dataset_examples": dataset.split(cell.data.split).examples,
+        "dataset_fingerprint": loader.fingerprint,
+        "dataset_examples": loader.examples,
         **({} if origin is None else {"start": origin}),
         "parameters": sum(a.size for a in jax.tree.leaves(state.params)),
         "steps": cell.steps,

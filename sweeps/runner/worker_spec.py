@@ -52,7 +52,9 @@ def missing_data(spec: WorkerSpec) -> str | None:
     """
     if spec.entry != TRAIN:
         return None
-    folders = {Path(t.execution.data_root) / t.cell.data.dataset for t in spec.tasks}
+    folders = {
+        Path(t.execution.data_root) / name for t in spec.tasks for name in t.cell.data.datasets
+    }
     for folder in sorted(folders):
         if not (folder / "dataset.json").exists():
             return (

@@ -34,7 +34,7 @@ from study.data.glyphs.characters import FONTS, Characters, Examples
 from study.data.glyphs.write import HELD_OUT, VIEWS, captions, render_examples, render_masters
 from study.data.glyphs.write import prepare as prepare_glyphs
 from study.data.parallel import ProgressFn, map_unordered, no_progress
-from study.data.stream import ROUNDS, permute
+from study.data.permute import ROUNDS, permute
 from study.data.tokenizer import train_tokenizer
 
 NAME, VERSION = "glyph-scenes", 1

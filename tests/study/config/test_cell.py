@@ -15,6 +15,7 @@ from study.config import (
     Adafactor,
     Adam,
     AllPairs,
+    Blocks,
     Budget,
     CachedImage,
     Cell,
@@ -101,6 +102,8 @@ def test_every_field_is_in_the_hash():
         "data.lower_case": "ascii",
         "data.pad": "pad",
         "data.corruption.image": 0.1,
+        "data.order": "blocks",
+        "data.mix": {"glyphs": 1, "twin": 1},
         "model.dtype": "bfloat16",
         "model.init": "a.npz:txt",
         "optimizer.text.frozen": True,
@@ -108,6 +111,22 @@ def test_every_field_is_in_the_hash():
     }
     ids = {replace(base, path, value).id for path, value in changes.items()}
     assert len(ids | {base.id}) == len(changes) + 1
+
+
+def test_a_mix_is_the_same_however_it_is_written():
+    base = CELLS[0]
+    cells = [replace(base, "data.mix", mix) for mix in (
+        {"glyphs": 4, "coco": 2}, {"coco": 1, "glyphs": 2}, [["glyphs", 2], ["coco", 1]]
+    )]  # fmt: skip
+    assert len({cell.id for cell in cells}) == 1
+    assert from_dict(to_dict(cells[0])) == cells[0] != base
+    assert cells[0].data.datasets == ("coco", "glyphs")
+
+
+def test_the_fields_of_an_order_are_set_one_by_one():
+    cell = replace(replace(CELLS[0], "data.order", "blocks"), "data.order.size", 64)
+    assert cell.data.order == Blocks(size=64)
+    assert replace(cell, "data.order", "global") == CELLS[0]
 
 
 def test_files_that_say_only_whether_to_rematerialise_are_read():
@@ -134,6 +153,14 @@ def test_execution_is_not_in_the_cell():
         ("data.corruption.seed", 2**32, ["data.corruption.seed = 4294967296", "less than"]),
         ("loss.b_init", float("nan"), ["loss.b_init = nan", "finite number, or 'prior'"]),
         ("loss.pairs.kind", "hardest", ["loss.pairs", "hardest", "negatives"]),
+        ("data.order", "random", ["data.order", "random", "'global', 'blocks'"]),
+        ("data.order.size", 64, ["data.order has no field 'size'"]),
+        ("data.mix", {"glyphs": 1, "coco": 0}, ["data.mix", "weight of coco is 0", "above 0"]),
+        ("data.mix", {"glyphs": 1, "coco": 0.5}, ["data.mix", "weight of coco is 0.5", "whole"]),
+        ("data.mix", [["glyphs", 1], ["glyphs", 2]], ["data.mix", "named once"]),
+        ("data.mix", {"glyphs": 1}, ["data.mix", "the only data set"]),
+        ("data.mix", {"coco": 1, "cc3m": 1}, ["data.mix", "glyphs is not among cc3m, coco"]),
+        ("data.mix", "glyphs:1", ["data.mix = 'glyphs:1'", '{"cc12m": 3, "coco": 1}']),
     ],
 )
 def test_a_wrong_value_is_one_line_with_what_is_allowed(path, value, words):

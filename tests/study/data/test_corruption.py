@@ -7,11 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from study.config import CachedImage, Cell, Corruption, Data, Model, ViT, replace
+from study.config import Blocks, CachedImage, Cell, Corruption, Data, Global, Model, ViT, replace
 from study.config.model import Vocabulary
 from study.data.corruption import make_read_fn
+from study.data.order import Order
+from study.data.permute import ROUNDS, permute
 from study.data.sources import open_source
-from study.data.stream import ROUNDS, batches, indices, permute
+from study.data.stream import batches
 
 SIZE, LENGTH, VOCABULARY, EOS = 960, 6, 50, 1
 PIECES = Vocabulary(VOCABULARY, eos=EOS, pad=EOS)
@@ -38,8 +40,9 @@ class Numbered:
         return np.tile(100 + index_N[:, None], LENGTH).astype(np.int32)
 
 
-def cell(*, seed=0, **corruption):
-    return Cell(batch_size=16, seed=seed, data=Data(corruption=Corruption(**corruption)))
+def cell(*, seed=0, order=None, **corruption):
+    data = Data(corruption=Corruption(**corruption), order=order or Global())
+    return Cell(batch_size=16, seed=seed, data=data)
 
 
 def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None):
@@ -48,6 +51,7 @@ def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None)
     pieces = batches(
         source or Numbered(),
         seed=c.seed,
+        order=order_of(c),
         batch_size=batch_size,
         first_step=first // batch_size,
         chunks=[steps // 2, steps - steps // 2],
@@ -58,8 +62,12 @@ def stream(c, *, batch_size=48, first=0, count=2 * SIZE, rows=None, source=None)
     return {k: np.concatenate([p[k].reshape(-1, *p[k].shape[2:]) for p in read]) for k in read[0]}
 
 
+def order_of(c):
+    return Order.of([SIZE], seed=c.seed, kind=c.data.order)
+
+
 def own(c, count=2 * SIZE):
-    return indices(np.arange(count), size=SIZE, seed=c.seed)
+    return order_of(c).indices(np.arange(count))
 
 
 def noisy_images(got):
@@ -74,6 +82,7 @@ def misplaced(got, c):
     return ~noisy_texts(got) & (got["text"][:, 0] - 100 != own(c, len(got["text"])))
 
 
+BLOCKS = Blocks(size=70, open=3)
 ALL = {"image": 0.2, "text": 0.2, "alignment": 0.3}
 KINDS = [
     {"image": 0.3},
@@ -82,6 +91,8 @@ KINDS = [
     ALL,
     ALL | {"resample_each_epoch": True},
     ALL | {"resample_each_epoch": True, "window": 32},
+    ALL | {"order": BLOCKS},
+    ALL | {"resample_each_epoch": True, "window": 32, "order": BLOCKS},
 ]
 
 
@@ -200,8 +211,9 @@ def test_a_text_of_one_token_stays_eos():
 
 
 @pytest.mark.parametrize("redraw", [False, True])
-def test_alignment_shuffles_an_exact_share_of_each_epoch_and_loses_no_text(redraw):
-    c = cell(alignment=0.25, resample_each_epoch=redraw)
+@pytest.mark.parametrize("order", [None, BLOCKS])
+def test_alignment_shuffles_an_exact_share_of_each_epoch_and_loses_no_text(redraw, order):
+    c = cell(alignment=0.25, resample_each_epoch=redraw, order=order)
     got = stream(c)
     for epoch in (slice(0, SIZE), slice(SIZE, 2 * SIZE)):
         texts = got["text"][epoch, 0] - 100
@@ -210,9 +222,10 @@ def test_alignment_shuffles_an_exact_share_of_each_epoch_and_loses_no_text(redra
     np.testing.assert_array_equal(got["image"][:, 0, 0, 0], -2.0 - own(c))
 
 
-def test_within_a_window_every_batch_holds_the_texts_of_its_images():
+@pytest.mark.parametrize("order", [None, BLOCKS])
+def test_within_a_window_every_batch_holds_the_texts_of_its_images(order):
     """As in the paper's shuffled batch: a misplaced text meets its own image, as a negative."""
-    c = cell(alignment=0.25, resample_each_epoch=True, window=32)
+    c = cell(alignment=0.25, resample_each_epoch=True, window=32, order=order)
     texts = (stream(c)["text"][:, 0] - 100).reshape(-1, 32)
     images = own(c).reshape(-1, 32)
     np.testing.assert_array_equal((texts != images).sum(1), 8)
@@ -247,7 +260,7 @@ def test_real_sources_are_corrupted_and_stay_as_they_were(embedded, image):
     c = cell(**ALL)
     dim = {"embed_dim": 16} if isinstance(image, CachedImage) else {}
     c = dataclasses.replace(c, model=Model(image=image, **dim))
-    got = make_read_fn(c, vocabulary=PIECES)(source, index, index)
+    got = make_read_fn(c, vocabulary=PIECES)(source, Order.of([source.size], seed=0), index, index)
     for name in before:
         changed = (got[name] != before[name]).reshape(len(index), -1).any(1).mean()
         assert 0.1 < changed < 0.6
@@ -261,7 +274,8 @@ def test_random_texts_end_and_are_filled_as_texts_are():
     """With padding of its own, a random text has one EOS, and no padding before it."""
     c = cell(text=1.0)
     index = np.arange(SIZE)
-    got = make_read_fn(c, vocabulary=Vocabulary(VOCABULARY, eos=1, pad=0))(Numbered(), index, index)
+    read_fn = make_read_fn(c, vocabulary=Vocabulary(VOCABULARY, eos=1, pad=0))
+    got = read_fn(Numbered(), Order.of([SIZE], seed=0), index, index)
     for row in got["text"].tolist():
         end = row.index(1)
         assert 1 <= end < LENGTH and 0 not in row[:end]

@@ -15,9 +15,10 @@ from study.data.formats.index_shards import index_shards
 from study.data.formats.open_split import open_split
 from study.data.formats.reader import BadExampleError
 from study.data.formats.webdataset import write_shard
+from study.data.order import indices
 from study.data.replacements import Replacements
 from study.data.sources import ImageSource, open_source
-from study.data.stream import batches, indices
+from study.data.stream import batches
 
 BAD_IMAGES, BAD_TEXTS = (3, 4, 17), (40,)
 LENIENT = Data(max_bad_share=0.2)

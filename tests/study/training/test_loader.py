@@ -10,8 +10,8 @@ import pytest
 
 from study.config import Budget, CachedImage, Cell, Data, Execution, MeanPoolText, Model
 from study.data.formats.dataset import Dataset
+from study.data.order import indices
 from study.data.sources import open_source
-from study.data.stream import indices
 from study.models.sharding import make_mesh
 from study.training.loader import TrainLoader
 
