@@ -199,7 +199,7 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def count_seen(cell: Cell, by: By) -> int:
     """How many pairs or examples a whole run of `cell` sees."""
-    return cell.steps * count_per_step(cell, by)
+    return cell.pairs_seen(cell.steps) if by == "pairs" else cell.examples
 
 
 def count_per_step(cell: Cell, by: By) -> int:

@@ -79,6 +79,8 @@ def write_record(run: Run, root: Path) -> Path:
 def _lines(history: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The lines of a record, a start event before the first row of each attempt."""
     pairs = int(about.get("pairs_per_step") or 0)
+    if (about.get("cell") or {}).get("loss", {}).get("queue_examples"):
+        pairs = 0  # the first steps have fewer, so what the rows say is taken
     rows = [_row(row, pairs) for row in history if all(_whole(row.get(k)) for k in KEPT)]
     lines: list[dict[str, Any]] = []
     begun: set[int] = set()
@@ -89,7 +91,8 @@ def _lines(history: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> li
             # steps, so no row of an earlier one is between the two.
             step = row["step"] - 1
             each = row["examples_seen"] // max(row["step"], 1)
-            seen = {"step": step, "examples_seen": step * each, "pairs_seen": step * pairs}
+            before = step * pairs if pairs else row["pairs_seen"] * step // max(row["step"], 1)
+            seen = {"step": step, "examples_seen": step * each, "pairs_seen": before}
             more = {"attempt": row["attempt"], "time": row.get("time"), "event": "start"}
             lines.append({**seen, **more})
         lines.append(row)

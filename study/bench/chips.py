@@ -33,6 +33,7 @@ from study.training.compile_key import memory_key
 
 if TYPE_CHECKING:
     from study.losses import LogitStats
+    from study.training.step import Embeddings
 
 SLICE, VOCABULARY, CHUNK = "v4-8", 32_000, 8192
 BASE = Model(
@@ -66,7 +67,7 @@ def spec(loss: Loss, batch_size: int) -> ProgramSpec:
 
 
 def naive_loss(
-    cell: Cell, zimg_BxE: Any, ztxt_BxE: Any, params: Any, _key: Any, _keep: Any, _mesh: Any
+    cell: Cell, z: Embeddings, params: Any, _key: Any, _keep: Any, _queue: Any, _mesh: Any
 ) -> tuple[Any, LogitStats]:
     """The paper's formulas word for word, without statistics."""
     import jax.numpy as jnp
@@ -75,9 +76,9 @@ def naive_loss(
 
     t = jnp.exp(params["t"][0])
     if isinstance(cell.loss, Sigmoid):
-        loss = naive.sigmoid(zimg_BxE, ztxt_BxE, t, params["b"][0])
+        loss = naive.sigmoid(z.zimg_BxE, z.ztxt_BxE, t, params["b"][0])
     else:
-        loss = naive.softmax(zimg_BxE, ztxt_BxE, t)
+        loss = naive.softmax(z.zimg_BxE, z.ztxt_BxE, t)
     return loss, LogitStats(*[jnp.zeros(())] * len(LogitStats._fields))
 
 

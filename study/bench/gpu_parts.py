@@ -104,10 +104,18 @@ def _jax_losses() -> dict[str, Callable[..., Any]]:
     import jax.numpy as jnp
 
     from study.config.loss import AllPairs
-    from study.losses import naive, pallas_gpu, sigmoid, softmax_loss, tiled, tiles
+    from study.losses import (
+        naive,
+        negatives,
+        pallas_gpu,
+        sigmoid_loss,
+        softmax_loss,
+        tiled,
+        tiles,
+    )
 
     def sigmoid_of(*z: Any) -> Any:
-        loss, _ = sigmoid.sigmoid_loss(*z, pairs=AllPairs(), key=jnp.uint32(0))
+        loss, _ = sigmoid_loss(*z, pairs=AllPairs(), key=jnp.uint32(0))
         return loss
 
     def by_kernel(*z: Any) -> Any:
@@ -116,7 +124,7 @@ def _jax_losses() -> dict[str, Callable[..., Any]]:
             interpret = jax.default_backend() != "gpu"
             return pallas_gpu.sigmoid_negatives(*arrays, shift=shift, interpret=interpret)
 
-        with mock.patch.object(sigmoid, "by_kernel_on_tpu", block):
+        with mock.patch.object(negatives, "by_kernel_on_tpu", block):
             return sigmoid_of(*z)
 
     def matmuls(zimg: Any, ztxt: Any, *_: Any) -> Any:

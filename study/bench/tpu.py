@@ -104,7 +104,8 @@ def _compile_block(name: str, loss: str, implementation: str) -> int:
         if loss == "sigmoid":
             sweep = pallas_tpu.sigmoid_negatives if by_kernel else tiled.sigmoid_negatives
             return sweep(zimg_nxD, ztxt_nxD, t, b, **options)
-        first, second = softmax.block_normalisers, softmax.block_gradients
+        first: Any = softmax.block_normalisers
+        second: Any = softmax.block_gradients
         if by_kernel:
             first, second = pallas_tpu.softmax_normalisers, pallas_tpu.softmax_gradients
         row, col, low = first(zimg_nxD, ztxt_nxD, t, **options)

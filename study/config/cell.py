@@ -65,7 +65,20 @@ class Cell:
                 "others; keep one"
             )
         self.pairs.check(self.batch_size)
+        self._check_queue()
         self.budget.in_steps(self.batch_size, self.pairs_per_step)
+
+    def _check_queue(self) -> None:
+        queue = self.loss.queue_examples
+        if queue % self.batch_size:
+            raise ValueError(
+                f"loss.queue_examples: {queue} is not a multiple of batch_size={self.batch_size}"
+            )
+        if queue and self.budget.pairs is not None:
+            raise ValueError(
+                "budget.pairs: with a queue, which is empty at first, a step has no fixed number "
+                "of pairs; give budget.examples or budget.steps"
+            )
 
     def _check_cached(self) -> None:
         """Refuses settings that have no effect on cached embeddings."""
@@ -82,6 +95,12 @@ class Cell:
                     f"evals: crop={crop:g} of {metric_prefix(evaluation)} has no effect on "
                     "cached embeddings, which are of whole images; leave it out"
                 )
+        side = getattr(self.loss, "same_side", "none")
+        if side in ("images", "both"):
+            raise ValueError(
+                f"loss.same_side: {side!r} has little effect on cached embeddings, which do not "
+                "change; only 'texts' is possible"
+            )
         o = self.optimizer
         if o.image != ParamGroup():
             raise ValueError(
@@ -100,7 +119,21 @@ class Cell:
 
     @property
     def pairs_per_step(self) -> int:
-        return self.pairs.count(self.batch_size)
+        """Pairs that enter the loss in one step, once a queue is full; masked ones count."""
+        batch = self.batch_size
+        sides = {"images": 1, "texts": 1, "both": 2}.get(getattr(self.loss, "same_side", ""), 0)
+        same_side = sides * batch * (batch - 1)
+        return self.pairs.count(batch) + same_side + 2 * batch * self.loss.queue_examples
+
+    def pairs_seen(self, steps: int) -> int:
+        """Pairs that entered the loss in the first `steps` steps, exactly."""
+        missing = 0
+        if queue := self.loss.queue_examples:
+            # Step s of the first ones meets s batches of the queue.
+            filling = queue // self.batch_size
+            short = sum(filling - s for s in range(min(steps, filling)))
+            missing = 2 * self.batch_size**2 * short
+        return steps * self.pairs_per_step - missing
 
     @property
     def steps(self) -> int:
@@ -165,6 +198,9 @@ ADDED: dict[str, Any] = {
     "data.order": {"kind": "global"},
     "data.mix": [],
     "loss.bias": "absolute",
+    "loss.queue_examples": 0,
+    "loss.same_caption": "negative",
+    "loss.same_side": "none",
     "optimizer.b1_half_life_examples": None,
     "optimizer.b2_half_life_examples": None,
     "optimizer.weight_decay_time_steps": None,

@@ -122,6 +122,10 @@ Pairs = AllPairs | Negatives | Groups
 
 # --- losses ---------------------------------------------------------------------------------------
 
+# What a pair of an image and another example's equal caption is.
+SameCaption = Literal["negative", "masked", "positive"]
+SameSide = Literal["none", "images", "texts", "both"]
+
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Sigmoid:
@@ -135,6 +139,12 @@ class Sigmoid:
         t * (s - r), from r = -b_init / t_init, so that a change of t keeps the similarity at
         which a pair counts as positive (Bangachev et al., NeurIPS 2025). b is recorded as -t * r.
       pairs: Which pairs of a batch enter the loss.
+      same_caption: What a pair is whose captions are equal token for token, beside an example's
+        own: a "negative" as in the paper, left out ("masked"), or a further "positive".
+      same_side: Pairs of two different images, of two different texts, or both, are negatives too.
+      queue_examples: The embeddings of this many examples of the last steps are further negatives,
+        without gradient: texts for the batch's images, images for its texts. A multiple of the
+        batch size.
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
@@ -142,8 +152,18 @@ class Sigmoid:
     b_init: float | Literal["prior"] | None = -10.0
     bias: Literal["absolute", "relative"] = "absolute"
     pairs: Annotated[Pairs, Field(discriminator="kind")] = Field(default_factory=AllPairs)
+    same_caption: SameCaption = "negative"
+    same_side: SameSide = "none"
+    queue_examples: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
+        defaults = {"same_caption": "negative", "same_side": "none", "queue_examples": 0}
+        for name, default in defaults.items():
+            if getattr(self, name) != default and not isinstance(self.pairs, AllPairs):
+                raise ValueError(
+                    f"loss.{name}: only with all pairs of the batch, not with {self.pairs.kind!r}; "
+                    "leave one of them out"
+                )
         if self.b_init is None and self.bias != "absolute":
             raise ValueError("loss.bias: 'relative' has no effect with b_init=None; leave it out")
 
@@ -154,10 +174,14 @@ class Softmax:
 
     Attributes:
       t_init: Initial temperature, the factor of the cosine similarities.
+      same_caption, queue_examples: See `Sigmoid`; masked pairs are not in the normalisers, and
+        stored embeddings are.
     """
 
     kind: Literal["softmax"] = "softmax"
     t_init: Annotated[float, Field(gt=0)] = 10.0
+    same_caption: Literal["negative", "masked"] = "negative"
+    queue_examples: Annotated[int, Field(ge=0)] = 0
 
 
 Loss = Annotated[Sigmoid | Softmax, Field(discriminator="kind")]

@@ -9,21 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from study.config.loss import AllPairs, Groups, Negatives, Pairs
+from study.config.loss import AllPairs, Groups, Negatives, Pairs, SameCaption, SameSide
 from study.losses.hard_negatives import WORD, kth_score
+from study.losses.negatives import all_negatives, further_negatives
+from study.losses.queue import Queue
 from study.losses.random_negatives import random_mask
-from study.losses.ring import all_pairs_scan, ring_scan
+from study.losses.ring import ring_scan
 from study.losses.tiled import (
     Axes,
     LogitStats,
     NegativeSums,
-    by_kernel_on_tpu,
     fused_value_and_grad,
     negative_logit_mean,
     pairwise_gradients,
     positive_logits,
-    sigmoid_negatives,
     softplus_and_sigmoid,
 )
 from study.losses.tiles import BIG, Tile
@@ -38,6 +39,10 @@ def sigmoid_loss(
     pairs: Pairs,
     key: jax.Array,
     keep_2: Any = None,
+    same: SameCaption = "negative",
+    same_side: SameSide = "none",
+    caption_Bx2: jax.Array | None = None,
+    queue: Queue | None = None,
     mesh: Mesh | None = None,
     tile: int = 512,
 ) -> tuple[jax.Array, LogitStats]:
@@ -55,6 +60,11 @@ def sigmoid_loss(
       key: uint32 scalar; the choice of random negatives is a pure function of (key, i, j).
       keep_2: `count_kept`, which may be traced: then `pairs.per_positive` is not read, and one
         program serves all its values. None: the constant of `pairs`.
+      same: what pairs with equal captions are, beside an example's own; needs all pairs.
+      same_side: which pairs of one side are negatives too; needs all pairs.
+      caption_Bx2: `study.losses.captions.caption_ids`, for `same`; None with same="negative".
+      queue: embeddings of earlier steps as further negatives; they need all pairs. Their sum is
+        divided by B as well.
       mesh: devices that hold the batch in equal blocks of rows; None for one device.
       tile: rows and columns of logits held at once.
 
@@ -63,6 +73,8 @@ def sigmoid_loss(
     Raises:
       ValueError: the size of groups neither divides a device's rows nor is a multiple of them.
     """
+    if same == "negative":
+        caption_Bx2 = None
 
     def loss_and_grads(
         zimg_bxD: jax.Array,
@@ -71,17 +83,21 @@ def sigmoid_loss(
         b: jax.Array,
         key: jax.Array,
         keep_2: jax.Array,
+        rest: tuple[jax.Array | None, Queue | None],
         *,
         axes: Axes,
     ) -> Any:
         rows = len(zimg_bxD)
         batch = rows * lax.axis_size(axes)
         z = (zimg_bxD, ztxt_bxD)
+        caption_bx2, queue = rest
 
         # Negatives: sums over this device's rows, and the gradients of the embeddings over t.
         match pairs:
             case AllPairs():
-                sums, gimg_bxD, gtxt_bxD = _all_pairs(*z, t, b, axes=axes, tile=tile)
+                sums, gimg_bxD, gtxt_bxD = all_negatives(
+                    *z, t, b, caption_bx2=caption_bx2, same=same, axes=axes, tile=tile
+                )
             case Groups():
                 sums, gimg_bxD, gtxt_bxD = _grouped_pairs(
                     *z, t, b, size=pairs.size, axes=axes, tile=tile
@@ -97,7 +113,22 @@ def sigmoid_loss(
         p_b = -jax.nn.sigmoid(-l_b)  # derivative of softplus(-l)
 
         # dt is the sum of p * x.y over all pairs; the images' gradient has summed p * y already.
-        dt = lax.psum(jnp.sum(zimg_bxD * gimg_bxD) + p_b @ x_b, axes)
+        dt = jnp.sum(zimg_bxD * gimg_bxD) + p_b @ x_b
+        if same_side != "none" or queue is not None:
+            more, more_dt, dz = further_negatives(
+                *z,
+                t,
+                b,
+                queue,
+                same_side=same_side,
+                caption_bx2=caption_bx2,
+                same=same,
+                axes=axes,
+                tile=tile,
+            )
+            dt, gimg_bxD, gtxt_bxD = dt + more_dt, gimg_bxD + dz[0], gtxt_bxD + dz[1]
+            sums = sums._replace(loss=sums.loss + more.loss, db=sums.db + more.db)
+        dt = lax.psum(dt, axes)
         dzimg_bxD = t * (gimg_bxD + p_b[:, None] * ztxt_bxD)
         dztxt_bxD = t * (gtxt_bxD + p_b[:, None] * zimg_bxD)
         positive_loss = jnp.sum(jax.nn.softplus(-l_b))
@@ -113,14 +144,23 @@ def sigmoid_loss(
                 count *= batch
             # As XLA divides by a constant, so that a constant and an argument give equal bits.
             kept = (sums.kept_sum * (1 / count), sums.kept_min, sums.kept_max)
-        stats = LogitStats(*positive_logits(l_b, axes), *negative, *kept)
+        elif caption_bx2 is not None:
+            count = jnp.float32(batch) * (batch - 1) - sums.same
+            kept = (sums.kept_sum / jnp.maximum(count, 1), sums.kept_min, sums.kept_max)
+        same_captions = jnp.float32(jnp.nan) if sums.same is None else sums.same
+        stats = LogitStats(*positive_logits(l_b, axes), *negative, *kept, same_captions)
         grads = (dzimg_bxD / batch, dztxt_bxD / batch, dt / batch, sums.db / batch)
         return sums.loss / batch, stats, grads
 
     if keep_2 is None:
         keep_2 = count_kept(pairs, len(zimg_BxD))
     scalars = (t, b, key, jnp.asarray(keep_2))
-    return fused_value_and_grad(loss_and_grads, mesh)(zimg_BxD, ztxt_BxD, *scalars)
+    rest_specs = lambda axes: (
+        None if caption_Bx2 is None else P(axes),
+        None if queue is None else Queue.specs(axes),
+    )
+    loss = fused_value_and_grad(loss_and_grads, mesh, rest_specs=rest_specs)
+    return loss(zimg_BxD, ztxt_BxD, *scalars, (caption_Bx2, queue))
 
 
 def count_kept(pairs: Pairs, batch_size: int) -> np.ndarray:
@@ -141,36 +181,8 @@ def _word(pairs: Negatives, batch_size: int) -> int:
     return batch_size - 1 if pairs.keep == "random" else WORD
 
 
-# Each of the three below takes this device's images and texts, and returns the sums over the
-# negatives of its images, and the embeddings' gradients over t.
-
-
-def _all_pairs(
-    zimg_bxD: jax.Array,
-    ztxt_bxD: jax.Array,
-    t: jax.Array,
-    b: jax.Array,
-    *,
-    axes: Axes,
-    tile: int,
-    group_size: int | None = None,
-) -> tuple[NegativeSums, jax.Array, jax.Array]:
-    """All pairs of the batch, or of each run of `group_size` neighbouring devices."""
-
-    def block(local: Any, ztxt_mxD: jax.Array, shift: jax.Array) -> Any:
-        sums, gimg_bxD = local
-        block_sums, dimg_bxD, dtxt_mxD = by_kernel_on_tpu(
-            "sigmoid_negatives",
-            sigmoid_negatives,
-            *(zimg_bxD, ztxt_mxD, t, b),
-            shift=shift,
-            tile=tile,
-        )
-        return (sums.merge(block_sums), gimg_bxD + dimg_bxD), dtxt_mxD
-
-    init = (NegativeSums.zeros(), jnp.zeros(zimg_bxD.shape, jnp.float32))
-    (sums, gimg_bxD), gtxt_bxD = all_pairs_scan(block, init, ztxt_bxD, axes, group_size=group_size)
-    return sums, gimg_bxD, gtxt_bxD
+# As `all_negatives`, the two below take this device's images and texts, and return the sums over
+# the negatives of its images, and the embeddings' gradients over t.
 
 
 def _grouped_pairs(
@@ -188,7 +200,7 @@ def _grouped_pairs(
     if rows % size == 0:  # whole groups on every device, no ring
 
         def group(z: tuple[jax.Array, jax.Array]) -> Any:
-            return _all_pairs(*z, t, b, axes=(), tile=tile)
+            return all_negatives(*z, t, b, axes=(), tile=tile)
 
         z = tuple(a.reshape(rows // size, size, dim) for a in (zimg_bxD, ztxt_bxD))
         # Small groups are taken several at a time, up to about a tile of logits.
@@ -196,7 +208,9 @@ def _grouped_pairs(
         sums, gimg, gtxt = lax.map(group, z, batch_size=at_once)
         return sums.total(), gimg.reshape(rows, dim), gtxt.reshape(rows, dim)
     if size % rows == 0:  # a group over several devices: a ring of its own
-        return _all_pairs(zimg_bxD, ztxt_bxD, t, b, axes=axes, tile=tile, group_size=size // rows)
+        return all_negatives(
+            zimg_bxD, ztxt_bxD, t, b, axes=axes, tile=tile, group_size=size // rows
+        )
     raise ValueError(
         f"loss.pairs.size: groups of {size} cut across the {rows} examples that each device "
         f"holds; use a size that divides {rows} or is a multiple of it"

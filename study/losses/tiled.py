@@ -48,7 +48,10 @@ class LogitStats(NamedTuple):
     """Mean, min and max of the logits of three sets of pairs, scalars in float32.
 
     pos: the positives. neg: all negatives. kept: the negatives that count in the loss (equal to
-    `neg` unless `Negatives` drops some). The right panels of the paper's Fig. 6.
+    `neg` unless `Negatives` or `same_caption` drops some). The right panels of the paper's Fig. 6.
+
+    same_captions: the number of pairs with equal captions, beside an example's own; NaN where
+    captions are not compared. Pairs with stored embeddings are in none of these.
     """
 
     pos_logit_mean: jax.Array
@@ -60,6 +63,7 @@ class LogitStats(NamedTuple):
     kept_logit_mean: jax.Array
     kept_logit_min: jax.Array
     kept_logit_max: jax.Array
+    same_captions: jax.Array
 
 
 def positive_logits(l_b: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -108,6 +112,7 @@ class NegativeSums(NamedTuple):
       db: sum of sigmoid(l), the derivative of the loss in the bias.
       logit_min, logit_max: over all negatives.
       kept_sum, kept_min, kept_max: of the logits of the negatives that count, if not all do.
+      same: how many pairs have equal captions, beside an example's own.
     """
 
     loss: jax.Array
@@ -117,12 +122,14 @@ class NegativeSums(NamedTuple):
     kept_sum: Any = None  # arrays like the others, or None
     kept_min: Any = None
     kept_max: Any = None
+    same: Any = None
 
     @classmethod
-    def zeros(cls, *, kept: bool = False) -> NegativeSums:
-        """The sums over no pair; `kept` includes the last three fields."""
-        zero = jnp.zeros((), jnp.float32)
-        return cls(zero, zero, zero + BIG, zero - BIG, *((zero, zero + BIG, zero - BIG) * kept))
+    def zeros(cls, *, kept: bool = False, same: bool = False) -> NegativeSums:
+        """The sums over no pair; `kept` and `same` include the fields of these names."""
+        zero, low, high = (jnp.full((), x, jnp.float32) for x in (0, BIG, -BIG))
+        own = (zero, low, high) if kept else (None, None, None)
+        return cls(zero, zero, low, high, own[0], own[1], own[2], zero if same else None)
 
     def merge(self, other: NegativeSums) -> NegativeSums:
         """The sums over the pairs of both."""
@@ -141,7 +148,7 @@ class NegativeSums(NamedTuple):
         return self._by_field(add, low, high)
 
     def _by_field(self, add: Any, low: Any, high: Any, *others: NegativeSums) -> NegativeSums:
-        reducers = (add, add, low, high, add, low, high)
+        reducers = (add, add, low, high, add, low, high, add)
         fields = zip(reducers, self, *others, strict=True)
         reduced: Any = (None if x[0] is None else reduce(*x) for reduce, *x in fields)
         return NegativeSums(*reduced)
@@ -149,45 +156,50 @@ class NegativeSums(NamedTuple):
 
 # --- value and gradients together -----------------------------------------------------------------
 
-# (zimg_bxD, ztxt_bxD, *scalars, axes=) -> loss, statistics, gradients of all float arguments
+# (zimg_bxD, ztxt_bxD, *scalars, rest, axes=) -> loss, statistics, gradients of all float arguments
 LossAndGrads = Callable[..., tuple[jax.Array, LogitStats, tuple[jax.Array, ...]]]
 
 
 def fused_value_and_grad(
-    loss_and_grads: LossAndGrads, mesh: Mesh | None
+    loss_and_grads: LossAndGrads,
+    mesh: Mesh | None,
+    *,
+    rest_specs: Callable[[Axes], Any] = lambda _: (),
 ) -> Callable[..., tuple[jax.Array, LogitStats]]:
-    """A differentiable `(zimg_BxD, ztxt_BxD, *scalars) -> (loss, stats)` from a fused function.
+    """A differentiable `(zimg_BxD, ztxt_BxD, *scalars, rest) -> (loss, stats)`, fused.
 
     Arguments:
-      loss_and_grads: `(zimg_bxD, ztxt_bxD, *scalars, axes=)` to the loss, the statistics and the
-        gradients of all float arguments. Every device calls it on its own rows; the loss and the
-        gradients of scalars that it returns are already summed over devices. Integer scalars (a
-        key) come last and have no gradient.
+      loss_and_grads: `(zimg_bxD, ztxt_bxD, *scalars, rest, axes=)` to the loss, the statistics and
+        the gradients of all float arguments. Every device calls it on its own rows; the loss and
+        the gradients of scalars that it returns are already summed over devices. Integer scalars
+        (a key) come last and have no gradient, nor has `rest`, a pytree.
       mesh: the devices that hold the batch in equal blocks of rows; None for one device.
+      rest_specs: how a mesh with these axes holds `rest`.
     """
 
-    def on_devices(zimg_BxD: jax.Array, ztxt_BxD: jax.Array, *scalars: jax.Array) -> Any:
+    def on_devices(zimg_BxD: jax.Array, ztxt_BxD: jax.Array, *args: Any) -> Any:
         if mesh is None:
-            return loss_and_grads(zimg_BxD, ztxt_BxD, *scalars, axes=())
+            return loss_and_grads(zimg_BxD, ztxt_BxD, *args, axes=())
         if mesh.size == 1:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `by_platform`
-                return loss_and_grads(zimg_BxD, ztxt_BxD, *scalars, axes=())
+                return loss_and_grads(zimg_BxD, ztxt_BxD, *args, axes=())
+        *scalars, rest = args
         rows, replicated = P(mesh.axis_names), P()
         learned = sum(jnp.issubdtype(s.dtype, jnp.floating) for s in scalars)
         return jax.shard_map(
             lambda *args: loss_and_grads(*args, axes=mesh.axis_names),
             mesh=mesh,
-            in_specs=(rows, rows, *[replicated] * len(scalars)),
+            in_specs=(rows, rows, *[replicated] * len(scalars), rest_specs(mesh.axis_names)),
             out_specs=(replicated, replicated, (rows, rows, *[replicated] * learned)),
             check_vma=False,
-        )(zimg_BxD, ztxt_BxD, *scalars)
+        )(zimg_BxD, ztxt_BxD, *scalars, rest)
 
     @jax.custom_vjp
-    def loss(*args: jax.Array) -> Any:
+    def loss(*args: Any) -> Any:
         value, stats, _ = on_devices(*args)
         return value, stats
 
-    def forward(*args: jax.Array) -> Any:
+    def forward(*args: Any) -> Any:
         value, stats, grads = on_devices(*args)
         # The gradients are the residuals: O(b * D), where logits would be O(b * B).
         residuals = [g.astype(a.dtype) for g, a in zip(grads, args, strict=False)]

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from study.config import Cell, CellError, Execution
 from study.config.execution import Remat
 from study.config.hardware import GIB
 from study.config.model import Vocabulary
+from study.losses.queue import Queue
 from study.models.sharding import (
     batch_sharding,
     bytes_per_device,
@@ -167,6 +168,9 @@ def start_program(
     arguments = jax.ShapeDtypeStruct((), np.uint32), scalars
     shapes = jax.eval_shape(initialize, *arguments)
     shardings = param_shardings(shapes, mesh, fsdp_min_mib)
+    if shapes.queue is not None:
+        queue = jax.tree.map(lambda spec: NamedSharding(mesh, spec), Queue.specs(mesh.axis_names))
+        shardings = shardings._replace(queue=queue)
     state = jax.tree.map(
         lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
         shapes,

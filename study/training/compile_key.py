@@ -49,12 +49,14 @@ def start_key(cell: Cell) -> Cell:
     loss: Loss = Softmax()
     if isinstance(cell.loss, Sigmoid) and cell.loss.b_init is not None:
         loss = Sigmoid(bias=cell.loss.bias)
+    queue = cell.loss.queue_examples
     return Cell(
         model=dataclasses.replace(cell.model, init=None),
-        loss=loss,
+        loss=dataclasses.replace(loss, queue_examples=queue),
         optimizer=_without_numbers(cell.optimizer),
         data=Data(text_length=cell.data.text_length),
-        batch_size=2,
+        batch_size=cell.batch_size if queue else 2,
+        budget=Budget(steps=1),
     )
 
 

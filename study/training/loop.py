@@ -372,7 +372,7 @@ class _Log:
 
 
 def _progress(cell: Cell, step: int) -> Progress:
-    return Progress(step, step * cell.batch_size, step * cell.pairs_per_step)
+    return Progress(step, step * cell.batch_size, cell.pairs_seen(step))
 
 
 def _kept_steps(cell: Cell, execution: Execution) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from study.config import Cell, Sigmoid
 from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.losses import LogitStats, count_kept, sigmoid_loss, softmax_loss
+from study.losses.captions import caption_ids
+from study.losses.queue import Queue
 from study.models.dropout import example_keys
 from study.models.sharding import batch_sharding, param_shardings
 from study.models.two_towers import TwoTowers, bias, temperature
@@ -59,6 +62,7 @@ class State(NamedTuple):
     Attributes:
       step: optimizer steps taken, int32.
       seed: of the run, uint32. Examples, negatives and dropout derive from it and the step.
+      queue: `study.losses.queue.Queue`, or None for a loss without one.
     """
 
     params: Any
@@ -66,10 +70,11 @@ class State(NamedTuple):
     step: jax.Array
     seed: jax.Array
     interval: Interval
+    queue: Queue | None = None
 
 
 class Metrics(NamedTuple):
-    """Float32 scalars of the last step; `b` is NaN for a loss without a bias.
+    """Float32 scalars of the last step; NaN for what a cell does not have, such as a bias.
 
     `loss_mean` and the maxima are over all steps since the last recorded row, see `Interval`.
     `param_norm` is of the parameters after the step.
@@ -95,12 +100,13 @@ class Metrics(NamedTuple):
         return cls._make([scalar] * (len(cls._fields) - 1) + [logits])
 
     def as_columns(self) -> dict[str, float]:
-        """The columns of a record's row, `train/<name>`; without b if the loss has none."""
+        """The columns of a record's row, `train/<name>`; without what the loss does not have."""
         flat = self._asdict()
         flat |= flat.pop("logits")._asdict()
         values = {f"train/{name}": float(value) for name, value in flat.items()}
-        if values["train/b"] != values["train/b"]:
-            del values["train/b"]
+        for name in ("train/b", "train/same_captions"):
+            if math.isnan(values[name]):
+                del values[name]
         return values
 
 
@@ -122,10 +128,19 @@ def read_numbers(cell: Cell) -> Numbers:
 
 # (state, batch, numbers, the schedule's factor) -> (state, metrics)
 Step = Callable[[State, Batch, Numbers, jax.Array], tuple[State, Metrics]]
-# (cell, zimg_BxE, ztxt_BxE, params, key, keep_2, mesh) -> (loss, statistics of the logits)
+# (cell, embeddings, params, key, keep_2, queue, mesh) -> (loss, statistics of the logits)
 LossFn = Callable[
-    [Cell, jax.Array, jax.Array, Any, jax.Array, Any, Mesh | None], tuple[jax.Array, LogitStats]
+    [Cell, "Embeddings", Any, jax.Array, Any, Queue | None, Mesh | None],
+    tuple[jax.Array, LogitStats],
 ]
+
+
+class Embeddings(NamedTuple):
+    """Of a whole batch: unit-norm images and texts, and `caption_ids` where a loss needs them."""
+
+    zimg_BxE: jax.Array
+    ztxt_BxE: jax.Array
+    caption_Bx2: jax.Array | None
 
 
 def initial_state(
@@ -148,16 +163,21 @@ def initial_state(
     params = model.init(jax.random.key(seed), image, text)["params"] | (scalars or {})
     seed = jnp.asarray(seed, jnp.uint32)
     step = jnp.zeros((), jnp.int32)
-    return State(params, optimizer(cell).init(params), step, seed, Interval.empty())
+    queue = None
+    if size := cell.loss.queue_examples:
+        dtype = jnp.dtype(cell.model.dtype)
+        steps = size // cell.batch_size
+        queue = Queue.empty(steps, cell.batch_size, cell.model.embed_dim, dtype)
+    return State(params, optimizer(cell).init(params), step, seed, Interval.empty(), queue)
 
 
 def batch_loss(
     cell: Cell,
-    zimg_BxE: jax.Array,
-    ztxt_BxE: jax.Array,
+    z: Embeddings,
     params: Any,
     key: jax.Array,
     keep_2: Any,
+    queue: Queue | None,
     mesh: Mesh | None,
 ) -> tuple[jax.Array, LogitStats]:
     """The cell's loss of a whole batch of embeddings, and statistics of its logits.
@@ -165,15 +185,17 @@ def batch_loss(
     Arguments:
       params: of the whole model; t and b are read.
       key: uint32 scalar that chooses random negatives.
-      keep_2: see `study.losses.sigmoid_loss`.
+      keep_2, queue: see `study.losses.sigmoid_loss`.
       mesh: the devices that hold the rows, over all its axes; None for one device.
     """
     t = temperature(params)
+    more: Any = {"same": cell.loss.same_caption, "caption_Bx2": z.caption_Bx2, "queue": queue}
     if isinstance(cell.loss, Sigmoid):
         b = jnp.zeros(()) if (trained := bias(params)) is None else trained
         chosen: Any = {"pairs": cell.pairs, "key": key, "keep_2": keep_2}
-        return sigmoid_loss(zimg_BxE, ztxt_BxE, t, b, **chosen, mesh=mesh)
-    return softmax_loss(zimg_BxE, ztxt_BxE, t, mesh=mesh)
+        chosen["same_side"] = cell.loss.same_side
+        return sigmoid_loss(z.zimg_BxE, z.ztxt_BxE, t, b, **chosen, **more, mesh=mesh)
+    return softmax_loss(z.zimg_BxE, z.ztxt_BxE, t, **more, mesh=mesh)
 
 
 def make_gradients(
@@ -184,8 +206,11 @@ def make_gradients(
     microbatch: int | None = None,
     remat: Remat | None = None,
     loss_fn: LossFn = batch_loss,
-) -> Callable[..., tuple[tuple[jax.Array, LogitStats], Any]]:
-    """`(params, batch, key, keep_2=None) -> ((loss, statistics), gradients)` of one whole batch.
+) -> Callable[..., tuple[tuple[jax.Array, tuple[LogitStats, Any]], Any]]:
+    """`(params, batch, key, keep_2=None, queue=None)` to the loss and gradients of a whole batch.
+
+    That function returns `((loss, (statistics, embeddings)), gradients)`, with the embeddings only
+    if there is a queue for them.
 
     Arguments:
       mesh: the devices that hold the batch's rows, over all its axes; None for one device.
@@ -201,11 +226,12 @@ def make_gradients(
         # A CPU stores and reads activations more slowly than it computes all but the products.
         remat = "dots_saveable"
     model = TwoTowers(cell, vocabulary, remat, rows)
+    needs_captions = cell.loss.same_caption != "negative" or cell.loss.queue_examples > 0
     has_dropout = any(getattr(tower, "dropout", 0) for tower in (cell.model.image, cell.model.text))
 
     def forward(
-        params: Any, batch: Batch, key: jax.Array, keep_2: Any = None
-    ) -> tuple[jax.Array, LogitStats]:
+        params: Any, batch: Batch, key: jax.Array, keep_2: Any = None, queue: Queue | None = None
+    ) -> tuple[jax.Array, tuple[LogitStats, Embeddings | None]]:
         def encode(part: Batch) -> tuple[jax.Array, jax.Array]:
             with jax.named_scope("towers"):
                 embeddings: Any = model.apply(
@@ -224,7 +250,10 @@ def make_gradients(
         else:
             zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
         with jax.named_scope("loss"):
-            return loss_fn(cell, zimg_BxE, ztxt_BxE, params, key, keep_2, mesh)
+            captions = caption_ids(batch["text"]) if needs_captions else None
+            z = Embeddings(zimg_BxE, ztxt_BxE, captions)
+            loss, stats = loss_fn(cell, z, params, key, keep_2, queue, mesh)
+        return loss, (stats, None if queue is None else z)
 
     return jax.value_and_grad(forward, has_aux=True)
 
@@ -265,7 +294,9 @@ def make_step(
         state: State, batch: Batch, numbers: Numbers, factor: jax.Array
     ) -> tuple[State, Metrics]:
         key = mix(state.seed + mix(state.step.astype(jnp.uint32)))
-        (loss, logits), grads = gradients(state.params, batch, key, numbers.keep_2)
+        (loss, (logits, z)), grads = gradients(
+            state.params, batch, key, numbers.keep_2, state.queue
+        )
         grads = constrain(grads)
         with jax.named_scope("optimizer"):
             updates, opt_state = tx.update(
@@ -288,7 +319,11 @@ def make_step(
             param_norm=jnp.float32(jnp.nan),  # costs a pass over all parameters: see `make_loop`
             logits=logits,
         )
-        return constrain(State(params, opt_state, state.step + 1, state.seed, interval)), metrics
+        queue = state.queue
+        if queue is not None:
+            queue = queue.push(state.step, *z)
+        params, opt_state = constrain((params, opt_state))
+        return State(params, opt_state, state.step + 1, state.seed, interval, queue), metrics
 
     return step
 

@@ -46,7 +46,7 @@ def list_studies(
             s.paper,
             str(len(s.cells)),
             short(sum(c.examples for c in s.cells)),
-            f"{sum(c.steps * c.pairs_per_step for c in s.cells):.1e}",
+            f"{sum(c.pairs_seen(c.steps) for c in s.cells):.1e}",
             s.hardware or _time(s),
             s.question,
         )
@@ -68,7 +68,7 @@ def show_study(study: Study, *, as_json: bool) -> int:
                 "id": cell.id,
                 "steps": cell.steps,
                 "examples": cell.examples,
-                "pairs": cell.steps * cell.pairs_per_step,
+                "pairs": cell.pairs_seen(cell.steps),
                 "slice": study.execution_of(cell).slice,
                 "cell": to_dict(cell),
             }
@@ -94,7 +94,7 @@ def show_study(study: Study, *, as_json: bool) -> int:
                 cell.id,
                 f"{cell.steps:,}",
                 short(cell.examples),
-                f"{cell.steps * cell.pairs_per_step:.1e}",
+                f"{cell.pairs_seen(cell.steps):.1e}",
                 study.execution_of(cell).slice or "",
                 *(_format(fields.get(path)) for path in varied),
             )
@@ -145,7 +145,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "question": study.question,
         "cells": len(study.cells),
         "examples": sum(cell.examples for cell in study.cells),
-        "pairs": sum(cell.steps * cell.pairs_per_step for cell in study.cells),
+        "pairs": sum(cell.pairs_seen(cell.steps) for cell in study.cells),
         "paper_hardware": study.hardware or None,
         "core_seconds": None if seconds is None else round(seconds),
         "group": study.group,

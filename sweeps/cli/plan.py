@@ -139,7 +139,7 @@ def _table(plans: Sequence[CellPlan], price: float | None) -> str:
                 p.machine.name,
                 f"{cell.steps:,}",
                 f"{cell.examples:.3g}",
-                f"{cell.steps * cell.pairs_per_step:.3g}",
+                f"{cell.pairs_seen(cell.steps):.3g}",
                 {True: "yes", False: "NO", None: "?"}[p.fits],
                 f"{p.hbm_bytes / GIB:.1f}/{p.machine.chip.usable_bytes / GIB:.1f}",
                 microbatch,

@@ -90,7 +90,7 @@ class CellPlan:
             "pairs": cell.pairs.tag or "all",
             "steps": cell.steps,
             "examples": cell.examples,
-            "pairs_seen": cell.steps * cell.pairs_per_step,
+            "pairs_seen": cell.pairs_seen(cell.steps),
             "slice": self.machine.name,
             "chips": self.machine.chips,
             "fits": self.fits,

@@ -56,6 +56,9 @@ def reference_softmax(zimg, ztxt, t):
 def close(got, want, tolerance=1e-5, floor=1e-2):
     """Within `tolerance` of the reference's norm; sums that cancel below `floor` of it."""
     got, want = np.asarray(got, np.float64), np.asarray(want)
+    if np.isnan(want).all():  # a statistic that this loss does not have
+        assert np.isnan(got).all()
+        return
     assert np.linalg.norm(got - want) <= tolerance * max(np.linalg.norm(want), floor)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from study.config import Cell, Sigmoid
 from study.models.two_towers import bias, initial_scalars
-from study.training.step import batch_loss
+from study.training.step import Embeddings, batch_loss
 
 ABSOLUTE = Cell(batch_size=8, loss=Sigmoid(t_init=7.0, b_init=-5.0))
 RELATIVE = Cell(batch_size=8, loss=Sigmoid(t_init=7.0, b_init=-5.0, bias="relative"))
@@ -34,7 +34,7 @@ def test_loss_is_equal_and_gradients_follow_by_the_chain_rule():
     """b = -t * r, so d/dr = -t * d/db, and t' = log t moves b as well: + b * d/db."""
 
     def loss(cell, params, z):
-        return batch_loss(cell, *z, params, jnp.uint32(0), None, None)[0]
+        return batch_loss(cell, Embeddings(*z, None), params, jnp.uint32(0), None, None, None)[0]
 
     z = (unit_rows(1), unit_rows(2))
     value, grads = {}, {}

@@ -64,7 +64,8 @@ def compiled_flops(cell: Cell, *, microbatch=None, remat=None) -> float:
     key = jax.ShapeDtypeStruct((), jnp.uint32)
     # No code has to be good here, or the compiler would take most of the time to make it.
     options = {"xla_backend_optimization_level": 0}
-    compiled = jax.jit(trained).lower(state.params, batch, key).compile(options)
+    args = (state.params, batch, key, None, state.queue)
+    compiled = jax.jit(trained).lower(*args).compile(options)
     return compiled.cost_analysis()["flops"]
 
 
@@ -115,6 +116,8 @@ LOSSES = {
     "sigmoid": Sigmoid(),
     "groups": Sigmoid(pairs=Groups(size=256)),
     "random": Sigmoid(pairs=Negatives(keep="random", per_positive=16)),
+    "queue": Sigmoid(queue_examples=512),
+    "texts": Sigmoid(same_side="texts"),
 }
 
 

@@ -134,8 +134,9 @@ def stop_after(calls: int):
         dataclasses.replace(CELL, loss=Sigmoid(pairs=Groups(size=4), b_init=None)),
         dataclasses.replace(SCRATCH, loss=Sigmoid(pairs=Negatives(keep="random", per_positive=3))),
         dataclasses.replace(PAPERS_OWN, loss=Softmax()),
+        dataclasses.replace(CELL, loss=Sigmoid(queue_examples=48, same_caption="masked")),
     ],
-    ids=["siglit", "groups", "siglip, random negatives", "softmax, Adafactor, corrupted"],
+    ids=["siglit", "groups", "siglip, random negatives", "softmax, Adafactor, corrupted", "queue"],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(cell, tmp_path, small_glyphs, one_device):
     whole = train(cell, execution(small_glyphs), folder=tmp_path / "a", group="s")
@@ -225,8 +226,12 @@ def test_zero_shot_without_classes_is_refused_before_training(
 
 @pytest.mark.parametrize(
     ("model", "loss"),
-    [(CELL, Softmax()), (PIXELS, Sigmoid())],
-    ids=["softmax-siglit", "sigmoid-pixels"],
+    [
+        (CELL, Softmax()),
+        (PIXELS, Sigmoid()),
+        (CELL, Softmax(queue_examples=48, same_caption="masked")),
+    ],
+    ids=["softmax-siglit", "sigmoid-pixels", "softmax-queue"],
 )
 def test_eight_devices_equal_one(model, loss, tmp_path, small_glyphs, monkeypatch):
     cell = dataclasses.replace(model, loss=loss, budget=Budget(examples=160))
