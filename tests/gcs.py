@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 # What clients need to use a server without credentials; some read it when imported.
 CLIENTS = {
@@ -88,6 +88,15 @@ class Server:
         with urllib.request.urlopen(request) as answer:
             answer.read()
         return name
+
+    def upload(self, bucket: str, folder: Path, prefix: str) -> None:
+        """Copies the files of a folder into a bucket. (gcsfs warns of large ones.)"""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                name = quote(f"{prefix}/{path.relative_to(folder).as_posix()}", safe="")
+                url = f"{self.url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
+                with urllib.request.urlopen(urllib.request.Request(url, path.read_bytes())) as r:
+                    r.read()
 
     def requests(self, bucket: str) -> list[Request]:
         """All requests to a bucket so far, in the order of their answers."""

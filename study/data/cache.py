@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from study.data.files import absolute
 from study.data.formats.dataset import Dataset
 from study.records.record import atomic_write
 
@@ -22,13 +23,14 @@ _LOCK = threading.RLock()
 def get_or_make(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The read-only array `name` of a data set: from this process, from disk, or from `make()`.
 
-    On disk it is in `<folder>/cache/`. The data set's fingerprint is part of the key. Where the
-    folder is read-only, the array is made once in each process.
+    On disk it is in `<folder>/cache/`, or for a data set in a bucket in the data cache of this
+    machine. The data set's fingerprint is part of the key. Where the folder is read-only, the array
+    is made once in each process.
     """
     key = (*_identity(dataset), name)
     with _LOCK:
         if key not in _LOADED:
-            path = dataset.folder / "cache" / f"{name}-{dataset.fingerprint[:12]}.npy"
+            path = dataset.cache_folder / f"{name}-{dataset.fingerprint[:12]}.npy"
             array = _load(path)
             if array is None:
                 array = make()
@@ -61,7 +63,7 @@ def share(
 
 
 def _identity(dataset: Dataset) -> tuple[str, str]:
-    return str(dataset.folder.resolve()), dataset.fingerprint
+    return absolute(dataset.folder), dataset.fingerprint
 
 
 def _load(path: Path) -> np.ndarray | None:

@@ -11,13 +11,14 @@ announced, or nothing at all. It is then repeated, later each time; what remains
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from study.records.storage import format_error, is_bucket
 MAX_GAP = 1 << 20
 MAX_RUN = 8 << 20  # bytes of a request; more take no longer to begin and longer to repeat
 MAX_REQUESTS = 32  # at once in this process, so at most MAX_REQUESTS * MAX_RUN bytes in flight
+_PIECES = 8  # of an object that is copied, in flight
 _TRIES = 7
 _FIRST_WAIT, _MAX_WAIT = 0.5, 30.0  # seconds before a second try; doubled for each further one
 _STALL = 10.0  # seconds without a byte after which a request is given up
@@ -89,6 +91,32 @@ def read_ranges(path: Path, start_N: Integers, size_N: Integers) -> list[bytes]:
         for future in futures:
             future.cancel()
     return out_N
+
+
+def download(path: Path, size: int, file: BinaryIO) -> None:
+    """Copies an object of `size` bytes into a local file, in pieces.
+
+    Raises:
+      DataError: an object that is missing, that cannot be read, or that has become shorter.
+    """
+    starts = iter(range(0, size, MAX_RUN))
+    pending: deque[tuple[int, Future[bytes]]] = deque()
+    try:
+        while True:
+            for start in itertools.islice(starts, _PIECES - len(pending)):
+                stop = min(start + MAX_RUN, size)
+                pending.append((stop - start, submit(path, Run(start, stop, []))))
+            if not pending:
+                return
+            length, future = pending[0]
+            data = future.result()
+            if len(data) != length:
+                raise DataError(f"{path} became shorter while it was read; run again")
+            file.write(data)
+            pending.popleft()
+    finally:
+        for _, future in pending:
+            future.cancel()
 
 
 def coalesce(start_N: Integers, size_N: Integers) -> list[Run]:

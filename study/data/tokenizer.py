@@ -17,6 +17,7 @@ from sentencepiece import sentencepiece_model_pb2
 from study.config import Data
 from study.config.data import LowerCase, Pad
 from study.config.model import Vocabulary
+from study.data.files import join, read_bytes, to_path
 from study.data.formats.dataset import HINT, DataError, Dataset
 
 PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
@@ -109,11 +110,11 @@ class Tokenizer:
         sticky_eos: bool = True,
         pad: Pad = "eos",
     ):
-        path = Path(model)
+        path = to_path(model)
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"the tokenizer {path}: {error.strerror or error}; {HINT}") from None
+            data = read_bytes(path)
+        except DataError as error:
+            raise DataError(f"the tokenizer {error}") from None
         self.length = length
         self._lower_case, self._max_pieces = lower_case, length - sticky_eos
         self._pieces = sentencepiece.SentencePieceProcessor()
@@ -146,7 +147,7 @@ class Tokenizer:
         Raises:
           DataError: see `Tokenizer`.
         """
-        model = dataset.folder / data.tokenizer if data.tokenizer else dataset.tokenizer
+        model = join(dataset.folder, data.tokenizer) if data.tokenizer else dataset.tokenizer
         return cls(
             model,
             data.text_length,

@@ -1,4 +1,4 @@
-"""A data set on disk: shards, tokenizer, class names and templates, with one fingerprint.
+"""A data set on disk or in a bucket: shards, tokenizer, class names and templates.
 
 <folder>/dataset.json           the manifest, written last: a folder without it is unfinished
          <split>-00000.tar ...  webdataset shards, as img2dataset writes them, or ArrayRecord
@@ -8,9 +8,9 @@
          cache/                 derived arrays, safe to delete (`study.data.cache`)
 
 For shards of other programs, write a dataset.json of two entries. `study data index` then adds
-counts and a fingerprint. Shards and tokenizer may be in other folders:
+counts and a fingerprint. Shards and tokenizer may be in other folders, and in buckets:
 
-{"splits": {"train": {"shards": ["/data/cc12m/*.tar"]}}, "tokenizer": "c4_en.model"}
+{"splits": {"train": {"shards": ["gs://lab/cc12m-{00000..01242}.tar"]}}, "tokenizer": "c4_en.model"}
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from study.data import files, local_cache
 from study.data.errors import HINT, DataError
 from study.records.record import write_json
+from study.records.storage import read
 
 DATASET_FILE = "dataset.json"
 TOKENIZER, CLASS_NAMES, TEMPLATES = "sentencepiece.model", "classnames.txt", "templates.txt"
@@ -48,9 +50,11 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A finished data set on disk. Equal fingerprints mean equal examples in equal order.
+    """A finished data set. Equal fingerprints mean equal examples in equal order.
 
     Attributes:
+      folder: on disk or in a bucket.
+      stats: size and version of the shards that are in a bucket.
       class_names, templates: empty if the data set has none.
       recipe: how the data set was made.
       hashes: the recorded SHA-256 of each file, by name.
@@ -70,11 +74,19 @@ class Dataset:
     image_key: str | None = None
     text_key: str | None = None
     channels: int | None = None
+    stats: Mapping[Path, files.Stat] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder on this machine for what is derived from the data set."""
+        if files.is_bucket(self.folder):
+            return local_cache.folder() / "derived" / local_cache.digest(str(self.folder))
+        return self.folder / "cache"
 
     @property
     def index_cache(self) -> Path:
         """The folder for indexes of tars whose own folder is read-only."""
-        return self.folder / "cache" / "tars"
+        return self.cache_folder / "tars"
 
     @classmethod
     def open(cls, folder: str | Path) -> Dataset:
@@ -83,8 +95,8 @@ class Dataset:
         Raises:
           DataError: a missing or unfinished folder, or a file that is missing or not text.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
+        folder = files.to_path(folder)
+        if not files.is_bucket(folder) and not folder.is_dir():
             raise DataError(
                 f"no data set at {folder}; put shards there and run `study data index {folder}` "
                 f"(benchmarks: `study data import`; built-in: `study data glyphs --out {folder}`), "
@@ -108,7 +120,7 @@ class Dataset:
             splits = {
                 name: Split(
                     name=name,
-                    shards=tuple(folder / shard for shard in split["shards"]),
+                    shards=tuple(files.join(folder, shard) for shard in split["shards"]),
                     examples=int(split["examples"]),
                     counts=tuple(split["counts"]) if "counts" in split else None,
                     images=split.get("images"),
@@ -120,11 +132,13 @@ class Dataset:
         paths = [shard for split in splits.values() for shard in split.shards]
         # Data sets for evaluation have no tokenizer: their texts are read with the cell's own.
         names = [manifest.get(key) for key in ("tokenizer", "class_names", "templates")]
-        for path in [*paths, *(folder / name for name in names if name)]:
-            if not path.is_file():
+        paths += [files.join(folder, name) for name in names if name]
+        stats = files.stat_all(paths)
+        for path in paths:
+            if path not in stats:
                 raise DataError(f"{path} is missing; {HINT}")
         lines = {
-            key: tuple(read_lines(folder / manifest[key])) if key in manifest else ()
+            key: tuple(read_lines(files.join(folder, manifest[key]))) if key in manifest else ()
             for key in ("class_names", "templates")
         }
         return cls(
@@ -134,12 +148,13 @@ class Dataset:
             splits=splits,
             class_names=lines["class_names"],
             templates=lines["templates"],
-            tokenizer=folder / (manifest.get("tokenizer") or TOKENIZER),
+            tokenizer=files.join(folder, manifest.get("tokenizer") or TOKENIZER),
             recipe=manifest.get("recipe", {}),
             hashes=manifest.get("sha256", {}),
             image_key=manifest.get("image_key"),
             text_key=manifest.get("text_key"),
             channels=manifest.get("channels"),
+            stats={path: stat for path, stat in stats.items() if files.is_bucket(path)},
         )
 
     def split(self, name: str) -> Split:
@@ -181,11 +196,10 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file; see `split_lines`.
 
     Raises:
-      DataError: the file is not UTF-8.
-      OSError: the file cannot be read.
+      DataError: the file cannot be read, or is not UTF-8.
     """
     try:  # `read_text` would turn a "\r" inside a line into a line end
-        return split_lines(path.read_bytes().decode("utf-8"))
+        return split_lines(files.read_bytes(path).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8"
@@ -197,9 +211,15 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The content of dataset.json; None if it is missing or not a JSON object."""
+    """The content of dataset.json; None if it is missing or not a JSON object.
+
+    Raises:
+      DataError: a bucket that cannot be read.
+    """
+    path = folder / DATASET_FILE
     try:
-        manifest = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+        with files.errors(path):
+            manifest = json.loads(read(path))
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
@@ -246,12 +266,15 @@ def write_manifest(
     return Dataset.open(folder)
 
 
-def sha256_files(folder: Path, files: list[str]) -> dict[str, str]:
+def sha256_files(folder: Path, names: list[str]) -> dict[str, str]:
     """The SHA-256 of each file, by its name relative to `folder`."""
 
     def digest(file: str) -> str:
-        with (folder / file).open("rb") as stream:
+        path = files.join(folder, file)
+        if files.is_bucket(path):
+            return files.sha256(path)
+        with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     with ThreadPoolExecutor(2) as pool:  # hashing releases the GIL
-        return dict(zip(files, pool.map(digest, files), strict=True))
+        return dict(zip(names, pool.map(digest, names), strict=True))

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from study.data import files
 from study.data.formats.array_record import SUFFIX, ArrayRecordReader
 from study.data.formats.dataset import HINT, DataError, Dataset, Split
 from study.data.formats.reader import Reader
 from study.data.formats.webdataset import WebdatasetReader
+from study.data.local_cache import Copies
 
 
-def open_split(dataset: Dataset, split: str) -> Reader:
+def open_split(dataset: Dataset, split: str, *, copy: bool = True) -> Reader:
     """Opens the examples of a split.
+
+    Arguments:
+      copy: copy shards from a bucket to this machine if the whole split fits into the data cache.
 
     Raises:
       DataError: an unknown split, shards of an unknown or of several formats, a shard that cannot
@@ -24,7 +29,9 @@ def open_split(dataset: Dataset, split: str) -> Reader:
     if entry.images is not None:
         from study.data.formats.pairs import PairsReader  # needs pyarrow, which is slow to import
 
-        return PairsReader(open_split(dataset, entry.images), *entry.shards)
+        return PairsReader(
+            open_split(dataset, entry.images, copy=copy), files.local_copy(*entry.shards)
+        )
     formats = {is_array_record(path) for path in entry.shards}
     if len(formats) > 1:
         raise DataError(
@@ -41,7 +48,12 @@ def open_split(dataset: Dataset, split: str) -> Reader:
         )
     else:
         reader = WebdatasetReader(
-            entry.shards, text_key=dataset.text_key, cache=dataset.index_cache, counts=entry.counts
+            entry.shards,
+            text_key=dataset.text_key,
+            cache=dataset.index_cache,
+            counts=entry.counts,
+            stats=dataset.stats,
+            copies=_copies(dataset, entry) if copy else None,
         )
     if len(reader) != entry.examples:
         raise DataError(
@@ -49,6 +61,11 @@ def open_split(dataset: Dataset, split: str) -> Reader:
             f"dataset.json records {entry.examples}; {HINT}"
         )
     return reader
+
+
+def _copies(dataset: Dataset, split: Split) -> Copies | None:
+    stats = {path: dataset.stats[path] for path in split.shards if files.is_bucket(path)}
+    return Copies(f"{dataset.folder}, {split.name}", stats) if stats else None
 
 
 def read_image_rows(dataset: Dataset, split: str) -> np.ndarray | None:
@@ -62,21 +79,23 @@ def read_image_rows(dataset: Dataset, split: str) -> np.ndarray | None:
         return None
     from study.data.formats import pairs
 
-    (path,) = entry.shards
+    path = files.local_copy(*entry.shards)
     return pairs.image_rows(
         pairs.read_table(path, ["image"]), path, dataset.split(entry.images).examples
     )
 
 
 def open_shard(dataset: Dataset, split: str, number: int) -> Reader:
-    """Opens the examples of one shard of a split."""
+    """Opens the examples of one shard of a split, to be read once."""
     whole = dataset.split(split)
     path = whole.shards[number]
     if whole.counts is None:
-        return WebdatasetReader([path], text_key=dataset.text_key, cache=dataset.index_cache)
+        return WebdatasetReader(
+            [path], text_key=dataset.text_key, cache=dataset.index_cache, stats=dataset.stats
+        )
     count = whole.counts[number]
     part = Split(name=split, shards=(path,), examples=count, counts=(count,))
-    return open_split(dataclasses.replace(dataset, splits={split: part}), split)
+    return open_split(dataclasses.replace(dataset, splits={split: part}), split, copy=False)
 
 
 def is_array_record(path: Path) -> bool:

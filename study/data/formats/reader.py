@@ -53,6 +53,17 @@ class Reader(abc.ABC):
     def json(self, i: int) -> dict[str, Any]:
         """The metadata; empty if the example has none."""
 
+    def prefetch(self, index_N: np.ndarray, *, image: bool = True) -> None:
+        """Fetches examples that will be read soon in long runs, in the background.
+
+        What was fetched is kept until the example's image is read, of the last two calls at most.
+        Does nothing for shards on a local disk.
+
+        Arguments:
+          index_N: the examples, in the order in which they will be read.
+          image: whether the images will be read too, or the texts alone.
+        """
+
     def pair(self, i: int) -> tuple[bytes, str]:
         """Image and text."""
         return self.image(i), self.text(i)
@@ -84,6 +95,7 @@ class Reader(abc.ABC):
     ) -> tuple[np.ndarray, dict[int, BadExampleError]]:
         """As `read_images`, but returns errors by example; a bad image is black."""
         index = [int(i) for i in index_N]
+        self.prefetch(np.array(index, np.int64))
         out_NxHxWxC = np.zeros((len(index), size, size, channels), np.uint8)
         errors: dict[int, BadExampleError] = {}
         for row, i in enumerate(index):

@@ -1,18 +1,27 @@
-"""Byte ranges of the members of a webdataset tar, found by one scan and kept next to the tar."""
+"""Byte ranges of the members of a webdataset tar, found by one scan and kept next to the tar.
+
+The index of a tar in a bucket is also kept on this machine. The scan reads the whole tar unless its
+members are long (`study.data.range_file`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
+import io
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from study.data import files
+from study.data.files import Stat
 from study.data.formats.dataset import HINT, DataError
+from study.data.range_file import RangeFile
 from study.records.record import atomic_write
+from study.records.storage import RecordError, is_bucket
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp")
 IMAGE, TEXT, JSON = 0, 1, 2  # columns of offsets and sizes
@@ -46,51 +55,106 @@ class TarIndex:
     def __len__(self) -> int:
         return len(self.keys_N)
 
+    @property
+    def nbytes(self) -> int:
+        return self.keys_N.nbytes + self.offsets_Nx3.nbytes + self.sizes_Nx3.nbytes
 
-def load_or_scan(tar: Path, cache: Path | None = None) -> TarIndex:
+    def spans(self, row_N: np.ndarray, columns_Nx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Start and size of the bytes that hold the chosen members of examples, N each.
+
+        The size is 0 for an example without any of them.
+        """
+        size_Nx3 = np.where(columns_Nx3, self.sizes_Nx3[row_N], -1)
+        offset_Nx3, exists_Nx3 = self.offsets_Nx3[row_N], size_Nx3 > 0
+        start_N = np.where(exists_Nx3, offset_Nx3, np.iinfo(np.int64).max).min(1)
+        stop_N = np.where(exists_Nx3, offset_Nx3 + size_Nx3, 0).max(1)
+        return start_N, np.where(exists_Nx3.any(1), stop_N - start_N, 0)
+
+
+def load_or_scan(
+    tar: Path, cache: Path | None = None, *, stat: Stat | None = None, publish: bool = False
+) -> TarIndex:
     """The index of a tar: the saved one if it is of this very file, else from a scan of the tar.
 
     An example without image or text is part of the index.
 
     Arguments:
-      cache: a folder for the index if the tar's own folder is read-only.
+      cache: a folder for the index if the tar's own folder is read-only or in a bucket.
+      stat: of the tar, if known.
+      publish: also save the index of a tar in a bucket next to it.
 
     Raises:
       DataError: the tar is missing, truncated or damaged.
     """
-    try:
-        stat = tar.stat()
-    except OSError as error:
-        raise DataError(f"{tar}: {error.strerror or error}; {HINT}") from None
-    for path in _index_paths(tar, cache):
-        try:
-            with path.open("rb") as stream, np.load(stream) as file:
-                if tuple(file["stamp"]) == (stat.st_size, stat.st_mtime_ns):
-                    return TarIndex(
-                        keys_N=file["keys"], offsets_Nx3=file["offsets"], sizes_Nx3=file["sizes"]
-                    )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # missing or damaged: scan again
-    index = _scan(tar)
-    save(tar, index, cache)
+    stat = stat or files.stat(tar)
+    bucket = is_bucket(tar)
+    index = next(filter(None, (_load(p, stat) for p in _index_paths(tar, cache, bucket))), None)
+    if index is not None and not bucket:
+        return index
+    published = _load_published(tar, stat) if bucket and (index is None or publish) else None
+    index = index or published or _scan(tar, stat)
+    save(tar, index, cache, stat=stat)
+    if publish and bucket and published is None:
+        with contextlib.suppress(RecordError):  # a bucket that is read-only
+            _write(_published(tar), index, stat)
     return index
 
 
-def save(tar: Path, index: TarIndex, cache: Path | None = None) -> None:
-    """Saves the index next to the tar, else in `cache`, else nowhere."""
-    stat = tar.stat()
-    for path in _index_paths(tar, cache):
+def save(tar: Path, index: TarIndex, cache: Path | None = None, *, stat: Stat | None = None) -> None:
+    """Saves the index next to the tar, else in `cache`, else nowhere; of a bucket's, in `cache`."""
+    stat = stat or files.stat(tar)
+    for path in _index_paths(tar, cache, is_bucket(tar)):
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as file:
-                np.savez(
-                    file,
-                    stamp=np.array([stat.st_size, stat.st_mtime_ns]),
-                    keys=index.keys_N,
-                    offsets=index.offsets_Nx3,
-                    sizes=index.sizes_Nx3,
-                )
+            _write(path, index, stat)
             return
+
+
+def _write(path: Path, index: TarIndex, stat: Stat) -> None:
+    with atomic_write(path) as file:
+        np.savez(
+            file,
+            stamp=np.array([stat.size, stat.version]),
+            keys=index.keys_N,
+            offsets=index.offsets_Nx3,
+            sizes=index.sizes_Nx3,
+        )
+
+
+def _load(path: Path, stat: Stat) -> TarIndex | None:
+    """The saved index if it is of this version of the tar; None if not, or missing or damaged."""
+    try:
+        return _parse(path.read_bytes(), stat)
+    except OSError:
+        return None
+
+
+def _load_published(tar: Path, stat: Stat) -> TarIndex | None:
+    """The index next to a tar in a bucket.
+
+    One that was uploaded with its tar names the time of the local file. It counts if it is of the
+    same size, and younger than the tar.
+    """
+    path = _published(tar)
+    try:
+        stat_of_index = files.stat(path)
+        content = files.read_bytes(path)
+    except DataError:
+        return None
+    return _parse(content, stat, any_version=stat_of_index.version > stat.version)
+
+
+def _parse(content: bytes, stat: Stat, *, any_version: bool = False) -> TarIndex | None:
+    try:
+        with np.load(io.BytesIO(content)) as file:
+            size, version = map(int, file["stamp"])
+            if size != stat.size or not (version == stat.version or any_version):
+                return None
+            return TarIndex(
+                keys_N=file["keys"], offsets_Nx3=file["offsets"], sizes_Nx3=file["sizes"]
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # damaged
 
 
 def column_of(name: str) -> int | None:
@@ -101,19 +165,27 @@ def column_of(name: str) -> int | None:
     return {"txt": TEXT, "json": JSON}.get(extension)
 
 
-def _index_paths(tar: Path, cache: Path | None) -> list[Path]:
-    paths = [tar.with_name(tar.name + ".index.npz")]
+def _published(tar: Path) -> Path:
+    return tar.with_name(tar.name + ".index.npz")
+
+
+def _index_paths(tar: Path, cache: Path | None, bucket: bool) -> list[Path]:
+    """Where the index may be on this machine."""
+    paths = [] if bucket else [_published(tar)]
     if cache is not None:
-        digest = hashlib.sha256(str(tar.absolute()).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(files.absolute(tar).encode()).hexdigest()[:16]
         paths.append(cache / f"{tar.stem}-{digest}.index.npz")
     return paths
 
 
-def _scan(tar: Path) -> TarIndex:
+def _scan(tar: Path, stat: Stat) -> TarIndex:
     members: dict[str, dict[int, tuple[int, int]]] = {}
     end = 0
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with (
+            RangeFile(tar, stat.size) if is_bucket(tar) else tar.open("rb") as stream,
+            tarfile.open(fileobj=stream, mode="r:") as archive,
+        ):
             while (member := archive.next()) is not None:
                 end = archive.offset
                 column = column_of(member.name) if member.isfile() else None
@@ -123,13 +195,14 @@ def _scan(tar: Path) -> TarIndex:
                     key = folder + slash + base.split(".", 1)[0]
                     members.setdefault(key, {})[column] = (member.offset_data, member.size)
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
+            # tarfile takes an unreadable header for the end; a real end is a block of zeros.
+            stream.seek(end)
+            if stream.read(BLOCK) != bytes(BLOCK):
+                raise DataError(f"{tar} is truncated or damaged at byte {end}; {HINT}")
+    except DataError:
+        raise
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DataError(
             f"{tar} is truncated or damaged near byte {end} ({error}); {HINT}"
         ) from None
-    # tarfile takes an unreadable header for the end of the tar; a real end is a block of zeros.
-    with tar.open("rb") as stream:
-        stream.seek(end)
-        if stream.read(BLOCK) != bytes(BLOCK):
-            raise DataError(f"{tar} is truncated or damaged at byte {end}; {HINT}")
     return TarIndex.of_members(members)

@@ -8,7 +8,7 @@ import gcsfs
 import numpy as np
 import pytest
 
-from study.data import files, ranges
+from study.data import files, local_cache, ranges
 from study.data.errors import DataError
 from study.records.storage import write
 from tests.gate import HANG, LOST, RESET, TRUNCATED, gate
@@ -114,7 +114,7 @@ def test_names_of_a_manifest(tmp_path):
 
 
 def test_a_local_copy_follows_its_object(uploaded, content, tmp_path, monkeypatch):
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(local_cache.FOLDER, str(tmp_path / "cache"))
     copy = files.local_copy(uploaded)
     assert copy.read_bytes() == content
     before = ranges.counts["bytes"]

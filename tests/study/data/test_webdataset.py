@@ -131,7 +131,7 @@ def test_threads_scan_each_tar_once_and_two_tars_at_the_same_time(tmp_path, monk
     paths, both = [tmp_path / "a.tar", tmp_path / "b.tar"], threading.Barrier(2)
     scans = []
 
-    def scan(path, cache=None):
+    def scan(path, cache=None, stat=None):
         scans.append(path)
         both.wait(timeout=30)  # until the other tar is scanned as well
         time.sleep(0.2)  # and all threads have come
