@@ -16,7 +16,7 @@ import numpy as np
 from study.data.ranges import Run, coalesce, submit
 
 BUDGET = 2 << 30  # bytes in flight and in memory
-WINDOWS = 2  # calls of `request` whose examples are kept: one that is read, and the next
+_KEPT = 2  # requests before that of an example just read whose unread examples are kept
 
 
 class Spans(NamedTuple):
@@ -40,6 +40,7 @@ class _Fetch:
     path: Path
     run: Run
     spans: dict[int, tuple[int, int]]
+    window: int  # number of the request
     requested: bool = False
     future: Future[bytes] | None = None  # while it is in flight, or after it failed
     data: dict[int, bytes] | None = None  # of each example, once it has arrived
@@ -51,7 +52,11 @@ class ReadAhead:
 
     Runs are requested in the order of their first use while all that is in flight and unread takes
     at most `budget` bytes; the rest waits for room. What was not requested yet when it is needed
-    is left to the caller.
+    is left to the caller. An example that is never read, such as one that was replaced, is
+    forgotten once reading is `_KEPT` requests further.
+
+    Attributes:
+      held: bytes in flight or in memory.
     """
 
     def __init__(self, budget: int = BUDGET):
@@ -60,27 +65,32 @@ class ReadAhead:
         self._lock = threading.RLock()  # a future that is done calls back at once
         self._of_example: dict[int, _Fetch] = {}
         self._windows: deque[list[_Fetch]] = deque()
+        self._first = 0  # number of the first of them
         self._waiting: deque[_Fetch] = deque()
 
     def request(self, spans: Iterable[Spans]) -> None:
-        """Begins to fetch a window of examples, and forgets all but the window before it."""
+        """Begins to fetch examples that were not requested yet."""
         ranked = []
+        number = self._first + len(self._windows)
         for part in spans:
             for run in coalesce(part.start_N, part.size_N):
                 rows = np.array(run.rows)
                 bounds = zip(part.start_N[rows].tolist(), part.size_N[rows].tolist(), strict=True)
                 members = dict(zip(part.example_N[rows].tolist(), bounds, strict=True))
-                fetch = _Fetch(part.path, run._replace(rows=[]), members)
+                fetch = _Fetch(part.path, run._replace(rows=[]), members, number)
                 ranked.append((int(part.rank_N[rows].min()), fetch))
         window = [fetch for _, fetch in sorted(ranked, key=lambda pair: pair[0])]
         with self._lock:
             self._windows.append(window)
-            while len(self._windows) > WINDOWS:
-                self._forget(self._windows.popleft())
             for fetch in window:
                 self._of_example.update(dict.fromkeys(fetch.spans, fetch))
             self._waiting.extend(window)
             self._send()
+
+    def missing(self, example_N: np.ndarray) -> np.ndarray:
+        """Those of the examples that were not requested."""
+        with self._lock:
+            return example_N[[e not in self._of_example for e in example_N.tolist()]]
 
     def get(self, example: int) -> tuple[int, bytes] | None:
         """The position in its shard and the bytes of an example; None if it was not requested.
@@ -95,6 +105,7 @@ class ReadAhead:
             if not fetch.requested:
                 self._take(example)
                 return None
+            self._forget_before(fetch.window - _KEPT)
             future = fetch.future
         try:
             if future is not None:
@@ -109,25 +120,31 @@ class ReadAhead:
     def drop(self, example: int) -> None:
         """Forgets an example that has been read."""
         with self._lock:
-            if self._take(example):
-                self._send()
+            self._take(example)
 
     def close(self) -> None:
         """Forgets everything, and cancels what is in flight."""
         with self._lock:
+            self._waiting.clear()
             while self._windows:
-                self._forget(self._windows.popleft())
+                self._forget()
 
-    def _take(self, example: int) -> bool:
-        """Removes an example; returns whether that made room."""
+    def _take(self, example: int) -> None:
         fetch = self._of_example.pop(example, None)
         if fetch is None:
-            return False
-        fetch.spans.pop(example, None)
+            return
+        del fetch.spans[example]
         size = len(fetch.data.pop(example, b"")) if fetch.data else 0
         fetch.held -= size
         self.held -= size
-        return size > 0
+        self._forget_before(fetch.window - _KEPT)
+        while self._windows and not any(other.spans for other in self._windows[0]):
+            self._forget()
+        self._send()
+
+    def _forget_before(self, number: int) -> None:
+        while self._first < number:
+            self._forget()
 
     def _send(self) -> None:
         """Requests the next runs while there is room."""
@@ -166,8 +183,10 @@ class ReadAhead:
         fetch.held = sum(map(len, fetch.data.values()))
         self.held += fetch.held
 
-    def _forget(self, window: list[_Fetch]) -> None:
-        for fetch in window:
+    def _forget(self) -> None:
+        """Forgets the first window."""
+        self._first += 1
+        for fetch in self._windows.popleft():
             for example in list(fetch.spans):
                 if self._of_example.get(example) is fetch:
                     del self._of_example[example]

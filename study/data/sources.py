@@ -22,6 +22,7 @@ from study.data.texts import Texts
 
 Batch = dict[str, np.ndarray]
 _BLOCK = 32  # examples that a thread decodes at a time
+_LABELS = 1 << 14  # examples whose metadata are fetched at a time
 _SMALL_FILE = 4096  # bytes; smaller images take longer in Python, under the GIL, than in PIL
 
 
@@ -159,6 +160,11 @@ class ImageSource:
 
     def prefetch(self, index_N: np.ndarray) -> None:
         """See `study.data.stream.Source`."""
+        index_N = self.replacements.resolve(np.asarray(index_N))
+        if self._keep:
+            image_N = index_N if self._images_N is None else self._images_N[index_N]
+            index_N = index_N[~self._decoded_N[image_N]]
+        self._reader.prefetch(index_N, text=not self._keep)
 
     def _read(self, index_N: np.ndarray, *, with_text: bool) -> tuple[np.ndarray, list[str]]:
         """Pixels, uint8 N x H x W x C, and texts (empty without `with_text`)."""
@@ -194,6 +200,7 @@ class ImageSource:
         texts: list[str] | None,
     ) -> dict[int, BadExampleError]:
         """Decodes examples into rows of the outputs; returns the bad ones."""
+        self._reader.prefetch(example_M, text=texts is not None)  # what no hint announced
         size = int(self._image_size / self._crop)
         left = (size - self._image_size) // 2
         center = slice(left, left + self._image_size)
@@ -267,6 +274,10 @@ def load_labels(dataset: Dataset, split: str) -> np.ndarray:
         reader, classes = open_split(dataset, split), len(dataset.class_names)
         class_N = np.empty(len(reader), np.int32)
         for i in range(len(reader)):
+            if i % _LABELS == 0:
+                reader.prefetch(
+                    np.arange(i, min(i + _LABELS, len(reader))), image=False, text=False, json=True
+                )
             value = reader.json(i).get("class")
             if not isinstance(value, int) or not 0 <= value < classes:
                 raise reader.bad_example(
@@ -281,6 +292,7 @@ def load_labels(dataset: Dataset, split: str) -> np.ndarray:
 def _decode_threads(reader: Reader, threads: int | None) -> int:
     """`threads`, or one per core; a single one for small files, which gain nothing from threads."""
     sizes = [1]
+    reader.prefetch(np.arange(min(16, len(reader))), text=False)
     for i in range(min(16, len(reader))):
         try:
             sizes.append(len(reader.image(i)))

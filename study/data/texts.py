@@ -85,6 +85,7 @@ def load_tokens(dataset: Dataset, split: str, data: Data) -> np.ndarray:
         tokens_NxL = np.empty((len(reader), data.text_length), dtype)
         for start in range(0, len(reader), _CHUNK):
             rows = range(start, min(start + _CHUNK, len(reader)))
+            reader.prefetch(np.array(rows), image=False)
             texts, bad = _read_texts(reader, rows)
             tokens_NxL[rows.start : rows.stop] = tokenizer(texts)
             tokens_NxL[list(bad)] = not_an_id

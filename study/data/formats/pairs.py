@@ -56,6 +56,13 @@ class PairsReader(Reader):
     def image(self, i: int) -> bytes:
         return self._images.image(int(self._images_N[i]))
 
+    def prefetch(
+        self, index_N: np.ndarray, *, image: bool = True, text: bool = True, json: bool = False
+    ) -> None:
+        if image or json:
+            image_N = self._images_N[np.asarray(index_N)]
+            self._images.prefetch(image_N, image=image, text=False, json=json)
+
     def text(self, i: int) -> str:
         text = self._text[i]
         if not isinstance(text, str):

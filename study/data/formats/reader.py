@@ -53,15 +53,17 @@ class Reader(abc.ABC):
     def json(self, i: int) -> dict[str, Any]:
         """The metadata; empty if the example has none."""
 
-    def prefetch(self, index_N: np.ndarray, *, image: bool = True) -> None:
+    def prefetch(  # noqa: B027
+        self, index_N: np.ndarray, *, image: bool = True, text: bool = True, json: bool = False
+    ) -> None:
         """Fetches examples that will be read soon in long runs, in the background.
 
-        What was fetched is kept until the example's image is read, of the last two calls at most.
-        Does nothing for shards on a local disk.
+        What was fetched is kept until the example's image is read. Does nothing for shards on a
+        local disk.
 
         Arguments:
           index_N: the examples, in the order in which they will be read.
-          image: whether the images will be read too, or the texts alone.
+          image, text, json: what of them will be read.
         """
 
     def pair(self, i: int) -> tuple[bytes, str]:
@@ -110,6 +112,7 @@ class Reader(abc.ABC):
     def channels(self) -> int:
         """1 if the first images are all grayscale, else 3."""
         counts = []
+        self.prefetch(np.arange(min(16, len(self))), text=False)
         for i in range(min(16, len(self))):
             try:
                 counts.append(count_channels(self.image(i)))

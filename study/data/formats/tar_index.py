@@ -100,8 +100,10 @@ def load_or_scan(
     return index
 
 
-def save(tar: Path, index: TarIndex, cache: Path | None = None, *, stat: Stat | None = None) -> None:
-    """Saves the index next to the tar, else in `cache`, else nowhere; of a bucket's, in `cache`."""
+def save(
+    tar: Path, index: TarIndex, cache: Path | None = None, *, stat: Stat | None = None
+) -> None:
+    """Saves the index next to the tar, else in `cache`, else nowhere; of a bucket's in `cache`."""
     stat = stat or files.stat(tar)
     for path in _index_paths(tar, cache, is_bucket(tar)):
         with contextlib.suppress(OSError):

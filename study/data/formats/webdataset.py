@@ -102,8 +102,13 @@ class WebdatasetReader(Reader):
         finally:
             self._ahead.drop(i)
 
-    def prefetch(self, index_N: np.ndarray, *, image: bool = True) -> None:
-        example_N, rank_N = np.unique(np.asarray(index_N, np.int64), return_index=True)
+    def prefetch(
+        self, index_N: np.ndarray, *, image: bool = True, text: bool = True, json: bool = False
+    ) -> None:
+        if not any(self._remote):
+            return
+        index_N = self._ahead.missing(np.asarray(index_N, np.int64))
+        example_N, rank_N = np.unique(index_N, return_index=True)
         shard_N = np.searchsorted(self._ends, example_N, side="right")
         shards = [shard for shard in np.unique(shard_N).tolist() if self._remote[shard]]
         if not shards:
@@ -115,7 +120,8 @@ class WebdatasetReader(Reader):
             if index is not None:
                 chosen_N = np.flatnonzero(shard_N == shard)
                 row_N = example_N[chosen_N] - (self._ends[shard - 1] if shard else 0)
-                start_N, size_N = index.spans(row_N, self._columns(index, row_N, image))
+                columns_Nx3 = self._columns(index, row_N, image=image, text=text, json=json)
+                start_N, size_N = index.spans(row_N, columns_Nx3)
                 path = self.paths[shard]
                 spans.append(Spans(path, example_N[chosen_N], rank_N[chosen_N], start_N, size_N))
         self._ahead.request(spans)
@@ -125,13 +131,16 @@ class WebdatasetReader(Reader):
         index = self._index(shard)
         return None if self._copy(shard) is not None else index
 
-    def _columns(self, index: TarIndex, row_N: np.ndarray, image: bool) -> np.ndarray:
-        """Which members of these examples a pair is read from, bool N x 3."""
+    def _columns(
+        self, index: TarIndex, row_N: np.ndarray, *, image: bool, text: bool, json: bool
+    ) -> np.ndarray:
+        """Which members of these examples will be read, bool N x 3."""
+        txt_N = index.sizes_Nx3[row_N, TEXT] >= 0
+        txt_N &= self._text_key is None
         columns_Nx3 = np.zeros((len(row_N), 3), bool)
         columns_Nx3[:, IMAGE] = image
-        if self._text_key is None:
-            columns_Nx3[:, TEXT] = index.sizes_Nx3[row_N, TEXT] >= 0
-        columns_Nx3[:, JSON] = ~columns_Nx3[:, TEXT]
+        columns_Nx3[:, TEXT] = text & txt_N
+        columns_Nx3[:, JSON] = json | (text & ~txt_N)
         return columns_Nx3
 
     def _image(self, i: int) -> bytes:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from study.config import Data, ViT
-from study.data import files, local_cache, ranges, read_ahead
+from study.data import files, local_cache, ranges
 from study.data.errors import DataError
 from study.data.formats.dataset import Dataset
 from study.data.formats.open_split import open_split
-from study.data.read_ahead import ReadAhead, Spans
+from study.data.read_ahead import ReadAhead
 from study.data.sources import ImageSource
 
 
@@ -61,3 +61,92 @@ def test_examples_one_by_one_and_ahead(remote, small, by_ranges):
         assert reader.pair(i) == disk.pair(i)
     assert ranges.counts["requests"] - before < 20
     assert reader._ahead.held == 0
+
+
+def test_sources_read_the_same_pixels_and_tokens(remote, small, by_ranges):
+    data, image = Data(dataset="glyphs", text_length=8), ViT(image_size=28)
+    index_N = np.random.default_rng(1).integers(0, small.split("train").examples, 400)
+    for keep in (False, True):
+        disk = ImageSource(small, "train", image, data, keep=keep)
+        bucket = ImageSource(Dataset.open(remote), "train", image, data, keep=keep)
+        for hint in (True, False):
+            if hint:
+                bucket.prefetch(index_N)
+            expected = disk.batch(index_N)
+            for name, array in bucket.batch(index_N).items():
+                np.testing.assert_array_equal(array, expected[name])
+
+
+def test_what_is_unread_stays_within_the_budget(remote, small, by_ranges, monkeypatch):
+    """Back pressure: a run is requested when the examples before it have been read."""
+    budget = 40_000
+    monkeypatch.setattr(ranges, "MAX_RUN", 10_000)
+    monkeypatch.setattr(ranges, "MAX_GAP", 4_000)
+    disk = open_split(small, "train")
+    reader = open_split(Dataset.open(remote), "train")
+    reader._ahead = ahead = ReadAhead(budget)
+    index_N = np.arange(600)
+    total = sum(len(disk.image(i)) for i in range(600))
+    assert total > 3 * budget
+    before = ranges.counts["requests"]
+    reader.prefetch(index_N)
+    peaks = []
+    for i in index_N.tolist():
+        assert reader.pair(i) == disk.pair(i)
+        peaks.append(ahead.held)
+    assert budget / 2 < max(peaks) <= budget
+    assert ahead.held == 0
+    assert ranges.counts["requests"] - before < 600 / 4
+
+
+def test_unread_examples_are_forgotten_as_reading_goes_on(remote, by_ranges):
+    reader = open_split(Dataset.open(remote), "train")
+    for start in range(0, 1000, 100):
+        reader.prefetch(np.arange(start, start + 100))
+        for i in range(start, start + 50):  # the others were replaced, say
+            reader.pair(i)
+    unread = sum(len(f.spans) for window in reader._ahead._windows for f in window)
+    assert unread == 3 * 50
+
+
+def test_threads_share_what_was_fetched(remote, small, by_ranges):
+    disk = open_split(small, "train")
+    reader = open_split(Dataset.open(remote), "train")
+    index = list(range(0, 800, 2))
+    reader.prefetch(np.array(index))
+    results: dict[int, object] = {}
+
+    def read(part: list[int]) -> None:
+        for i in part:
+            results[i] = reader.pair(i)
+
+    threads = [threading.Thread(target=read, args=(index[k::8],)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {i: disk.pair(i) for i in index}
+
+
+def test_a_split_that_fits_is_copied_once(remote, small, cache):
+    disk = open_split(small, "train")
+    reader = open_split(Dataset.open(remote), "train")
+    reader.prefetch(np.arange(len(disk)))
+    assert [reader.pair(i) for i in range(0, len(disk), 7)] == [
+        disk.pair(i) for i in range(0, len(disk), 7)
+    ]
+    before = ranges.counts["bytes"]
+    again = open_split(Dataset.open(remote), "train")
+    assert again.pair(5) == disk.pair(5)
+    assert ranges.counts["bytes"] - before < 20_000  # dataset.json and the like
+
+
+def test_a_split_too_large_for_the_cache_is_said_once(remote, small, monkeypatch, caplog):
+    monkeypatch.setenv(local_cache.GIGABYTES, "0.00001")
+    reader = open_split(Dataset.open(remote), "train")
+    assert reader.pair(3) == open_split(small, "train").pair(3)
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "study.data.local_cache"]
+    assert "glyphs, train takes 0.0 GB, more than the data cache" in line
+    monkeypatch.setenv(local_cache.GIGABYTES, "much")
+    with pytest.raises(DataError, match="STUDY_DATA_CACHE_GB=much is not a number"):
+        open_split(Dataset.open(remote), "train")
