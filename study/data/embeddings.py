@@ -1,95 +1,114 @@
-"""Cached image embeddings of a data set, read as memory-mapped rows.
+"""Cached image embeddings of a data set.
 
-    <data set>/embeddings/<tower>/tower.json        written last: the tower, its width, and for
-                                                    each file its rows, SHA-256 and bad images
+    <data set>/embeddings/<tower>/tower.json        the index: the tower, its width, and the files
                                   train-00000.npy   float16 N x E, one file per shard
-                                  train-00000.json  the entry of this file in tower.json
 
 Row i of a split is the embedding of example i, in shard order (a split of pairs uses the rows of
-the split that has its images); a row of NaN marks an example
-whose image cannot be used. `study.data.embed_shards` writes this layout. Embeddings made by other
-programs may be a single `<split>.npy`.
+the split that has its images); a row of NaN marks an example whose image cannot be used.
+`study.data.embed_shards` writes this layout, which `study.data.row_files` describes. Embeddings
+made by other programs may be a single `<split>.npy`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
+import hashlib
+import json
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from study.data.formats.dataset import DataError, Dataset, sha256_files
+from study.data.errors import DataError
+from study.data.files import to_path
+from study.data.formats.dataset import Dataset
 from study.data.formats.open_split import read_image_rows
-from study.records.record import read_json
+from study.data.row_files import Layout, read_index, verify_rows
+from study.data.row_shards import RowShards
 
 TOWER_FILE = "tower.json"
-_REDO = "remove it and run the command that made it again (`study data embed`)"
+_MADE_BY = "`study data embed`"
+
+
+def embeddings_folder(dataset: Dataset, name: str) -> Path:
+    """The folder `name` under the data set's embeddings, or in the bucket that `name` names."""
+    return to_path(name) if "://" in name else dataset.folder / "embeddings" / name
+
+
+def layout(dim: int) -> Layout:
+    redo = f"make it again ({_MADE_BY} if that made it)"
+    return Layout(width=dim, dtype=np.dtype(np.float16), recorded=TOWER_FILE, redo=redo)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CachedEmbeddings:
-    """The embeddings of one split: memory-mapped parts, in order.
+    """The embeddings of one split.
 
     Attributes:
-      metadata: the content of tower.json.
-      bad: for each stored row that is NaN because its image cannot be used, the reason.
+      stored: the rows.
+      metadata: the content of tower.json, but for the list of files.
+      bad: for each stored row that is NaN because its image cannot be used, the reason; None if
+        there are too many to be listed.
+      bad_rows: the number of these rows.
       row_N: for a split of pairs, the stored row of each example; None: row i is example i.
     """
 
     name: str
     dim: int
-    parts: tuple[np.ndarray, ...]
+    stored: RowShards
     metadata: dict[str, Any]
-    bad: dict[int, str] = dataclasses.field(default_factory=dict)
+    bad: dict[int, str] | None
+    bad_rows: int
     row_N: np.ndarray | None = None
 
     @classmethod
     def open(cls, dataset: Dataset, name: str, split: str) -> CachedEmbeddings:
-        """Opens the rows of `split` under `embeddings/<name>`.
+        """Opens the rows of `split` in the folder `name` (`embeddings_folder`).
 
         Raises:
           DataError: missing, unfinished or stale embeddings, or missing rows.
         """
         if (images := dataset.split(split).images) is not None:
-            stored = cls.open(dataset, name, images)
-            return dataclasses.replace(stored, row_N=read_image_rows(dataset, split))
+            opened = cls.open(dataset, name, images)
+            return dataclasses.replace(opened, row_N=read_image_rows(dataset, split))
         examples = dataset.split(split).examples
-        folder = dataset.folder / "embeddings" / name
-        metadata = read_json(folder / TOWER_FILE)
-        if metadata is None:
+        folder = embeddings_folder(dataset, name)
+        index = read_index(folder, TOWER_FILE, split)
+        if index is None:
             names = sorted(path.parent.name for path in folder.parent.glob(f"*/{TOWER_FILE}"))
             raise DataError(
                 f"{folder} has no finished embeddings (finished: {', '.join(names) or 'none'}); "
-                "make them with `study data embed`"
+                f"make them with {_MADE_BY}"
             )
-        if metadata.get("dataset_fingerprint") != dataset.fingerprint:
+        fingerprint = index.metadata.get("dataset_fingerprint")
+        if fingerprint != dataset.fingerprint:
             raise DataError(
                 f"{folder} was made from another version of the data set "
-                f"({str(metadata.get('dataset_fingerprint'))[:12]}, now "
-                f"{dataset.fingerprint[:12]}); remove it and make it again with `study data embed`"
+                f"({str(fingerprint)[:12]}, now {dataset.fingerprint[:12]}); remove it and make it "
+                f"again with {_MADE_BY}"
             )
-        dim = int(metadata["dim"])
-        single = folder / f"{split}.npy"
-        pattern = re.compile(re.escape(split) + r"-\d+\.npy")
-        paths = [p for p in sorted(folder.glob("*.npy")) if pattern.fullmatch(p.name)]
-        paths = [single] if single.exists() else paths
-        parts = tuple(map_rows(path, dim) for path in paths)
-        rows = sum(len(part) for part in parts)
-        if rows != examples:
+        dim = int(index.metadata["dim"])
+        stored = RowShards(folder, index.shards, layout(dim))
+        if len(stored) != examples:
             raise DataError(
-                f"{folder} holds {rows} rows for {split}, which has {examples} examples; "
-                "remove the folder and make it again with `study data embed`"
+                f"{folder} holds {len(stored)} rows for {split}, which has {examples} examples; "
+                f"remove the folder and make it again with {_MADE_BY}"
             )
-        bad: dict[int, str] = {}
-        start = 0
-        for path, part in zip(paths, parts, strict=True):
-            reasons = metadata.get("shards", {}).get(path.stem, {}).get("bad", {})
-            bad |= {start + int(i): reason for i, reason in reasons.items()}
-            start += len(part)
-        return cls(name=name, dim=dim, parts=parts, metadata=metadata, bad=bad)
+        starts = stored.starts() if index.bad else {}
+        bad = None if index.bad is None else {
+            starts[file] + int(i): reason
+            for file, reasons in index.bad.items()
+            for i, reason in reasons.items()
+        }  # fmt: skip
+        return cls(
+            name=name,
+            dim=dim,
+            stored=stored,
+            metadata=index.metadata,
+            bad=bad,
+            bad_rows=index.bad_rows,
+        )
 
     @staticmethod
     def verify(folder: Path) -> None:
@@ -98,23 +117,11 @@ class CachedEmbeddings:
         Raises:
           DataError: the first file that differs or is missing.
         """
-        shards = (read_json(folder / TOWER_FILE) or {}).get("shards", {})
-        names = [f"{stem}.npy" for stem in shards]
-        for name in names:
-            if not (folder / name).is_file():
-                raise DataError(f"{folder / name} is missing; {_REDO}")
-        for name, digest in sha256_files(folder, names).items():
-            if digest != shards[name.removesuffix(".npy")]["sha256"]:
-                raise DataError(f"{folder / name} has changed since it was written; {_REDO}")
+        verify_rows(folder, TOWER_FILE, f"remove it and run {_MADE_BY} again")
 
     def __len__(self) -> int:
         """Examples, which in a split of pairs are more than the stored rows."""
-        return self.stored if self.row_N is None else len(self.row_N)
-
-    @property
-    def stored(self) -> int:
-        """Stored rows."""
-        return sum(len(part) for part in self.parts)
+        return len(self.stored) if self.row_N is None else len(self.row_N)
 
     def to_rows(self, index_N: np.ndarray) -> np.ndarray:
         """The stored rows of examples."""
@@ -122,44 +129,25 @@ class CachedEmbeddings:
 
     @property
     def bad_examples(self) -> dict[int, str]:
-        """For each example whose image cannot be used, the reason."""
+        """For each example whose image cannot be used, the reason, if they are listed."""
         if self.row_N is None or not self.bad:
-            return self.bad
+            return self.bad or {}
         bad_M = np.flatnonzero(np.isin(self.row_N, list(self.bad)))
         return {i: self.bad[int(self.row_N[i])] for i in bad_M.tolist()}
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the rows that are read: float16 if all are stored in it, else float32."""
-        half = all(part.dtype == np.float16 for part in self.parts)
-        return np.dtype(np.float16 if half else np.float32)
-
-    @property
     def identity(self) -> Hashable:
-        """Of the stored rows; it changes when a file is written again."""
-        files = [str(part.filename) for part in self.parts if isinstance(part, np.memmap)]
-        return self.name, tuple((file, Path(file).stat().st_mtime_ns) for file in files)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all stored rows in memory."""
-        return self.stored * self.dim * self.dtype.itemsize
+        """Of the stored rows; it changes when they are written again."""
+        about = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode()).hexdigest()
+        return str(self.stored.folder), about, len(self.stored), self.stored.modified
 
     def take(self, index_N: np.ndarray) -> np.ndarray:
-        """The rows of the examples `index_N`, N x E."""
-        index_N = self.to_rows(np.asarray(index_N))
-        out_NxE = np.empty((len(index_N), self.dim), self.dtype)
-        ends_P = np.cumsum([len(part) for part in self.parts])
-        part_N = np.searchsorted(ends_P, index_N, side="right")
-        for p in np.unique(part_N):
-            here_N = part_N == p
-            out_NxE[here_N] = self.parts[p][index_N[here_N] - (ends_P[p - 1] if p else 0)]
-        return out_NxE
+        """The rows of the examples `index_N`, N x E, float16 if all are stored in it."""
+        return self.stored.take(self.to_rows(np.asarray(index_N)))
 
     def rows(self) -> np.ndarray:
         """All stored rows in memory, N x E."""
-        out_NxE = np.empty((self.stored, self.dim), self.dtype)
-        return np.concatenate(self.parts, out=out_NxE) if self.parts else out_NxE
+        return self.stored.rows()
 
 
 def is_complete(dataset: Dataset, name: str) -> bool:
@@ -170,24 +158,3 @@ def is_complete(dataset: Dataset, name: str) -> bool:
     except DataError:
         return False
     return True
-
-
-def map_rows(path: Path, dim: int) -> np.ndarray:
-    """Memory-maps a `.npy` of floats N x dim.
-
-    Raises:
-      DataError: a file that cannot be read, or an array of another type or shape.
-    """
-    try:
-        rows_NxE = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); make it again (`study data embed` if that made it)"
-        ) from None
-    if rows_NxE.dtype.kind != "f":
-        raise DataError(f"{path} holds {rows_NxE.dtype}, not floats; make it again")
-    if rows_NxE.ndim != 2 or rows_NxE.shape[1] != dim:
-        raise DataError(
-            f"{path} has shape {rows_NxE.shape}, but {TOWER_FILE} records N x {dim}; make it again"
-        )
-    return rows_NxE

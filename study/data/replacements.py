@@ -9,6 +9,9 @@ import numpy as np
 from study.data.formats.dataset import HINT, DataError
 from study.data.formats.reader import BadExampleError
 
+# Bad examples that are remembered, so that memory does not grow with the split. Older ones are met
+# again where they are read again.
+MAX_REMEMBERED = 1 << 20
 # The share is taken of at least this many examples; else one bad example at the start of a run
 # would exceed it.
 _MIN_READ = 1000
@@ -31,6 +34,7 @@ class Replacements:
         self._size, self._max_share, self._name = size, max_share, name
         self._read = self._replaced = 0.0  # positions of the stream
         self._bad = np.empty(0, np.int64)  # sorted
+        self._older = self._bad  # sorted
         self._first: BadExampleError | None = None
         self._complete = False  # all bad examples of the split are known and within the limit
 
@@ -65,6 +69,8 @@ class Replacements:
         while len(row_M):
             example_M = self.resolve(index_N[row_M])
             bad = read_rows(example_M, row_M)
+            if not bad:
+                return
             self.add_bad(bad, index_N)
             row_M = row_M[np.isin(example_M, list(bad))]
 
@@ -96,24 +102,39 @@ class Replacements:
 
     def add_all_bad(self, bad: dict[int, BadExampleError]) -> None:
         """Adds all bad examples of the split. Raises as `add_bad` does."""
+        self._complete = True
         if bad:
             self._add(bad)
             if len(self._bad) > self._max_share * self._size:
                 raise self._too_many(len(self._bad), self._size)
-        self._complete = True
+
+    def check_count(self, bad: int, reason: str) -> None:
+        """Refuses a split of which `bad` examples cannot be used, before any of them is met.
+
+        Raises:
+          DataError: too many are bad.
+        """
+        if bad > self._max_share * self._size:
+            self._first = self._first or BadExampleError(reason)
+            raise self._too_many(bad, self._size)
 
     def _add(self, bad: dict[int, BadExampleError]) -> None:
         first = bad[min(bad)]
         if not self._max_share:
             raise first
         self._first = self._first or first
-        self._bad = np.union1d(self._bad, np.fromiter(bad, np.int64))
+        new = np.fromiter(bad, np.int64)
+        if len(self._bad) + len(new) > MAX_REMEMBERED // 2 and not self._complete:
+            self._older, self._bad = self._bad, np.empty(0, np.int64)
+        self._bad = np.union1d(self._bad, new)
 
     def _is_bad(self, index_N: np.ndarray) -> np.ndarray:
-        if not len(self._bad):
-            return np.zeros(len(index_N), bool)
-        at_N = np.searchsorted(self._bad, index_N)
-        return self._bad.take(at_N, mode="clip") == index_N
+        is_bad_N = np.zeros(len(index_N), bool)
+        for bad in (self._bad, self._older):
+            if len(bad):
+                at_N = np.searchsorted(bad, index_N)
+                is_bad_N |= bad.take(at_N, mode="clip") == index_N
+        return is_bad_N
 
     def _check_share(self, index_N: np.ndarray) -> None:
         if self._complete or not len(self._bad):

@@ -46,31 +46,36 @@ class EmbeddingSource:
         self.replacements = Replacements(
             size=self.size, max_share=data.max_bad_share, name=f"{dataset.name}, {split}"
         )
+        # Otherwise bad examples are found as they are read.
+        self._knows_bad = self._cache.bad is not None and self.texts.in_memory
         bad = {i: BadExampleError(reason) for i, reason in self._cache.bad_examples.items()}
-        self.replacements.add_all_bad(bad)
+        if self._knows_bad:
+            self.replacements.add_all_bad(bad)
+        else:
+            for count, kind in (
+                (self._cache.bad_rows, "embeddings"),
+                (self.texts.bad_rows, "tokens"),
+            ):
+                self.replacements.check_count(count, f"see the files of the {kind}")
         self._rows_NxE = None
-        if self._cache.nbytes <= cache.IN_MEMORY_BYTES:
+        if self._cache.stored.nbytes <= cache.IN_MEMORY_BYTES:
 
             def read_all() -> tuple[np.ndarray]:
                 rows_NxE = self._cache.rows()
-                nan = list(self._cache.bad)
-                self._check_finite(np.delete(rows_NxE, nan, 0) if nan else rows_NxE)
+                self._find_nan(np.arange(len(rows_NxE)), rows_NxE)
                 return (rows_NxE,)
 
             (self._rows_NxE,) = cache.share(dataset, self._cache.identity, read_all)
 
     def batch(self, index_N: np.ndarray) -> Batch:
         """{"image": N x E, "text": int32 N x L}."""
-        self.replacements.add_all_bad(self.texts.bad)
-        index_N = self.replacements.resolve(index_N)
-        return {"image": self.image(index_N), "text": self.texts.take(index_N)}
+        if self._knows_bad:
+            self.replacements.add_all_bad(self.texts.bad)
+        return self._read(index_N, with_text=True)
 
     def image(self, index_N: np.ndarray) -> np.ndarray:
         """Embeddings alone, N x E, in the type that they are stored in."""
-        index_N = self.replacements.resolve(index_N)
-        if self._rows_NxE is not None:
-            return self._rows_NxE.take(self._cache.to_rows(index_N), axis=0)
-        return self._check_finite(self._cache.take(index_N))
+        return self._read(index_N, with_text=False)["image"]
 
     def text(self, index_N: np.ndarray) -> np.ndarray:
         """Tokens alone, int32 N x L; a bad image does not matter."""
@@ -78,15 +83,70 @@ class EmbeddingSource:
 
     def prefetch(self, index_N: np.ndarray) -> None:
         """See `study.data.stream.Source`."""
+        index_N = self.replacements.resolve(index_N)
+        if self._rows_NxE is None:
+            self._cache.stored.prefetch(self._cache.to_rows(index_N))
+        self.texts.prefetch(index_N)
 
-    def _check_finite(self, rows_NxE: np.ndarray) -> np.ndarray:
-        # One NaN in a row would look like a run that diverged.
-        if not np.isfinite(rows_NxE).all():
+    def _read(self, index_N: np.ndarray, *, with_text: bool) -> Batch:
+        index_N = np.asarray(index_N)
+        batch: Batch = {}
+
+        def read_rows(example_M: np.ndarray, row_M: np.ndarray) -> dict[int, BadExampleError]:
+            row_K = self._cache.to_rows(example_M)
+            if self._rows_NxE is not None:
+                part = {"image": self._rows_NxE.take(row_K, axis=0)}
+            else:
+                part = {"image": self._cache.stored.take(row_K)}
+            if with_text:
+                part["text"] = self.texts.take(example_M)
+            if batch:
+                for name, rows in part.items():
+                    batch[name][row_M] = rows
+            else:
+                batch.update(part)
+            bad: dict[int, BadExampleError] = {}
+            if self._rows_NxE is None or not self._knows_bad:
+                nan_M = self._find_nan(row_K, part["image"])
+                bad = {int(i): self._bad_image(int(i)) for i in example_M[nan_M]}
+            return bad | (self.texts.find_bad(example_M, part["text"]) if with_text else {})
+
+        self.replacements.read(index_N, read_rows)
+        return batch
+
+    def _find_nan(self, row_N: np.ndarray, values_NxE: np.ndarray) -> np.ndarray:
+        """Which of these stored rows are NaN because their image cannot be used, bool N.
+
+        Raises:
+          DataError: others are not finite: a NaN would look like a run that diverged.
+        """
+        if _all_finite(values_NxE):
+            return np.zeros(len(row_N), bool)
+        nan_N: np.ndarray = np.isnan(values_NxE).all(1)
+        if self._cache.bad is not None:
+            nan_N &= np.isin(row_N, list(self._cache.bad))
+        broken_N = ~nan_N & ~np.isfinite(values_NxE).all(1)
+        if broken_N.any():
+            path = self._cache.stored.path(int(row_N[np.argmax(broken_N)]))
             raise DataError(
-                f"the embeddings {self._cache.name} hold NaN or infinite rows; remove their "
-                "folder and make them again"
+                f"the embeddings {self._cache.name} hold NaN or infinite rows, the first in "
+                f"{path}; remove their folder and make them again"
             )
-        return rows_NxE
+        return nan_N
+
+    def _bad_image(self, i: int) -> BadExampleError:
+        path = self._cache.stored.path(int(self._cache.to_rows(np.array([i]))[0]))
+        return BadExampleError(
+            f"example {i}: its image cannot be used; {path.stem}.json beside {path} has the reason"
+        )
+
+
+def _all_finite(values_NxE: np.ndarray) -> bool:
+    if values_NxE.dtype == np.float16:
+        # All bits of the exponent are set; `np.isfinite` takes six times as long.
+        largest = (values_NxE.view(np.uint16) & np.uint16(0x7FFF)).max(initial=0)
+        return bool(largest < 0x7C00)
+    return bool(np.isfinite(values_NxE).all())
 
 
 class ImageSource:

@@ -13,6 +13,7 @@ from study.data.formats.dataset import DATASET_FILE, DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.formats.pairs import write_pairs
 from study.data.sources import open_source
+from study.data.token_shards import tokenize_dataset
 
 TEXTS = ("one of them", "noch einer", "un autre")
 
@@ -43,6 +44,7 @@ def test_a_row_has_the_image_of_its_split_and_its_own_text(pairs):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_source_reads_the_shared_image_of_each_row(pairs, image, in_memory, monkeypatch):
     if not in_memory:
+        tokenize_dataset(pairs, Data(), workers=1)
         monkeypatch.setattr("study.data.cache.IN_MEMORY_BYTES", 0)
     source = open_source(pairs, "pairs", image, Data())
     of_images = open_source(pairs, "train", image, Data())
@@ -60,7 +62,7 @@ def test_images_are_embedded_once_whatever_the_number_of_rows(pairs, tower):
     assert not list(folder.glob("pairs*"))
     rows = CachedEmbeddings.open(pairs, "again", "pairs")
     stored = CachedEmbeddings.open(pairs, "again", "train")
-    assert (len(rows), rows.stored) == (120, len(stored))
+    assert (len(rows), len(rows.stored)) == (120, len(stored))
     np.testing.assert_array_equal(rows.take(np.arange(120)), stored.take(images_of()))
 
 

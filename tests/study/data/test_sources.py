@@ -15,6 +15,7 @@ from study.data.glyphs import hog_lda
 from study.data.glyphs import write as glyphs
 from study.data.glyphs.write import prepare
 from study.data.sources import load_labels, open_source
+from study.data.token_shards import tokenize_dataset
 from study.data.tokenizer import Tokenizer
 
 EMBEDDED = CachedImage(embeddings="hog-lda-16", dim=16)
@@ -44,12 +45,18 @@ def test_embeddings_and_tokens_are_those_of_the_examples(embedded):
     np.testing.assert_array_equal(batch["text"], Tokenizer(embedded.tokenizer, 12)(texts))
 
 
-def test_a_cache_too_large_for_memory_gives_the_same(embedded, monkeypatch):
+def test_a_cache_too_large_for_memory_gives_the_same(copy, monkeypatch):
+    embedded = Dataset.open(copy)
     index_N = rng.integers(0, embedded.split("train").examples, 300)
     expected = {image.kind: open_source(embedded, "train", image, Data()).batch(index_N)
                 for image in (EMBEDDED, IMAGE)}  # fmt: skip
     monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr(cache, "_LOADED", {})
+    with pytest.raises(
+        DataError, match=r"do not fit in memory.*`study data tokenize .*--length 16`"
+    ):
+        open_source(embedded, "train", EMBEDDED, Data())
+    tokenize_dataset(embedded, Data(), workers=1)
     for image in (EMBEDDED, IMAGE):
         source = open_source(embedded, "train", image, Data())
         kept = source._rows_NxE if image is EMBEDDED else source._keep
