@@ -24,7 +24,7 @@ from study.data.errors import DataError
 from study.data.files import to_path
 from study.data.formats.dataset import Dataset
 from study.data.formats.open_split import read_image_rows
-from study.data.row_files import Layout, read_index, verify_rows
+from study.data.row_files import Layout, read_index
 from study.data.row_shards import RowShards
 
 TOWER_FILE = "tower.json"
@@ -109,15 +109,6 @@ class CachedEmbeddings:
             bad=bad,
             bad_rows=index.bad_rows,
         )
-
-    @staticmethod
-    def verify(folder: Path) -> None:
-        """Compares the files of a finished folder with their recorded SHA-256.
-
-        Raises:
-          DataError: the first file that differs or is missing.
-        """
-        verify_rows(folder, TOWER_FILE, f"remove it and run {_MADE_BY} again")
 
     def __len__(self) -> int:
         """Examples, which in a split of pairs are more than the stored rows."""

@@ -29,6 +29,7 @@ from study.records.storage import is_bucket, listdir
 HEADER_BYTES = 128  # of a .npy file of a two-dimensional array of plain numbers
 # Reasons that an index lists; with more, it has the number of bad rows of each file instead.
 MAX_LISTED = 10_000
+_REDO = "remove it and run the command that made it again"
 _KINDS = {"f": "floats", "u": "tokens", "i": "tokens"}
 
 
@@ -98,7 +99,7 @@ def read_index(folder: Path, name: str, split: str) -> Index | None:
     )
 
 
-def verify_rows(folder: Path, name: str, redo: str) -> None:
+def verify_rows(folder: Path, name: str) -> None:
     """Compares the files of a finished folder with the SHA-256 in its index `name`.
 
     Raises:
@@ -110,7 +111,7 @@ def verify_rows(folder: Path, name: str, redo: str) -> None:
     def digest(stem: str) -> str:
         path = folder / f"{stem}.npy"
         if path.name not in files:
-            raise DataError(f"{path} is missing; {redo}")
+            raise DataError(f"{path} is missing; {_REDO}")
         if is_bucket(path):
             return hashlib.sha256(read_bytes(path)).hexdigest()
         with path.open("rb") as stream:
@@ -119,7 +120,7 @@ def verify_rows(folder: Path, name: str, redo: str) -> None:
     with ThreadPoolExecutor(2) as pool:  # hashing releases the GIL
         for stem, sha256 in zip(entries, pool.map(digest, entries), strict=True):
             if sha256 != entries[stem]["sha256"]:
-                raise DataError(f"{folder / stem}.npy has changed since it was written; {redo}")
+                raise DataError(f"{folder / stem}.npy has changed since it was written; {_REDO}")
 
 
 def map_rows(path: Path, layout: Layout) -> np.ndarray:

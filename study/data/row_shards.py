@@ -6,7 +6,7 @@ what was prefetched.
 
 from __future__ import annotations
 
-import collections
+import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +23,7 @@ from study.records.storage import is_bucket
 _MAX_MAPS = 4096  # Linux lets a process map 65,530 regions; more files are read by range
 _HEADERS_AT_ONCE = 32
 _ROWS_AT_ONCE = 1 << 16
+_RUNS_AHEAD = 1024  # requests that wait or whose bytes wait, of a window
 
 
 class RowShards:
@@ -63,8 +64,7 @@ class RowShards:
         self._checked_P = np.zeros(len(shards), bool)
         self._ends_P = np.cumsum(counts, dtype=np.int64)
         self._starts_P = self._ends_P - np.asarray(counts, np.int64)
-        # A window is dropped when two later ones have begun.
-        self._windows: collections.deque[_Window] = collections.deque(maxlen=2)
+        self._windows: list[_Window] = []  # prefetched, in that order
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -114,65 +114,85 @@ class RowShards:
         return out_NxW
 
     def prefetch(self, index_N: np.ndarray) -> None:
-        """Begins to read rows that are taken soon; does nothing on a disk.
+        """Begins to read rows that are taken soon, each once; does nothing on a disk.
 
-        The rows of the last two calls are kept in memory. Others are read when they are taken.
+        They are kept until they are taken, or rows of the next two calls are. Rows that were not
+        prefetched are read when they are taken.
         """
         if is_bucket(self.folder) and len(index_N):
-            window = self._read(np.unique(index_N))
+            window = self._plan(np.unique(index_N))
+            self._begin(window, 0)
             with self._lock:
                 self._windows.append(window)
 
+    def count_requests(self, index_N: np.ndarray) -> tuple[int, int]:
+        """Requests and bytes that the rows at `index_N` would take from a bucket, headers apart."""
+        runs = self._plan(np.unique(index_N)).runs
+        return len(runs), sum(run.stop - run.start for run in runs) * self._row_bytes
+
     # --- runs of rows -----------------------------------------------------------------------------
 
+    @property
+    def _row_bytes(self) -> int:
+        return self.width * self._stored.itemsize
+
     def _take_runs(self, index_N: np.ndarray, order_N: np.ndarray, out_NxW: np.ndarray) -> None:
-        """Copies rows from the windows that hold them, and the others from one that is read now.
+        """Copies rows from the windows that hold them; the others are read now.
 
         Arguments:
           order_N: sorts `index_N`.
         """
         with self._lock:
             windows = list(self._windows)
-        for window in windows:
+        last = 0
+        for k, window in enumerate(windows):
             held_N = window.holds(index_N[order_N])
-            self._copy(window, index_N, order_N[held_N], out_NxW)
-            order_N = order_N[~held_N]
+            if held_N.any():
+                self._copy(window, index_N, order_N[held_N], out_NxW)
+                order_N, last = order_N[~held_N], k
         if len(order_N):
-            window = self._read(np.unique(index_N[order_N]))
+            window = self._plan(np.unique(index_N[order_N]))
             self._copy(window, index_N, order_N, out_NxW)
+        with self._lock:
+            # The stream reads windows one after another, but for the rows of a chunk.
+            done = [w for k, w in enumerate(windows) if w.left <= 0 or k < last - 1]
+            self._windows = [w for w in self._windows if w not in done]
 
-    def _read(self, row_U: np.ndarray) -> _Window:
-        """Begins to read rows, sorted and without duplicates, in runs of rows of one file."""
-        row_bytes = self.width * self._stored.itemsize
-        longest = max(1, ranges.MAX_RUN // row_bytes)
+    def _plan(self, row_U: np.ndarray) -> _Window:
+        """Groups rows, sorted and without duplicates, into runs of rows of one file."""
+        longest = max(1, ranges.MAX_RUN // self._row_bytes)
         runs: list[_Run] = []
         run_U = np.empty(len(row_U), np.int64)
         for shard, first, last in self._by_shard(row_U):
             local_M = row_U[first:last] - self._starts_P[shard]
-            begins_M = np.diff(local_M, prepend=-1) > 1 + self._gap // row_bytes
+            begins_M = np.diff(local_M, prepend=-1) > 1 + self._gap // self._row_bytes
             begins_M[0] = True
             # A run that is too long is cut at multiples of `longest` from its first row.
             origin_M = np.maximum.accumulate(np.where(begins_M, local_M, 0))
             begins_M |= np.diff((local_M - origin_M) // longest, prepend=0) > 0
             begin_R = np.flatnonzero(begins_M)
-            end_R = np.append(begin_R[1:], len(local_M))
             run_U[first:last] = len(runs) - 1 + np.cumsum(begins_M)
-            for begin, end in zip(begin_R.tolist(), end_R.tolist(), strict=True):
-                start, stop = int(local_M[begin]), int(local_M[end - 1]) + 1
-                runs.append(self._read_run(shard, start, stop, first=begin == 0))
+            start_R = local_M[begin_R].tolist()
+            stop_R = (local_M[np.append(begin_R[1:], len(local_M)) - 1] + 1).tolist()
+            runs += [_Run(shard, *ends) for ends in zip(start_R, stop_R, strict=True)]
         return _Window(row_U, run_U, runs)
 
-    def _read_run(self, shard: int, start: int, stop: int, *, first: bool) -> _Run:
-        path = self.folder / self._names[shard]
-        row_bytes = self.width * self._stored.itemsize
-        skip, end = HEADER_BYTES + start * row_bytes, HEADER_BYTES + stop * row_bytes
-        if not first or self._checked_P[shard]:
-            return _Run(shard, start, stop, 0, _read_range(path, skip, end), None)
+    def _begin(self, window: _Window, k: int) -> None:
+        """Begins to read run `k` of a window and, from a bucket, some after it."""
+        end = k + 1 if not is_bucket(self.folder) else min(k + _RUNS_AHEAD, len(window.runs))
+        while len(window.reads) < end:
+            window.reads.append(self._read(window.runs[len(window.reads)]))
+
+    def _read(self, run: _Run) -> _Read:
+        path = self.folder / self._names[run.shard]
+        skip = HEADER_BYTES + run.start * self._row_bytes
+        end = HEADER_BYTES + run.stop * self._row_bytes
+        if self._checked_P[run.shard]:
+            return _Read(0, _read_range(path, skip, end), None)
         if skip <= max(self._gap, HEADER_BYTES):
             data = _read_range(path, 0, end)
-            return _Run(shard, start, stop, skip, data, data)
-        head = _read_range(path, 0, HEADER_BYTES)
-        return _Run(shard, start, stop, 0, _read_range(path, skip, end), head)
+            return _Read(skip, data, data)
+        return _Read(0, _read_range(path, skip, end), _read_range(path, 0, HEADER_BYTES))
 
     def _copy(
         self, window: _Window, index_N: np.ndarray, row_M: np.ndarray, out_NxW: np.ndarray
@@ -180,27 +200,30 @@ class RowShards:
         """Copies rows of a window to `out_NxW[row_M]`; `index_N[row_M]` is sorted."""
         run_M = window.run_of(index_N[row_M])
         for first, last in _groups(run_M):
-            run = window.runs[run_M[first]]
-            rows_KxW = self._rows_of(run)
-            to_m = row_M[first:last]
+            k = int(run_M[first])
+            with window.lock:
+                self._begin(window, k)
+            run, to_m = window.runs[k], row_M[first:last]
+            rows_KxW = self._rows_of(run, window.reads[k])
             out_NxW[to_m] = rows_KxW[index_N[to_m] - (self._starts_P[run.shard] + run.start)]
+        window.left -= len(row_M)
 
-    def _rows_of(self, run: _Run) -> np.ndarray:
+    def _rows_of(self, run: _Run, read: _Read) -> np.ndarray:
         """The rows of a run.
 
         Raises:
           DataError: a header of another array, or a file that ends before.
         """
-        if run.head is not None and not self._checked_P[run.shard]:
-            self._check_header(run.shard, run.head.result())
-        data, row_bytes = run.data.result(), self.width * self._stored.itemsize
-        rows = (len(data) - run.skip) // row_bytes
+        if read.head is not None and not self._checked_P[run.shard]:
+            self._check_header(run.shard, read.head.result())
+        data = read.data.result()
+        rows = (len(data) - read.skip) // self._row_bytes
         if rows < run.stop - run.start:
             raise DataError(
                 f"{self.folder / self._names[run.shard]} is truncated: it ends before row "
                 f"{run.start + max(0, rows) + 1:,}; {self._layout.redo}"
             )
-        values = np.frombuffer(data, self._stored, rows * self.width, run.skip)
+        values = np.frombuffer(data, self._stored, rows * self.width, read.skip)
         return values.reshape(-1, self.width)
 
     def _by_shard(self, sorted_N: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -242,27 +265,46 @@ class RowShards:
 
 
 class _Run(NamedTuple):
-    """Rows [start, stop) of a shard, which one request reads.
+    """Rows [start, stop) of a shard, which one request reads."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+class _Read(NamedTuple):
+    """The request of a run.
 
     Attributes:
       skip: bytes before the rows.
       head: the request that reads the header, if that is to be checked.
     """
 
-    shard: int
-    start: int
-    stop: int
     skip: int
     data: Future[bytes]
     head: Future[bytes] | None
 
 
-class _Window(NamedTuple):
-    """Rows, sorted, and for each the number of the run that holds it."""
+@dataclasses.dataclass(eq=False)
+class _Window:
+    """Rows that are read together.
+
+    Attributes:
+      row_U: sorted.
+      run_U: for each row the run that holds it.
+      reads: of the first runs; the others have not begun.
+      left: rows that have not been taken.
+    """
 
     row_U: np.ndarray
     run_U: np.ndarray
     runs: list[_Run]
+    reads: list[_Read] = dataclasses.field(default_factory=list)
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    left: int = 0
+
+    def __post_init__(self) -> None:
+        self.left = len(self.row_U)
 
     def holds(self, row_M: np.ndarray) -> np.ndarray:
         """Whether each row is among them."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from sweeps.cli.data_embed import DatasetDir, embed, encode, tokenize
 from sweeps.cli.data_import import (
     Tokenizer,
     TrainTokenizer,
@@ -26,22 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-
-DatasetDir = Annotated[str, typer.Argument(metavar="DATASET", help="A data set's folder.")]
-Resize = Annotated[
-    Literal["bicubic", "bilinear"],
-    typer.Option(
-        "--resize",
-        help="How to resize images: bicubic with antialiasing, or bilinear without, as the paper's "
-        "code does.",
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        "--image-size", min=1, help="Image size in pixels, if the checkpoint does not hold it."
-    ),
-]
 
 
 @app.command(epilog="Example: study data glyphs --out data/glyphs")
@@ -145,153 +129,30 @@ def index_(
     return 0
 
 
-@app.command(epilog="Example: study data embed data/cc12m --checkpoint siglip.npz --out siglip")
-def embed(
-    folder: DatasetDir,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            show_default="HOG and a linear projection fitted on train",
-            help="Image tower: a big_vision .npz, a Hugging Face .safetensors (FILE:img for one "
-            "tower of it), or the record of a SigLIP cell, runs/STUDY/CELL.",
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            show_default="hog-lda-DIM, or the checkpoint's name",
-            help="Folder under DATASET/embeddings.",
-        ),
-    ] = None,
-    dim: Annotated[int, typer.Option(min=2, help="Width, if there is no checkpoint.")] = 96,
-    resize: Resize = "bicubic",
-    image_size: ImageSize = None,
-    shard: Annotated[
-        str, typer.Option(metavar="K/N", help="Embed the K-th of N parts, for N machines.")
-    ] = "1/1",
-    max_bad_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of unusable images.")
-    ] = 0.01,
-    workers: Workers = 2,
-) -> int:
-    """Cache image embeddings of a data set, for SigLiT.
-
-    Embeds every split with a frozen image tower, shard by shard. Finished shards are kept, so an
-    interrupted command can be repeated.
-    """
-    from study.data.embed_shards import Tower, embed_dataset
-    from study.data.embeddings import TOWER_FILE
-    from study.data.formats.dataset import Dataset
-    from study.data.glyphs import hog_lda
-    from sweeps.runner.display import ProgressLine
-
-    k, n = map(int, shard.split("/")) if re.fullmatch(r"\d+/\d+", shard) else (0, 0)
-    if not 1 <= k <= n:
-        raise StudyError(f"--shard {shard}: write K/N with K from 1 to N, such as 3/16")
-    dataset = Dataset.open(folder)
-    with ProgressLine() as progress:
-        tower: Tower
-        if checkpoint is None:
-            if resize != "bicubic":
-                raise StudyError(f"--resize {resize} needs the --checkpoint of an image tower")
-            tower = hog_lda.fit(dataset, dim=dim, workers=workers)
-            name = f"hog-lda-{dim}"
-        else:
-            from study.training.frozen_tower import load_tower
-
-            tower, workers = load_tower(checkpoint, image_size=image_size), 1
-            name = Path(checkpoint.partition(":")[0]).name
-            name = re.sub(r"\.(npz|safetensors)$", "", name)
-        path = embed_dataset(
-            dataset,
-            tower,
-            out or name,
-            resize=resize,
-            workers=workers,
-            part=(k - 1, n),
-            max_bad_share=max_bad_share,
-            progress=progress,
-        )
-    finished = (path / TOWER_FILE).exists()
-    print(path if finished else f"{path}: part {shard} is done; others are missing")
-    return 0
-
-
-@app.command(
-    epilog="Example: study data encode --checkpoint webli_en_b16.npz --images photos --out z.npz"
+app.command(epilog="Example: study data embed data/cc12m --checkpoint siglip.npz --out siglip")(
+    embed
 )
-def encode(
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE",
-            help="A big_vision .npz or a Hugging Face .safetensors (FILE:img for one tower of it).",
-        ),
-    ],
-    out: Annotated[str, typer.Option(metavar="FILE.npz", callback=local, help="Output file.")],
-    images: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Images, webdataset tars (or one tar), or a .npy."),
-    ] = None,
-    texts: Annotated[
-        str | None, typer.Option(metavar="FILE", help="One text per line, or a .npy of tokens.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FILE", help="SentencePiece model, for --texts.")
-    ] = None,
-    pad: Annotated[
-        Literal["eos", "pad"] | None,
-        typer.Option(
-            show_default="pad for SigLIP 2 (256,000 pieces), else eos",
-            help="Padding of texts after EOS.",
-        ),
-    ] = None,
-    resize: Resize = "bicubic",
-    image_size: ImageSize = None,
-) -> int:
-    """Encode images and texts with a checkpoint's towers.
-
-    Writes unit-length rows, before any scaling by t, as `zimg` and `ztxt` of an .npz file.
-    """
-    import numpy as np
-
-    from study.interop.embed import FrozenTowers
-    from study.records.record import atomic_write
-    from sweeps.runner.display import ProgressLine
-
-    if not images and not texts:
-        raise StudyError("give --images, --texts or both")
-    if not out.endswith(".npz"):
-        raise StudyError(f"--out {out}: the name must end in .npz")
-    towers = FrozenTowers(checkpoint, image_size=image_size)
-    arrays = {}
-    with ProgressLine() as progress:
-        if images:
-            arrays["zimg"] = towers.images(images, resize=resize, progress=progress)
-    if texts:
-        arrays["ztxt"] = towers.texts(texts, tokenizer=tokenizer, pad=pad)
-    try:
-        with atomic_write(Path(out)) as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise StudyError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    shapes = ", ".join(f"{name} {len(z)}x{z.shape[1]}" for name, z in arrays.items())
-    print(f"{out}: {shapes}")
-    return 0
+app.command(
+    epilog="Example: study data tokenize gs://lab/lit --tokenizer c4_en.model --shard 3/16"
+)(tokenize)
+app.command(
+    epilog="Example: study data encode --checkpoint webli_en_b16.npz --images photos --out z.npz"
+)(encode)
 
 
 @app.command(epilog="Example: study data verify data/glyphs")
 def verify(folder: DatasetDir) -> int:
-    """Check a data set and its embeddings against their hashes."""
-    from study.data.embeddings import TOWER_FILE, CachedEmbeddings
+    """Check a data set, its embeddings and its tokens against their hashes."""
+    from study.data.embeddings import TOWER_FILE
     from study.data.formats.dataset import Dataset
+    from study.data.row_files import verify_rows
+    from study.data.token_shards import TOKENS_FILE
 
     dataset = Dataset.open(folder)
     dataset.verify()
-    for path in sorted((dataset.folder / "embeddings").glob(f"*/{TOWER_FILE}")):
-        CachedEmbeddings.verify(path.parent)
+    for kind, index in (("embeddings", TOWER_FILE), ("tokens", TOKENS_FILE)):
+        for path in sorted((dataset.folder / kind).glob(f"*/{index}")):
+            verify_rows(path.parent, index)
     print(f"{folder}: unchanged; fingerprint {dataset.fingerprint[:12]}")
     return 0
 

@@ -11,6 +11,7 @@ from study.data.embeddings import TOWER_FILE, CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.glyphs import hog_lda
+from study.data.row_files import verify_rows
 from study.data.sources import load_labels
 
 NAME = "hog-lda-16"
@@ -242,9 +243,9 @@ def test_machines_share_the_shards_and_the_last_one_finishes(copy, tower):
 
 def test_verify_finds_a_row_that_was_changed(copy):
     folder = copy / "embeddings" / NAME
-    CachedEmbeddings.verify(folder)
+    verify_rows(folder, TOWER_FILE)
     rows_NxE = np.load(folder / "test_font-00000.npy")
     rows_NxE[-1, -1] += 1
     np.save(folder / "test_font-00000.npy", rows_NxE)
     with pytest.raises(DataError, match=r"test_font-00000\.npy has changed since it was written"):
-        CachedEmbeddings.verify(folder)
+        verify_rows(folder, TOWER_FILE)

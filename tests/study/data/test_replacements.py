@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from study.config import CachedImage, Data, ViT
-from study.data import cache
+from study.data import cache, replacements, write_rows
 from study.data.embed_shards import embed_dataset
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
@@ -19,6 +19,7 @@ from study.data.order import indices
 from study.data.replacements import Replacements
 from study.data.sources import ImageSource, open_source
 from study.data.stream import batches
+from study.data.token_shards import tokenize_dataset
 
 BAD_IMAGES, BAD_TEXTS = (3, 4, 17), (40,)
 LENIENT = Data(max_bad_share=0.2)
@@ -229,6 +230,32 @@ def test_cached_embeddings_of_unusable_images_are_replaced_too(broken):
         np.testing.assert_array_equal(rows, rows[expected(broken)])
     with pytest.raises(DataError, match="max_bad_share"):
         open_source(broken, "train", CachedImage(embeddings="mean", dim=3), Data())
+
+
+def test_bad_rows_that_are_not_listed_are_replaced_as_they_are_read(broken, monkeypatch):
+    """Of embeddings and tokens in shards, where neither their lists nor their memory would end."""
+    monkeypatch.setattr(write_rows, "MAX_LISTED", 1)
+    monkeypatch.setattr(replacements, "MAX_REMEMBERED", 4)
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 100)
+    embed_dataset(broken, Mean(), "many", workers=1, max_bad_share=0.2)
+    tokenize_dataset(broken, LENIENT, workers=1, max_bad_share=0.2)
+    size, of = broken.split("train").examples, expected(broken)
+    assert CachedEmbeddings.open(broken, "many", "train").bad is None
+    image = CachedImage(embeddings="many", dim=3)
+    batch = open_source(broken, "train", image, LENIENT).batch(np.arange(size))
+    for rows in batch.values():
+        np.testing.assert_array_equal(rows, rows[of])
+    source = open_source(broken, "train", image, LENIENT)
+    for i in np.random.default_rng(0).permutation(size):
+        for name, rows in source.batch(np.array([i])).items():
+            np.testing.assert_array_equal(rows[0], batch[name][i])
+        assert source.replacements.count_read(np.array([i])) == (of[i] != i)
+    assert len(source.replacements._bad) + len(source.replacements._older) <= 4
+    got = source.text(np.array([3, 40, 41, 0]))
+    np.testing.assert_array_equal(got[1], got[2])
+    assert (got[0] != got[3]).any()
+    with pytest.raises(DataError, match=r"4 of the first .*see the files"):
+        open_source(broken, "train", image, Data())
 
 
 def test_examples_without_members_are_counted_when_indexed(broken):
