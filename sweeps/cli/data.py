@@ -142,7 +142,7 @@ app.command(
 
 @app.command(epilog="Example: study data verify data/glyphs")
 def verify(folder: DatasetDir) -> int:
-    """Check a data set, its embeddings and its tokens against their hashes."""
+    """Check a data set and its cached arrays against hashes."""
     from study.data.embeddings import TOWER_FILE
     from study.data.formats.dataset import Dataset
     from study.data.row_files import verify_rows

@@ -124,9 +124,10 @@ def tokenize(
     max_bad_share: MaxBadShare = 0.01,
     workers: Workers = 2,
 ) -> int:
-    """Cache the tokens of a data set's texts, for SigLiT on more texts than fit in memory.
+    """Cache the tokens of all texts of a data set.
 
-    The options are those of a cell's `data`. Finished shards are kept, so an interrupted command
+    SigLiT needs them where the tokens do not fit in memory. The options are those of a cell's
+    `data`. Finished shards are kept, so an interrupted command
     can be repeated.
     """
     from study.config import Data

@@ -50,6 +50,8 @@ def test_index_inspect_embed_and_verify(study, tars):
     assert (code, err.count("\n")) == (2, 1)
     assert "1 of the 12 images of train cannot be used" in err
     assert study(*embed, "--max-bad-share", "0.1")[:2] == (0, "tars/embeddings/z\n")
+    code, out, _ = study("data", "tokenize", "tars", "--length", "9", "--lower-case", "none")
+    assert (code, out.startswith("tars/tokens/9-cased-")) == (0, True)
     assert study("data", "verify", "tars")[0] == 0
 
     from study.data.formats.dataset import Dataset
