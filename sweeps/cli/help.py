@@ -50,6 +50,7 @@ JSON = {
     "best": "object: study, metric, rows (mean, values, cells, fields)",
     "advise": "object: the advice, its intervals and the fit behind it",
     "report": "object: study, file, bytes, cells by state, stale (sentences), figures (files)",
+    "dash": "object: the workspace as W&B stores it",
     "pull": "object: snapshot, records, sha256, from, versions, studies, notes",
     "bench loss": "list: one result per loss",
     "bench step": "list: one result per step",

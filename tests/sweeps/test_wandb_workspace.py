@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.figures.plot.style import STYLES
@@ -19,6 +20,7 @@ from study.losses import LogitStats
 from study.training import loop, throughput
 from study.training.loader import TrainLoader
 from study.training.step import Metrics
+from sweeps import wandb_panels
 from sweeps import wandb_workspace as dash
 from sweeps.cli import dash as cli_dash
 from sweeps.registry import load_study
@@ -92,6 +94,53 @@ def test_every_section_is_there_and_full_without_a_network(no_network, tmp_path,
 def test_the_panels_show_all_that_training_logs():
     logged = {f"train/{n}" for n in (*Metrics._fields, *LogitStats._fields) if n != "logits"}
     assert logged | set(throughput.TIMING_METRICS) <= keys(spec_of(load_study("table-8")))
+
+
+PAGE = Path(__file__).parents[2] / "results" / "glyphs" / "demo" / "workspace.md"
+
+
+def test_the_page_of_panels_names_every_key_and_is_that_of_the_present_workspace():
+    spec = spec_of(load_study("demo"))
+    panels = wandb_panels.read_panels(spec)
+    named = {key for panel in panels for key in (*panel.keys, panel.x) if key}
+    panels_alone = {"spec": {"section": spec["spec"]["section"] | {"runSets": []}}}
+    assert named == keys(panels_alone) - {"_step"}  # W&B's own count, of a section's settings
+
+    def columns(text):
+        return [line.split(" | ")[:4] for line in text.splitlines() if line.startswith("|")]
+
+    empty = wandb_panels.describe("demo", spec, pd.DataFrame(), pd.DataFrame())
+    assert columns(PAGE.read_text()) == columns(empty)
+    assert "study dash demo --panels" in PAGE.read_text()
+
+
+def test_the_page_of_panels_has_the_values_that_a_panel_plots():
+    spec = spec_of(load_study("demo"))
+    none = float("nan")
+    rows = pd.DataFrame(
+        {
+            "id": ["a", "a", "b", "b", "c"],
+            "train/t": [10.0, 12.0, 9.0, 20.0, none],
+            "eval/zero_shot/test_font/top1": [none, 4.0, none, 5.0, none],
+        }
+    )
+    cells = pd.DataFrame({"batch_size": [16, 4096, 16], "loss.kind": ["sigmoid", "softmax", None]})
+    lines = wandb_panels.describe("demo", spec, cells, rows).splitlines()
+    assert "| t | lines | `train/t` | `examples_seen` | 2 | 9 to 10 | 12 to 20 |" in lines
+    top1 = "eval/zero_shot/test_font/top1"
+    assert f"| {top1} | points | `summary:{top1}` | `batch_size` | 2 |  | 4 to 5 |" in lines
+    assert any("loss.kind` |  | 2 | sigmoid, softmax | sigmoid, softmax |" in x for x in lines)
+    assert any("batch_size` |  | 3 | 16 to 4,096 | 16 to 4,096 |" in x for x in lines)
+    assert any("`train/mfu` | `examples_seen` | 0 |  |  |" in line for line in lines)
+
+
+def test_the_workspace_is_printed_as_json_without_a_network(no_network, capsys):
+    assert cli_dash.dash("demo", as_json=True) == 0
+    out, err = capsys.readouterr()
+    printed = wandb_panels.read_panels(json.loads(out))  # ids of panels differ each time
+    assert printed == wandb_panels.read_panels(spec_of(load_study("demo"))) and err == ""
+    with pytest.raises(StudyError, match="one of --out, --panels and --json"):
+        cli_dash.dash("demo", as_json=True, panels=True)
 
 
 @pytest.mark.slow
