@@ -104,7 +104,8 @@ def rows(root: Root, study: Studies = None) -> pd.DataFrame:
     """Every measurement of studies, one row per logged line, attempts stitched into one run.
 
     Columns: study, id, step, examples_seen, pairs_seen (exact Python integers), attempt, time,
-    then one float column per metric. `attrs["dropped_lines"]` counts torn lines by cell id.
+    then one float column per metric. `attrs["dropped_lines"]` counts torn lines by cell id,
+    where there are any.
 
     Raises:
       AnalysisError: no such root or study.
@@ -113,7 +114,8 @@ def rows(root: Root, study: Studies = None) -> pd.DataFrame:
     frame = row_frame(
         [{"study": s, "id": r.id, **row} for s, r in records for row in r.read_rows()]
     )
-    frame.attrs["dropped_lines"] = {record.id: record.dropped for _, record in records}
+    # Few cells have any, and pandas copies it, deeply, with every selection of rows.
+    frame.attrs["dropped_lines"] = {r.id: r.dropped for _, r in records if r.dropped}
     return frame
 
 
