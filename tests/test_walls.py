@@ -33,7 +33,7 @@ FLOORS = {
         {"study"},
         {"registry"},
         {"selection"},
-        {"grids", "wandb_workspace"},
+        {"grids", "wandb_workspace", "wandb_panels"},
         {"planning"},
         {"ray_cluster"},
         {"runner"},

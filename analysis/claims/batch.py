@@ -104,7 +104,6 @@ def _compare(
         gap,
         panel.gaps,
         f"{sentence}{panel.left_out(gaps=True)}",
-        cells=2 * sum(panel.gaps.counts[size] for size in sizes),
         scope=panel.scope,
         conditions=conditions,
     )

@@ -112,7 +112,7 @@ class Verdict:
       p: two-sided, of the claim. adjusted_p: for all claims judged with it, see `adjust`.
       detectable: the smallest true effect that this design finds with 80 % power (two-sided, 5 %),
         in `effect_unit`.
-      cells: the number of cells that the estimate rests on.
+      evidence: ids of the cells that these numbers rest on, sorted. cells: how many they are.
       sentence: the result in words, each number with its own interval behind it.
       decide: what would decide an undecided claim, or one without data.
       withheld: whether the cells cannot decide the claim, whatever its p.
@@ -140,6 +140,7 @@ class Verdict:
     conditions: tuple[Condition, ...] = ()
     budgets: tuple[AtBudget, ...] = ()
     paper: float = math.nan
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +229,6 @@ def conclude(
     means: GroupMeans,
     sentence: str,
     *,
-    cells: int,
     unit: str = POINTS,
     effect_unit: str = "",
     scope: str = "",
@@ -241,7 +241,6 @@ def conclude(
       interval: the estimate to report, in `unit`.
       means: what the intervals were computed from.
       sentence: without a full stop; numbers with an interval are formatted `Interval`s.
-      cells: the number of cells that the estimate rests on.
       effect_unit: of the conditions, where it is not `unit`.
       scope: budget and batch sizes of the cells, see `scope.scope`.
       conditions: what the claim says is above zero, by name; None is `interval` alone.
@@ -252,6 +251,7 @@ def conclude(
     tested = not any(math.isnan(part.standard_error) for part in conditions.values())
     adjusted = holm(conditions.values()) if tested else [math.nan] * len(conditions)
     weak = interval if interval.standard_error >= 0 else conditions[weakest(conditions)]
+    evidence = sorted(interval.cells.union(*(part.cells for part in conditions.values())))
     return Verdict(
         verdict=p_values.verdict,
         estimate=interval.estimate,
@@ -261,7 +261,7 @@ def conclude(
         p=p_values.two_sided if tested else math.nan,
         detectable=weak.detectable(),
         effect_unit=effect_unit or unit,
-        cells=cells,
+        cells=len(evidence),
         sentence=f"{sentence} ({f'{scope}; ' if scope else ''}{means.basis}).",
         conditions=tuple(
             Condition(
@@ -274,6 +274,7 @@ def conclude(
             )
             for (name, part), p in zip(conditions.items(), adjusted, strict=True)
         ),
+        evidence=tuple(evidence),
     )
 
 

@@ -94,7 +94,6 @@ def random_hurts(evidence: Evidence) -> Verdict | None:
         loss,
         data.quality,
         f"Dropping random negatives costs {loss:.2f} points, on average over {ratios}",
-        cells=_count(data.quality, [data.unmasked, *random]),
         scope=data.scope,
     )
 
@@ -123,7 +122,6 @@ def easy_fails(evidence: Evidence) -> Verdict | None:
         means,
         f"Easy negatives alone lose {lost:.0%} of the unmasked quality; {kept} minus theirs is "
         f"{large} points, and that of as many random ones minus theirs is {behind}",
-        cells=_count(means, [data.unmasked, *easy, *random]),
         scope=data.scope,
         conditions=margins,
     )
@@ -142,7 +140,6 @@ def hard_keeps(evidence: Evidence) -> Verdict | None:
         data.quality,
         f"Hard negatives alone lose {by_hard:.2f} points where random ones lose {by_random:.2f}; a "
         f"quarter of random's loss minus hard's is {margin}",
-        cells=_count(data.quality, [data.unmasked, *hard, *random]),
         scope=data.scope,
     )
 
@@ -162,7 +159,6 @@ def rises(column: str, name: str) -> Callable[[Evidence], Verdict | None]:
             means,
             f"{name} changes by {slope} per tenfold fewer random negatives",
             unit=SLOPE,
-            cells=_count(means, [data.unmasked, *random]),
             scope=data.scope,
         )
 
@@ -190,14 +186,9 @@ def hard_is_flat(evidence: Evidence) -> Verdict | None:
         f"ones and by {means.contrast(random)} with random ones; a quarter of random's change "
         f"minus the size of hard's is {margin}",
         unit=SLOPE,
-        cells=_count(means, {*hard, *random}),
         scope=data.scope,
         conditions=margins,
     )
-
-
-def _count(means: GroupMeans, groups: Iterable[Group]) -> int:
-    return sum(means.counts[group] for group in groups)
 
 
 MASKED = "loss.pairs.kind=negatives at several per_positive and all pairs, at one batch_size"

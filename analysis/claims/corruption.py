@@ -76,7 +76,6 @@ def more_robust(evidence: Evidence) -> Verdict | None:
         leads,
         sentence,
         unit=POINTS if weak.startswith("lead") else "points per unit of p",
-        cells=2 * sum(leads.counts.values()),
         scope=scope(cells),
         conditions=conditions,
     )
@@ -159,7 +158,6 @@ def more_examples_help(evidence: Evidence) -> Verdict | None:
         f"With {int(sizes[many]):,} distinct examples corruption moves sigmoid's lead by "
         f"{change} points more than with {int(sizes[few]):,}, on the mean over {len(shared)} "
         "corruptions",
-        cells=2 * sum(means.counts[key] for key in weights),
         scope=scope(cells),
     )
     return _check_clean_rates(verdict, cells, evidence)
@@ -212,7 +210,6 @@ def _all_grow(means: GroupMeans, whose: str, cells: pd.DataFrame) -> Verdict:
         conditions[weakest(conditions)],
         means,
         f"{whose} changes by {parts}",
-        cells=2 * sum(means.counts.values()),
         scope=scope(cells),
         conditions=conditions,
     )

@@ -40,7 +40,6 @@ def long_training_for_large(evidence: Evidence) -> Verdict | None:
         at,
         pair,
         f"B = {at.large} ({at.large / at.small:g} times B = {at.small}) minus B = {at.small} is ",
-        cells=sum(means.counts[group] for group in itertools.product((at.short, at.long), pair)),
     )
 
 
@@ -63,7 +62,6 @@ def best_batch_grows(evidence: Evidence) -> Verdict | None:
         at,
         (small, large),
         f"Of {len(pairs)} pairs of batch sizes the clearest is B = {large} minus B = {small}: ",
-        cells=sum(means.counts.values()),
         comparisons=comparisons,
         clearest=largest(least.values()),
         p_values=any_above(all_above(both) for both in leads.values()),
@@ -109,7 +107,6 @@ def _crossing(
     pair: tuple[int, int],
     sentence: str,
     *,
-    cells: int,
     comparisons: int = 1,
     clearest: Interval | None = None,
     p_values: OneSided | None = None,
@@ -127,7 +124,6 @@ def _crossing(
         f"{sentence}{-behind} points after {at.short:,} examples ({at.short // large:,} steps at "
         f"B = {large}) and {ahead} after {at.long:,} ({at.long // large:,} steps); {sizes} have "
         f"{FEWEST_STEPS} steps or more at both budgets",
-        cells=cells,
         conditions=leads,
         p_values=p_values,
     )

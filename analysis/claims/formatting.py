@@ -61,7 +61,7 @@ def to_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     return (
         pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))
         .set_index("name")
-        .drop(columns=["conditions", "budgets"])
+        .drop(columns=["conditions", "budgets", "evidence"])
     )
 
 

@@ -53,7 +53,6 @@ def default_is_best(evidence: Evidence) -> Verdict | None:
         f"{len(clear) - len(behind)} of {len(leads)} other starts and clearly behind "
         f"{'; '.join(behind) or 'none'}; its weakest lead, over {nearest}, is "
         f"{leads[nearest]} points",
-        cells=sum(means.counts.values()),
         scope=scope(done[done["batch_size"].isin(sizes)]),
         conditions={f"lead over {name}": lead for name, lead in leads.items()},
     )
@@ -83,7 +82,6 @@ def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
         means,
         f"In the worst of {len(leads)} configurations the start at the prior log odds minus that "
         f"at b = -10 is {worst} points; as good means at most {TOLERANCE:g} point below",
-        cells=2 * sum(means.counts.values()),
         scope=scope(done[done[BIAS] == "prior"]),
         conditions=conditions,
     )

@@ -37,7 +37,6 @@ def no_gain_past_enough(evidence: Evidence) -> Verdict | None:
         f"Beyond B = {base}, {reason}, the clearest gain is {gains[best]} points, at B = {best}; "
         f"at the largest size, B = {sizes[-1]}, it is {gains[sizes[-1]]}; no gain means below "
         f"{TOLERANCE:g} point",
-        cells=sum(means.counts.values()),
         scope=scope(cells),
         conditions=margins,
     )

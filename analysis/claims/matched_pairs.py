@@ -60,7 +60,6 @@ def hard_gains(evidence: Evidence) -> Verdict | None:
         means,
         f"Hard negatives ({ratios}, {_count_examples(gains['examples_seen'])}) minus the whole "
         f"batch {'; '.join(texts)}",
-        cells=len({*gains["id"], *gains["id_whole"]}),
         scope=f"B = {', '.join(map(str, sorted(set(gains['batch_size']))))}",
         conditions=parts,
     )

@@ -101,7 +101,6 @@ def _test(
         means,
         sentence,
         unit=UNIT,
-        cells=sum(means.counts.values()),
         scope=scope(used),
         conditions=slopes,
     )

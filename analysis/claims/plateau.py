@@ -52,7 +52,6 @@ def too_large_hurts(panel: BatchPanel) -> Verdict | None:
         f"The best smaller batch size, {name_sizes([nearest], panel.steps)}, is {lead} points "
         f"better than the largest, {name_sizes([last], panel.steps)}; a quarter of the rise up to "
         f"the best is {_estimate(means, little):.2f}{panel.left_out(gaps=False)}",
-        cells=sum(means.counts.values()),
         scope=panel.scope,
         conditions=conditions,
         p_values=OneSided(hurts.above, level if hurts.verdict != "reproduced" else 1.0),
@@ -111,7 +110,6 @@ def saturates(panel: BatchPanel) -> Verdict | None:
         f"from there quality changes by {changes}{panel.left_out(gaps=False)}",
         unit="batch size",
         effect_unit=POINTS,
-        cells=sum(means.counts.values()),
         scope=panel.scope,
         conditions=conditions,
         p_values=OneSided(all_above(conditions.values()).above, all_above(gains.values()).below),
@@ -140,7 +138,7 @@ def _saturation_size(
     flat = (size for size, each in margin.items() if min(m.estimate for m in each) >= 0)
     estimate = float(next(flat, sizes[-1]))
     if not means.has_interval:
-        return Interval(estimate)
+        return Interval(estimate, cells=means.every_cell)
     high = sizes[-1]
     for size in reversed(sizes[:-1]):
         if min(one.low for one in margin[size]) < 0:
@@ -152,7 +150,7 @@ def _saturation_size(
             break
     else:
         low = sizes[-1]
-    return Interval(estimate, float(low), float(high))
+    return Interval(estimate, float(low), float(high), cells=means.every_cell)
 
 
 def enough(sizes: Sequence[int], *, at: int, beyond: int = 1) -> tuple[int, str]:

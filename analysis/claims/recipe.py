@@ -50,7 +50,6 @@ def decay_hurts(evidence: Evidence) -> Verdict | None:
         means[lowest],
         f"Without weight decay ({decays or 'unknown'} in the other cells) the pretrained tower "
         f"gains {'; '.join(f'{gain} points in {metric}' for metric, gain in gains.items())}",
-        cells=2 * sum(means[lowest].counts.values()),
         scope=scope(done),
         conditions=gains,
     )
@@ -82,7 +81,6 @@ def lower_b2_is_steadier(evidence: Evidence) -> Verdict | None:
         f"0.999 as with 0.95; diverged: {diverged.count(DEFAULT)} and {diverged.count(STEADY)} "
         "cells",
         unit="log10 of the worst spike",
-        cells=2 * sum(means.counts.values()),
         scope=scope(compared),
     )
     logged = logged_share(evidence.rows, set(compared["id"]))

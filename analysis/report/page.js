@@ -99,6 +99,15 @@ for (const button of document.querySelectorAll("button[data-verdict]")) {
       claim.hidden = !shown;
   });
 }
+for (const link of document.querySelectorAll("a[data-rows]"))
+  link.addEventListener("click", () => {
+    const cells = document.getElementById("every-cell");
+    cells.open = true;
+    const filter = cells.querySelector("input");
+    if (!filter) return;
+    filter.value = link.dataset.rows;
+    filter.dispatchEvent(new Event("input"));
+  });
 const open = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   for (let at = target; at; at = at.parentElement) {

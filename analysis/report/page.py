@@ -165,6 +165,11 @@ def render_page(
     forest = drawn.pop(VERDICTS, None)  # it opens the verdicts
     shown_by = {claim.name: claim.figure for claim in CLAIMS if claim.figure in drawn}
     tested = [v for v in verdicts if v.verdict != "no data"]
+    marks = {v.name: f"v{number:02}" for number, v in enumerate(tested, 1) if v.evidence}
+    verdicts_of: dict[str, list[tuple[str, str]]] = {cell: [] for cell in cells.get("id", ())}
+    for verdict in tested:
+        for cell in verdict.evidence:
+            verdicts_of[cell].append((marks[verdict.name], verdict.name))
     script = "\n" + (HERE / "page.js").read_text(encoding="utf-8")
     return _template().render(
         info=info,
@@ -183,6 +188,8 @@ def render_page(
         verdicts=tested,
         figure_of={claim: drawn[figure] for claim, figure in shown_by.items()},
         claims_of={name: [v for v in tested if shown_by.get(v.name) == name] for name in drawn},
+        marks=marks,
+        verdicts_of=verdicts_of if marks else {},
         untested=[v for v in verdicts if v.verdict == "no data"],
         forest=forest,
         pictures=list(drawn.values()),

@@ -67,5 +67,7 @@ def smallest(intervals: Iterable[Interval]) -> Interval:
 
 
 def _extreme(choose: Callable[[Iterable[float]], float], intervals: Iterable[Interval]) -> Interval:
+    intervals = list(intervals)
     ends = zip(*((one.estimate, one.low, one.high) for one in intervals), strict=True)
-    return Interval(*map(choose, ends))
+    cells = frozenset[str]().union(*(one.cells for one in intervals))
+    return Interval(*map(choose, ends), cells=cells)

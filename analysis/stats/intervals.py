@@ -51,6 +51,7 @@ class Interval:
         the ends are not those of one contrast (see `contrasts.largest`).
       test_share: the part of the variance that is the choice of test examples; the rest is seeds.
         NaN where the test set is taken as fixed.
+      cells: ids of the cells that it rests on, where they are known.
     """
 
     estimate: float
@@ -59,6 +60,7 @@ class Interval:
     standard_error: float = math.nan
     dof: float = math.nan
     test_share: float = math.nan
+    cells: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     @property
     def has_interval(self) -> bool:
@@ -150,6 +152,7 @@ class GroupMeans:
       items: the test examples of each group; empty where the test set is taken as fixed.
       metric: the column that was averaged, or empty.
       spread: of one value, where no group has two seeds.
+      cells: ids of the cells of each group, where they are known.
     """
 
     means: Mapping[Any, float]
@@ -158,11 +161,16 @@ class GroupMeans:
     items: Mapping[Any, ItemMeans] = field(default_factory=dict)
     metric: str = ""
     spread: Spread | None = None
+    cells: Mapping[Any, frozenset[str]] = field(default_factory=dict)
 
     @property
     def dof(self) -> int:
         """Degrees of freedom within all groups."""
         return sum(n - 1 for n in self.counts.values())
+
+    @property
+    def every_cell(self) -> frozenset[str]:
+        return frozenset[str]().union(*self.cells.values())
 
     @property
     def variance(self) -> float:
@@ -206,8 +214,10 @@ class GroupMeans:
             (Bonferroni). The interval is wider by it, the standard error is not.
         """
         estimate = math.fsum(w * self.means[g] for g, w in weights.items())
+        groups = (self.cells.get(g, frozenset()) for g, w in weights.items() if w)
+        cells = frozenset[str]().union(*groups)
         if not self.has_interval:
-            return Interval(estimate)
+            return Interval(estimate, cells=cells)
         parts, test_share = self._variance_parts(weights), math.nan
         if self.items:
             test = item_variance(weights, self.items, self.counts)
@@ -215,7 +225,7 @@ class GroupMeans:
             test_share = test / (math.fsum(part for part, _ in parts) or 1.0)
         error, dof = satterthwaite(parts)
         half = error * float(special.stdtrit(dof, 1 - (1 - LEVEL) / (2 * comparisons)))
-        return Interval(estimate, estimate - half, estimate + half, error, dof, test_share)
+        return Interval(estimate, estimate - half, estimate + half, error, dof, test_share, cells)
 
     def mean(self, group: Any) -> Interval:
         """The mean of one group; the interval of a percentage ends at 0 and 100."""
@@ -303,6 +313,10 @@ def group_means(
         items=read_item_means(groups, read_items) if read_items else {},
         metric=first.metric if isinstance(first, Score) else "",
         spread=spread,
+        cells={
+            g: frozenset(id for v in values if isinstance(v, Score) for _, id in v.cells)
+            for g, values in groups.items()
+        },
     )
 
 

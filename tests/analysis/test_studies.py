@@ -39,7 +39,7 @@ def test_a_claim_of_the_readers_own_is_judged_as_the_others_are(writer, root):
         sentence="Sigmoid leads at B = 16.",
         section=OURS,
         needs="both losses at B = 16",
-        test=lambda evidence: conclude(lead, means, f"The lead is {lead} points", cells=4),
+        test=lambda evidence: conclude(lead, means, f"The lead is {lead} points"),
     )
     (verdict,) = judge(cells, claims=[claim])
     own = cells.query("batch_size == 16").groupby("loss.kind")[metric].mean()

@@ -56,7 +56,7 @@ def test_the_weakest_condition_is_so_in_standard_errors():
 
 
 def verdict_at(t):
-    return conclude(interval(t), MEANS, "It is", cells=6)
+    return conclude(interval(t), MEANS, "It is")
 
 
 def test_the_adjusted_p_value_decides():

@@ -198,6 +198,27 @@ def test_verdicts_and_figures_lead_to_each_other(text):
     assert {claim.figure for claim in CLAIMS} - {""} <= {*FIGURES}
 
 
+def test_verdicts_and_their_cells_lead_to_each_other(full, text):
+    verdicts = {one.name: one for one in judge_study(full.root, full.study)}
+    small = verdicts["sigmoid ahead at small batch"]
+    cells = read_inputs(full.root, full.study).cells
+    assert set(small.evidence) == set(cells["id"][cells["batch_size"] == min(QUALITY)])
+    rows = text.partition('id="every-cell"')[2].partition("</details>")[0].split("<tr>")[1:]
+    marks = set()
+    for verdict in verdicts.values():
+        if not verdict.evidence:
+            continue
+        anchor = "claim-" + re.sub(r"[^a-z0-9]+", "-", verdict.name).strip("-")
+        card = text.partition(f'id="{anchor}"')[2].partition("</article>")[0]
+        mark, count, again = re.search(r'data-rows="(v\d+)">(\d+), marked (v\d+)<', card).groups()
+        assert mark == again and int(count) == verdict.cells == len(verdict.evidence)
+        marked = [row for row in rows if f'<a href="#{anchor}">{mark}</a>' in row]
+        assert {re.match("<td>([^<]+)<", row)[1] for row in marked} == {*verdict.evidence}
+        assert len(marked) == text.count(f">{mark}</a>")  # which a reader of the table filters by
+        marks.add(mark)
+    assert len(marks) > 8
+
+
 def test_a_true_sentence_is_not_called_contradicted(full):
     against = "Softmax leads. [sigmoid ahead at small batch: contradicted]"
     verdicts = [replace(one, verdict="contradicted") for one in judge_study(full.root, full.study)]
