@@ -33,7 +33,7 @@ FLOORS = {
         {"study"},
         {"registry"},
         {"selection"},
-        {"grids", "wandb_workspace", "wandb_panels"},
+        {"grids", "wandb_workspace"},
         {"planning"},
         {"ray_cluster"},
         {"runner"},

@@ -15,6 +15,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from study.errors import UserError
 from study.records.redact import redact
@@ -48,8 +49,21 @@ from sweeps.ray_cluster.env import platforms
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
+
+class Verbs(TyperGroup):
+    """Says in one line that Ctrl-C ended a verb; typer itself only gives the exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("study: interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="study",
+    cls=Verbs,
     help="Batch-size studies for contrastive image-text training.",
     epilog="Example: study run demo && study figures demo. Exit codes and JSON: study help",
     no_args_is_help=True,

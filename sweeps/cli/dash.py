@@ -87,10 +87,11 @@ def _describe(
 ) -> str:
     from analysis.figures import read_inputs
     from analysis.records.frame import NOT_STARTED
-    from sweeps import wandb_panels, wandb_workspace
+    from sweeps import wandb_workspace
+    from sweeps.cli.panels import describe
 
     recorded, where = recorded_study(name, root, settings, only)
     inputs = read_inputs(root, recorded, **where)
     cells = inputs.cells[inputs.cells["status"] != NOT_STARTED]
     spec = wandb_workspace.to_json(wandb_workspace.build(study))
-    return wandb_panels.describe(study.name, spec, cells, inputs.rows)
+    return describe(study.name, spec, cells, inputs.rows)

@@ -20,9 +20,9 @@ from study.losses import LogitStats
 from study.training import loop, throughput
 from study.training.loader import TrainLoader
 from study.training.step import Metrics
-from sweeps import wandb_panels
 from sweeps import wandb_workspace as dash
 from sweeps.cli import dash as cli_dash
+from sweeps.cli import panels as cli_panels
 from sweeps.registry import load_study
 from sweeps.study import Study, StudyError, flatten
 from tests.sweeps.runner.test_secrets import CELL, KEY, TOKEN, planted, written  # noqa: F401
@@ -101,7 +101,7 @@ PAGE = Path(__file__).parents[2] / "results" / "glyphs" / "demo" / "workspace.md
 
 def test_the_page_of_panels_names_every_key_and_is_that_of_the_present_workspace():
     spec = spec_of(load_study("demo"))
-    panels = wandb_panels.read_panels(spec)
+    panels = cli_panels.read_panels(spec)
     named = {key for panel in panels for key in (*panel.keys, panel.x) if key}
     panels_alone = {"spec": {"section": spec["spec"]["section"] | {"runSets": []}}}
     assert named == keys(panels_alone) - {"_step"}  # W&B's own count, of a section's settings
@@ -109,7 +109,7 @@ def test_the_page_of_panels_names_every_key_and_is_that_of_the_present_workspace
     def columns(text):
         return [line.split(" | ")[:4] for line in text.splitlines() if line.startswith("|")]
 
-    empty = wandb_panels.describe("demo", spec, pd.DataFrame(), pd.DataFrame())
+    empty = cli_panels.describe("demo", spec, pd.DataFrame(), pd.DataFrame())
     assert columns(PAGE.read_text()) == columns(empty)
     assert "study dash demo --panels" in PAGE.read_text()
 
@@ -125,7 +125,7 @@ def test_the_page_of_panels_has_the_values_that_a_panel_plots():
         }
     )
     cells = pd.DataFrame({"batch_size": [16, 4096, 16], "loss.kind": ["sigmoid", "softmax", None]})
-    lines = wandb_panels.describe("demo", spec, cells, rows).splitlines()
+    lines = cli_panels.describe("demo", spec, cells, rows).splitlines()
     assert "| t | lines | `train/t` | `examples_seen` | 2 | 9 to 10 | 12 to 20 |" in lines
     top1 = "eval/zero_shot/test_font/top1"
     assert f"| {top1} | points | `summary:{top1}` | `batch_size` | 2 |  | 4 to 5 |" in lines
@@ -137,8 +137,8 @@ def test_the_page_of_panels_has_the_values_that_a_panel_plots():
 def test_the_workspace_is_printed_as_json_without_a_network(no_network, capsys):
     assert cli_dash.dash("demo", as_json=True) == 0
     out, err = capsys.readouterr()
-    printed = wandb_panels.read_panels(json.loads(out))  # ids of panels differ each time
-    assert printed == wandb_panels.read_panels(spec_of(load_study("demo"))) and err == ""
+    printed = cli_panels.read_panels(json.loads(out))  # ids of panels differ each time
+    assert printed == cli_panels.read_panels(spec_of(load_study("demo"))) and err == ""
     with pytest.raises(StudyError, match="one of --out, --panels and --json"):
         cli_dash.dash("demo", as_json=True, panels=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -102,3 +103,21 @@ def test_json_is_documented_for_the_verbs_that_print_it(study):
     assert code == 0
     assert all(f"  {verb} " in out for verb in {**OWN, **JSON})
     assert "  70 " in out and max(map(len, out.splitlines())) <= 120
+
+
+def test_ctrl_c_is_one_line_whenever_it_comes(study, monkeypatch, capsys):
+    """In a verb, and while the verbs are imported."""
+    package = sys.modules["sweeps.cli"]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sweeps.registry.load_study", interrupt)
+    code, out, err = study("best", "demo")
+    assert (code, out, err.strip()) == (130, "", "study: interrupted")
+    monkeypatch.delitem(sys.modules, "sweeps.cli.app")
+    monkeypatch.delattr(package, "app")
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=interrupt)])
+    with pytest.raises(SystemExit) as caught:
+        package.main()
+    assert (caught.value.code, capsys.readouterr().err) == (130, "study: interrupted\n")
