@@ -1,7 +1,8 @@
 """What a cell is made of: frozen dataclasses that are checked when built, without jax."""
 
+from study.config.branch import Branch
 from study.config.budget import Budget
-from study.config.cell import Cell, CellError, from_dict, replace, to_dict
+from study.config.cell import Cell, CellError, branch_from, from_dict, replace, to_dict
 from study.config.data import Blocks, Corruption, Data, Global
 from study.config.evals import (
     Eval,
@@ -17,9 +18,9 @@ from study.config.model import CachedImage, MeanPoolText, Model, TextTransformer
 from study.config.optimizer import Adafactor, Adam, Lion, Muon, Optimizer, ParamGroup
 
 __all__ = [
-    "Adafactor", "Adam", "AllPairs", "Blocks", "Budget", "CachedImage", "Cell", "CellError",
-    "Corruption", "Data", "Eval", "Execution", "FewShot", "Global", "Groups", "Lion", "Loss",
-    "MeanPoolText", "Model", "MultilingualRetrieval", "Muon", "Negatives", "Optimizer", "Pairs",
-    "ParamGroup", "Retrieval", "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT",
-    "ZeroShot", "from_dict", "replace", "to_dict",
+    "Adafactor", "Adam", "AllPairs", "Blocks", "Branch", "Budget", "CachedImage", "Cell",
+    "CellError", "Corruption", "Data", "Eval", "Execution", "FewShot", "Global", "Groups", "Lion",
+    "Loss", "MeanPoolText", "Model", "MultilingualRetrieval", "Muon", "Negatives", "Optimizer",
+    "Pairs", "ParamGroup", "Retrieval", "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT",
+    "ZeroShot", "branch_from", "from_dict", "replace", "to_dict",
 ]  # fmt: skip

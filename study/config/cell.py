@@ -10,6 +10,7 @@ runs is an `Execution`, which is not hashed because it changes no more than the 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -22,6 +23,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study.config.base import CONFIG, Seed
+from study.config.branch import Branch
 from study.config.budget import Budget, to_exact_steps
 from study.config.data import Data
 from study.config.evals import Eval, metric_prefix
@@ -44,6 +46,7 @@ class Cell:
       batch_size: Examples per optimizer step, over all devices.
       seed: Seed of the initial parameters, of the order of examples and of dropout.
       evals: Evaluations during and after training.
+      branch: The checkpoint of another cell that this one goes on from; None starts anew.
     """
 
     model: Model = Field(default_factory=Model)
@@ -54,6 +57,7 @@ class Cell:
     batch_size: Annotated[int, Field(gt=1)]
     seed: Seed = 0
     evals: tuple[Eval, ...] = ()
+    branch: Branch | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model.image, CachedImage):
@@ -67,9 +71,16 @@ class Cell:
         self.pairs.check(self.batch_size)
         self._check_queue()
         self.budget.in_steps(self.batch_size, self.pairs_per_step)
+        if self.branch is not None and self.model.init is not None:
+            raise ValueError("branch: it has the parent's parameters, so leave out model.init")
 
     def _check_queue(self) -> None:
         queue = self.loss.queue_examples
+        if queue and self.branch is not None:
+            raise ValueError(
+                "loss.queue_examples: a branch cannot go on with a queue, whose batches have "
+                "another size; leave one of them out"
+            )
         if queue % self.batch_size:
             raise ValueError(
                 f"loss.queue_examples: {queue} is not a multiple of batch_size={self.batch_size}"
@@ -195,6 +206,7 @@ class Cell:
 
 # Fields that were added after cells had been recorded, with the value that cells had before.
 ADDED: dict[str, Any] = {
+    "branch": None,
     "data.order": {"kind": "global"},
     "data.mix": [],
     "loss.bias": "absolute",
@@ -261,6 +273,39 @@ def explain(error: pydantic.ValidationError) -> str:
         shown = f" = {value!r}" if isinstance(value, str | int | float | bool | None) else ""
         lines[field] = f"{field}{shown}: {message}" if field else message
     return "\n".join(lines.values())
+
+
+def branch_from(
+    parent: Cell,
+    *,
+    percent: float,
+    batch_size: int,
+    budget: Budget,
+    optimizer: Optimizer | None = None,
+) -> Cell:
+    """A cell that goes on from `parent` after some percent of it.
+
+    Arguments:
+      percent: of the parent's steps; a multiple of the `Execution.keep_every_percent` with which
+        the parent is trained.
+      budget: of the branch alone.
+      optimizer: None is the parent's. Its state must be of the same arrays.
+
+    Raises:
+      CellError: the parent has no such step, or has a queue, whose batches have another size.
+    """
+    step = round(parent.steps * percent / 100)
+    if not 0 < step <= parent.steps:
+        raise CellError(f"branch: {percent:g} % of {parent.id} is step {step} of {parent.steps}")
+    before = 0 if parent.branch is None else parent.branch.examples
+    return dataclasses.replace(
+        parent,
+        batch_size=batch_size,
+        budget=budget,
+        optimizer=optimizer or parent.optimizer,
+        model=dataclasses.replace(parent.model, init=None),
+        branch=Branch(cell=parent.id, step=step, examples=before + step * parent.batch_size),
+    )
 
 
 def replace(cell: Cell, path: str, value: Any) -> Cell:

@@ -64,6 +64,7 @@ def batches(
     batch_size: int,
     first_step: int,
     chunks: list[int],
+    origin: int = 0,
     order: Order | None = None,
     rows: np.ndarray | None = None,
     read: ReadFn | None = None,
@@ -74,6 +75,7 @@ def batches(
 
     Arguments:
       chunks: number of steps in each chunk.
+      origin: the position in the stream at which step 0 begins; above 0 for a branch.
       order: of the examples; None is the global one by `seed`.
       rows: the rows of each batch that this host needs, int64 R; None is all.
       read: reads the examples, corrupted; None reads them as they are.
@@ -91,13 +93,19 @@ def batches(
     row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
     ahead = ReadAhead(
-        source, order, rows=row_R, batch_size=batch_size, begin=starts[0], stop=starts[-1]
+        source,
+        order,
+        rows=row_R,
+        batch_size=batch_size,
+        origin=origin,
+        begin=starts[0],
+        stop=starts[-1],
     )
 
     def read_chunk(k: int) -> tuple[dict[str, np.ndarray], list[int]]:
         ahead.prefetch(starts[k + 1], starts[min(k + 2, len(chunks))])
         steps = starts[k] + np.arange(chunks[k])
-        position_N = (steps[:, None] * batch_size + row_R).ravel()
+        position_N = origin + (steps[:, None] * batch_size + row_R).ravel()
         index_N = order.indices(position_N)
         arrays = read(source, order, position_N, index_N) if read else source.batch(index_N)
         if flip:
@@ -131,6 +139,7 @@ class ReadAhead:
 
     Arguments:
       rows: the rows of each batch that this host reads, int64 R.
+      origin: the position in the stream at which step 0 begins.
       begin, stop: the first step to read, and the one to end before.
     """
 
@@ -141,11 +150,13 @@ class ReadAhead:
         *,
         rows: np.ndarray,
         batch_size: int,
+        origin: int,
         begin: int,
         stop: int,
     ):
         self._source, self._order, self._row_R, self._batch_size = source, order, rows, batch_size
-        self._begin, self._stop = begin * batch_size, stop * batch_size
+        self._origin = origin
+        self._begin, self._stop = origin + begin * batch_size, origin + stop * batch_size
         self._own_B = np.isin(np.arange(batch_size), rows)
         self._step = begin
         self._rank_S = [order.rank_before(k, self._begin) for k in range(len(order.sets))]
@@ -154,12 +165,13 @@ class ReadAhead:
         """Called before the steps up to `stop` are read; those up to `next_stop` follow them."""
         if isinstance(self._order.sets[0].kind, Blocks):
             for k in range(len(self._order.sets)):
-                self._prefetch_windows(k, stop * self._batch_size)
+                self._prefetch_windows(k, self._origin + stop * self._batch_size)
             return
         for end in (stop, next_stop):
             if end > self._step:
                 steps = np.arange(self._step, end)
                 position_N = (steps[:, None] * self._batch_size + self._row_R).ravel()
+                position_N += self._origin
                 self._source.prefetch(self._order.indices(position_N))
                 self._step = end
 
@@ -171,7 +183,7 @@ class ReadAhead:
         while self._rank_S[k] < until:
             end = order.window_end(self._rank_S[k])
             position_N = all_sets.positions(k, np.arange(self._rank_S[k], end))
-            own_N = self._own_B[position_N % self._batch_size]
+            own_N = self._own_B[(position_N - self._origin) % self._batch_size]
             own_N &= (position_N >= self._begin) & (position_N < self._stop)
             self._source.prefetch(all_sets.indices(position_N[own_N]))
             self._rank_S[k] = end

@@ -52,7 +52,7 @@ class Checkpoints:
             create=True,
             cleanup_tmp_directories=True,
         )
-        self._place, self._folder = folder, _for_orbax(folder)
+        self._place, self._folder = folder, orbax_path(folder)
         with self._explained("open"):
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -182,6 +182,6 @@ class Checkpoints:
             ) from error
 
 
-def _for_orbax(folder: Path) -> epath.Path:
+def orbax_path(folder: Path) -> epath.Path:
     """`folder` in the form that Orbax takes: absolute, or gs://..."""
     return epath.Path(str(folder) if is_bucket(folder) else folder.absolute())

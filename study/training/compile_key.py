@@ -35,6 +35,7 @@ def compile_key(cell: Cell) -> Cell:
     return dataclasses.replace(
         cell,
         seed=0,
+        branch=None,
         evals=(),
         data=Data(text_length=cell.data.text_length),
         model=dataclasses.replace(cell.model, init=None),

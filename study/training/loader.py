@@ -66,6 +66,7 @@ class TrainLoader:
         self._names = [name for name, _ in cell.data.mix]
         self._source = mixture.open(cell.model.image, threads=execution.decode_threads)
         self._order = mixture.order(cell.seed)
+        self._origin = 0 if cell.branch is None else cell.branch.examples
         first = np.zeros(1, np.int64)
         example = (
             read(self._source, self._order, first, first) if read else self._source.batch(first)
@@ -122,6 +123,7 @@ class TrainLoader:
             batch_size=self._cell.batch_size,
             first_step=first_step,
             chunks=lengths,
+            origin=self._origin,
             order=self._order,
             rows=local_rows(self._mesh, self._cell.batch_size),
             read=self._read,
@@ -163,6 +165,6 @@ class TrainLoader:
             count = int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
         metrics = {REPLACED: count} if count else {}
         if self._names:
-            counts = self._order.counts(step * self._cell.batch_size)
+            counts = self._order.counts(self._origin + step * self._cell.batch_size)
             metrics |= {f"{EXAMPLES}/{n}": c for n, c in zip(self._names, counts, strict=True)}
         return metrics

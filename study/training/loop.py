@@ -32,6 +32,7 @@ from study.records.provenance import code_version, library_versions
 from study.records.record import CELL, Progress, Record, read_json
 from study.records.storage import format_error
 from study.records.wandb_mirror import WandbMirror
+from study.training.branch import start_branch
 from study.training.checkpoint import Checkpoints
 from study.training.compile import TrainProgram, compile_loop, train_program
 from study.training.init_from import init_from_checkpoint
@@ -247,6 +248,8 @@ def _open(
         loader.resume(int(state.step), restored.metadata.get(REPLACED, 0))
         if primary:
             origin = (read_json(record.folder / CELL) or {}).get("start")
+    elif cell.branch is not None:
+        state = start_branch(cell, program, record.folder)
     else:
         state = program.init_state(cell)
         if cell.model.init is not None:

@@ -115,6 +115,15 @@ class Claim(NamedTuple):
     lease: Lease
 
 
+def _waits(cell: Cell, training: Collection[str]) -> bool:
+    """Whether a cell branches off one that will be trained first.
+
+    One that is not of these cells, or has failed, is not waited for: its checkpoint exists, or
+    training the branch says in one line that it does not.
+    """
+    return cell.branch is not None and cell.branch.cell in training
+
+
 class Pass(NamedTuple):
     """The result of one walk down the list."""
 
@@ -157,7 +166,8 @@ class Claimer:
         # Of a failed cell only the end is recorded.
         ended = [s for s in statuses if s.state == "failed" and s.unrecorded]
         open_cells = [s for s in statuses if s.state in ("interrupted", "pending")]
-        free = [s for s in open_cells if s.wait_until <= now]
+        training = {s.cell.id for s in statuses if s.runnable}
+        free = [s for s in open_cells if s.wait_until <= now and not _waits(s.cell, training)]
         cached = {self._program(s) for s in every if s.finished} | self._compiled
         recent = (s for s in statuses if s.claimed is not None and now - s.claimed < _COMPILING_S)
         compiling = {self._program(s) for s in recent} - cached

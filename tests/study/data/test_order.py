@@ -163,7 +163,7 @@ class Whole:
         return {"text": np.array(index_N)}
 
 
-def read(order, *, batch_size, first, stop, chunk, rows=None):
+def read(order, *, batch_size, first, stop, chunk, rows=None, origin=0):
     """The rows of some steps, and the source that they were read from."""
     source = Whole(sum(one.size for one in order.sets))
     lengths = [min(chunk, stop - start) for start in range(first, stop, chunk)]
@@ -173,6 +173,7 @@ def read(order, *, batch_size, first, stop, chunk, rows=None):
         batch_size=batch_size,
         first_step=first,
         chunks=lengths,
+        origin=origin,
         order=order,
         rows=rows,
     )
@@ -206,6 +207,20 @@ def test_the_same_at_every_batch_size_host_count_and_restart(name, chunk):
              for rows in (np.arange(5), np.arange(5, 6), np.arange(6, 16))]  # fmt: skip
     hosts = np.concatenate([got for got, _ in parts], axis=1)
     np.testing.assert_array_equal(hosts.ravel(), whole[3 * 16 :])
+    assert all(source.open == [] for _, source in parts)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_branch_goes_on_where_its_parent_was(name):
+    """From position 48 at another batch size, on two hosts."""
+    order = ORDERS[name]
+    whole = order.indices(np.arange(480))
+    parts = [
+        read(order, batch_size=24, first=1, stop=18, chunk=3, rows=rows, origin=48)
+        for rows in (np.arange(7), np.arange(7, 24))
+    ]
+    hosts = np.concatenate([got for got, _ in parts], axis=1)
+    np.testing.assert_array_equal(hosts.ravel(), whole[48 + 24 :])
     assert all(source.open == [] for _, source in parts)
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from study.config import Budget, Cell, Data, Execution
+from study.config import Budget, Cell, Data, Execution, branch_from
 from study.records.record import Progress, Record, write_failure
 from study.records.storage import is_bucket, resolve
 from sweeps.planning.plan import estimate_seconds
@@ -184,6 +184,18 @@ def test_a_claim_is_the_first_free_cell_and_an_attempt_in_its_record(claimer, fo
         assert isinstance(lease, Lease)
         assert not other.claim(first.claim.status)
     assert other.next().claim.status.cell == CELLS[0]
+
+
+def test_a_branch_waits_for_its_parent(claimer, folder):
+    parent = CELLS[0]
+    branch = branch_from(parent, percent=50, batch_size=8, budget=Budget(steps=2))
+    worker = claimer([branch, parent])
+    first = worker.next()
+    assert (first.claim.status.cell, first.left) == (parent, 2)
+    finish(folder, parent)
+    first.claim.lease.release()
+    assert worker.next().claim.status.cell == branch
+    assert claimer([branch], worker="v").next().left == 1  # alone it waits for nobody
 
 
 def test_workers_that_start_together_hold_each_cell_once(claimer, folder):

@@ -1,0 +1,69 @@
+"""The state of a branch at its start: from a checkpoint of another cell (`study.config.Branch`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from study.config import Cell
+from study.records.record import RecordError
+from study.records.storage import format_error
+from study.training.checkpoint import orbax_path
+from study.training.compile import TrainProgram
+from study.training.step import Interval, State
+
+
+def start_branch(cell: Cell, program: TrainProgram, folder: Path) -> State:
+    """The parent's state, as step 0 of the branch.
+
+    Arguments:
+      folder: the record of the branch, beside that of its parent.
+
+    Raises:
+      RecordError: no such checkpoint, or it cannot be read or has other arrays; one line.
+    """
+    assert cell.branch is not None
+    checkpoints = folder.parent / cell.branch.cell / "checkpoints"
+    state: State = _load_step(checkpoints, cell.branch.step, program.state)
+    own: Any = {
+        "step": np.int32(0),
+        "seed": np.uint32(cell.seed),
+        "interval": jax.tree.map(np.asarray, Interval.empty()),
+    }
+    shardings = program.shardings
+    return state._replace(**{k: jax.device_put(v, getattr(shardings, k)) for k, v in own.items()})
+
+
+def _load_step(folder: Path, step: int, like: Any) -> Any:
+    """The state of one step in the checkpoints of another cell, which may be training.
+
+    Arguments:
+      like: as for `Checkpoints.restore`.
+
+    Raises:
+      RecordError: no such checkpoint, or it cannot be read or has other arrays; one line.
+    """
+    path = orbax_path(folder)
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+    steps: list[int] = []
+    if path.is_dir():
+        with ocp.CheckpointManager(path, options=options) as manager:
+            steps = sorted(manager.all_steps())
+            if step in steps:
+                abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+                try:
+                    return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                except Exception as error:
+                    raise RecordError(
+                        f"{folder}: checkpoint {step} does not fit ({format_error(error)}); a "
+                        "branch has its parent's towers, loss scalars and optimizer"
+                    ) from error
+    existing = ", ".join(map(str, steps)) or "none"
+    raise RecordError(
+        f"{folder} has no checkpoint of step {step} (it has: {existing}); train that cell first, "
+        "with execution.keep_every_percent so that it keeps this step"
+    )
