@@ -1,7 +1,7 @@
 """A bucket in memory, as strict as a real one: `bucket://...` for fsspec.
 
-For what the server of `tests.gcs` cannot do: objects of a chosen age, writes that fail, counts of
-requests within this process.
+For what the server of `study.bench.gcs_server` cannot do: objects of a chosen age, writes that
+fail, counts of requests within this process.
 
 Objects appear whole when a write ends. There is no append, no rename and no folder: a prefix is
 listed while an object has it. Create-if-absent is atomic.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gcs import CLIENTS
+from study.bench.gcs_server import CLIENTS
 from tests.xla import xla_flags
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -40,8 +40,8 @@ def small_glyphs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory):
-    """A Google Cloud Storage server (`tests.gcs`) that serves `gs://` during the session."""
-    from tests.gcs import environment, server
+    """A Google Cloud Storage server that serves `gs://` during the session."""
+    from study.bench.gcs_server import environment, server
 
     with server(tmp_path_factory.mktemp("gcs")) as running, environment(running.environment):
         yield running

@@ -2,8 +2,8 @@
 
     python -m tests.count_requests > results/bench/requests.md
 
-The requests are those of gcsfs, TensorStore and Orbax, as a server on loopback (`tests.gcs`) logs
-them.
+The requests are those of gcsfs, TensorStore and Orbax, as a server on loopback
+(`study.bench.gcs_server`) logs them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from study.bench.gcs_server import Server, environment, server
 from study.config import Adam, Budget, CachedImage, Cell, Execution, MeanPoolText, Model, to_dict
 from study.records.record import Progress, Record
 from study.records.storage import resolve
@@ -27,7 +28,6 @@ from sweeps.runner.signals import StopFlag
 from sweeps.runner.store import CANCELLED, LEASE, BucketStore, open_store
 from sweeps.runner.worker import train_once
 from sweeps.runner.worker_spec import CellTask, WorkerSpec
-from tests.gcs import Server, environment, server
 
 KINDS = ("read", "stat", "list", "write", "delete", "bucket")
 Costs = dict[str, Counter[str]]

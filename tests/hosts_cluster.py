@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from study.bench import gcs_server as gcs
 from study.config.hardware import get_slice
 from sweeps.ray_cluster.fake_tpu import _host
 from sweeps.runner.attempts import Attempt, Attempts
-from tests import gcs
 from tests.hosts import Host
 from tests.xla import FAST_COMPILE
 
@@ -50,7 +50,10 @@ class Storage:
 
     def bucket(self) -> str:
         """Creates a bucket; returns a record root in it."""
-        make = "import sys; from tests.gcs import Server; print(Server(sys.argv[1], None).bucket())"
+        make = (
+            "import sys; from study.bench.gcs_server import Server; "
+            "print(Server(sys.argv[1], None).bucket())"
+        )
         return f"gs://{self._host.run([sys.executable, '-c', make, self._url]).stdout.strip()}/runs"
 
     def records(self, root: str, study: str) -> Path:

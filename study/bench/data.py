@@ -1,217 +1,314 @@
-"""`study bench data`: throughput of our loaders against two plain ways to load the same bytes.
+"""`study bench data`: our loaders next to webdataset's, Grain's and PyTorch's, on the same bytes.
 
-- **images**: webdataset shards of JPEGs, decoded, resized and tokenised, against a plain Python
-  loop over tarfile, PIL and SentencePiece, which reads in file order without a shuffle.
-- **embeddings**: cached embeddings and tokens, against Grain taking one example at a time.
-
-Rounds alternate, and each reads every example once. The ratio is that of the median rates.
+Contenders (`study.bench.loaders`) run in processes of their own and in turn: each goes on for some
+seconds, then stops and keeps its buffers, so a rate is that of a loader in the middle of a run.
+Shards are in the page cache. The bucket is a server on loopback that is not counted as a loader.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import io
-import itertools
+import functools
+import importlib.util
+import json
+import os
+import re
+import select
 import statistics
-import tarfile
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import grain
-import numpy as np
-import sentencepiece
-from PIL import Image
+import psutil
 
-from study.config import CachedImage, Data, ViT
-from study.data.formats.dataset import Dataset
-from study.data.formats.index_shards import index_shards
-from study.data.formats.webdataset import write_shard
-from study.data.sources import EmbeddingSource, ImageSource, Source
-from study.data.stream import batches
-from study.records.record import write_json
+from study.bench.data_inputs import upload, write_embeddings, write_images
+from study.bench.gcs_server import Server, environment, server
+from study.bench.loaders import Inputs
+from study.config.host import cores
 
-_WORDS = "a photo of the small large red green blue old new wooden house tree dog bird on by river"
-_DIM, _SHARD = 768, 4096
+DIMS = (768, 1408)
+_IMAGES = ("ours_global", "ours_blocks", "loop", "webdataset", "grain_threads", "grain_processes")
+_ROWS = ("ours_global", "ours_blocks", "memmap", "grain_rows", "torch_rows", "webdataset")
+_LOCAL_ONLY = {
+    "loop": "tarfile reads local files",
+    "grain_threads": "Grain's ArrayRecord source opens local files only",
+    "grain_processes": "Grain's ArrayRecord source opens local files only",
+    "memmap": "np.memmap maps local files",
+    "grain_rows": "np.memmap maps local files",
+    "torch_rows": "np.memmap maps local files",
+}
+_NEEDS = {"webdataset": ("torch", "webdataset"), "torch_rows": ("torch",)}
+# A split in a bucket is read by ranges, as one that is too large to be copied to this machine.
+NO_COPIES = {"STUDY_DATA_CACHE_GB": "0"}
+_PATIENCE = 120.0  # seconds without an answer
+
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """Examples per second of both, medians over the rounds, and the ratio ours / theirs.
+    """One contender on one input; medians over the rounds.
 
-    `ratios` are those of the single rounds.
+    Attributes:
+      case: "images" or "embeddings 768".
+      place: "disk" or "bucket".
+      per_s: examples per second; `rates` are those of the rounds.
+      cpu_s: CPU seconds of all its processes per 1,000 examples; `cpus` are those of the rounds.
+      ratios: our examples per second over its, in each round. Ours is read in global order from a
+        disk and in blocks order from a bucket.
+      cpu_ratios: its CPU seconds over ours.
+      processes: how many it runs, and `pss`, their bytes of memory, mapped files included, each
+        page shared by n processes counted as 1/n.
+      sent: bytes that the bucket sends per example, and `requests`, how many it takes.
+      with_neighbour: share of examples whose neighbour is in the same batch, by simulation of its
+        order (`study.bench.shuffle`).
+      not_available: why it did not run; None if it did.
     """
 
+    case: str
+    place: str
     name: str
-    against: str
-    examples: int
-    ours_per_s: float
-    theirs_per_s: float
-    ratio: float
-    ratios: tuple[float, ...]
+    per_s: float | None = None
+    rates: tuple[float, ...] = ()
+    cpu_s: float | None = None
+    cpus: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()
+    cpu_ratios: tuple[float, ...] = ()
+    processes: int | None = None
+    pss: int | None = None
+    sent: float | None = None
+    requests: float | None = None
+    with_neighbour: float | None = None
+    not_available: str | None = None
 
 
 def bench(
     *,
-    images: int = 512,
+    images: int = 4096,
     embeddings: int = 32_768,
     image_size: int = 224,
-    batch_size: int = 256,
-    threads: int | None = None,
+    batch_size: int = 64,
+    row_batch_size: int = 1024,
+    workers: int | None = None,
+    seconds: float = 1.5,
     rounds: int = 3,
+    bucket: bool = False,
+    log: Log = lambda _: None,
 ) -> list[Result]:
-    """Writes both inputs to a temporary folder and times both ways to read each.
+    """Writes the inputs to a temporary folder, and times all contenders on each.
 
     Arguments:
-      images, embeddings: examples of each input, rounded down to whole batches.
+      images, embeddings: examples of each input; 0 leaves it out.
       image_size: in pixels, after resizing.
-      threads: decoding threads; None for one per core.
-      rounds: timed rounds, after one to warm up.
+      batch_size, row_batch_size: of images and of embeddings.
+      workers: threads or processes of a contender; None for one per core.
+      seconds: length of a round.
+      bucket: also read from a Google Cloud Storage server, which is started here.
     """
+    workers = workers or cores()
+    results = []
     with tempfile.TemporaryDirectory(prefix="study-bench-") as name:
-        folder = Path(name)
-        image_set = _image_set(folder / "images", images - images % batch_size)
-        embedded = _embedded_set(folder / "embedded", embeddings - embeddings % batch_size)
-        data, size = Data(), image_size
-
-        def ours() -> Iterator[object]:
-            source = ImageSource(
-                image_set, "train", ViT(image_size=size), data, threads=threads, keep=False
+        for dim in (0, *DIMS):
+            if not (embeddings if dim else images):
+                continue
+            case = f"embeddings {dim}" if dim else "images"
+            log(f"writing {case}")
+            folder = Path(name) / case.replace(" ", "-")
+            folder.mkdir()
+            if dim:
+                inputs = write_embeddings(
+                    folder,
+                    examples=embeddings,
+                    dim=dim,
+                    batch_size=row_batch_size,
+                    workers=workers,
+                )
+            else:
+                inputs = write_images(
+                    folder,
+                    examples=images,
+                    image_size=image_size,
+                    batch_size=batch_size,
+                    workers=workers,
+                )
+            time_on = functools.partial(
+                _time_all, case=case, seconds=seconds, rounds=rounds, log=log
             )
-            return _stream(source, batch_size)
-
-        cached = EmbeddingSource(embedded, "train", CachedImage(embeddings="z", dim=_DIM), data)
-        return [
-            _compare(
-                "images",
-                "a loop over tarfile, PIL and SentencePiece",
-                ours,
-                lambda: _plain_loop(image_set, size, data.text_length, batch_size),
-                rounds=rounds,
-                examples=image_set.split("train").examples,
-            ),
-            _compare(
-                "embeddings",
-                "Grain, example by example",
-                lambda: _stream(cached, batch_size),
-                lambda: _grain_elements(cached, batch_size),
-                rounds=rounds,
-                examples=cached.size,
-            ),
-        ]
+            results += time_on(inputs, place="disk", traffic=lambda: (0, 0))
+            if bucket:
+                with server(folder) as running, environment(running.environment):
+                    log(f"{case}: uploading")
+                    where = running.bucket()
+                    remote = upload(inputs, running, where)
+                    traffic = functools.partial(count_traffic, running, where)
+                    results += time_on(remote, place="bucket", traffic=traffic)
+    return results
 
 
-# --- ours and theirs ----------------------------------------------------------------------------
+# --- rounds -------------------------------------------------------------------------------------
 
 
-def _stream(source: Source, batch_size: int) -> Iterator[object]:
-    steps = source.size // batch_size
-    return batches(source, seed=0, batch_size=batch_size, first_step=0, chunks=[1] * steps)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Round:
+    """What one contender did and used in one round."""
+
+    examples: int
+    seconds: float
+    cpu_s: float
+    pss: int
+    processes: int
+    sent: int
+    requests: int
 
 
-def _plain_loop(dataset: Dataset, size: int, length: int, batch_size: int) -> Iterator[object]:
-    """The first loader one would write: no index, no shuffle, no threads."""
-    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(dataset.tokenizer))
-    pixels, tokens = [], []
-    for shard in dataset.split("train").shards:
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                stream = archive.extractfile(member)
-                assert stream is not None
-                if member.name.endswith(".txt"):
-                    ids = tokenizer.encode(stream.read().decode().lower())[: length - 1]
-                    tokens.append(ids + [tokenizer.eos_id()] * (length - len(ids)))
-                else:
-                    image = Image.open(io.BytesIO(stream.read())).convert("RGB")
-                    image = image.resize((size, size), Image.Resampling.BICUBIC)
-                    pixels.append(np.asarray(image))
-                if len(tokens) == len(pixels) == batch_size:
-                    yield {"image": np.stack(pixels), "text": np.array(tokens, np.int32)}
-                    pixels, tokens = [], []
-
-
-def _grain_elements(source: EmbeddingSource, batch_size: int) -> Iterator[object]:
-    def one(i: int) -> dict[str, np.ndarray]:
-        return {n: a[0] for n, a in source.batch(np.array([i])).items()}
-
-    rows = grain.MapDataset.range(source.size).shuffle(seed=0).map(one)
-    return iter(rows.batch(batch_size, drop_remainder=True).to_iter_dataset())
-
-
-def _compare(
-    name: str,
-    against: str,
-    ours: Callable[[], Iterator[object]],
-    theirs: Callable[[], Iterator[object]],
+def _time_all(
+    inputs: Inputs,
     *,
+    case: str,
+    place: str,
+    traffic: Callable[[], tuple[int, int]],
+    seconds: float,
     rounds: int,
-    examples: int,
+    log: Log,
+) -> list[Result]:
+    """Times the contenders in turn, `rounds` times."""
+    names = _ROWS if inputs.dim else _IMAGES
+    reasons = {name: reason for name in names if (reason := _reason(name, place))}
+    measured: dict[str, list[_Round]] = {}
+    with ExitStack() as stack:
+        running = {}
+        for name in (name for name in names if name not in reasons):
+            log(f"{case}, {place}: starting {name}")
+            contender = _Contender(name, inputs, seconds)
+            stack.callback(contender.kill)
+            try:
+                contender.wait()
+            except RuntimeError as error:
+                reasons[name] = str(error)
+            else:
+                running[name], measured[name] = contender, []
+        for number in range(rounds):
+            for name, contender in running.items():
+                log(f"{case}, {place}: {name}, round {number + 1} of {rounds}")
+                measured[name].append(contender.run(traffic))
+    ours = measured.get("ours_global" if place == "disk" else "ours_blocks", [])
+    return [
+        _summarize(case, place, name, measured.get(name, []), ours, reasons.get(name))
+        for name in names
+    ]
+
+
+def _reason(name: str, place: str) -> str | None:
+    """Why a contender cannot run; None if it can."""
+    if place == "bucket" and name in _LOCAL_ONLY:
+        return _LOCAL_ONLY[name]
+    missing = [m for m in _NEEDS.get(name, ()) if importlib.util.find_spec(m) is None]
+    return f"{' and '.join(missing)} not installed (extra: bench)" if missing else None
+
+
+def _summarize(
+    case: str, place: str, name: str, own: list[_Round], ours: list[_Round], reason: str | None
 ) -> Result:
-    _rate(ours, examples)  # the first round of each opens files and fills caches
-    _rate(theirs, examples)
-    pairs = [(_rate(ours, examples), _rate(theirs, examples)) for _ in range(rounds)]
-    mine = statistics.median(a for a, _ in pairs)
-    other = statistics.median(b for _, b in pairs)
+    if not own:
+        return Result(case=case, place=place, name=name, not_available=reason)
+    rates = [r.examples / r.seconds for r in own]
+    cpus = [1000 * r.cpu_s / r.examples for r in own]
+    examples = sum(r.examples for r in own)
+    sent, requests = sum(r.sent for r in own), sum(r.requests for r in own)
+    pairs = list(zip(ours, own, strict=True)) if ours else []
     return Result(
+        case=case,
+        place=place,
         name=name,
-        against=against,
-        examples=examples,
-        ours_per_s=mine,
-        theirs_per_s=other,
-        ratio=mine / other,
-        ratios=tuple(a / b for a, b in pairs),
+        per_s=statistics.median(rates),
+        rates=tuple(rates),
+        cpu_s=statistics.median(cpus),
+        cpus=tuple(cpus),
+        ratios=tuple((a.examples / a.seconds) / (b.examples / b.seconds) for a, b in pairs),
+        cpu_ratios=tuple((b.cpu_s / b.examples) / (a.cpu_s / a.examples) for a, b in pairs),
+        processes=max(r.processes for r in own),
+        pss=max(r.pss for r in own),
+        sent=sent / examples if place == "bucket" else None,
+        requests=requests / examples if place == "bucket" else None,
     )
 
 
-def _rate(make: Callable[[], Iterator[object]], examples: int) -> float:
-    start = time.perf_counter()
-    for _ in make():
-        pass
-    return examples / (time.perf_counter() - start)
+class _Contender:
+    """A process that runs one contender, stopped between rounds.
+
+    Raises:
+      RuntimeError: from `wait` and `run`, if it ends or does not answer.
+    """
+
+    def __init__(self, name: str, inputs: Inputs, seconds: float):
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        code = "from study.bench.loaders import main; main()"
+        arguments = [name, json.dumps(dataclasses.asdict(inputs)), str(seconds)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"} | NO_COPIES,
+        )
+        self._root = psutil.Process(self._process.pid)
+
+    def wait(self) -> dict[str, Any]:
+        """Its next answer, once it has stopped."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], _PATIENCE)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:
+            self._process.kill()
+            self._process.wait()
+            self._errors.seek(0)
+            lines = self._errors.read().splitlines()
+            errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+            reason = errors[-1] if errors else f"it ended with {self._process.returncode}"
+            raise RuntimeError(reason if ready else f"no answer in {_PATIENCE:.0f} s")
+        while self._root.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        return json.loads(line)
+
+    def run(self, traffic: Callable[[], tuple[int, int]]) -> _Round:
+        """One round."""
+        cpu_s, (sent, requests) = self._cpu(), traffic()
+        for process in (*self._root.children(recursive=True), self._root):
+            process.resume()
+        answer = self.wait()
+        sent_after, requests_after = traffic()
+        tree = [self._root, *self._root.children(recursive=True)]
+        return _Round(
+            **answer,
+            cpu_s=self._cpu() - cpu_s,
+            pss=sum(process.memory_full_info().pss for process in tree),
+            processes=len(tree),
+            sent=sent_after - sent,
+            requests=requests_after - requests,
+        )
+
+    def _cpu(self) -> float:
+        """CPU seconds so far of the process and its children, ended ones included."""
+        times = [p.cpu_times() for p in (self._root, *self._root.children(recursive=True))]
+        return sum(t.user + t.system + t.children_user + t.children_system for t in times)
+
+    def kill(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in (*self._root.children(recursive=True), self._root):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self._process.wait()
+        for file in (self._process.stdout, self._errors):
+            assert file is not None
+            file.close()
 
 
-# --- inputs -------------------------------------------------------------------------------------
-
-
-def _image_set(folder: Path, examples: int) -> Dataset:
-    """JPEGs of img2dataset's default size, with smooth content like that of photos."""
-    rng = np.random.default_rng(0)
-
-    def one(i: int) -> tuple[str, dict[str, bytes]]:
-        width, height = (256, 340) if i % 2 else (341, 256)
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        photo = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-        noisy = photo + rng.normal(0, 6, photo.shape).astype(np.int16)
-        out = io.BytesIO()
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=95)
-        return f"{i:09d}", {"jpg": out.getvalue(), "txt": _caption(rng)}
-
-    return _write_set(folder, map(one, range(examples)), examples, 128)
-
-
-def _embedded_set(folder: Path, examples: int) -> Dataset:
-    rng = np.random.default_rng(0)
-    out = io.BytesIO()
-    Image.new("L", (1, 1)).save(out, "PNG")
-    pixel = out.getvalue()
-    rows = ((f"{i:09d}", {"png": pixel, "txt": _caption(rng)}) for i in range(examples))
-    dataset = _write_set(folder, rows, examples, _SHARD)
-    to = folder / "embeddings" / "z"
-    to.mkdir(parents=True)
-    np.save(to / "train.npy", rng.normal(size=(examples, _DIM)).astype(np.float16))
-    write_json(to / "tower.json", {"dim": _DIM, "dataset_fingerprint": dataset.fingerprint})
-    return dataset
-
-
-def _caption(rng: np.random.Generator) -> bytes:
-    return " ".join(rng.choice(_WORDS.split(), 9)).encode()
-
-
-def _write_set(
-    folder: Path, rows: Iterator[tuple[str, dict[str, bytes]]], examples: int, shard: int
-) -> Dataset:
-    folder.mkdir(parents=True)
-    for number, _ in enumerate(range(0, examples, shard)):
-        write_shard(folder / f"{number:05d}.tar", itertools.islice(rows, shard))
-    return index_shards(folder, train_pieces=200, workers=1).dataset
+def count_traffic(running: Server, bucket: str) -> tuple[int, int]:
+    """Bytes that a bucket's server has sent so far, and the requests for them."""
+    return running.written_bytes(), len(running.requests(bucket))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import statistics
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from sweeps.cli.bench_data import data
+from sweeps.cli.bench_options import Rounds, median_and_range, print_json
 from sweeps.cli.bench_runner import append_measurements, chaos, claims, sweep
 from sweeps.cli.help import describe
 from sweeps.cli.options import Json, RecordRatio
@@ -23,12 +22,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
+app.command(epilog="Example: study bench data --bucket")(data)
 app.command(epilog="Example: study bench claims --workers 300 --cells 3000")(claims)
 app.command(
     help=describe("bench chaos", chaos), epilog="Example: study bench chaos --minutes 3 --seed 0"
 )(chaos)
-
-Rounds = Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Timed rounds.")]
 
 
 @app.command(epilog="Example: study bench loss --batch-size 16384 --dim 64 --cores 1")
@@ -78,7 +76,7 @@ def loss(
             if not as_json:
                 print(f"B = {b:,}, D = {d}, {cores} of {available} cores\n{_loss_table(timed)}\n")
     if as_json:
-        _print_json(results)
+        print_json(results)
     if record:
         append_measurements(
             (
@@ -172,12 +170,12 @@ def step(
             for r in results
             for ratio_of, ratio in (
                 ("our time / plain", _ratio(r)),
-                ("our time / PyTorch", _median_and_range(r.torch_ratios)),
+                ("our time / PyTorch", median_and_range(r.torch_ratios)),
             )
             if ratio
         )
     if as_json:
-        _print_json(results)
+        print_json(results)
         return 0
     rows = [
         (
@@ -188,7 +186,7 @@ def step(
             f"{r.plain_seconds * 1e3:,.2f}",
             _ratio(r),
             f"{r.torch_seconds * 1e3:,.2f}" if r.torch_seconds else r.torch_skipped or "",
-            _median_and_range(r.torch_ratios),
+            median_and_range(r.torch_ratios),
             f"{r.difference:.0e}",
         )
         for r in results
@@ -196,64 +194,6 @@ def step(
     others = ("plain ms", "ours / plain", "PyTorch ms", "ours / PyTorch")
     head = ("cell", "loss", "B", "ours ms", *others, "difference")
     print(table(head, rows, right={2, 3, 4, 6, 8}))
-    return 0
-
-
-@app.command(epilog="Example: study bench data --images 2048 --json")
-def data(
-    images: Annotated[int, typer.Option(metavar="N", min=1, help="JPEGs to decode.")] = 512,
-    embeddings: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Cached embeddings to read.")
-    ] = 32_768,
-    image_size: Annotated[
-        int, typer.Option(metavar="PIXELS", min=1, help="Size after resizing.")
-    ] = 224,
-    batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Examples per batch.")] = 256,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, show_default="one per core", help="Decoding threads."),
-    ] = None,
-    rounds: Rounds = 3,
-    record: RecordRatio = False,
-    as_json: Json = False,
-) -> int:
-    """Time data loading against a Python loop and Grain."""
-    from study.bench.data import bench
-
-    if min(images, embeddings) < batch_size:
-        raise StudyError(
-            f"--batch-size {batch_size}: each input needs one whole batch; raise --images and "
-            "--embeddings, or lower it"
-        )
-    results = bench(
-        images=images,
-        embeddings=embeddings,
-        image_size=image_size,
-        batch_size=batch_size,
-        threads=threads,
-        rounds=rounds,
-    )
-    if record:
-        append_measurements(
-            ("data", f"{r.name}, {r.examples:,}", f"our rate / {r.against}", _ratio(r))
-            for r in results
-        )
-    if as_json:
-        _print_json(results)
-        return 0
-    rows = [
-        (
-            r.name,
-            f"{r.examples:,}",
-            f"{r.ours_per_s:,.0f}",
-            f"{r.theirs_per_s:,.0f}",
-            _ratio(r),
-            r.against,
-        )
-        for r in results
-    ]
-    head = ("input", "examples", "ours ex/s", "theirs ex/s", "ratio", "alternative")
-    print(table(head, rows, right={1, 2, 3}))
     return 0
 
 
@@ -304,14 +244,4 @@ def gpu(
 
 def _ratio(result: Any) -> str:
     """The median ratio, and the range over the rounds."""
-    return _median_and_range(result.ratios)
-
-
-def _median_and_range(ratios: tuple[float, ...]) -> str:
-    if not ratios:
-        return ""
-    return f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def _print_json(results: list[Any]) -> None:
-    print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+    return median_and_range(result.ratios)

@@ -54,7 +54,7 @@ JSON = {
     "pull": "object: snapshot, records, sha256, from, versions, studies, notes",
     "bench loss": "list: one result per loss",
     "bench step": "list: one result per step",
-    "bench data": "list: one result per reader",
+    "bench data": "list: one result per loader, input and place",
     "bench sweep": "object: simulated and here, each with its times and ratio",
     "bench claims": "object: seconds, bound, ratio, requests and what was lost",
     "bench chaos": "object: kills, cells, attempts, seconds and differences",

@@ -93,8 +93,12 @@ def import_tables(
         for split in splits or by_split
         for number, table in enumerate(by_split[split])
     ]
-    begun = {"source": str(source), "image_key": image_key, "text_key": text_key}
-    begun["tables"] = [f"{task.tar.name} {task.table.name}" for task in tasks]
+    begun = {
+        "source": str(source),
+        "image_key": image_key,
+        "text_key": text_key,
+        "tables": [f"{task.tar.name} {task.table.name}" for task in tasks],
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.glob("*.tar")) and read_json(out / BEGUN_FILE) != begun:

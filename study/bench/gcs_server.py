@@ -1,4 +1,4 @@
-"""A Google Cloud Storage server on loopback for tests: fake-gcs-server, from a wheel.
+"""A Google Cloud Storage server on loopback: fake-gcs-server, from a wheel.
 
 gcsfs, TensorStore and google-cloud-storage, and so JAX and Orbax, talk to it as to Google's. It has
 no credentials, no permissions, and not the gRPC call by which gcsfs finds out the kind of a bucket,
@@ -69,8 +69,8 @@ class Server:
       environment: variables that send a process to it instead of to Google.
     """
 
-    def __init__(self, url: str, log: Path):
-        self.url, self._log = url, log
+    def __init__(self, url: str, log: Path, pid: int = 0):
+        self.url, self._log, self._pid = url, log, pid
         self.environment = {
             "STORAGE_EMULATOR_HOST": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
@@ -110,6 +110,11 @@ class Server:
         """The number of requests of each kind to a bucket so far."""
         return Counter(request.kind for request in self.requests(bucket))
 
+    def written_bytes(self) -> int:
+        """Bytes that the server has sent so far, headers and its log included; Linux only."""
+        lines = Path(f"/proc/{self._pid}/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["wchar"])
+
 
 def command(url: str) -> list[str]:
     """The command line of a server at http://HOST:PORT that keeps objects in memory."""
@@ -136,7 +141,7 @@ def server(folder: Path) -> Iterator[Server]:
         process = subprocess.Popen(command(url), stdout=file, stderr=file)
     try:
         _wait_for(f"{url}/_internal/healthcheck", process)
-        yield Server(url, log)
+        yield Server(url, log, process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -1,0 +1,127 @@
+"""The results of `study bench data` as rows, and as the page results/bench/data.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import statistics
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from study.bench.data import Result
+from study.bench.loaders import CONTENDERS
+from sweeps.bench.history import describe_commit, describe_machine
+
+HEAD = (
+    "input",
+    "from",
+    "loader",
+    "examples/s",
+    "CPU-s per 1,000",
+    "ours / its rate",
+    "its / our CPU",
+    "processes",
+    "memory, MiB",
+    "bytes per example",
+    "requests per 1,000",
+    "with a neighbour",
+)
+RIGHT = frozenset(range(3, len(HEAD)))
+_LIBRARIES = ("grain", "array_record", "webdataset", "torch", "gcsfs", "numpy", "pillow")
+_NOTES = """\
+    study bench data --bucket --out results/bench
+
+writes this page and `data.json`. Each loader runs in a process of its own, and they take turns:
+{rounds} rounds. Rates, CPU time and ratios are medians. All do the same work: decode, resize to
+224 pixels, tokenize with one SentencePiece model, batches of 64; or 1,024 rows of float16 and their
+tokens. Each has one thread or process per core. Shards are in the page cache.
+
+- A ratio above 1 is in favour of ours, which is read in global order from disk and in blocks order
+  from the bucket.
+- CPU time and memory are those of all processes of a loader. A page that n processes share counts
+  as 1/n; mapped files that are in memory count.
+- The bucket is fake-gcs-server on loopback. Its CPU time is not counted as the loader's, but the
+  cores are shared.
+- "with a neighbour" is simulated for 262,144 examples in shards of 8,192: the share of examples in
+  a batch of 1,024 that have one of their 16 neighbours on either side in it.
+"""
+
+
+def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """The items under `HEAD`."""
+    return [(r.case, r.place, _label(r.name), *_numbers(r)) for r in results]
+
+
+def write(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Writes data.json, and data.md from it. Raises as `write_json_of` does."""
+    recorded, page = write_json_of(results, folder / "data.json"), folder / "data.md"
+    page.write_text(render(json.loads(recorded.read_text())))
+    return [recorded, page]
+
+
+def write_json_of(results: Sequence[Any], path: Path) -> Path:
+    """Writes results, with the date, the commit, the machine and the versions of libraries.
+
+    Raises:
+      StudyError: the code does not run from a checkout.
+    """
+    about = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": describe_commit(),
+        "machine": describe_machine(),
+        "versions": {name: version for name in _LIBRARIES if (version := _version(name))},
+        "results": [dataclasses.asdict(result) for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about, indent=1) + "\n")
+    return path
+
+
+def render(about: dict[str, Any]) -> str:
+    """The page that shows a data.json."""
+    results = [Result(**values) for values in about["results"]]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    lines = [
+        "# Loading data: ours, webdataset, Grain and PyTorch\n",
+        _NOTES.format(rounds=max(len(r.rates) for r in results)),
+        f"{about['date']}, commit {about['commit']}, {about['machine']}; {versions}.\n",
+        "| " + " | ".join(HEAD) + " |",
+        "|" + "|".join("---:" if i in RIGHT else "---" for i in range(len(HEAD))) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows(results)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _label(name: str) -> str:
+    return (CONTENDERS[name].__doc__ or name).rstrip(".")
+
+
+def _numbers(r: Result) -> tuple[str, ...]:
+    if r.not_available:
+        return (f"not available: {r.not_available}", *("" for _ in HEAD[4:]))
+    assert r.per_s is not None and r.cpu_s is not None and r.pss is not None
+    return (
+        f"{r.per_s:,.0f}",
+        f"{r.cpu_s:.3g}",
+        _median(r.ratios),
+        _median(r.cpu_ratios),
+        str(r.processes),
+        f"{r.pss / 2**20:,.0f}",
+        "" if r.sent is None else f"{r.sent:,.0f}",
+        "" if r.requests is None else f"{1000 * r.requests:.3g}",
+        "" if r.with_neighbour is None else f"{r.with_neighbour:.1%}",
+    )
+
+
+def _median(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.3g}" if ratios else ""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

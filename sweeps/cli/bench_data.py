@@ -1,0 +1,99 @@
+"""`study bench data`: loaders next to each other, from a disk and from a bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.bench_options import Rounds, median_and_range, print_json
+from sweeps.cli.options import Json, RecordRatio
+from sweeps.cli.table import table
+from sweeps.study import StudyError
+
+
+def data(
+    images: Annotated[
+        int, typer.Option(metavar="N", min=0, help="JPEGs to decode; 0 for none.")
+    ] = 4096,
+    embeddings: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Embeddings to read; 0 for none.")
+    ] = 32_768,
+    image_size: Annotated[
+        int, typer.Option(metavar="PIXELS", min=1, help="Size after resizing.")
+    ] = 224,
+    batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Images per batch.")] = 64,
+    row_batch_size: Annotated[
+        int, typer.Option(metavar="B", min=1, help="Embeddings per batch.")
+    ] = 1024,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default="one per core", help="Threads or processes of each."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, help="Length of a round.")] = 1.5,
+    rounds: Rounds = 3,
+    bucket: Annotated[
+        bool,
+        typer.Option(
+            "--bucket", help="Also read from a Google Cloud Storage server on this machine."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write data.json and data.md to this folder."),
+    ] = None,
+    record: RecordRatio = False,
+    as_json: Json = False,
+) -> int:
+    """Time data loading against webdataset, Grain and PyTorch.
+
+    Loads JPEGs and embeddings, 768 and 1,408 wide, in a process for each loader, which take turns.
+    A ratio is our examples per second over the other's, or its CPU time over ours: above 1, ours is
+    better. Ours is read in global order from disk and in blocks order from the bucket. webdataset
+    and PyTorch are in the extra `bench`, the server is in the extra `test`.
+    """
+    from study.bench.data import bench
+    from sweeps.bench.data_page import HEAD, RIGHT, rows, write
+    from sweeps.runner.display import ProgressLine
+
+    for name, count, size in (
+        ("images", images, batch_size),
+        ("embeddings", embeddings, row_batch_size),
+    ):
+        if 0 < count < size:
+            raise StudyError(f"--{name} {count}: less than a batch of {size}; raise it")
+    with ProgressLine() as progress:
+        results = bench(
+            images=images,
+            embeddings=embeddings,
+            image_size=image_size,
+            batch_size=batch_size,
+            row_batch_size=row_batch_size,
+            workers=workers,
+            seconds=seconds,
+            rounds=rounds,
+            bucket=bucket,
+            log=progress,
+        )
+    if record:
+        from sweeps.cli.bench_runner import append_measurements
+
+        append_measurements(
+            ("data", f"{r.case}, {r.place}", ratio_of, median_and_range(ratios))
+            for r in results
+            for ratio_of, ratios in (
+                (f"our rate / {r.name}", r.ratios),
+                (f"CPU time of {r.name} / ours", r.cpu_ratios),
+            )
+            if ratios and not r.name.startswith("ours")
+        )
+    if out is not None:
+        print(*write(results, out), sep="\n")
+    if as_json:
+        print_json(results)
+    elif out is None:
+        print(table(HEAD, rows(results), right=RIGHT))
+    return 0

@@ -1,0 +1,42 @@
+"""The page of `study bench data` shows what was measured, and what could not be."""
+
+import json
+
+from study.bench.data import Result
+from sweeps.bench.data_page import HEAD, render, rows, write
+
+OURS = Result(
+    case="images",
+    place="bucket",
+    name="ours_blocks",
+    per_s=1234.5,
+    rates=(1200.0, 1269.0),
+    cpu_s=1.5,
+    cpus=(1.4, 1.6),
+    ratios=(1.0, 1.0),
+    cpu_ratios=(1.0, 1.0),
+    processes=1,
+    pss=300 * 2**20,
+    sent=57_000.0,
+    requests=0.0321,
+    with_neighbour=0.0312,
+)
+LOOP = Result(case="images", place="bucket", name="loop", not_available="tarfile reads files")
+
+
+def test_a_page_is_made_from_the_recorded_results(tmp_path):
+    recorded, page = write([OURS, LOOP], tmp_path)
+    about = json.loads(recorded.read_text())
+    assert Result(**about["results"][1]).not_available == LOOP.not_available
+    assert page.read_text() == render(about)
+    row = (
+        "| images | bucket | Ours, blocks order | 1,234 | 1.5 | 1 | 1 | 1 | 300 | 57,000 | 32.1 | "
+        "3.1% |"
+    )
+    assert row in page.read_text()
+    assert f"commit {about['commit']}, {about['machine']}" in page.read_text()
+
+
+def test_every_row_has_all_columns():
+    assert {len(row) for row in rows([OURS, LOOP])} == {len(HEAD)}
+    assert "not available: tarfile reads files" in rows([LOOP])[0]
