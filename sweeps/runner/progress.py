@@ -78,11 +78,9 @@ class SweepProgress:
         return finished
 
     def _now(self, statuses: list[CellStatus], workers: Mapping[str, int]) -> Now:
-        now = time.time()
-        spent = {s.cell.id: now - s.claimed for s in statuses if s.claimed is not None}
         if time.monotonic() - self._estimated >= _ESTIMATE_S:
             self._estimated = time.monotonic()
-            self._seconds_left = self._remaining.seconds(statuses, workers=workers, spent=spent)
+            self._seconds_left = self._remaining.seconds(statuses, workers=workers)
         return Now(
             study=self._study.name,
             cells=len(statuses),

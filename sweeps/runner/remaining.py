@@ -3,24 +3,29 @@
 The estimate of a cell is wrong by a factor that depends on the machine, on its load and on the kind
 of step. Finished and running cells give that factor for training: the median over the observed
 cells of each kind, and the mean of these medians for other kinds. The rest is observed as well: a
-compilation for each kind, and opening, evaluation and checkpoints for each cell.
+compilation for each kind, and opening, evaluation and checkpoints for each cell, of which a running
+cell has some ahead of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.config import Budget, Cell
 from study.models.flops import step_flops
+from study.training.compile_key import compile_key
 from sweeps.runner.cell_status import CellStatus, work
 from sweeps.runner.machines import is_local, machine_of
 from sweeps.study import Study
 
 MOSTLY = 0.8  # share of training in the time of a cell that has settled
+# Share of a cell from which its own pace counts: before, one evaluation makes it look slow.
+PACED = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,7 @@ class Observed:
     train: float  # of all its steps
     compile: float | None = None  # None while the cell runs
     rest: float | None = None  # besides training and compiling; None while the cell runs
+    open: float = 0.0  # part of `rest`: until it had its data
     end: float = float("inf")  # when it ended; comparable between cells
     # Whether it has mostly trained so far: the rate of a short cell does not show how it starts.
     settled: bool = False
@@ -45,7 +51,8 @@ class Left:
     kind: Hashable  # as of `Observed`
     estimate: float  # of what is left, in the unit of all estimates
     spent: float = 0.0  # seconds that a running cell has taken so far
-    seconds: float | None = None  # of what is left, at the cell's own rate, if that is known yet
+    seconds: float | None = None  # of training, at the cell's own rate, if that is known yet
+    trained: float = 0.0  # seconds of training so far, at that rate
 
 
 def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: int) -> float | None:
@@ -70,12 +77,14 @@ def seconds_left(left: Sequence[Left], observed: Sequence[Observed], workers: in
     work = sum(o.estimate for o in observed)
     mean = sum(medians[o.kind] * o.estimate for o in observed) / work
     compile_once = statistics.median(max(values) for values in compiles.values())
-    rest = statistics.median([o.rest or 0.0 for o in ended[workers:]] or [0.0])
+    # The first cells of the workers may write the data set while they open it.
+    rests = [o.rest or 0.0 for o in ended[workers:]] or [(o.rest or 0.0) - o.open for o in ended]
+    rest = statistics.median(rests or [0.0])
     compiled, seconds = set(medians), []
     for one in left:
         if one.seconds is not None:
             compiled.add(one.kind)
-            seconds.append(one.seconds)
+            seconds.append(one.seconds + max(0.0, rest - max(0.0, one.spent - one.trained)))
     for one in left:
         if one.seconds is None:
             whole = one.estimate * medians.get(one.kind, mean) + rest
@@ -95,8 +104,7 @@ class Remaining:
         self._estimate: dict[str, float] = {}
         for cell in study.cells:
             machine = machine_of(study.execution_of(cell))
-            # What the compiled step depends on, so not the seed, the budget or a learning rate.
-            kind = (machine, cell.model, cell.batch_size, cell.loss.kind, cell.pairs)
+            kind = (machine, compile_key(cell))
             self._machine[cell.id] = machine
             self._kind[cell.id] = kinds.setdefault(kind, len(kinds))
             self._estimate[cell.id] = _estimate(study, cell, machine)
@@ -113,12 +121,16 @@ class Remaining:
         Arguments:
           statuses: of all cells.
           workers: cells at a time by kind of machine; by default as many as run now.
-          spent: seconds that a running cell has taken in its present try, by its id.
+          spent: seconds that a running cell has taken in its present try, by its id; by default
+            until now.
 
         Returns:
           None if there is no evidence yet.
         """
-        spent = spent or {}
+        statuses = list(statuses)
+        if spent is None:
+            now = time.time()
+            spent = {s.cell.id: now - s.claimed for s in statuses if s.claimed is not None}
         left, observed = defaultdict(list), defaultdict(list)
         running: Counter[str] = Counter()
         for status in statuses:
@@ -139,11 +151,13 @@ class Remaining:
     def _left(self, status: CellStatus, spent: float | None) -> Left:
         cell, seen = status.cell, status.progress.examples_seen
         share = 1 - seen / cell.examples if seen else 1.0
+        rate = status.progress.examples_per_second
         return Left(
             kind=self._kind[cell.id],
             estimate=self._estimate[cell.id] * share,
             spent=spent or 0.0,
-            seconds=status.seconds_left,
+            seconds=status.seconds_left if seen > PACED * cell.examples else None,
+            trained=seen / rate if rate else 0.0,
         )
 
     def _observed(self, status: CellStatus, spent: float | None) -> Observed | None:
@@ -160,6 +174,7 @@ class Remaining:
                 train=train,
                 compile=compile_,
                 rest=max(0.0, seconds["total"] - train - compile_),
+                open=seconds.get("open", 0.0),
                 end=status.progress.time or 0.0,
                 settled=train > MOSTLY * seconds["total"],
             )
