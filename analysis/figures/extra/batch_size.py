@@ -55,6 +55,8 @@ def draw(df: pd.DataFrame, *, title: str, difference: bool) -> StudyFigure:
     names = [name for name in names if name != "paper" or (df["panel"] == name).any()]
     seeds = df[df["kind"] == "seed"]["seed"].nunique()
     intervals = f"Dots: {seeds} seeds. Bands and bars: 95 % interval of the mean, {ASSUMPTION}."
+    if difference:
+        intervals += f" {style.CUT}"
     if seeds < 2:
         intervals = "Dots: 1 seed, so there are no intervals."
     fig, every = layout.make_figure(
@@ -90,7 +92,9 @@ def _draw_difference(axes: Axes, df: pd.DataFrame) -> None:
     style.line(axes, means, look, marker="_", markersize=10, linestyle="")
     style.bars(axes, means, look)
     axes.set_ylabel("lead (points)")
-    if not len(df):
+    if len(df):
+        style.limit_bars(axes, df["value"])
+    else:
         axes.text(0.5, 0.6, "no seed with both losses", transform=axes.transAxes, ha="center")
 
 

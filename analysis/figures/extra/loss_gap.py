@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
@@ -58,7 +57,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     words = (
         "Pairs share a seed, and so their examples and their order. Bars: 95 % interval of the "
         "mean difference, t interval over its own seeds and, where recorded, the test examples; "
-        "thin: simultaneous intervals for all batch sizes of a panel (Bonferroni)."
+        f"thin: simultaneous intervals for all batch sizes of a panel (Bonferroni). {style.CUT}"
     )
     if not df["low"].notna().any():
         words = "Pairs share a seed, and so their examples. One seed, so there are no intervals."
@@ -90,24 +89,13 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         for _, row in mine[mine["kind"] == "simultaneous"].iterrows():
             ends = [row["low"], row["high"]]
             axes.plot([row["x"]] * 2, ends, color=look.colour, linewidth=0.5, alpha=0.7)
-        _limit(axes, mine["value"])
+        style.limit_bars(axes, mine["value"])
         quality = style.metric_label(metric).replace(" (%)", "")
         axes.set_title(f"{name}\n{quality}", loc="left", fontsize=style.SMALL)
         axes.set_ylabel("lead (points)")
         style.batch_axis(axes, sorted({int(x) for x in mine["x"]}))
     layout.hide_inner_labels(every, columns)
     return fig
-
-
-def _limit(axes: Axes, values: pd.Series) -> None:
-    """Intervals run out of the panel where they are far wider than the spread of the leads.
-
-    With two seeds a t interval is 12.7 standard errors wide, which would flatten all else.
-    """
-    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
-    room = max(high - low, 1.0)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, low - room), min(top, high + room))
 
 
 def _metrics(done: pd.DataFrame, quality: str) -> list[str]:

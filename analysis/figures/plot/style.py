@@ -354,6 +354,20 @@ def bars(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
     )
 
 
+CUT = "Bars that reach the edge of a panel go on beyond it."
+
+
+def limit_bars(axes: Axes, values: pd.Series) -> None:
+    """Lets intervals that are far wider than the spread of these leads run out of the panel.
+
+    With two seeds a t interval is 12.7 standard errors wide, which would flatten all else.
+    """
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    room = max(high - low, 1.0)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, low - room), min(top, high + room))
+
+
 def band(axes: Axes, df: pd.DataFrame, look: SeriesStyle) -> None:
     """The intervals as a band."""
     known = df[df["low"].notna()]
