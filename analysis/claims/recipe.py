@@ -71,7 +71,7 @@ def lower_b2_is_steadier(evidence: Evidence) -> Verdict | None:
     if not means.means:
         return None
     rougher = means.contrast(mean_weights(means.means))
-    times = Interval(*(10**end for end in (rougher.estimate, rougher.low, rougher.high)))
+    times = Interval(10**rougher.estimate, 10**rougher.low, 10**rougher.high)
     compared = done[[key in means.means for key in row_keys(done, same_fields(done, [B2]))]]
     diverged = measured[B2][measured["status"] == "diverged"].tolist()
     verdict = conclude(

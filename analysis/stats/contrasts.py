@@ -68,6 +68,9 @@ def smallest(intervals: Iterable[Interval]) -> Interval:
 
 def _extreme(choose: Callable[[Iterable[float]], float], intervals: Iterable[Interval]) -> Interval:
     intervals = list(intervals)
-    ends = zip(*((one.estimate, one.low, one.high) for one in intervals), strict=True)
-    cells = frozenset[str]().union(*(one.cells for one in intervals))
-    return Interval(*map(choose, ends), cells=cells)
+    return Interval(
+        estimate=choose(one.estimate for one in intervals),
+        low=choose(one.low for one in intervals),
+        high=choose(one.high for one in intervals),
+        cells=frozenset[str]().union(*(one.cells for one in intervals)),
+    )

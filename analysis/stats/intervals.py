@@ -71,8 +71,7 @@ class Interval:
 
     def shift(self, by: float) -> Interval:
         """The estimate plus a constant, with its interval."""
-        ends = {"estimate": self.estimate + by, "low": self.low + by, "high": self.high + by}
-        return replace(self, **ends)
+        return replace(self, estimate=self.estimate + by, low=self.low + by, high=self.high + by)
 
     def p_value(self, alternative: Alternative = "two-sided") -> float:
         """Of the t test that the estimate is zero; NaN without a standard error.

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -53,7 +53,7 @@ BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 class Verbs(TyperGroup):
     """Says in one line that Ctrl-C ended a verb; typer itself only gives the exit code."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

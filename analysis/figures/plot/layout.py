@@ -232,8 +232,8 @@ def render_svg(fig: StudyFigure) -> str:
     """The figure without its title, which is left as blank space, and without a background."""
     buffer = io.StringIO()
     with _laid_out(fig):
-        for artist in (fig, *fig.axes):
-            artist.patch.set_facecolor("none")
+        for patch in (fig.patch, *(axes.patch for axes in fig.axes)):
+            patch.set_facecolor("none")
         if fig.title_inches:
             fig.texts[0].set_visible(False)
         FigureCanvasSVG(fig).print_svg(buffer, metadata={"Date": None, "Creator": None})
