@@ -17,7 +17,7 @@ from analysis.figures.plot.layout import StudyFigure
 from analysis.paper.reference import find_metric
 from analysis.records import frame
 from analysis.records.scores import ItemReader
-from analysis.select.fields import TOP1
+from analysis.select.fields import TOP1, check_metric
 
 Selection = TypeVar("Selection")
 
@@ -90,9 +90,12 @@ def read_inputs(
       planned, records: the grid's cells, and the folder that they share; see `frame.cells`.
 
     Raises:
-      AnalysisError: no such root or study.
+      AnalysisError: no such root or study, or cells are finished, but none with this metric.
     """
     cells = frame.cells(root, study, planned=planned, records=records).copy()  # in one piece
+    done = cells[cells["status"] == "done"] if len(cells) else cells
+    if metric is not None and len(done):
+        check_metric(done, metric, study)
     folder, own = records or study, set(cells["id"])
 
     def read_rows() -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.errors import AnalysisError
 from analysis.records.record import COLUMNS, FIELDS
 from analysis.records.scores import Score, read_scores
 
@@ -35,6 +36,19 @@ def with_fields(cells: pd.DataFrame, fields: Sequence[str] = ()) -> pd.DataFrame
         lambda column: column.mode().iloc[0] if column.notna().any() else None
     )
     return cells.assign(dataset_fingerprint=cells["dataset_fingerprint"].fillna(prints)).copy()
+
+
+def evaluated(done: pd.DataFrame) -> list[str]:
+    """The metrics of evaluations that cells ended with."""
+    return [name for name in done if name.startswith("eval/") and done[name].notna().any()]
+
+
+def check_metric(done: pd.DataFrame, metric: str, study: str) -> None:
+    """Raises AnalysisError where no finished cell of a study has the metric."""
+    if metric not in done or not done[metric].notna().any():
+        names = evaluated(done)
+        reason = f"; metrics that they have: {', '.join(names)}" if names else ""
+        raise AnalysisError(f"no cell of {study} has ended with {metric}{reason}")
 
 
 def same_fields(

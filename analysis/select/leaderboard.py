@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.records import frame
-from analysis.select.fields import TOP1, row_keys, same_fields, with_fields
+from analysis.select.fields import TOP1, check_metric, evaluated, row_keys, same_fields, with_fields
 
 ALWAYS = ("batch_size", "loss.kind", "optimizer.learning_rate", "examples")
 
@@ -53,12 +53,10 @@ def rank(
     """
     cells = frame.cells(root, study, planned=planned, records=records)
     done = cells[cells["status"] == "done"]
-    measured = [c for c in done if c.startswith("eval/") and done[c].notna().any()]
     if metric is None:
+        measured = evaluated(done)
         metric = measured[0] if len(measured) == 1 else TOP1
-    if metric not in done or not done[metric].notna().any():
-        reason = f"; metrics that they have: {', '.join(measured)}" if measured else ""
-        raise AnalysisError(f"no cell of {study} has ended with {metric}{reason}")
+    check_metric(done, metric, study)
     done = with_fields(done[done[metric].notna()]).sort_values("seed", kind="stable")
     fields = same_fields(done, [])
     if unknown := [field for field in by if field not in (*fields, *ALWAYS)]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import CLAIMS, Verdict
+from analysis.errors import AnalysisError
 from sweeps.cli.advise import advise
 from sweeps.cli.claims import claims
 from sweeps.cli.figures import figures
@@ -50,6 +51,14 @@ def test_recorded_cells_that_the_grid_does_not_list_are_one_line(capsys, tmp_pat
         )
         assert len(err.splitlines()) == 2 * lines
         assert "recorded cells" not in out
+
+
+def test_a_metric_that_no_cell_has_is_an_error():
+    options = {"root": "results/glyphs/records", "metric": "eval/zero_shot/test_fnt/top1"}
+    with pytest.raises(AnalysisError, match=r"ended with .*test_fnt.*; metrics .*test_font/top1"):
+        claims("demo", **options, paper=False, as_json=False)
+    with pytest.raises(AnalysisError, match="no cell of demo has ended with"):
+        figures(["demo"], **options, out="never-written")
 
 
 @pytest.mark.parametrize(
