@@ -67,6 +67,8 @@ class Execution:
       fsdp_min_mib: Shard parameters and optimizer state over the devices of a slice, for arrays of
         at least this many MiB (`study.models.sharding.param_shardings`); None replicates them.
       decode_threads: Threads that decode images; None uses one per core.
+      decode_workers: Processes that decode images instead, each on a core and of some 40 MiB; 0
+        decodes in threads, which use eight cores at most. One thread decodes images below 4 KiB.
       cores: Cores of a local cell, each used as one device; fewer if the machine has fewer. Use
         more than one for a cell that runs alone, since a sweep is faster with one core per cell.
       profile: Write a `jax.profiler` trace of a few steps to `<folder>/<cell id>`
@@ -88,6 +90,7 @@ class Execution:
     remat: Annotated[Remat | None, BeforeValidator(_name_policy)] = None
     fsdp_min_mib: Annotated[float, Field(ge=0)] | None = None
     decode_threads: Positive | None = None
+    decode_workers: Annotated[int, Field(ge=0)] = 0
     cores: Positive = 1
     profile: Annotated[str, AfterValidator(_check_profile)] | None = None
     priority: int = 0

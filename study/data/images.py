@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -75,6 +77,42 @@ def decode(data: bytes, *, size: int, channels: int, resize: Resize = "bicubic")
                     (size, size), Image.Transform.EXTENT, extent, resample=Image.Resampling.BILINEAR
                 )
         return np.asarray(page).reshape(size, size, channels)
+
+
+class DecodeOptions(NamedTuple):
+    """Size in pixels, channels, filter, and the share of each side that a central crop keeps."""
+
+    size: int
+    channels: int
+    resize: Resize = "bicubic"
+    crop: float = 1.0
+
+
+def decode_into(
+    data_K: Sequence[bytes],
+    out_NxHxWxC: np.ndarray,
+    row_K: Sequence[int],
+    options: DecodeOptions,
+) -> dict[int, str]:
+    """Decodes images into rows of `out_NxHxWxC`: resized to size / crop, then cropped.
+
+    Returns:
+      Why an image does not decode, by its number in range(K). Its row is left as it is.
+    """
+    whole = int(options.size / options.crop)
+    left = (whole - options.size) // 2
+    center = slice(left, left + options.size)
+    errors = {}
+    for k, (data, row) in enumerate(zip(data_K, row_K, strict=True)):
+        try:
+            pixels_HxWxC = decode(
+                data, size=whole, channels=options.channels, resize=options.resize
+            )
+        except Exception as error:  # PIL raises many kinds, SyntaxError among them
+            errors[k] = str(error)
+        else:
+            out_NxHxWxC[row] = pixels_HxWxC[center, center]
+    return errors
 
 
 def count_channels(data: bytes) -> int:

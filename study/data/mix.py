@@ -45,7 +45,9 @@ class Mixture:
             lines = (f"{one.name} {one.fingerprint}\n" for one in self._datasets)
             self.fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def open(self, image: CachedImage | ViT, *, threads: int | None = None) -> Source:
+    def open(
+        self, image: CachedImage | ViT, *, threads: int | None = None, workers: int = 0
+    ) -> Source:
         """The source of the examples of all sets; arguments as of `open_source`."""
         sources = [
             open_source(
@@ -54,6 +56,7 @@ class Mixture:
                 image,
                 with_tokenizer(one, self._main, self._data),
                 threads=threads,
+                workers=workers,
             )
             for one in self._datasets
         ]

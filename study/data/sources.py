@@ -5,7 +5,7 @@ A bad example is replaced by the next usable one of the split (`study.data.repla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,15 +13,18 @@ import numpy as np
 from study.config import CachedImage, Data, ViT
 from study.config.host import cores
 from study.data import cache
+from study.data.decode_processes import DecodeProcesses
 from study.data.embeddings import CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split, read_image_rows
 from study.data.formats.reader import BadExampleError, Reader
+from study.data.images import DecodeOptions, decode_into
 from study.data.replacements import Replacements
 from study.data.texts import Texts
 
 Batch = dict[str, np.ndarray]
-_BLOCK = 32  # examples that a thread decodes at a time
+DecodeFn = Callable[[Sequence[bytes], np.ndarray, Sequence[int], DecodeOptions], dict[int, str]]
+_BLOCK = 32  # examples that a thread or process decodes at a time
 _LABELS = 1 << 14  # examples whose metadata are fetched at a time
 _SMALL_FILE = 4096  # bytes; smaller images take longer in Python, under the GIL, than in PIL
 
@@ -156,6 +159,7 @@ class ImageSource:
       crop: share of each side that remains: resized to size / crop, then cropped at the center.
       channels: 1 or 3; None takes the data set's entry, or that of its first images.
       threads: decoder threads; None is one per core.
+      workers: decode in this many processes instead.
       keep: keep decoded pixels in memory, each image from its first use on; None keeps them if
         they are at most half of `cache.IN_MEMORY_BYTES`.
     """
@@ -170,16 +174,17 @@ class ImageSource:
         crop: float = 1.0,
         channels: int | None = None,
         threads: int | None = None,
+        workers: int = 0,
         keep: bool | None = None,
     ):
         self._reader = open_split(dataset, split)
         self.size = len(self._reader)
-        self._image_size, self._crop, self._resize = image.image_size, crop, data.resize
-        self._channels = channels or dataset.channels or self._reader.channels()
+        channels = channels or dataset.channels or self._reader.channels()
+        self._options = DecodeOptions(image.image_size, channels, data.resize, crop)
         self.replacements = Replacements(
             size=self.size, max_share=data.max_bad_share, name=f"{dataset.name}, {split}"
         )
-        shape = (image.image_size, image.image_size, self._channels)
+        shape = (image.image_size, image.image_size, channels)
         # In a split of pairs several examples share an image, which is then decoded once.
         self._images_N = read_image_rows(dataset, split)
         images_of = dataset.split(split).images or split
@@ -196,7 +201,12 @@ class ImageSource:
             name = ("pixels", images_of, shape, crop, data.resize)
             self._pixels_NxHxWxC, self._decoded_N = cache.share(dataset, name, allocate)
         self.texts = Texts(dataset, split, data, whole=self._keep)
-        self._threads = _decode_threads(self._reader, threads)
+        self._decode_into: DecodeFn = decode_into
+        small = _has_small_files(self._reader)
+        self._threads = 1 if small else threads or cores()
+        if workers and not small:
+            self._decode_into = processes = DecodeProcesses(workers, block=_BLOCK, shape=shape)
+            self._threads = processes.calls
 
     def batch(self, index_N: np.ndarray) -> Batch:
         """{"image": uint8 N x H x W x C, "text": int32 N x L}."""
@@ -261,31 +271,30 @@ class ImageSource:
     ) -> dict[int, BadExampleError]:
         """Decodes examples into rows of the outputs; returns the bad ones."""
         self._reader.prefetch(example_M, text=texts is not None)  # what no hint announced
-        size = int(self._image_size / self._crop)
-        left = (size - self._image_size) // 2
-        center = slice(left, left + self._image_size)
 
         def decode(pairs: Sequence[tuple[int, int]]) -> dict[int, BadExampleError]:
-            bad = {}
+            bad, examples, rows, images = {}, [], [], []
             for i, row in pairs:
                 try:
                     if texts is None:
-                        data = self._reader.image(i)
+                        image = self._reader.image(i)
                     else:
-                        data, texts[row] = self._reader.pair(i)
-                    pixels_HxWxC = self._reader.decode_image(
-                        i, data, size=size, channels=self._channels, resize=self._resize
-                    )
+                        image, texts[row] = self._reader.pair(i)
                 except BadExampleError as error:
                     bad[i] = error
                 else:
-                    out_NxHxWxC[row] = pixels_HxWxC[center, center]
+                    examples.append(i)
+                    rows.append(row)
+                    images.append(image)
+            reasons = self._decode_into(images, out_NxHxWxC, rows, self._options)
+            for k, reason in reasons.items():
+                bad[examples[k]] = self._reader.bad_image(examples[k], reason)
             return bad
 
         pairs = list(zip(example_M.tolist(), row_M.tolist(), strict=True))
-        if self._threads == 1 or len(pairs) <= _BLOCK:
-            return decode(pairs)
         blocks = [pairs[k : k + _BLOCK] for k in range(0, len(pairs), _BLOCK)]
+        if self._threads == 1 or len(blocks) == 1:
+            return {i: error for block in blocks for i, error in decode(block).items()}
         with ThreadPoolExecutor(self._threads) as pool:  # PIL releases the GIL
             return {i: error for bad in pool.map(decode, blocks) for i, error in bad.items()}
 
@@ -302,11 +311,12 @@ def open_source(
     crop: float = 1.0,
     channels: int | None = None,
     threads: int | None = None,
+    workers: int = 0,
 ) -> Source:
     """Opens the source that a cell's image tower reads.
 
-    `crop`, `channels` and `threads` are as in `ImageSource`. Embeddings are used as they were
-    made; `Cell` refuses a resize or crop of them.
+    `crop`, `channels`, `threads` and `workers` are as in `ImageSource`. Embeddings are used as they
+    were made; `Cell` refuses a resize or crop of them.
 
     Raises:
       DataError: an empty split; see also `EmbeddingSource` and `open_split`.
@@ -315,7 +325,16 @@ def open_source(
         raise DataError(f"the split {split} of {dataset.folder} has no examples")
     if isinstance(image, CachedImage):
         return EmbeddingSource(dataset, split, image, data)
-    return ImageSource(dataset, split, image, data, crop=crop, channels=channels, threads=threads)
+    return ImageSource(
+        dataset,
+        split,
+        image,
+        data,
+        crop=crop,
+        channels=channels,
+        threads=threads,
+        workers=workers,
+    )
 
 
 def load_labels(dataset: Dataset, split: str) -> np.ndarray:
@@ -349,8 +368,8 @@ def load_labels(dataset: Dataset, split: str) -> np.ndarray:
     return cache.get_or_make(dataset, f"labels-{split}", make)
 
 
-def _decode_threads(reader: Reader, threads: int | None) -> int:
-    """`threads`, or one per core; a single one for small files, which gain nothing from threads."""
+def _has_small_files(reader: Reader) -> bool:
+    """Whether images take longer in Python than in Pillow, by the size of the first ones."""
     sizes = [1]
     reader.prefetch(np.arange(min(16, len(reader))), text=False)
     for i in range(min(16, len(reader))):
@@ -358,4 +377,4 @@ def _decode_threads(reader: Reader, threads: int | None) -> int:
             sizes.append(len(reader.image(i)))
         except BadExampleError:
             continue
-    return (threads or cores()) if sum(sizes) / len(sizes) > _SMALL_FILE else 1
+    return sum(sizes) / len(sizes) <= _SMALL_FILE

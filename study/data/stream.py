@@ -47,7 +47,7 @@ class Source(Protocol):
     def prefetch(self, index_N: np.ndarray) -> None:
         """A hint: these examples are read soon, each once, and may be fetched in long runs.
 
-        The stream gives it ahead of reading, see `ReadAhead`. What was fetched and read may be
+        The stream gives it ahead of reading, see `Lookahead`. What was fetched and read may be
         dropped; what was not fetched must still be readable. A source on a local disk does nothing.
         """
 
@@ -92,7 +92,7 @@ def batches(
     order = order or Order.of([source.size], seed=seed)
     row_R = np.arange(batch_size) if rows is None else rows
     starts = first_step + np.cumsum([0, *chunks])
-    ahead = ReadAhead(
+    ahead = Lookahead(
         source,
         order,
         rows=row_R,
@@ -126,7 +126,7 @@ def batches(
         yield arrays
 
 
-class ReadAhead:
+class Lookahead:
     """Tells a source which examples this host reads next, each once.
 
     In global order that is the next chunk while a chunk is read. In blocks order it is a window of

@@ -64,7 +64,11 @@ class TrainLoader:
         mixture = Mixture(dataset, cell.data)
         self.fingerprint, self.examples = mixture.fingerprint, mixture.examples
         self._names = [name for name, _ in cell.data.mix]
-        self._source = mixture.open(cell.model.image, threads=execution.decode_threads)
+        self._source = mixture.open(
+            cell.model.image,
+            threads=execution.decode_threads,
+            workers=execution.decode_workers,
+        )
         self._order = mixture.order(cell.seed)
         self._origin = 0 if cell.branch is None else cell.branch.examples
         first = np.zeros(1, np.int64)

@@ -130,6 +130,16 @@ ExecutionFile = Annotated[
         help="Run cells with the settings that `study plan --save-execution` wrote.",
     ),
 ]
+DecodeWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--decode-workers",
+        metavar="N",
+        min=0,
+        show_default="0: one thread per core",
+        help="Processes of each host that decode images, for more than eight cores.",
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option(
@@ -147,14 +157,18 @@ def study_of(
     settings: list[str] | None,
     only: list[str] | None,
     execution: str | None = None,
+    *,
+    decode_workers: int | None = None,
 ) -> Study:
-    """Loads the study `name` and applies the options --data, --set, --only and --execution."""
+    """Loads the study `name` and applies the options that select or vary its cells."""
     from sweeps.registry import load_study
     from sweeps.selection import select
 
     settings = list(settings or [])
     if data is not None:
         settings.append(f"execution.data_root={json.dumps(data)}")
+    if decode_workers is not None:
+        settings.append(f"execution.decode_workers={decode_workers}")
     study = select(load_study(name), settings=settings, only=only or [])
     return study if execution is None else _apply_execution(study, execution)
 

@@ -13,6 +13,7 @@ import typer
 from sweeps.cli.options import (
     Address,
     Data,
+    DecodeWorkers,
     ExecutionFile,
     Json,
     Only,
@@ -66,6 +67,7 @@ def run(
         ),
     ] = False,
     execution: ExecutionFile = None,
+    decode_workers: DecodeWorkers = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, in order, and run nothing.")
     ] = False,
@@ -84,7 +86,8 @@ def run(
     from sweeps.runner.signals import INTERRUPTED
     from sweeps.selection import matching_ids
 
-    study, root = study_of(name, data, settings, only, execution), root_of(root)
+    study = study_of(name, data, settings, only, execution, decode_workers=decode_workers)
+    root = root_of(root)
     if skip_done_in:
         unfinished = _without_done(study, skip_done_in)
         if unfinished is None:

@@ -16,6 +16,7 @@ import typer
 from sweeps.cli.options import (
     CellName,
     Data,
+    DecodeWorkers,
     ExecutionFile,
     Root,
     Set,
@@ -40,6 +41,7 @@ def train(
     data: Data = None,
     settings: Set = None,
     execution: ExecutionFile = None,
+    decode_workers: DecodeWorkers = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +68,7 @@ def train(
 
     if profile is not None:
         settings = [*(settings or []), f"execution.profile={json.dumps(profile)}"]
-    study = study_of(name, data, settings, None, execution)
+    study = study_of(name, data, settings, None, execution, decode_workers=decode_workers)
     chosen = study.cell(cell)
     study = dataclasses.replace(study, cells=(chosen,), matched=())
     folder = study.folder(resolve(root_of(root)).absolute())

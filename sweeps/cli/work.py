@@ -8,7 +8,17 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sweeps.cli.options import Data, ExecutionFile, Only, Root, Set, StudyName, root_of, study_of
+from sweeps.cli.options import (
+    Data,
+    DecodeWorkers,
+    ExecutionFile,
+    Only,
+    Root,
+    Set,
+    StudyName,
+    root_of,
+    study_of,
+)
 from sweeps.cli.run import this_command
 
 EXIT_CODES = {"finished": 0, "idle": 0, "stopped": 130, "preempted": 3, "no space": 1, "failed": 1}
@@ -48,6 +58,7 @@ def work(
     only: Only = None,
     settings: Set = None,
     execution: ExecutionFile = None,
+    decode_workers: DecodeWorkers = None,
 ) -> int:
     """Train cells on this machine until none is left (no Ray).
 
@@ -70,7 +81,7 @@ def work(
     from sweeps.runner.worker_spec import missing_data, worker_spec
     from sweeps.study import StudyError
 
-    study = study_of(name, data, settings, only, execution)
+    study = study_of(name, data, settings, only, execution, decode_workers=decode_workers)
     machine = parse_machine(machine or os.environ.get("TPU_ACCELERATOR_TYPE") or "local")
     folder = study.folder(resolve(root_of(root)).absolute())
     refuse_mounted_bucket(folder)

@@ -81,7 +81,7 @@ class Reader(abc.ABC):
         try:
             return decode(data, size=size, channels=channels, resize=resize)
         except Exception as error:  # PIL raises many kinds, SyntaxError among them
-            raise self.bad_example(i, f"its image does not decode ({error})") from None
+            raise self.bad_image(i, str(error)) from None
 
     def read_images(
         self, index_N: Iterable[int], *, size: int, channels: int, resize: Resize = "bicubic"
@@ -123,3 +123,7 @@ class Reader(abc.ABC):
     def bad_example(self, i: int, reason: str) -> BadExampleError:
         """The error for example `i`, which names its shard and key."""
         return BadExampleError(f"{self.path(i)}: {self.key(i)}: {reason}; {HINT}")
+
+    def bad_image(self, i: int, reason: str) -> BadExampleError:
+        """The error for example `i`, whose image does not decode."""
+        return self.bad_example(i, f"its image does not decode ({reason})")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import threading
 import weakref
 
 import jax
@@ -14,6 +15,7 @@ from study.data.order import indices
 from study.data.sources import open_source
 from study.models.sharding import make_mesh
 from study.training.loader import TrainLoader
+from tests.study.training.test_throughput import Clock
 
 IMAGE = CachedImage(embeddings="hog-lda-16", dim=16)
 CELL = Cell(
@@ -92,3 +94,50 @@ def test_chunks_are_as_long_as_the_run_divides_into():
 
     assert [chunk_steps(n) for n in (1, 7, 8, 64, 35, 37)] == [1, 7, 8, 8, 7, 8]
     assert chunk_steps(64, chunk_examples=1) == 1
+
+
+class Slow:
+    """A source whose `batch` waits to be allowed, and then takes a second of a fake clock."""
+
+    def __init__(self, source, clock):
+        self.source, self.clock, self.allowed = source, clock, threading.Semaphore(0)
+        self.read = self.taken = self.most_ahead = 0
+        self.size, self.replacements, self.prefetch = (
+            source.size,
+            source.replacements,
+            lambda _: None,
+        )
+
+    def batch(self, index_N):
+        assert self.allowed.acquire(timeout=60)
+        self.read += 1
+        self.most_ahead = max(self.most_ahead, self.read - self.taken)
+        self.clock.at(self.clock.now + 1.0)
+        return self.source.batch(index_N)
+
+
+def test_all_the_time_that_a_slow_source_takes_is_waiting(loader, monkeypatch):
+    clock = Clock(monkeypatch)
+    meter, data = clock.meter(), loader(CELL)
+    slow = data._source = Slow(data._source, clock)
+    steps = data.steps(0, {20}, 4)
+    for chunk in range(5):
+        if chunk == 1:
+            meter.resume()
+        slow.allowed.release()
+        next(steps)
+        meter.batch_ready()
+        meter.dispatched(clock.now + 0.25)  # the devices work for a quarter of each second
+    meter.pause()
+    assert meter.row(16)["train/data_wait_share"] == pytest.approx((1 + 3 * 0.75) / 4)
+
+
+def test_two_chunks_at_most_are_read_ahead(loader, monkeypatch):
+    data = loader(CELL)
+    slow = data._source = Slow(data._source, Clock(monkeypatch))
+    slow.allowed.release(20)
+    for _ in data.steps(0, {20}, 1):
+        data.prefetch()
+        slow.taken += 1
+    assert slow.read == 20
+    assert 0 < slow.most_ahead <= 3  # that which is taken next, and two

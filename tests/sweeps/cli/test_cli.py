@@ -302,17 +302,17 @@ def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
     entered = []
 
     def train(cell, execution, *, folder, group, should_stop, **_):
-        entered.append((cell, execution.data_root, group))
+        entered.append((cell, execution.data_root, execution.decode_workers, group))
         end(cell)
         return {"status": "done"}
 
     monkeypatch.setattr(worker, "import_entry", lambda entry: train)
-    args = ("train", "own.py", CELLS[1].id[:-2], "--data", "elsewhere")
+    args = ("train", "own.py", CELLS[1].id[:-2], "--data", "elsewhere", "--decode-workers", "3")
     assert study(*args)[0] == 0
     code, out, _ = study(*args)
     assert code == 0
     assert "is done" in out
-    assert entered == [(CELLS[1], str(Path("elsewhere").absolute()), "own")]
+    assert entered == [(CELLS[1], str(Path("elsewhere").absolute()), 3, "own")]
 
 
 def test_a_train_that_is_asked_to_stop_says_at_once_that_it_heard(study, monkeypatch):
