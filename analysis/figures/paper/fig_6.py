@@ -7,14 +7,15 @@ with keep = hard that differ from the others in their budget, `budget.pairs`.
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import STYLES
+from analysis.figures.plot.ticks import FittingLocator, every_other
 from analysis.select import panels
 from analysis.stats.intervals import ASSUMPTION
 
@@ -126,13 +127,13 @@ def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(max(ratios) * 1.35, min(ratios) / 1.35)
     axes.set_xlabel("pos. : neg. pairs")
-    gap = max(np.log10(max(ratios) / min(ratios)) * 0.36 / style.inches(axes, "x"), 1e-9)
-    ticks: list[float] = []
-    for ratio in reversed(ratios):
-        if not ticks or np.log10(ticks[-1] / ratio) >= gap:
-            ticks.append(ratio)
-    axes.set_xticks(ticks, [f"1:{_format_ratio(ratio)}" for ratio in ticks])
+    axes.xaxis.set_major_locator(FittingLocator(every_other(ratios[::-1]), _ratio_label))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: _ratio_label(ratio)))
     axes.minorticks_off()
+
+
+def _ratio_label(ratio: float) -> str:
+    return f"1:{_format_ratio(ratio)}"
 
 
 def _format_ratio(ratio: float) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import logging
@@ -21,12 +22,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.plot.style import BODY, RC, context, current_page
+from analysis.figures.plot.ticks import text_width
 
 # Embedding DejaVu in a PDF warns about the date in the font.
 logging.getLogger("fontTools").setLevel(logging.ERROR)
@@ -53,12 +53,15 @@ class StudyFigure(Figure):
     caption: tuple[str, ...] = ()
     provenance: str = ""
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        """As wide on the page where pyplot was imported, which draws it by itself."""
         buffer = io.BytesIO()
         with context():
             fix_layout(self)
-            self.savefig(buffer, format="png", dpi=165, metadata={"Software": None})
-        return buffer.getvalue(), {"width": round(110 * self.get_figwidth())}
+            self.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
+        content = base64.b64encode(buffer.getvalue()).decode()
+        width = {"width": round(110 * self.get_figwidth())}
+        return {"image/png": content, "text/plain": repr(self)}, {"image/png": width}
 
 
 def make_figure(
@@ -70,6 +73,7 @@ def make_figure(
     columns: Sequence[int] = (1,),
     stretch: bool = False,
     legend: Sequence[Any] = (),
+    align: bool = True,
 ) -> tuple[StudyFigure, list[Axes]]:
     """Rows of panels on the current page (`style.page`), under a title and one legend.
 
@@ -81,6 +85,7 @@ def make_figure(
       columns: panels in each row, see `arrange`. They are returned row by row.
       stretch: whether the panels of a row with fewer of them are wider.
       legend: handles, read row by row.
+      align: whether the y labels of a column of panels stand below one another.
     """
     page = current_page()
     rows = [heights] * len(columns) if isinstance(heights, int | float) else list(heights)
@@ -104,7 +109,8 @@ def make_figure(
     ]
     for one in axes:
         one.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    fig.align_ylabels(axes)
+    if align:
+        fig.align_ylabels(axes)
     left = 0.05 / page.width
     if head:
         words = "\n".join(head)
@@ -160,12 +166,20 @@ def hide_inner_x_labels(axes: Sequence[Axes], columns: Sequence[int]) -> None:
             one.set_xlabel("")
 
 
+def share_limits(axes: Sequence[Axes], axis: str = "y") -> None:
+    """One scale for all panels."""
+    limits = [getattr(one, f"get_{axis}lim")() for one in axes]
+    for one in axes:
+        getattr(one, f"set_{axis}lim")(
+            min(low for low, _ in limits), max(high for _, high in limits)
+        )
+
+
 def share_y(axes: Sequence[Axes], columns: Sequence[int]) -> None:
     """One y scale for all panels, with numbers at the first of each row."""
-    lows, highs = zip(*(one.get_ylim() for one in axes), strict=True)
+    share_limits(axes)
     for row, _ in _rows(axes, columns):
         for at, one in enumerate(row):
-            one.set_ylim(min(lows), max(highs))
             one.tick_params(labelleft=at == 0)
 
 
@@ -182,15 +196,15 @@ def caption_of(table: pd.DataFrame, *sentences: str) -> list[str]:
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
-    """The most columns in which these labels fit a width in inches."""
-    font = FontProperties(family=RC["font.family"], size=BODY - 0.5)
+    """The columns of the fewest lines in which these labels fit a width in inches."""
     spaces = SPACING["handletextpad"] + SPACING["columnspacing"]
     handle = (RC["legend.handlelength"] + spaces) * BODY
-    points = [text_to_path.get_text_width_height_descent(x, font, False)[0] for x in labels]
+    points = [72 * text_width(x, RC["font.family"], BODY - 0.5) for x in labels]
     for count in range(len(labels), 1, -1):
         each = [max(points[column::count]) + handle for column in range(count)]
         if sum(each) * 1.04 <= (width - 0.15) * 72:
-            return count
+            lines = -(-len(labels) // count)
+            return -(-len(labels) // lines)  # as many in each line
     return 1
 
 

@@ -111,10 +111,14 @@ def _split_sources(
 
 
 def _legend(df: pd.DataFrame, styles: Mapping[str, SeriesStyle], *, apart: bool) -> list[Line2D]:
-    present, sources = set(df["series"]), set(df["source"])
+    sources = set(df["source"])
     hollow: dict[str, Any] = {"markerfacecolor": "white"}
-    more = hollow if sources == {"paper"} else {}
-    handles = [look.handle(name, **more) for name, look in styles.items() if name in present]
+    present = df.groupby("series")["source"].agg(set).to_dict()
+    handles = [
+        look.handle(name, **(hollow if present[name] == {"paper"} else {}))
+        for name, look in styles.items()
+        if name in present
+    ]
     if sources == {"paper", "ours"} and not apart:
         grey = SeriesStyle(colour="#555555", marker="o", line="")
         handles.append(grey.handle("ours", markersize=4.5))

@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.figures.plot.ticks import Choice, FittingLocator, UnlabelledLocator, keep_ends
 from analysis.paper.reference import PRINTED_SIZES
 
 BODY, SMALL = 7.5, 6.0  # points
@@ -202,47 +203,30 @@ def format_count(number: float) -> str:
 
 
 def batch_axis(axes: Axes, sizes: Iterable[float], *, axis: str = "x") -> None:
-    """A logarithmic axis of batch sizes: labels at powers of 4, small ticks at the other sizes.
+    """A logarithmic axis of batch sizes: labels at all of them where there is room, else at powers
+    of 4, of 16 or of 64, with small ticks at the others.
 
-    Sizes that are no power of 2 have their label too (98k, 307k in the paper), and all the others
-    where there is room for them.
+    Sizes that are no power of 2 (98k, 307k in the paper) are labelled next to the powers.
     """
     one = getattr(axes, f"{axis}axis")
     sizes = sorted({float(size) for size in sizes})
     getattr(axes, f"set_{axis}scale")("log", base=2)
-    low, high = sizes[0], sizes[-1]
-    if low == high:
-        getattr(axes, f"set_{axis}lim")(low / 2, low * 2)
-    powers = [size for size in sizes if (math.log2(size) / 2).is_integer()]
+    if sizes[0] == sizes[-1]:
+        getattr(axes, f"set_{axis}lim")(sizes[0] / 2, sizes[0] * 2)
     odd = [size for size in sizes if not math.log2(size).is_integer()]
-    labelled: list[float] = []
-    per_octave = inches(axes, axis) / max(math.log2(high / low), 1.0)
-
-    def fits(tick: float) -> bool:
-        letters = 0.08 + 0.055 * len(format_size(tick)) if axis == "x" else 0.2  # inches
-        return all(abs(math.log2(tick / other)) * per_octave >= letters for other in labelled)
-
-    for tick in (*powers, *odd):
-        labelled += [tick] if fits(tick) else []
-    rest = [tick for tick in sizes if tick not in labelled]
-    if all(map(fits, rest)) or len(labelled) < 3:  # else labels would be at uneven distances
-        for tick in (low, high, *rest):
-            labelled += [tick] if fits(tick) else []
-    labelled.sort()
-    one.set_major_locator(FixedLocator(labelled))
+    choices: list[Choice] = [(sizes, ())]
+    for octaves in (2, 4, 6):
+        rests = [math.log2(size) % octaves for size in sizes]
+        even = [rest for rest in rests if rest % 2 == 0] or [0.0]
+        most = max(sorted(set(even)), key=even.count)
+        powers = [size for size, rest in zip(sizes, rests, strict=True) if rest == most]
+        choices += [(powers, odd)] if len(powers) > 1 else []
+    one.set_major_locator(FittingLocator([*choices, *keep_ends(sizes)], format_size))
     one.set_major_formatter(FuncFormatter(lambda size, _: format_size(round(size))))
-    one.set_minor_locator(FixedLocator([size for size in sizes if size not in labelled]))
+    one.set_minor_locator(UnlabelledLocator(sizes))
     one.set_minor_formatter(NullFormatter())
     one.set_tick_params(which="minor", length=2, width=0.5)
     one.set_label_text("batch size")
-
-
-def inches(axes: Axes, axis: str) -> float:
-    """About how long an axis is before the figure is laid out."""
-    place, fig = axes.get_position(original=True), axes.get_figure(root=True)
-    assert fig is not None
-    width, height = fig.get_size_inches() * (place.width, place.height)
-    return float(width if axis == "x" else height)
 
 
 def examples_axis(axes: Axes, counts: Sequence[float], *, log: bool = True) -> None:
@@ -258,14 +242,11 @@ def examples_axis(axes: Axes, counts: Sequence[float], *, log: bool = True) -> N
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         return
     axes.set_xscale("log")
-    axes.minorticks_off()
     counts = sorted(counts)
-    gap = math.log(counts[-1] / counts[0]) / max(inches(axes, "x") / 0.42, 2.0)
-    ticks: list[float] = []
-    for count in counts:
-        if not ticks or math.log(count / ticks[-1]) >= max(gap, 1e-9):
-            ticks.append(count)
-    axes.set_xticks(ticks, [format_count(count) for count in ticks])
+    axes.xaxis.set_major_locator(FittingLocator(keep_ends(counts), format_count))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: format_count(count)))
+    axes.xaxis.set_minor_locator(UnlabelledLocator(counts))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     if len(counts) == 1:
         axes.set_xlim(counts[0] / 2, counts[0] * 2)
 
