@@ -109,12 +109,10 @@ def _draw_paper(axes: Axes, df: pd.DataFrame) -> None:
 batch_size = Plot(
     "batch_size",
     functools.partial(data, image="cached"),
-    functools.partial(draw, title="SigLiT: zero-shot quality against batch size", difference=True),
+    functools.partial(draw, title="SigLiT: quality by batch size", difference=True),
 )
 from_scratch = Plot(
     "from_scratch",
     functools.partial(data, image="vit"),
-    functools.partial(
-        draw, title="SigLIP from scratch: quality against batch size", difference=False
-    ),
+    functools.partial(draw, title="SigLIP from scratch: quality by batch size", difference=False),
 )

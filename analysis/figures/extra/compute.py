@@ -6,12 +6,13 @@ paper's Tables 8 and 5 with the FLOPs that `study plan` counts for their cells.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogFormatterSciNotation, NullLocator
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
@@ -19,6 +20,7 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.figures.plot.ticks import Choice, FittingLocator
 from analysis.paper import as_cells
 from analysis.select import panels
 from analysis.select.fields import TOP1
@@ -87,6 +89,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         caption=_words(df),
         columns=[*(count for count in columns for _ in range(2)), len(sources)],
         heights=[*[1.5, 1.2] * len(columns), 1.5],
+        stretch=True,
         legend=[STYLES[loss].handle(loss) for loss in LOSSES],
     )
     first = 0
@@ -159,7 +162,7 @@ def _draw_front(quality: Axes, batch: Axes, df: pd.DataFrame) -> None:
         sizes = [style.parse_size(str(name).partition(", ")[0]) for name in mine["id"]]
         for x, size, often in zip(mine["x"], sizes, mine["n"].astype(float), strict=True):
             face = "white" if often < OFTEN else look.colour
-            wide, above = (3.0, 4) if loss == "sigmoid" else (5.0, 3)  # one inside the other
+            wide, above = (2.5, 4) if loss == "sigmoid" else (4.5, 3)  # one inside the other
             batch.plot([x], [size], marker=look.marker, markersize=wide, color=look.colour,
                        markerfacecolor=face, zorder=above)  # fmt: skip
     if len(front):
@@ -172,9 +175,26 @@ def _draw_front(quality: Axes, batch: Axes, df: pd.DataFrame) -> None:
     batch.margins(y=0.15)
     for axes in (quality, batch):
         axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
     batch.set_xlim(quality.get_xlim())
+    for axes in (quality, batch):
+        _label_flops(axes)
+    quality.tick_params(labelbottom=False)
     batch.set_xlabel("FLOPs of a run")
+
+
+def _label_flops(axes: Axes) -> None:
+    """Ticks at 1, 2, 5 times a power of ten where there is room, at 1 and 3, or at the powers."""
+    low, high = axes.get_xlim()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
+    choices: list[Choice] = [
+        ([t for power in powers for digit in digits if low <= (t := digit * power) <= high], ())
+        for digits in ((1, 2, 5), (1, 3), (1,))
+    ]
+    everywhere = (math.inf, math.inf)  # label what is not a power of ten, however long the axis
+    formatter = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=everywhere)
+    axes.xaxis.set_major_locator(FittingLocator(choices, lambda x: f"{x:.0e}".replace("e", "x1")))
+    axes.xaxis.set_major_formatter(formatter)
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_share(axes: Axes, df: pd.DataFrame) -> None:

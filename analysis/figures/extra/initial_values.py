@@ -59,12 +59,14 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     fig, every = layout.make_figure(
         df,
         title="Initial bias and temperature",
-        caption=[words, *(["Right or below: those that train at every size."] if zoomed else [])],
+        caption=[words],
         columns=columns,
         heights=2.1,
         legend=[_handle(look, name) for name, look in styles.items()],
     )
-    for axes, shown in zip(every, (names, alive), strict=False):
+    titles = ["all", "those that train at every size"] if zoomed else [""]
+    for axes, title, shown in zip(every, titles, (names, alive), strict=False):
+        axes.set_title(title, loc="left")
         for series in shown:
             mine, look = df[df["series"] == series], styles[series]
             style.bars(axes, style.means(mine), look)
@@ -93,7 +95,8 @@ def _styles(names: Iterable[str]) -> list[SeriesStyle]:
 
 
 def _handle(look: SeriesStyle, name: str) -> Line2D:
-    return look.handle(name, markerfacecolor=look.colour if look.line == "-" else "white")
+    face = look.colour if look.line == "-" else "white"
+    return look.handle(name.replace("= -", "= \N{MINUS SIGN}"), markerfacecolor=face)
 
 
 initial_values = Plot("initial_values", data, draw)

@@ -94,6 +94,11 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         axes.set_title(f"{name}\n{quality}", loc="left", fontsize=style.SMALL)
         axes.set_ylabel("lead (points)")
         style.batch_axis(axes, sorted({int(x) for x in mine["x"]}))
+    for tower in dict.fromkeys(df["panel"]):
+        for kind in ("zero_shot", "retrieval"):
+            layout.share_limits(
+                [a for a, (p, m) in zip(every, names, strict=True) if p == tower and kind in m]
+            )
     layout.hide_inner_labels(every, columns)
     return fig
 

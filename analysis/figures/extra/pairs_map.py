@@ -64,7 +64,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         _draw_tiles(axes, means[means["panel"] == name], colours)
         steps = df[(df["panel"] == name) & (df["kind"] == "steps")]
         _draw_steps(axes, dict(zip(steps["x"], steps["value"], strict=True)))
-        axes.set_title(name, loc="left")
+        axes.set_title(name.replace("-", "\N{MINUS SIGN}"), loc="left")
     layout.hide_inner_labels(every, columns)
     return fig
 

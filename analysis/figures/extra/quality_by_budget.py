@@ -105,7 +105,8 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         axes.set_ylabel(style.metric_label(metric) if named else "zero-shot top-1 (%)\non ImageNet")
     for tower in TOWERS.values():
         own = [axes for axes, name in zip(every, names, strict=True) if name.startswith(tower)]
-        layout.share_y(own, [1] * len(own)) if own else None
+        layout.share_y(own, [1] * len(own))
+        layout.share_limits(own, "x")
     layout.hide_inner_labels(every, columns)
     return fig
 
@@ -121,11 +122,11 @@ def _draw_budgets(axes: Axes, df: pd.DataFrame) -> None:
         style.bars(axes, means, look)
         style.line(axes, means, look, marker=look.marker, markersize=3.5, **hollow)
         best = mine[mine["kind"] == "best"]
-        ring = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "linestyle": ""}
-        style.line(axes, best, look, **ring)
+        ring: dict[str, Any] = {"marker": "o", "markersize": 8, "markerfacecolor": "none"}
+        style.line(axes, best, look, linestyle="", clip_on=False, **ring)
         first = float(means["x"].iloc[0]), float(means["value"].iloc[0])
         words: dict[str, Any] = {"va": "center", "ha": "right", "fontsize": style.SMALL}
-        words |= {"xytext": (-5, 0), "textcoords": "offset points", "color": look.colour}
+        words |= {"xytext": (-5, 0), "textcoords": "offset points", "color": "#333333"}
         axes.annotate(style.format_count(budget), first, **words)
     style.batch_axis(axes, sizes)
     span = sizes[-1] / sizes[0]

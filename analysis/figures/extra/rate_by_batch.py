@@ -88,6 +88,8 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         for loss, axes in zip(LOSSES, responses, strict=True):
             _draw_responses(axes, mine, loss, styles)
             axes.set_title(f"{tower}, {loss}", loc="left")
+        layout.share_limits(responses, "x")
+        layout.share_y(responses, [2])
         responses[0].set_ylabel(style.metric_label(mine["metric"].iloc[0]))
         _draw_optima(optima, mine)
         optima.set_title(tower, loc="left")

@@ -80,6 +80,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         columns=[count for count in columns for _ in range(2)],
         heights=[1.7, 0.75] * len(columns),
         legend=handles,
+        align=False,
     )
     first = 0
     pairs = []

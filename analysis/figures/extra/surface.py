@@ -133,11 +133,15 @@ def draw(df: pd.DataFrame) -> StudyFigure:
             dashed.handle("smallest within 0.5 points", marker="", **grey),
         ],
     )
+    sizes = sorted(set(df.loc[df["kind"] == "cell", "series"].astype(float)))
     for axes, loss in zip(every, losses, strict=True):
         shades = _draw_surface(axes, df[df["panel"] == loss], loss)
+        style.batch_axis(axes, sizes, axis="y")
+        axes.set_ylim(sizes[0] / 1.5, sizes[-1] * 1.5)
         axes.set_title(loss, loc="left")
     bar = fig.colorbar(shades, ax=every, pad=0.02, aspect=25)
     bar.set_label("points below the best", fontsize=style.SMALL)
+    layout.share_y(every, columns)
     layout.hide_inner_labels(every, columns)
     return fig
 
@@ -161,12 +165,11 @@ def _draw_surface(axes: Axes, df: pd.DataFrame, loss: str) -> Any:
         ends = (np.clip(mine[column].to_numpy(float), low, high) for column in ("low", "high"))
         x = mine["x"].to_numpy(float)
         axes.fill_between(x, *ends, color=STYLES[loss].colour, alpha=0.16, linewidth=0)
+        mine = mine[mine["value"].between(low, high)]  # beyond the cells it is extrapolated
         style.line(axes, mine, STYLES[loss], linestyle=line)
     axes.set_xscale("log")
     axes.set_xlim(table.columns.min() / 1.15, table.columns.max() * 1.15)
     style.examples_axis(axes, sorted(set(cells["x"].astype(float))))
-    style.batch_axis(axes, sorted(set(cells["series"].astype(float))), axis="y")
-    axes.set_ylim(low / 1.5, high * 1.5)
     return shades
 
 

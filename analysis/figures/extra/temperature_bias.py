@@ -74,6 +74,10 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     for (tower, metric), axes in zip(panels_of, every, strict=True):
         _draw_panel(axes, df[(df["panel"] == tower) & (df["metric"] == metric)], metric)
         axes.set_title(tower, loc="left")
+    for metric in LABELS:
+        layout.share_limits(
+            [one for (_, mine), one in zip(panels_of, every, strict=True) if mine == metric]
+        )
     return fig
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from analysis.figures.base import Inputs, Plot
@@ -44,8 +45,7 @@ EXAMPLES, OVER_TARGET, OVER_DATA = "examples", "over target", "over data"
 TABLE = "Table 8"
 DRAWN_TARGETS = 3
 ZHANG = 0.47  # exponent of language models (Zhang 2025)
-LEGEND: Any = {"fontsize": style.SMALL, "loc": "best", "handletextpad": 0.1, "frameon": True}
-LEGEND |= {"framealpha": 0.8, "edgecolor": "none"}
+GUIDE: Any = {"color": "#999999", "linestyle": ":"}
 NAMES = {"ours": "ours", "paper": TABLE}
 
 
@@ -81,6 +81,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
 def draw(df: pd.DataFrame) -> StudyFigure:
     """For each source: examples over batch size by loss; B_crit over target and over data."""
     sources = [source for source in NAMES if (df["source"] == source).any()]
+    targets = {source: _some(df[df["source"] == source]) for source in sources}
     rows = layout.arrange(4, wide=4, narrow=2)
     fig, every = layout.make_figure(
         df,
@@ -88,24 +89,24 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         caption=_words(df),
         columns=rows * len(sources),
         heights=1.6,
-        legend=[STYLES[loss].handle(loss, linestyle="") for loss in LOSSES],
+        legend=_legend(df, targets),
     )
     for at, source in enumerate(sources):
         *examples, over_target, over_data = every[4 * at : 4 * at + 4]
         mine = df[df["source"] == source]
         means = mine[(mine["panel"] == EXAMPLES) & (mine["kind"] == "mean")]
+        all_sizes = sorted({int(x) for x in means["x"]})
+        means = means[means["metric"].astype(str).isin(targets[source])]
         sizes = sorted({int(x) for x in means["x"]})
         limits = (means["value"].min() / 1.5, means["value"].max() * 1.5)
-        styles = dict(zip(_some(mine), ORDERED_STYLES, strict=False))
+        styles = dict(zip(targets[source], ORDERED_STYLES, strict=False))
         for loss, axes in zip(LOSSES, examples, strict=True):
             part = mine[(mine["series"] == loss) & (mine["panel"] == EXAMPLES)]
             _draw_examples(axes, part, styles, sizes, limits)
             axes.set_title(f"{loss}, {NAMES[source]}", loc="left")
         examples[0].set_ylabel("examples to target")
-        handles = [look.handle(f"{target} %", linestyle="") for target, look in styles.items()]
-        examples[0].legend(handles=handles, **LEGEND)
         for panel, axes in ((OVER_TARGET, over_target), (OVER_DATA, over_data)):
-            _draw_critical(axes, mine[mine["panel"] == panel], sizes)
+            _draw_critical(axes, mine[mine["panel"] == panel], all_sizes)
         over_target.set_ylabel("$B_{crit}$")
         over_target.set_xlabel("target (%)")
         over_data.set_xlabel("$E_{min}$ (examples)")
@@ -210,6 +211,23 @@ def _some(df: pd.DataFrame) -> list[str]:
     return [targets[i] for i in at]
 
 
+def _legend(df: pd.DataFrame, targets: Mapping[str, Sequence[str]]) -> list[Line2D]:
+    """The losses, the targets of each source, and the guide."""
+    handles = [STYLES[loss].handle(loss, linestyle="") for loss in LOSSES]
+    several = len(targets) > 1
+    for at, look in enumerate(ORDERED_STYLES[:DRAWN_TARGETS]):
+        words = [
+            f"{NAMES[key]} {own[at]} %" if several else f"{own[at]} %"
+            for key, own in targets.items()
+            if at < len(own)
+        ]
+        if words:
+            handles.append(look.handle(", ".join(words), linestyle=""))
+    if (df["panel"] == OVER_DATA).any():
+        handles.append(Line2D([], [], label=f"slope {ZHANG}", **GUIDE))
+    return handles
+
+
 def _draw_examples(
     axes: Axes,
     df: pd.DataFrame,
@@ -277,9 +295,7 @@ def _draw_guide(axes: Axes, fits: pd.DataFrame) -> None:
     if x[1] < 10 * x[0]:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=4))
     middle = np.exp(np.log(fits[["x", "value"]].astype(float)).mean())
-    axes.plot(x, middle["value"] * (x / middle["x"]) ** ZHANG, color="#999999", linestyle=":")
-    axes.text(0.97, 0.05, f"dotted: slope {ZHANG}", fontsize=style.SMALL, color=style.GREY,
-              ha="right", transform=axes.transAxes)  # fmt: skip
+    axes.plot(x, middle["value"] * (x / middle["x"]) ** ZHANG, **GUIDE)
 
 
 def _words(df: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ widths of its own 95 % interval: one that excludes zero ends beyond it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import SeriesStyle
+from analysis.figures.plot.ticks import FittingLocator
 from analysis.select.panels import Panel
 
 LOOKS = {
@@ -57,7 +59,8 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         caption=[
             "Estimates in half widths of their own 95 % intervals, so that units do not mix: where "
             "a bar excludes zero, so does the interval. Sections are the paper's; ours are claims "
-            "on what it does not vary. A verdict may rest on several conditions."
+            "on what it does not vary. A verdict may rest on several conditions. A batch size has "
+            "no mark: zero means nothing to it."
         ],
         heights=0.45 + 0.145 * len(df),
         legend=[
@@ -74,11 +77,15 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         marks: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4.5}
         axes.plot(scaled[mine], places[mine], linestyle="", **marks | _face(name))
     axes.set_xscale("symlog", linthresh=2, linscale=0.8)
-    largest = max(4.0, float(scaled.abs().max()) * 1.4)
+    left, right = (max(3.0, 1.4 * float((sign * scaled).max())) for sign in (-1, 1))
     wide = style.current_page().wide
-    ticks = [t for t in (1, 3, 10, 30, 100, 300)[:: 1 if wide else 2] if t < largest]
-    axes.set_xlim(-largest if scaled.min() < 2 else -2, largest)
-    axes.set_xticks([*(-t for t in ticks), 0, *ticks])
+    powers = [float(t) for t in (1, 3, 10, 30, 100, 300)]
+    ticks = [0.0, *(t for t in powers if t < right), *(-t for t in powers if t < left)]
+    few = [t for t in ticks if math.log10(abs(t) or 1).is_integer()]
+    axes.set_xlim(-left, right)
+    axes.xaxis.set_major_locator(
+        FittingLocator([(ticks, ()), (few, ())], "\N{MINUS SIGN}{:g}".format)
+    )
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"estimate / half width{' of its 95 % interval' if wide else ''}")
@@ -106,9 +113,16 @@ def _label(row: pd.Series) -> str:
 
 
 def _numbers(row: pd.Series) -> str:
-    ends = format_number(row["low"]), format_number(row["high"])
-    interval = f" [{ends[0]}, {ends[1]}]" if all(ends) else ""
-    return f"{format_number(row['value'])}{interval} {row['metric']}"
+    """The estimate and its interval with as many decimals, two digits of the half width."""
+    value, low, high = (float(row[column]) for column in ("value", "low", "high"))
+    if math.isnan(value):
+        return "no estimate"
+    words = format_number(value)
+    if high > low:
+        decimals = max(0, 1 - math.floor(math.log10((high - low) / 2)))
+        decimals = 0 if row["metric"] == SIZES else min(decimals, 3)
+        words = f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return f"{words} {row['metric']}".replace("-", "\N{MINUS SIGN}")
 
 
 verdicts = Plot("verdicts", data, draw)

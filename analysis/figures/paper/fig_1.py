@@ -108,7 +108,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     time.set_ylim(bottom=0)
     for one in (memory, time):
         style.batch_axis(one, sorted(df["x"].unique()))
-        one.set_title("measured", loc="left")
+        one.set_title(f"{'memory' if one is memory else 'time'}, measured", loc="left")
     return fig
 
 

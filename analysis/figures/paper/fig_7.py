@@ -115,7 +115,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     }
     labels = {"": "corrupted once, before training", ANEW: "drawn anew at each visit"}
     columns = layout.arrange(len(names), wide=5, narrow=3)
-    words = "Sigmoid minus softmax at p, paired by seed; above zero sigmoid is ahead."
+    words = "Lead: sigmoid minus softmax at p, paired by seed; above zero sigmoid is ahead."
     if df["low"].notna().any():
         words += f" Bars: 95 % interval, {ASSUMPTION}."
     fig, every = layout.make_figure(
@@ -138,7 +138,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.margins(x=0.12)
         axes.set_xlabel("p")
-        axes.set_ylabel("sigmoid \N{MINUS SIGN} softmax (points)")
+        axes.set_ylabel("lead (points)")
         axes.set_title(name.replace(", Text", ",\nText").replace(" & T", "\n& T"), loc="left")
     layout.share_y(every, columns)
     layout.hide_inner_labels(every, columns)

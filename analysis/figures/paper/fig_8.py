@@ -79,7 +79,8 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         columns=columns[: len(names)] if not upright else [len(names)],
         heights=4.6 if upright else 1.7,
         legend=[
-            looks[style.parse_size(size)].handle(f"B = {size}", linestyle="") for size in others
+            looks[style.parse_size(size)].handle(f"{'' if i else 'B = '}{size}", linestyle="")
+            for i, size in enumerate(others)
         ],
     )
     for axes, name in zip(every, names, strict=True):
@@ -92,22 +93,23 @@ def draw(df: pd.DataFrame) -> StudyFigure:
             dots |= {"markersize": 4.0 if last else 2.8, "alpha": 1.0 if last else 0.7}
             values = mine[size].to_numpy(float)
             axes.plot(*((values, places) if upright else (places, values)), **dots)
-        _label_languages(axes, list(mine.index), upright=upright)
+        _label_languages(axes, list(mine.index), f"change from {best} (points)", upright=upright)
         axes.set_title(DIRECTIONS[name], loc="left")
+    layout.share_limits(every, "x" if upright else "y")
     return fig
 
 
-def _label_languages(axes: Axes, names: Sequence[str], *, upright: bool) -> None:
+def _label_languages(axes: Axes, names: Sequence[str], change: str, *, upright: bool) -> None:
     small: dict[str, Any] = {"fontsize": style.SMALL}
     if upright:
         axes.set_yticks(range(len(names)), names, **small)
         axes.set_ylim(-0.8, len(names) - 0.2)
-        axes.set_xlabel("change (points)")
+        axes.set_xlabel(change)
         axes.axvline(0, color="black", linewidth=0.8)
     else:
         axes.set_xticks(range(len(names)), names, rotation=90, **small)
         axes.set_xlim(-0.8, len(names) - 0.2)
-        axes.set_ylabel("change (points)")
+        axes.set_ylabel(change)
         axes.axhline(0, color="black", linewidth=0.8)
     axes.tick_params(axis="y" if upright else "x", length=0, pad=1)
 
