@@ -5,6 +5,7 @@ The numbers are part of the package (`reference.csv`).
 
 from __future__ import annotations
 
+from analysis.paper.as_cells import cells, run_spread
 from analysis.paper.errata import TextCheck, check_text, format_checks
 from analysis.paper.reference import (
     BENCHMARKS,
@@ -16,6 +17,6 @@ from analysis.paper.reference import (
 )
 
 __all__ = [
-    "BENCHMARKS", "TextCheck", "benchmark", "check_text", "fig_2", "find_metric",
-    "format_checks", "provenance", "reference",
+    "BENCHMARKS", "TextCheck", "benchmark", "cells", "check_text", "fig_2", "find_metric",
+    "format_checks", "provenance", "reference", "run_spread",
 ]  # fmt: skip
