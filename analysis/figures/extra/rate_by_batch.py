@@ -57,7 +57,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         rows,
         panels=used,
         missing=missing,
-        title=f"Searches of {', '.join(f'{budget:,}' for budget in budgets)} examples",
+        title=f"searches of {', '.join(f'{budget:,}' for budget in budgets)} examples",
         why=f"no batch size has cells of one seed that ended at {SEARCH} learning rates",
     )
 
@@ -209,15 +209,15 @@ def _is_short(words: str) -> bool:
 
 
 def _words(df: pd.DataFrame) -> list[str]:
-    metric = str(df["metric"].iloc[0])
     seeds = points.count_seeds(df, ["panel", "series", "x"])
     words = [
-        f"{seeds} at each point; quality is {metric}. Optimum: vertex of the parabola through the "
+        f"{seeds} at each point. Optimum: vertex of the parabola through the "
         "best rate tried and its neighbours; bars: 95 %, noise between seeds. Lines: rate ~ B^a."
     ]
     for _, row in df[df["kind"] == "exponent"].iterrows():
         ends = f" [{row['low']:.2f}, {row['high']:.2f}]" if np.isfinite(row["low"]) else ""
-        words.append(f"{row['panel']}, {row['series']}, {row['id']}: a = {row['value']:.2f}{ends}.")
+        tower = f"{row['panel'][0].upper()}{row['panel'][1:]}"
+        words.append(f"{tower}, {row['series']}, {row['id']}: a = {row['value']:.2f}{ends}.")
     best = df[df["kind"] == "best"]
     if not best["low"].notna().any():
         words.append("No intervals: no cells like these have several seeds.")

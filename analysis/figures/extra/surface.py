@@ -122,7 +122,8 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         df,
         title="The best batch size by examples seen",
         caption=[
-            "Lines and their 95 % bootstrap intervals by a surface fitted to the cells (dots). "
+            "The lines, with their 95 % bootstrap intervals, are of a surface fitted to the cells "
+            "(dots). "
             "Shades: points below the best batch size for as many examples. "
             f"{'. '.join(fits)}."
         ],

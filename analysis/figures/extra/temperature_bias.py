@@ -160,7 +160,7 @@ def _words(df: pd.DataFrame) -> list[str]:
             name, digits = ("t'", 3) if row["metric"] == TEMPERATURE else ("b", 2)
             value, *ends = (f"{row[end]:+.{digits}f}" for end in ("value", "low", "high"))
             parts.append(f"{row['series']} {name} {value} [{', '.join(ends)}]")
-        texts.append(f"{tower}: {'; '.join(parts)}")
+        texts.append(f"{tower[0].upper()}{tower[1:]}: {'; '.join(parts)}")
     words = ["Bars: 95 % interval of the mean."]
     if (df["kind"] == "short").any():
         words.append(

@@ -51,7 +51,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
         if len(panel.cells):
             used.append(panel)
             steps = panels.describe_steps(panel.cells)
-            titles.append(f"{spec.name}: {points.describe_panel(panel)}{steps}")
+            titles.append(f"{spec.title}: {points.describe_panel(panel)}{steps}")
     for spec in PANELS:
         table = reference("Fig. 2", panel=spec.name)
         series, x = table["series"].str.lower(), table["x"].astype(int)

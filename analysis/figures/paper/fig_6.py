@@ -101,7 +101,8 @@ def _out_of_scale(df: pd.DataFrame) -> list[str]:
     for name, words in LOGITS.items():
         values = easy.loc[easy["panel"] == name, "value"]
         if len(values):
-            parts.append(f"{words} {values.min():.0f} to {values.max():.0f}")
+            ends = dict.fromkeys(f"{end:.0f}" for end in (values.min(), values.max()))
+            parts.append(f"{words} {' to '.join(ends)}")
     return (
         [f"Logits with the easiest are partly out of scale: {', '.join(parts)}."] if parts else []
     )

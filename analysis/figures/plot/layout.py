@@ -35,6 +35,7 @@ LATEX = {
     **{c: rf"\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"·": r"$\cdot$", "\N{MINUS SIGN}": "$-$", "<": "$<$", ">": "$>$"},
+    **{"\N{PLUS-MINUS SIGN}": r"$\pm$", "…": r"\dots{}"},
 }
 
 
@@ -281,4 +282,5 @@ def save(fig: StudyFigure, stem: Path) -> tuple[Path, ...]:
 
 def to_latex(words: str) -> str:
     """Text with LaTeX's special characters escaped."""
+    words = re.sub(r"(?<!\w)-(?=[\d.])", "\N{MINUS SIGN}", words)  # of a number, not a hyphen
     return re.sub("|".join(map(re.escape, LATEX)), lambda match: LATEX[match[0]], words)

@@ -69,7 +69,7 @@ def draw_panels(
     fig, every = layout.make_figure(
         df,
         title=title,
-        caption=[*caption, *_caption(df)],
+        caption=[*caption, *_caption(df, curves=any(spec.curves for spec in specs))],
         columns=columns,
         heights=height,
         legend=_legend(df, styles, apart=apart),
@@ -79,12 +79,13 @@ def draw_panels(
     return fig
 
 
-def _caption(df: pd.DataFrame) -> list[str]:
+def _caption(df: pd.DataFrame, *, curves: bool) -> list[str]:
     ours = df[(df["source"] == "ours") & (df["kind"] == "seed")]
     if not len(ours):
         return ["All numbers are the paper's."] if len(df) else []
     seeds = ours["seed"].nunique()
-    words = f"Small marks: {seeds} seeds." if seeds > 1 else "One seed."
+    marks = "Thin lines" if curves else "Small marks"
+    words = f"{marks}: {seeds} seeds." if seeds > 1 else "One seed."
     if df[df["source"] == "ours"]["low"].notna().any():
         words += f" Bars: 95 % interval of the mean, {ASSUMPTION}."
     if (df["source"] == "paper").any():

@@ -211,6 +211,9 @@ def test_latex_holds_every_character_of_the_text():
     assert layout.to_latex(r"a_b & 5 % of {x}^2 ~ \n") == (
         r"a\_b \& 5 \% of \{x\}\textasciicircum{}2 \textasciitilde{} \textbackslash{}n"
     )
+    assert (
+        layout.to_latex("top-1 [-0.2, 1-2] \N{PLUS-MINUS SIGN} 3") == r"top-1 [$-$0.2, 1-2] $\pm$ 3"
+    )
 
 
 def test_a_legend_reads_row_by_row():
