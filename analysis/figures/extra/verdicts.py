@@ -96,10 +96,10 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     for change in np.flatnonzero(df["panel"].ne(df["panel"].shift()))[1:]:
         axes.axhline(0.5 - change, color="#cccccc", linewidth=0.6)
     if wide:
-        right = axes.secondary_yaxis("right")
-        right.set_yticks(places, [_numbers(row) for _, row in df.iterrows()], fontsize=small)
-        right.tick_params(length=0)
-        right.spines[:].set_visible(False)
+        numbers = axes.secondary_yaxis("right")
+        numbers.set_yticks(places, [_numbers(row) for _, row in df.iterrows()], fontsize=small)
+        numbers.tick_params(length=0)
+        numbers.spines[:].set_visible(False)
     return fig
 
 
@@ -109,7 +109,7 @@ def _face(verdict: str) -> dict[str, Any]:
 
 def _label(row: pd.Series) -> str:
     section = f"({OURS})" if row["panel"] == OURS else row["panel"]
-    return f"{row['x']}  {section}"
+    return f"{row['x']}  {section}".replace("= -", "= \N{MINUS SIGN}")
 
 
 def _numbers(row: pd.Series) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.font_manager import FontProperties
@@ -53,14 +54,13 @@ class FittingLocator(Locator):
 
     def _apart(self, one: float, other: float) -> bool:
         """Whether the labels of two ticks have a gap between them."""
-        axis = self.axis
-        assert axis is not None
+        axis: Any = self.axis
         axes, flat = axis.axes, axis.axis_name == "x"
         length = (axes.bbox.width if flat else axes.bbox.height) / axes.figure.dpi
         ends = axis.get_transform().transform(np.array([*axis.get_view_interval(), one, other]))
         distance = abs((ends[3] - ends[2]) / (ends[1] - ends[0])) * length
         label = axis.majorTicks[0].label1
-        size = label.get_fontsize()
+        size = float(label.get_fontsize())
         if not flat:
             return bool(distance >= 1.2 * size / 72 + GAP / 2)
         words = [self.format_tick(tick) for tick in (one, other)]
@@ -71,10 +71,14 @@ class FittingLocator(Locator):
 class UnlabelledLocator(FixedLocator):
     """Minor ticks at those of some values that have no label."""
 
+    def __init__(self, ticks: Sequence[float]) -> None:
+        super().__init__(ticks)
+        self.ticks = ticks
+
     def __call__(self) -> Sequence[float]:
-        assert self.axis is not None
-        labelled = self.axis.get_majorticklocs()
-        return [tick for tick in self.locs if not np.isclose(tick, labelled).any()]
+        axis: Any = self.axis
+        labelled = axis.get_majorticklocs()
+        return [tick for tick in self.ticks if not np.isclose(tick, labelled).any()]
 
 
 def every_other(ticks: Sequence[float]) -> list[Choice]:
