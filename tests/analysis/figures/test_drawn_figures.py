@@ -227,9 +227,11 @@ def test_a_legend_reads_row_by_row():
 
 
 def test_batch_sizes_have_round_labels_and_those_of_the_paper():
-    def labels(sizes, width):
+    def labels(sizes, width, panels=1):
         with style.page(width):
-            fig, (axes,) = layout.make_figure(pd.DataFrame(), title="", heights=1.0)
+            fig, (axes, *_) = layout.make_figure(
+                pd.DataFrame(), title="", heights=1.6, columns=[panels]
+            )
             axes.plot(sizes, sizes)
             style.batch_axis(axes, sizes)
             check(fig)
@@ -239,6 +241,8 @@ def test_batch_sizes_have_round_labels_and_those_of_the_paper():
     assert labels(powers, "column") == ["16", "64", "256", "1k", "4k", "16k", "64k"]
     paper = [4096, 8192, 16384, 32768, 98304, 307200]
     assert labels(paper, "text") == ["4k", "8k", "16k", "32k", "98k", "307k"]
+    assert labels(paper, "column", 2) == ["4k", "16k", "98k", "307k"]
+    assert labels([2**k for k in range(11, 21)], "column", 2) == ["4k", "64k", "1M"]
     assert labels([256, 512], "column") == ["256", "512"]
     assert labels([64], "column") == ["64"]
 
