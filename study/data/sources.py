@@ -349,6 +349,9 @@ def load_labels(dataset: Dataset, split: str) -> np.ndarray:
             'that needs none, or add classnames.txt and "class" in each json'
         )
 
+    if (rows_N := read_image_rows(dataset, split)) is not None:
+        return load_labels(dataset, str(dataset.split(split).images))[rows_N]
+
     def make() -> np.ndarray:
         reader, classes = open_split(dataset, split), len(dataset.class_names)
         class_N = np.empty(len(reader), np.int32)

@@ -12,10 +12,12 @@ def hits(zimg_NxE: np.ndarray, ztxt_MxE: np.ndarray, image_M: np.ndarray) -> dic
     """Whether a match ranks among the first k, by metric: bool `N` for images, `M` for texts.
 
     Arguments:
-      image_M: the image that each text describes. Any of its texts is a match for an image.
+      image_M: the image that each text describes. Any of its texts is a match for an image. An
+        image without a text is searched for none; texts may still find it, wrongly.
     """
     own_N = np.arange(len(zimg_NxE))
-    rank_N = ranks(zimg_NxE, ztxt_MxE, own_N, image_M)
+    described_N = np.unique(image_M)
+    rank_N = ranks(zimg_NxE[described_N], ztxt_MxE, described_N, image_M)
     rank_M = ranks(ztxt_MxE, zimg_NxE, image_M, own_N)
     return {f"image_to_text_r{k}": rank_N < k for k in TOP} | {
         f"text_to_image_r{k}": rank_M < k for k in TOP

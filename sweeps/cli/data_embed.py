@@ -51,11 +51,15 @@ def embed(
         str | None,
         typer.Option(
             metavar="NAME",
-            show_default="hog-lda-DIM, or the checkpoint's name",
+            show_default="hog-lda-DIM, or the name of the checkpoint or tower",
             help="Folder under DATASET/embeddings, or gs://BUCKET/FOLDER.",
         ),
     ] = None,
     dim: Annotated[int, typer.Option(min=2, help="Width, if there is no checkpoint.")] = 96,
+    packaged: Annotated[
+        Literal["efficientnet-lite0"] | None,
+        typer.Option("--tower", help="Image tower from a package of pip (the extra emoji)."),
+    ] = None,
     resize: Resize = "bicubic",
     image_size: ImageSize = None,
     shard: Part = "1/1",
@@ -75,9 +79,15 @@ def embed(
 
     part = _part(shard)
     dataset = Dataset.open(folder)
+    if checkpoint is not None and packaged is not None:
+        raise StudyError("give --checkpoint or --tower, not both")
     with ProgressLine() as progress:
         tower: Tower
-        if checkpoint is None:
+        if packaged is not None:
+            from study.training.frozen_tower import load_packaged_tower
+
+            tower, workers, name = load_packaged_tower(packaged), 1, packaged
+        elif checkpoint is None:
             if resize != "bicubic":
                 raise StudyError(f"--resize {resize} needs the --checkpoint of an image tower")
             tower = hog_lda.fit(dataset, dim=dim, workers=workers)

@@ -52,6 +52,7 @@ JSON = {
     "report": "object: study, file, bytes, cells by state, stale (sentences), figures (files)",
     "dash": "object: the workspace as W&B stores it",
     "pull": "object: snapshot, records, sha256, from, versions, studies, notes",
+    "data false-negatives": "list: one count per batch size",
     "bench loss": "list: one result per loss",
     "bench step": "list: one result per step",
     "bench data": "list: one result per loader, input and place",

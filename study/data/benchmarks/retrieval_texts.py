@@ -14,10 +14,10 @@ def read_captions(
     """All captions of these examples, and for each the row of N that it belongs to, int64 M.
 
     An example's captions are the list "captions" of its metadata (an object by language, in a
-    multilingual benchmark), or else its text.
+    multilingual benchmark), or else its text. An example without any in `language` has no row.
 
     Raises:
-      DataError: no captions in `language`, or several languages and none chosen.
+      DataError: no captions in `language` at all, or several languages and none chosen.
     """
     reader = open_split(dataset, split)
     texts: list[str] = []
@@ -29,26 +29,32 @@ def read_captions(
                 raise reader.bad_example(
                     i, f"its captions are in {len(captions)} languages; evaluate it by language"
                 )
-            captions = captions.get(language)
+            captions = captions.get(language, [])
         elif language is not None:
-            captions = None
-        if not captions:
-            raise reader.bad_example(i, f"it has no caption in the language {language!r}")
+            captions = []
         texts += captions
         rows += [row] * len(captions)
+    if not texts:
+        raise DataError(
+            f"the split {split} of {dataset.name} has no caption in the language {language!r}"
+        )
     return texts, np.array(rows, np.int64)
 
 
 def read_languages(dataset: Dataset, split: str) -> tuple[str, ...]:
-    """The languages of a multilingual split, from its first example.
+    """The languages of a multilingual split: all that any of its examples has.
 
     Raises:
       DataError: the captions are not by language.
     """
-    captions = open_split(dataset, split).json(0).get("captions")
-    if not isinstance(captions, dict):
-        raise DataError(
-            f"the split {split} of {dataset.name} has no captions by language; import it from "
-            "captions.jsonl (`study data import`) or use a Retrieval evaluation"
-        )
-    return tuple(sorted(captions))
+    reader = open_split(dataset, split)
+    languages: set[str] = set()
+    for i in range(len(reader)):
+        captions = reader.json(i).get("captions")
+        if not isinstance(captions, dict):
+            raise DataError(
+                f"the split {split} of {dataset.name} has no captions by language; import it from "
+                "captions.jsonl (`study data import`) or use a Retrieval evaluation"
+            )
+        languages.update(captions)
+    return tuple(sorted(languages))

@@ -176,6 +176,17 @@ def test_crossmodal_has_captions_by_language(crossmodal, tmp_path):
         read_captions(dataset, "test", np.arange(1))
 
 
+def test_images_without_a_caption_in_a_language_have_no_row(crossmodal, tmp_path):
+    lines = [json.loads(line) for line in (crossmodal / "captions.jsonl").read_text().splitlines()]
+    del lines[0]["quz"]  # of the first image: all are looked at for the list of languages
+    (crossmodal / "captions.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+    dataset = import_benchmark(crossmodal, tmp_path / "out")
+    assert read_languages(dataset, "test") == ("en", "quz", "zh")
+    texts, owner = read_captions(dataset, "test", np.arange(3), language="quz")
+    assert [text[:3] for text in texts] == ["quz"] * len(texts)
+    assert sorted(set(owner.tolist())) == [1, 2]
+
+
 def test_our_own_captions_are_the_texts(small):
     texts, owner = read_captions(small, "val_font", np.array([3, 1]))
     reader = open_split(small, "val_font")

@@ -52,3 +52,11 @@ def test_no_number_finds_nothing(which):
     z = [np.eye(12), np.eye(12)]
     z[which] = np.full((12, 12), np.nan)
     assert not any(found.any() for found in hits(*z, np.arange(12)).values())
+
+
+def test_an_image_without_a_text_is_in_the_gallery_and_no_query():
+    zimg = np.eye(3)
+    ztxt = np.array([[0.1, 0.0, 0.9], [0.0, 1.0, 0.0]])  # of images 0 and 1
+    found = hits(zimg, ztxt, np.array([0, 1]))
+    assert found["image_to_text_r1"].tolist() == [True, True]
+    assert found["text_to_image_r1"].tolist() == [False, True]  # image 2 is nearer to text 0
