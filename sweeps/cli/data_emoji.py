@@ -30,9 +30,9 @@ def emoji(
 ) -> int:
     """Write emoji with names in 36 languages, and embeddings.
 
-    Four artists drew each emoji. The drawings and names come from packages of pip (the extra emoji) and npm. ATTRIBUTION.md in
-    the folder names their authors and licences. Images are embedded with EfficientNet-Lite0, in
-    full and projected to 128 dimensions.
+    Four artists drew each emoji. The drawings and names come from packages of pip (the extra emoji)
+    and npm; ATTRIBUTION.md in the folder names their authors and licences. Images are embedded with
+    EfficientNet-Lite0, in full and projected to 128 dimensions.
     """
     from study.interop.emoji import make_emoji
     from sweeps.runner.display import ProgressLine
@@ -82,8 +82,8 @@ def false_negatives(
 ) -> int:
     """Count negatives of a batch that match.
 
-    These are two examples with the same class (such as an emoji by two artists) or the same caption,
-    in the batches that a run with this seed sees.
+    These are two examples with the same class (such as an emoji by two artists) or the same
+    caption, in the batches that a run with this seed sees.
     """
     import dataclasses
     import json
