@@ -12,8 +12,8 @@ import numpy as np
 
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
+from study.data.order import indices
 from study.data.sources import load_labels
-from study.data.stream import indices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

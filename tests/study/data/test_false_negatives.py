@@ -6,8 +6,8 @@ import pytest
 from study.data.false_negatives import count_false_negatives
 from study.data.formats.dataset import DataError
 from study.data.formats.open_split import open_split
+from study.data.order import indices
 from study.data.sources import load_labels
-from study.data.stream import indices
 
 
 def test_counts_are_those_of_all_pairs(small):
