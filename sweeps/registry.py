@@ -26,6 +26,8 @@ GRIDS = {
     "bias-init": "paper.bias_init",
     "demo": "glyphs.demo",
     "demo-lr": "glyphs.demo_lr",
+    "emoji-batch-size": "emoji.batch_size",
+    "emoji-multilingual": "emoji.multilingual",
     "examples-vs-pairs": "paper.examples_vs_pairs",
     "fig-2-left": "paper.table_8:fig_2_left",
     "fig-2-middle": "paper.table_5:fig_2_middle",

@@ -1,0 +1,33 @@
+"""study run emoji-batch-size
+
+SigLiT on emoji-36, batch size x loss x budget, three seeds: Fig. 2 right and Table 2 in small.
+
+16,384 is trained at the longer budget only, where it has 64 steps.
+"""
+
+from __future__ import annotations
+
+from study.config import Cell
+from sweeps.grids.emoji.recipe import LONG, LOSSES, SEEDS, SHORT, emoji_cell, emoji_study
+from sweeps.study import Study
+
+BATCH_SIZES = {SHORT: (64, 256, 1024, 4096), LONG: (64, 256, 1024, 4096, 16_384)}
+
+
+def cells() -> list[Cell]:
+    return [
+        emoji_cell(batch_size=batch_size, loss=loss, seed=seed, examples=examples)
+        for seed in SEEDS
+        for examples, batch_sizes in BATCH_SIZES.items()
+        for batch_size in batch_sizes
+        for loss in LOSSES
+    ]
+
+
+def study() -> Study:
+    return emoji_study(
+        name="emoji-batch-size",
+        question="SigLiT in 36 languages: which batch size, with which loss, at which budget?",
+        cells=cells(),
+        paper="Table 2, Fig. 2 right",
+    )
