@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from study.data.embeddings import CachedEmbeddings
+from study.data.embeddings import TOWER_FILE, CachedEmbeddings
 from study.data.formats.dataset import DataError, Dataset
 from study.data.project_embeddings import _fit, project
+from study.data.row_files import verify_rows
 
 
 def rows_of(dataset, name, split="train"):
@@ -42,7 +43,7 @@ def test_a_finished_projection_is_kept_and_another_one_refused(copy):
     before = path.stat().st_mtime_ns
     project(dataset, "hog-lda-16", dim=4)
     assert path.stat().st_mtime_ns == before
-    CachedEmbeddings.verify(path.parent)
+    verify_rows(path.parent, TOWER_FILE)
     with pytest.raises(DataError, match=r"holds another projection \(whiten\)"):
         project(dataset, "hog-lda-16", dim=4, whiten=1.0)
     with pytest.raises(DataError, match="choose fewer"):
