@@ -24,6 +24,7 @@ from sweeps.study import Study, StudyError, close_matches
 # "module:function".
 GRIDS = {
     "bias-init": "paper.bias_init",
+    "critical-batch": "glyphs.critical_batch",
     "demo": "glyphs.demo",
     "demo-lr": "glyphs.demo_lr",
     "emoji-batch-size": "emoji.batch_size",

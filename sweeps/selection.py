@@ -10,8 +10,8 @@ from typing import Any
 
 import pydantic
 
-from study.config import Cell, CellError, Execution, replace, to_dict
-from study.config.cell import explain
+from study.config import Cell, CellError, Execution, replace
+from study.config.cell import all_fields, explain
 from sweeps.study import Study, StudyError, abbreviate
 
 
@@ -104,7 +104,7 @@ MISSING = object()
 
 def field_of(cell: Cell, path: str) -> Any:
     """The value at a dotted path of cell.json; `MISSING` if there is none or it has parts."""
-    node: Any = to_dict(cell)
+    node: Any = all_fields(cell)
     for part in path.split("."):
         if not isinstance(node, dict) or part not in node:
             return MISSING

@@ -119,6 +119,8 @@ def build(study: Study, *, entity: str | None = None) -> Any:
             curve("attempt", "attempt"),
         ],
     }
+    if any(cell.loss.same_caption != "negative" for cell in study.cells):
+        sections["Logits"].append(curve("pairs with equal captions", "train/same_captions"))
     if any(study.execution_of(cell).slice for cell in study.cells):
         sections["Accelerators"] = [
             curve(title, *keys, x="RelativeTime(Process)", log_x=False)

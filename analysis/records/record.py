@@ -45,7 +45,7 @@ COLUMNS = (
 MEMORY = ("memory.peak_bytes", "memory.source", "memory.compiled_bytes")
 EXACT = ("pairs_seen", "pairs_per_step")  # a step of 2**32 examples has 2**64 pairs
 # The prefixes of the columns that hold a cell's fields, besides `batch_size` and `seed`.
-FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.")
+FIELDS = ("model.", "data.", "loss.", "optimizer.", "budget.", "branch.")
 CELL_ID = re.compile(r"b\d+-.+-[0-9a-f]{8}$")
 
 Given = TypeVar("Given")

@@ -184,17 +184,8 @@ class Cell:
     # A cached property is not a field, so it enters neither comparisons nor the hash.
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of all fields, without those of `ADDED` that have their default.
-
-        Records are found by it for ever.
-        """
-        values = to_dict(self)
-        for path, default in ADDED.items():
-            *parents, name = path.split(".")
-            node = functools.reduce(lambda node, key: node.get(key, {}), parents, values)
-            if name in node and node[name] == default:
-                del node[name]
-        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        """SHA-256 of `to_dict`. Records are found by it for ever."""
+        canonical = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @functools.cached_property
@@ -204,7 +195,8 @@ class Cell:
         return "-".join([*parts, self.hash[:8]])
 
 
-# Fields that were added after cells had been recorded, with the value that cells had before.
+# Fields that were added after cells had been recorded, with the value that cells had before. A
+# field with this value is neither recorded nor hashed, so cells recorded since are like those.
 ADDED: dict[str, Any] = {
     "branch": None,
     "data.order": {"kind": "global"},
@@ -224,8 +216,20 @@ _CELL = TypeAdapter(Cell)
 
 
 def to_dict(cell: Cell) -> dict[str, Any]:
+    """A cell as nested dictionaries of JSON values, without fields that `ADDED` leaves out."""
+    values = all_fields(cell)
+    for path, default in ADDED.items():
+        *parents, name = path.split(".")
+        node = functools.reduce(lambda node, key: node.get(key, {}), parents, values)
+        if name in node and node[name] == default:
+            del node[name]
+    return values
+
+
+def all_fields(cell: Cell) -> dict[str, Any]:
     """All fields of a cell as nested dictionaries of JSON values."""
-    return _CELL.dump_python(cell, mode="json")
+    values: dict[str, Any] = _CELL.dump_python(cell, mode="json")
+    return values
 
 
 def from_dict(values: dict[str, Any]) -> Cell:
@@ -316,7 +320,7 @@ def replace(cell: Cell, path: str, value: Any) -> Cell:
     Raises:
       CellError: the field does not exist, or the value is not allowed.
     """
-    values = to_dict(cell)
+    values = all_fields(cell)
     node: Any = values
     parts = path.split(".")
     for depth, part in enumerate(parts):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study.config import from_dict
+from study.config import Budget, Cell, Sigmoid, from_dict, replace, to_dict
+from study.config.cell import ADDED, all_fields
 
 RESULTS = Path(__file__).parents[3] / "results" / "glyphs"
 SNAPSHOTS = {"snapshot": 646, "largest-batch": 1}
@@ -30,3 +31,20 @@ def test_the_cells_of_the_records_keep_their_ids():
     for path in paths:
         about = json.loads(path.read_text())
         assert from_dict(about["cell"]).id == about["id"] == path.parent.name
+
+
+def test_a_field_added_since_is_recorded_only_where_it_is_not_as_before():
+    """Else cells recorded before and after it would not be in one panel."""
+    cell = Cell(batch_size=8, loss=Sigmoid(), budget=Budget(steps=4))
+    recorded, every = to_dict(cell), all_fields(cell)
+    assert "same_caption" in every["loss"] and "same_caption" not in recorded["loss"]
+    assert "branch" in every and "branch" not in recorded
+    masked = replace(cell, "loss.same_caption", "masked")
+    assert to_dict(masked)["loss"]["same_caption"] == "masked"
+    assert from_dict(to_dict(masked)) == masked != cell == from_dict(recorded)
+    for path in ADDED:  # each is a field, and can be set
+        assert _has(every, path.split(".")), path
+
+
+def _has(node, parts):
+    return not parts or (parts[0] in node and _has(node[parts[0]], parts[1:]))
