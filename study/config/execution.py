@@ -25,9 +25,15 @@ def _name_policy(remat: object) -> object:
     return remat
 
 
-def _check_local(folder: str) -> str:
+def _check_data(folder: str) -> str:
+    if "://" in folder and not folder.startswith(("gs://", "file://")):
+        raise ValueError("data sets are read from a folder or from gs://BUCKET/FOLDER")
+    return folder
+
+
+def _check_cache(folder: str) -> str:
     if "://" in folder:
-        raise ValueError("data sets are read from folders; copy or mount the bucket")
+        raise ValueError("the data cache is on this machine; give a local folder")
     return folder
 
 
@@ -44,7 +50,11 @@ class Execution:
     Attributes:
       slice: Machine to run on, by its name in `study.config.hardware` ("v4-32", "v6e-16x2",
         "gpu:h100"); None runs wherever the process is.
-      data_root: Folder of the data sets.
+      data_root: Folder of the data sets, local or gs://.
+      data_cache: Folder of copies of a bucket's files (`study.data.local_cache`); None takes
+        $STUDY_DATA_CACHE, or one in the user's cache.
+      data_cache_gb: Gigabytes that copies of shards may take; None takes $STUDY_DATA_CACHE_GB, or
+        16.
       chunk_examples: Most examples that travel to the devices together, if a batch has not more.
         Small batches share a call of the compiled loop, to save the dispatch of each step.
       eval_batch_size: Images or texts embedded at a time in evaluations, over all devices.
@@ -77,7 +87,9 @@ class Execution:
     """
 
     slice: Annotated[str, AfterValidator(check_slice_name)] | None = None
-    data_root: Annotated[str, AfterValidator(_check_local)] = "data"
+    data_root: Annotated[str, AfterValidator(_check_data)] = "data"
+    data_cache: Annotated[str, AfterValidator(_check_cache)] | None = None
+    data_cache_gb: Annotated[float, Field(ge=0)] | None = None
     chunk_examples: Positive = 8192
     eval_batch_size: Positive = 2048
     log_every_percent: Percent = 2.0

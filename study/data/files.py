@@ -26,6 +26,7 @@ from study.records.storage import RecordError, bucket_errors, is_bucket, resolve
 __all__ = [
     "Stat",
     "absolute",
+    "exists",
     "expand",
     "is_bucket",
     "join",
@@ -89,6 +90,19 @@ def stat(path: Path) -> Stat:
             return _stat_of(remote.fs.info(remote.path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'no such object'}; {HINT}") from None
+
+
+def exists(path: Path) -> bool:
+    """Whether a file or object exists.
+
+    Raises:
+      DataError: a bucket that cannot be read.
+    """
+    if not is_bucket(path):
+        return path.is_file()
+    remote: Any = path
+    with errors(path):
+        return bool(remote.fs.exists(remote.path))
 
 
 def stat_all(paths: Iterable[Path]) -> dict[Path, Stat]:

@@ -1,6 +1,7 @@
 """Copies of a bucket's objects on this machine, within a budget.
 
     <cache>/files/<digest>/<generation>-<name>    small files: tokenizers, indexes, derived arrays
+            derived/<digest>/                     what was made from a data set, such as tokens
             shards/<digest>/<generation>-<name>   whole shards of one split
                             size.json             what the split takes when all of it is here
 
@@ -27,7 +28,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from study.data.errors import DataError
-from study.data.files import Stat
+from study.data.files import Stat, is_bucket
 from study.data.ranges import download
 from study.records.record import atomic_write, read_json, write_json
 
@@ -44,6 +45,20 @@ def folder() -> Path:
     if path := os.environ.get(FOLDER):
         return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "study" / "data"
+
+
+def derived(dataset: Path) -> Path:
+    """The folder for what is derived from a data set: its own, or for one in a bucket one here."""
+    if not is_bucket(dataset):
+        return dataset / "cache"
+    return folder() / "derived" / digest(str(dataset))
+
+
+def configure(path: str | None, gigabytes: float | None) -> None:
+    """Sets the folder and its budget for this process and those that it starts; None keeps them."""
+    for name, value in ((FOLDER, path), (GIGABYTES, gigabytes)):
+        if value is not None:
+            os.environ[name] = str(value)
 
 
 def budget() -> int:
@@ -111,7 +126,7 @@ class Copies:
         if size > limit:
             log.warning(
                 "%s takes %.1f GB, more than the data cache (%.1f GB): its shards are read by "
-                "ranges; %s or --data-cache-gb sets the size",
+                "ranges; execution.data_cache_gb or %s sets its size",
                 *(self._name, size / 1e9, limit / 1e9, GIGABYTES),
             )
             return False

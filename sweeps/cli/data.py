@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.data_embed import DatasetDir, embed, encode, tokenize
+from sweeps.cli.data_embed import DatasetDir, Part, embed, encode, parse_part, tokenize
 from sweeps.cli.data_import import (
     Tokenizer,
     TrainTokenizer,
@@ -60,13 +60,17 @@ app.command("import", epilog="Example: study data import wds_imagenet1k --out da
 @app.command("index", epilog="Example: study data index data/cc12m --tokenizer c4_en.model")
 def index_(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of shards, or a quoted glob.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of shards, or a quoted pattern ('*.tar', 'cc12m-{00000..01242}.tar'); "
+            "local or gs://.",
+        ),
     ],
     out: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            callback=local,
             show_default="SOURCE",
             help="Where to write dataset.json.",
         ),
@@ -93,12 +97,14 @@ def index_(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Skip shards that cannot be read.")
     ] = False,
+    shard: Part = "1/1",
     workers: Workers = 2,
 ) -> int:
     """Index existing shards (webdataset tars, ArrayRecord).
 
     Scans the shards once, indexes each tar, and writes dataset.json with splits, counts, tokenizer
-    and a fingerprint. An existing dataset.json is completed.
+    and a fingerprint. An existing dataset.json is completed. Finished indexes are kept, so an
+    interrupted command can be repeated; of several machines the last one writes dataset.json.
     """
     from study.data.formats.index_shards import index_shards
     from sweeps.runner.display import ProgressLine
@@ -121,6 +127,7 @@ def index_(
             hash_files=hash_files,
             skip_damaged=skip_damaged,
             workers=workers,
+            part=parse_part(shard),
             progress=progress,
         )
     for line in report.skipped:

@@ -77,7 +77,7 @@ def embed(
     from study.data.glyphs import hog_lda
     from sweeps.runner.display import ProgressLine
 
-    part = _part(shard)
+    part = parse_part(shard)
     dataset = Dataset.open(folder)
     if checkpoint is not None and packaged is not None:
         raise StudyError("give --checkpoint or --tower, not both")
@@ -157,7 +157,7 @@ def tokenize(
             Dataset.open(folder),
             data,
             workers=workers,
-            part=_part(shard),
+            part=parse_part(shard),
             max_bad_share=max_bad_share,
             progress=progress,
         )
@@ -165,7 +165,7 @@ def tokenize(
     return 0
 
 
-def _part(shard: str) -> tuple[int, int]:
+def parse_part(shard: str) -> tuple[int, int]:
     """(k, n) of K/N, from 0."""
     k, n = map(int, shard.split("/")) if re.fullmatch(r"\d+/\d+", shard) else (0, 0)
     if not 1 <= k <= n:

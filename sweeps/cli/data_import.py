@@ -89,7 +89,10 @@ def import_(
 def print_indexed(report: IndexResult) -> None:
     if report.incomplete:
         print(f"{report.incomplete:,} examples lack an image or text and will be replaced")
-    print(summary(report.dataset))
+    if report.dataset is None:
+        print("this part is indexed; others are missing")
+    else:
+        print(summary(report.dataset))
 
 
 def summary(dataset: Dataset) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,11 +25,12 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """Check this machine or cluster for what a study needs."""
+    from study.data.files import absolute, to_path
     from study.records.storage import resolve
     from sweeps.doctor.machine import check_machine
 
     study = study_of(name, data, settings, None) if name else None
-    folder = Path(study.data_root if study is not None else data or "data").absolute()
+    folder = to_path(absolute(study.data_root if study is not None else data or "data"))
     checks = list(check_machine(resolve(root_of(root)).absolute(), folder))
     if study is not None or address is not None:
         from sweeps.doctor.ray import check_cluster

@@ -25,6 +25,19 @@ def local(value: Any) -> Any:
     return value
 
 
+def _local_or_gs(folder: str | None) -> str | None:
+    """Option callback that refuses what data cannot be read from."""
+    from study.data.errors import DataError
+    from study.data.files import to_path
+
+    try:
+        if folder is not None:
+            to_path(folder)
+    except DataError as error:
+        raise typer.BadParameter(str(error)) from None
+    return folder
+
+
 def _need_checkout(record: bool) -> bool:
     """Option callback that refuses to measure what could not be recorded."""
     if record:
@@ -77,9 +90,9 @@ Data = Annotated[
         "--data",
         envvar="STUDY_DATA",
         metavar="DIR",
-        callback=local,
+        callback=_local_or_gs,
         show_default="the study's own, usually data",
-        help="Folder of the data sets.",
+        help="Folder of the data sets, local or gs://.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from study.config.host import cores, total_memory
+from study.data import local_cache
+from study.data.errors import DataError
+from study.data.files import errors
 from study.records.mounts import refuse_mounted_bucket
-from study.records.storage import RecordError, check_reachable, is_bucket, write_new
+from study.records.storage import RecordError, check_reachable, is_bucket, read, write_new
 from study.records.wandb_mirror import has_key, wandb_mode, why_offline
 from sweeps.ray_cluster import compile_cache
 from sweeps.ray_cluster.env import environment
@@ -41,7 +44,7 @@ def check_machine(root: Path, data: Path) -> Iterator[Check]:
     """Checks this machine for records under `root` and data sets under `data`, both absolute."""
     yield _machine()
     yield _bucket(root) if is_bucket(root) else _records(root)
-    yield _disk("disk of data", data)
+    yield _disk("disk of data", local_cache.folder() if is_bucket(data) else data)
     yield _disk("temporary disk", Path(tempfile.gettempdir()))
     if not os.access(Path.home(), os.W_OK):  # Ray keeps its token there
         yield Check("fail", "home", f"{Path.home()} cannot be written; set HOME to another folder")
@@ -158,13 +161,18 @@ def _leases(root: Path) -> Check:
 
 
 def _data_sets(data: Path) -> Iterator[Check]:
-    paths = sorted(data.glob("*/dataset.json"))
+    try:
+        with errors(data):
+            paths = sorted(data.glob("*/dataset.json"), key=str)
+    except DataError as error:
+        yield Check("fail", "data set", str(error))
+        return
     for path in paths:
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(read(path))
             splits = ", ".join(f"{s['examples']:,} {n}" for n, s in about["splits"].items())
             fingerprint = about["fingerprint"][:12]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecordError):
             text = f"{path} cannot be read; delete {path.parent} and write the data set again"
             yield Check("fail", "data set", text)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Sequence
@@ -297,19 +298,16 @@ def sizes(cell: Cell, execution: Execution) -> tuple[int, tuple[int, ...]]:
     Raises:
       StudyError: the data set is missing, and the name of its tokenizer is unknown.
     """
+    from study.data.files import to_path
     from study.data.formats.dataset import DataError, Dataset
     from study.data.tokenizer import Tokenizer
 
     image, name = cell.model.image, cell.data.tokenizer or ""
     channels, vocabulary = None, None
-    folder = Path(execution.data_root) / cell.data.dataset
-    if folder.is_dir():
-        try:
-            dataset = Dataset.open(folder)
-            channels = dataset.channels
-            vocabulary = Tokenizer.open(dataset, cell.data).vocabulary.size
-        except DataError:
-            pass
+    with contextlib.suppress(DataError):
+        dataset = Dataset.open(to_path(execution.data_root) / cell.data.dataset)
+        channels = dataset.channels
+        vocabulary = Tokenizer.open(dataset, cell.data).vocabulary.size
     if vocabulary is None:
         vocabulary = next(
             (n for prefix, n in VOCABULARIES.items() if name.startswith(prefix)), None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from study.data.files import absolute, is_bucket, to_path
 from sweeps.ray_cluster import compile_cache
 from sweeps.runner.display import ProgressLine, Report
 from sweeps.runner.worker import import_entry
@@ -39,8 +40,10 @@ def prepare(study: Study, report: Report) -> None:
 
 
 def _write_data(study: Study, entry: str | Callable[..., object], report: Report) -> None:
+    if is_bucket(to_path(study.data_root)):
+        return  # data sets are copied into a bucket once, not by each host
     write = import_entry(entry) if isinstance(entry, str) else entry
-    data_root = Path(study.data_root).absolute()
+    data_root = Path(absolute(study.data_root))
     line = f"preparing the data of {study.name} under {data_root} (what is missing is made once)"
     slow = threading.Timer(1.0, report.line, [line])
     slow.start()

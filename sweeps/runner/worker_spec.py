@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Cell, Execution
+from study.data.files import absolute, exists, to_path
 from sweeps.runner.claims import Rank, ranks
 from sweeps.runner.machines import LOCAL, is_local, machine_of
 from sweeps.study import Study, StudyError
@@ -53,10 +54,10 @@ def missing_data(spec: WorkerSpec) -> str | None:
     if spec.entry != TRAIN:
         return None
     folders = {
-        Path(t.execution.data_root) / name for t in spec.tasks for name in t.cell.data.datasets
+        to_path(t.execution.data_root) / name for t in spec.tasks for name in t.cell.data.datasets
     }
     for folder in sorted(folders):
-        if not (folder / "dataset.json").exists():
+        if not exists(folder / "dataset.json"):
             return (
                 f"{socket.gethostname()} has no data set at {folder}: every host reads it from the "
                 "same path; copy or mount it there, or give --data"
@@ -78,7 +79,7 @@ def worker_spec(
       StudyError: no cell of the study runs on this machine.
     """
     order = ranks(study, first)
-    data_root = str(Path(study.data_root).absolute())
+    data_root = absolute(study.data_root)
     by_machine: dict[str, list[CellTask]] = {}
     for cell in study.cells:
         execution = study.execution_of(cell)

@@ -79,9 +79,7 @@ class Dataset:
     @property
     def cache_folder(self) -> Path:
         """The folder on this machine for what is derived from the data set."""
-        if files.is_bucket(self.folder):
-            return local_cache.folder() / "derived" / local_cache.digest(str(self.folder))
-        return self.folder / "cache"
+        return local_cache.derived(self.folder)
 
     @property
     def index_cache(self) -> Path:

@@ -26,6 +26,7 @@ from study.records.storage import RecordError, is_bucket
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp")
 IMAGE, TEXT, JSON = 0, 1, 2  # columns of offsets and sizes
 BLOCK = tarfile.BLOCKSIZE
+INDEX_SUFFIX = ".index.npz"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,7 +169,7 @@ def column_of(name: str) -> int | None:
 
 
 def _published(tar: Path) -> Path:
-    return tar.with_name(tar.name + ".index.npz")
+    return tar.with_name(tar.name + INDEX_SUFFIX)
 
 
 def _index_paths(tar: Path, cache: Path | None, bucket: bool) -> list[Path]:

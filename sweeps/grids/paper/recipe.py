@@ -33,6 +33,8 @@ from study.config import (
     ViT,
     ZeroShot,
 )
+from study.data.files import exists, to_path
+from study.data.formats.dataset import DATASET_FILE
 from sweeps.study import Assumption, Matched, Study, StudyError
 
 FOLDER = "paper"
@@ -240,8 +242,8 @@ def check_datasets(data_root: str | Path, *, cells: Iterable[Cell]) -> None:
     Raises:
       StudyError: Some are missing; the message says how to make each.
     """
-    root = Path(data_root)
-    missing = [name for name in datasets(cells) if not (root / name).is_dir()]
+    root = to_path(data_root)
+    missing = [name for name in datasets(cells) if not exists(root / name / DATASET_FILE)]
     if missing:
         how = "; ".join(f"{name}: {SOURCES.get(name, '`study data index`')}" for name in missing)
         raise StudyError(f"{root} lacks {', '.join(missing)} (--data names another folder); {how}")

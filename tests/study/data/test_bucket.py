@@ -12,9 +12,13 @@ from study.config import Data, ViT
 from study.data import files, local_cache, ranges
 from study.data.errors import DataError
 from study.data.formats.dataset import Dataset
+from study.data.formats.index_shards import index_shards
 from study.data.formats.open_split import open_split
+from study.data.formats.tar_index import load_or_scan
+from study.data.formats.webdataset import write_shard
 from study.data.read_ahead import ReadAhead
 from study.data.sources import ImageSource
+from study.records.storage import unlink
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +154,48 @@ def test_a_split_too_large_for_the_cache_is_said_once(remote, small, monkeypatch
     monkeypatch.setenv(local_cache.GIGABYTES, "much")
     with pytest.raises(DataError, match="STUDY_DATA_CACHE_GB=much is not a number"):
         open_split(Dataset.open(remote), "train")
+
+
+def test_an_index_of_shards_in_a_bucket_is_that_of_the_folder(gcs, indexed):
+    """Two machines index the halves; the second one completes the data set."""
+    bucket = gcs.bucket()
+    gcs.upload(bucket, indexed.folder, "photos")
+    root = files.to_path(f"gs://{bucket}/photos")
+    for path in [root / "dataset.json", *files.expand(root, "*.index.npz")]:
+        unlink(path)
+    first = index_shards(root, workers=1, part=(0, 2))
+    assert first.dataset is None
+    pattern = f"{root}/{{00000..00001}}.tar"
+    result = index_shards(pattern, out=root, tokenizer="sentencepiece.model", part=(1, 2))
+    assert result.dataset.fingerprint == indexed.fingerprint
+    assert result.dataset.splits["train"].counts == indexed.splits["train"].counts
+    again = index_shards(root, workers=1)
+    assert again.dataset.fingerprint == indexed.fingerprint
+
+
+def test_a_damaged_tar_in_a_bucket_is_one_line(gcs, folder):
+    bucket = gcs.bucket()
+    tar = folder / "00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-9000])
+    gcs.upload(bucket, folder, "photos")
+    with pytest.raises(DataError, match=r"gs://.*/00000.tar is truncated or damaged .*byte \d+"):
+        index_shards(f"gs://{bucket}/photos", workers=1)
+
+
+def test_long_members_are_skipped_and_short_ones_read(gcs, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size in (("long", 3_000_000), ("short", 30_000)):
+        images = [(f"{i}", {"png": rng.bytes(size), "txt": b"a"}) for i in range(6)]
+        write_shard(tmp_path / f"{name}.tar", images)
+    bucket = gcs.bucket()
+    gcs.upload(bucket, tmp_path, "x")
+    for name, requests, share in (("long", 8, 0.1), ("short", 3, 1.0)):
+        path = files.to_path(f"gs://{bucket}/x/{name}.tar")
+        unlink(path.with_name(f"{name}.tar.index.npz"))
+        before = ranges.counts.copy()
+        index = load_or_scan(path)
+        local = load_or_scan(tmp_path / f"{name}.tar")
+        np.testing.assert_array_equal(index.offsets_Nx3, local.offsets_Nx3)
+        np.testing.assert_array_equal(index.keys_N, local.keys_N)
+        assert ranges.counts["requests"] - before["requests"] <= requests
+        assert ranges.counts["bytes"] - before["bytes"] <= share * files.stat(path).size

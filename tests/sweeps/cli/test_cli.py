@@ -115,9 +115,9 @@ def test_version(study):
         (["data", "index", ".", "--split", "train"], "NAME=PATTERN"),
         (["data", "embed", "nowhere", "--out", "x"], "nowhere"),
         (["bench", "data", "--images", "4"], "--batch-size 256"),
-        (["run", "own.py", "--data", "gs://b/d"], "gs://b/d is not on this machine"),
-        (["doctor", "--data", "gs://b/d"], "gs://b/d is not on this machine"),
-        (["run", "own.py", "--set", "execution.data_root=gs://b/d"], "data sets are read from"),
+        (["run", "own.py", "--data", "s3://b/d"], "data are read from a folder or from gs://"),
+        (["doctor", "--data", "s3://b/d"], "data are read from a folder or from gs://"),
+        (["run", "own.py", "--set", "execution.data_root=s3://b/d"], "data sets are read from"),
         (["run", "own.py", "--execution", "gs://b/e"], "--execution': gs://b/e is not on this"),
         (
             ["plan", "own.py", "--save-execution", "gs://b/e"],
