@@ -74,6 +74,7 @@ class Server:
         self.environment = {
             "STORAGE_EMULATOR_HOST": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,  # of Google's C++ client, in array_record
             **CLIENTS,
         }
 

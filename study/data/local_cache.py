@@ -105,20 +105,27 @@ class Copies:
     Arguments:
       name: identifies the split, and names it in messages.
       stats: its shards that are in a bucket.
+
+    Attributes:
+      admitted: whether they fit.
     """
 
     def __init__(self, name: str, stats: Mapping[Path, Stat]):
         self._name, self._stats = name, stats
         self._folder = folder() / "shards" / digest(name)
-        self._admitted = bool(stats) and self._admit()
+        self.admitted = bool(stats) and self._admit()
 
     def path(self, shard: Path) -> Path | None:
         """The copy of a shard, made now if it is missing; None if the split does not fit."""
-        if not self._admitted or shard not in self._stats:
+        if not self.admitted or shard not in self._stats:
             return None
+        return copy(shard, self._stats[shard], self.target(shard).parent)
+
+    def target(self, shard: Path) -> Path:
+        """Where the copy of a shard is, or will be."""
         # Shards of one name may be in several folders.
         parent = self._folder / digest(str(shard.parent))[:6]
-        return copy(shard, self._stats[shard], parent)
+        return parent / f"{self._stats[shard].version}-{shard.name}"
 
     def _admit(self) -> bool:
         size = sum(stat.size for stat in self._stats.values())

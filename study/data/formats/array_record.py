@@ -1,4 +1,9 @@
-"""Examples in ArrayRecord files of tf.train.Example, as TFDS writes them; without TensorFlow."""
+"""Examples in ArrayRecord files of tf.train.Example, as TFDS writes them; without TensorFlow.
+
+Files in a bucket are read from copies on this machine if the whole split fits into the data cache.
+Else the library reads them itself, one request for each record, by the retries of Google's client:
+it takes names of files, not streams, so the ranges of a window cannot be handed to it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +12,23 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
+from study.data.files import exists, is_bucket, to_path
 from study.data.formats.dataset import HINT, DataError
 from study.data.formats.reader import Reader
+from study.data.local_cache import Copies
 
 SUFFIX = ".array_record"
 IMAGE_KEYS = ("image", "image/encoded", "jpg", "png")
 TEXT_KEYS = ("caption", "captions", "text", "txt", "captions/text", "image/caption")
 
+_THREADS = 4  # copy files from a bucket
 Features = dict[str, list[bytes] | list[float] | list[int]]
 
 # tensorflow/core/example/example.proto and feature.proto, as a descriptor.
@@ -73,6 +83,7 @@ class ArrayRecordReader(Reader):
     """Examples of ArrayRecord files. Threads and processes may share it.
 
     Arguments:
+      copies: where files of a bucket are copied to before they are read; None reads them in place.
       counts: number of records in each file; None opens each file to count them.
       image_key, text_key: the features with the encoded image and the caption; None takes the
         first of `IMAGE_KEYS` and `TEXT_KEYS` in the first record. Of several captions the first
@@ -89,15 +100,24 @@ class ArrayRecordReader(Reader):
         image_key: str | None = None,
         text_key: str | None = None,
         counts: Sequence[int] | None = None,
+        copies: Copies | None = None,
     ):
-        self.paths = tuple(Path(path) for path in paths)
+        self.paths = tuple(to_path(path) for path in paths)
         self.counts = tuple(counts or map(_count, self.paths))
         self._ends = list(itertools.accumulate(self.counts))
-        files = [
-            _File(filename=str(path), skip=0, take=count, examples_in_shard=count)
-            for path, count in zip(self.paths, self.counts, strict=True)
-        ]
-        self._source = _open(files)
+        self._copies = copies if copies is not None and copies.admitted else None
+        self._copied = [self._copies is None or not is_bucket(path) for path in self.paths]
+        self._source = _open(
+            [
+                _File(
+                    filename=str(path if done else self._copies.target(path)),  # type: ignore[union-attr]
+                    skip=0,
+                    take=count,
+                    examples_in_shard=count,
+                )
+                for path, done, count in zip(self.paths, self._copied, self.counts, strict=True)
+            ]
+        )
         self.image_key = image_key or self._find_key("image", IMAGE_KEYS)
         self.text_key = text_key or self._find_key("text", TEXT_KEYS)
 
@@ -110,6 +130,19 @@ class ArrayRecordReader(Reader):
 
     def path(self, i: int) -> Path:
         return self.paths[bisect.bisect_right(self._ends, i)]
+
+    def prefetch(
+        self, index_N: np.ndarray, *, image: bool = True, text: bool = True, json: bool = False
+    ) -> None:
+        if self._copies is not None:
+            shards = np.unique(np.searchsorted(self._ends, np.asarray(index_N), side="right"))
+            with ThreadPoolExecutor(_THREADS) as pool:
+                list(pool.map(self._copy, shards.tolist()))
+
+    def _copy(self, shard: int) -> None:
+        if not self._copied[shard] and self._copies is not None:
+            self._copies.path(self.paths[shard])
+            self._copied[shard] = True
 
     def image(self, i: int) -> bytes:
         return self._image(i, self._features(i))
@@ -136,6 +169,7 @@ class ArrayRecordReader(Reader):
         """The serialized tf.train.Example."""
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
+        self._copy(bisect.bisect_right(self._ends, i))
         try:
             return self._source[i]
         except (ValueError, RuntimeError) as error:
@@ -189,7 +223,7 @@ def _open(files: Any) -> Any:
 
 
 def _count(path: Path) -> int:
-    if not path.is_file():
+    if not exists(path):
         raise DataError(f"{path}: No such file; {HINT}")
     try:
         return len(_open(str(path)))

@@ -38,6 +38,7 @@ def open_split(dataset: Dataset, split: str, *, copy: bool = True) -> Reader:
             f"the split {split} of {dataset.folder} mixes tar and ArrayRecord; "
             "define splits of one format each in its dataset.json"
         )
+    copies = _copies(dataset, entry) if copy else None
     reader: Reader
     if True in formats:
         reader = ArrayRecordReader(
@@ -45,6 +46,7 @@ def open_split(dataset: Dataset, split: str, *, copy: bool = True) -> Reader:
             image_key=dataset.image_key,
             text_key=dataset.text_key,
             counts=entry.counts,
+            copies=copies,
         )
     else:
         reader = WebdatasetReader(
@@ -53,7 +55,7 @@ def open_split(dataset: Dataset, split: str, *, copy: bool = True) -> Reader:
             cache=dataset.index_cache,
             counts=entry.counts,
             stats=dataset.stats,
-            copies=_copies(dataset, entry) if copy else None,
+            copies=copies,
         )
     if len(reader) != entry.examples:
         raise DataError(

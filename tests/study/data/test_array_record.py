@@ -5,6 +5,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from study.config import Data, ViT
+from study.data import local_cache
 from study.data.formats.array_record import ArrayRecordReader, example_class
 from study.data.formats.dataset import DataError
 from study.data.formats.index_shards import index_shards
@@ -103,3 +104,22 @@ def test_a_file_that_is_not_array_record_is_named(tmp_path, tfds):
     with pytest.raises(DataError, match=r"it has picture, words: name one with .*--image-key"):
         ArrayRecordReader([bad])
     assert ArrayRecordReader([bad], image_key="picture", text_key="words").text(0) == ""
+
+
+@pytest.mark.parametrize("gigabytes", ["1", "0"])  # from copies, and in place
+def test_a_tfds_folder_in_a_bucket(tfds, indexed, gcs, tmp_path, monkeypatch, gigabytes):
+    folder, _ = tfds
+    disk = index_shards(folder, tokenizer=indexed.tokenizer, workers=1).dataset
+    (folder / "dataset.json").unlink()
+    bucket = gcs.bucket()
+    gcs.upload(bucket, folder, "tfds")
+    monkeypatch.setenv(local_cache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(local_cache.GIGABYTES, gigabytes)
+    root = f"gs://{bucket}/tfds"
+    dataset = index_shards(root, tokenizer=indexed.tokenizer, workers=1).dataset
+    assert dataset.fingerprint == disk.fingerprint
+    records, expected = open_split(dataset, "train"), open_split(disk, "train")
+    records.prefetch(np.arange(len(records)))
+    assert [records.pair(i) for i in (30, 2, 19, 20)] == [
+        expected.pair(i) for i in (30, 2, 19, 20)
+    ]

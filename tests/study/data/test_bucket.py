@@ -165,7 +165,8 @@ def test_an_index_of_shards_in_a_bucket_is_that_of_the_folder(gcs, indexed):
         unlink(path)
     first = index_shards(root, workers=1, part=(0, 2))
     assert first.dataset is None
-    pattern = f"{root}/{{00000..00001}}.tar"
+    last = len(indexed.split("train").shards) - 1
+    pattern = f"{root}/{{00000..{last:05d}}}.tar"
     result = index_shards(pattern, out=root, tokenizer="sentencepiece.model", part=(1, 2))
     assert result.dataset.fingerprint == indexed.fingerprint
     assert result.dataset.splits["train"].counts == indexed.splits["train"].counts
@@ -199,3 +200,22 @@ def test_long_members_are_skipped_and_short_ones_read(gcs, tmp_path):
         np.testing.assert_array_equal(index.keys_N, local.keys_N)
         assert ranges.counts["requests"] - before["requests"] <= requests
         assert ranges.counts["bytes"] - before["bytes"] <= share * files.stat(path).size
+
+
+def test_patterns_name_files(gcs, tmp_path):
+    (tmp_path / "x").mkdir()
+    for name in ("a-09.tar", "a-10.tar", "b-09.tar", "b-10.tar", "c.tar"):
+        (tmp_path / "x" / name).write_bytes(b"1")
+    bucket = gcs.bucket()
+    gcs.upload(bucket, tmp_path / "x", "x")
+    for base in (tmp_path / "x", files.to_path(f"gs://{bucket}/x")):
+
+        def names(patterns, base=base):
+            return [path.name for path in files.expand(base, patterns)]
+
+        assert names("{a,b}-{09..10}.tar") == ["a-09.tar", "a-10.tar", "b-09.tar", "b-10.tar"]
+        assert names([f"{base}/a-*.tar", "a-1?.tar", "c.tar"]) == ["a-09.tar", "a-10.tar", "c.tar"]
+        assert names("*-{9..10}.tar") == ["a-10.tar", "b-10.tar"]
+        assert names("d*.tar") == names("d.tar") == []
+        with pytest.raises(DataError, match=r"x/a-08.tar is missing \(1 of the 2 files that"):
+            names("a-{08..09}.tar")
