@@ -1,8 +1,8 @@
 """Reads byte ranges of files, from a folder or a bucket (`study.data.files`), by one function.
 
-A request to a bucket takes tens of milliseconds until its first byte, however short the range, and
-about a millisecond of this machine's CPU. So neighbouring ranges are read in one request, gaps
-included, and many requests run at once, on the event loop of gcsfs.
+A request to a bucket takes tens of milliseconds until its first byte, however short the range. So
+neighbouring ranges are read in one request, gaps included, and many requests run at once, on the
+event loop of gcsfs.
 
 A request fails for a moment (429, 5xx, a connection that breaks), or delivers less than it
 announced, or nothing at all. It is then repeated, later each time; what remains is one line.
@@ -25,8 +25,9 @@ import numpy as np
 from study.data.errors import HINT, DataError
 from study.records.storage import format_error, is_bucket
 
-# A gap is read and thrown away where that costs less than another request.
-MAX_GAP = 1 << 20
+# A gap is read and thrown away where that costs less than another request. Measured over loopback,
+# a request takes 0.17 ms of CPU and a byte 0.8 ns, which is 0.2 MiB for a request.
+MAX_GAP = 256 << 10
 MAX_RUN = 8 << 20  # bytes of a request; more take no longer to begin and longer to repeat
 MAX_REQUESTS = 32  # at once in this process, so at most MAX_REQUESTS * MAX_RUN bytes in flight
 _PIECES = 8  # of an object that is copied, in flight
