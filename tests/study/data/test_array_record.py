@@ -120,6 +120,4 @@ def test_a_tfds_folder_in_a_bucket(tfds, indexed, gcs, tmp_path, monkeypatch, gi
     assert dataset.fingerprint == disk.fingerprint
     records, expected = open_split(dataset, "train"), open_split(disk, "train")
     records.prefetch(np.arange(len(records)))
-    assert [records.pair(i) for i in (30, 2, 19, 20)] == [
-        expected.pair(i) for i in (30, 2, 19, 20)
-    ]
+    assert [records.pair(i) for i in (30, 2, 19, 20)] == [expected.pair(i) for i in (30, 2, 19, 20)]
