@@ -23,10 +23,8 @@ import numpy as np
 
 from study.config import Cell, Execution, to_dict
 from study.config.budget import schedule_points
-from study.data import local_cache
 from study.data.corruption import make_read_fn
-from study.data.files import to_path
-from study.data.formats.dataset import Dataset
+from study.data.formats.dataset import open_dataset
 from study.data.tokenizer import Tokenizer
 from study.evals import Evaluator
 from study.models.sharding import check_layout, make_mesh
@@ -212,8 +210,7 @@ def _open(
     primary = jax.process_index() == 0
 
     def open_data() -> tuple[Tokenizer, TrainLoader, Evaluator]:
-        local_cache.configure(execution.data_cache, execution.data_cache_gb)
-        dataset = Dataset.open(to_path(execution.data_root) / cell.data.dataset)
+        dataset = open_dataset(execution, cell.data.dataset)
         tokenizer = Tokenizer.open(dataset, cell.data)
         read = make_read_fn(cell, vocabulary=tokenizer.vocabulary)
         loader = TrainLoader(cell, execution, dataset, mesh, read)

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from study.config import Execution
 from study.data import files, local_cache
 from study.data.errors import HINT, DataError
 from study.records.record import write_json
@@ -176,6 +177,12 @@ class Dataset:
         for name, digest in sha256_files(self.folder, sorted(self.hashes)).items():
             if digest != self.hashes[name]:
                 raise DataError(f"{self.folder / name} has changed since it was written; {HINT}")
+
+
+def open_dataset(execution: Execution, name: str) -> Dataset:
+    """Opens a data set where a cell's execution says, with its cache. Raises as `Dataset.open`."""
+    local_cache.configure(execution.data_cache, execution.data_cache_gb)
+    return Dataset.open(files.to_path(execution.data_root) / name)
 
 
 def split_lines(text: str) -> list[str]:
