@@ -95,13 +95,16 @@ class Dataset:
           DataError: a missing or unfinished folder, or a file that is missing or not text.
         """
         folder = files.to_path(folder)
-        if not files.is_bucket(folder) and not folder.is_dir():
+        manifest = read_manifest(folder)
+        remote = files.is_bucket(folder)
+        if manifest is None and not (
+            files.exists(folder / DATASET_FILE) if remote else folder.is_dir()
+        ):
             raise DataError(
                 f"no data set at {folder}; put shards there and run `study data index {folder}` "
                 f"(benchmarks: `study data import`; built-in: `study data glyphs --out {folder}`), "
                 "or choose another --data"
             )
-        manifest = read_manifest(folder)
         if manifest is None:
             raise DataError(
                 f"{folder} has no readable {DATASET_FILE}, so the data set is unfinished; run the "

@@ -50,7 +50,7 @@ def test_the_same_data_set(remote, small):
     assert [path.name for path in dataset.split("train").shards] == [
         path.name for path in small.split("train").shards
     ]
-    with pytest.raises(DataError, match=r"gs://.*/glyphs/none has no readable dataset.json"):
+    with pytest.raises(DataError, match=r"no data set at gs://.*/glyphs/none; put shards there"):
         Dataset.open(remote / "none")
 
 
@@ -220,3 +220,24 @@ def test_patterns_name_files(gcs, tmp_path):
         assert names("d*.tar") == names("d.tar") == []
         with pytest.raises(DataError, match=r"x/a-08.tar is missing \(1 of the 2 files that"):
             names("a-{08..09}.tar")
+
+
+def test_damaged_images_in_a_bucket_are_replaced_as_on_disk(gcs, indexed, by_ranges):
+    tar = indexed.split("train").shards[0]
+    index = load_or_scan(tar)
+    content = bytearray(tar.read_bytes())
+    for row in (3, 4, 9):
+        start, size = int(index.offsets_Nx3[row, 0]), int(index.sizes_Nx3[row, 0])
+        content[start : start + size] = bytes(size)
+    tar.write_bytes(content)
+    bucket = gcs.bucket()
+    gcs.upload(bucket, indexed.folder, "photos")
+    data, image = Data(max_bad_share=0.2), ViT(image_size=16)
+    disk = ImageSource(indexed, "train", image, data, keep=False)
+    remote = ImageSource(Dataset.open(f"gs://{bucket}/photos"), "train", image, data, keep=False)
+    index_N = np.arange(20)
+    remote.prefetch(index_N)
+    expected, batch = disk.batch(index_N), remote.batch(index_N)
+    for name in expected:
+        np.testing.assert_array_equal(batch[name], expected[name])
+    assert remote.replacements.count_read(index_N) == disk.replacements.count_read(index_N) == 3
