@@ -46,16 +46,18 @@ class RangeFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        if self._position >= self._size or not len(buffer):
-            return 0
-        while not self._start <= self._position < self._start + len(self._data):
-            if not self._advance():
-                return 0
-        offset = self._position - self._start
-        data = self._data[offset : offset + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        """Fills the whole buffer, as of a file: tarfile takes a short read for a torn header."""
+        filled = 0
+        while filled < len(buffer) and self._position < self._size:
+            while not self._start <= self._position < self._start + len(self._data):
+                if not self._advance():
+                    return filled
+            offset = self._position - self._start
+            data = self._data[offset : offset + len(buffer) - filled]
+            buffer[filled : filled + len(data)] = data
+            self._position += len(data)
+            filled += len(data)
+        return filled
 
     def close(self) -> None:
         if self._next is not None:

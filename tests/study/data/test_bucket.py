@@ -203,6 +203,26 @@ def test_long_members_are_skipped_and_short_ones_read(gcs, tmp_path, monkeypatch
         assert ranges.counts["bytes"] - before["bytes"] <= share * files.stat(path).size
 
 
+def test_a_file_of_ranges_reads_as_a_file(gcs, tmp_path, monkeypatch):
+    """Whatever the pieces, reads are never short, as tarfile needs."""
+    rng = np.random.default_rng(0)
+    content = rng.bytes(50_000)
+    (tmp_path / "a").write_bytes(content)
+    bucket = gcs.bucket()
+    gcs.upload(bucket, tmp_path, "x")
+    monkeypatch.setattr(range_file, "_FIRST", 300)
+    monkeypatch.setattr(range_file, "_JUMP", 1_000)
+    monkeypatch.setattr(ranges, "MAX_RUN", 1_700)
+    file = range_file.RangeFile(files.to_path(f"gs://{bucket}/x/a"), len(content))
+    position = 0
+    for _ in range(60):
+        position = int(rng.integers(0, 51_000)) if rng.random() < 0.3 else position
+        size = int(rng.integers(0, 3_000))
+        file.seek(position)
+        assert file.read(size) == content[position : position + size]
+        position = file.tell()
+
+
 def test_patterns_name_files(gcs, tmp_path):
     (tmp_path / "x").mkdir()
     for name in ("a-09.tar", "a-10.tar", "b-09.tar", "b-10.tar", "c.tar"):
