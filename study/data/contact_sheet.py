@@ -30,7 +30,6 @@ def draw_contact_sheet(dataset: Dataset, split: str, rows: int, cols: int) -> by
       DataError: an unknown split, or a shard that cannot be read.
     """
     reader = open_split(dataset, split)
-    count = min(rows * cols, len(reader))
     height = _IMAGE + _LINES * _LINE + _GAP
     page = Image.new("RGB", (cols * _WIDTH + _GAP, rows * height + _TITLE + _GAP), "white")
     draw = ImageDraw.Draw(page)
@@ -38,11 +37,10 @@ def draw_contact_sheet(dataset: Dataset, split: str, rows: int, cols: int) -> by
     title_font, font = (ImageFont.truetype(font_file, size) for size in (16, 11))
     title = f"{dataset.name}: {split}, {len(reader):,} examples"
     draw.text((_GAP, 8), title, fill="black", font=title_font)
-    index = np.linspace(0, len(reader) - 1, count).astype(int).tolist() if count else []
-    for n, i in enumerate(index):
+    for n, i in enumerate(sample(len(reader), rows * cols)):
         left, top = _GAP + n % cols * _WIDTH, _TITLE + n // cols * height
         try:
-            image, text, color = _thumbnail(reader, i), reader.text(i), "black"
+            image, text, color = thumbnail(reader, i), reader.text(i), "black"
         except BadExampleError as error:
             text = str(error).removesuffix(f"; {HINT}").removeprefix(f"{reader.path(i)}: ")
             color = "firebrick"
@@ -57,7 +55,14 @@ def draw_contact_sheet(dataset: Dataset, split: str, rows: int, cols: int) -> by
     return out.getvalue()
 
 
-def _thumbnail(reader: Reader, i: int) -> Image.Image:
+def sample(size: int, most: int) -> list[int]:
+    """Up to `most` examples, evenly spaced."""
+    count = min(most, size)
+    return np.linspace(0, size - 1, count).astype(int).tolist() if count else []
+
+
+def thumbnail(reader: Reader, i: int) -> Image.Image:
+    """The image of an example, its longer side `_IMAGE` pixels."""
     data = reader.image(i)
     try:
         with open_image(data) as image:

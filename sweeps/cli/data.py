@@ -171,17 +171,34 @@ def inspect(
         str | None, typer.Option(metavar="NAME", show_default="the first", help="The split.")
     ] = None,
     out: Annotated[
-        str, typer.Option(metavar="PNG", callback=local, help="Output file.")
+        str,
+        typer.Option(
+            metavar="FILE", callback=local, help="Output file, .png, or .html for every script."
+        ),
     ] = "samples.png",
     rows: Annotated[int, typer.Option(min=1, max=100, help="Rows of images.")] = 8,
     cols: Annotated[int, typer.Option(min=1, max=100, help="Images per row.")] = 6,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Show captions in this language, .html (repeatable)."),
+    ] = None,
 ) -> int:
-    """Summarize a data set and draw a page of examples."""
+    """Summarize a data set and draw a page of examples.
+
+    The picture has the characters of one font. A browser draws the .html in every script, with
+    vowels in their places and from right to left.
+    """
+    from study.data.contact_page import draw_contact_page
     from study.data.contact_sheet import draw_contact_sheet
     from study.data.formats.dataset import Dataset
 
     dataset = Dataset.open(folder)
-    picture = draw_contact_sheet(dataset, split or next(iter(dataset.splits)), rows, cols)
+    split = split or next(iter(dataset.splits))
+    if out.endswith(".html"):
+        page = draw_contact_page(dataset, split, rows, cols, languages=tuple(language or ()))
+        picture = page.encode()
+    else:
+        picture = draw_contact_sheet(dataset, split, rows, cols)
     try:
         Path(out).write_bytes(picture)
     except OSError as error:

@@ -86,7 +86,7 @@ def embed(
         if packaged is not None:
             from study.training.frozen_tower import load_packaged_tower
 
-            tower, workers, name = load_packaged_tower(packaged), 1, packaged
+            tower, workers, name = load_packaged_tower(packaged), 1, str(packaged)
         elif checkpoint is None:
             if resize != "bicubic":
                 raise StudyError(f"--resize {resize} needs the --checkpoint of an image tower")
