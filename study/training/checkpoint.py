@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
@@ -129,21 +130,6 @@ class Checkpoints:
                 path.rename(aside)
             self._manager.reload()
 
-    def load_latest(self) -> dict[str, Any] | None:
-        """The latest checkpoint, unsharded, as nested dicts on one device; None without one."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        # Only a manager with an item handler can read the shapes.
-        handler = ocp.StandardCheckpointHandler()
-        with ocp.CheckpointManager(self._manager.directory, item_handlers=handler) as reader:
-            like = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
-                dict(reader.item_metadata(step)),
-            )
-            return reader.restore(step, args=ocp.args.StandardRestore(like))
-
     def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
         """Start to write `state`. It is copied first, so its buffers may be donated.
 
@@ -168,18 +154,51 @@ class Checkpoints:
             with self._explained("save"):
                 self._manager.close()
 
-    @contextlib.contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
-        """Turn errors of Orbax and TensorStore into a RecordError of one line."""
-        try:
-            yield
-        except RecordError:
-            raise
-        except Exception as error:  # of many types, ValueError for a full disk among them
-            raise RecordError(
-                f"{self._folder}: cannot {action} a checkpoint ({format_error(error)}); make room "
-                "or restore access and run again (everything recorded is kept)"
-            ) from error
+    def _explained(self, action: str) -> contextlib.AbstractContextManager[None]:
+        return _explain(self._folder, action)
+
+
+@contextlib.contextmanager
+def _explain(folder: Any, action: str) -> Iterator[None]:
+    """Turn errors of Orbax and TensorStore into a RecordError of one line."""
+    try:
+        yield
+    except RecordError:
+        raise
+    except Exception as error:  # of many types, ValueError for a full disk among them
+        raise RecordError(
+            f"{folder}: cannot {action} a checkpoint ({format_error(error)}); make room "
+            "or restore access and run again (everything recorded is kept)"
+        ) from error
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints in a folder or a bucket, ascending."""
+    path = orbax_path(folder)
+    with _explain(folder, "list"):
+        return sorted(ocp.utils.checkpoint_steps(path)) if path.exists() else []
+
+
+def load_checkpoint(folder: Path, step: int, *, part: str | None = None) -> dict[str, Any]:
+    """A checkpoint as nested dicts of numpy arrays, without a device and without its cell.
+
+    It only reads: the cell may be training meanwhile.
+
+    Arguments:
+      step: one of `saved_steps`.
+      part: only this field of `study.training.step.State`, such as "params"; its others are not
+        read.
+
+    Raises:
+      RecordError: it cannot be read.
+    """
+    path = orbax_path(folder) / str(step) / "default"
+    handler = ocp.PyTreeCheckpointHandler()
+    with _explain(folder, "read"):
+        tree = {k: v for k, v in handler.metadata(path).tree.items() if part in (None, k)}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        args = ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy, partial_restore=True)
+        return handler.restore(path, args=args)
 
 
 def orbax_path(folder: Path) -> epath.Path:

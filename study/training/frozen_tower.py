@@ -17,7 +17,7 @@ from study.evals.encode import Encoder
 from study.interop import efficientnet_lite
 from study.interop.embed import FrozenTowers
 from study.records.record import read_json
-from study.training.checkpoint import Checkpoints
+from study.training.checkpoint import load_checkpoint, saved_steps
 
 _BATCH = 256
 
@@ -86,11 +86,8 @@ def _of_record(folder: Path) -> VitTower:
     if about is None or not (folder / "DONE.json").exists():
         raise DataError(f"the cell at {folder} is not done; finish its training first")
     cell = from_dict(about["cell"])
-    checkpoints = Checkpoints(folder / "checkpoints")
-    try:
-        state = checkpoints.load_latest()
-    finally:
-        checkpoints.close()
-    if state is None:
+    steps = saved_steps(folder / "checkpoints")
+    if not steps:
         raise DataError(f"{folder} has no checkpoint; train the cell again")
-    return VitTower(cell, state["params"], {"cell": cell.id, "step": int(state["step"])})
+    state = load_checkpoint(folder / "checkpoints", steps[-1], part="params")
+    return VitTower(cell, state["params"], {"cell": cell.id, "step": steps[-1]})

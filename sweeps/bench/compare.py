@@ -47,13 +47,10 @@ def _load_arrays(folder: Path) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from study.training.checkpoint import Checkpoints
+    from study.training.checkpoint import load_checkpoint, saved_steps
 
-    checkpoints = Checkpoints(folder / "checkpoints")
-    try:
-        state = checkpoints.load_latest()
-    finally:
-        checkpoints.close()
+    steps = saved_steps(folder / "checkpoints")
+    state = load_checkpoint(folder / "checkpoints", steps[-1]) if steps else {}
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

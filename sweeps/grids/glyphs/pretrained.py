@@ -102,16 +102,14 @@ def prepare(data_root: str | Path, progress: ProgressFn = no_progress) -> None:
     if (root / FILE).exists():
         return
     from study.interop import big_vision
-    from study.training.checkpoint import Checkpoints
+    from study.training.checkpoint import load_checkpoint, saved_steps
     from study.training.loop import train
 
     progress("pretraining an image tower", 0, 1)
     with tempfile.TemporaryDirectory(prefix="pretrain-", dir=root) as folder:
         execution = Execution(data_root=str(root), wandb=False)
         train(pretraining_cell(), execution, folder=Path(folder), group="pretrain")
-        checkpoints = Checkpoints(Path(folder) / "checkpoints")
-        state = checkpoints.load_latest()
-        checkpoints.close()
-        assert state is not None
+        checkpoints = Path(folder) / "checkpoints"
+        state = load_checkpoint(checkpoints, saved_steps(checkpoints)[-1], part="params")
         big_vision.write(root / FILE, {"img": state["params"]["img"]})
     progress("pretraining an image tower", 1, 1)
