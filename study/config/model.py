@@ -10,6 +10,8 @@ from pydantic.dataclasses import dataclass
 from study.config.base import CONFIG, Positive
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
+# How the files end that `study.interop.load` reads.
+CHECKPOINTS = (".npz", ".safetensors", ".safetensors.index.json", ".pt", ".bin")
 
 
 class Variant(NamedTuple):
@@ -192,9 +194,9 @@ class Model:
       embed_dim: Width of the shared space.
       dtype: Type of the matrix products in the towers. Parameters, the residual stream, norms,
         attention weights and embeddings are always float32.
-      init: Checkpoint to start from instead of random values: big_vision's `.npz` or Hugging
-        Face's `.safetensors`, relative to the data root. "file.npz" restores all that it holds, t
-        and b included; "file.npz:img" and "file.npz:txt" restore one tower.
+      init: Checkpoint to start from instead of random values, relative to the data root: a SigLIP
+        of big_vision, Hugging Face or OpenCLIP, see `study.interop.load`. "file.npz" restores all
+        that it holds, t and b included; "file.npz:img" and "file.npz:txt" restore one tower.
     """
 
     image: ImageTower = Field(default_factory=ViT)
@@ -214,10 +216,10 @@ class Model:
         path, _, part = self.init.rpartition(":")
         if part not in ("img", "txt"):
             path = self.init
-        if not path.endswith((".npz", ".safetensors")):
+        if not path.endswith(CHECKPOINTS):
             raise ValueError(
-                f"model.init: {self.init!r} is not a checkpoint; write FILE.npz or "
-                "FILE.safetensors, followed by :img or :txt for one tower only"
+                f"model.init: {self.init!r} is not a checkpoint; write a file "
+                f"({', '.join(CHECKPOINTS)}), followed by :img or :txt for one tower only"
             )
         if part == "img" and isinstance(self.image, CachedImage):
             raise ValueError(

@@ -188,7 +188,7 @@ def to_big_vision(tree: Tree, *, scan: bool) -> Tree:
         if name == "encoderblock" and not scan:
             depth = len(node["LayerNorm_0"]["scale"])
             for i in range(depth):
-                out[f"encoderblock_{i}"] = to_big_vision(_layer(node, i), scan=scan)
+                out[f"encoderblock_{i}"] = to_big_vision(index_tree(node, i), scan=scan)
             continue
         node = _map_dict(lambda t: to_big_vision(t, scan=scan), node)
         out[_BIG_VISION.get(name, name)] = _swap_layers(node) if name == "Mlp_0" else node
@@ -212,8 +212,9 @@ def stack_blocks(blocks: list[Tree]) -> Tree:
     }
 
 
-def _layer(node: Any, i: int) -> Any:
-    return {k: _layer(v, i) for k, v in node.items()} if isinstance(node, dict) else node[i]
+def index_tree(node: Any, i: int) -> Any:
+    """Block `i` of stacked blocks."""
+    return {k: index_tree(v, i) for k, v in node.items()} if isinstance(node, dict) else node[i]
 
 
 def _map_dict(function: Any, node: Any) -> Any:

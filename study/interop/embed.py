@@ -5,7 +5,6 @@ Embeddings have unit length and are not scaled by t, so any two implementations 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from study.data.tokenizer import Tokenizer
 from study.evals.encode import Encoder
 from study.interop.infer_model import infer_model
 from study.interop.load import load_params, split_spec
+from study.interop.torch_state import hash_files
 
 BATCH = 32
 
@@ -71,9 +71,8 @@ class FrozenTowers:
     @property
     def metadata(self) -> dict[str, Any]:
         path, _ = split_spec(self._spec)
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return {"tower": self._image_tower.variant, "checkpoint": path.name, "sha256": digest}
+        tower = self._image_tower.variant
+        return {"tower": tower, "checkpoint": path.name, "sha256": hash_files(path)}
 
     @property
     def _image_tower(self) -> Any:

@@ -1,109 +1,54 @@
-"""Reads Hugging Face SigLIP checkpoints: safetensors of a SiglipModel or one of its towers."""
+"""Hugging Face's SigLIP: parameters of a SiglipModel or of one of its towers, read and written."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from study.config.model import VARIANTS
-from study.data.formats.dataset import DataError
-from study.interop.big_vision import Tree, stack_blocks
+from study.interop.big_vision import Tree, index_tree, stack_blocks
+from study.interop.torch_state import QKV, State, TorchState, attention, count_heads
 
 _NORMS = {"LayerNorm_0": "layer_norm1", "LayerNorm_1": "layer_norm2"}
-_QKV = ("query", "key", "value")
 
 
-def read(path: Path) -> Tree:
-    """The parameters of a SigLIP or fixed-resolution SigLIP 2, with our names, in float32.
-
-    The file does not hold the number of heads: it is that of the variant with this width and MLP.
+def convert(left: TorchState) -> Tree:
+    """The parameters of a SigLIP or fixed-resolution SigLIP 2, with our names.
 
     Raises:
-      DataError: not a safetensors file, or not exactly the parameters of a SigLIP.
+      KeyError, ValueError: they are those of another model.
     """
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is not a readable .safetensors file ({error})") from None
-    left = _Remaining({k: v.astype(np.float32) for k, v in state.items()})
     tree: Tree = {}
-    try:
-        if left.any("vision_model."):
-            tree["img"] = _image(left)
-        if left.any("text_model."):
-            tree["txt"] = _text(left)
-    except KeyError as error:
-        raise DataError(f"{path} is not a Hugging Face SigLIP: it lacks {error}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not a Hugging Face SigLIP: {error}") from None
-    for ours, theirs in (("t", "logit_scale"), ("b", "logit_bias")):
-        if left.any(theirs):
-            tree[ours] = left.pop(theirs).reshape(1)
-    unknown = [name for name in left.state if not name.endswith("position_ids")]
-    if not tree or unknown:
-        reason = f"it has an unknown parameter {unknown[0]!r}" if unknown else "it is empty"
-        raise DataError(f"{path} is not a Hugging Face SigLIP: {reason}")
-    return tree
+    if left.any("vision_model."):
+        tree["img"] = _image(left)
+    if left.any("text_model."):
+        tree["txt"] = _text(left)
+    for name in [name for name in left.state if name.endswith("position_ids")]:
+        left.pop(name)  # 0, 1, 2, ..., which older versions saved
+    return tree | left.scalars()
 
 
-class _Remaining:
-    """The arrays of a file that have not been used yet."""
-
-    def __init__(self, state: dict[str, np.ndarray]):
-        self.state = state
-
-    def any(self, prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in self.state)
-
-    def pop(self, name: str) -> np.ndarray:
-        return self.state.pop(name)
-
-    def linear(self, name: str) -> Tree:
-        return {"kernel": self.pop(f"{name}.weight").T, "bias": self.pop(f"{name}.bias")}
-
-    def norm(self, name: str) -> Tree:
-        return {"scale": self.pop(f"{name}.weight"), "bias": self.pop(f"{name}.bias")}
-
-    def mlp(self, name: str) -> Tree:
-        # Our Dense_0 is the second layer, see `study.interop.big_vision`.
-        return {"Dense_0": self.linear(f"{name}.fc2"), "Dense_1": self.linear(f"{name}.fc1")}
-
-
-def _image(left: _Remaining) -> Tree:
+def _image(left: TorchState) -> Tree:
     at = "vision_model"
-    kernel_WxCxpxp = left.pop(f"{at}.embeddings.patch_embedding.weight")
     tree: Tree = {
-        "embedding": {
-            "kernel": kernel_WxCxpxp.transpose(2, 3, 1, 0),
-            "bias": left.pop(f"{at}.embeddings.patch_embedding.bias"),
-        },
+        "embedding": left.conv(f"{at}.embeddings.patch_embedding"),
         "pos_embedding": left.pop(f"{at}.embeddings.position_embedding.weight")[None],
         "Transformer": _encoder(left, at, "post_layernorm"),
     }
-    head = f"{at}.head"
-    if left.any(head):
-        mlp = left.mlp(f"{head}.mlp")
-        heads = _heads(mlp)
-        kernels = np.split(left.pop(f"{head}.attention.in_proj_weight"), 3)
-        biases = np.split(left.pop(f"{head}.attention.in_proj_bias"), 3)
-        linears = [
-            {"kernel": kernel.T, "bias": bias} for kernel, bias in zip(kernels, biases, strict=True)
-        ]
+    if left.any(head := f"{at}.head."):
+        mlp = left.mlp(f"{head}mlp.fc1", f"{head}mlp.fc2")
+        at = f"{head}attention."
+        qkv = left.split(f"{at}in_proj_weight", f"{at}in_proj_bias", 3)
         tree["MapHead_0"] = {
-            "probe": left.pop(f"{head}.probe"),
-            "MultiHeadDotProductAttention_0": _attention(
-                linears, left.linear(f"{head}.attention.out_proj"), heads
+            "probe": left.pop(f"{head}probe"),
+            "MultiHeadDotProductAttention_0": attention(
+                qkv, left.linear(f"{at}out_proj"), count_heads(mlp)
             ),
-            "LayerNorm_0": left.norm(f"{head}.layernorm"),
+            "LayerNorm_0": left.norm(f"{head}layernorm"),
             "Mlp_0": mlp,
         }
     return tree
 
 
-def _text(left: _Remaining) -> Tree:
+def _text(left: TorchState) -> Tree:
     at = "text_model"
     return {
         "Embed_0": {"embedding": left.pop(f"{at}.embeddings.token_embedding.weight")},
@@ -113,17 +58,16 @@ def _text(left: _Remaining) -> Tree:
     }
 
 
-def _encoder(left: _Remaining, at: str, last_norm: str) -> Tree:
+def _encoder(left: TorchState, at: str, last_norm: str) -> Tree:
     blocks: list[Tree] = []
     while left.any(layer := f"{at}.encoder.layers.{len(blocks)}."):
-        mlp = left.mlp(f"{layer}mlp")
-        attention = f"{layer}self_attn."
-        linears = [left.linear(f"{attention}{name[0]}_proj") for name in _QKV]
-        out = left.linear(f"{attention}out_proj")
+        mlp = left.mlp(f"{layer}mlp.fc1", f"{layer}mlp.fc2")
+        qkv = [left.linear(f"{layer}self_attn.{name[0]}_proj") for name in QKV]
+        out = left.linear(f"{layer}self_attn.out_proj")
         norms = {ours: left.norm(f"{layer}{theirs}") for ours, theirs in _NORMS.items()}
         blocks.append(
             norms
-            | {"MultiHeadDotProductAttention_0": _attention(linears, out, _heads(mlp))}
+            | {"MultiHeadDotProductAttention_0": attention(qkv, out, count_heads(mlp))}
             | {"Mlp_0": mlp}
         )
     if not blocks:
@@ -131,23 +75,84 @@ def _encoder(left: _Remaining, at: str, last_norm: str) -> Tree:
     return {"encoderblock": stack_blocks(blocks), "encoder_norm": left.norm(f"{at}.{last_norm}")}
 
 
-def _attention(linears: list[Tree], out: Tree, heads: int) -> Tree:
-    """Splits width W into heads x W/heads on the side of the attention."""
-    width = len(out["bias"])
-    tree: Tree = {
-        name: {
-            "kernel": linear["kernel"].reshape(width, heads, -1),
-            "bias": linear["bias"].reshape(heads, -1),
-        }
-        for name, linear in zip(_QKV, linears, strict=True)
+# --- writing --------------------------------------------------------------------------------------
+
+
+def to_state(params: Tree) -> State:
+    """The inverse of `convert`: float32 arrays by the names of a SiglipModel.
+
+    Arguments:
+      params: any of img, txt, t and b, of the towers that a SiglipModel has: a MAP head without a
+        projection, learned positions, and a text transformer with an unfactored embedding.
+    """
+    state: State = {}
+    if "img" in params:
+        state |= _image_state(params["img"])
+    if "txt" in params:
+        txt = params["txt"]
+        state |= _encoder_state("text_model", txt["Encoder_0"], "final_layer_norm")
+        state |= _linear_state("text_model.head", txt["head"])
+        embeddings = "text_model.embeddings"
+        state[f"{embeddings}.token_embedding.weight"] = txt["Embed_0"]["embedding"]
+        state[f"{embeddings}.position_embedding.weight"] = txt["pos_embedding"][0]
+    for ours, theirs in (("t", "logit_scale"), ("b", "logit_bias")):
+        if ours in params:
+            state[theirs] = params[ours]
+    return {name: np.ascontiguousarray(a, np.float32) for name, a in state.items()}
+
+
+def _image_state(img: Tree) -> State:
+    embeddings, head, pool = "vision_model.embeddings", "vision_model.head", img["MapHead_0"]
+    layers = _attention_layers(pool["MultiHeadDotProductAttention_0"])
+    qkv = [layers[name] for name in QKV]
+    return {
+        f"{embeddings}.patch_embedding.weight": img["embedding"]["kernel"].transpose(3, 2, 0, 1),
+        f"{embeddings}.patch_embedding.bias": img["embedding"]["bias"],
+        f"{embeddings}.position_embedding.weight": img["pos_embedding"][0],
+        **_encoder_state("vision_model", img["Transformer"], "post_layernorm"),
+        f"{head}.probe": pool["probe"],
+        f"{head}.attention.in_proj_weight": np.concatenate([layer["kernel"].T for layer in qkv]),
+        f"{head}.attention.in_proj_bias": np.concatenate([layer["bias"] for layer in qkv]),
+        **_linear_state(f"{head}.attention.out_proj", layers["out"]),
+        **_norm_state(f"{head}.layernorm", pool["LayerNorm_0"]),
+        **_mlp_state(f"{head}.mlp", pool["Mlp_0"]),
     }
-    kernel_HxKxW = out["kernel"].reshape(heads, -1, width)
-    return tree | {"out": {"kernel": kernel_HxKxW, "bias": out["bias"]}}
 
 
-def _heads(mlp: Tree) -> int:
-    hidden, width = mlp["Dense_0"]["kernel"].shape
-    for size in VARIANTS.values():
-        if (size.width, size.mlp) == (width, hidden):
-            return size.heads
-    raise ValueError(f"no variant has width {width} and an MLP of {hidden}")
+def _encoder_state(at: str, encoder: Tree, last_norm: str) -> State:
+    state = _norm_state(f"{at}.{last_norm}", encoder["encoder_norm"])
+    blocks = encoder["encoderblock"]
+    for i in range(len(blocks["LayerNorm_0"]["scale"])):
+        block, layer = index_tree(blocks, i), f"{at}.encoder.layers.{i}"
+        for ours, theirs in _NORMS.items():
+            state |= _norm_state(f"{layer}.{theirs}", block[ours])
+        layers = _attention_layers(block["MultiHeadDotProductAttention_0"])
+        for name in (*QKV, "out"):
+            theirs = "out_proj" if name == "out" else f"{name[0]}_proj"
+            state |= _linear_state(f"{layer}.self_attn.{theirs}", layers[name])
+        state |= _mlp_state(f"{layer}.mlp", block["Mlp_0"])
+    return state
+
+
+def _attention_layers(attention: Tree) -> Tree:
+    """Merges the heads: every kernel W x W, every bias W."""
+    width = len(attention["out"]["bias"])
+    return {
+        name: {
+            "kernel": layer["kernel"].reshape(width, width),
+            "bias": layer["bias"].reshape(width),
+        }
+        for name, layer in attention.items()
+    }
+
+
+def _mlp_state(at: str, mlp: Tree) -> State:
+    return _linear_state(f"{at}.fc1", mlp["Dense_1"]) | _linear_state(f"{at}.fc2", mlp["Dense_0"])
+
+
+def _linear_state(at: str, layer: Tree) -> State:
+    return {f"{at}.weight": layer["kernel"].T, f"{at}.bias": layer["bias"]}
+
+
+def _norm_state(at: str, norm: Tree) -> State:
+    return {f"{at}.weight": norm["scale"], f"{at}.bias": norm["bias"]}

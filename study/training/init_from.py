@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from study.config import Cell
 from study.data.formats.dataset import DataError
 from study.interop.infer_model import RELEASED
 from study.interop.load import load_params, split_spec
+from study.interop.torch_state import hash_files
 
 _MAX_NAMES = 3  # in an error message
 # May stay random: an image-only checkpoint has no head into an embedding space.
@@ -71,14 +71,12 @@ def init_from_checkpoint(cell: Cell, params: Any, root: str | Path) -> tuple[Any
     if problems:
         raise DataError(f"model.init: {path} does not fit the cell's model; {'; '.join(problems)}")
     _check_settings(cell, path, shared)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     random = sorted(params.keys() - shared.keys())
     if expected.keys() - loaded.keys():
         random.append(_OPTIONAL.rstrip("/"))
     note: dict[str, Any] = {
         "file": spec,
-        "sha256": digest,
+        "sha256": hash_files(path),
         "loaded": sorted(shared),
         "random": random,
     }

@@ -43,8 +43,9 @@ def embed(
         typer.Option(
             metavar="PATH",
             show_default="HOG and a linear projection fitted on train",
-            help="Image tower: a big_vision .npz, a Hugging Face .safetensors (FILE:img for one "
-            "tower of it), or the record of a SigLIP cell, runs/STUDY/CELL.",
+            help="Image tower: a checkpoint of big_vision (.npz), Hugging Face or OpenCLIP "
+            "(.safetensors, its .index.json, .pt), FILE:img for one tower of it, or the record of "
+            "a SigLIP cell, runs/STUDY/CELL.",
         ),
     ] = None,
     out: Annotated[
@@ -97,7 +98,7 @@ def embed(
 
             tower, workers = load_tower(checkpoint, image_size=image_size), 1
             name = Path(checkpoint.partition(":")[0]).name
-            name = re.sub(r"\.(npz|safetensors)$", "", name)
+            name = re.sub(r"\.(npz|safetensors(\.index\.json)?|pt|bin)$", "", name)
         path = embed_dataset(
             dataset,
             tower,
@@ -186,7 +187,8 @@ def encode(
         str,
         typer.Option(
             metavar="FILE",
-            help="A big_vision .npz or a Hugging Face .safetensors (FILE:img for one tower of it).",
+            help="A checkpoint of big_vision (.npz), Hugging Face or OpenCLIP (.safetensors, its "
+            ".index.json, .pt); FILE:img for one tower of it.",
         ),
     ],
     out: Annotated[str, typer.Option(metavar="FILE.npz", callback=local, help="Output file.")],
