@@ -51,6 +51,7 @@ JSON = {
     "advise": "object: the advice, its intervals and the fit behind it",
     "report": "object: study, file, bytes, cells by state, stale (sentences), figures (files)",
     "dash": "object: the workspace as W&B stores it",
+    "export": "object: study, cell, step, format, out, files, bytes, notes",
     "pull": "object: snapshot, records, sha256, from, versions, studies, notes",
     "data false-negatives": "list: one count per batch size",
     "bench loss": "list: one result per loss",
