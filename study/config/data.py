@@ -67,12 +67,15 @@ class Global:
 class Blocks:
     """A permutation of blocks of neighbouring examples, then of examples within a few blocks.
 
-    Data in a bucket are then read in long runs. `results/bench/shuffle.md` compares how well it
-    shuffles.
+    Data in a bucket are then read in long runs. It trains as the global order does if the examples
+    were shuffled once when the shards were written, and worse if they are sorted: see
+    `results/bench/shuffle.md`.
 
     Attributes:
       size: Examples per block.
-      open: Blocks that are shuffled together: a window of `size * open` examples.
+      open: Blocks that are shuffled together: a window of `size * open` examples. With several
+        hosts, give a window of as many examples as each of them trains of a batch; a longer one is
+        read by several.
     """
 
     kind: Literal["blocks"] = "blocks"
