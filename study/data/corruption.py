@@ -11,7 +11,8 @@ stream, on any number of hosts and after any restart.
   then EOS and padding.
 - **alignment**: within a window of the stream (or of the data set, if drawn once), the exact share
   of examples, chosen at random, exchange texts in a random cycle. The paper shuffles within the
-  batch, which would make the data depend on the batch size.
+  batch, which would make the data depend on the batch size. (Of a bucket, texts from elsewhere are
+  read one by one, so give a short window.)
 
 The three are drawn independently; noise replaces a text after texts were exchanged.
 """
