@@ -28,6 +28,7 @@ GRIDS = {
     "demo": "glyphs.demo",
     "demo-lr": "glyphs.demo_lr",
     "emoji-batch-size": "emoji.batch_size",
+    "emoji-lr": "emoji.lr",
     "emoji-multilingual": "emoji.multilingual",
     "examples-vs-pairs": "paper.examples_vs_pairs",
     "fig-2-left": "paper.table_8:fig_2_left",

@@ -35,6 +35,7 @@ from sweeps.study import Assumption, Study
 
 FOLDER = DATASET = "emoji"
 SEEDS = (0, 1, 2)
+TUNING_SEED = 100
 SHORT, LONG = 18 * 2**14, 2**20  # examples, 294,912 and 1,048,576; 16,384 divides both
 FACTOR = 8e-3
 LOSSES: tuple[Loss, ...] = (Sigmoid(), Softmax())
@@ -90,9 +91,15 @@ def emoji_cell(
     examples: int = SHORT,
     split: str = "train",
     model: Model = SIGLIT,
+    factor: float = FACTOR,
+    evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
-    """A cell on emoji-36, with the settings that all grids share as defaults."""
-    rate = PowerRule(value=FACTOR, at=256, exponent=0.5, largest=4096)(batch_size)
+    """A cell on emoji-36, with the settings that all grids share as defaults.
+
+    Args:
+      factor: The learning rate at B = 256.
+    """
+    rate = PowerRule(value=factor, at=256, exponent=0.5, largest=4096)(batch_size)
     return Cell(
         model=model,
         data=Data(dataset=DATASET, split=split, text_length=16),
@@ -103,7 +110,7 @@ def emoji_cell(
         budget=Budget(examples=examples),
         batch_size=batch_size,
         seed=seed,
-        evals=EVALS,
+        evals=evals,
     )
 
 
