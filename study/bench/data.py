@@ -93,7 +93,7 @@ def bench(
     images: int = 4096,
     embeddings: int = 32_768,
     image_size: int = 224,
-    batch_size: int = 64,
+    batch_size: int = 128,
     row_batch_size: int = 1024,
     workers: int | None = None,
     seconds: float = 1.5,

@@ -27,7 +27,7 @@ from study.data.formats.array_record import example_class
 from study.data.formats.dataset import Dataset
 from study.data.formats.index_shards import index_shards
 from study.data.formats.webdataset import write_shard
-from study.data.texts import load_tokens
+from study.data.token_shards import tokenize_dataset
 from study.records.record import write_json
 
 _WORDS = "a photo of the small large red green blue old new wooden house tree dog bird on by river"
@@ -80,10 +80,10 @@ def write_embeddings(
     for k, start in enumerate(range(0, examples, _ROW_SHARD)):
         np.save(to / f"train-{k:05d}.npy", rows_NxE[start : start + _ROW_SHARD])
     write_json(to / TOWER_FILE, {"dim": dim, "dataset_fingerprint": dataset.fingerprint})
-    tokens_NxL = load_tokens(dataset, "train", Data())
+    shards = sorted(tokenize_dataset(dataset, Data(), workers=1).glob("train-*.npy"))
     rows, tokens = folder / f"rows-{dim}.npy", folder / f"tokens-{dim}.npy"
     np.save(rows, rows_NxE)
-    np.save(tokens, tokens_NxL)
+    np.save(tokens, np.concatenate([np.load(shard) for shard in shards]))
     members = (
         (key, {"npy": _npy(row_E), "txt": text})
         for key, row_E, text in zip(keys, rows_NxE, captions, strict=True)

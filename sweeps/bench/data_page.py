@@ -35,16 +35,20 @@ _NOTES = """\
     study bench data --bucket --out results/bench
 
 writes this page and `data.json`. Each loader runs in a process of its own, and they take turns:
-{rounds} rounds. Rates, CPU time and ratios are medians. All do the same work: decode, resize to
-224 pixels, tokenize with one SentencePiece model, batches of 64; or 1,024 rows of float16 and their
-tokens. Each has one thread or process per core. Shards are in the page cache.
+{rounds} rounds of {seconds} s, in which a loader goes on where it stopped. Rates, CPU time and
+ratios are medians over the rounds. All do the same work: they decode {images:,} JPEGs of 256 x 340
+pixels, resize them to {image_size} and tokenize the captions, in batches of {batch_size}; or they
+read {embeddings:,} rows of float16 and their tokens, in batches of {row_batch_size:,} (webdataset
+tokenizes the captions; its rows are .npy members). Each has {workers} threads or processes. Shards
+are in the page cache.
 
 - A ratio above 1 is in favour of ours, which is read in global order from disk and in blocks order
   from the bucket.
 - CPU time and memory are those of all processes of a loader. A page that n processes share counts
   as 1/n; mapped files that are in memory count.
 - The bucket is fake-gcs-server on loopback. Its CPU time is not counted as the loader's, but the
-  cores are shared.
+  cores are shared. Ours reads by ranges, as of a set too large to be copied to the machine; in
+  blocks order images are read in windows of 8 blocks of 32, so that a round takes several.
 - "with a neighbour" is simulated for 262,144 examples in shards of 8,192: the share of examples in
   a batch of 1,024 that have one of their 16 neighbours on either side in it.
 """
@@ -55,15 +59,19 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return [(r.case, r.place, _label(r.name), *_numbers(r)) for r in results]
 
 
-def write(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Writes data.json, and data.md from it. Raises as `write_json_of` does."""
-    recorded, page = write_json_of(results, folder / "data.json"), folder / "data.md"
+def write(results: Sequence[Result], folder: Path, options: dict[str, Any]) -> list[Path]:
+    """Writes data.json, and data.md from it. Raises as `write_json_of` does.
+
+    Arguments:
+      options: the arguments of `study.bench.data.bench`.
+    """
+    recorded, page = write_json_of(results, folder / "data.json", options), folder / "data.md"
     page.write_text(render(json.loads(recorded.read_text())))
     return [recorded, page]
 
 
-def write_json_of(results: Sequence[Any], path: Path) -> Path:
-    """Writes results, with the date, the commit, the machine and the versions of libraries.
+def write_json_of(results: Sequence[Any], path: Path, options: dict[str, Any]) -> Path:
+    """Writes results and the options they were made with, the date, the commit, the machine and the versions of libraries.
 
     Raises:
       StudyError: the code does not run from a checkout.
@@ -73,6 +81,7 @@ def write_json_of(results: Sequence[Any], path: Path) -> Path:
         "commit": describe_commit(),
         "machine": describe_machine(),
         "versions": {name: version for name in _LIBRARIES if (version := _version(name))},
+        "options": options,
         "results": [dataclasses.asdict(result) for result in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +95,7 @@ def render(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
         "# Loading data: ours, webdataset, Grain and PyTorch\n",
-        _NOTES.format(rounds=max(len(r.rates) for r in results)),
+        _NOTES.format(**about["options"]),
         f"{about['date']}, commit {about['commit']}, {about['machine']}; {versions}.\n",
         "| " + " | ".join(HEAD) + " |",
         "|" + "|".join("---:" if i in RIGHT else "---" for i in range(len(HEAD))) + "|",

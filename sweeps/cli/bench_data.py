@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ def data(
     image_size: Annotated[
         int, typer.Option(metavar="PIXELS", min=1, help="Size after resizing.")
     ] = 224,
-    batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Images per batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Images per batch.")] = 128,
     row_batch_size: Annotated[
         int, typer.Option(metavar="B", min=1, help="Embeddings per batch.")
     ] = 1024,
@@ -56,6 +56,7 @@ def data(
     and PyTorch are in the extra `bench`, the server is in the extra `test`.
     """
     from study.bench.data import bench
+    from study.config.host import cores
     from sweeps.bench.data_page import HEAD, RIGHT, rows, write
     from sweeps.runner.display import ProgressLine
 
@@ -65,19 +66,19 @@ def data(
     ):
         if 0 < count < size:
             raise StudyError(f"--{name} {count}: less than a batch of {size}; raise it")
+    options: dict[str, Any] = {
+        "images": images,
+        "embeddings": embeddings,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "row_batch_size": row_batch_size,
+        "workers": workers or cores(),
+        "seconds": seconds,
+        "rounds": rounds,
+        "bucket": bucket,
+    }
     with ProgressLine() as progress:
-        results = bench(
-            images=images,
-            embeddings=embeddings,
-            image_size=image_size,
-            batch_size=batch_size,
-            row_batch_size=row_batch_size,
-            workers=workers,
-            seconds=seconds,
-            rounds=rounds,
-            bucket=bucket,
-            log=progress,
-        )
+        results = bench(**options, log=progress)
     if record:
         from sweeps.cli.bench_runner import append_measurements
 
@@ -91,7 +92,7 @@ def data(
             if ratios and not r.name.startswith("ours")
         )
     if out is not None:
-        print(*write(results, out), sep="\n")
+        print(*write(results, out, options), sep="\n")
     if as_json:
         print_json(results)
     elif out is None:

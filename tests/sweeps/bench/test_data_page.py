@@ -23,9 +23,20 @@ OURS = Result(
 )
 LOOP = Result(case="images", place="bucket", name="loop", not_available="tarfile reads files")
 
+OPTIONS = {
+    "images": 4096,
+    "embeddings": 32_768,
+    "image_size": 224,
+    "batch_size": 128,
+    "row_batch_size": 1024,
+    "workers": 2,
+    "seconds": 1.5,
+    "rounds": 3,
+}
+
 
 def test_a_page_is_made_from_the_recorded_results(tmp_path):
-    recorded, page = write([OURS, LOOP], tmp_path)
+    recorded, page = write([OURS, LOOP], tmp_path, OPTIONS)
     about = json.loads(recorded.read_text())
     assert Result(**about["results"][1]).not_available == LOOP.not_available
     assert page.read_text() == render(about)
