@@ -1,4 +1,4 @@
-"""The results of `study bench data` as rows, and as the page results/bench/data.md."""
+"""The results of `study bench data` and `study bench bucket` as rows, and as pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,33 @@ are in the page cache.
   a batch of 1,024 that have one of their 16 neighbours on either side in it.
 """
 
+BUCKET_HEAD = (
+    "order",
+    "disk, examples/s",
+    "bucket, examples/s",
+    "bucket / disk",
+    "disk waits",
+    "bucket waits",
+    "bytes per example",
+    "requests per 1,000",
+    "equal",
+    "after a kill too",
+)
+_BUCKET_NOTES = """\
+    study bench bucket --out results/bench
+
+writes this page and `bucket.json`. The same small SigLIP cell trains on {examples:,} glyphs at
+B = {batch_size}, from a folder and from a Google Cloud Storage server on loopback in turn, {rounds}
+times each, in processes of their own; the rate is that of the training steps.
+
+- "waits" is the largest share of the time between two rows in which the device waited for data.
+- "equal": all runs recorded the same metrics, bit for bit. "after a kill too": so did a run from
+  the bucket that was killed at its first checkpoint and started again.
+- "copied" are shards that fit into the cache of this machine ($STUDY_DATA_CACHE_GB), which is empty
+  when a run starts; the others are read by ranges.
+- The server shares the cores of the training.
+"""
+
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """The items under `HEAD`."""
@@ -70,8 +97,37 @@ def write(results: Sequence[Result], folder: Path, options: dict[str, Any]) -> l
     return [recorded, page]
 
 
+def bucket_rows(results: Sequence[Any]) -> list[tuple[str, ...]]:
+    """The items under `BUCKET_HEAD`, of results of `study.bench.bucket_training`."""
+    return [
+        (
+            f"{r.order}, copied" if r.copies else r.order,
+            f"{r.disk_per_s:,.0f}",
+            f"{r.bucket_per_s:,.0f}",
+            _median(r.ratios),
+            f"{r.disk_wait:.1%}",
+            f"{r.bucket_wait:.1%}",
+            f"{r.sent:,.0f}",
+            f"{1000 * r.requests:,.3g}",
+            "yes" if r.equal else "NO",
+            {True: "yes", False: "NO", None: ""}[r.resumed_equal],
+        )
+        for r in results
+    ]
+
+
+def write_bucket(results: Sequence[Any], folder: Path, options: dict[str, Any]) -> list[Path]:
+    """Writes bucket.json and bucket.md. Raises as `write_json_of` does."""
+    recorded, page = write_json_of(results, folder / "bucket.json", options), folder / "bucket.md"
+    about = json.loads(recorded.read_text())
+    title, notes = "Training from a bucket", _BUCKET_NOTES.format(**options)
+    right = range(1, len(BUCKET_HEAD) - 2)
+    page.write_text(_page(title, notes, about, BUCKET_HEAD, bucket_rows(results), right))
+    return [recorded, page]
+
+
 def write_json_of(results: Sequence[Any], path: Path, options: dict[str, Any]) -> Path:
-    """Writes results and the options they were made with, the date, the commit, the machine and the versions of libraries.
+    """Writes results with options, date, commit, machine and versions of libraries.
 
     Raises:
       StudyError: the code does not run from a checkout.
@@ -92,14 +148,26 @@ def write_json_of(results: Sequence[Any], path: Path, options: dict[str, Any]) -
 def render(about: dict[str, Any]) -> str:
     """The page that shows a data.json."""
     results = [Result(**values) for values in about["results"]]
+    title = "Loading data: ours, webdataset, Grain and PyTorch"
+    return _page(title, _NOTES.format(**about["options"]), about, HEAD, rows(results), RIGHT)
+
+
+def _page(
+    title: str,
+    notes: str,
+    about: dict[str, Any],
+    head: Sequence[str],
+    items: Sequence[Sequence[str]],
+    right: Collection[int],
+) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
-        "# Loading data: ours, webdataset, Grain and PyTorch\n",
-        _NOTES.format(**about["options"]),
+        f"# {title}\n",
+        notes,
         f"{about['date']}, commit {about['commit']}, {about['machine']}; {versions}.\n",
-        "| " + " | ".join(HEAD) + " |",
-        "|" + "|".join("---:" if i in RIGHT else "---" for i in range(len(HEAD))) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows(results)),
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join("---:" if i in right else "---" for i in range(len(head))) + "|",
+        *("| " + " | ".join(row) + " |" for row in items),
     ]
     return "\n".join(lines) + "\n"
 

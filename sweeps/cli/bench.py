@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sweeps.cli.bench_data import data
+from sweeps.cli.bench_data import bucket, data
 from sweeps.cli.bench_options import Rounds, median_and_range, print_json
 from sweeps.cli.bench_runner import append_measurements, chaos, claims, sweep
 from sweeps.cli.help import describe
@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 app.command(epilog="Example: study bench sweep table-8 --pool v4-32=8")(sweep)
 app.command(epilog="Example: study bench data --bucket")(data)
+app.command(
+    help=describe("bench bucket", bucket), epilog="Example: study bench bucket --folder /tmp/glyphs"
+)(bucket)
 app.command(epilog="Example: study bench claims --workers 300 --cells 3000")(claims)
 app.command(
     help=describe("bench chaos", chaos), epilog="Example: study bench chaos --minutes 3 --seed 0"

@@ -1,4 +1,4 @@
-"""`study bench data`: loaders next to each other, from a disk and from a bucket."""
+"""`study bench data` and `bucket`: loaders next to each other, from a disk and from a bucket."""
 
 from __future__ import annotations
 
@@ -98,3 +98,51 @@ def data(
     elif out is None:
         print(table(HEAD, rows(results), right=RIGHT))
     return 0
+
+
+def bucket(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            show_default="temporary",
+            help="Folder for glyphs, which are kept and used again, and the records.",
+        ),
+    ] = None,
+    examples: Annotated[int, typer.Option(metavar="N", min=1, help="Examples per run.")] = 60_000,
+    batch_size: Annotated[int, typer.Option(metavar="B", min=2, help="Examples per step.")] = 256,
+    rounds: Rounds = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write bucket.json and bucket.md to this folder."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Train on glyphs from disk and from a bucket.
+
+    Trains the same small SigLIP cell from a folder and from a Google Cloud Storage server on this
+    machine (extra: test), in global and in blocks order, and once more, killed and started again.
+    All metrics must be equal, bit for bit. "copied" are shards that fit into the cache of this
+    machine ($STUDY_DATA_CACHE_GB); the others are read by ranges.
+    """
+    import tempfile
+
+    from study.bench.bucket_training import bench
+    from sweeps.bench import data_page as pages
+    from sweeps.runner.display import ProgressLine
+
+    options = {"examples": examples, "batch_size": batch_size, "rounds": rounds}
+    with (
+        tempfile.TemporaryDirectory(prefix="study-bench-") as temporary,
+        ProgressLine() as progress,
+    ):
+        results = bench(folder or Path(temporary), **options, log=progress)
+    if out is not None:
+        print(*pages.write_bucket(results, out, options), sep="\n")
+    if as_json:
+        print_json(results)
+    elif out is None:
+        head = pages.BUCKET_HEAD
+        print(table(head, pages.bucket_rows(results), right=range(1, len(head) - 2)))
+    return 0 if all(r.equal and r.resumed_equal is not False for r in results) else 1

@@ -35,6 +35,7 @@ OWN: dict[str, dict[int, str]] = {
     "report": {0: "written", 1: "written, but a sentence of the finding no longer holds"},
     "pull": {0: "created or unchanged", 2: "bad input, or a changed file"},
     "sync": {0: "nothing is left to upload", 1: "some files were not uploaded"},
+    "bench bucket": {0: "all metrics are equal", 1: "some differ"},
     "bench chaos": {0: "records are equal", 1: "they differ, a line for each difference"},
     "cluster fake": {130: "Ctrl-C stopped the slices"},
 }
@@ -57,6 +58,7 @@ JSON = {
     "bench loss": "list: one result per loss",
     "bench step": "list: one result per step",
     "bench data": "list: one result per loader, input and place",
+    "bench bucket": "list: one result per order",
     "bench sweep": "object: simulated and here, each with its times and ratio",
     "bench claims": "object: seconds, bound, ratio, requests and what was lost",
     "bench chaos": "object: kills, cells, attempts, seconds and differences",
