@@ -25,16 +25,30 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from study.bench.data_inputs import upload, write_embeddings, write_images
 from study.bench.gcs_server import Server, environment, server
-from study.bench.loaders import Inputs
+from study.bench.loaders import SHUFFLE_BUFFER, Inputs
+from study.bench.shuffle import Quality, webdataset_order
+from study.bench.shuffle import quality as measure_quality
+from study.config import Blocks, Global
 from study.config.host import cores
+from study.data.order import Order
 
 DIMS = (768, 1408)
-_IMAGES = ("ours_global", "ours_blocks", "loop", "webdataset", "grain_threads", "grain_processes")
+_IMAGES = (
+    "ours_global",
+    "ours_blocks",
+    "loop",
+    "webdataset",
+    "grain_threads",
+    "grain_processes",
+    "grain_tars",
+)
 _ROWS = ("ours_global", "ours_blocks", "memmap", "grain_rows", "torch_rows", "webdataset")
+_NO_SOURCE = {"grain_tars": "Grain has sources of ArrayRecord, TFRecord and Parquet, none of tars"}
 _LOCAL_ONLY = {
     "loop": "tarfile reads local files",
     "grain_threads": "Grain's ArrayRecord source opens local files only",
@@ -66,8 +80,7 @@ class Result:
       processes: how many it runs, and `pss`, their bytes of memory, mapped files included, each
         page shared by n processes counted as 1/n.
       sent: bytes that the bucket sends per example, and `requests`, how many it takes.
-      with_neighbour: share of examples whose neighbour is in the same batch, by simulation of its
-        order (`study.bench.shuffle`).
+      with_neighbour, shards: how well it shuffles, by simulation (`study.bench.shuffle.Quality`).
       not_available: why it did not run; None if it did.
     """
 
@@ -85,6 +98,7 @@ class Result:
     sent: float | None = None
     requests: float | None = None
     with_neighbour: float | None = None
+    shards: float | None = None
     not_available: str | None = None
 
 
@@ -206,8 +220,8 @@ def _time_all(
 
 def _reason(name: str, place: str) -> str | None:
     """Why a contender cannot run; None if it can."""
-    if place == "bucket" and name in _LOCAL_ONLY:
-        return _LOCAL_ONLY[name]
+    if name in _NO_SOURCE or (place == "bucket" and name in _LOCAL_ONLY):
+        return _NO_SOURCE.get(name) or _LOCAL_ONLY[name]
     missing = [m for m in _NEEDS.get(name, ()) if importlib.util.find_spec(m) is None]
     return f"{' and '.join(missing)} not installed (extra: bench)" if missing else None
 
@@ -221,6 +235,7 @@ def _summarize(
     cpus = [1000 * r.cpu_s / r.examples for r in own]
     examples = sum(r.examples for r in own)
     sent, requests = sum(r.sent for r in own), sum(r.requests for r in own)
+    quality = _simulate(name)
     pairs = list(zip(ours, own, strict=True)) if ours else []
     return Result(
         case=case,
@@ -236,7 +251,24 @@ def _summarize(
         pss=max(r.pss for r in own),
         sent=sent / examples if place == "bucket" else None,
         requests=requests / examples if place == "bucket" else None,
+        with_neighbour=quality.with_neighbour,
+        shards=quality.shards,
     )
+
+
+@functools.cache
+def _simulate(name: str) -> Quality:
+    """How well a loader shuffles a set of 32 shards."""
+    shard = 8192
+    size = 32 * shard
+    if name == "loop":
+        index_N = np.arange(size)
+    elif name == "webdataset":
+        index_N = webdataset_order(size, shard=shard, buffer=SHUFFLE_BUFFER)
+    else:  # the others permute all examples
+        kind = Blocks() if name == "ours_blocks" else Global()
+        index_N = Order.of([size], seed=0, kind=kind).indices(np.arange(size))
+    return measure_quality(index_N, batch_size=1024, shard=shard)
 
 
 class _Contender:

@@ -82,4 +82,6 @@ def test_a_bench_measures_each_loader_or_says_why_not(monkeypatch):
     assert len(loop.ratios) == len(loop.rates) == 2
     assert loop.per_s > 0 and loop.pss > 2**20 and loop.processes == 1 and loop.sent is None
     ours = by_name["bucket", "ours_global"]
+    shares = [by_name["disk", n].with_neighbour for n in ("ours_global", "ours_blocks", "loop")]
+    assert shares[0] < shares[1] < shares[2] == 1
     assert ours.sent > 1000 and ours.requests > 0
