@@ -24,7 +24,7 @@ import numpy as np
 
 Batch = dict[str, Any]
 SHUFFLE_BUFFER = 1000  # webdataset's documentation shuffles so
-WARM_UP = 3  # batches
+WARM_UP = 1024  # examples; webdataset's buffer is then full
 _CHUNKS = 100_000  # more than any bench takes
 
 
@@ -300,9 +300,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     middle of a run, and takes no time from others.
     """
     name, text, seconds = argv or sys.argv[1:]
-    stream = CONTENDERS[name](Inputs(**json.loads(text)))
-    for _ in range(WARM_UP):
-        next(stream)
+    inputs = Inputs(**json.loads(text))
+    stream = CONTENDERS[name](inputs)
+    examples = 0
+    while examples < min(WARM_UP, inputs.examples):
+        examples += len(next(stream)["text"])
     _print_and_stop({"ready": True})
     while True:
         examples, start = 0, time.perf_counter()
