@@ -49,7 +49,7 @@ MODEL = Model(
 )
 # Order, and whether the shards may be copied to this machine, as small sets are by default.
 CASES = ((Global(), True), (Global(), False), (Blocks(), False))
-_KEPT_PERCENT = 25.0  # of the run, between checkpoints
+_KEPT_PERCENT = 50.0  # of the run, between checkpoints
 _VARYING = {*TIMING_METRICS, "time", "attempt"}  # what differs between equal runs
 
 Log = Callable[[str], None]
