@@ -153,7 +153,9 @@ _Members = Iterator[tuple[str, dict[str, bytes]]]
 
 def _write_set(folder: Path, rows: _Members, shard: int) -> Dataset:
     _write_tars(folder, rows, shard)
-    return index_shards(folder, train_pieces=_PIECES, workers=1).dataset
+    dataset = index_shards(folder, train_pieces=_PIECES, workers=1).dataset
+    assert dataset is not None
+    return dataset
 
 
 def _write_tars(folder: Path, rows: _Members, shard: int) -> list[Path]:
