@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gcsfs
@@ -120,6 +122,10 @@ def test_a_local_copy_follows_its_object(uploaded, content, tmp_path, monkeypatc
     before = ranges.counts["bytes"]
     assert files.local_copy(uploaded) == copy
     assert ranges.counts["bytes"] == before
+    shutil.rmtree(tmp_path / "cache")
+    with ThreadPoolExecutor(8) as pool:  # one of them copies it, the others wait
+        assert set(pool.map(files.local_copy, [uploaded] * 8)) == {copy}
+    assert ranges.counts["bytes"] == before + len(content)
     write(uploaded, b"newer")
     assert files.local_copy(uploaded).read_bytes() == b"newer"
     assert not copy.exists()
