@@ -43,7 +43,12 @@ def gcs(tmp_path_factory):
     """A Google Cloud Storage server that serves `gs://` during the session."""
     from study.bench.gcs_server import environment, server
 
-    with server(tmp_path_factory.mktemp("gcs")) as running, environment(running.environment):
+    # Copies of objects are no use to another session.
+    cache = {"STUDY_DATA_CACHE": str(tmp_path_factory.mktemp("data_cache"))}
+    with (
+        server(tmp_path_factory.mktemp("gcs")) as running,
+        environment(running.environment | cache),
+    ):
         yield running
 
 
