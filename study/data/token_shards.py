@@ -57,7 +57,7 @@ def tokenize_dataset(
     }
     array = Array(
         folder=tokens_folder(dataset, tokenizer),
-        layout=_layout(tokenizer),
+        layout=token_layout(tokenizer),
         metadata=metadata,
         make=_Tokenize(data),
         action="tokenizing",
@@ -99,7 +99,7 @@ def open_tokens(dataset: Dataset, split: str, data: Data) -> tuple[RowShards, in
             f"the tokens of {examples:,} texts do not fit in memory, and {folder} has no finished "
             f"ones; make them with `{_command(dataset, data)}`"
         )
-    stored = RowShards(folder, index.shards, _layout(tokenizer))
+    stored = RowShards(folder, index.shards, token_layout(tokenizer))
     if index.metadata.get("dataset_fingerprint") != dataset.fingerprint or len(stored) != examples:
         raise DataError(
             f"{folder} was made from another version of the data set; remove it and make it again "
@@ -153,7 +153,8 @@ class _Tokenize:
         return tokens_NxL, {i: str(error) for i, error in bad.items()}
 
 
-def _layout(tokenizer: Tokenizer) -> Layout:
+def token_layout(tokenizer: Tokenizer) -> Layout:
+    """What files of tokens hold."""
     return Layout(
         width=tokenizer.length,
         dtype=token_dtype(tokenizer),

@@ -9,6 +9,7 @@ import typer
 
 from sweeps.cli.bench_data import bucket, data
 from sweeps.cli.bench_options import Rounds, median_and_range, print_json
+from sweeps.cli.bench_rows import rows
 from sweeps.cli.bench_runner import append_measurements, chaos, claims, sweep
 from sweeps.cli.help import describe
 from sweeps.cli.options import Json, RecordRatio
@@ -26,6 +27,7 @@ app.command(epilog="Example: study bench data --bucket")(data)
 app.command(
     help=describe("bench bucket", bucket), epilog="Example: study bench bucket --folder /tmp/glyphs"
 )(bucket)
+app.command(epilog="Example: study bench rows --bucket gs://lab/scratch")(rows)
 app.command(epilog="Example: study bench claims --workers 300 --cells 3000")(claims)
 app.command(
     help=describe("bench chaos", chaos), epilog="Example: study bench chaos --minutes 3 --seed 0"
