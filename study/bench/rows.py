@@ -1,7 +1,7 @@
 """`study bench rows`: what it takes a host to read cached embeddings and tokens.
 
-Measures CPU seconds of this process: per example of the whole loader from a disk, and per request
-and per byte from a bucket. Counts the requests and bytes of one host of a run by planning its reads
+Measures CPU seconds of this process: of the whole loader from a disk and from a bucket, and of a
+request. Counts the requests and bytes of one host of a run by planning its reads
 of a set of any size, without reading.
 """
 
@@ -13,6 +13,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from study.data.order import Order
 from study.data.row_files import HEADER_BYTES, Layout, Shard
 from study.data.row_shards import RowShards
 from study.data.sources import EmbeddingSource
-from study.data.stream import ReadAhead, batches
+from study.data.stream import Lookahead, batches
 from study.data.token_shards import TOKENS_FILE, token_layout, tokens_folder
 from study.data.tokenizer import Tokenizer, train_tokenizer
 from study.records.record import atomic_write, write_json
@@ -46,17 +47,21 @@ class Rates:
     Attributes:
       disk: of the loader per example, from files in the page cache.
       request: per request of one row.
-      byte: per byte of long requests, beside their own cost.
       bucket: of the loader per example, from a bucket in blocks order.
       bucket_requests, bucket_bytes: of it per example.
     """
 
     disk: float
     request: float
-    byte: float
     bucket: float
     bucket_requests: float
     bucket_bytes: float
+
+    @property
+    def byte(self) -> float:
+        """Per byte of a bucket: what reading costs there beside a disk and the requests."""
+        rest = self.bucket - self.disk - self.bucket_requests * self.request
+        return max(0.0, rest) / self.bucket_bytes
 
     def predict(self, requests: float, size: float) -> float:
         """CPU seconds per example that takes so many requests and bytes of a bucket."""
@@ -85,16 +90,12 @@ def measure(folder: Path, bucket: str) -> Rates:
         read = (1 + _ROUNDS) * _ROWS
         requests, sent = ranges.counts["requests"] - requests, ranges.counts["bytes"] - sent
     path = embeddings_folder(remote, _NAME) / "train-00000.npy"
-    row, most = 2 * DIM, _SHARD * 2 * DIM
-    short = [ranges.Run(HEADER_BYTES + k * row, HEADER_BYTES + (k + 1) * row, [])
-             for k in range(_REQUESTS)]  # fmt: skip
-    long = [ranges.Run(HEADER_BYTES, HEADER_BYTES + most // 2, [])] * 8
-    of_short = _least(lambda: _fetch(path, short)) / len(short)
-    of_long = _least(lambda: _fetch(path, long)) / len(long)
+    row = 2 * DIM
+    starts = [HEADER_BYTES + k * row for k in range(_REQUESTS)]
+    runs = [ranges.Run(start, start + row, []) for start in starts]
     return Rates(
         disk=disk / _ROWS,
-        request=of_short,
-        byte=max(0.0, of_long - of_short) / (most // 2 - row),
+        request=_least(lambda: _fetch(path, runs)) / _REQUESTS,
         bucket=on_bucket / _ROWS,
         bucket_requests=requests / read,
         bucket_bytes=sent / read,
@@ -109,16 +110,17 @@ def plan_traffic(
     Arguments:
       examples: of the data set; shard: of each of its files.
     """
-    source = _Plan(examples, shard, dim)
+    source: Any = _Plan(examples, shard, dim)  # of a source it has what is called
     own = np.array_split(np.arange(batch_size), hosts)[hosts // 2]
     # Long enough that the two windows at its ends, which are read in part, do not matter.
     window = kind.size * kind.open if isinstance(kind, Blocks) else 0
     steps = max(4, 40 * window // batch_size)
-    ahead = ReadAhead(
+    ahead = Lookahead(
         source,
         Order.of([examples], seed=0, kind=kind),
         rows=own,
         batch_size=batch_size,
+        origin=0,
         begin=0,
         stop=steps,
     )

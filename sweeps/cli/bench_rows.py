@@ -149,13 +149,14 @@ bucket is a server on loopback, in a process of its own that is not counted.
 |---|---|
 | loader, local disk (page cache), global order: examples per second and core | \
 {1 / rates.disk:,.0f} |
-| a request of a bucket: ms of CPU | {1e3 * rates.request:.2f} |
-| bytes of a bucket: GB per second and core | {1e-9 / max(rates.byte, 1e-12):.1f} |
-| loader, bucket, blocks order: examples per second and core | {1 / rates.bucket:,.0f} |
-| the same, predicted by the first three | {1 / _predicted(rates):,.0f} |
+| loader, bucket, blocks order: the same | {1 / rates.bucket:,.0f} |
+| requests of it per example | {rates.bucket_requests:.4f} |
+| bytes of it per example | {rates.bucket_bytes:,.0f} |
+| a request of one row: ms of CPU | {1e3 * rates.request:.2f} |
+| a byte of a bucket, what remains: ns of CPU | {1e9 * rates.byte:.2f} |
 
-The small set in the bucket took {rates.bucket_requests:.4f} requests and {rates.bucket_bytes:,.0f}
-bytes per example; gaps of up to {ranges.MAX_GAP / 2**20:g} MiB are read rather than skipped.
+Gaps of up to {ranges.MAX_GAP / 2**20:g} MiB between rows are read rather than skipped, of which a
+small set has more than a large one.
 
 ## Projected
 
@@ -221,7 +222,3 @@ def _table_1() -> Iterator[str]:
                 f"{p.cell.model.image.dim:,} by the plan, "
                 f"{p.cell.examples / of_paper / DAY:,.0f} by the paper's days."
             )
-
-
-def _predicted(rates: Rates) -> float:
-    return rates.predict(rates.bucket_requests, rates.bucket_bytes)

@@ -84,6 +84,7 @@ def embed(
         raise StudyError("give --checkpoint or --tower, not both")
     with ProgressLine() as progress:
         tower: Tower
+        name: str
         if packaged is not None:
             from study.training.frozen_tower import load_packaged_tower
 

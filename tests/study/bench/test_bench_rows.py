@@ -33,4 +33,4 @@ def test_it_reads_rows_from_a_disk_and_from_a_bucket(few, tmp_path, gcs):
     # One window, which is the set: each file is one run.
     assert rates.bucket_requests == 2 * 4 / 512
     assert rates.bucket_bytes == pytest.approx(EXAMPLE, rel=0.01)
-    assert gcs.counts(bucket)["read"] == 4 * (2 + 8) + 4 * (8 + 8)  # indexes and runs; requests
+    assert gcs.counts(bucket)["read"] == 4 * (2 + 8) + 4 * 8  # indexes and runs; requests

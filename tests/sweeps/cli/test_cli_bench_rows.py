@@ -5,7 +5,7 @@ from study.bench.rows import Rates
 
 
 def test_the_page_is_of_the_plan_of_the_study(study, monkeypatch):
-    rates = Rates(disk=1e-6, request=1e-3, byte=1e-9, bucket=1e-5, bucket_requests=0.01,
+    rates = Rates(disk=1e-6, request=1e-3, bucket=1e-5, bucket_requests=0.01,
                   bucket_bytes=3000)  # fmt: skip
     monkeypatch.setattr(bench_rows, "measure", lambda folder, bucket: rates)
     code, out, _ = study("bench", "rows", "--bucket", "gs://none/x", "--slice", "v4-32",
