@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -69,12 +70,16 @@ def rows(
 
 
 def _fastest(name: str, slices: Sequence[str]) -> list[CellPlan]:
-    """For each slice the plan of the cell that takes most examples per second."""
+    """For each slice the plan of the SigLiT cell that takes most examples per second."""
     from sweeps.planning.fit_search import cache_dir
     from sweeps.planning.plan import plan
     from sweeps.registry import load_study
 
     study = load_study(name)
+    cached = tuple(cell for cell in study.cells if cell.model.image.kind == "cached")
+    if not cached:
+        raise StudyError(f"no cell of {name} trains on cached embeddings; choose another study")
+    study = dataclasses.replace(study, cells=cached)
     plans = []
     for machine in slices:
         of_slice = plan(study, slice_name=machine, cache=cache_dir(), no_compile=True)
@@ -113,7 +118,7 @@ def _host(p: CellPlan, rates: Rates, kind: Blocks | Global, *, examples: int, sh
         shard=shard,
         batch_size=p.cell.batch_size,
         hosts=p.machine.hosts,
-        dim=p.cell.model.image.dim if p.cell.model.image.kind == "cached" else 0,
+        dim=p.cell.model.embed_dim,
     )
     cores = rate * rates.predict(traffic.requests, traffic.bytes)
     return _Host(rate, rate * traffic.requests, rate * traffic.bytes, cores)
