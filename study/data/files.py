@@ -161,7 +161,7 @@ def expand(base: Path, patterns: str | Iterable[str]) -> list[Path]:
         for name in names:
             if set(name) & set("*?["):
                 paths.update(_glob(base, name))
-    return sorted(paths, key=str)
+    return sorted(paths, key=lambda path: path.parts)  # as local paths are sorted
 
 
 def _glob(base: Path, pattern: str) -> list[Path]:
