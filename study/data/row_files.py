@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from study.data.errors import DataError
-from study.data.ranges import read_bytes
+from study.data.files import sha256 as sha256_object
 from study.records.record import read_json
 from study.records.storage import is_bucket, listdir
 
@@ -113,7 +113,7 @@ def verify_rows(folder: Path, name: str) -> None:
         if path.name not in files:
             raise DataError(f"{path} is missing; {_REDO}")
         if is_bucket(path):
-            return hashlib.sha256(read_bytes(path)).hexdigest()
+            return sha256_object(path)
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -5,6 +5,7 @@
          sentencepiece.model    any SentencePiece model
          classnames.txt  templates.txt   for zero-shot classification
          embeddings/<tower>/    cached image embeddings (`study.data.embeddings`)
+         tokens/<tokenizer>/    tokens that do not fit in memory (`study.data.token_shards`)
          cache/                 derived arrays, safe to delete (`study.data.cache`)
 
 For shards of other programs, write a dataset.json of two entries. `study data index` then adds
