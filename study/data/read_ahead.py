@@ -98,6 +98,8 @@ class ReadAhead:
         Raises:
           DataError: the request failed.
         """
+        if example not in self._of_example:
+            return None
         with self._lock:
             fetch = self._of_example.get(example)
             if fetch is None:
@@ -119,8 +121,9 @@ class ReadAhead:
 
     def drop(self, example: int) -> None:
         """Forgets an example that has been read."""
-        with self._lock:
-            self._take(example)
+        if example in self._of_example:  # without the lock, which every example would take
+            with self._lock:
+                self._take(example)
 
     def close(self) -> None:
         """Forgets everything, and cancels what is in flight."""
