@@ -15,7 +15,6 @@ import json
 import os
 import re
 import select
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -67,16 +66,16 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """One contender on one input; medians over the rounds.
+    """One contender on one input, over all rounds; `rates` and the like are of single rounds.
 
     Attributes:
       case: "images" or "embeddings 768".
       place: "disk" or "bucket".
-      per_s: examples per second; `rates` are those of the rounds.
-      cpu_s: CPU seconds of all its processes per 1,000 examples; `cpus` are those of the rounds.
-      ratios: our examples per second over its, in each round. Ours is read in global order from a
-        disk and in blocks order from a bucket.
-      cpu_ratios: its CPU seconds over ours.
+      per_s, rates: examples per second.
+      cpu_s, cpus: CPU seconds of all its processes per 1,000 examples.
+      ratio, ratios: our examples per second over its. Ours is read in global order from a disk and
+        in blocks order from a bucket.
+      cpu_ratio, cpu_ratios: its CPU seconds over ours.
       processes: how many it runs, and `pss`, their bytes of memory, mapped files included, each
         page shared by n processes counted as 1/n.
       sent: bytes that the bucket sends per example, and `requests`, how many it takes.
@@ -91,7 +90,9 @@ class Result:
     rates: tuple[float, ...] = ()
     cpu_s: float | None = None
     cpus: tuple[float, ...] = ()
+    ratio: float | None = None
     ratios: tuple[float, ...] = ()
+    cpu_ratio: float | None = None
     cpu_ratios: tuple[float, ...] = ()
     processes: int | None = None
     pss: int | None = None
@@ -180,6 +181,15 @@ class _Round:
     sent: int
     requests: int
 
+    @property
+    def per_s(self) -> float:
+        return self.examples / self.seconds
+
+    @property
+    def cpu_s_per_1000(self) -> float:
+        # The kernel counts hundredths of a second.
+        return 1000 * max(self.cpu_s, 0.01) / self.examples
+
 
 def _time_all(
     inputs: Inputs,
@@ -231,28 +241,40 @@ def _summarize(
 ) -> Result:
     if not own:
         return Result(case=case, place=place, name=name, not_available=reason)
-    rates = [r.examples / r.seconds for r in own]
-    cpus = [1000 * r.cpu_s / r.examples for r in own]
-    examples = sum(r.examples for r in own)
-    sent, requests = sum(r.sent for r in own), sum(r.requests for r in own)
+    total, our_total = _add(own), _add(ours) if ours else None
     quality = _simulate(name)
     pairs = list(zip(ours, own, strict=True)) if ours else []
     return Result(
         case=case,
         place=place,
         name=name,
-        per_s=statistics.median(rates),
-        rates=tuple(rates),
-        cpu_s=statistics.median(cpus),
-        cpus=tuple(cpus),
-        ratios=tuple((a.examples / a.seconds) / (b.examples / b.seconds) for a, b in pairs),
-        cpu_ratios=tuple((b.cpu_s / b.examples) / (a.cpu_s / a.examples) for a, b in pairs),
-        processes=max(r.processes for r in own),
-        pss=max(r.pss for r in own),
-        sent=sent / examples if place == "bucket" else None,
-        requests=requests / examples if place == "bucket" else None,
+        per_s=total.per_s,
+        rates=tuple(r.per_s for r in own),
+        cpu_s=total.cpu_s_per_1000,
+        cpus=tuple(r.cpu_s_per_1000 for r in own),
+        ratio=our_total and our_total.per_s / total.per_s,
+        ratios=tuple(a.per_s / b.per_s for a, b in pairs),
+        cpu_ratio=our_total and total.cpu_s_per_1000 / our_total.cpu_s_per_1000,
+        cpu_ratios=tuple(b.cpu_s_per_1000 / a.cpu_s_per_1000 for a, b in pairs),
+        processes=total.processes,
+        pss=total.pss,
+        sent=total.sent / total.examples if place == "bucket" else None,
+        requests=total.requests / total.examples if place == "bucket" else None,
         with_neighbour=quality.with_neighbour,
         shards=quality.shards,
+    )
+
+
+def _add(rounds: list[_Round]) -> _Round:
+    """All rounds as one. A loader goes on where it stopped, so its buffers count once only."""
+    return _Round(
+        examples=sum(r.examples for r in rounds),
+        seconds=sum(r.seconds for r in rounds),
+        cpu_s=sum(r.cpu_s for r in rounds),
+        pss=max(r.pss for r in rounds),
+        processes=max(r.processes for r in rounds),
+        sent=sum(r.sent for r in rounds),
+        requests=sum(r.requests for r in rounds),
     )
 
 

@@ -37,7 +37,7 @@ _NOTES = """\
 
 writes this page and `data.json`. Each loader runs in a process of its own, and they take turns:
 {rounds} rounds of {seconds} s, in which a loader goes on where it stopped. Rates, CPU time and
-ratios are medians over the rounds. All do the same work: they decode {images:,} JPEGs of 256 x 340
+ratios are of all rounds together. All do the same work: they decode {images:,} JPEGs of 256 x 340
 pixels, resize them to {image_size} and tokenize the captions, in batches of {batch_size}; or they
 read {embeddings:,} rows of float16 and their tokens, in batches of {row_batch_size:,} (webdataset
 tokenizes the captions; its rows are .npy members). Each has {workers} threads or processes. Shards
@@ -187,8 +187,8 @@ def _numbers(r: Result) -> tuple[str, ...]:
     return (
         f"{r.per_s:,.0f}",
         f"{r.cpu_s:.3g}",
-        _median(r.ratios),
-        _median(r.cpu_ratios),
+        "" if r.ratio is None else f"{r.ratio:.3g}",
+        "" if r.cpu_ratio is None else f"{r.cpu_ratio:.3g}",
         str(r.processes),
         f"{r.pss / 2**20:,.0f}",
         "" if r.sent is None else f"{r.sent:,.0f}",

@@ -80,6 +80,8 @@ def test_a_bench_measures_each_loader_or_says_why_not(monkeypatch):
     assert by_name["bucket", "loop"].not_available == "tarfile reads local files"
     loop = by_name["disk", "loop"]
     assert len(loop.ratios) == len(loop.rates) == 2
+    assert min(loop.rates) <= loop.per_s <= max(loop.rates)
+    assert loop.ratio == by_name["disk", "ours_global"].per_s / loop.per_s
     assert loop.per_s > 0 and loop.pss > 2**20 and loop.processes == 1 and loop.sent is None
     ours = by_name["bucket", "ours_global"]
     shares = [by_name["disk", n].with_neighbour for n in ("ours_global", "ours_blocks", "loop")]
