@@ -40,7 +40,7 @@ class _Fetch:
     path: Path
     run: Run
     spans: dict[int, tuple[int, int]]
-    window: int  # number of the request
+    window: int = 0  # number of the request
     requested: bool = False
     future: Future[bytes] | None = None  # while it is in flight, or after it failed
     data: dict[int, bytes] | None = None  # of each example, once it has arrived
@@ -71,18 +71,19 @@ class ReadAhead:
     def request(self, spans: Iterable[Spans]) -> None:
         """Begins to fetch examples that were not requested yet."""
         ranked = []
-        number = self._first + len(self._windows)
         for part in spans:
             for run in coalesce(part.start_N, part.size_N):
                 rows = np.array(run.rows)
                 bounds = zip(part.start_N[rows].tolist(), part.size_N[rows].tolist(), strict=True)
                 members = dict(zip(part.example_N[rows].tolist(), bounds, strict=True))
-                fetch = _Fetch(part.path, run._replace(rows=[]), members, number)
+                fetch = _Fetch(part.path, run._replace(rows=[]), members)
                 ranked.append((int(part.rank_N[rows].min()), fetch))
         window = [fetch for _, fetch in sorted(ranked, key=lambda pair: pair[0])]
         with self._lock:
+            number = self._first + len(self._windows)
             self._windows.append(window)
             for fetch in window:
+                fetch.window = number
                 self._of_example.update(dict.fromkeys(fetch.spans, fetch))
             self._waiting.extend(window)
             self._send()
