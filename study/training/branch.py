@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from study.config import Cell
 from study.records.record import RecordError
 from study.records.storage import format_error
-from study.training.checkpoint import orbax_path
+from study.training.checkpoint import orbax_path, saved_steps
 from study.training.compile import TrainProgram
 from study.training.step import Interval, State
 
@@ -47,23 +47,20 @@ def _load_step(folder: Path, step: int, like: Any) -> Any:
     Raises:
       RecordError: no such checkpoint, or it cannot be read or has other arrays; one line.
     """
-    path = orbax_path(folder)
+    steps = saved_steps(folder)
+    if step not in steps:
+        raise RecordError(
+            f"{folder} has no checkpoint of step {step} (it has: "
+            f"{', '.join(map(str, steps)) or 'none'}); train that cell first, with "
+            "execution.keep_every_percent so that it keeps this step"
+        )
     options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-    steps: list[int] = []
-    if path.is_dir():
-        with ocp.CheckpointManager(path, options=options) as manager:
-            steps = sorted(manager.all_steps())
-            if step in steps:
-                abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-                try:
-                    return manager.restore(step, args=ocp.args.StandardRestore(abstract))
-                except Exception as error:
-                    raise RecordError(
-                        f"{folder}: checkpoint {step} does not fit ({format_error(error)}); a "
-                        "branch has its parent's towers, loss scalars and optimizer"
-                    ) from error
-    existing = ", ".join(map(str, steps)) or "none"
-    raise RecordError(
-        f"{folder} has no checkpoint of step {step} (it has: {existing}); train that cell first, "
-        "with execution.keep_every_percent so that it keeps this step"
-    )
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    try:
+        with ocp.CheckpointManager(orbax_path(folder), options=options) as manager:
+            return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    except Exception as error:  # Orbax and TensorStore raise many types
+        raise RecordError(
+            f"{folder}: checkpoint {step} does not fit ({format_error(error)}); a branch has its "
+            "parent's towers, loss scalars and optimizer"
+        ) from error
