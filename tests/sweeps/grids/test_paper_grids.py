@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from study.config import Adafactor, CachedImage, Lion, Negatives, TextTransformer, ViT
+from study.data.formats.dataset import DATASET_FILE
 from sweeps.grids.paper import recipe as paper
 from sweeps.grids.paper.all import STUDIES
 from sweeps.registry import builtin_studies, load_study
@@ -251,6 +252,7 @@ def test_missing_data_sets_are_all_named_in_one_line_before_anything_starts(stud
     for name in ("webli-en", "imagenet", "pets", "cifar100"):
         assert name in message
         (tmp_path / name).mkdir()
+        (tmp_path / name / DATASET_FILE).touch()  # a folder of a bucket is known by its files
     study.prepare(tmp_path, cells=study.cells)
 
 
