@@ -87,12 +87,12 @@ def _ours(inputs: Inputs, kind: Any) -> Iterator[Batch]:
     from study.data.sources import open_source
     from study.data.stream import batches
 
-    cache.IN_MEMORY_BYTES = 0  # read as a set that is larger than memory is read
     data = Data(text_length=inputs.text_length, order=kind)
     dataset = Dataset.open(to_path(inputs.dataset))
     image: Any = ViT(image_size=inputs.image_size) if inputs.image_size else None
     image = image or CachedImage(embeddings="z", dim=inputs.dim)
-    source = open_source(dataset, "train", image, data, threads=inputs.workers)
+    with cache.nothing_in_memory():
+        source = open_source(dataset, "train", image, data, threads=inputs.workers)
     # As many as travel to the devices together (`Execution.chunk_examples`), if they are small.
     steps = max(1, 8192 // inputs.batch_size) if inputs.dim else 1
     chunks = batches(

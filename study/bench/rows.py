@@ -7,11 +7,10 @@ of a set of any size, without reading.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def measure(folder: Path, bucket: str) -> Rates:
       bucket: gs://BUCKET/FOLDER.
     """
     local, remote = write_set(folder, folder), write_set(to_path(bucket), folder)
-    with _nothing_in_memory():
+    with cache.nothing_in_memory():
         disk = _least(lambda: _load(local, Global()))
         requests, sent = ranges.counts["requests"], ranges.counts["bytes"]
         on_bucket = _least(lambda: _load(remote, Blocks()))
@@ -227,13 +226,3 @@ def _least(call: Callable[[], None]) -> float:
         call()
         seconds.append(time.process_time() - start)
     return min(seconds)
-
-
-@contextlib.contextmanager
-def _nothing_in_memory() -> Iterator[None]:
-    """Reads a small set as one that does not fit in memory."""
-    limit, cache.IN_MEMORY_BYTES = cache.IN_MEMORY_BYTES, 0
-    try:
-        yield
-    finally:
-        cache.IN_MEMORY_BYTES = limit

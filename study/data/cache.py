@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,17 @@ IN_MEMORY_BYTES = 1 << 30  # larger arrays stay memory-mapped
 _LOADED: dict[tuple[str, str, str], np.ndarray] = {}
 _SHARED: dict[tuple[str, str, Hashable], tuple[np.ndarray, ...]] = {}  # last used last
 _LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def nothing_in_memory() -> Iterator[None]:
+    """Has sources that are opened meanwhile read a small set as one larger than memory."""
+    global IN_MEMORY_BYTES
+    limit, IN_MEMORY_BYTES = IN_MEMORY_BYTES, 0
+    try:
+        yield
+    finally:
+        IN_MEMORY_BYTES = limit
 
 
 def get_or_make(dataset: Dataset, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
