@@ -258,7 +258,7 @@ def test_dropout_drops_its_share_everywhere_and_keeps_the_mean():
         ("model.text.variant", "B/16", ["unknown tower variant 'B/16'"]),
         ("model.text.depth", 0, ["model.text.depth"]),
         ("model.dtype", "float16", ["bfloat16"]),
-        ("model.init", "weights.bin", ["weights.bin", "FILE.npz", ":img"]),
+        ("model.init", "weights.h5", ["weights.h5", ".npz", ":img"]),
     ],
 )
 def test_a_tower_that_cannot_be_is_one_line(path, value, words):

@@ -163,5 +163,7 @@ def test_a_bucket_that_checkpoints_cannot_go_to_is_refused_in_one_line():
 
 def test_a_missing_package_is_named_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    for protocol in ("gs", "gcs"):  # fsspec keeps what an earlier test made it import
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
     with pytest.raises(RecordError, match=r"needs gcsfs: pip install .*\[gcs\]"):
         resolve("gs://lab/runs")
