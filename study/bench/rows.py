@@ -63,7 +63,7 @@ class Rates:
         return max(0.0, rest) / self.bucket_bytes
 
     def predict(self, requests: float, size: float) -> float:
-        """CPU seconds per example that takes so many requests and bytes of a bucket."""
+        """CPU seconds per example that takes this many requests and bytes of a bucket."""
         return self.disk + requests * self.request + size * self.byte
 
 

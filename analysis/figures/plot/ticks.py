@@ -17,7 +17,7 @@ Choice = tuple[Sequence[float], Sequence[float]]
 
 @functools.lru_cache(4096)
 def text_width(words: str, family: str, size: float) -> float:
-    """Inches that words take, set in a font of so many points."""
+    """Inches that words take, set in a font of this size in points."""
     font = FontProperties(family=family, size=size)
     return float(text_to_path.get_text_width_height_descent(words, font, False)[0]) / 72
 

@@ -199,7 +199,7 @@ def test_the_same_at_every_batch_size_host_count_and_restart(name, chunk):
             order, batch_size=batch_size, first=0, stop=480 // batch_size, chunk=chunk
         )
         np.testing.assert_array_equal(got.ravel(), whole)
-        assert source.open == []  # read once, and nothing was fetched in vain
+        assert source.open == []  # read once, and nothing else was fetched
     late, source = read(order, batch_size=16, first=11, stop=30, chunk=chunk)
     np.testing.assert_array_equal(late.ravel(), whole[11 * 16 :])
     assert source.open == []
