@@ -6,7 +6,7 @@ Cells: see `analysis.figures.multilingual`; the scaled-up run is in the table al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from analysis.figures.plot.points import Row
 from analysis.paper.reference import reference
 
 DIRECTIONS = {"image_to_text": "image-to-text", "text_to_image": "text-to-image"}
+SOURCE_NAMES = {"ours": "ours", "paper": "the paper"}
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
@@ -54,49 +55,81 @@ def data(inputs: Inputs) -> pd.DataFrame:
 def draw(df: pd.DataFrame) -> StudyFigure:
     """The change of each language from the batch size with the best mean, sorted.
 
-    Languages stand below one another in a column, else side by side.
+    Languages stand below one another in a column, else side by side. Ours and the paper's have
+    panels of their own, since the same batch size may be in both.
     """
     means = style.means(df)
     means = means[~means["series"].str.endswith(SCALED)]
-    names = [name for name in DIRECTIONS if (means["panel"] == name).any()]
-    sizes = sorted(set(means["series"]), key=style.parse_size)
-    table = means.pivot_table(index=["panel", "x"], columns="series", values="value")
-    by_size = table.xs("avg", level="x").mean() if "avg" in table.index.levels[1] else table.mean()
-    best = str(by_size.idxmax())
-    others = [size for size in sizes if size != best] or sizes
-    change = table.sub(table[best], axis=0)
+    panels = [
+        (source, name)
+        for source in ("ours", "paper")
+        for name in DIRECTIONS
+        if ((means["source"] == source) & (means["panel"] == name)).any()
+    ]
+    changes = {
+        source: _changes(means[means["source"] == source]) for source, _ in dict.fromkeys(panels)
+    }
+    sizes = sorted(
+        {size for change in changes.values() for size in change.sizes}, key=style.parse_size
+    )
     looks = style.batch_size_styles([style.parse_size(size) for size in sizes])
     upright = not style.current_page().wide
-    columns = [2] if upright else [1, 1]
+    names = list(dict.fromkeys(name for _, name in panels))
+    both = len(changes) > 1
+    best = [f"B = {change.best} ({SOURCE_NAMES[source]})" for source, change in changes.items()]
+    from_best = " and ".join(best) if both else best[0].partition(" (")[0]
+    drawn = {size for change in changes.values() for size in change.others}
+    others = [size for size in sizes if size in drawn]
     fig, every = layout.make_figure(
         df,
-        title="Fig. 8: retrieval by language (XM3600)",
+        title="Fig. 8: retrieval by language",
         caption=[
-            f"Change of recall@1 from B = {best}, which has the best mean over languages; sorted "
-            f"by the change at B = {others[-1]}. Table 9 has the recall itself, and the scaled-up "
-            "run."
+            f"Change of recall@1 from {from_best}, which has the best mean over languages; sorted "
+            "by the change at the largest batch size. The paper's is on XM3600. Table 9 has the "
+            "recall itself, and the scaled-up run."
         ],
-        columns=columns[: len(names)] if not upright else [len(names)],
+        columns=[len(names)] * len(changes) if upright else [1] * len(panels),
         heights=4.6 if upright else 1.7,
         legend=[
             looks[style.parse_size(size)].handle(f"{'' if i else 'B = '}{size}", linestyle="")
             for i, size in enumerate(others)
         ],
     )
-    for axes, name in zip(every, names, strict=True):
-        mine = change.xs(name, level="panel").sort_values(others[-1])
+    for axes, (source, name) in zip(every, panels, strict=True):
+        change = changes[source]
+        mine = change.table.xs(name, level="panel").sort_values(change.others[-1])
         places = np.arange(len(mine))
-        for size in others:
+        for size in change.others:
             look = looks[style.parse_size(size)]
-            last = size == others[-1]
+            last = size == change.others[-1]
             dots: dict[str, Any] = {"linestyle": "", "marker": look.marker, "color": look.colour}
             dots |= {"markersize": 4.0 if last else 2.8, "alpha": 1.0 if last else 0.7}
             values = mine[size].to_numpy(float)
             axes.plot(*((values, places) if upright else (places, values)), **dots)
-        _label_languages(axes, list(mine.index), f"change from {best} (points)", upright=upright)
-        axes.set_title(DIRECTIONS[name], loc="left")
+        label = f"change from {change.best} (points)"
+        _label_languages(axes, list(mine.index), label, upright=upright)
+        title = f"{SOURCE_NAMES[source]}, {DIRECTIONS[name]}" if both else DIRECTIONS[name]
+        axes.set_title(title, loc="left")
     layout.share_limits(every, "x" if upright else "y")
     return fig
+
+
+class _Changes(NamedTuple):
+    """Changes of recall by panel and language (rows) and batch size (columns), of one source."""
+
+    table: pd.DataFrame
+    sizes: list[str]
+    best: str  # the batch size that the changes are from
+    others: list[str]  # those that are drawn
+
+
+def _changes(means: pd.DataFrame) -> _Changes:
+    sizes = sorted(set(means["series"]), key=style.parse_size)
+    table = means.pivot_table(index=["panel", "x"], columns="series", values="value")
+    by_size = table.xs("avg", level="x").mean() if "avg" in table.index.levels[1] else table.mean()
+    best = str(by_size.idxmax())
+    others = [size for size in sizes if size != best] or sizes
+    return _Changes(table.sub(table[best], axis=0), sizes, best, others)
 
 
 def _label_languages(axes: Axes, names: Sequence[str], change: str, *, upright: bool) -> None:

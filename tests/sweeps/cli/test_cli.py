@@ -114,7 +114,7 @@ def test_version(study):
         (["data", "index", "nowhere"], "no folder nowhere"),
         (["data", "index", ".", "--split", "train"], "NAME=PATTERN"),
         (["data", "embed", "nowhere", "--out", "x"], "nowhere"),
-        (["bench", "data", "--images", "4"], "less than a batch of 64"),
+        (["bench", "data", "--images", "4"], "less than a batch"),
         (["run", "own.py", "--data", "s3://b/d"], "data are read from a folder or from gs://"),
         (["doctor", "--data", "s3://b/d"], "data are read from a folder or from gs://"),
         (["run", "own.py", "--set", "execution.data_root=s3://b/d"], "data sets are read from"),
