@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -294,3 +295,24 @@ def test_a_study_is_drawn_beside_the_paper(writer, tmp_path):
     assert len(fig.axes) == 2  # the left panel twice; the study has nothing of the other two
     check(fig)
     assert "300k sigmoid" in (tmp_path / "synthetic-table_8.txt").read_text()
+
+
+def test_languages_of_ours_and_the_paper_are_in_panels_of_their_own(drawn):
+    """Both have B = 16k: a mean over both would be of neither."""
+    table = drawn["fig_8"]
+    fig = PAPER_FIGURES["fig_8"].draw(table)
+    names = [axes.get_title(loc="left") for axes in fig.axes]
+    assert names == [
+        f"{source}, {direction}"
+        for source in ("ours", "the paper")
+        for direction in ("image-to-text", "text-to-image")
+    ]
+    at = table[(table["kind"] == "mean") & (table["panel"] == "text_to_image")]
+    ours = at[at["source"] == "ours"].pivot(index="x", columns="series", values="value")
+    best = ours.loc["avg"].idxmax()
+    change = (ours["16k"] - ours[best]).sort_values()
+    heights = [line.get_ydata() for line in fig.axes[1].lines]
+    assert any(
+        sorted(h) == pytest.approx(change.tolist()) for h in heights if len(h) == len(change)
+    )
+    plt.close(fig)
