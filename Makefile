@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/study run demo
 	$(BIN)/study report demo --figures figures
 
-# Run our own study (two to three hours on two cores) and keep its snapshot in results/glyphs.
+# Run our own study (three to four hours on two cores) and keep its snapshot in results/glyphs.
 study: $(READY)
 	$(BIN)/study run glyphs
 	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --items eval/zero_shot/test_font/top1

@@ -1,6 +1,6 @@
 """study run glyphs && study figures glyphs && study claims glyphs
 
-Our own study: the cells of every `glyphs-*` grid, at most three hours on two cores. Cells that two
+Our own study: the cells of every `glyphs-*` grid, at most four hours on two cores. Cells that two
 grids share are trained once.
 """
 

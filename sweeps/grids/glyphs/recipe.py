@@ -118,6 +118,7 @@ def glyphs_cell(
     examples: int = MIDDLE,
     model: Model = SIGLIT,
     factor: float | None = None,
+    learning_rate: float | None = None,
     data: Data | None = None,
     optimizer: Adam | None = None,
     evals: tuple[Eval, ...] = EVALS,
@@ -126,15 +127,18 @@ def glyphs_cell(
 
     Args:
       factor: The learning rate at B = 256; None takes the tuned one of the loss.
+      learning_rate: Instead of the rule's.
     """
     if factor is None:
         factor = (RATES if isinstance(model.image, CachedImage) else SCRATCH_RATES)[loss.kind]
+    if learning_rate is None:
+        learning_rate = rate(batch_size, factor)
     optimizer = optimizer or Adam(b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0)
     return Cell(
         model=model,
         data=data or Data(dataset="glyphs", text_length=16),
         loss=loss,
-        optimizer=dataclasses.replace(optimizer, learning_rate=rate(batch_size, factor)),
+        optimizer=dataclasses.replace(optimizer, learning_rate=learning_rate),
         budget=Budget(examples=examples),
         batch_size=batch_size,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Our own study: what its sub-studies hold, what they share, and that they fit three hours."""
+"""Our own study: what its sub-studies hold, what they share, and that they fit four hours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyphs_cell
 from sweeps.registry import builtin_studies, load_study
 
-CORES, HOURS = 2, 3
+CORES, HOURS = 2, 4
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_the_umbrella_is_every_sub_study_once(studies):
     assert len(whole.cells) < sum(len(s.cells) for s in studies.values())
 
 
-def test_all_of_it_fits_three_hours_on_two_cores():
+def test_all_of_it_fits_four_hours_on_two_cores():
     whole = load_study("glyphs")
     assert sum(map(whole.seconds, whole.cells)) < CORES * HOURS * 3600
 
@@ -71,12 +71,15 @@ def test_the_rate_follows_one_rule_for_each_loss_in_every_study_but_those_that_v
             frozen = isinstance(cell.model.image, CachedImage)
             factor = (glyphs.RATES if frozen else glyphs.SCRATCH_RATES)[cell.loss.kind]
             assert cell.optimizer.learning_rate == glyphs.rate(cell.batch_size, factor)
-    factors = {
-        (c.loss.kind, c.batch_size, c.optimizer.learning_rate) for c in studies["glyphs-lr"].cells
-    }
-    for rates in (glyphs.RATES, glyphs.SCRATCH_RATES):  # what is used lies inside what was tried
-        for kind, factor in rates.items():
-            assert (kind, 1024, glyphs.rate(1024, factor)) in factors
+    tried = defaultdict(set)
+    for c in studies["glyphs-lr"].cells:
+        key = (isinstance(c.model.image, CachedImage), c.loss.kind, c.batch_size, c.examples)
+        tried[key].add(c.optimizer.learning_rate)
+    for (frozen, kind, batch_size, _), rates in tried.items():
+        factor = (glyphs.RATES if frozen else glyphs.SCRATCH_RATES)[kind]
+        assert len(rates) >= 3
+        if 16 <= batch_size <= 4096:  # what is used lies inside what was tried
+            assert min(rates) < glyphs.rate(batch_size, factor) < max(rates)
 
 
 def test_masks_have_five_ratios_and_matched_pairs_their_unmasked_reference(studies):
