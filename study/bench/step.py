@@ -37,10 +37,10 @@ from study.config import (
 )
 from study.config.budget import to_steps
 from study.config.model import Vocabulary
+from study.config.schedule import schedule
 from study.models.sharding import batch_sharding, make_mesh
 from study.models.two_towers import TwoTowers
 from study.training.compile import compile_loop, train_program
-from study.training.optimizer import schedule
 from study.training.step import read_numbers
 
 VOCABULARY = Vocabulary(1000, eos=1, pad=1)

@@ -1,5 +1,6 @@
 """What a cell is made of: frozen dataclasses that are checked when built, without jax."""
 
+from study.config.batch_schedule import batch_schedule
 from study.config.branch import Branch
 from study.config.budget import Budget
 from study.config.cell import Cell, CellError, branch_from, from_dict, replace, to_dict
@@ -22,5 +23,5 @@ __all__ = [
     "CellError", "Corruption", "Data", "Eval", "Execution", "FewShot", "Global", "Groups", "Lion",
     "Loss", "MeanPoolText", "Model", "MultilingualRetrieval", "Muon", "Negatives", "Optimizer",
     "Pairs", "ParamGroup", "Retrieval", "Sigmoid", "Softmax", "TextTransformer", "ValLoss", "ViT",
-    "ZeroShot", "branch_from", "from_dict", "replace", "to_dict",
+    "ZeroShot", "batch_schedule", "branch_from", "from_dict", "replace", "to_dict",
 ]  # fmt: skip

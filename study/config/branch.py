@@ -11,10 +11,11 @@ from study.config.base import CONFIG, Positive
 class Branch:
     """The state that a cell starts from, see `study.config.branch_from`.
 
-    Parameters and moments are the parent's, and the stream goes on where the parent was. Steps,
-    schedule and budget are the branch's own and begin at 0. So branches of one checkpoint that
-    differ in their batch size see the same examples in the same order, from the same state, as in
-    Merrill et al. (arXiv 2505.23971).
+    Parameters and moments are the parent's, and the stream goes on where the parent was. Steps and
+    budget are the branch's own and begin at 0, and so does the schedule without
+    `Optimizer.schedule_examples`; dropout and random negatives are drawn anew. So branches of one
+    checkpoint that differ in their batch size see the same examples in the same order, from the
+    same state, as in Merrill et al. (arXiv 2505.23971).
 
     Attributes:
       cell: Id of the parent.

@@ -71,6 +71,12 @@ class Cell:
         self.pairs.check(self.batch_size)
         self._check_queue()
         self.budget.in_steps(self.batch_size, self.pairs_per_step)
+        whole, end = self.optimizer.schedule_examples, self.origin + self.examples
+        if whole and end > whole:
+            raise ValueError(
+                f"optimizer.schedule_examples: {whole} is less than the {end} examples that were "
+                "seen when the cell ends; raise it, or lower the budget"
+            )
         if self.branch is not None and self.model.init is not None:
             raise ValueError("branch: it has the parent's parameters, so leave out model.init")
 
@@ -155,6 +161,24 @@ class Cell:
         return self.steps * self.batch_size
 
     @property
+    def origin(self) -> int:
+        """The position in the stream at which the cell begins."""
+        return 0 if self.branch is None else self.branch.examples
+
+    @property
+    def schedule_steps(self) -> int:
+        """The length of the schedule: the cell's, or at its batch size that of the whole run."""
+        whole = self.optimizer.schedule_examples
+        return self.steps if whole is None else max(1, whole // self.batch_size)
+
+    @property
+    def schedule_start(self) -> float:
+        """The step of the schedule at which the cell begins."""
+        if self.optimizer.schedule_examples is None:
+            return 0.0
+        return self.origin / self.batch_size
+
+    @property
     def b1(self) -> float:
         """The decay rate of the first moment at this batch size."""
         return self._decay_rate("b1")
@@ -177,7 +201,7 @@ class Cell:
             self.optimizer,
             "weight_decay_time",
             batch_size=self.batch_size,
-            total_steps=self.steps,
+            total_steps=self.schedule_steps,
         )
         return 1 / steps if steps else self.optimizer.weight_decay
 
@@ -205,6 +229,7 @@ ADDED: dict[str, Any] = {
     "loss.queue_examples": 0,
     "loss.same_caption": "negative",
     "loss.same_side": "none",
+    "optimizer.schedule_examples": None,
     "optimizer.b1_half_life_examples": None,
     "optimizer.b2_half_life_examples": None,
     "optimizer.weight_decay_time_steps": None,
@@ -301,14 +326,13 @@ def branch_from(
     step = round(parent.steps * percent / 100)
     if not 0 < step <= parent.steps:
         raise CellError(f"branch: {percent:g} % of {parent.id} is step {step} of {parent.steps}")
-    before = 0 if parent.branch is None else parent.branch.examples
     return dataclasses.replace(
         parent,
         batch_size=batch_size,
         budget=budget,
         optimizer=optimizer or parent.optimizer,
         model=dataclasses.replace(parent.model, init=None),
-        branch=Branch(cell=parent.id, step=step, examples=before + step * parent.batch_size),
+        branch=Branch(cell=parent.id, step=step, examples=parent.origin + step * parent.batch_size),
     )
 
 

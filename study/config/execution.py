@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from study.config.base import CONFIG, Positive
+from study.config.budget import schedule_points
 from study.config.hardware import check_slice_name
 
 Percent = Annotated[float, Field(gt=0, le=100)]
@@ -106,3 +107,8 @@ class Execution:
     cores: Positive = 1
     profile: Annotated[str, AfterValidator(_check_profile)] | None = None
     priority: int = 0
+
+    def kept_steps(self, total_steps: int) -> set[int]:
+        """The steps of a run whose checkpoints are kept for good: the last one always."""
+        percent = self.keep_every_percent
+        return {total_steps, *(schedule_points(percent, total_steps) if percent else ())}

@@ -62,6 +62,9 @@ class _Optimizer:
       schedule: Shape of the learning rate after the warm-up. "cosine" and "linear" fall to zero
         at the end, "constant" stays, and "rsqrt" is 1 / sqrt(1 + steps / timescale), with steps
         counted from the end of the warm-up.
+      schedule_examples: Examples of the whole run that the schedule is of, where the cell is a part
+        of it: the schedule stands where the cell's branch begins, and percentages are of the whole
+        run. None: the schedule is the cell's own.
       warmup_steps, warmup_examples, warmup_percent: Linear warm-up from zero.
       clip_norm: Bound on the global gradient norm; None does not clip.
       timescale_steps, timescale_examples, timescale_percent: Timescale of "rsqrt", which needs
@@ -83,6 +86,7 @@ class _Optimizer:
     b1_half_life_examples: HalfLife | None = None
     b2_half_life_examples: HalfLife | None = None
     schedule: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
+    schedule_examples: Positive | None = None
     warmup_steps: Count | None = None
     warmup_examples: Count | None = None
     warmup_percent: Percent | None = None
@@ -100,6 +104,11 @@ class _Optimizer:
     def __post_init__(self) -> None:
         for name in ("warmup", "timescale", "cooldown", "weight_decay_time"):
             check_one_duration(self, name)
+            if self.schedule_examples and getattr(self, f"{name}_steps"):
+                raise ValueError(
+                    f"{name}_steps: with schedule_examples steps are of several batch sizes; give "
+                    f"{name}_examples or {name}_percent"
+                )
         self._check_replaced("b1", "b1_half_life_examples", self.b1_half_life_examples is not None)
         self._check_replaced("b2", "b2_half_life_examples", self.b2_half_life_examples is not None)
         self._check_replaced("weight_decay", "weight_decay_time", is_set(self, "weight_decay_time"))

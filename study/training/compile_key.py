@@ -77,7 +77,7 @@ def memory_key(cell: Cell, chunk_examples: int) -> Cell:
 
 def _without_rates(o: Optimizer) -> Optimizer:
     """`o` with rates, decays and schedule at one value, since they are not in the program."""
-    data = ("learning_rate", "weight_decay", "schedule")
+    data = ("learning_rate", "weight_decay", "schedule", "schedule_examples")
     durations = ("warmup", "timescale", "cooldown", "weight_decay_time")
     kept = {
         f.name: getattr(o, f.name)

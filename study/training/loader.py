@@ -70,7 +70,7 @@ class TrainLoader:
             workers=execution.decode_workers,
         )
         self._order = mixture.order(cell.seed)
-        self._origin = 0 if cell.branch is None else cell.branch.examples
+        self._origin = cell.origin
         first = np.zeros(1, np.int64)
         example = (
             read(self._source, self._order, first, first) if read else self._source.batch(first)

@@ -23,6 +23,7 @@ import numpy as np
 
 from study.config import Cell, Execution, to_dict
 from study.config.budget import schedule_points
+from study.config.schedule import schedule
 from study.data.corruption import make_read_fn
 from study.data.formats.dataset import open_dataset
 from study.data.tokenizer import Tokenizer
@@ -39,7 +40,6 @@ from study.training.init_from import init_from_checkpoint
 from study.training.loader import REPLACED, TrainLoader
 from study.training.memory import PeakMemory, peak_bytes
 from study.training.multihost import Agreement, raise_together
-from study.training.optimizer import schedule
 from study.training.profile import Profile, limit_chunks
 from study.training.step import Metrics, State, read_numbers
 from study.training.throughput import Meter, Stopwatch
@@ -106,7 +106,7 @@ def _run(parts: _Parts, stopwatch: Stopwatch, should_stop: Callable[[], bool]) -
     cell, execution, loader = parts.cell, parts.execution, parts.loader
     meter, log, checkpoints, evaluator = parts.meter, parts.log, parts.checkpoints, parts.evaluator
     log_at = set(schedule_points(execution.log_every_percent, cell.steps))
-    save_at = _kept_steps(cell, execution) | {cell.steps}
+    save_at = execution.kept_steps(cell.steps)
     due = log_at | save_at | evaluator.steps
     state, status = parts.state, "done"
     step = logged = int(state.step)
@@ -237,7 +237,7 @@ def _open(
     checkpoints = Checkpoints(
         record.folder / "checkpoints",
         keep_last=execution.keep_last,
-        keep_at=_kept_steps(cell, execution),
+        keep_at=execution.kept_steps(cell.steps),
     )
     _close_on_exit(stack, checkpoints.close)
     origin: dict[str, Any] | None = None  # where parameters came from, see `Model.init`
@@ -376,12 +376,6 @@ class _Log:
 
 def _progress(cell: Cell, step: int) -> Progress:
     return Progress(step, step * cell.batch_size, cell.pairs_seen(step))
-
-
-def _kept_steps(cell: Cell, execution: Execution) -> set[int]:
-    """The steps whose checkpoints are kept for good."""
-    percent = execution.keep_every_percent
-    return set() if percent is None else set(schedule_points(percent, cell.steps))
 
 
 def _close_on_exit(stack: contextlib.ExitStack, close: Callable[[], None]) -> None:

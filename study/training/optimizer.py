@@ -1,4 +1,4 @@
-"""Optimizers as optax chains and schedules, with the conventions of the paper's code base.
+"""Optimizers as optax chains, with the conventions of the paper's code base.
 
 The chain: global-norm clip, core transform, learning rate, decoupled decay on kernels only,
 schedule. So the 0..1 schedule scales the decay, and the learning rate does not. Frozen parameters
@@ -11,7 +11,6 @@ nothing else share a compiled program.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,6 @@ import optax
 from optax import contrib
 
 from study.config import Adafactor, Adam, Cell, Lion, Muon, ParamGroup
-from study.config.budget import to_steps
 
 # The optimizer's parameter group of each top-level name of the parameter tree.
 GROUPS = {
@@ -49,7 +47,7 @@ class Rates(NamedTuple):
 
 
 def read_rates(cell: Cell) -> Rates:
-    """The rates of a cell; `schedule` scales them."""
+    """The rates of a cell; `study.config.schedule` scales them."""
     o, names = cell.optimizer, sorted(set(GROUPS.values()))
     groups: dict[str, ParamGroup] = {name: getattr(o, name) for name in names}
     return Rates(
@@ -57,39 +55,6 @@ def read_rates(cell: Cell) -> Rates:
         lr={k: np.float32(o.learning_rate * g.lr_mult) for k, g in groups.items()},
         decay={k: np.float32(cell.weight_decay * g.wd_mult) for k, g in groups.items()},
     )
-
-
-def schedule(cell: Cell) -> Callable[[Any], np.ndarray]:
-    """The 0..1 factor, float32, at steps counted from 0; takes a number or an array.
-
-    Linear warm-up, then decay over the steps after it. A cooldown multiplies it by a line that
-    reaches zero at the last step.
-    """
-    total = cell.steps
-    warmup, timescale, cooldown = (
-        to_steps(cell.optimizer, name, batch_size=cell.batch_size, total_steps=total)
-        for name in ("warmup", "timescale", "cooldown")
-    )
-
-    def factor(step: Any) -> np.ndarray:
-        after = np.maximum(np.asarray(step, np.float64) - warmup, 0)
-        share = np.minimum(after / max(1, total - warmup), 1)
-        match cell.optimizer.schedule:
-            case "cosine":
-                value = 0.5 * (1 + np.cos(np.pi * share))
-            case "linear":
-                value = 1 - share
-            case "rsqrt":
-                value = 1 / np.sqrt(1 + after / timescale)
-            case "constant":
-                value = np.ones_like(share)
-        if warmup:
-            value *= np.minimum(np.asarray(step) / warmup, 1)
-        if cooldown:
-            value *= np.clip((total - np.asarray(step)) / cooldown, 0, 1)
-        return np.asarray(value, np.float32)
-
-    return factor
 
 
 def optimizer(cell: Cell) -> optax.GradientTransformationExtraArgs:

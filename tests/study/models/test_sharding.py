@@ -25,6 +25,7 @@ from study.config import (
     ViT,
 )
 from study.config.model import Vocabulary
+from study.config.schedule import schedule
 from study.models.sharding import (
     AXES,
     batch_sharding,
@@ -35,7 +36,6 @@ from study.models.sharding import (
 )
 from study.training.checkpoint import Checkpoints
 from study.training.compile import compile_loop, train_program
-from study.training.optimizer import schedule
 from study.training.step import read_numbers
 from tests.study.losses.reference import mesh_of
 

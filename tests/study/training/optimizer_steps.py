@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from study.config import Adam, Budget, Cell
-from study.training.optimizer import optimizer, read_rates, schedule
+from study.config.schedule import schedule
+from study.training.optimizer import optimizer, read_rates
 
 PARAMS = {
     "img": {"head": {"kernel": jnp.array([[4.0]])}},

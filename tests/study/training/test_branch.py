@@ -15,6 +15,7 @@ from study.config import (
     CellError,
     Lion,
     Sigmoid,
+    batch_schedule,
     branch_from,
     from_dict,
     to_dict,
@@ -68,6 +69,34 @@ def test_a_branch_takes_another_batch_size_and_rate(trained, small_glyphs, one_d
     again = branch_from(branch, percent=100, batch_size=8, budget=Budget(examples=16))
     assert again.branch.examples == 320 + 128
     assert go(again, trained, small_glyphs)["step"] == 2
+
+
+def test_a_chain_of_one_batch_size_ends_with_the_bits_of_the_whole_run(
+    tmp_path, small_glyphs, one_device
+):
+    """The rate warms up and decays over the whole run, and the decay follows its length."""
+    whole = dataclasses.replace(
+        CELL,
+        evals=(),
+        optimizer=Adam(
+            learning_rate=3e-3,
+            weight_decay_time_percent=50,
+            warmup_percent=30,
+            cooldown_percent=20,
+        ),
+    )
+    chain = batch_schedule(whole, ((0, 16), (20, 16), (60, 16)), rate=lambda _: 3e-3)
+    assert [cell.steps for cell in chain] == [8, 16, 16]
+    for cell in (whole, *chain):
+        assert go(cell, tmp_path, small_glyphs)["status"] == "done"
+    ends = [final_params(cell, tmp_path / cell.id) for cell in (whole, chain[-1])]
+    for name in ("params", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, *(end[name] for end in ends))
+    rates = [
+        [row["train/lr"] for row in rows(tmp_path / cell.id) if "train/lr" in row]
+        for cell in (whole, chain[-1])
+    ]
+    assert rates[0][-1] == rates[1][-1] < 1e-3
 
 
 @pytest.mark.parametrize(

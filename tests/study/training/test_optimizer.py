@@ -21,13 +21,13 @@ from study.config import (
     ViT,
 )
 from study.config.model import Vocabulary
+from study.config.schedule import schedule
 from study.training.optimizer import (
     clip_by_global_norm,
     drop_frozen,
     global_norm,
     optimizer,
     scale_by_adafactor,
-    schedule,
 )
 from study.training.step import initial_state
 from tests.study.training.optimizer_steps import GRADS, PARAMS, cell, updates
