@@ -23,6 +23,7 @@ from sweeps.study import Study, StudyError, close_matches
 # Where in `sweeps.grids` each built-in study is made: a module with a function `study`, or
 # "module:function".
 GRIDS = {
+    "batch-warmup": "glyphs.batch_warmup",
     "bias-init": "paper.bias_init",
     "critical-batch": "glyphs.critical_batch",
     "demo": "glyphs.demo",

@@ -1,0 +1,50 @@
+"""study run batch-warmup
+
+A batch size that grows during training against each of its sizes held constant, at equal examples:
+256, 1,024 after a quarter of the run and 4,096 after half of it. The larger sizes begin where
+`critical-batch` finds that they cost softmax nothing.
+
+The rate is that of `critical-batch` at every batch size, under one cosine over the whole run. The
+constant runs are cells of `glyphs-batch-size` as it was published.
+"""
+
+from __future__ import annotations
+
+from study.config import Adam, Cell, batch_schedule
+from sweeps.grids.glyphs.critical_batch import RATE
+from sweeps.grids.glyphs.recipe import LOSSES, MIDDLE, SEEDS, glyphs_cell, glyphs_study
+from sweeps.study import Assumption, Study
+
+SIZES = ((0, 256), (25, 1024), (50, 4096))  # percent of the run, batch size
+OPTIMIZER = Adam(b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0)
+
+
+def cells() -> list[Cell]:
+    cells: list[Cell] = []
+    for seed in SEEDS:
+        for loss in LOSSES:
+            constant = [
+                glyphs_cell(
+                    batch_size=size,
+                    loss=loss,
+                    seed=seed,
+                    examples=MIDDLE,
+                    factor=RATE.value,
+                    optimizer=OPTIMIZER,
+                )
+                for _, size in SIZES
+            ]
+            cells += [*constant, *batch_schedule(constant[0], SIZES, rate=RATE)]
+    return cells
+
+
+def study() -> Study:
+    return glyphs_study(
+        name="batch-warmup",
+        question="On glyphs: is a batch size that grows ahead of constant ones at equal examples?",
+        cells=cells(),
+        assumptions=(
+            Assumption("learning rate", "0.01 * sqrt(B / 256)", "That of `critical-batch`."),
+            Assumption("batch size", "x4 twice, at 25 and 50 %", "By `critical-batch`, softmax."),
+        ),
+    )
