@@ -6,9 +6,9 @@
                        DONE.json and FAILED.json
       rows.parquet/    the logged rows of all cells, attempts stitched, in parts below 1 MiB
       items.parquet    study, id, metric and, for each evaluated example, whether it was right
-      manifest.json    studies and counts, versions, sha256 of each file
+      manifest.json    studies and counts, what their grids state, versions, sha256 of each file
 
-`pd.read_parquet` opens each. The same records and version of pyarrow give the same bytes.
+`pd.read_parquet` opens each. The same records, grids and version of pyarrow give the same bytes.
 `sha256` in the manifest is over all the rest of it; `records` is over what was recorded alone, and
 its first ten digits are what a figure shows in its corner, whether drawn from the records or from
 the snapshot. Every file is checked as it is read. Checkpoints and wandb's files are left out.
@@ -190,6 +190,7 @@ def write(
     versions: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda cell: None,
     items: Sequence[str] | None = None,
+    grids: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a snapshot to the folder `out`, whole or not at all; returns its manifest.
 
@@ -199,6 +200,9 @@ def write(
       versions: of what else made it.
       progress: called with the id of each cell that is done.
       items: metrics of which to keep the evaluated examples; None for all.
+      grids: what the grid of a study states and no record holds, by its name: "folder" of its
+        records, question, paper, assumptions, and the ids of its "cells". Those of a snapshot that
+        is copied stay.
 
     Raises:
       AnalysisError: `out` holds something else, or cannot be written.
@@ -264,6 +268,10 @@ def write(
         },
         "versions": {"pyarrow": pa.__version__, **(versions or {})},
     }
+    copied = source.manifest.get("grids", {}) if isinstance(source, Snapshot) else {}
+    stated = {**(grids or {}), **copied}
+    if stated := {name: grid for name, grid in stated.items() if grid["folder"] in counts}:
+        manifest["grids"] = stated
     manifest["sha256"] = _manifest_digest(manifest)
     contents[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
     part_folder = out.with_name(f".{out.name}.part")

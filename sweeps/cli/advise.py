@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from sweeps.cli.options import Json, Metric, Root, complete_study, recorded_study, root_of
+from sweeps.cli.options import Json, Metric, Root, complete_study, root_of
+from sweeps.cli.recorded import recorded_study
 
 
 def advise(

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps.cli.options import Json, Metric, Only, Root, Set, StudyName, recorded_study, root_of
+from sweeps.cli.options import Json, Metric, Only, Root, Set, StudyName, root_of
+from sweeps.cli.recorded import recorded_study
 
 SHORT_NAMES = {"loss.kind": "loss", "optimizer.learning_rate": "rate"}
 

@@ -17,10 +17,9 @@ from sweeps.cli.options import (
     Set,
     Verbose,
     complete_study,
-    note_unplanned,
-    recorded_study,
     root_of,
 )
+from sweeps.cli.recorded import note_unplanned, recorded_study
 
 if TYPE_CHECKING:
     from analysis.claims import Verdict

@@ -16,10 +16,10 @@ from sweeps.cli.options import (
     Set,
     StudyName,
     local,
-    recorded_study,
     root_of,
     study_of,
 )
+from sweeps.cli.recorded import recorded_study
 
 if TYPE_CHECKING:
     from sweeps.study import Study

@@ -18,10 +18,9 @@ from sweeps.cli.options import (
     Verbose,
     complete_study,
     local,
-    note_unplanned,
-    recorded_study,
     root_of,
 )
+from sweeps.cli.recorded import note_unplanned, recorded_study
 
 if TYPE_CHECKING:
     from analysis.figures import OutputFiles

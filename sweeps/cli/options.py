@@ -1,19 +1,15 @@
-"""Arguments and options that several verbs share, and the study that they select."""
+"""Arguments and options that several verbs share, and the study that they select to run."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sweeps.study import Study
 
 
@@ -206,56 +202,3 @@ def root_of(root: str) -> str:
     from study.records.storage import check_reachable, resolve
 
     return str(check_reachable(resolve(root))) if "://" in root else root
-
-
-def note_unplanned(cells: pd.DataFrame, only: list[str] | None) -> None:
-    """Says on standard error how many recorded cells of the study its grid does not list.
-
-    With `only`, the others are left out on purpose.
-    """
-    if (count := cells.attrs["unplanned"]) and not only:
-        print(
-            f"study: {count} recorded cells that the grid does not list are left out; cells of "
-            "a --set are shown with the same --set",
-            file=sys.stderr,
-        )
-
-
-def recorded_study(
-    name: str, root: str, settings: list[str] | None = None, only: list[str] | None = None
-) -> tuple[str, Mapping[str, Any]]:
-    """The study's name, and its planned cells and folder as `analysis.frame.cells` takes them.
-
-    A study whose records are under `root`, but whose grid is gone, has its name only: `settings`
-    and `only` select from a grid.
-    """
-    import analysis
-    from study.config import to_dict
-    from study.models.flops import step_flops
-    from sweeps.planning.calibrate import channels_of
-    from sweeps.registry import load_study
-    from sweeps.selection import select
-    from sweeps.study import StudyError
-
-    try:
-        study = load_study(name)
-    except StudyError:
-        if "/" not in name and not settings and not only:
-            with contextlib.suppress(analysis.AnalysisError):  # no such root
-                if name in analysis.frame.studies(root):
-                    return name, {}
-        raise
-    study = select(study, settings=settings or [], only=only or [])
-    flops = [step_flops(cell, channels=channels_of(cell)) for cell in study.cells]
-    planned = [
-        {
-            "id": cell.id,
-            "cell": to_dict(cell),
-            "steps": cell.steps,
-            "examples": cell.examples,
-            "pairs_per_step": cell.pairs_per_step,
-            "flops": {"towers": step.towers, "loss": step.loss},
-        }
-        for cell, step in zip(study.cells, flops, strict=True)
-    ]
-    return study.name, {"planned": planned, "records": study.group}

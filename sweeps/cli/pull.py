@@ -74,6 +74,7 @@ def pull(
     """
     from analysis.records import snapshot
     from analysis.records.frame import open_records, open_snapshot
+    from sweeps.cli.recorded import stated_today
     from sweeps.runner.display import ProgressLine
 
     if verify is not None:
@@ -112,6 +113,7 @@ def pull(
             versions=versions,
             progress=progress,
             items=items or None,
+            grids=stated_today(records),
         )
     if kind != "records":
         shutil.rmtree(staging, ignore_errors=True)

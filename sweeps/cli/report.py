@@ -24,10 +24,9 @@ from sweeps.cli.options import (
     Set,
     StudyName,
     local,
-    note_unplanned,
-    recorded_study,
     root_of,
 )
+from sweeps.cli.recorded import note_unplanned, recorded_study, stated_in
 
 if TYPE_CHECKING:
     from analysis.claims import Verdict
@@ -83,12 +82,12 @@ def report(
         finding=prose.read(finding) if finding else (),
     )
     if where:
-        study = load_study(name)
+        about = stated_in(load_study(name), root)
         info = dataclasses.replace(
             info,
-            question=study.question,
-            paper=study.paper,
-            assumptions=tuple(Assumption(a.name, a.value, a.reason) for a in study.assumptions),
+            question=about["question"],
+            paper=about["paper"],
+            assumptions=tuple(Assumption(**assumption) for assumption in about["assumptions"]),
             planned=tuple(where["planned"]),
             records=where["records"],
         )
@@ -98,9 +97,9 @@ def report(
     note_unplanned(inputs.cells, only)
     states, size = Counter(inputs.cells["status"]), path.stat().st_size
     if as_json:
-        about = {"study": study_name, "file": str(path), "bytes": size, "cells": states}
+        page = {"study": study_name, "file": str(path), "bytes": size, "cells": states}
         files = [file for one in written.figures for file in one.files]
-        print(json.dumps({**about, "stale": stale, "figures": files}))
+        print(json.dumps({**page, "stale": stale, "figures": files}))
         return 1 if stale else 0
     print("\n".join(_summarise(inputs.verdicts)))
     counts = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "no records"

@@ -296,10 +296,10 @@ def test_a_cell_measured_twice_is_predicted_by_its_other_record(tmp_path):
 
 
 def test_leaving_each_record_out_in_turn_equals_a_calibration_of_the_others():
-    """On the 646 records of glyphs, by the definition, which takes quadratic time."""
+    """On the records of glyphs, by the definition, which takes quadratic time."""
     calibration = load_calibration("results/glyphs/snapshot")
     rows = compare_predictions(calibration)
-    assert len(rows) == len(calibration.measured) == 646
+    assert len(rows) == len(calibration.measured) > 600
     for m, row in zip(calibration.measured, rows, strict=True):
         others = [o for o in calibration.measured if o is not m]
         assert all(o.cell.id != m.cell.id for o in others)

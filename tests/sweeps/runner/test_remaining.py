@@ -14,12 +14,14 @@ import pytest
 from analysis.records.frame import open_records
 from study.config import Budget, Cell, Execution
 from study.records.metrics_log import CellProgress, _rate
+from sweeps.cli.recorded import held_cells
 from sweeps.registry import load_study
 from sweeps.runner.cell_status import CellStatus
 from sweeps.runner.claims import in_order, ranks
 from sweeps.runner.remaining import Left, Observed, Remaining, seconds_left
 from sweeps.study import Study
 
+SNAPSHOT = "results/glyphs/snapshot"
 WORKERS = 2
 # Two cells of glyphs-lr stalled: they took 78 s to open a data set that takes others 0.5 s.
 STALLED = 60.0
@@ -238,7 +240,7 @@ def test_a_run_of_the_demo_as_it_was():
 def snapshot() -> dict[str, Recorded]:
     """The recorded cells of our study that did not stall, by id."""
     found = {}
-    for record in open_records("results/glyphs/snapshot").records("glyphs"):
+    for record in open_records(SNAPSHOT).records("glyphs"):
         seconds = record.done["seconds"]
         began = record.done["time"] - seconds["total"]
         if seconds["open"] < STALLED:
@@ -255,7 +257,9 @@ def replay(name: str) -> Run:
     compiles for as long as itself did: so the run is one of a machine at a steady speed.
     """
     known = load_study(name)
-    recorded = tuple(c for c in known.cells if c.id in snapshot())
+    held = held_cells(known, SNAPSHOT)
+    recorded = tuple(cell for cell in held.values() if cell.id in snapshot())
+    known = dataclasses.replace(known, cells=recorded, matched=())
     twins = defaultdict(list)
     for cell in recorded:
         twins[dataclasses.replace(cell, seed=0)].append(snapshot()[cell.id])
@@ -269,7 +273,7 @@ def replay(name: str) -> Run:
     for waiting in in_order([entry(cell, "pending") for cell in recorded], ranks(known)):
         begin[waiting.cell.id] = heapq.heappop(free)
         heapq.heappush(free, begin[waiting.cell.id] + taken[waiting.cell.id].seconds["total"])
-    return Run(dataclasses.replace(known, cells=recorded, matched=()), taken, begin)
+    return Run(known, taken, begin)
 
 
 def _without_compiling(recorded: Recorded) -> float:

@@ -10,7 +10,7 @@ from analysis.records import frame
 from study.config import Budget, Cell, to_dict
 from sweeps.cli import list as cli_list
 from sweeps.cli.list import short
-from sweeps.cli.options import recorded_study
+from sweeps.cli.recorded import recorded_study
 from sweeps.runner import cell_status as ledger
 from sweeps.study import Assumption, Study, StudyError, merge_cells
 
