@@ -220,7 +220,8 @@ class Cell:
 
 
 # Fields that were added after cells had been recorded, with the value that cells had before. A
-# field with this value is neither recorded nor hashed, so cells recorded since are like those.
+# field with this value is neither recorded nor hashed, so cells recorded since are like those. A
+# path has a kind in it where another kind has had the field from the start.
 ADDED: dict[str, Any] = {
     "branch": None,
     "data.order": {"kind": "global"},
@@ -229,6 +230,7 @@ ADDED: dict[str, Any] = {
     "loss.queue_examples": 0,
     "loss.same_caption": "negative",
     "loss.same_side": "none",
+    "model.text.mean_pool.bottleneck": None,
     "optimizer.schedule_examples": None,
     "optimizer.b1_half_life_examples": None,
     "optimizer.b2_half_life_examples": None,
@@ -245,10 +247,18 @@ def to_dict(cell: Cell) -> dict[str, Any]:
     values = all_fields(cell)
     for path, default in ADDED.items():
         *parents, name = path.split(".")
-        node = functools.reduce(lambda node, key: node.get(key, {}), parents, values)
+        node = functools.reduce(_enter, parents, values)
         if name in node and node[name] == default:
             del node[name]
     return values
+
+
+def _enter(node: dict[str, Any], key: str) -> dict[str, Any]:
+    """The fields at `key`; those of the node itself if `key` is its kind."""
+    if key in KINDS:
+        return node if node.get("kind") == key else {}
+    inside: dict[str, Any] = node.get(key, {})
+    return inside
 
 
 def all_fields(cell: Cell) -> dict[str, Any]:

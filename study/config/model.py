@@ -174,10 +174,12 @@ class MeanPoolText:
 
     Attributes:
       width: Width of the embeddings and of the tower's output.
+      bottleneck: Rank K of a factored embedding, as in `TextTransformer`.
     """
 
     kind: Literal["mean_pool"] = "mean_pool"
     width: Positive = 96
+    bottleneck: Positive | None = None
 
 
 ImageTower = Annotated[CachedImage | ViT, Field(discriminator="kind")]

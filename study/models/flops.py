@@ -147,8 +147,9 @@ def _text(tower: TextTransformer, length: int, embed_dim: int) -> _Tower:
 
 
 def _average(tower: MeanPoolText, length: int, embed_dim: int) -> _Tower:
-    mean = 2 * length * tower.width
+    mean = 2 * length * (tower.bottleneck or tower.width)
     rest = 8 * tower.width**2 + 2 * tower.width * embed_dim
+    rest += 2 * (tower.bottleneck or 0) * tower.width
     return _Tower(mean + rest, mean + 2 * rest)
 
 

@@ -24,9 +24,7 @@ def count_parameters(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
         case TextTransformer():
             total += _text(model.text, cell.data.text_length, vocabulary, model.embed_dim)
         case MeanPoolText():
-            width = model.text.width
-            total += vocabulary * width + _dense(width, 2 * width) + _dense(2 * width, width)
-            total += _dense(width, model.embed_dim)
+            total += _average(model.text, vocabulary, model.embed_dim)
     return total
 
 
@@ -55,6 +53,16 @@ def _image(tower: ViT, embed_dim: int, channels: int) -> int:
 
 
 def _text(tower: TextTransformer, length: int, vocabulary: int, embed_dim: int) -> int:
-    v, narrow = tower.size, tower.bottleneck
-    table = vocabulary * (narrow or v.width) + (narrow or 0) * v.width
+    v = tower.size
+    table = _table(vocabulary, v.width, tower.bottleneck)
     return table + length * v.width + _encoder(v) + _dense(v.width, embed_dim)
+
+
+def _average(tower: MeanPoolText, vocabulary: int, embed_dim: int) -> int:
+    width = tower.width
+    mlp = _dense(width, 2 * width) + _dense(2 * width, width)
+    return _table(vocabulary, width, tower.bottleneck) + mlp + _dense(width, embed_dim)
+
+
+def _table(vocabulary: int, width: int, narrow: int | None) -> int:
+    return vocabulary * width if narrow is None else (vocabulary + width) * narrow

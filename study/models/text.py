@@ -55,15 +55,19 @@ class MeanPoolTower(nn.Module):
 
     @nn.compact
     def __call__(self, text_BxL: jax.Array, _keys_B: jax.Array | None = None) -> jax.Array:
-        width = self.config.width
+        width, narrow = self.config.width, self.config.bottleneck
         init = nn.initializers.normal(width**-0.5)
-        table_VxW = self.param("embedding", init, (self.vocabulary.size, width))
+        table_VxK = self.param("embedding", init, (self.vocabulary.size, narrow or width))
         is_word_BxL = text_BxL != self.vocabulary.eos
         if self.vocabulary.pad != self.vocabulary.eos:
             is_word_BxL &= text_BxL != self.vocabulary.pad
-        mask_BxL = is_word_BxL.astype(table_VxW.dtype)
-        total_BxW = jnp.einsum("bl,blw->bw", mask_BxL, table_VxW[text_BxL])
-        x_BxW = total_BxW / jnp.maximum(mask_BxL.sum(1, keepdims=True), 1)
+        mask_BxL = is_word_BxL.astype(table_VxK.dtype)
+        total_BxK = jnp.einsum("bl,blk->bk", mask_BxL, table_VxK[text_BxL])
+        x_BxW = total_BxK / jnp.maximum(mask_BxL.sum(1, keepdims=True), 1)
+        if narrow is not None:
+            # The mean of the projected pieces, since both are linear.
+            project = nn.Dense(width, use_bias=False, dtype=self.dtype, name="embed_projection")
+            x_BxW = project(x_BxW).astype(x_BxW.dtype)
         x_BxW = x_BxW * jnp.sqrt(jnp.asarray(width, x_BxW.dtype))
         x_BxW += Mlp(2 * width, self.dtype)(x_BxW)
         return nn.Dense(self.embed_dim, name="head")(x_BxW)

@@ -101,6 +101,7 @@ def test_every_field_is_in_the_hash():
         "optimizer.weight_decay_time_examples": 1000,
         "optimizer.warmup_percent": 6,
         "model.text.width": 64,
+        "model.text.bottleneck": 12,
         "data.text_length": 8,
         "data.lower_case": "ascii",
         "data.pad": "pad",

@@ -42,9 +42,23 @@ def test_a_field_added_since_is_recorded_only_where_it_is_not_as_before():
     masked = replace(cell, "loss.same_caption", "masked")
     assert to_dict(masked)["loss"]["same_caption"] == "masked"
     assert from_dict(to_dict(masked)) == masked != cell == from_dict(recorded)
+    average = all_fields(replace(cell, "model.text", {"kind": "mean_pool"}))
     for path in ADDED:  # each is a field, and can be set
-        assert _has(every, path.split(".")), path
+        assert _has(average if "mean_pool" in path else every, path.split(".")), path
 
 
 def _has(node, parts):
-    return not parts or (parts[0] in node and _has(node[parts[0]], parts[1:]))
+    if parts and node.get("kind") == parts[0]:
+        return _has(node, parts[1:])
+    return not parts or (parts[0] in node and (len(parts) == 1 or _has(node[parts[0]], parts[1:])))
+
+
+def test_a_field_that_one_kind_got_later_stays_recorded_in_the_kind_that_always_had_it():
+    """The paper's grids hash `bottleneck` of the transformer, None included."""
+    cell = Cell(batch_size=8, budget=Budget(steps=4))
+    assert to_dict(cell)["model"]["text"]["bottleneck"] is None
+    average = replace(cell, "model.text", {"kind": "mean_pool"})
+    assert "bottleneck" not in to_dict(average)["model"]["text"]
+    narrow = replace(average, "model.text.bottleneck", 4)
+    assert to_dict(narrow)["model"]["text"]["bottleneck"] == 4
+    assert from_dict(to_dict(narrow)) == narrow != average == from_dict(to_dict(average))

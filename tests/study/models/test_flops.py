@@ -129,6 +129,12 @@ def test_losses_cost_what_the_compiler_counts_of_one_tile(loss):
     assert step_flops(chosen).executed == pytest.approx(counted, rel=0.02)
 
 
+def test_a_bottleneck_of_the_average_costs_what_the_compiler_counts():
+    narrow = dataclasses.replace(AVERAGE, text=MeanPoolText(width=512, bottleneck=256))
+    chosen = cell(narrow, batch_size=512)
+    assert step_flops(chosen).executed == pytest.approx(compiled_flops(chosen), rel=0.02)
+
+
 def test_the_softmax_meets_every_pair_twice():
     """At 1,024 examples the compiler counts one of two tiles a side, once in each pass."""
     counted = compiled_flops(cell(AVERAGE, Softmax(), batch_size=1024))

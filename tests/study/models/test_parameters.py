@@ -25,6 +25,7 @@ CELLS = {
     "sincos2d, gap": Model(image=ViT(pool="gap", posemb="sincos2d", depth=2)),
     "bottleneck": Model(text=TextTransformer(bottleneck=8, depth=3)),
     "cached": Model(image=CachedImage(embeddings="e", dim=16), text=MeanPoolText(), embed_dim=16),
+    "narrow average": Model(text=MeanPoolText(width=24, bottleneck=3)),
 }
 
 

@@ -16,7 +16,7 @@ from study.config import Cell, CellError, MeanPoolText, Model, TextTransformer, 
 from study.config.execution import Remat
 from study.config.model import Vocabulary
 from study.models.dropout import dropout, example_keys
-from study.models.text import TransformerText
+from study.models.text import MeanPoolTower, TransformerText
 from study.models.two_towers import TwoTowers
 from study.models.vit import scale_pixels, sincos2d
 
@@ -115,6 +115,20 @@ def test_the_bottleneck_factors_the_embedding_and_keeps_its_scale():
     txt = jax.jit(tower.init)(jax.random.key(0), TEXT)["params"]
     words = txt["Embed_0"]["embedding"] @ txt["embed_projection"]["kernel"]
     np.testing.assert_allclose(jnp.std(words), 32**-0.5, rtol=0.1)
+
+
+def test_an_average_through_a_bottleneck_is_that_of_the_factored_embedding():
+    vocabulary = Vocabulary(2000, eos=1, pad=1)
+    narrow = MeanPoolTower(MeanPoolText(width=32, bottleneck=4), vocabulary, 8)
+    txt = jax.jit(narrow.init)(jax.random.key(0), TEXT)["params"]
+    table_VxK, projection = txt["embedding"], txt["embed_projection"]["kernel"]
+    assert table_VxK.shape == (2000, 4)
+    table_VxW = table_VxK @ projection
+    np.testing.assert_allclose(jnp.std(table_VxW), 32**-0.5, rtol=0.3)  # of 128 random numbers
+    rest = {name: leaf for name, leaf in txt.items() if name != "embed_projection"}
+    full = MeanPoolTower(MeanPoolText(width=32), vocabulary, 8)
+    want = full.apply({"params": rest | {"embedding": table_VxW}}, TEXT)
+    np.testing.assert_allclose(narrow.apply({"params": txt}, TEXT), want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
