@@ -24,10 +24,16 @@ PAD, EOS, UNKNOWN = 0, 1, 2  # the ids of the paper's C4 tokenizer
 _LONGEST_PIECE = 16
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 2000) -> bytes:
+def train_tokenizer(
+    texts: Iterable[str], *, vocabulary: int = 2000, coverage: float = 1.0
+) -> bytes:
     """Trains a unigram model on lower-cased texts; the same texts give the same bytes.
 
     A small corpus can yield fewer pieces than `vocabulary`.
+
+    Arguments:
+      coverage: share of the characters, counted by their frequency, that are pieces; the rarest
+        ones are unknown.
 
     Returns:
       The serialized SentencePiece model.
@@ -43,7 +49,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 2000) -> bytes:
             model_type="unigram",
             vocab_size=vocabulary,
             hard_vocab_limit=False,
-            character_coverage=1.0,
+            character_coverage=coverage,
             split_digits=True,
             seed_sentencepieces_file=str(seeds),
             pad_id=PAD,

@@ -42,10 +42,10 @@ SHORT, LONG = 18 * 2**14, 2**20  # examples, 294,912 and 1,048,576; 16,384 divid
 FACTOR = 8e-3
 LOSSES: tuple[Loss, ...] = (Sigmoid(), Softmax())
 
-DIM = 128
+DIM, WIDTH = 128, 96
 SIGLIT = Model(
     image=CachedImage(embeddings=f"efficientnet-lite0-{DIM}", dim=DIM),
-    text=MeanPoolText(width=96),
+    text=MeanPoolText(width=WIDTH),
     embed_dim=DIM,
 )
 
@@ -92,22 +92,29 @@ def emoji_cell(
     seed: int = 0,
     examples: int = SHORT,
     split: str = "train",
+    tokenizer: str | None = None,
     model: Model = SIGLIT,
     factor: float = FACTOR,
+    warmup_percent: float = 10,
     evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
     """A cell on emoji-36, with the settings that all grids share as defaults.
 
     Args:
+      tokenizer: A file in the folder of the data set; None is the data set's own.
       factor: The learning rate at B = 256.
     """
     rate = PowerRule(value=factor, at=256, exponent=0.5, largest=4096)(batch_size)
     return Cell(
         model=model,
-        data=Data(dataset=DATASET, split=split, text_length=16),
+        data=Data(dataset=DATASET, split=split, text_length=16, tokenizer=tokenizer),
         loss=loss,
         optimizer=Adam(
-            b2=0.95, weight_decay=1e-4, warmup_percent=10, clip_norm=1.0, learning_rate=rate
+            b2=0.95,
+            weight_decay=1e-4,
+            warmup_percent=warmup_percent,
+            clip_norm=1.0,
+            learning_rate=rate,
         ),
         budget=Budget(examples=examples),
         batch_size=batch_size,
@@ -116,14 +123,22 @@ def emoji_cell(
     )
 
 
-def emoji_study(*, name: str, question: str, cells: Iterable[Cell], paper: str = "") -> Study:
+def emoji_study(
+    *,
+    name: str,
+    question: str,
+    cells: Iterable[Cell],
+    paper: str = "",
+    prepare: str = "study.interop.emoji:prepare",
+    assumptions: tuple[Assumption, ...] = ASSUMPTIONS,
+) -> Study:
     return Study(
         name=name,
         question=question,
         cells=tuple(cells),
-        prepare="study.interop.emoji:prepare",
+        prepare=prepare,
         paper=paper,
-        assumptions=ASSUMPTIONS,
+        assumptions=assumptions,
         group=FOLDER,
         seconds=seconds,
     )

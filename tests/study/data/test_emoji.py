@@ -13,16 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from study.config import Data
 from study.data.benchmarks.retrieval_texts import read_captions, read_languages
 from study.data.emoji import drawings, packages, write
 from study.data.emoji.captions import LANGUAGES, MOST_KEYWORDS, Captions
 from study.data.emoji.drawings import View, emoji_key, render
 from study.data.emoji.packages import CLDR, FLUENT, NOTO, TWEMOJI
+from study.data.emoji.vocabularies import (
+    _coverage,
+    file_name,
+    read_names_and_keywords,
+    train_tokenizers,
+)
 from study.data.emoji.write import IMAGES_OF, write_emoji
 from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.images import decode
 from study.data.sources import load_labels
+from study.data.tokenizer import UNKNOWN, Tokenizer
 
 pytest.importorskip("resvg_py")
 
@@ -257,3 +265,28 @@ def test_a_folder_with_something_else_is_left_alone(sources, tmp_path):
     with pytest.raises(DataError, match="holds something else"):
         write_emoji(tmp_path, packages=sources)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_tokenizers_of_other_sizes_know_the_captions_and_are_trained_once(dataset):
+    texts = read_names_and_keywords(dataset)
+    assert {"red cat", "kw", "de kw2"} <= set(texts) and not any(", " in text for text in texts)
+    train_tokenizers(dataset, [80, 400])
+    models = {pieces: dataset.folder / file_name(pieces) for pieces in (80, 400)}
+    before = {path: path.read_bytes() for path in models.values()}
+    train_tokenizers(dataset, [80, 400])
+    assert {path: path.read_bytes() for path in models.values()} == before
+    dataset.verify()  # the data set itself is as it was
+    small, large = (
+        Tokenizer.open(dataset, Data(dataset="emoji", tokenizer=path.name))
+        for path in models.values()
+    )
+    assert small.vocabulary.size <= 80 < large.vocabulary.size <= 400
+    lengths = [(tokens(texts) != tokens.vocabulary.eos).sum() for tokens in (small, large)]
+    assert lengths[0] > lengths[1]
+    assert (large(texts) != UNKNOWN).all()
+
+
+def test_the_rarest_characters_are_left_out_two_percent_of_a_text_at_most():
+    texts = ["Aa" * 98 + " b", "c" * 3]
+    assert [_coverage(texts, n) for n in (4, 3, 2, 1)] == [1, 1, 199 / 200, 196 / 200]
+    assert _coverage(["abc"], 1) == 0.98

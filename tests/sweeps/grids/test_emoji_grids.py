@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
-from study.config import MultilingualRetrieval
+from study.config import MultilingualRetrieval, replace
 from study.data.emoji.write import ARTIST_OF, IMAGES_OF
-from sweeps.registry import load_study
+from sweeps.grids.emoji import vocabulary
+from sweeps.grids.emoji.all import STUDIES
+from sweeps.registry import builtin_studies, load_study
+
+CELLS = {name: load_study(name).cells for name in STUDIES}
 
 
-@pytest.mark.parametrize("name", ["emoji-batch-size", "emoji-multilingual"])
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "emoji-lr"])
 def test_all_cells_of_a_budget_see_equally_many_examples_of_splits_that_exist(name):
-    study = load_study(name)
-    for cell in study.cells:
+    for cell in CELLS[name]:
         assert cell.steps * cell.batch_size == cell.budget.examples
         assert cell.data.split in IMAGES_OF
         splits = {e.split for e in cell.evals if isinstance(e, MultilingualRetrieval)}
@@ -22,6 +25,48 @@ def test_all_cells_of_a_budget_see_equally_many_examples_of_splits_that_exist(na
 
 
 def test_languages_are_compared_at_equal_batches_and_seeds():
-    cells = load_study("emoji-multilingual").cells
-    by_split = Counter((cell.data.split, cell.batch_size, cell.seed) for cell in cells)
+    by_split = Counter(
+        (cell.data.split, cell.batch_size, cell.seed) for cell in CELLS["emoji-multilingual"]
+    )
     assert set(by_split.values()) == {1} and len(by_split) == 3 * 4 * 3
+
+
+def test_cells_that_have_been_recorded_keep_their_ids():
+    ids = {cell.id for cell in CELLS["emoji-batch-size"]}
+    assert {"b16384-sigmoid-s0-2eb43c26", "b16384-softmax-s0-ba44b811"} <= ids
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("emoji-bottleneck", "model.text.bottleneck"), ("emoji-vocabulary", "data.tokenizer")],
+)
+def test_one_field_differs_and_one_cell_of_each_seed_is_in_the_study_of_batch_sizes(name, field):
+    shared = {cell.id for cell in CELLS["emoji-batch-size"]}
+    alike = defaultdict(list)
+    for cell in CELLS[name]:
+        alike[replace(cell, field, None)].append(cell)
+    assert len(alike) == len({cell.seed for cell in CELLS[name]}) == 3
+    for plain, cells in alike.items():
+        assert plain.id in shared and plain in cells
+        assert [cell.id in shared for cell in cells].count(True) == 1 < len(cells)
+
+
+def test_the_tokenizers_that_cells_name_are_those_that_prepare_trains(monkeypatch):
+    from study.interop import emoji
+
+    trained = []
+    monkeypatch.setattr(emoji, "prepare", lambda root, progress: root)
+    monkeypatch.setattr(
+        vocabulary, "train_tokenizers", lambda _, sizes, progress: trained.extend(sizes)
+    )
+    vocabulary.prepare("data")
+    named = {cell.data.tokenizer for cell in load_study("emoji").cells} - {None}
+    assert named == {vocabulary.file_name(size) for size in trained}
+
+
+def test_emoji_has_all_cells_of_its_grids_each_once():
+    assert {name for name in builtin_studies() if name.startswith("emoji-")} == set(STUDIES)
+    study = load_study("emoji")
+    assert {cell.id for cell in study.cells} == {c.id for cells in CELLS.values() for c in cells}
+    assert study.prepare == "sweeps.grids.emoji.vocabulary:prepare"
+    assert {load_study(name).group for name in STUDIES} == {study.group}
