@@ -27,6 +27,7 @@ from analysis.claims import (
     matched_pairs,
     pairs_map,
     recipe,
+    scaling_rules,
 )
 from analysis.claims.claim import OURS, Claim, Evidence, Verdict, adjust, conclude
 from analysis.claims.formatting import (
@@ -52,6 +53,7 @@ __all__ = [
 
 _FILES = (
     batch, duration, languages, recipe, composition, matched_pairs, initial, corruption, pairs_map,
+    scaling_rules,
 )  # fmt: skip
 # The paper's claims by section, then our own.
 CLAIMS = tuple(

@@ -14,11 +14,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.claim import OURS, POINTS, Claim, Evidence, Verdict, conclude, weakest
-from analysis.claims.rates import VALIDATION, check_rates
+from analysis.claims.rates import check_rates
 from analysis.claims.scope import scope
 from analysis.records.scores import Score
 from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE
+from analysis.select.tried_rates import VALIDATION
 from analysis.stats.contrasts import combine, mean_weights, slope_weights
 from analysis.stats.intervals import GroupMeans, by_group, paired_differences
 

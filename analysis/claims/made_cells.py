@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.claims.corruption import CORRUPTIONS, PARTS
 from analysis.records.record import COLUMNS
 from analysis.select.fields import TOP1
+from analysis.select.tried_rates import VALIDATION
 
 Row = dict[str, Any]
 
@@ -188,6 +189,36 @@ def pairs_map(
         if group <= size
         for kind in ("all" if group == size else "groups",)
     ]
+
+
+def scaling_rules(lost: Mapping[int, float], *, at: int = 256) -> list[Row]:
+    """Settings tuned at one batch size and carried to others by every rule, for both losses.
+
+    The best rate grows as B^0.3, and the search finds it.
+
+    Args:
+      lost: by batch size, what each rule loses to the rate tuned there.
+    """
+    best = {size: 1e-3 * (size / at) ** 0.3 for size in (at, *lost)}
+    kept: Row = {"optimizer.b2": 0.95, "optimizer.weight_decay": 1e-4, "examples": 1e7}
+    half_life: Row = {"optimizer.b2_half_life_examples": at * math.log(0.5) / math.log(0.95)}
+    time: Row = {"optimizer.weight_decay_time_examples": at / 1e-4}
+    search = [
+        {"batch_size": size, "seed": 100, "quality": 40.0}
+        | {"optimizer.learning_rate": times * rate, VALIDATION: 40.0 - 8 * (times != 1)}
+        for size, rate in best.items()
+        for times in (0.5, 1.0, 2.0)
+    ]
+    carried = []
+    for size, behind in lost.items():
+        arms: list[Row] = [{"optimizer.learning_rate": best[size], "quality": 40.0}]
+        for exponent in (0.0, 0.5, 1.0, 0.4):
+            arms.append({"optimizer.learning_rate": best[at] * (size / at) ** exponent})
+        for other in (half_life, {"optimizer.b2_half_life_examples": 2e4}, time):
+            arms.append({"optimizer.learning_rate": best[size]} | other)
+        arms.append({"optimizer.learning_rate": best[at] * (size / at) ** 0.5} | half_life | time)
+        carried += [{"batch_size": size, "quality": 40.0 - behind} | arm for arm in arms]
+    return [kept | loss | row for loss in ({}, SOFTMAX) for row in (*search, *carried)]
 
 
 def update_norms(

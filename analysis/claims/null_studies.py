@@ -24,7 +24,8 @@ import pandas as pd
 from analysis.claims import CLAIMS, Evidence, Verdict
 from analysis.claims.claim import Kind, adjust
 from analysis.claims.made_cells import MEASURED, add_noise, make_cells, update_norms
-from analysis.claims.truths import BOTH, SCENARIOS, Scenario
+from analysis.claims.scenario import BOTH, Scenario
+from analysis.claims.truths import SCENARIOS
 
 SD = 0.45  # points, of a quality
 SD_LOGIT, SD_EASY = 0.03, 0.7  # of a bias or mean logit, and with the easiest negatives alone

@@ -13,38 +13,16 @@ validation font where that was measured. Else the comparison is undecided.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.claims.claim import TOLERANCE, Evidence, Verdict, withhold
 from analysis.claims.scope import name_sizes
-from analysis.select.fields import row_keys, same_fields, with_fields
-from analysis.select.rate_rule import RATE, SEARCH
-
-VALIDATION = "eval/zero_shot/val_font/top1"
-SAME_RATE = 1e-3  # relative: rates this close are one
-
-Point = tuple[Any, int]  # a configuration (loss included, learning rate not) and a batch size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """Quality by learning rate at one point, in percent, the mean over the seeds of the search."""
-
-    examples: int
-    quality: Mapping[float, float]
-
-    @property
-    def best(self) -> float:
-        return max(self.quality, key=lambda rate: self.quality[rate])
-
-    def shortfall(self, rate: float) -> float:
-        """Points from this rate to the best one; zero where this rate was not tried."""
-        tried = [q for other, q in self.quality.items() if abs(other / rate - 1) < SAME_RATE]
-        return self.quality[self.best] - tried[0] if tried else 0.0
+from analysis.select.fields import row_keys
+from analysis.select.rate_rule import RATE
+from analysis.select.tried_rates import Point, Search, find_searches, search_fields
 
 
 def check_rates(
@@ -64,7 +42,7 @@ def check_rates(
     """
     if evidence.spread:  # printed numbers come without their rates
         return verdict
-    fields = _fields(evidence)
+    fields = search_fields(evidence.cells)
     searches = _searches(evidence)
     points = zip(row_keys(panel, fields), panel["batch_size"].astype(int), strict=True)
     ran = dict(zip(points, row_keys(panel, ("loss.kind", RATE)), strict=True))
@@ -104,33 +82,9 @@ def check_rates(
     return replace(verdict, sentence=f"{verdict.sentence} {note}")
 
 
-def _fields(evidence: Evidence) -> list[str]:
-    """What the cells of one search share, batch size apart."""
-    cells = with_fields(evidence.cells, [RATE])
-    return same_fields(cells, ("batch_size", RATE), ignoring=("budget.",))
-
-
 @functools.lru_cache(maxsize=2)
 def _searches(evidence: Evidence) -> dict[Point, Search]:
-    """Every search: a seed that tries at least `SEARCH` rates at one point. The longest counts."""
-    cells = with_fields(evidence.cells, [RATE])
-    judge = VALIDATION if VALIDATION in cells else evidence.metric
-    if judge not in cells:
-        return {}
-    done = cells[(cells["status"] == "done") & cells[judge].notna() & cells[RATE].notna()]
-    keys = row_keys(done, _fields(evidence))
-    point = pd.Series(
-        list(zip(keys, done["batch_size"], done["examples"], strict=True)),
-        index=done.index,
-        dtype=object,
-    )
-    rates = done[RATE].groupby([point, done["seed"]]).transform("nunique")
-    done, point = done[rates >= SEARCH], point[rates >= SEARCH]
-    searches = {}
-    for (key, size, examples), same in sorted(done.groupby(point), key=lambda item: item[0][2]):
-        quality = same.groupby(RATE)[judge].mean().to_dict()
-        searches[key, int(size)] = Search(examples=int(examples), quality=quality)
-    return searches
+    return find_searches(evidence.cells, evidence.metric)
 
 
 def _nearest(point: Point, ran: Collection[Point], searches: Collection[Point]) -> list[Point]:

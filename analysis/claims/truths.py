@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.claims.claim import TOLERANCE, Kind
+from analysis.claims import scaling_rules as rules
+from analysis.claims.claim import TOLERANCE
 from analysis.claims.corruption import CORRUPTIONS, RETRIEVAL, SCENES
 from analysis.claims.languages import RECALL
 from analysis.claims.made_cells import (
@@ -23,40 +23,11 @@ from analysis.claims.made_cells import (
     every_corruption,
     matched_pairs,
     pairs_map,
+    scaling_rules,
     starts,
 )
-from analysis.claims.rates import VALIDATION
-from analysis.select.fields import TOP1
-
-REPRODUCED: tuple[Kind, ...] = ("reproduced",)
-CONTRADICTED: tuple[Kind, ...] = ("contradicted",)
-BOTH: tuple[Kind, ...] = (*REPRODUCED, *CONTRADICTED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """Studies with one truth.
-
-    Attributes:
-      truth: in words.
-      rows: the cells, see `made_cells`.
-      wrong: by claim, the verdicts that are wrong at this truth, which is at their edge.
-      false: the claims that are false by far.
-      metric: the column of the true quality.
-      spiky: the beta2 whose update norms spike; None for neither.
-    """
-
-    truth: str
-    rows: Sequence[Row]
-    wrong: dict[str, tuple[Kind, ...]] = field(default_factory=dict)
-    false: tuple[str, ...] = ()
-    metric: str = TOP1
-    spiky: float | None = None
-
-    @property
-    def claims(self) -> tuple[str, ...]:
-        return (*self.wrong, *self.false)
-
+from analysis.claims.scenario import BOTH, CONTRADICTED, REPRODUCED, Scenario
+from analysis.select.tried_rates import VALIDATION
 
 SIZES = (16, 64, 256, 1024, 4096)
 CURVE = dict(zip(SIZES, (34.0, 40.0, 44.0, 44.2, 41.0), strict=True))
@@ -77,6 +48,8 @@ BEST_RATE, DISTINCT = "corrupted: at the best rate too", "corrupted: distinct ex
 ON_SCENES = "corrupted: on scenes of two"
 PAIRS, EXAMPLES = "pairs per example help", "examples per step help"
 MORE = "pairs matter more than examples"
+
+RULES = tuple(claim.name for claim in rules.CLAIMS)
 
 
 def _both_towers(quality: Sequence[float], gaps: Sequence[float] = ()) -> list[Row]:
@@ -393,5 +366,20 @@ SCENARIOS = (
         truth="pairs and examples hurt, pairs more",
         rows=pairs_map(-1.0, -0.5),
         false=(PAIRS, EXAMPLES, MORE),
+    ),
+    Scenario(
+        truth="every rule loses what counts as little everywhere",
+        rows=scaling_rules({16: rules.LITTLE, 1024: rules.LITTLE}),
+        wrong=dict.fromkeys(RULES, BOTH),
+    ),
+    Scenario(
+        truth="every rule loses what counts as little at one batch size, nothing at another",
+        rows=scaling_rules({16: 0.0, 1024: rules.LITTLE}),
+        wrong=dict.fromkeys(RULES, REPRODUCED),
+    ),
+    Scenario(
+        truth="every rule loses by far at larger batch sizes",
+        rows=scaling_rules({16: 0.0, 1024: 4 * rules.LITTLE}),
+        false=RULES,
     ),
 )

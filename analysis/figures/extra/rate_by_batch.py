@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from analysis.claims.rates import VALIDATION
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
 from analysis.figures.plot import layout, points, style
@@ -25,6 +24,7 @@ from analysis.select.deciding import FEWEST_STEPS
 from analysis.select.panels import Panel
 from analysis.select.rate_rule import RATE, SEARCH
 from analysis.select.rate_searches import rate_searches, repeated
+from analysis.select.tried_rates import VALIDATION
 from analysis.stats import BestRate, fit_best_rate, fit_rate_exponent
 from analysis.stats.intervals import by_group, group_means
 

@@ -4,7 +4,8 @@ import pytest
 
 from analysis.claims import CLAIMS
 from analysis.claims.null_studies import count_errors, count_studies, simulate
-from analysis.claims.truths import BOTH, DECAY, PRIOR, SCENARIOS
+from analysis.claims.scenario import BOTH
+from analysis.claims.truths import DECAY, PRIOR, SCENARIOS
 
 
 def test_every_claim_can_fail_and_has_an_edge_for_either_wrong_verdict():
