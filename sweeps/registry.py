@@ -33,6 +33,7 @@ GRIDS = {
     "emoji-bottleneck": "emoji.bottleneck",
     "emoji-lr": "emoji.lr",
     "emoji-multilingual": "emoji.multilingual",
+    "emoji-temperature": "emoji.temperature",
     "emoji-vocabulary": "emoji.vocabulary",
     "examples-vs-pairs": "paper.examples_vs_pairs",
     "fig-2-left": "paper.table_8:fig_2_left",

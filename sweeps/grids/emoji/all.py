@@ -12,7 +12,7 @@ from sweeps.study import Study, merge_cells
 
 STUDIES = (
     *("emoji-lr", "emoji-batch-size", "emoji-multilingual", "emoji-bottleneck"),
-    "emoji-vocabulary",
+    *("emoji-vocabulary", "emoji-temperature"),
 )
 
 

@@ -64,6 +64,29 @@ def test_the_tokenizers_that_cells_name_are_those_that_prepare_trains(monkeypatc
     assert named == {vocabulary.file_name(size) for size in trained}
 
 
+def test_a_fixed_temperature_differs_in_its_start_its_freezing_and_the_width():
+    learned, fixed = (
+        [c for c in CELLS["emoji-temperature"] if c.optimizer.loss_scalars.frozen is frozen]
+        for frozen in (False, True)
+    )
+    assert {c.id for c in learned} < {c.id for c in CELLS["emoji-batch-size"]}
+    alike = defaultdict(list)
+    for cell in fixed:
+        free = replace(cell, "optimizer.loss_scalars.frozen", False)
+        narrow = replace(free, "model.text.width", learned[0].model.text.width)
+        alike[replace(narrow, "loss.t_init", 10.0)].append(cell)
+    assert set(alike) == set(learned)
+    assert {len(cells) for cells in alike.values()} == {2}
+
+
+def test_wider_text_towers_are_estimated_to_take_longer():
+    study = load_study("emoji-temperature")
+    times = defaultdict(set)
+    for cell in study.cells:
+        times[cell.model.text.width].add(study.seconds(cell))
+    assert max(times[96]) < min(times[256])
+
+
 def test_emoji_has_all_cells_of_its_grids_each_once():
     assert {name for name in builtin_studies() if name.startswith("emoji-")} == set(STUDIES)
     study = load_study("emoji")
