@@ -47,6 +47,7 @@ GRIDS = {
     "glyphs-beta2": "glyphs.beta2",
     "glyphs-bias": "glyphs.bias",
     "glyphs-composition": "glyphs.composition",
+    "glyphs-constant-rate": "glyphs.constant_rate",
     "glyphs-examples-vs-pairs": "glyphs.examples_vs_pairs",
     "glyphs-lr": "glyphs.lr",
     "glyphs-noise": "glyphs.noise",
@@ -57,6 +58,7 @@ GRIDS = {
     "largest-batch": "glyphs.largest_batch",
     "lr-by-batch": "paper.lr_by_batch",
     "paper": "paper.all",
+    "scaling-rules": "glyphs.scaling_rules",
     **{f"table-{n}": f"paper.table_{n}" for n in range(1, 10)},
 }
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -29,6 +31,28 @@ class PowerRule:
     def __call__(self, batch_size: int) -> float:
         largest = batch_size if self.largest is None else self.largest
         return self.value * (min(batch_size, largest) / self.at) ** self.exponent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRule:
+    """Values at some batch sizes; between two of them a power of B, beyond them the nearest.
+
+    Values between are rounded to three digits, so that cells have the same ids on all machines.
+    """
+
+    values: Mapping[int, float]
+
+    def __call__(self, batch_size: int) -> float:
+        if batch_size in self.values:
+            return self.values[batch_size]
+        smaller = [size for size in self.values if size < batch_size]
+        larger = [size for size in self.values if size > batch_size]
+        if not smaller or not larger:
+            return self.values[min(larger) if larger else max(smaller)]
+        below, above = max(smaller), min(larger)
+        low, high = self.values[below], self.values[above]
+        exponent = math.log(high / low) / math.log(above / below)
+        return float(f"{low * (batch_size / below) ** exponent:.3g}")
 
 
 def marin_b2(batch_size: int) -> float:

@@ -34,6 +34,7 @@ def study() -> Study:
                 batch_size=BATCH_SIZE,
                 examples=STEPS * BATCH_SIZE,
                 model=MODEL,
+                factor=1e-2,
                 optimizer=OPTIMIZER,
             )
         ],

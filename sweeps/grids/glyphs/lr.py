@@ -5,7 +5,7 @@ and SCRATCH_RATES in `sweeps.grids.glyphs.recipe`, by accuracy on the validation
 
 With a frozen tower each loss has its own optimum at each batch size. LONG decides where a run of it
 has 256 steps or more; MIDDLE tells how the optimum moves with the budget, and decides at the other
-sizes. Rates are factors of two apart, around the optima of earlier searches at MIDDLE.
+sizes. Rates are factors of two apart and bracket the best.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def doubled(lowest: float, count: int) -> tuple[float, ...]:
 # Rates by examples and batch size.
 FROZEN: dict[int, dict[int, tuple[float, ...]]] = {
     LONG: {
-        16: doubled(1.25e-3, 3),
-        64: doubled(2.5e-3, 3),
+        16: doubled(6.25e-4, 4),
+        64: doubled(1.25e-3, 4),
         256: doubled(5e-3, 3),
         1024: doubled(5e-3, 4),
         4096: doubled(1e-2, 4),

@@ -12,7 +12,7 @@ from study.config import Cell, Corruption, Data
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import ONE_VIEW
 from sweeps.grids.glyphs.noise import BATCH_SIZE, corruption
-from sweeps.grids.glyphs.recipe import LOSSES, RATES, SEEDS, glyphs_cell, glyphs_study
+from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study, tuned_rate
 from sweeps.study import Assumption, Study
 
 P = 0.4
@@ -49,7 +49,7 @@ def cells() -> list[Cell]:
                     loss=loss,
                     seed=seed,
                     data=Data(text_length=16, corruption=corruption),
-                    factor=multiplier * RATES[loss.kind],
+                    learning_rate=multiplier * tuned_rate(BATCH_SIZE, loss),
                 )
                 for multiplier in RATE_MULTIPLIERS
                 for corruption in corruptions(IMAGE_AND_TEXT)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter, defaultdict
 
 import pytest
 
-from study.config import CachedImage, Cell, Groups, Negatives, Sigmoid, ViT
+from study.config import Cell, Groups, Negatives, Sigmoid, ViT
 from study.data.glyphs import scenes
 from sweeps.grids.glyphs import recipe as glyphs
+from sweeps.grids.glyphs import scaling_rules
 from sweeps.grids.glyphs.all import STUDIES
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
-from sweeps.grids.glyphs.recipe import LONG, LOSSES, MIDDLE, SEEDS, SHORT, glyphs_cell
+from sweeps.grids.glyphs.recipe import (
+    LONG,
+    LONGEST,
+    LOSSES,
+    MIDDLE,
+    SEEDS,
+    SHORT,
+    glyphs_cell,
+    tuned_rate,
+)
 from sweeps.registry import builtin_studies, load_study
 
 CORES, HOURS = 2, 4
@@ -52,34 +63,57 @@ def test_every_cell_has_three_seeds_but_those_that_tune(studies):
 def test_batch_size_crosses_losses_and_budgets_and_both_losses_see_the_same(studies):
     cells = studies["glyphs-batch-size"].cells
     points = Counter((c.batch_size, c.examples, c.loss.kind) for c in cells)
-    assert {b for b, _, _ in points} == {4**k for k in range(2, 9)}
-    for examples in (SHORT, MIDDLE, LONG):
+    for examples in (SHORT, MIDDLE, LONG, LONGEST):
         sizes = {b for b, n, _ in points if n == examples}
-        assert sizes >= {4**k for k in range(2, 8)}
-        assert (4**8 in sizes) == (examples < LONG)
+        assert sizes == {4**k for k in range(2, 7 if examples == LONGEST else 8)}
     assert {(b, n) for b, n, kind in points if kind == "sigmoid"} == {
         (b, n) for b, n, kind in points if kind == "softmax"
     }
     assert all(c.steps * c.batch_size == c.budget.examples for c in cells)  # nothing is cut off
 
 
-def test_the_rate_follows_one_rule_for_each_loss_in_every_study_but_those_that_vary_it(studies):
+def test_the_rate_is_the_tuned_one_in_every_study_but_those_that_vary_it(studies):
+    vary = ("glyphs-lr", "glyphs-constant-rate", "glyphs-beta2", "glyphs-noise-causes")
     for name, study in studies.items():
-        if name in ("glyphs-lr", "glyphs-beta2", "glyphs-noise-causes"):
-            continue
-        for cell in study.cells:
-            frozen = isinstance(cell.model.image, CachedImage)
-            factor = (glyphs.RATES if frozen else glyphs.SCRATCH_RATES)[cell.loss.kind]
-            assert cell.optimizer.learning_rate == glyphs.rate(cell.batch_size, factor)
+        if name not in vary:
+            for cell in study.cells:
+                tuned = tuned_rate(cell.batch_size, cell.loss, cell.model)
+                assert cell.optimizer.learning_rate == tuned
+
+
+def test_each_tuned_rate_was_tried_and_lies_between_others(studies):
     tried = defaultdict(set)
-    for c in studies["glyphs-lr"].cells:
-        key = (isinstance(c.model.image, CachedImage), c.loss.kind, c.batch_size, c.examples)
-        tried[key].add(c.optimizer.learning_rate)
-    for (frozen, kind, batch_size, _), rates in tried.items():
-        factor = (glyphs.RATES if frozen else glyphs.SCRATCH_RATES)[kind]
+    for cell in studies["glyphs-lr"].cells:
+        key = (cell.model, cell.loss, cell.batch_size, cell.examples)
+        tried[key].add(cell.optimizer.learning_rate)
+    for (model, loss, batch_size, examples), rates in tried.items():
         assert len(rates) >= 3
-        if 16 <= batch_size <= 4096:  # what is used lies inside what was tried
-            assert min(rates) < glyphs.rate(batch_size, factor) < max(rates)
+        longest = examples == max(n for *key, n in tried if key == [model, loss, batch_size])
+        if longest and (model != glyphs.SIGLIT or batch_size in glyphs.RATES[loss.kind].values):
+            rate = tuned_rate(batch_size, loss, model)
+            assert rate in rates and min(rates) < rate < max(rates)
+
+
+def test_one_rate_at_all_batch_sizes_beside_the_tuned_ones(studies):
+    tuned = {c.id for c in studies["glyphs-batch-size"].cells}
+    cells = studies["glyphs-constant-rate"].cells
+    for loss in LOSSES:
+        own = [c for c in cells if c.loss == loss]
+        assert {c.optimizer.learning_rate for c in own} == {tuned_rate(256, loss)}
+        assert {c.id for c in own if c.batch_size == 256} <= tuned
+
+
+def test_rules_carry_settings_from_256_to_sizes_at_which_the_rate_was_tuned_too(studies):
+    cells = [c for c in load_study("scaling-rules").cells if c.seed in SEEDS]
+    batch = {c.id for c in studies["glyphs-batch-size"].cells}
+    for (size, examples), loss in itertools.product(scaling_rules.POINTS, LOSSES):
+        own = [c for c in cells if (c.batch_size, c.examples, c.loss) == (size, examples, loss)]
+        plain = [c for c in own if c.optimizer.b2_half_life_examples is None]
+        rates = {c.optimizer.learning_rate for c in plain}
+        assert tuned_rate(size, loss) in rates and tuned_rate(256, loss) in rates
+        assert {c.id for c in own} & batch
+        at = dataclasses.replace(own[-1], batch_size=256)
+        assert (at.b2, at.weight_decay) == pytest.approx((0.95, 1e-4), rel=1e-3)
 
 
 def test_masks_have_five_ratios_and_matched_pairs_their_unmasked_reference(studies):
@@ -128,9 +162,7 @@ def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone
     ids = {c.id for c in studies["glyphs-noise"].cells}
     rates = Counter()
     for cell in studies["glyphs-noise-causes"].cells:
-        times = cell.optimizer.learning_rate / glyphs.rate(
-            cell.batch_size, glyphs.RATES[cell.loss.kind]
-        )
+        times = cell.optimizer.learning_rate / tuned_rate(cell.batch_size, cell.loss)
         data = dataclasses.replace(cell.data, dataset="glyphs")
         same = glyphs_cell(batch_size=cell.batch_size, loss=cell.loss, seed=cell.seed, data=data)
         assert same.id in ids
