@@ -33,6 +33,7 @@ GRIDS = {
     "emoji-bottleneck": "emoji.bottleneck",
     "emoji-lr": "emoji.lr",
     "emoji-multilingual": "emoji.multilingual",
+    "emoji-scratch": "emoji.scratch",
     "emoji-temperature": "emoji.temperature",
     "emoji-vocabulary": "emoji.vocabulary",
     "examples-vs-pairs": "paper.examples_vs_pairs",

@@ -11,7 +11,7 @@ from sweeps.registry import load_study
 from sweeps.study import Study, merge_cells
 
 STUDIES = (
-    *("emoji-lr", "emoji-batch-size", "emoji-multilingual", "emoji-bottleneck"),
+    *("emoji-lr", "emoji-batch-size", "emoji-multilingual", "emoji-scratch", "emoji-bottleneck"),
     *("emoji-vocabulary", "emoji-temperature"),
 )
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from study.config import MultilingualRetrieval, replace
+from study.config import CachedImage, MultilingualRetrieval, ViT, replace
 from study.data.emoji.write import ARTIST_OF, IMAGES_OF
 from sweeps.grids.emoji import vocabulary
 from sweeps.grids.emoji.all import STUDIES
@@ -79,12 +79,30 @@ def test_a_fixed_temperature_differs_in_its_start_its_freezing_and_the_width():
     assert {len(cells) for cells in alike.values()} == {2}
 
 
-def test_wider_text_towers_are_estimated_to_take_longer():
-    study = load_study("emoji-temperature")
-    times = defaultdict(set)
-    for cell in study.cells:
-        times[cell.model.text.width].add(study.seconds(cell))
-    assert max(times[96]) < min(times[256])
+def test_each_cell_from_scratch_has_one_with_the_frozen_tower_beside_it():
+    towers = defaultdict(set)
+    for cell in CELLS["emoji-scratch"]:
+        frozen = isinstance(cell.model.image, CachedImage)
+        towers[cell.data.split, cell.batch_size, cell.seed, cell.examples].add(frozen)
+    assert set(map(frozenset, towers.values())) == {frozenset({True, False})}
+    recorded = {cell.id for cell in CELLS["emoji-multilingual"]}
+    assert {
+        isinstance(c.model.image, CachedImage) == (c.id in recorded) for c in CELLS["emoji-scratch"]
+    } == {True}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_larger"),
+    [
+        ("emoji-temperature", lambda cell: cell.model.text.width > 96),
+        ("emoji-scratch", lambda cell: isinstance(cell.model.image, ViT)),
+    ],
+)
+def test_larger_towers_are_estimated_to_take_longer(name, is_larger):
+    study = load_study(name)
+    times = {(is_larger(c), c.batch_size): study.seconds(c) for c in study.cells}
+    for larger, batch_size in times:
+        assert not larger or times[True, batch_size] > times[False, batch_size] + 30
 
 
 def test_emoji_has_all_cells_of_its_grids_each_once():
