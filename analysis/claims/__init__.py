@@ -22,6 +22,7 @@ from analysis.claims import (
     composition,
     corruption,
     duration,
+    embedding,
     initial,
     languages,
     matched_pairs,
@@ -43,7 +44,7 @@ from analysis.errors import AnalysisError
 from analysis.paper import as_cells
 from analysis.records import frame
 from analysis.records.scores import ItemReader
-from analysis.select.fields import TOP1
+from analysis.select.fields import TOP1, usual_quality
 
 __all__ = [
     "CLAIMS", "OURS", "Claim", "Evidence", "Verdict", "conclude", "count_verdicts", "format_number",
@@ -52,8 +53,8 @@ __all__ = [
 ]  # fmt: skip
 
 _FILES = (
-    batch, duration, languages, recipe, composition, matched_pairs, initial, corruption, pairs_map,
-    scaling_rules,
+    batch, duration, languages, embedding, recipe, composition, matched_pairs, initial, corruption,
+    pairs_map, scaling_rules,
 )  # fmt: skip
 # The paper's claims by section, then our own.
 CLAIMS = tuple(
@@ -65,14 +66,14 @@ def judge_study(
     root: str | Path,
     study: str,
     *,
-    metric: str = TOP1,
+    metric: str | None = None,
     planned: Iterable[Mapping[str, Any]] | None = None,
     records: str | None = None,
 ) -> list[Verdict]:
     """Tests every claim on the finished cells of a study.
 
     Args:
-      metric: the column of quality, in percent.
+      metric: the column of quality, in percent; None is `usual_quality`.
       planned, records: as for `frame.cells`.
 
     Raises:
@@ -85,6 +86,7 @@ def judge_study(
         return rows[rows["id"].isin(cells["id"])]
 
     read_items = frame.item_reader(root, records or study)
+    metric = metric or usual_quality(cells)
     return judge(cells, metric=metric, read_rows=read_rows, read_items=read_items)
 
 

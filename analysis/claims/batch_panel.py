@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.claims.claim import POINTS, AtBudget, Evidence, Verdict
 from analysis.claims.rates import check_rates
 from analysis.claims.scope import name_sizes, scope
-from analysis.select import panels
+from analysis.select import multilingual, panels
 from analysis.select.deciding import FEWEST_STEPS, FLOOR, steps_by_size, too_poor, too_short
 from analysis.stats.intervals import (
     GroupMeans,
@@ -29,7 +29,8 @@ from analysis.stats.intervals import (
     paired_differences,
 )
 
-Image = Literal["cached", "vit"]  # SigLiT, and both towers from scratch
+# SigLiT, both towers from scratch, and sigmoid's mean recall over languages with either.
+Image = Literal["cached", "vit", "languages"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +107,31 @@ def _with_budgets(verdict: Verdict, others: Mapping[int | None, Verdict | None])
 
 @functools.lru_cache(maxsize=4)  # for all claims on one study, and on the paper's numbers
 def batch_panels(evidence: Evidence, image: Image) -> list[BatchPanel]:
-    """The finished cells of `panels.batch_sizes`, then those of the other budgets, rising."""
-    by = panels.by_budget(evidence.cells, image=image)
+    """The finished cells of `panels.batch_sizes`, or of `multilingual.by_batch_size`; then those of
+    the other budgets, rising."""
+    if image == "languages":
+        by = multilingual.by_budget(evidence.cells)
+    else:
+        by = panels.by_budget(evidence.cells, image=image)
     chosen = panels.longest_budget({budget: panel.cells for budget, panel in by.items()})
+    if chosen is None and image == "languages":
+        panel = multilingual.by_batch_size(evidence.cells)
+    elif chosen is None:
+        panel = panels.batch_sizes(evidence.cells, image=image)
+    else:
+        panel = by[chosen]
+    if image == "languages":
+        evidence = replace(evidence, metric=multilingual.mean_recall(panel.done))
     if chosen is None:
-        return [_batch_panel(evidence, panels.batch_sizes(evidence.cells, image=image).done, None)]
+        return [batch_panel(evidence, panel.done)]
     return [
-        _batch_panel(evidence, by[budget].done, budget)
+        batch_panel(evidence, by[budget].done, budget)
         for budget in (chosen, *sorted(set(by) - {chosen}))
     ]
 
 
-def _batch_panel(evidence: Evidence, done: pd.DataFrame, examples: int | None) -> BatchPanel:
+def batch_panel(evidence: Evidence, done: pd.DataFrame, examples: int | None = None) -> BatchPanel:
+    """The panel of these finished cells, of one budget, by the metric of the evidence."""
     every = by_group(done, ["loss.kind", "batch_size"], evidence.metric)
     means = group_means(every).means
     by_size = {

@@ -46,6 +46,11 @@ WHOLE = {"quality": 30.0, "train/b": -10.0}
 WHOLE |= {"train/pos_logit_mean": 0.0, "train/neg_logit_mean": -10.0}
 
 
+def recall_of(language: str) -> str:
+    """The metric of recall in one language, or with "" of its mean over languages."""
+    return f"eval/multilingual_retrieval/made/{language}{'_' * bool(language)}text_to_image_r1"
+
+
 def make_cells(rows: Iterable[Row], *, seeds: int = 3, metric: str = TOP1) -> pd.DataFrame:
     """One cell per row and seed, or of the row's own "seed" alone, without noise.
 

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.claims import scaling_rules as rules
 from analysis.claims.claim import TOLERANCE
 from analysis.claims.corruption import CORRUPTIONS, RETRIEVAL, SCENES
-from analysis.claims.languages import RECALL
+from analysis.claims.language_truths import LANGUAGE_SCENARIOS
 from analysis.claims.made_cells import (
     MASKED_B,
     RATIOS,
@@ -37,7 +37,6 @@ FLATTENS = ("quality saturates", "from scratch: saturates")
 HURTS = ("too large a batch hurts", "from scratch: too large hurts")
 SCRATCH_AHEAD, SCRATCH_CLOSES = "from scratch: sigmoid ahead", "from scratch: gap closes"
 NEEDS_LONG, GROWS = "large batch needs long training", "best batch grows with the budget"
-LANGUAGES = "languages gain nothing past 32k"
 DECAY, STEADY = "decay on a pretrained tower hurts", "beta2 0.95 is steadier"
 RANDOM, EASY = "dropping random negatives hurts", "easy negatives alone fail"
 HARD, FLAT = "hard negatives nearly keep quality", "hard: positive logits flat"
@@ -61,11 +60,6 @@ def _budgets(short: Sequence[float], long: Sequence[float]) -> list[Row]:
     sizes = (128, 512, 4096)
     qualities = {2.0**21: short, 2.0**25: long}
     return by_budget({n: dict(zip(sizes, q, strict=True)) for n, q in qualities.items()})
-
-
-def _languages(gains: Sequence[float]) -> list[Row]:
-    qualities = dict(zip(SIZES, (30.0, *(30.0 + gain for gain in gains)), strict=False))
-    return batch_panel(qualities)
 
 
 def _losing(share: float) -> tuple[float, ...]:
@@ -202,24 +196,7 @@ SCENARIOS = (
         rows=_budgets((40.0, 35.0, 30.0), (60.0, 55.0, 50.0)),
         false=(NEEDS_LONG, GROWS),
     ),
-    Scenario(
-        truth="every larger batch gains the tolerance in recall",
-        rows=_languages((TOLERANCE,) * 3),
-        wrong={LANGUAGES: BOTH},
-        metric=f"eval/multilingual_retrieval/made{RECALL}",
-    ),
-    Scenario(
-        truth="one larger batch gains the tolerance in recall, the others lose",
-        rows=_languages((TOLERANCE, -3.0, -4.0)),
-        wrong={LANGUAGES: REPRODUCED},
-        metric=f"eval/multilingual_retrieval/made{RECALL}",
-    ),
-    Scenario(
-        truth="recall rises with every batch size",
-        rows=_languages((3.0, 6.0, 9.0)),
-        false=(LANGUAGES,),
-        metric=f"eval/multilingual_retrieval/made{RECALL}",
-    ),
+    *LANGUAGE_SCENARIOS,
     Scenario(truth="decay of no effect", rows=_decay(0.0), wrong={DECAY: BOTH}),
     Scenario(truth="decay helps", rows=_decay(-3.0), false=(DECAY,)),
     Scenario(truth="beta2 of no effect", rows=BETA2, wrong={STEADY: BOTH}),

@@ -14,10 +14,10 @@ from analysis.claims import Verdict, judge
 from analysis.errors import AnalysisError
 from analysis.figures.plot import style
 from analysis.figures.plot.layout import StudyFigure
-from analysis.paper.reference import find_metric
 from analysis.records import frame
 from analysis.records.scores import ItemReader
-from analysis.select.fields import TOP1, check_metric
+from analysis.select.benchmarks import find_metric
+from analysis.select.fields import check_metric, usual_quality
 
 Selection = TypeVar("Selection")
 
@@ -41,14 +41,14 @@ class Inputs:
 
     @property
     def quality(self) -> str:
-        """The column of quality: `metric`, or that of the built-in studies."""
-        return self.metric or TOP1
+        """The column of quality: `metric`, else see `usual_quality`."""
+        return self.metric or usual_quality(self.cells)
 
     def quality_of(self, cells: pd.DataFrame, benchmark: str = "ImageNet") -> str:
         """The column of quality of these cells: `metric`; else zero-shot on the paper's benchmark
-        where a cell has it; else that of the built-in studies."""
+        where a cell has it; else see `usual_quality`."""
         known = (key for key in cells if cells[key].notna().any())
-        return self.metric or find_metric(known, benchmark) or TOP1
+        return self.metric or find_metric(known, benchmark) or usual_quality(cells)
 
     def select(self, choose: Callable[..., Selection], **options: Hashable) -> Selection:
         """`choose(cells, **options)`, computed once for all figures.

@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from analysis.paper.as_cells import cells, run_spread
 from analysis.paper.errata import TextCheck, check_text, format_checks
-from analysis.paper.reference import (
-    BENCHMARKS,
-    benchmark,
-    fig_2,
-    find_metric,
-    provenance,
-    reference,
-)
+from analysis.paper.reference import fig_2, provenance, reference
+from analysis.select.benchmarks import BENCHMARKS, benchmark, find_metric
 
 __all__ = [
     "BENCHMARKS", "TextCheck", "benchmark", "cells", "check_text", "fig_2", "find_metric",

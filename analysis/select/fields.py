@@ -43,6 +43,13 @@ def evaluated(done: pd.DataFrame) -> list[str]:
     return [name for name in done if name.startswith("eval/") and done[name].notna().any()]
 
 
+def usual_quality(cells: pd.DataFrame) -> str:
+    """`TOP1`, or of cells without it the zero-shot accuracy that they were evaluated on first."""
+    zero_shot = [name for name in evaluated(cells) if name.startswith("eval/zero_shot/")]
+    zero_shot = [name for name in zero_shot if name.endswith("/top1")]
+    return TOP1 if TOP1 in zero_shot else next(iter(zero_shot), TOP1)
+
+
 def check_metric(done: pd.DataFrame, metric: str, study: str) -> None:
     """Raises AnalysisError where no finished cell of a study has the metric."""
     if metric not in done or not done[metric].notna().any():

@@ -83,8 +83,7 @@ def batch_sizes(cells: pd.DataFrame, *, image: str) -> Panel:
     by = by_budget(cells, image=image)
     budget = longest_budget({b: panel.cells for b, panel in by.items()})
     if budget is None:
-        cells = plain(cells)
-        return one_configuration(cells[~multilingual(cells)], image=image)
+        return one_configuration(_of_both_losses(plain(cells), image), image=image)
     notes = by[budget].notes
     if others := " and ".join(f"{other:,}" for other in sorted(set(by) - {budget})):
         notes = (*notes, f"not shown: the same after {others} examples")
@@ -316,16 +315,17 @@ def plain(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def multilingual(cells: pd.DataFrame) -> pd.Series:
-    """Which cells are evaluated on retrieval by language (paper Sec. 4.3)."""
+    """Which cells are evaluated, or have been, on retrieval by language (paper Sec. 4.3)."""
     evals = cells["evals"] if "evals" in cells else pd.Series("", index=cells.index)
     kind = '"kind": "multilingual_retrieval"'
-    return evals.astype(object).fillna("").str.contains(kind, regex=False)
+    metrics = [name for name in cells if name.startswith("eval/multilingual_retrieval/")]
+    listed = evals.astype(object).fillna("").str.contains(kind, regex=False)
+    return listed | cells[metrics].notna().any(axis=1)
 
 
 def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
     """The cells of `one_configuration` at each budget in examples, with one data set and model."""
-    cells = plain(cells)
-    cells = cells[(cells["model.image.kind"] == image) & ~multilingual(cells)]
+    cells = _of_both_losses(plain(cells), image)
     if cells.empty or "budget.examples" not in cells:
         return {}
     cells = cells[cells["budget.examples"].notna()]
@@ -335,6 +335,15 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
         int(budget): one_configuration(part, image=image)
         for budget, part in chosen.groupby("budget.examples")
     }
+
+
+def _of_both_losses(cells: pd.DataFrame, image: str) -> pd.DataFrame:
+    """The cells with this image tower that no language but English is tested on; where there are
+    none, the multilingual ones, if they compare the losses (the paper's mSigLIP is sigmoid alone).
+    """
+    cells = cells[cells["model.image.kind"] == image]
+    english = cells[~multilingual(cells)]
+    return english if len(english) or cells["loss.kind"].nunique() < 2 else cells
 
 
 def scaled_up(cells: pd.DataFrame) -> pd.Series:

@@ -17,8 +17,9 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES
-from analysis.paper.reference import benchmark, reference
+from analysis.paper.reference import reference
 from analysis.select import panels
+from analysis.select.benchmarks import benchmark
 from analysis.stats.intervals import ASSUMPTION
 
 BUDGETS = {

@@ -4,7 +4,7 @@ Cells, by their fields; none on corrupted data or started from a checkpoint:
 
 - left, SigLiT: `model.image.kind` = cached, sigmoid with all pairs and softmax;
 - middle, SigLIP from scratch: `model.image.kind` = vit, the same losses, no multilingual `evals`;
-- right, mSigLIP: see `analysis.figures.multilingual`.
+- right, mSigLIP: see `analysis.select.multilingual`.
 
 In each the batch size varies and nothing else; of several budgets see `panels.batch_sizes`.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.figures import multilingual
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import points
 from analysis.figures.plot.layout import StudyFigure
@@ -21,7 +20,7 @@ from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.paper.reference import reference
-from analysis.select import panels
+from analysis.select import multilingual, panels
 
 PANELS = [
     PanelSpec(name=name, title=title, label=label)

@@ -20,8 +20,8 @@ from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import SeriesStyle
-from analysis.paper.reference import find_metric
 from analysis.select import panels
+from analysis.select.benchmarks import find_metric
 from analysis.select.fields import with_fields
 
 SCRATCH, TUNED, UNDECAYED = "from-scratch", "fine-tune", "fine-tune w/o enc. wd"

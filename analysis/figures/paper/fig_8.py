@@ -1,6 +1,6 @@
 """Fig. 8: retrieval by language, mSigLIP (paper App. D; its numbers are Table 9).
 
-Cells: see `analysis.figures.multilingual`; the scaled-up run is in the table alone.
+Cells: see `analysis.select.multilingual`; the scaled-up run is in the table alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures import multilingual
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.multilingual import SCALED
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.paper.reference import reference
+from analysis.select import multilingual
+from analysis.select.multilingual import SCALED
 
 DIRECTIONS = {"image_to_text": "image-to-text", "text_to_image": "text-to-image"}
 SOURCE_NAMES = {"ours": "ours", "paper": "the paper"}

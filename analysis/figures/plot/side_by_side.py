@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from analysis.figures.plot import layout, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import SeriesStyle
-from analysis.paper.reference import benchmark
+from analysis.select.benchmarks import benchmark
 from analysis.stats.intervals import ASSUMPTION
 
 

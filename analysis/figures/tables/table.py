@@ -79,6 +79,7 @@ def make_table(
     missing: Iterable[str] = (),
     notes: Iterable[str] = (),
     plain: Sequence[str] = (),
+    apart: bool = False,
 ) -> pd.DataFrame:
     """The numbers of a table, in order.
 
@@ -88,6 +89,7 @@ def make_table(
       panels: the cells that ours are from. Those that are not done are missing.
       notes: one sentence each, without a full stop.
       plain: columns of settings, printed as they are; others are percentages.
+      apart: whether ours follow all of the paper's, and do not stand beside each.
     """
     labels = sorted({row["row"]: None for row in rows}, key=order or (lambda _: 0))
     columns = sorted({row["column"]: None for row in rows}, key=column_order or (lambda _: 0))
@@ -104,6 +106,7 @@ def make_table(
         head=list(head),
         columns=columns,
         plain=list(plain),
+        apart=apart,
         notes=list(dict.fromkeys(notes)),
         missing=[*(name for panel in panels for name in panel.missing()), *missing],
         provenance=sources(panels, printed=True),
@@ -112,8 +115,9 @@ def make_table(
 
 
 def to_wide(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as printed: numbers as text; columns (column, source) where ours are in it."""
-    head, plain = table.attrs["head"], table.attrs["plain"]
+    """The table as printed: numbers as text; columns (column, source) where ours are in it, and
+    (source, column) where ours stand apart."""
+    head, plain, apart = (table.attrs[name] for name in ("head", "plain", "apart"))
     printed = [
         _format(value, low, high, plain=column in plain)
         for column, value, low, high in zip(
@@ -121,12 +125,14 @@ def to_wide(table: pd.DataFrame) -> pd.DataFrame:
         )
     ]
     with_ours = (table["source"] == "ours").any()
-    names = ["column", "source"] if with_ours else ["column"]
+    names = ["column", "source"][:: -1 if apart else 1] if with_ours else ["column"]
     wide = table.assign(printed=printed).pivot(index=head, columns=names, values="printed")
     present = set(wide.columns)
     places: list[Any] = list(table.attrs["columns"])
     if with_ours:
         places = [(column, source) for column in places for source in ("paper", "ours")]
+        if apart:
+            places = sorted((place[::-1] for place in places), key=lambda one: one[0] == "ours")
     labels = table[head].drop_duplicates()
     rows = pd.MultiIndex.from_frame(labels) if len(head) > 1 else pd.Index(labels[head[0]])
     wide = wide.reindex(rows)[[place for place in places if place in present]].fillna("")
@@ -157,9 +163,9 @@ def to_html(table: pd.DataFrame, name: str) -> str:
     Numbers have the class of their source, "paper" or "ours". `name` makes the element's id.
     """
     wide = to_wide(table)
-    last = wide.columns.get_level_values(-1)
+    sources = wide.columns.get_level_values(0 if table.attrs["apart"] else -1)
     classes = pd.DataFrame(
-        [["ours" if source == "ours" else "paper" for source in last]] * len(wide),
+        [["ours" if source == "ours" else "paper" for source in sources]] * len(wide),
         index=wide.index,
         columns=wide.columns,
     )

@@ -13,8 +13,9 @@ import pandas as pd
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables.table import PaperTable, make_table, our_means, paper_rows
-from analysis.paper.reference import find_metric, reference
+from analysis.paper.reference import reference
 from analysis.select import panels
+from analysis.select.benchmarks import find_metric
 from analysis.select.fields import with_fields
 
 SIZES = {"So400m": "SO (400M)"}

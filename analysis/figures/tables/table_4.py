@@ -13,8 +13,9 @@ import pandas as pd
 from analysis.figures.base import Inputs
 from analysis.figures.plot import points
 from analysis.figures.tables.table import Labels, PaperTable, make_table, our_means, paper_rows
-from analysis.paper.reference import benchmark, reference
+from analysis.paper.reference import reference
 from analysis.select import panels
+from analysis.select.benchmarks import benchmark
 from analysis.select.fields import with_fields
 
 BENCHMARKS = ["ImageNet", "Oxford-IIIT Pet", "CIFAR-100"]

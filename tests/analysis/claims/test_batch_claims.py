@@ -1,4 +1,4 @@
-"""Claims about batch size, duration and languages, on made frames."""
+"""Claims about batch size and duration, on made frames."""
 
 import numpy as np
 import pytest
@@ -327,22 +327,3 @@ def test_the_best_batch_may_grow_though_the_largest_never_pays(short, long, expe
         assert "the clearest is B = 512" in found.sentence
         assert found.estimate == pytest.approx(3.0, abs=0.3)
         assert verdict(LONG, cells).verdict == "contradicted"
-
-
-# --- languages ---
-
-
-@pytest.mark.parametrize(
-    ("sizes", "recalls", "expected"),
-    [
-        # A quarter of the way up a grid of four is its smallest size.
-        ((16, 64, 256, 1024), (30.0, 34.0, 34.1, 33.0), ("contradicted", "Beyond B = 16")),
-        ((16_384, 32_768, 65_536), (34.8, 34.9, 34.4), ("reproduced", "the paper's 32k")),
-        ((16_384, 32_768, 65_536), (30.0, 34.0, 38.0), ("contradicted", "the paper's 32k")),
-    ],
-)
-def test_languages_gain_nothing_past_the_papers_32k_or_the_grids_own(sizes, recalls, expected):
-    rows = batch_panel(dict(zip(sizes, recalls, strict=True)))
-    recall = "eval/multilingual_retrieval/xm3600/test/text_to_image_r1"
-    found = verdict("languages gain nothing past 32k", frame(rows, metric=recall))
-    assert found.verdict == expected[0] and expected[1] in found.sentence

@@ -30,13 +30,17 @@ def test_what_the_paper_prints_bears_its_claims_out(found):
         "too large a batch hurts": "contradicted",
         "from scratch: saturates": "undecided",  # 73.4 at 32k, 71.6 at 307k: a fall, no plateau
     }
-    assert len(judged) == 13
+    assert len(judged) == 17
 
 
 def test_estimates_are_those_of_the_tables(found):
     assert found["sigmoid ahead at small batch"].estimate == pytest.approx(1.0)  # 2k, 4k at 18B
     assert found["from scratch: too large hurts"].estimate == pytest.approx(73.4 - 71.6)
     assert found["languages gain nothing past 32k"].estimate == pytest.approx(34.4 - 34.9)
+    assert found["languages: too large hurts"].estimate == pytest.approx(34.9 - 32.7)
+    assert found["languages: English zero-shot stays"].estimate == pytest.approx(73.1 - 73.2)
+    most = found["languages: some lose"]
+    assert "falls most in ja" in most.sentence and "18 of 36 languages" in most.sentence
     assert found["b = -10, t' = log 10 is best"].estimate == pytest.approx(63.0 - 62.0)
     long = found["large batch needs long training"]
     assert "minus B = 8192 is -8.00 [-8.45, -7.55] points after 450,000,000" in long.sentence

@@ -1,0 +1,85 @@
+"""Figures and tables of many languages, on made cells."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.claims.made_cells import recall_of
+from analysis.figures import EXTRA_FIGURES, TABLES
+from analysis.figures.base import Inputs
+from analysis.figures.tables.table import to_html, to_wide
+from tests.analysis.claims.frames import frame
+from tests.analysis.figures.pictures import check
+
+NAMES = ("languages", "language_mix")
+CODES = ("de", "en", "he", "hi", "zh", "ru", "sw", "no")
+SIZES = (64, 256, 1024, 16_384)
+LOST = {"zh": 8.0, "hi": 4.0}  # from 64 to 1,024
+ENGLISH = {"train": 20.0, "train_en": 45.0, "train_web": 40.0}
+
+
+def recalls(size, split):
+    level = np.log2(size) if size < 16_384 else 2.0
+    own = {code: 10.0 + 3 * i + level for i, code in enumerate(CODES)}
+    own = {code: value - LOST.get(code, 0) * (size == 1024) for code, value in own.items()}
+    return own | {"en": ENGLISH[split] + level, "": 20.0 + level}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rows = [
+        {"batch_size": size, "examples": 2**20, "data.split": split, "data.dataset": "emoji"}
+        | {recall_of(name): value for name, value in recalls(size, split).items()}
+        | {recall_of(name).replace("text_to_image", "image_to_text"): 20.0 for name in CODES}
+        for split in ENGLISH
+        for size in SIZES
+    ]
+    return Inputs(cells=frame(rows))
+
+
+@pytest.mark.parametrize("width", ["text", "column"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_draws_from_its_csv(inputs, name, width):
+    table = EXTRA_FIGURES[name].data(inputs)
+    again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    check(EXTRA_FIGURES[name].draw(again, width=width))
+    assert not len(EXTRA_FIGURES[name].data(Inputs()))
+
+
+def test_changes_are_of_equal_languages_and_simultaneous_for_all(inputs):
+    table = EXTRA_FIGURES["languages"].data(inputs)
+    changes = table[table["panel"] == "change"]
+    assert set(changes["series"]) == {
+        "B = 64 to 1k (1,024 steps)",
+        "B = 1k to 16k (64 steps)",  # the best to the largest, which decides nothing
+    }
+    first = changes[changes["series"].str.endswith("1k (1,024 steps)")]
+    means, wide = (first[first["kind"] == k].set_index("x") for k in ("mean", "simultaneous"))
+    assert means["value"].to_dict() == pytest.approx(
+        {("iw" if c == "he" else c): 4.0 - LOST.get(c, 0.0) for c in CODES}, abs=0.4
+    )
+    assert (wide["low"] < means["low"]).all() and (wide["high"] > means["high"]).all()
+    assert set(wide.index[wide["high"] < 0]) == {"zh"}
+
+
+def test_what_languages_cost_english_is_paired_at_each_batch(inputs):
+    table = EXTRA_FIGURES["language_mix"].data(inputs)
+    costs = table[(table["panel"] == "cost to English") & (table["kind"] == "mean")]
+    assert len(costs) == 2 * len(SIZES)
+    by = costs.groupby("series")["value"].mean()
+    assert by["36 languages, equally frequent"] == pytest.approx(25.0, abs=0.3)
+    assert by["36 by share of the web"] == pytest.approx(5.0, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["table_2", "table_9"])
+def test_ours_stand_apart_from_the_papers_and_say_what_they_are(inputs, name):
+    table = TABLES[name].data(inputs)
+    wide = to_wide(table)
+    sources = wide.columns.get_level_values(0).tolist()
+    assert sources == sorted(sources, key=lambda source: source == "ours")
+    assert "multilingual retrieval on made" in " ".join(table.attrs["notes"])
+    cells = to_html(table, name).count('class="data')
+    ours = [row for row in wide.index if wide.loc[row, "ours"].astype(bool).any()]
+    assert cells and len(ours) >= 4
