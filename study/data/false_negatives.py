@@ -7,6 +7,7 @@ artists), or if their captions are equal. They become more frequent with the bat
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from study.data.formats.dataset import DataError, Dataset
 from study.data.formats.open_split import open_split
 from study.data.order import indices
 from study.data.sources import load_labels
+
+HEAD = ("batch size", "same class", "same caption", "either", "of negatives", "affected")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,15 @@ class FalseNegatives:
     either: float
     share: float
     affected: float
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A row of a table with the head `HEAD`."""
+        return (
+            f"{self.batch_size:,}",
+            *(f"{x:.3g}" for x in (self.same_class, self.same_caption, self.either)),
+            *(f"{100 * x:.3g} %" for x in (self.share, self.affected)),
+        )
 
 
 def count_false_negatives(
@@ -62,6 +74,31 @@ def count_false_negatives(
     _, both_N = np.unique(class_N.astype(np.int64) * size + caption_N, return_inverse=True)
     groups_3xN = np.stack([class_N, caption_N, both_N])[:, index_N]
     return [_count(groups_3xN, batch_size) for batch_size in batch_sizes]
+
+
+def format_page(
+    name: str, counts: Mapping[str, Sequence[FalseNegatives]], *, examples: int, seed: int
+) -> str:
+    """The counts by split of a data set as a page in Markdown, with the command that made it."""
+    splits = " ".join(f"--split {split}" for split in counts)
+    sizes = " ".join(
+        f"--batch-size {count.batch_size}" for count in next(iter(counts.values()), ())
+    )
+    lines = [
+        f"# False negatives in batches of {name}",
+        "",
+        f"    study data false-negatives data/{name} {splits} \\",
+        f"      {sizes} \\",
+        f"      --examples {examples} --seed {seed} --out PAGE",
+        "",
+        "Negatives of a batch that match: the same class (such as an emoji by two artists), or the",
+        "same caption. Means over the batches of one run: how many there are for an example, their",
+        "share of all its negatives, and the share of examples with at least one.",
+    ]
+    for split, own in counts.items():
+        lines += ["", f"## {split}", "", f"| {' | '.join(HEAD)} |", f"|{'---:|' * len(HEAD)}"]
+        lines += [f"| {' | '.join(count.texts)} |" for count in own]
+    return "\n".join(lines) + "\n"
 
 
 def _count(groups_3xN: np.ndarray, batch_size: int) -> FalseNegatives:

@@ -71,13 +71,20 @@ def project(
 )
 def false_negatives(
     folder: DatasetDir,
-    split: Annotated[str, typer.Option(metavar="NAME", help="The split.")] = "train",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", show_default="train", help="A split (repeatable)."),
+    ] = None,
     batch_size: Annotated[
         list[int] | None,
         typer.Option(min=2, show_default="16 to 16384, times 4", help="Batch size (repeatable)."),
     ] = None,
     examples: Annotated[int, typer.Option(min=2, help="Length of the simulated run.")] = 262_144,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", callback=local, help="Write a page in Markdown as well."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Count negatives of a batch that match.
@@ -85,32 +92,33 @@ def false_negatives(
     These are two examples with the same class (such as an emoji by two artists) or the same
     caption, in the batches that a run with this seed sees.
     """
-    import dataclasses
     import json
+    from dataclasses import asdict
+    from pathlib import Path
 
-    from study.data.false_negatives import count_false_negatives
-    from study.data.formats.dataset import Dataset
+    from study.data.false_negatives import HEAD, count_false_negatives, format_page
+    from study.data.formats.dataset import DataError, Dataset
+    from study.records.record import atomic_write
     from sweeps.cli.table import table
 
-    counts = count_false_negatives(
-        Dataset.open(folder),
-        split,
-        sorted(batch_size or [4**k for k in range(2, 8)]),
-        examples=examples,
-        seed=seed,
-    )
+    dataset = Dataset.open(folder)
+    sizes = sorted(batch_size or [4**k for k in range(2, 8)])
+    counts = {
+        name: count_false_negatives(dataset, name, sizes, examples=examples, seed=seed)
+        for name in split or ["train"]
+    }
+    if out is not None:
+        page = format_page(dataset.name, counts, examples=examples, seed=seed)
+        try:
+            with atomic_write(Path(out)) as file:
+                file.write(page.encode())
+        except OSError as error:
+            raise DataError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     if json_:
-        print(json.dumps([dataclasses.asdict(count) for count in counts], indent=1))
+        rows = [(name, count) for name, own in counts.items() for count in own]
+        print(json.dumps([{"split": name, **asdict(count)} for name, count in rows], indent=1))
         return 0
-    head = ("batch size", "same class", "same caption", "either", "of negatives", "affected")
-    rows = [
-        (
-            f"{count.batch_size:,}",
-            *(f"{x:.3g}" for x in (count.same_class, count.same_caption, count.either)),
-            *(f"{100 * x:.3g} %" for x in (count.share, count.affected)),
-        )
-        for count in counts
-    ]
-    print(f"False negatives per example, mean over a run of {examples:,} examples")
-    print(table(head, rows, right=range(len(head))))
+    for name, own in counts.items():
+        print(f"{name}: false negatives per example, mean over a run of {examples:,} examples")
+        print(table(HEAD, [count.texts for count in own], right=range(len(HEAD))))
     return 0

@@ -54,7 +54,7 @@ JSON = {
     "dash": "object: the workspace as W&B stores it",
     "export": "object: study, cell, step, format, out, files, bytes, notes",
     "pull": "object: snapshot, records, sha256, from, versions, studies, notes",
-    "data false-negatives": "list: one count per batch size",
+    "data false-negatives": "list: one count per split and batch size",
     "bench loss": "list: one result per loss",
     "bench step": "list: one result per step",
     "bench data": "list: one result per loader, input and place",

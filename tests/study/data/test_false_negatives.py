@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study.data.false_negatives import count_false_negatives
+from study.data.false_negatives import count_false_negatives, format_page
 from study.data.formats.dataset import DataError
 from study.data.formats.open_split import open_split
 from study.data.order import indices
@@ -35,3 +35,15 @@ def test_counts_are_those_of_all_pairs(small):
 def test_a_batch_above_the_split_is_refused(small):
     with pytest.raises(DataError, match="fewer than a batch of 1000000"):
         count_false_negatives(small, "train", [1_000_000], examples=2)
+
+
+def test_a_page_names_its_command_and_has_a_row_for_each_split_and_size(small):
+    counts = {
+        split: count_false_negatives(small, split, [8, 16], examples=64)
+        for split in ("train", "val_font")
+    }
+    page = format_page(small.name, counts, examples=64, seed=0)
+    assert f"study data false-negatives data/{small.name} --split train --split val_font" in page
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")]
+    assert [row[0] for row in rows] == ["| batch size", "| 8", "| 16"] * 2
+    assert rows[1][3] == f"{counts['train'][0].either:.3g}"
