@@ -23,7 +23,7 @@ def _languages(gains: Sequence[float]) -> list[Row]:
 
 def _recalls(changes: Mapping[str, float], mean: float = 0.0) -> list[Row]:
     """Recall by language that changes by this much from the smallest to the largest batch."""
-    falls = changes | {"": mean}
+    falls = {**changes, "": mean}
     recalls = {recall_of(name): change for name, change in falls.items()}
     return [
         {"batch_size": size, "quality": 40.0, "examples": 1e7}

@@ -12,6 +12,7 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import ORDERED_STYLES
+from analysis.records.scores import Score
 from analysis.select import multilingual, panels
 from analysis.select.multilingual import ENGLISH, MIXES
 from analysis.stats.intervals import ASSUMPTION, by_group, group_means, paired_differences
@@ -44,7 +45,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
 def _costs(done: pd.DataFrame, metric: str, inputs: Inputs) -> list[Row]:
     rows: list[Row] = []
-    groups = {}
+    groups: dict[tuple[str, int], list[Score]] = {}
     for mix in (mix for mix in MIXES if mix != ENGLISH):
         pairs = paired_differences(done, metric, levels=(ENGLISH, mix), axis="data.split")
         common = {"panel": COST, "source": "ours", "series": MIXES[mix], "metric": metric}

@@ -101,6 +101,9 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     upright = not style.current_page().wide
     shown = [(RECALL, str(df.loc[df["panel"] == RECALL, "series"].iloc[0]))]
     shown += [(CHANGE, series) for series in changes]
+    legend = [LOST.handle("clearly falls"), GAINED.handle("clearly rises"), LOOK.handle("else")]
+    if not df["low"].notna().any():
+        legend = []
     fig, every = layout.make_figure(
         df,
         title="Recall by language, and its change with the batch",
@@ -113,7 +116,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         ],
         columns=[len(shown)] if upright else [1] * len(shown),
         heights=5.0 if upright else 1.6,
-        legend=[LOST.handle("clearly falls"), GAINED.handle("clearly rises"), LOOK.handle("else")],
+        legend=legend,
     )
     for axes, (panel, series) in zip(every, shown, strict=True):
         mine = df[(df["panel"] == panel) & (df["series"] == series)]
