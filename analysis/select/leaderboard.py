@@ -12,7 +12,14 @@ from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.records import frame
-from analysis.select.fields import TOP1, check_metric, evaluated, row_keys, same_fields, with_fields
+from analysis.select.fields import (
+    check_metric,
+    evaluated,
+    row_keys,
+    same_fields,
+    usual_quality,
+    with_fields,
+)
 
 ALWAYS = ("batch_size", "loss.kind", "optimizer.learning_rate", "examples")
 
@@ -43,8 +50,8 @@ def rank(
     """Ranks the finished cells by the mean of their metric over seeds.
 
     Args:
-      metric: a column of `frame.cells`, better when lower if it ends in "loss". By default that
-        of the built-in studies, or the only evaluation that the cells ended with.
+      metric: a column of `frame.cells`, better when lower if it ends in "loss". By default the
+        only evaluation that the cells ended with, or `usual_quality`.
       by: fields; of the cells with equal values of these the best is kept.
       planned, records: see `frame.cells`.
 
@@ -55,7 +62,7 @@ def rank(
     done = cells[cells["status"] == "done"]
     if metric is None:
         measured = evaluated(done)
-        metric = measured[0] if len(measured) == 1 else TOP1
+        metric = measured[0] if len(measured) == 1 else usual_quality(done)
     check_metric(done, metric, study)
     done = with_fields(done[done[metric].notna()]).sort_values("seed", kind="stable")
     fields = same_fields(done, [])

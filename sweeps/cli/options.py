@@ -154,7 +154,7 @@ Metric = Annotated[
     typer.Option(
         "--metric",
         metavar="KEY",
-        show_default="zero-shot on ImageNet or test_font",
+        show_default="zero-shot on ImageNet or test_font, else the first",
         help="Quality, as a key of the records, such as eval/zero_shot/val_font/top1.",
     ),
 ]
