@@ -77,7 +77,8 @@ def _carried(matches: Callable[[Rule], bool]) -> Callable[[Evidence], Verdict | 
             for (loss, _, size, examples), own in scores.items()
             if _decides(size, examples) and own is not scores[loss, TUNED, size, examples]
         }
-        lost = {key: one for key, one in points_lost(means, scores).items() if matches(key[1])}
+        lost = points_lost(means, scores)
+        lost = {key: lost[key] for key in sorted(lost, key=_order) if matches(key[1])}
         deciding = {key: one for key, one in lost.items() if _decides(*key[2:])}
         if not needed or needed - {(key[0], *key[2:]) for key in deciding}:
             return None
@@ -141,6 +142,11 @@ def _scope(keys: Iterable[Key]) -> str:
         f"{examples:,} examples at {name_sizes(sorted(sizes))}"
         for examples, sizes in sorted(by_budget.items())
     )
+
+
+def _order(key: Key) -> tuple[str, int, int]:
+    loss, _, size, examples = key
+    return loss, size, examples
 
 
 def _decides(size: int, examples: int) -> bool:

@@ -58,6 +58,9 @@ def search_fields(cells: pd.DataFrame) -> list[str]:
 def find_searches(cells: pd.DataFrame, metric: str) -> dict[Point, Search]:
     """Every search: a seed that tries at least `SEARCH` rates at one point. The longest counts.
 
+    Of one configuration these are the seeds that do so at most batch sizes: others may have several
+    rates at some because rules are compared there.
+
     Args:
       metric: what judges where the validation split was not measured.
     """
@@ -74,6 +77,10 @@ def find_searches(cells: pd.DataFrame, metric: str) -> dict[Point, Search]:
     )
     rates = done[RATE].groupby([point, done["seed"]]).transform("nunique")
     done, point = done[rates >= SEARCH], point[rates >= SEARCH]
+    key = point.map(lambda one: one[0])
+    sizes = done["batch_size"].groupby([key, done["seed"]]).transform("nunique")
+    most = sizes.groupby(key).transform("max")
+    done, point = done[sizes == most], point[sizes == most]
     searches = {}
     for (key, size, examples), same in sorted(done.groupby(point), key=lambda item: item[0][2]):
         searches[key, int(size)] = Search(

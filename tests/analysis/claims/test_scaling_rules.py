@@ -14,7 +14,7 @@ from analysis.figures.base import Inputs
 from analysis.select.fields import TOP1
 from analysis.select.rate_rule import RATE
 from analysis.select.scaling_rules import TUNED, transfers
-from analysis.select.tried_rates import Search
+from analysis.select.tried_rates import VALIDATION, Search
 
 LOST = {16: 0.5, 1024: 3.0}
 
@@ -39,6 +39,14 @@ def test_each_rule_is_recognised_from_the_settings_of_its_cells():
                 ],
                 3,
             )
+
+
+def test_seeds_that_compare_rules_are_no_search_though_they_run_several_rates():
+    rows = [row | {VALIDATION: row.get(VALIDATION, row["quality"] - 4)} for row in made(LOST)]
+    assert {name: one.at for name, one in transfers(make_cells(rows), TOP1).items()} == {
+        "sigmoid": 256,
+        "softmax": 256,
+    }
 
 
 def test_what_a_rule_loses_is_against_the_rate_tuned_there():
