@@ -150,15 +150,12 @@ def emoji_study(
 PER_CELL = 19.0  # to open, compile, and evaluate in 36 languages
 PER_EXAMPLE = 8e-6
 PER_PAIR = 10e-9
-PER_COLUMN = 0.25e-3  # of the token embedding beyond WIDTH, in each step; of three cells
 PER_IMAGE = 80e-6  # in a tower from scratch, of one cell; a worker decodes all images once, in 17 s
 
 
 def seconds(cell: Cell) -> float:
     """Estimated time of `cell` on one core; within 20 % of those seven."""
-    text = cell.model.text
-    columns = max(0, text.width - WIDTH) if isinstance(text, MeanPoolText) else 0
     per_example = PER_EXAMPLE + PER_PAIR * cell.batch_size
     if isinstance(cell.model.image, ViT):
         per_example += PER_IMAGE
-    return PER_CELL + cell.examples * per_example + cell.steps * columns * PER_COLUMN
+    return PER_CELL + cell.examples * per_example
