@@ -56,6 +56,7 @@ GRIDS = {
     "glyphs-noise-scenes": "glyphs.noise_scenes",
     "glyphs-pretrained": "glyphs.pretrained",
     "glyphs-scratch": "glyphs.scratch",
+    "glyphs-scratch-lr": "glyphs.scratch_lr",
     "largest-batch": "glyphs.largest_batch",
     "lr-by-batch": "paper.lr_by_batch",
     "paper": "paper.all",

@@ -224,6 +224,7 @@ class Cell:
 # path has a kind in it where another kind has had the field from the start.
 ADDED: dict[str, Any] = {
     "branch": None,
+    "data.corruption.until_examples": None,
     "data.order": {"kind": "global"},
     "data.mix": [],
     "loss.bias": "absolute",

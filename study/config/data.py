@@ -28,6 +28,8 @@ class Corruption:
       window: Shuffle texts within windows of this many consecutive examples; None shuffles within
         an epoch. If the batch size is a multiple of it, each misplaced text is in the same batch
         as its own image, as in the paper. Needs `resample_each_epoch`.
+      until_examples: Corrupt only the first this many examples of the run, so that the data change
+        there; None corrupts all.
       seed: Random seed. Cells with equal seeds corrupt the same examples, and a smaller
         probability corrupts a subset of what a larger one does.
     """
@@ -37,6 +39,7 @@ class Corruption:
     alignment: Fraction = 0.0
     resample_each_epoch: bool = False
     window: Annotated[int, Field(gt=1)] | None = None
+    until_examples: Positive | None = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -45,10 +48,11 @@ class Corruption:
                 f"data.corruption.window: {self.window} needs resample_each_epoch=True, because "
                 "an example has other neighbours in the stream at each visit"
             )
-        if self.is_identity and (self.resample_each_epoch or self.window is not None or self.seed):
+        others = self.window is not None or self.until_examples is not None or self.seed
+        if self.is_identity and (self.resample_each_epoch or others):
             raise ValueError(
-                "data.corruption: resample_each_epoch, window and seed have no effect when image, "
-                "text and alignment are all 0; leave them out"
+                "data.corruption: resample_each_epoch, window, until_examples and seed have no "
+                "effect when image, text and alignment are all 0; leave them out"
             )
 
     @property

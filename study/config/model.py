@@ -44,9 +44,10 @@ class Vocabulary(NamedTuple):
     pad: int
 
 
-# The sizes named by the paper and its code base; "mu" is for tests and CPU studies.
+# The sizes named by the paper and its code base; "mu" and "nu" are for tests and CPU studies.
 VARIANTS = {
     "mu": Variant(32, 1, 128, 2),
+    "nu": Variant(128, 1, 512, 4),
     "Ti": Variant(192, 12, 768, 3),
     "S": Variant(384, 12, 1536, 6),
     "M": Variant(512, 12, 2048, 8),

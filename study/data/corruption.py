@@ -66,14 +66,16 @@ class Corruptor:
         draw_N = (
             position_N if c.resample_each_epoch else index_N
         )  # what the random draws are a function of
+        last = np.inf if c.until_examples is None else c.until_examples
+        early_N = position_N < last
         if c.alignment:
             partner_N = self._partners(order, source.size, position_N, index_N)
-            moved = np.flatnonzero(partner_N != index_N)
+            moved = np.flatnonzero(early_N & (partner_N != index_N))
             if len(moved):
                 text[moved] = source.text(partner_N[moved])
-        hit = np.flatnonzero(rng.uniform(self._words(_TEXT, draw_N)) < c.text)
+        hit = np.flatnonzero(early_N & (rng.uniform(self._words(_TEXT, draw_N)) < c.text))
         text[hit] = self._random_tokens(draw_N[hit], text.shape[1])
-        hit = np.flatnonzero(rng.uniform(self._words(_IMAGE, draw_N)) < c.image)
+        hit = np.flatnonzero(early_N & (rng.uniform(self._words(_IMAGE, draw_N)) < c.image))
         if c.image and image.dtype == np.float16:  # which would round the noise
             image = arrays["image"] = image.astype(np.float32)
         image[hit] = self._noise(draw_N[hit], image.shape[1:], image.dtype)

@@ -11,8 +11,8 @@ from sweeps.registry import load_study
 from sweeps.study import Assumption, Study, merge_cells
 
 STUDIES = (
-    *("glyphs-lr", "glyphs-batch-size", "glyphs-constant-rate", "glyphs-scratch"),
-    *("glyphs-composition", "glyphs-bias"),
+    *("glyphs-lr", "glyphs-batch-size", "glyphs-constant-rate", "glyphs-scratch-lr"),
+    *("glyphs-scratch", "glyphs-composition", "glyphs-bias"),
     *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-noise-scenes"),
     *("glyphs-pretrained", "glyphs-examples-vs-pairs"),
 )

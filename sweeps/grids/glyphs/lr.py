@@ -1,9 +1,9 @@
 """study run glyphs-lr
 
-Learning rate x batch size x loss, on a seed that is used nowhere else. It determines RATES
-and SCRATCH_RATES in `sweeps.grids.glyphs.recipe`, by accuracy on the validation font.
+Learning rate x batch size x loss with a frozen tower, on a seed that is used nowhere else. It
+determines RATES in `sweeps.grids.glyphs.recipe`, by accuracy on the validation font.
 
-With a frozen tower each loss has its own optimum at each batch size. LONG decides where a run of it
+Each loss has its own optimum at each batch size. LONG decides where a run of it
 has 256 steps or more; MIDDLE tells how the optimum moves with the budget, and decides at the other
 sizes. Rates are factors of two apart and bracket the best.
 """
@@ -15,7 +15,6 @@ from sweeps.grids.glyphs.recipe import (
     LONG,
     LOSSES,
     MIDDLE,
-    SIGLIP,
     TUNING_SEED,
     glyphs_cell,
     glyphs_study,
@@ -28,7 +27,7 @@ def doubled(lowest: float, count: int) -> tuple[float, ...]:
 
 
 # Rates by examples and batch size.
-FROZEN: dict[int, dict[int, tuple[float, ...]]] = {
+TRIED: dict[int, dict[int, tuple[float, ...]]] = {
     LONG: {
         16: doubled(6.25e-4, 4),
         64: doubled(1.25e-3, 4),
@@ -46,11 +45,9 @@ FROZEN: dict[int, dict[int, tuple[float, ...]]] = {
         16_384: doubled(2e-2, 3),
     },
 }
-SCRATCH_BATCH_SIZES = (64, 1024)
-SCRATCH_FACTORS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
-def frozen() -> list[Cell]:
+def cells() -> list[Cell]:
     return [
         glyphs_cell(
             batch_size=batch_size,
@@ -59,18 +56,9 @@ def frozen() -> list[Cell]:
             learning_rate=rate,
             seed=TUNING_SEED,
         )
-        for examples, by_size in FROZEN.items()
+        for examples, by_size in TRIED.items()
         for batch_size, rates in by_size.items()
         for rate in rates
-        for loss in LOSSES
-    ]
-
-
-def scratch() -> list[Cell]:
-    return [
-        glyphs_cell(model=SIGLIP, batch_size=batch_size, loss=loss, factor=factor, seed=TUNING_SEED)
-        for batch_size in SCRATCH_BATCH_SIZES
-        for factor in SCRATCH_FACTORS
         for loss in LOSSES
     ]
 
@@ -79,6 +67,6 @@ def study() -> Study:
     return glyphs_study(
         name="glyphs-lr",
         question="Which learning rate suits each loss, and does it grow with the batch?",
-        cells=[*frozen(), *scratch()],
+        cells=cells(),
         paper="App. C",
     )

@@ -17,12 +17,6 @@ One seed differs from the next by about 0.9 points (standard deviation), so at 2
 rate is known within a factor of two or so. It falls as the budget grows: after MIDDLE 0.005 was
 best at B = 64 and 0.04 at 4,096, for both losses.
 
-From scratch the rate is SCRATCH_RATES[loss] * sqrt(min(B, 4096) / 256), with the factor of the best
-mean over two batch sizes: 0.004 for sigmoid (4.4 %; 2.3 and 4.3) and 0.008 for softmax (6.3 %; 4.7
-and 4.6). That is too low for sigmoid at small batches: at B = 64 the factor 0.008 gives 8.3 % where
-0.004 gives 6.9; the mean over two batch sizes favours 0.004 by 0.04 points of one seed. The claims
-that compare losses from scratch are therefore undecided (`analysis.claims.rates`).
-
 All of these grids share the folder `glyphs` under the record root, so a cell that two of them list
 is trained once.
 """
@@ -45,6 +39,7 @@ from study.config import (
     MeanPoolText,
     Model,
     Negatives,
+    Optimizer,
     Pairs,
     Retrieval,
     Sigmoid,
@@ -68,16 +63,12 @@ RATES = {
     "sigmoid": TableRule(values={16: 2.5e-3, 64: 2.5e-3, 256: 1e-2, 1024: 1e-2, 4096: 2e-2}),
     "softmax": TableRule(values={16: 2.5e-3, 64: 2.5e-3, 256: 1e-2, 1024: 1e-2, 4096: 2e-2}),
 }
-SCRATCH_RATES = {"sigmoid": 4e-3, "softmax": 8e-3}
 
 LOSSES: tuple[Loss, ...] = (Sigmoid(), Softmax())
 OPTIMIZER = Adam(b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0)
 
 SIGLIT = Model(
     image=CachedImage(embeddings="hog-lda-96", dim=96), text=MeanPoolText(width=96), embed_dim=96
-)
-SIGLIP = Model(
-    image=ViT(variant="mu/8", image_size=24, pool="gap"), text=MeanPoolText(width=64), embed_dim=64
 )
 
 
@@ -107,7 +98,7 @@ ASSUMPTIONS = (
     ),
     Assumption(
         "learning rate",
-        "RATES[loss](B); from scratch SCRATCH_RATES[loss] * sqrt(min(B, 4096) / 256)",
+        "RATES[loss](B)",
         "Tuned for each loss by `glyphs-lr`, on another seed and font, then fixed.",
     ),
     Assumption("optimizer", "Adam, b2 = 0.95, clipped at 1, 5 % warm-up", "As the demo's."),
@@ -125,11 +116,9 @@ def rate(batch_size: int, factor: float) -> float:
     return PowerRule(value=factor, at=256, exponent=0.5, largest=4096)(batch_size)
 
 
-def tuned_rate(batch_size: int, loss: Loss, model: Model = SIGLIT) -> float:
-    """The learning rate of `glyphs-lr` for a loss, a batch size and an image tower."""
-    if isinstance(model.image, CachedImage):
-        return RATES[loss.kind](batch_size)
-    return rate(batch_size, SCRATCH_RATES[loss.kind])
+def tuned_rate(batch_size: int, loss: Loss) -> float:
+    """The learning rate of `glyphs-lr` for a loss and a batch size, with a frozen tower."""
+    return RATES[loss.kind](batch_size)
 
 
 def glyphs_cell(
@@ -142,7 +131,7 @@ def glyphs_cell(
     factor: float | None = None,
     learning_rate: float | None = None,
     data: Data | None = None,
-    optimizer: Adam = OPTIMIZER,
+    optimizer: Optimizer = OPTIMIZER,
     evals: tuple[Eval, ...] = EVALS,
 ) -> Cell:
     """A cell on glyphs, with the settings that all grids share as defaults.
@@ -155,7 +144,7 @@ def glyphs_cell(
         if factor is not None:
             learning_rate = rate(batch_size, factor)
         else:
-            learning_rate = tuned_rate(batch_size, loss, model)
+            learning_rate = tuned_rate(batch_size, loss)
     return Cell(
         model=model,
         data=data or Data(dataset="glyphs", text_length=16),

@@ -244,8 +244,9 @@ def test_freezing_all_there_is_beside_cached_embeddings_is_refused():
             lambda: Lion(weight_decay=0, text=ParamGroup(wd_mult=2)),
             "text.wd_mult: 2 has no effect with weight_decay=0",
         ),
-        (lambda: Corruption(resample_each_epoch=True), "window and seed have no effect"),
-        (lambda: Corruption(seed=3), "window and seed have no effect"),
+        (lambda: Corruption(resample_each_epoch=True), "seed have no effect"),
+        (lambda: Corruption(seed=3), "seed have no effect"),
+        (lambda: Corruption(until_examples=64), "until_examples and seed have no effect"),
     ],
 )
 def test_a_setting_without_effect_is_refused(make, named):

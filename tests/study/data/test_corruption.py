@@ -91,6 +91,7 @@ KINDS = [
     ALL,
     ALL | {"resample_each_epoch": True},
     ALL | {"resample_each_epoch": True, "window": 32},
+    ALL | {"until_examples": 1000},
     ALL | {"order": BLOCKS},
     ALL | {"resample_each_epoch": True, "window": 32, "order": BLOCKS},
 ]
@@ -138,6 +139,17 @@ def test_nothing_and_everything(share, expected):
 def test_images_and_texts_are_hit_independently():
     got = stream(cell(image=0.5, text=0.5))
     assert abs(np.corrcoef(noisy_images(got), noisy_texts(got))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_corruption_that_ends_leaves_the_examples_after_it_alone(redraw):
+    parts = ALL | {"resample_each_epoch": redraw}
+    ended, always = stream(cell(until_examples=1000, **parts)), stream(cell(**parts))
+    clean = stream(cell())
+    for name, rows in ended.items():
+        np.testing.assert_array_equal(rows[:1000], always[name][:1000])
+        np.testing.assert_array_equal(rows[1000:], clean[name][1000:])
+        assert (always[name][1000:] != clean[name][1000:]).any()
 
 
 @pytest.mark.parametrize("kind", ["image", "text", "alignment"])
