@@ -19,6 +19,7 @@ import pandas as pd
 
 from analysis.claims import (
     batch,
+    beta2,
     composition,
     corruption,
     duration,
@@ -53,7 +54,8 @@ __all__ = [
 ]  # fmt: skip
 
 _FILES = (
-    batch, duration, languages, embedding, recipe, composition, matched_pairs, initial, corruption,
+    batch, duration, languages, embedding, recipe, beta2, composition, matched_pairs, initial,
+    corruption,
     pairs_map, scaling_rules,
 )  # fmt: skip
 # The paper's claims by section, then our own.

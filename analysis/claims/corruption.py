@@ -13,15 +13,25 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims.claim import OURS, POINTS, Claim, Evidence, Verdict, conclude, weakest
+from analysis.claims.claim import (
+    OURS,
+    POINTS,
+    TOLERANCE,
+    Claim,
+    Evidence,
+    Verdict,
+    conclude,
+    weakest,
+)
 from analysis.claims.rates import check_rates
 from analysis.claims.scope import scope
 from analysis.records.scores import Score
 from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
 from analysis.select.rate_rule import RATE
 from analysis.select.tried_rates import VALIDATION
-from analysis.stats.contrasts import combine, mean_weights, slope_weights
+from analysis.stats.contrasts import Weights, combine, mean_weights, slope_weights
 from analysis.stats.intervals import GroupMeans, by_group, paired_differences
+from analysis.stats.spikes import ENDS
 
 PARTS = ("data.corruption.image", "data.corruption.text", "data.corruption.alignment")
 RESAMPLED = "data.corruption.resample_each_epoch"
@@ -43,34 +53,51 @@ RETRIEVAL = "eval/retrieval/test_font/image_to_text_r1"
 def more_robust(evidence: Evidence) -> Verdict | None:
     """For each corruption sigmoid is ahead at the highest probability, and its lead grows with it.
 
-    All corruptions share their clean cells, which are one group of the pool: a mean of their slopes
-    has the standard error that this covariance gives.
+    At every batch size that has corrupted cells. All corruptions of a batch size share their clean
+    cells, which are one group of the pool: a mean of their slopes has the standard error that this
+    covariance gives.
     """
     cells = _robustness_panel(evidence)
-    leads = evidence.means(_leads(cells, BY, evidence.metric), differences=True)
-    slopes, tops = {}, {}
-    for corrupted, redrawn in itertools.product(CORRUPTIONS, (False, True)):
-        p = {key: key[2] for key in sorted(leads.means) if key[:2] == (corrupted, redrawn)}
+    leads = evidence.means(_leads(cells, ["batch_size", *BY], evidence.metric), differences=True)
+    sizes = sorted({size for size, *_ in leads.means})
+    slopes: dict[int, dict[str, Weights]] = {}
+    tops = {}
+    for size, corrupted, redrawn in itertools.product(sizes, CORRUPTIONS, (False, True)):
+        p = {key: key[3] for key in sorted(leads.means) if key[:3] == (size, corrupted, redrawn)}
+        at = f" at B = {size}" if len(sizes) > 1 else ""
         if p:
-            last = max(p, key=lambda key: key[2])
-            tops[_name(*last)] = leads.contrast({last: 1.0})
-            if CLEAN_KEY in leads.means:
-                p[CLEAN_KEY] = 0.0
+            last = max(p, key=lambda key: key[3])
+            tops[_name(*last[1:]) + at] = leads.contrast({last: 1.0})
+            if (clean := (size, *CLEAN_KEY)) in leads.means:
+                p[clean] = 0.0
             if len(p) > 1:
-                slopes[f"{corrupted} ({_how(redrawn)})"] = slope_weights(p)
+                own = slopes.setdefault(size, {})
+                own[f"{corrupted} ({_how(redrawn)}){at}"] = slope_weights(p)
     if not slopes:
         return None
-    changes = {name: leads.contrast(weights) for name, weights in slopes.items()}
-    mean = leads.contrast(combine(*((1 / len(slopes), weights) for weights in slopes.values())))
+    changes = {name: leads.contrast(w) for own in slopes.values() for name, w in own.items()}
+    means = {
+        size: leads.contrast(combine(*((1 / len(own), weights) for weights in own.values())))
+        for size, own in slopes.items()
+    }
     low, high = (choose(tops, key=lambda name: tops[name].estimate) for choose in (min, max))
     conditions = {f"change of the lead per unit of p, {name}": c for name, c in changes.items()}
     conditions |= {f"lead with {name}": top for name, top in tops.items()}
     weak = weakest(conditions)
     sentence = "Per unit of p, sigmoid's lead changes by "
-    sentence += ", ".join(f"{change} with {name}" for name, change in changes.items())
-    sentence += f"; by {mean} on average. At the highest p its lead is from {tops[low]} with {low} "
+    if len(sizes) == 1:
+        sentence += ", ".join(f"{change} with {name}" for name, change in changes.items())
+        sentence += f"; by {means[sizes[0]]} on average"
+    else:
+        sentence += ", ".join(f"{mean} at B = {size}" for size, mean in means.items())
+        low_change, high_change = (
+            choose(changes, key=lambda name: changes[name].estimate) for choose in (min, max)
+        )
+        sentence += f" on average over {len(changes)} corruptions, from {changes[low_change]} with "
+        sentence += f"{low_change} to {changes[high_change]} with {high_change}"
+    sentence += f". At the highest p its lead is from {tops[low]} with {low} "
     sentence += f"to {tops[high]} with {high}"
-    if missing := [name for name in CORRUPTIONS if not any(k[0] == name for k in leads.means)]:
+    if missing := [name for name in CORRUPTIONS if not any(k[1] == name for k in leads.means)]:
         sentence += f"; there are no cells with {', or '.join(missing)}, corrupted"
     verdict = conclude(
         conditions[weak],
@@ -84,15 +111,54 @@ def more_robust(evidence: Evidence) -> Verdict | None:
 
 
 def _robustness_panel(evidence: Evidence) -> pd.DataFrame:
-    """Clean and corrupted cells that are equal in the rest; each loss has its own settings."""
+    """Clean and corrupted cells that are equal in the rest; each loss has its own settings at each
+    batch size."""
     cells = measured(evidence, evidence.metric)
     own, axes = ("loss.", "optimizer."), (*BY, "loss.kind")
-    fields = same_fields(cells, axes, ignoring=("data.corruption.", *own))
-    cells = most_complete(cells, fields, axes)
+    free = ("data.corruption.", "batch_size", *own)
+    corrupted = cells[cells["p"] > 0]
+    fields = same_fields(cells, axes, ignoring=free)
+    chosen = most_complete(corrupted, fields, ("batch_size", *axes))
+    cells = _alike(cells, chosen, ignoring=free)
+    cells = cells[cells["batch_size"].isin(chosen["batch_size"])]
     settings = [name for name in same_fields(cells, ()) if name.startswith(own)]
-    chosen = [most_complete(same, settings, BY) for _, same in cells.groupby("loss.kind")]
-    cells = pd.concat([cells.iloc[:0], *chosen])
-    return cells[cells["seed"].isin(cells["seed"][cells["p"] > 0])]
+    parts = [most_complete(c, settings, BY) for _, c in cells.groupby(["batch_size", "loss.kind"])]
+    return pd.concat([cells.iloc[:0], *parts])
+
+
+def more_robust_where_level(evidence: Evidence) -> Verdict | None:
+    """The lead grows with corruption at the batch sizes at which the losses are level without.
+
+    Level: the clean lead is within the tolerance of zero. The paper trains at such a batch size.
+    """
+    cells = _robustness_panel(evidence)
+    leads = evidence.means(_leads(cells, ["batch_size", *BY], evidence.metric), differences=True)
+    clean = {size: (size, *CLEAN_KEY) for size, *_ in leads.means}
+    level = {
+        size: lead
+        for size, key in sorted(clean.items())
+        if key in leads.means and abs((lead := leads.contrast({key: 1.0})).estimate) <= TOLERANCE
+    }
+    changes = {
+        f"{_name(*key[1:])} at B = {key[0]}": leads.contrast({key: 1.0, clean[key[0]]: -1.0})
+        for key in leads.means
+        if key[0] in level and key != clean[key[0]]
+    }
+    if not changes:
+        return None
+    low, high = (choose(changes, key=lambda name: changes[name].estimate) for choose in (min, max))
+    names = ", ".join(f"{lead} points at B = {size}" for size, lead in level.items())
+    cells = cells[cells["batch_size"].isin(level)]
+    verdict = conclude(
+        changes[weakest(changes)],
+        leads,
+        f"Without corruption sigmoid's lead is {names}. With it the lead changes by {changes[low]} "
+        f"points ({low}) to {changes[high]} ({high}), and rises with "
+        f"{sum(change.estimate > 0 for change in changes.values())} of {len(changes)} corruptions",
+        scope=scope(cells),
+        conditions=changes,
+    )
+    return _check_clean_rates(verdict, cells, evidence)
 
 
 def more_robust_at_best_rates(evidence: Evidence) -> Verdict | None:
@@ -169,9 +235,9 @@ def measured(evidence: Evidence, metric: str) -> pd.DataFrame:
     """The finished cells that have the metric and all pairs.
 
     Returns: with columns corrupted (one of `CORRUPTIONS`, or `CLEAN`), redrawn and p. Cells whose
-      parts are corrupted with several probabilities are left out.
+      parts are corrupted with several probabilities, or for a part of the run, are left out.
     """
-    fields = [*PARTS, RATE, RESAMPLED, "loss.pairs.kind", "data.dataset"]
+    fields = [*PARTS, ENDS, RATE, RESAMPLED, "loss.pairs.kind", "data.dataset"]
     cells = with_fields(evidence.cells, [*fields, "dataset_examples", metric])
     shares = cells[list(PARTS)].astype(float).fillna(0.0)
     p = shares.max(axis=1)
@@ -182,7 +248,7 @@ def measured(evidence: Evidence, metric: str) -> pd.DataFrame:
     all_pairs = (cells["loss.kind"] == "softmax") | (cells["loss.pairs.kind"] == "all")
     done = (cells["status"] == "done") & cells[metric].notna()
     cells = cells.assign(corrupted=corrupted, redrawn=redrawn, p=p)
-    return cells[one_p & all_pairs & done & cells["corrupted"].notna()]
+    return cells[one_p & all_pairs & done & cells[ENDS].isna() & cells["corrupted"].notna()]
 
 
 def _leads(cells: pd.DataFrame, by: list[str], metric: str) -> dict[Any, list[Score]]:
@@ -239,6 +305,15 @@ CLAIMS = (
         needs="both losses without data.corruption and with images, texts, pairs corrupted, alone "
         "and together, two seeds",
         test=more_robust,
+    ),
+    Claim(
+        name="corrupted: where level",
+        sentence="Where the losses are level without corruption, sigmoid's lead grows with it.",
+        section=OURS,
+        figure="fig_7",
+        needs="both losses with and without data.corruption at a batch size at which they are "
+        "within one point without it",
+        test=more_robust_where_level,
     ),
     Claim(
         name="corrupted: at the best rate too",

@@ -16,6 +16,7 @@ from analysis.claims.corruption import CORRUPTIONS, PARTS
 from analysis.records.record import COLUMNS
 from analysis.select.fields import TOP1
 from analysis.select.tried_rates import VALIDATION
+from analysis.stats.spikes import GRADIENTS, UPDATES
 
 Row = dict[str, Any]
 
@@ -226,16 +227,18 @@ def scaling_rules(lost: Mapping[int, float], *, at: int = 256) -> list[Row]:
     return [kept | loss | row for loss in ({}, SOFTMAX) for row in (*search, *carried)]
 
 
-def update_norms(
+def logged_norms(
     cells: pd.DataFrame, rng: np.random.Generator, *, spike: float, at: float = 0.999
 ) -> pd.DataFrame:
-    """Update norms of 100 rows of each cell; those at this beta2 spike once, by this factor."""
-    norms_CxR = np.exp(0.05 * rng.standard_normal((len(cells), 100)))
-    norms_CxR[(cells["optimizer.b2"] == at).to_numpy(), 59] *= spike
-    return pd.DataFrame(
-        {
-            "id": np.repeat(cells["id"].to_numpy(), 100),
-            "step": np.tile(np.arange(1, 101), len(cells)),
-            "train/update_norm": norms_CxR.ravel(),
-        }
-    )
+    """Norms of 100 rows of each cell; those at this beta2 spike once, by this factor."""
+    spiky = (cells["optimizer.b2"] == at).to_numpy()
+    rows = {
+        "id": np.repeat(cells["id"].to_numpy(), 100),
+        "step": np.tile(range(1, 101), len(cells)),
+    }
+    rows["examples_seen"] = 256 * rows["step"]
+    for norm in (UPDATES, GRADIENTS):
+        norms_CxR = np.exp(0.05 * rng.standard_normal((len(cells), 100)))
+        norms_CxR[spiky, 59] *= spike
+        rows[norm] = norms_CxR.ravel()
+    return pd.DataFrame(rows)

@@ -23,7 +23,7 @@ import pandas as pd
 
 from analysis.claims import CLAIMS, Evidence, Verdict
 from analysis.claims.claim import Kind, adjust
-from analysis.claims.made_cells import MEASURED, add_noise, make_cells, update_norms
+from analysis.claims.made_cells import MEASURED, add_noise, logged_norms, make_cells
 from analysis.claims.scenario import BOTH, Scenario
 from analysis.claims.truths import SCENARIOS
 
@@ -64,7 +64,7 @@ def _draw(truth: pd.DataFrame, scenario: Scenario, rng: np.random.Generator) -> 
     if "optimizer.b2" not in cells:
         return Evidence(cells=cells)
     spike = 3.0 if scenario.spiky else 1.0
-    norms = update_norms(cells, rng, spike=spike, at=scenario.spiky or 0.0)
+    norms = logged_norms(cells, rng, spike=spike, at=scenario.spiky or 0.0)
     return Evidence(cells=cells, read_rows=lambda: norms)
 
 

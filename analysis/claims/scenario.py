@@ -24,7 +24,7 @@ class Scenario:
       wrong: by claim, the verdicts that are wrong at this truth, which is at their edge.
       false: the claims that are false by far.
       metric: the column of the true quality.
-      spiky: the beta2 whose update norms spike; None for neither.
+      spiky: the beta2 whose norms spike; None for neither.
     """
 
     truth: str

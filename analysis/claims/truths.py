@@ -28,6 +28,7 @@ from analysis.claims.made_cells import (
 )
 from analysis.claims.scenario import BOTH, CONTRADICTED, REPRODUCED, Scenario
 from analysis.select.tried_rates import VALIDATION
+from analysis.stats.spikes import ENDS
 
 SIZES = (16, 64, 256, 1024, 4096)
 CURVE = dict(zip(SIZES, (34.0, 40.0, 44.0, 44.2, 41.0), strict=True))
@@ -38,13 +39,14 @@ HURTS = ("too large a batch hurts", "from scratch: too large hurts")
 SCRATCH_AHEAD, SCRATCH_CLOSES = "from scratch: sigmoid ahead", "from scratch: gap closes"
 NEEDS_LONG, GROWS = "large batch needs long training", "best batch grows with the budget"
 DECAY, STEADY = "decay on a pretrained tower hurts", "beta2 0.95 is steadier"
+CHANGED = "beta2 0.95 is calmer after a change"
 RANDOM, EASY = "dropping random negatives hurts", "easy negatives alone fail"
 HARD, FLAT = "hard negatives nearly keep quality", "hard: positive logits flat"
 RISES = ("bias rises as negatives fall", "positive logits rise", "negative logits rise")
 MATCHED, START = "matched pairs help", "b = -10, t' = log 10 is best"
 PRIOR, CORRUPTED = "prior odds start as well", "corrupted data"
 BEST_RATE, DISTINCT = "corrupted: at the best rate too", "corrupted: distinct examples help"
-ON_SCENES = "corrupted: on scenes of two"
+ON_SCENES, WHERE_LEVEL = "corrupted: on scenes of two", "corrupted: where level"
 PAIRS, EXAMPLES = "pairs per example help", "examples per step help"
 MORE = "pairs matter more than examples"
 
@@ -74,16 +76,16 @@ def _decay(gain: float) -> list[Row]:
     return [tower | {"optimizer.image.wd_mult": d, "quality": q} for d, q in quality.items()]
 
 
-BETA2: list[Row] = [{"optimizer.b2": b2, "quality": 40.0} for b2 in (0.95, 0.999)]
+BETA2: list[Row] = [
+    {"optimizer.b2": b2, "data.corruption.image": image, ENDS: ends, "quality": 40.0}
+    for b2 in (0.95, 0.999)
+    for image, ends in ((0.0, None), (1.0, 20 * 256))
+]
 
 
 def _starts(default: float, second: float, others: float) -> list[Row]:
-    quality = {
-        (-10.0, 10.0): default,
-        (-10.0, 1.0): second,
-        (0.0, 10.0): others,
-        (0.0, 1.0): others,
-    }
+    quality = {(-10.0, 10.0): default, (-10.0, 1.0): second}
+    quality |= {(0.0, 10.0): others, (0.0, 1.0): others}
     return [row for size in (64, 256, 1024) for row in starts(quality, batch_size=size)]
 
 
@@ -199,8 +201,8 @@ SCENARIOS = (
     *LANGUAGE_SCENARIOS,
     Scenario(truth="decay of no effect", rows=_decay(0.0), wrong={DECAY: BOTH}),
     Scenario(truth="decay helps", rows=_decay(-3.0), false=(DECAY,)),
-    Scenario(truth="beta2 of no effect", rows=BETA2, wrong={STEADY: BOTH}),
-    Scenario(truth="spikes with beta2 0.95", rows=BETA2, false=(STEADY,), spiky=0.95),
+    Scenario(truth="beta2 of no effect", rows=BETA2, wrong={STEADY: BOTH, CHANGED: BOTH}),
+    Scenario(truth="spikes with beta2 0.95", rows=BETA2, false=(STEADY, CHANGED), spiky=0.95),
     Scenario(
         truth="no effect of masking",
         rows=composition_panel(random=(0.0,) * 4, hard=(0.0,) * 4, easy=(0.0,) * 4),
@@ -269,7 +271,7 @@ SCENARIOS = (
     Scenario(
         truth="no lead, with or without corruption",
         rows=_corrupted(0.0, {0.2: 0.0, 0.4: 0.0}),
-        wrong={CORRUPTED: BOTH},
+        wrong={CORRUPTED: BOTH, WHERE_LEVEL: BOTH},
     ),
     Scenario(
         truth="the lead grows with every corruption but one, which leaves it",
@@ -278,8 +280,8 @@ SCENARIOS = (
     ),
     Scenario(
         truth="the lead shrinks with corruption",
-        rows=_corrupted(3.0, {0.2: 0.0, 0.4: -3.0}),
-        false=(CORRUPTED,),
+        rows=_corrupted(0.0, {0.2: -2.0, 0.4: -4.0}),
+        false=(CORRUPTED, WHERE_LEVEL),
     ),
     Scenario(
         truth="corruption leaves the lead at every rate",

@@ -1,9 +1,10 @@
 """Fig. 5: beta2 and stability (paper Sec. 4.7).
 
 Cells, by their fields: sigmoid with all pairs that differ in `optimizer.b2` and nothing else, at
-least two values. Of several batch sizes the one with most values; curves of the training loss,
-the gradient's norm and the update's norm along each run: each point is the maximum over the steps
-since the one before, or in older records the value of a single step.
+least two values; not those whose data change within the run, see `data_change`. Of several batch
+sizes the one with most values; curves of the training loss, the gradient's norm and the update's
+norm along each run: each point is the maximum over the steps since the one before, or in older
+records the value of a single step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from analysis.figures.plot.side_by_side import PanelSpec, draw_panels
 from analysis.figures.plot.style import SeriesStyle
 from analysis.select import panels
 from analysis.select.fields import with_fields
+from analysis.stats.spikes import ENDS
 
 METRICS = {
     "train/loss": "training loss",
@@ -44,8 +46,9 @@ LOOKS = (
 
 def data(inputs: Inputs) -> pd.DataFrame:
     """The curves, see `points.curves`; series is beta2."""
-    cells = with_fields(inputs.cells, ("optimizer.b2",))
+    cells = with_fields(inputs.cells, ("optimizer.b2", ENDS))
     own = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
+    own &= cells[ENDS].isna()
     panel = panels.select(cells[own], ("optimizer.b2",))
     if panel.cells["optimizer.b2"].nunique() < 2:
         return points.make_table([])

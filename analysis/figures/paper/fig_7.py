@@ -1,11 +1,13 @@
 """Fig. 7: robustness to corrupted training data (paper Sec. 4.10, App. E).
 
 Cells, by their fields: sigmoid with all pairs and softmax that differ in `data.corruption.image`,
-`.text`, `.alignment` and the loss only. A cell belongs to the panel of the probabilities that are
-above zero (all equal), clean cells to every panel. At least one cell must be corrupted.
+`.text`, `.alignment` and the loss only, at every batch size with corrupted cells. A cell belongs to
+the panel of the probabilities that are above zero (all equal), clean cells to every panel.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -17,6 +19,7 @@ from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import SeriesStyle
 from analysis.select import panels
 from analysis.stats.intervals import ASSUMPTION, by_group, group_means
+from analysis.stats.spikes import ENDS
 
 FIELDS = [f"data.corruption.{name}" for name in panels.CORRUPTIONS]
 PANELS = {
@@ -27,10 +30,6 @@ PANELS = {
     "Image, Text & Batch": ("image", "text", "alignment"),
 }
 LEAD = "lead"
-STYLES = {
-    "": SeriesStyle(colour=style.BLACK, marker="o"),
-    ", drawn anew": SeriesStyle(colour=style.TEAL, marker="s", line=style.DASHED),
-}
 REDRAW, ANEW = "data.corruption.resample_each_epoch", ", drawn anew"
 PAPER_SAYS = (
     "the paper prints no numbers; it says that sigmoid stays above softmax, increasingly with p"
@@ -40,9 +39,9 @@ PAPER_SAYS = (
 def data(inputs: Inputs) -> pd.DataFrame:
     """The points of the five panels, see `points`; x is the probability of corruption.
 
-    Series are the losses, and "lead", sigmoid minus softmax in points, paired by seed. Where a
-    study corrupts both once and anew at each visit, the latter have series of their own. Clean
-    cells belong to both.
+    Series are the losses, and "lead", sigmoid minus softmax in points, paired by seed; each is
+    followed by the batch size where there are several. Where a study corrupts both once and anew at
+    each visit, the latter have series of their own. Clean cells belong to both.
     """
     cells = inputs.cells
     if "loss.kind" not in cells or not set(FIELDS) & set(cells):
@@ -50,12 +49,41 @@ def data(inputs: Inputs) -> pd.DataFrame:
     cells = cells.assign(**{field: panels.numeric(cells, field) for field in FIELDS})
     pairs = cells["loss.pairs.kind"] if "loss.pairs.kind" in cells else cells["loss.kind"]
     cells = cells[(cells["loss.kind"] == "softmax") | (pairs == "all")]
-    panel = panels.select(
-        cells, ("loss.kind", *FIELDS), free=("data.corruption.",), by_loss=("loss.", "optimizer.")
-    )
-    if not (panel.cells[FIELDS] > 0).any(axis=None):
+    cells = cells[panels.numeric(cells, ENDS) == 0]
+    sizes = sorted(set(cells.loc[(cells[FIELDS] > 0).any(axis=1), "batch_size"].dropna()))
+    found = {
+        size: panels.select(
+            cells[cells["batch_size"] == size],
+            ("loss.kind", *FIELDS),
+            free=("data.corruption.",),
+            by_loss=("loss.", "optimizer."),
+        )
+        for size in sizes
+    }
+    found = {
+        size: panel for size, panel in found.items() if (panel.cells[FIELDS] > 0).any(axis=None)
+    }
+    if not found:
         return points.make_table([])
-    done = panel.done.assign(series=panel.done["loss.kind"])
+    metric = inputs.quality_of(pd.concat([panel.done for panel in found.values()]))
+    return points.make_table(
+        [
+            row
+            for size, panel in found.items()
+            for row in _rows(
+                panel.done, metric, inputs, f", B = {int(size)}" if len(found) > 1 else ""
+            )
+        ],
+        panels=found.values(),
+        missing=[m for panel in found.values() for m in points.without_metric(panel, metric)],
+        notes=[PAPER_SAYS],
+        title="; ".join(points.describe_panel(panel) for panel in found.values()),
+    )
+
+
+def _rows(done: pd.DataFrame, metric: str, inputs: Inputs, size: str) -> list[Row]:
+    """The points of one batch size; `size` is its part of the names of its series."""
+    done = done.assign(series=done["loss.kind"] + size)
     # Clean cells of other seeds have no corrupted cell to be compared with.
     corrupted = (done[FIELDS] > 0).any(axis=1)
     done = done[done["seed"].isin(done.loc[corrupted, "seed"])]
@@ -64,7 +92,6 @@ def data(inputs: Inputs) -> pd.DataFrame:
         redrawn = done[anew | ~corrupted]
         redrawn = redrawn.assign(series=redrawn["series"] + ANEW)
         done = pd.concat([done[~anew | ~corrupted], redrawn])
-    metric = inputs.quality_of(done)
     rows: list[Row] = []
     for name, parts in PANELS.items():
         inside = [f"data.corruption.{part}" for part in parts]
@@ -73,16 +100,11 @@ def data(inputs: Inputs) -> pd.DataFrame:
         p = done.loc[own, inside[0]]
         if (p > 0).any():
             mine = done[own].assign(x=p)
+            mine = mine[mine.groupby("series")["x"].transform("max") > 0]
             rows += points.our_points(mine, name, metric, inputs.read_items)
-            for suffix in STYLES:
-                rows += _lead(mine, name, metric, suffix)
-    return points.make_table(
-        rows,
-        panels=[panel],
-        missing=points.without_metric(panel, metric),
-        notes=[PAPER_SAYS],
-        title=points.describe_panel(panel),
-    )
+            for suffix in ("", ANEW):
+                rows += _lead(mine, name, metric, size + suffix)
+    return rows
 
 
 def _lead(cells: pd.DataFrame, panel: str, metric: str, suffix: str) -> list[Row]:
@@ -110,10 +132,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     """The lead of sigmoid over p, five panels on one scale."""
     df = df[df["series"].str.startswith(LEAD)]
     names = [name for name in PANELS if (df["panel"] == name).any()]
-    present = {
-        suffix: look for suffix, look in STYLES.items() if (df["series"] == LEAD + suffix).any()
-    }
-    labels = {"": "corrupted once, before training", ANEW: "drawn anew at each visit"}
+    looks = _looks(df["series"].unique())
     columns = layout.arrange(len(names), wide=5, narrow=3)
     words = "Lead: sigmoid minus softmax at p, paired by seed; above zero sigmoid is ahead."
     if df["low"].notna().any():
@@ -124,13 +143,14 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         caption=[words],
         columns=columns,
         heights=1.7,
-        legend=[look.handle(labels[suffix]) for suffix, look in present.items()],
+        legend=[look.handle(_label(series)) for series, look in looks.items()],
     )
-    shift = 0.012 if len(present) > 1 else 0.0
+    step = 0.024 if len(looks) > 1 else 0.0
     for axes, name in zip(every, names, strict=True):
         axes.axhline(0, color="black", linewidth=0.8)
-        for (suffix, look), side in zip(present.items(), (-shift, shift), strict=False):
-            mine = df[(df["panel"] == name) & (df["series"] == LEAD + suffix)]
+        for i, (series, look) in enumerate(looks.items()):
+            mine = df[(df["panel"] == name) & (df["series"] == series)]
+            side = step * (i / max(1, len(looks) - 1) - 0.5)
             mine = mine.assign(x=mine["x"].astype(float) + side)
             style.bars(axes, style.means(mine), look)
             style.line(axes, style.means(mine), look, marker=look.marker)
@@ -143,6 +163,29 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     layout.share_y(every, columns)
     layout.hide_inner_labels(every, columns)
     return fig
+
+
+def _looks(series: Iterable[str]) -> dict[str, SeriesStyle]:
+    """A colour and a marker for each batch size; what is drawn anew has a dashed line."""
+    series = sorted(series, key=lambda name: (name.endswith(ANEW), _size(name)))
+    sizes = sorted({_size(name) for name in series})
+    if len(sizes) > 1:
+        by_size = style.batch_size_styles(sizes)
+    else:
+        by_size = {sizes[0]: SeriesStyle(colour=style.BLACK, marker="o")}
+    anew = SeriesStyle(colour=style.ROSE, marker="s", line=style.DASHED)
+    return {name: anew if name.endswith(ANEW) else by_size[_size(name)] for name in series}
+
+
+def _size(series: str) -> int:
+    """The batch size in the name of a series; 0 where there is one alone."""
+    size = series.removesuffix(ANEW).partition(" B = ")[2]
+    return int(size or 0)
+
+
+def _label(series: str) -> str:
+    how = "drawn anew at each visit" if series.endswith(ANEW) else "corrupted once"
+    return f"B = {size:,}, {how}" if (size := _size(series)) else how
 
 
 fig_7 = Plot("fig_7", data, draw)

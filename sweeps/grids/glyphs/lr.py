@@ -47,7 +47,7 @@ TRIED: dict[int, dict[int, tuple[float, ...]]] = {
 }
 
 
-def cells() -> list[Cell]:
+def frozen() -> list[Cell]:
     return [
         glyphs_cell(
             batch_size=batch_size,
@@ -67,6 +67,6 @@ def study() -> Study:
     return glyphs_study(
         name="glyphs-lr",
         question="Which learning rate suits each loss, and does it grow with the batch?",
-        cells=cells(),
+        cells=frozen(),
         paper="App. C",
     )

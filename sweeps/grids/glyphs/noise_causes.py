@@ -11,13 +11,11 @@ from __future__ import annotations
 from study.config import Cell, Corruption, Data
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import ONE_VIEW
-from sweeps.grids.glyphs.noise import BATCH_SIZE, corruption
+from sweeps.grids.glyphs.noise import BATCH_SIZE, IMAGE_AND_TEXT, TEXT, P, corruption
 from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study, tuned_rate
 from sweeps.study import Assumption, Study
 
-P = 0.4
 RATE_MULTIPLIERS = (0.5, 1.0, 2.0)  # of the rate that was tuned on clean data
-TEXT, IMAGE_AND_TEXT = ("text",), ("image", "text")
 
 
 def corruptions(*panels: tuple[str, ...]) -> list[Corruption]:

@@ -12,8 +12,8 @@ import dataclasses
 from study.config import CachedImage, Cell, Data, Retrieval, ValLoss
 from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
-from sweeps.grids.glyphs.noise import BATCH_SIZE
-from sweeps.grids.glyphs.noise_causes import IMAGE_AND_TEXT, TEXT, corruptions
+from sweeps.grids.glyphs.noise import BATCH_SIZE, IMAGE_AND_TEXT, TEXT
+from sweeps.grids.glyphs.noise_causes import corruptions
 from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 

@@ -203,11 +203,11 @@ def _ranked(pairs: Pairs) -> bool:
 
 def _towers(model: Model) -> float:
     """Seconds per example in both towers: 13 us to average word pieces, 26 to read and embed an
-    image, and 7 per token and block of a mu transformer."""
+    image, and 7 per token and block of a mu transformer, in proportion to the width of others."""
     image, text = model.image, model.text
-    blocks = 0
+    blocks = 0.0
     if isinstance(image, ViT):
-        blocks += image.size.depth * image.grid**2
+        blocks += image.size.depth * image.grid**2 * image.size.width / 32
     if isinstance(text, TextTransformer):
-        blocks += text.size.depth * 16
+        blocks += text.size.depth * 16 * text.size.width / 32
     return 13e-6 + (26e-6 if isinstance(image, ViT) else 0.0) + blocks * 7e-6

@@ -16,13 +16,16 @@ from sweeps.study import Study
 EVALS = (ZeroShot(split="val_font"), ZeroShot(split="test_font"), ValLoss(split="val_font"))
 # By loss and batch size.
 TRIED: dict[str, dict[int, tuple[float, ...]]] = {
-    loss: {
-        256: (4e-3, 8e-3, 1.6e-2),
-        64: (2e-3, 4e-3, 8e-3),
-        1024: (8e-3, 1.6e-2, 3.2e-2),
-        16: (1e-3, 2e-3, 4e-3),
-    }
-    for loss in ("sigmoid", "softmax")
+    "sigmoid": {
+        64: (1e-3, 2e-3, 4e-3),
+        256: (2e-3, 4e-3, 8e-3),
+        1024: (4e-3, 8e-3, 1.6e-2),
+    },
+    "softmax": {
+        64: (5e-4, 1e-3, 2e-3, 4e-3),
+        256: (1e-3, 2e-3, 4e-3, 8e-3),
+        1024: (4e-3, 8e-3, 1.6e-2),
+    },
 }
 
 

@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from study.config import Cell, Groups, Negatives, Sigmoid, ViT
+from study.config import CachedImage, Cell, Groups, Negatives, Sigmoid, ViT
 from study.data.glyphs import scenes
 from sweeps.grids.glyphs import recipe as glyphs
-from sweeps.grids.glyphs import scaling_rules
+from sweeps.grids.glyphs import scaling_rules, scratch
 from sweeps.grids.glyphs.all import STUDIES
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
 from sweeps.grids.glyphs.recipe import (
@@ -56,7 +56,7 @@ def test_every_cell_has_three_seeds_but_those_that_tune(studies):
         seeds = defaultdict(set)
         for cell in study.cells:
             seeds[without_seed(cell).id].add(cell.seed)
-        expected = {glyphs.TUNING_SEED} if name == "glyphs-lr" else set(SEEDS)
+        expected = {glyphs.TUNING_SEED} if name.endswith("-lr") else set(SEEDS)
         assert set(map(frozenset, seeds.values())) == {frozenset(expected)}, name
 
 
@@ -73,25 +73,43 @@ def test_batch_size_crosses_losses_and_budgets_and_both_losses_see_the_same(stud
 
 
 def test_the_rate_is_the_tuned_one_in_every_study_but_those_that_vary_it(studies):
-    vary = ("glyphs-lr", "glyphs-constant-rate", "glyphs-beta2", "glyphs-noise-causes")
+    vary = (
+        "glyphs-lr",
+        "glyphs-scratch-lr",
+        "glyphs-constant-rate",
+        "glyphs-beta2",
+        "glyphs-noise-causes",
+    )
     for name, study in studies.items():
         if name not in vary:
             for cell in study.cells:
-                tuned = tuned_rate(cell.batch_size, cell.loss, cell.model)
+                if isinstance(cell.model.image, CachedImage):
+                    tuned = tuned_rate(cell.batch_size, cell.loss)
+                else:
+                    tuned = scratch.RATES[cell.loss.kind][cell.batch_size]
                 assert cell.optimizer.learning_rate == tuned
 
 
 def test_each_tuned_rate_was_tried_and_lies_between_others(studies):
     tried = defaultdict(set)
     for cell in studies["glyphs-lr"].cells:
-        key = (cell.model, cell.loss, cell.batch_size, cell.examples)
-        tried[key].add(cell.optimizer.learning_rate)
-    for (model, loss, batch_size, examples), rates in tried.items():
+        tried[cell.loss, cell.batch_size, cell.examples].add(cell.optimizer.learning_rate)
+    for (loss, batch_size, examples), rates in tried.items():
         assert len(rates) >= 3
-        longest = examples == max(n for *key, n in tried if key == [model, loss, batch_size])
-        if longest and (model != glyphs.SIGLIT or batch_size in glyphs.RATES[loss.kind].values):
-            rate = tuned_rate(batch_size, loss, model)
+        longest = examples == max(n for *key, n in tried if key == [loss, batch_size])
+        if longest and batch_size in glyphs.RATES[loss.kind].values:
+            rate = tuned_rate(batch_size, loss)
             assert rate in rates and min(rates) < rate < max(rates)
+
+
+def test_from_scratch_each_rate_lies_between_others_that_were_tried(studies):
+    tried = defaultdict(set)
+    for c in studies["glyphs-scratch-lr"].cells:
+        tried[c.loss.kind, c.batch_size].add(c.optimizer.learning_rate)
+    for c in studies["glyphs-scratch"].cells:
+        rates, own = tried[c.loss.kind, c.batch_size], c.optimizer.learning_rate
+        assert own in rates and min(rates) < own < max(rates)
+        assert c.steps >= 500
 
 
 def test_one_rate_at_all_batch_sizes_beside_the_tuned_ones(studies):
@@ -132,20 +150,22 @@ def test_masks_have_five_ratios_and_matched_pairs_their_unmasked_reference(studi
     assert {c.pairs.keep for c in masked} == {"random", "hard", "easy"}
 
 
-def test_noise_is_fixed_and_redrawn_side_by_side_and_alike_for_both_losses(studies):
-    cells = studies["glyphs-noise"].cells
+def test_noise_is_alike_for_both_losses_and_of_five_kinds_at_every_batch_size(studies):
     by_loss = defaultdict(set)
     shares = defaultdict(set)
-    for cell in cells:
+    for cell in studies["glyphs-noise"].cells:
         c = cell.data.corruption
-        by_loss[cell.loss.kind].add(c)
+        by_loss[cell.loss.kind].add((cell.batch_size, c))
         if not c.is_identity:
-            shares[c.resample_each_epoch].add((c.image, c.text, c.alignment))
+            shares[cell.batch_size, c.resample_each_epoch].add((c.image, c.text, c.alignment))
             assert (c.window == cell.batch_size) == c.resample_each_epoch
     assert by_loss["sigmoid"] == by_loss["softmax"]
-    assert shares[True] == shares[False] and len(shares[True]) == 10
-    kinds = {tuple(bool(share) for share in one) for one in shares[True]}
-    assert len(kinds) == 5
+    fixed = {size: own for (size, redrawn), own in shares.items() if not redrawn}
+    assert set(fixed) == {256, 1024, 4096}
+    for own in fixed.values():
+        assert len({tuple(bool(share) for share in one) for one in own}) == 5
+    assert max(map(max, fixed[1024])) == 0.4 and len(fixed[1024]) == 15
+    assert shares[256, True] < fixed[256]
 
 
 def test_scenes_are_corrupted_as_glyphs_are_and_found_under_the_names_they_have(studies):
@@ -200,12 +220,23 @@ def test_the_pretrained_tower_differs_in_its_start_and_its_decay_alone(studies):
     assert isinstance(scratch.model.image, ViT)
 
 
-def test_beta2_differs_in_beta2_alone_and_nothing_is_clipped(studies):
+def test_beta2_differs_in_beta2_alone_with_and_without_a_change_of_the_data(studies):
     pairs = defaultdict(set)
+    changes = defaultdict(set)
     for cell in studies["glyphs-beta2"].cells:
-        assert cell.optimizer.clip_norm is None and cell.model.image.size.depth >= 12
-        pairs[(cell.batch_size, cell.seed)].add(cell.optimizer.b2)
+        assert cell.optimizer.clip_norm is None and cell.optimizer.warmup_percent is None
+        same = dataclasses.replace(cell.optimizer, b2=0.95)
+        pairs[dataclasses.replace(cell, optimizer=same).id].add(cell.optimizer.b2)
+        until = cell.data.corruption.until_examples
+        arm = (cell.loss.kind, cell.optimizer.kind, cell.batch_size)
+        changes[arm].add(until and until / cell.examples)
     assert set(map(frozenset, pairs.values())) == {frozenset({0.95, 0.999})}
+    assert {kinds[:2] for kinds in changes} == {
+        (loss, optimizer) for loss in ("sigmoid", "softmax") for optimizer in ("adam", "adafactor")
+    }
+    assert len({size for *_, size in changes}) == 4
+    for (loss, *_), own in changes.items():
+        assert own == ({None, 0.5} if loss == "sigmoid" else {0.5})
 
 
 def test_more_examples_pairs_or_blocks_are_estimated_to_take_longer():
@@ -215,4 +246,4 @@ def test_more_examples_pairs_or_blocks_are_estimated_to_take_longer():
     assert glyphs.seconds(glyphs_cell(batch_size=256, examples=LONG)) > glyphs.seconds(base)
     assert glyphs.seconds(glyphs_cell(batch_size=4096)) > glyphs.seconds(groups)
     assert glyphs.seconds(small) > glyphs.seconds(base)  # each step has its price
-    assert glyphs.seconds(glyphs_cell(batch_size=256, model=glyphs.SIGLIP)) > glyphs.seconds(base)
+    assert glyphs.seconds(glyphs_cell(batch_size=256, model=scratch.SIGLIP)) > glyphs.seconds(base)
