@@ -55,8 +55,7 @@ __all__ = [
 
 _FILES = (
     batch, duration, languages, embedding, recipe, beta2, composition, matched_pairs, initial,
-    corruption,
-    pairs_map, scaling_rules,
+    corruption, pairs_map, scaling_rules,
 )  # fmt: skip
 # The paper's claims by section, then our own.
 CLAIMS = tuple(
