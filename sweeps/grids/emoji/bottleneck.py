@@ -13,7 +13,7 @@ from sweeps.grids.emoji.recipe import LONG, SEEDS, SIGLIT, WIDTH, emoji_cell, em
 from sweeps.study import Study
 
 BATCH_SIZE = 1024
-BOTTLENECKS = (12, 24, 48, None)  # 12 is an eighth of the width, as in the paper
+BOTTLENECKS = (12, 48, None)  # 12 is an eighth of the width, as in the paper
 
 
 def cells() -> list[Cell]:
