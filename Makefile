@@ -3,26 +3,48 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GLYPHS := results/glyphs
+PARTS := glyphs emoji beyond
+# The metrics whose evaluated examples a snapshot keeps; all are too large for a repository.
+ITEMS_glyphs := eval/zero_shot/test_font/top1
+ITEMS_beyond := $(ITEMS_glyphs)
+ITEMS_emoji := eval/zero_shot/test_artist/top1
 
-.PHONY: demo study glyphs test pytest lint gpu-check clean
+.PHONY: demo study results test pytest lint gpu-check clean
 
 # Train the demo study, draw its figures, judge the paper's claims in a report.
 demo: $(READY)
 	$(BIN)/study run demo
 	$(BIN)/study report demo --figures figures
 
-# Run our own study (three to four hours on two cores) and keep its snapshot in results/glyphs.
-study: $(READY)
-	$(BIN)/study run glyphs
-	$(BIN)/study pull glyphs --out $(GLYPHS)/snapshot --items eval/zero_shot/test_font/top1
-	$(MAKE) glyphs
+# Run our own study, all parts or one (make study-glyphs), keep its snapshots and make its pages. An
+# interrupted run continues.
+study: $(PARTS:%=study-%)
+	$(MAKE) results
 
-# Redraw results/glyphs from its snapshot.
-glyphs: $(READY)
-	$(BIN)/study claims glyphs --root $(GLYPHS)/snapshot --json > $(GLYPHS)/claims.json
-	$(BIN)/study report glyphs --root $(GLYPHS)/snapshot --finding $(GLYPHS)/finding.md \
-	  --figures $(GLYPHS)/figures --out $(GLYPHS)/report.html
+study-%: $(READY)
+	$(BIN)/study run $*
+	$(BIN)/study pull $* --out results/$*/snapshot $(addprefix --items ,$(ITEMS_$*))
+
+# Make all of results/ that comes from snapshots, and the README's summary. The pages take numbers
+# from figures and verdicts, and the report shows the finding: hence the order.
+results: $(READY)
+	@for part in $(PARTS); do \
+	  if [ -e results/$$part/snapshot/manifest.json ]; \
+	  then $(MAKE) --no-print-directory draw-$$part || exit; \
+	  else echo "results/$$part: skipped, there is no snapshot (make study-$$part)"; fi; done
+	$(BIN)/python -m analysis.publish results README.md
+	@for part in $(PARTS); do \
+	  if [ -e results/$$part/snapshot/manifest.json ]; \
+	  then $(MAKE) --no-print-directory report-$$part || exit; fi; done
+
+draw-%: $(READY)
+	$(BIN)/study claims $* --root results/$*/snapshot --json > results/$*/claims.json.part
+	mv results/$*/claims.json.part results/$*/claims.json
+	$(BIN)/study figures $* --root results/$*/snapshot --out results/$*/figures
+
+report-%: $(READY)
+	$(BIN)/study report $* --root results/$*/snapshot --out results/$*/report.html \
+	  $(addprefix --finding ,$(wildcard results/$*/finding.md))
 
 # Run lint, types and every test, slow ones included. Types are checked beside the first tests.
 test: $(READY)

@@ -24,6 +24,7 @@ from sweeps.study import Study, StudyError, close_matches
 # "module:function".
 GRIDS = {
     "batch-warmup": "glyphs.batch_warmup",
+    "beyond": "glyphs.beyond",
     "bias-init": "paper.bias_init",
     "critical-batch": "glyphs.critical_batch",
     "demo": "glyphs.demo",

@@ -48,6 +48,7 @@ FLOORS = {
         {"advice", "claims"},
         {"figures"},
         {"report", "studies"},
+        {"publish"},
     ],
 }
 NO_JAX = ("study/config", "study/records", "study/data", "sweeps/grids")

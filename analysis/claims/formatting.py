@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from analysis.claims.claim import OURS, Kind, Verdict
+from analysis.claims.claim import OURS, AtBudget, Condition, Kind, Verdict
 
 WIDTH = 110  # characters of a line
 _INTERVAL = re.compile(r"([+-]?\d[\d.]*) \[(-?\d[\d.]*), (-?\d[\d.]*)\]")
@@ -68,6 +68,27 @@ def to_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
 def to_json(verdicts: Iterable[Verdict]) -> str:
     """A JSON list; unknown numbers are null."""
     return json.dumps([_without_nan(asdict(verdict)) for verdict in verdicts], indent=1)
+
+
+def from_json(text: str) -> list[Verdict]:
+    """The inverse of `to_json`; fields that this version does not know are left out.
+
+    Raises:
+      ValueError, TypeError: it is not such a list.
+    """
+    kinds = {"conditions": Condition, "budgets": AtBudget}
+    verdicts = []
+    for values in json.loads(text):
+        known = {name: values[name] for name in Verdict.__dataclass_fields__ if name in values}
+        for name, kind in kinds.items():
+            known[name] = tuple(kind(**_with_nan(each)) for each in known.get(name, ()))
+        known["evidence"] = tuple(known.get("evidence", ()))
+        verdicts.append(Verdict(**_with_nan(known)))
+    return verdicts
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def _without_nan(value: Any) -> Any:

@@ -21,7 +21,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +181,28 @@ class Joined:
         return [chosen[cell] for cell in sorted(chosen)]
 
 
+class Selected:
+    """Records without some of their cells. Has the methods of `RecordRoot` that `write` needs.
+
+    left_out: ids by study.
+    """
+
+    def __init__(
+        self, records: RecordRoot | Snapshot | Joined, left_out: Mapping[str, Collection[str]]
+    ):
+        self.root = records.root
+        self._records, self._left_out = records, left_out
+
+    def studies(self) -> list[str]:
+        return self._records.studies()
+
+    def records(self, study: str) -> list[CellRecord]:
+        left_out = self._left_out.get(study, ())
+        return [record for record in self._records.records(study) if record.id not in left_out]
+
+
 def write(
-    source: RecordRoot | Snapshot | Joined,
+    source: RecordRoot | Snapshot | Joined | Selected,
     out: Path,
     *,
     studies: Sequence[str] | None = None,
@@ -201,8 +221,7 @@ def write(
       progress: called with the id of each cell that is done.
       items: metrics of which to keep the evaluated examples; None for all.
       grids: what the grid of a study states and no record holds, by its name: "folder" of its
-        records, question, paper, assumptions, and the ids of its "cells". Those of a snapshot that
-        is copied stay.
+        records, question, paper, assumptions, and the ids of its "cells".
 
     Raises:
       AnalysisError: `out` holds something else, or cannot be written.
@@ -268,9 +287,7 @@ def write(
         },
         "versions": {"pyarrow": pa.__version__, **(versions or {})},
     }
-    copied = source.manifest.get("grids", {}) if isinstance(source, Snapshot) else {}
-    stated = {**(grids or {}), **copied}
-    if stated := {name: grid for name, grid in stated.items() if grid["folder"] in counts}:
+    if stated := {k: grid for k, grid in (grids or {}).items() if grid["folder"] in counts}:
         manifest["grids"] = stated
     manifest["sha256"] = _manifest_digest(manifest)
     contents[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()

@@ -5,9 +5,9 @@ claims that it rests on and their verdicts, separated by semicolons:
 
     Sigmoid leads at small batches. [sigmoid ahead at small batch: reproduced]
 
-A paragraph whose lines begin with `>` describes the method and cites none. When records change, a
-verdict may change too: the page then marks the sentence. `stale` lists these, and every number
-with an interval that none of the sentence's verdicts prints.
+A paragraph whose lines begin with `>` describes the method and cites none, and a comment is left
+out. When records change, a verdict may change too: the page then marks the sentence. `stale` lists
+these, and every number with an interval that none of the sentence's verdicts holds.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def parse(text: str, *, source: str = "finding") -> tuple[Block, ...]:
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         lines = [line.strip() for line in paragraph.splitlines()]
         whole = " ".join(lines)
+        if whole.startswith("<!--"):
+            continue
         if whole.startswith("## "):
             blocks.append(Block(kind="heading", sentences=(Sentence(text=whole[3:]),)))
         elif all(line.startswith(">") for line in lines):
@@ -110,7 +112,7 @@ def stale(blocks: Sequence[Block]) -> list[str]:
     sentences = [one for block in blocks for one in block.sentences]
     lines = [
         f"the finding takes {citation.claim!r} for {citation.quoted}; "
-        f"on these records it is {citation.verdict.verdict}"
+        f"on these records it is {citation.verdict.verdict}: {one.text!r}"
         for one in sentences
         for citation in one.citations
         if citation.stale and citation.verdict
@@ -118,14 +120,22 @@ def stale(blocks: Sequence[Block]) -> list[str]:
     for one in sentences:
         verdicts = [citation.verdict for citation in one.citations if citation.verdict]
         known = {number for verdict in verdicts for number in parse_intervals(verdict.sentence)}
+        known |= {number for verdict in verdicts for number in _rounded(verdict)}
         known |= {(-estimate, -high, -low) for estimate, low, high in known}
         names = " or ".join(repr(verdict.name) for verdict in verdicts)
         lines += [
-            f"the finding prints {estimate:g} [{low:g}, {high:g}]; on these records {names} do not"
+            f"the finding prints {estimate:g} [{low:g}, {high:g}]; "
+            f"on these records {names} do not: {one.text!r}"
             for estimate, low, high in parse_intervals(one.text)
             if verdicts and (estimate, low, high) not in known
         ]
     return list(dict.fromkeys(lines))
+
+
+def _rounded(verdict: Verdict) -> list[tuple[float, float, float]]:
+    """What a verdict rests on, as text has it."""
+    parts = (*verdict.conditions, *verdict.budgets)
+    return [(round(p.estimate, 2), round(p.low, 2), round(p.high, 2)) for p in parts]
 
 
 def _sentences(text: str, source: str) -> tuple[Sentence, ...]:

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.figures.plot import points
 from analysis.records.frame import NOT_STARTED
 
+DIRTY = "-dirty"  # ends a version of the code with uncommitted changes
 DRAWN_WITH = ("pandas", "numpy", "scipy", "matplotlib")
 
 
@@ -30,11 +31,11 @@ def provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
         lines = [
             ("records", points.provenance(ran).removeprefix("records ")),
             ("data set", data_sets),
-            ("code", _count(ran["code"].dropna())),
+            ("code", f"{code_versions(ran)}: {_count(ran['code'].dropna())}"),
             ("trained with", _versions(ran)),
             ("hardware", _count(_devices(ran))),
             ("attempts", _attempts(ran)),
-            ("time", _seconds(ran)),
+            ("time", _time(ran)),
             ("seen", f"{_total(ran['examples_seen'])} examples, {_total(ran['pairs_seen'])} pairs"),
         ]
     drawn = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in DRAWN_WITH)
@@ -79,13 +80,38 @@ def _attempts(cells: pd.DataFrame) -> str:
     return words + (f"; {dropped:,} torn lines left out" if dropped else "")
 
 
-def _seconds(cells: pd.DataFrame) -> str:
+def code_versions(cells: pd.DataFrame) -> str:
+    """The versions of the code that made records, and whether all of it was committed.
+
+    >>> code_versions(cells)
+    'one commit, 0.1.0+1f0ad20, without uncommitted changes'
+    """
+    known = cells["code"].dropna()
+    commits = sorted({str(version).removesuffix(DIRTY) for version in known})
+    if not commits:
+        return "an unknown version of the code"
+    dirty = sum(str(version).endswith(DIRTY) for version in known)
+    changes = "without uncommitted changes"
+    if dirty:
+        changes = f"{dirty} of {len(known)} cells from a working tree with uncommitted changes"
+    if len(commits) == 1:
+        return f"one commit, {commits[0]}, {changes}"
+    return f"{len(commits)} commits, {changes}"
+
+
+def core_hours(cells: pd.DataFrame) -> float:
+    """Hours of one machine in cells that ended; of local cells, of one core."""
+    return float(cells["seconds"].sum()) / 3600
+
+
+def _time(cells: pd.DataFrame) -> str:
     total = cells["seconds"].sum()
     if not total:
         return ""
     training = cells["seconds.train"].sum() if "seconds.train" in cells else 0.0
     part = f", {training / total:.0%} of them training steps" if training else ""
-    return f"{total:,.0f} seconds in cells that ended{part}"
+    hours = f"{total / 3600:,.1f} hours" if total >= 3600 else f"{total:,.0f} seconds"
+    return f"{hours} in cells that ended{part}"
 
 
 def _total(column: pd.Series) -> str:

@@ -69,12 +69,13 @@ def pull(
 ) -> int:
     """Create an immutable, checksummed snapshot of records.
 
-    An interrupted command can be repeated. pandas.read_parquet opens the snapshot's cells.parquet,
-    rows.parquet and items.parquet.
+    Of a folder that several studies share it holds the cells of those that are named, and those
+    that no grid lists. An interrupted command can be repeated. pandas.read_parquet opens the
+    snapshot's cells.parquet, rows.parquet and items.parquet.
     """
     from analysis.records import snapshot
     from analysis.records.frame import open_records, open_snapshot
-    from sweeps.cli.recorded import stated_today
+    from sweeps.cli.recorded import own_cells, stated_today
     from sweeps.runner.display import ProgressLine
 
     if verify is not None:
@@ -105,15 +106,19 @@ def pull(
             records, notes = pull_runs(studies or [], source, staging, unfinished, progress)
         else:
             records = open_records(source)
+        whole = snapshot.Joined(records, earlier) if earlier else records
+        kept = whole.manifest if isinstance(whole, snapshot.Snapshot) else {}
+        grids = kept.get("grids") or stated_today(whole)  # a copy states what it stated
+        folders, left_out = own_cells(studies or [], grids, whole.studies())
         manifest = snapshot.write(
-            snapshot.Joined(records, earlier) if earlier else records,
+            snapshot.Selected(whole, left_out),
             folder,
-            studies=studies or None,
+            studies=folders or None,
             kind=kind,
             versions=versions,
             progress=progress,
             items=items or None,
-            grids=stated_today(records),
+            grids=grids,
         )
     if kind != "records":
         shutil.rmtree(staging, ignore_errors=True)

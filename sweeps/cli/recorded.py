@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.records.record import RecordRoot
-    from analysis.records.snapshot import Snapshot
+    from analysis.records.snapshot import Joined, Snapshot
     from study.config import Cell
     from sweeps.study import Study
 
@@ -97,6 +97,27 @@ def stated_by(study: Study) -> dict[str, Any]:
     return {"question": study.question, "paper": study.paper, "assumptions": assumptions}
 
 
+def own_cells(
+    names: Sequence[str], grids: Mapping[str, Any], folders: Collection[str]
+) -> tuple[list[str], dict[str, set[str]]]:
+    """The folders of these studies, and which cells there are of other studies alone, by folder.
+
+    Args:
+      names: of studies, or of folders.
+      grids: what is known of the studies, see `stated_today`.
+      folders: those that hold records.
+    """
+    own: dict[str, set[str]] = {}
+    for name in names:
+        grid = grids.get(name, {"folder": name, "cells": ()})
+        own.setdefault(name if name in folders else grid["folder"], set()).update(grid["cells"])
+    left_out: dict[str, set[str]] = {}
+    for grid in grids.values():
+        if mine := own.get(grid["folder"]):
+            left_out.setdefault(grid["folder"], set()).update({*grid["cells"]} - mine)
+    return list(own), left_out
+
+
 def stated_in(study: Study, root: str) -> dict[str, Any]:
     """The same, as the snapshot at `root` has it; as today's grid has it where none has."""
     snapshot = _snapshot(root)
@@ -104,7 +125,7 @@ def stated_in(study: Study, root: str) -> dict[str, Any]:
     return kept.get(study.name) or stated_by(study)
 
 
-def stated_today(records: RecordRoot | Snapshot) -> dict[str, Any]:
+def stated_today(records: RecordRoot | Snapshot | Joined) -> dict[str, Any]:
     """What the built-in grids state today about `records`, by study, as a snapshot keeps it.
 
     "cells" has the ids of those recorded. A study is left out if none of its cells is.

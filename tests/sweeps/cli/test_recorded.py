@@ -60,10 +60,21 @@ def test_records_have_the_cells_that_the_grid_lists_today(root):
     assert [each["id"] for each in where["planned"]] == [A.id, NEW.id]
 
 
-def test_what_a_grid_stated_stays_in_a_snapshot_and_in_its_copies(root, grids):
-    snapshot.write(open_records(root / "snap"), root / "copy", grids={"all": {"folder": "all"}})
+def test_what_a_grid_stated_stays_in_a_snapshot_and_in_its_copies(root, grids, study):
+    assert study("pull", "--from", str(root / "snap"), "--out", str(root / "copy"))[0] == 0
     for place in ("snap", "copy"):
         stated = stated_in(grids["all"], str(root / place))
         assert (stated["question"], stated["assumptions"]) == ("Then?", [vars(RATE)])
     assert stated_in(grids["all"], str(root / "runs"))["question"] == "Now?"
     assert "grids" not in snapshot.write(open_records(root / "runs"), root / "bare")
+
+
+def test_a_snapshot_of_a_study_leaves_out_what_is_of_others_alone(root, grids, study):
+    grids["all"] = dataclasses.replace(ALL, cells=(A, B))
+    grids["part"] = PART
+    held = {"all": {A, B, SET}, "part": {B, C, SET}}
+    for name, wanted in held.items():
+        code, _, err = study("pull", name, "--from", str(root / "runs"), "--out", f"{name}.snap")
+        assert (code, err) == (0, "")
+        assert set(cells(f"{name}.snap", "all")["id"]) == {cell.id for cell in wanted}
+    assert [c["id"] for c in recorded_study("part", "part.snap")[1]["planned"]] == [B.id, C.id]
