@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.claims import CLAIMS, Verdict, parse_intervals
+from analysis.claims.claim import AtBudget, Condition
 from analysis.errors import AnalysisError
 
 _RESTS_ON = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")  # with a colon: `[1.40, 1.60]` is an interval
@@ -134,7 +135,7 @@ def stale(blocks: Sequence[Block]) -> list[str]:
 
 def _rounded(verdict: Verdict) -> list[tuple[float, float, float]]:
     """What a verdict rests on, as text has it."""
-    parts = (*verdict.conditions, *verdict.budgets)
+    parts: list[Condition | AtBudget] = [*verdict.conditions, *verdict.budgets]
     return [(round(p.estimate, 2), round(p.low, 2), round(p.high, 2)) for p in parts]
 
 
