@@ -20,6 +20,7 @@ import pandas as pd
 from analysis.claims import (
     batch,
     beta2,
+    branches,
     composition,
     corruption,
     duration,
@@ -55,7 +56,7 @@ __all__ = [
 
 _FILES = (
     batch, duration, languages, embedding, recipe, beta2, composition, matched_pairs, initial,
-    corruption, pairs_map, scaling_rules,
+    corruption, pairs_map, scaling_rules, branches,
 )  # fmt: skip
 # The paper's claims by section, then our own.
 CLAIMS = tuple(

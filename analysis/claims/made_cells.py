@@ -42,6 +42,7 @@ SCRATCH: Row = {"model.image.kind": "vit"}
 MEASURED = ("eval/", "train/")  # the columns that get noise
 RATIOS = (128.0, 32.0, 8.0)
 MASKED_B = 512
+VAL_LOSS = "eval/val_loss/val_font/softmax"
 # What a masked cell shows, and its value with the whole batch.
 WHOLE = {"quality": 30.0, "train/b": -10.0}
 WHOLE |= {"train/pos_logit_mean": 0.0, "train/neg_logit_mean": -10.0}
@@ -225,6 +226,37 @@ def scaling_rules(lost: Mapping[int, float], *, at: int = 256) -> list[Row]:
         arms.append({"optimizer.learning_rate": best[at] * (size / at) ** 0.5} | half_life | time)
         carried += [{"batch_size": size, "quality": 40.0 - behind} | arm for arm in arms]
     return [kept | loss | row for loss in ({}, SOFTMAX) for row in (*search, *carried)]
+
+
+def branch_cells(losses: Mapping[str, Mapping[int, Mapping[int, float]]]) -> list[Row]:
+    """Branches with these validation losses, by loss, examples before them and batch size."""
+    return [
+        (SOFTMAX if loss == "softmax" else {})
+        | {"batch_size": size, "branch.cell": "parent", "branch.examples": at, VAL_LOSS: value}
+        for loss, by_point in losses.items()
+        for at, by_size in by_point.items()
+        for size, value in by_size.items()
+    ]
+
+
+def warm_up(leads: Mapping[int, float], *, seeds: int = 3) -> list[Row]:
+    """Runs at B = 256, then 1024, of both losses, that lead constant sizes by these points."""
+    rows: list[Row] = []
+    total, rates = 2**18, {256: 0.01, 1024: 0.02}
+    for seed in range(seeds):
+        for loss, fields in (("sigmoid", {}), ("softmax", SOFTMAX)):
+            first = f"{loss}-{seed}"
+            for size, rate in rates.items():
+                own = fields | {"seed": seed, "batch_size": size, "optimizer.learning_rate": rate}
+                lead = leads[size]
+                rows.append(own | {"examples": total, "quality": 40.0 - lead})
+                part: Row = {"examples": total // 2, "optimizer.schedule_examples": total}
+                if size == 256:
+                    part |= {"id": first, "quality": 20.0}
+                else:
+                    part |= {"branch.cell": first, "branch.examples": total // 2, "quality": 40.0}
+                rows.append(own | part)
+    return rows
 
 
 def logged_norms(

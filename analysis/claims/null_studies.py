@@ -21,13 +21,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.claims import CLAIMS, Evidence, Verdict
+from analysis.claims import CLAIMS, Evidence, Verdict, truths, truths_of_branches
 from analysis.claims.claim import Kind, adjust
 from analysis.claims.made_cells import MEASURED, add_noise, logged_norms, make_cells
 from analysis.claims.scenario import BOTH, Scenario
-from analysis.claims.truths import SCENARIOS
 
+SCENARIOS = (*truths.SCENARIOS, *truths_of_branches.SCENARIOS)
 SD = 0.45  # points, of a quality
+SD_LOSS = 0.02  # nats, of a validation loss after a branch
 SD_LOGIT, SD_EASY = 0.03, 0.7  # of a bias or mean logit, and with the easiest negatives alone
 UNEQUAL = 0.3  # standard deviation of the logarithm of a group's own spread
 
@@ -73,6 +74,8 @@ def _spread(column: str, cells: pd.DataFrame) -> np.ndarray:
     if column.startswith("train/"):
         easy = cells["loss.pairs.keep"].eq("easy") & (column != "train/b")
         return np.where(easy, SD_EASY, SD_LOGIT)
+    if column.startswith("eval/val_loss/"):
+        return np.full(len(cells), SD_LOSS)
     return SD * np.minimum(1.0, cells[column].astype(float).to_numpy() / 2)
 
 

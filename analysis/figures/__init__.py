@@ -27,11 +27,13 @@ from typing import Any, TypeVar
 from analysis.errors import AnalysisError
 from analysis.figures.base import Inputs, Output, Plot, read_inputs
 from analysis.figures.extra.batch_size import batch_size, from_scratch
+from analysis.figures.extra.batch_warmup import batch_warmup
 from analysis.figures.extra.compute import compute
 from analysis.figures.extra.data_change import data_change
 from analysis.figures.extra.initial_values import initial_values
 from analysis.figures.extra.language_mix import language_mix
 from analysis.figures.extra.languages import languages
+from analysis.figures.extra.local_critical_batch import local_critical_batch
 from analysis.figures.extra.loss_gap import loss_gap
 from analysis.figures.extra.pairs_map import pairs_map
 from analysis.figures.extra.quality_by_budget import quality_by_budget
@@ -64,12 +66,13 @@ from analysis.figures.tables.tables_5_and_8 import table_5, table_8
 
 __all__ = [
     "EXTRA_FIGURES", "FIGURES", "FITS_OF_TABLES", "PAPER_FIGURES", "TABLES", "Inputs",
-    "OutputFiles", "PaperTable", "Plot", "batch_size", "compute", "data_change", "draw_all",
-    "draw_inputs", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5", "fig_6", "fig_7",
-    "fig_8", "from_scratch", "initial_values", "language_mix", "languages", "loss_gap",
-    "pairs_map", "quality_by_budget", "rate_by_batch", "read_inputs", "saturation",
-    "scaling_rules", "surface", "table_1", "table_2", "table_3", "table_4", "table_5", "table_6",
-    "table_7", "table_8", "table_9", "temperature_bias", "to_target", "trajectories", "verdicts",
+    "OutputFiles", "PaperTable", "Plot", "batch_size", "batch_warmup", "compute", "data_change",
+    "draw_all", "draw_inputs", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5",
+    "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "language_mix", "languages",
+    "local_critical_batch", "loss_gap", "pairs_map", "quality_by_budget", "rate_by_batch",
+    "read_inputs", "saturation", "scaling_rules", "surface", "table_1", "table_2", "table_3",
+    "table_4", "table_5", "table_6", "table_7", "table_8", "table_9", "temperature_bias",
+    "to_target", "trajectories", "verdicts",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -82,6 +85,7 @@ EXTRA_FIGURES: Mapping[str, Plot] = {
         *(verdicts, batch_size, from_scratch, quality_by_budget, surface, saturation, loss_gap),
         *(to_target, compute, pairs_map, rate_by_batch, scaling_rules, initial_values),
         *(temperature_bias, trajectories, data_change, languages, language_mix),
+        *(local_critical_batch, batch_warmup),
     )
 }
 # Those of them that show the paper's own tables, too.

@@ -24,6 +24,7 @@ AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
+PARTS = ("branch.cell", "optimizer.schedule_examples")  # known of the parts of runs alone
 NEAR = 0.05  # relative difference of equal totals: a run leaves out its last partial step
 
 
@@ -307,8 +308,9 @@ def select(
 
 
 def plain(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells with clean data and without towers that start from a checkpoint."""
-    cells = with_fields(cells)
+    """Whole runs with clean data, and without towers that start from a checkpoint."""
+    cells = with_fields(cells, PARTS)
+    cells = cells[cells[list(PARTS)].isna().all(axis=1)]
     clean = [numeric(cells, f"data.corruption.{name}") == 0 for name in CORRUPTIONS]
     pretrained = cells["model.init"].notna() if "model.init" in cells else False
     return cells[np.logical_and.reduce(clean) & ~np.asarray(pretrained, dtype=bool)]

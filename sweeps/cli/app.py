@@ -87,7 +87,8 @@ VERBS = {
         (
             "branch",
             branch.branch,
-            "study branch demo b512-sigmoid-s0 --at 50 --batch-size 128,512 --examples 65536",
+            "study branch critical-batch b64-sigmoid-s0-2c --at 50 --batch-size 64,256 "
+            "--examples 65536",
         ),
         ("status", status.status, "study status demo --watch; study status"),
         ("logs", cells.logs, "study logs demo b512-sigmoid-s0 --follow"),

@@ -4,8 +4,7 @@ A batch size that grows during training against each of its sizes held constant,
 256, 1,024 after a quarter of the run and 4,096 after half of it. The larger sizes begin where
 `critical-batch` finds that they cost softmax nothing.
 
-The rate is that of `critical-batch` at every batch size, under one cosine over the whole run. The
-constant runs are cells of `glyphs-batch-size` as it was published.
+The rate is that of `critical-batch` at every batch size, under one cosine over the whole run.
 """
 
 from __future__ import annotations

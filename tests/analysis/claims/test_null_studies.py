@@ -3,9 +3,9 @@
 import pytest
 
 from analysis.claims import CLAIMS
-from analysis.claims.null_studies import count_errors, count_studies, simulate
+from analysis.claims.null_studies import SCENARIOS, count_errors, count_studies, simulate
 from analysis.claims.scenario import BOTH
-from analysis.claims.truths import DECAY, PRIOR, SCENARIOS
+from analysis.claims.truths import DECAY, PRIOR
 
 
 def test_every_claim_can_fail_and_has_an_edge_for_either_wrong_verdict():
