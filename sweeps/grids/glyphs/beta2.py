@@ -29,7 +29,8 @@ from sweeps.grids.glyphs.recipe import LOSSES, SEEDS, glyphs_cell, glyphs_study,
 from sweeps.study import Assumption, Study
 
 FACTOR = 1.6e-2  # rate at B = 256
-BATCH_SIZES = (32, 64, 128, 256)
+BATCH_SIZES = (16, 32, 64, 128)
+PLAIN_SIZES = (32, 128)
 STEPS = 1024
 CHANGE = 512  # steps with noise
 B2 = (0.95, 0.999)
@@ -68,8 +69,8 @@ def cell(
 def cells() -> list[Cell]:
     """The stress test with both losses and optimizers, the plain runs as the paper's: sigmoid."""
     optimizers: tuple[Optimizer, ...] = (ADAM, ADAFACTOR)
-    arms = [(loss, optimizer, True) for loss in LOSSES for optimizer in optimizers]
-    arms += [(LOSSES[0], optimizer, False) for optimizer in optimizers]
+    arms = [(loss, o, b, True) for loss in LOSSES for o in optimizers for b in BATCH_SIZES]
+    arms += [(LOSSES[0], o, b, False) for o in optimizers for b in PLAIN_SIZES]
     return [
         cell(
             batch_size=batch_size,
@@ -80,8 +81,7 @@ def cells() -> list[Cell]:
             changes=changes,
         )
         for seed in SEEDS
-        for batch_size in BATCH_SIZES
-        for loss, optimizer, changes in arms
+        for loss, optimizer, batch_size, changes in arms
         for b2 in B2
     ]
 

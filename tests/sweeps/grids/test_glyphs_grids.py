@@ -235,8 +235,8 @@ def test_beta2_differs_in_beta2_alone_with_and_without_a_change_of_the_data(stud
         (loss, optimizer) for loss in ("sigmoid", "softmax") for optimizer in ("adam", "adafactor")
     }
     assert len({size for *_, size in changes}) == 4
-    for (loss, *_), own in changes.items():
-        assert own == ({None, 0.5} if loss == "sigmoid" else {0.5})
+    for (loss, _, size), own in changes.items():
+        assert own == ({None, 0.5} if loss == "sigmoid" and size in (32, 128) else {0.5})
 
 
 def test_more_examples_pairs_or_blocks_are_estimated_to_take_longer():
