@@ -55,6 +55,7 @@ GRIDS = {
     "glyphs-noise": "glyphs.noise",
     "glyphs-noise-causes": "glyphs.noise_causes",
     "glyphs-noise-scenes": "glyphs.noise_scenes",
+    "glyphs-pairs-lr": "glyphs.pairs_lr",
     "glyphs-pretrained": "glyphs.pretrained",
     "glyphs-scratch": "glyphs.scratch",
     "glyphs-scratch-lr": "glyphs.scratch_lr",

@@ -14,7 +14,7 @@ STUDIES = (
     *("glyphs-lr", "glyphs-batch-size", "glyphs-constant-rate", "glyphs-scratch-lr"),
     *("glyphs-scratch", "glyphs-composition", "glyphs-bias"),
     *("glyphs-beta2", "glyphs-noise", "glyphs-noise-causes", "glyphs-noise-scenes"),
-    *("glyphs-pretrained", "glyphs-examples-vs-pairs"),
+    *("glyphs-pretrained", "glyphs-examples-vs-pairs", "glyphs-pairs-lr"),
 )
 LANGUAGES = Assumption(
     "languages",

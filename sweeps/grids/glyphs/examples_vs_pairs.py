@@ -18,6 +18,12 @@ GROUPS = (4, 16, 64, 256, 1024, 4096)
 B_INITS: tuple[float | Literal["prior"], ...] = (-10.0, "prior")
 
 
+def in_groups(batch_size: int, group: int, b_init: float | Literal["prior"]) -> Sigmoid:
+    """The loss of a batch in groups of this size; the whole batch is one group."""
+    pairs = AllPairs() if group == batch_size else Groups(size=group)
+    return Sigmoid(b_init=b_init, pairs=pairs)
+
+
 def study() -> Study:
     return glyphs_study(
         name="glyphs-examples-vs-pairs",
@@ -25,10 +31,7 @@ def study() -> Study:
         cells=[
             glyphs_cell(
                 batch_size=batch_size,
-                loss=Sigmoid(
-                    b_init=b_init,
-                    pairs=AllPairs() if group == batch_size else Groups(size=group),
-                ),
+                loss=in_groups(batch_size, group, b_init),
                 seed=seed,
             )
             for seed in SEEDS
