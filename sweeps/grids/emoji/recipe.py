@@ -151,11 +151,13 @@ PER_CELL = 19.0  # to open, compile, and evaluate in 36 languages
 PER_EXAMPLE = 8e-6
 PER_PAIR = 10e-9
 PER_IMAGE = 80e-6  # in a tower from scratch, of one cell; a worker decodes all images once, in 17 s
+SAME_CAPTION = {"negative": 1.0, "masked": 1.4, "positive": 1.8}  # times that, by what they are
 
 
 def seconds(cell: Cell) -> float:
     """Estimated time of `cell` on one core; within 20 % of those seven."""
-    per_example = PER_EXAMPLE + PER_PAIR * cell.batch_size
+    per_pair = PER_PAIR * SAME_CAPTION[cell.loss.same_caption]
+    per_example = PER_EXAMPLE + per_pair * cell.batch_size
     if isinstance(cell.model.image, ViT):
         per_example += PER_IMAGE
     return PER_CELL + cell.examples * per_example

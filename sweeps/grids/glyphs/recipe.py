@@ -186,6 +186,7 @@ PER_CELL = 4.0  # to open, compile (a third of the cells), evaluate and save
 PER_STEP = 0.55e-3
 PER_PAIR = {"sigmoid": 9.5e-9, "softmax": 12.5e-9}
 SELECTION = 110e-9  # added per pair where the hardest or easiest negatives are selected
+STORED = 0.7  # of a pair's time, with an embedding of the queue
 
 
 def seconds(cell: Cell) -> float:
@@ -193,6 +194,7 @@ def seconds(cell: Cell) -> float:
     pairs = cell.loss.pairs if isinstance(cell.loss, Sigmoid) else AllPairs()
     met = pairs.size if isinstance(pairs, Groups) else cell.batch_size
     per_pair = PER_PAIR[cell.loss.kind] + (SELECTION if _ranked(pairs) else 0.0)
+    met += 2 * STORED * cell.loss.queue_examples
     per_example = _towers(cell.model) + met * per_pair
     return PER_CELL + cell.steps * PER_STEP + cell.examples * per_example
 
