@@ -90,7 +90,7 @@ def _compile_block(name: str, loss: str, implementation: str) -> int:
     from jax.sharding import Mesh, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from study.losses import pallas_tpu, softmax, tiled
+    from study.losses import pallas_tpu, softmax_sweeps, tiled
 
     mesh = Mesh(np.array(tpu_compile.slice_devices(name)[:1]), ("data",))
     by_kernel, panels = implementation == "kernel", []
@@ -104,8 +104,8 @@ def _compile_block(name: str, loss: str, implementation: str) -> int:
         if loss == "sigmoid":
             sweep = pallas_tpu.sigmoid_negatives if by_kernel else tiled.sigmoid_negatives
             return sweep(zimg_nxD, ztxt_nxD, t, b, **options)
-        first: Any = softmax.block_normalisers
-        second: Any = softmax.block_gradients
+        first: Any = softmax_sweeps.block_normalisers
+        second: Any = softmax_sweeps.block_gradients
         if by_kernel:
             first, second = pallas_tpu.softmax_normalisers, pallas_tpu.softmax_gradients
         row, col, low = first(zimg_nxD, ztxt_nxD, t, **options)

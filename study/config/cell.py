@@ -112,7 +112,7 @@ class Cell:
                     f"evals: crop={crop:g} of {metric_prefix(evaluation)} has no effect on "
                     "cached embeddings, which are of whole images; leave it out"
                 )
-        side = getattr(self.loss, "same_side", "none")
+        side = self.loss.same_side
         if side in ("images", "both"):
             raise ValueError(
                 f"loss.same_side: {side!r} has little effect on cached embeddings, which do not "
@@ -138,7 +138,7 @@ class Cell:
     def pairs_per_step(self) -> int:
         """Pairs that enter the loss in one step, once a queue is full; masked ones count."""
         batch = self.batch_size
-        sides = {"images": 1, "texts": 1, "both": 2}.get(getattr(self.loss, "same_side", ""), 0)
+        sides = {"none": 0, "images": 1, "texts": 1, "both": 2}[self.loss.same_side]
         same_side = sides * batch * (batch - 1)
         return self.pairs.count(batch) + same_side + 2 * batch * self.loss.queue_examples
 

@@ -140,7 +140,8 @@ class Sigmoid:
         which a pair counts as positive (Bangachev et al., NeurIPS 2025). b is recorded as -t * r.
       pairs: Which pairs of a batch enter the loss.
       same_caption: What a pair is whose captions are equal token for token, beside an example's
-        own: a "negative" as in the paper, left out ("masked"), or a further "positive".
+        own: a "negative" as in the paper, left out ("masked"), or a further "positive". Of the
+        pairs of one class these are a few: `study data false-negatives` counts both.
       same_side: Pairs of two different images, of two different texts, or both, are negatives too.
       queue_examples: The embeddings of this many examples of the last steps are further negatives,
         without gradient: texts for the batch's images, images for its texts. A multiple of the
@@ -174,13 +175,15 @@ class Softmax:
 
     Attributes:
       t_init: Initial temperature, the factor of the cosine similarities.
-      same_caption, queue_examples: See `Sigmoid`; masked pairs are not in the normalisers, and
-        stored embeddings are.
+      same_caption, same_side, queue_examples: See `Sigmoid`. Masked pairs are not in the
+        normalisers; stored embeddings and pairs of one side are. Where pairs with equal captions
+        are positives, the target of a row is spread evenly over its positives.
     """
 
     kind: Literal["softmax"] = "softmax"
     t_init: Annotated[float, Field(gt=0)] = 10.0
-    same_caption: Literal["negative", "masked"] = "negative"
+    same_caption: SameCaption = "negative"
+    same_side: SameSide = "none"
     queue_examples: Annotated[int, Field(ge=0)] = 0
 
 

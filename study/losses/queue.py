@@ -67,12 +67,13 @@ class Stored(NamedTuple):
     """One side of a device's part of a queue, as rows.
 
     Attributes:
-      usable_m: which rows are stored already.
+      caption_mx2: None if captions are not compared.
+      usable_m: which rows are stored already; None if all are.
     """
 
     z_mxD: jax.Array
-    caption_mx2: jax.Array
-    usable_m: jax.Array
+    caption_mx2: Any
+    usable_m: Any
 
 
 def both_sides(queue: Queue) -> tuple[Stored, Stored]:

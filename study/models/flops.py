@@ -167,6 +167,6 @@ def _loss(cell: Cell) -> tuple[int, int]:
         computed += THRESHOLD_PASSES[pairs.scope] * met * 2 * dim
     # Stored embeddings have no gradient, so a pair with one of them needs a product less.
     more = 2 * batch * cell.loss.queue_examples * (each - 2 * dim)
-    one_side = {"images": 1, "texts": 1, "both": 2}
-    more += one_side.get(getattr(cell.loss, "same_side", ""), 0) * batch**2 * each
+    one_side = {"none": 0, "images": 1, "texts": 1, "both": 2}
+    more += one_side[cell.loss.same_side] * batch**2 * each
     return computed + more, pairs.count(batch) * each + more

@@ -189,11 +189,11 @@ def batch_loss(
       mesh: the devices that hold the rows, over all its axes; None for one device.
     """
     t = temperature(params)
-    more: Any = {"same": cell.loss.same_caption, "caption_Bx2": z.caption_Bx2, "queue": queue}
+    more: Any = {"same": cell.loss.same_caption, "same_side": cell.loss.same_side}
+    more |= {"caption_Bx2": z.caption_Bx2, "queue": queue}
     if isinstance(cell.loss, Sigmoid):
         b = jnp.zeros(()) if (trained := bias(params)) is None else trained
         chosen: Any = {"pairs": cell.pairs, "key": key, "keep_2": keep_2}
-        chosen["same_side"] = cell.loss.same_side
         return sigmoid_loss(z.zimg_BxE, z.ztxt_BxE, t, b, **chosen, **more, mesh=mesh)
     return softmax_loss(z.zimg_BxE, z.ztxt_BxE, t, **more, mesh=mesh)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,32 +53,42 @@ def reference(kind, same, queue, zimg, ztxt, t, b, caption, same_side="none"):
     q_equal = np.array([[a == c for c in q_keys] for a in keys], bool).reshape(len(keys), -1)
 
     def value(x_BxD, y_BxD, t, b):
+        masked = lambda again: again & (same == "masked")
+        # The pairs of images with texts, with stored ones, and of each side.
         products = [x_BxD @ y_BxD.T, x_BxD @ qtxt_QxD.T, y_BxD @ qimg_QxD.T]
         alike = [equal, q_equal, q_equal]
+        for z_BxD, side in ((x_BxD, "images"), (y_BxD, "texts")):
+            used = same_side in (side, "both")
+            products.append(z_BxD @ z_BxD.T if used else jnp.zeros((len(keys), 0)))
+            alike.append(equal if used else jnp.zeros((len(keys), 0), bool))
+        # A row with itself is no pair of its side.
+        itself = [False, False, False, *(own[:, : p.shape[1]] for p in products[3:])]
         if kind == "sigmoid":
-            total, positives = 0.0, [own, False, False]
-            for z_BxD, side in ((x_BxD, "images"), (y_BxD, "texts")):
-                if same_side in (side, "both"):
-                    # A row with itself is no pair: its logit is set to one that costs nothing.
-                    products.append(jnp.where(own, -1e9, z_BxD @ z_BxD.T))
-                    alike.append(equal)
-                    positives.append(False)
-            for product, again, positive in zip(products, alike, positives, strict=True):
+            total = 0.0
+            for k, (product, again) in enumerate(zip(products, alike, strict=True)):
+                positive = own if k == 0 else False
                 is_positive = (again | positive) if same == "positive" else positive
                 label = jnp.where(is_positive, 1.0, -1.0)
                 each = jax.nn.softplus(-label * (t * product + b))
-                total += jnp.sum(jnp.where(again & (same == "masked"), 0.0, each))
+                total += jnp.sum(jnp.where(masked(again) | itself[k], 0.0, each))
             return total / len(keys)
         logits = [
-            jnp.where(again & (same == "masked"), -jnp.inf, t * product)
-            for product, again in zip(products, alike, strict=True)
+            jnp.where(masked(again) | no_pair, -jnp.inf, t * product)
+            for product, again, no_pair in zip(products, alike, itself, strict=True)
         ]
-        rows = jnp.concatenate([logits[0], logits[1]], axis=1)
-        columns = jnp.concatenate([logits[0].T, logits[2]], axis=1)
-        lse = jax.scipy.special.logsumexp
-        return 0.5 * jnp.mean(lse(rows, 1) + lse(columns, 1)) - t * jnp.vdot(x_BxD, y_BxD) / len(
-            keys
-        )
+        loss = 0.0
+        for parts, others, further in (
+            ([logits[0], logits[1], logits[3]], alike[1], alike[3]),
+            ([logits[0].T, logits[2], logits[4]], alike[2], alike[4]),
+        ):
+            row = jnp.concatenate(parts, axis=1)
+            positive = jnp.concatenate([own, others & False, further & False], axis=1)
+            if same == "positive":
+                positive |= jnp.concatenate([equal, others, further], axis=1)
+            target = positive / positive.sum(1, keepdims=True)
+            lse = jax.scipy.special.logsumexp(row, 1)
+            loss += jnp.mean(lse - jnp.sum(jnp.where(positive, target * row, 0.0), 1))
+        return 0.5 * loss
 
     with jax.enable_x64(True):
         args = (jnp.asarray(x_BxD), jnp.asarray(y_BxD), jnp.float64(t), jnp.float64(b))
@@ -88,10 +100,10 @@ def ours(kind, same, queue, z, caption, *, mesh=None, tile=7, same_side="none"):
     how = {"same": same, "mesh": mesh, "tile": tile}
 
     def loss(zimg, ztxt, t, b, caption, queue):
+        chosen = {"caption_Bx2": caption, "queue": queue, "same_side": same_side}
         if kind == "softmax":
-            return softmax_loss(zimg, ztxt, t, caption_Bx2=caption, queue=queue, **how)
-        chosen = {"pairs": AllPairs(), "key": KEY, "caption_Bx2": caption, "queue": queue}
-        chosen["same_side"] = same_side
+            return softmax_loss(zimg, ztxt, t, **chosen, **how)
+        chosen |= {"pairs": AllPairs(), "key": KEY}
         return sigmoid_loss(zimg, ztxt, t, b, **chosen, **how)
 
     (value, stats), grads = jax.jit(jax.value_and_grad(loss, range(4), True))(
@@ -104,7 +116,7 @@ CASES = [
     *(("sigmoid", same, filled) for same in ("masked", "positive") for filled in (None, 2)),
     ("sigmoid", "negative", 0),
     ("sigmoid", "negative", STEPS),
-    *(("softmax", "masked", filled) for filled in (None, 2)),
+    *(("softmax", same, filled) for same in ("masked", "positive") for filled in (None, 2)),
     ("softmax", "negative", 2),
 ]
 
@@ -132,20 +144,22 @@ def test_loss_and_gradients_equal_the_formula_on_one_device_and_on_many(kind, sa
         all_close(more_stats, stats, floor=5.0)
 
 
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
 @pytest.mark.parametrize(
     ("same_side", "same", "filled"),
     [("images", "negative", None), ("texts", "positive", None), ("both", "masked", 2)],
 )
-def test_pairs_of_one_side_are_negatives_too(same_side, same, filled):
+def test_pairs_of_one_side_are_negatives_too(kind, same_side, same, filled):
     z = embeddings(BATCH, DIM)
     caption = caption_ids(jnp.asarray(texts()))
     queue = None if filled is None else stored(filled)
-    want, want_grads = reference("sigmoid", same, queue, *z, T, BIAS, caption, same_side)
+    want, want_grads = reference(kind, same, queue, *z, T, BIAS, caption, same_side)
+    count = 4 if kind == "sigmoid" else 3
     for mesh in (None, mesh_of(4)):
         z, (caption,) = (z, (caption,)) if mesh is None else (on(mesh, *z), on(mesh, caption))
-        value, _, grads = ours("sigmoid", same, queue, z, caption, mesh=mesh, same_side=same_side)
+        value, _, grads = ours(kind, same, queue, z, caption, mesh=mesh, same_side=same_side)
         close(value, want)
-        all_close(grads, want_grads)
+        all_close(grads[:count], want_grads[:count])
 
 
 def test_statistics_are_of_kept_pairs_and_count_equal_captions():
@@ -166,7 +180,7 @@ def test_statistics_are_of_kept_pairs_and_count_equal_captions():
 def test_distinct_captions_change_nothing():
     z = embeddings(BATCH, DIM)
     caption = caption_ids(jnp.arange(BATCH)[:, None])
-    for kind, same in (("sigmoid", "masked"), ("sigmoid", "positive"), ("softmax", "masked")):
+    for kind, same in itertools.product(("sigmoid", "softmax"), ("masked", "positive")):
         plain = ours(kind, "negative", None, z, caption)
         value, stats, grads = ours(kind, same, None, z, caption)
         assert stats.same_captions == 0
@@ -221,6 +235,7 @@ def test_pairs_seen_count_a_queue_that_fills():
     cell = Cell(batch_size=4, loss=Sigmoid(queue_examples=8), budget=Budget(steps=5))
     assert [cell.pairs_seen(s) for s in range(5)] == [0, 16, 64, 144, 224]
     assert cell.pairs_per_step == 80
-    both = Cell(batch_size=4, loss=Sigmoid(same_side="both"), budget=Budget(steps=5))
-    assert both.pairs_per_step == 16 + 2 * 12
+    for loss in (Sigmoid(same_side="both"), Softmax(same_side="both")):
+        both = Cell(batch_size=4, loss=loss, budget=Budget(steps=5))
+        assert both.pairs_per_step == 16 + 2 * 12
     assert Cell(batch_size=4, budget=Budget(steps=5)).pairs_seen(5) == 80

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from study.config.loss import AllPairs, Groups, Negatives
-from study.losses import naive, pallas_gpu, sigmoid_loss, softmax, softmax_loss, tiled, tiles
+from study.losses import (
+    naive,
+    pallas_gpu,
+    sigmoid_loss,
+    softmax_loss,
+    softmax_sweeps,
+    tiled,
+    tiles,
+)
 from tests.study.losses.reference import KEY, all_close, close, embeddings, mesh_of, on
 
 
@@ -22,7 +30,7 @@ def on_gpu(monkeypatch):
         del tpu
         return (gpu or default)(*args)
 
-    for module in (tiled, softmax):
+    for module in (tiled, softmax_sweeps):
         monkeypatch.setattr(module, "by_platform", gpu_way)
     monkeypatch.setattr(tiles, "LARGE_TILE", 16)
     monkeypatch.setattr(tiles, "ALIGN", 4)
