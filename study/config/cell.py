@@ -70,6 +70,11 @@ class Cell:
             )
         self.pairs.check(self.batch_size)
         self._check_queue()
+        if self.loss.same_by == "class" and (self.data.mix or not self.data.corruption.is_identity):
+            raise ValueError(
+                "loss.same_by: 'class' needs texts that are of the class of their images, of one "
+                "data set; leave out data.corruption and data.mix"
+            )
         self.budget.in_steps(self.batch_size, self.pairs_per_step)
         whole, end = self.optimizer.schedule_examples, self.origin + self.examples
         if whole and end > whole:
@@ -229,6 +234,7 @@ ADDED: dict[str, Any] = {
     "data.mix": [],
     "loss.bias": "absolute",
     "loss.queue_examples": 0,
+    "loss.same_by": "caption",
     "loss.same_caption": "negative",
     "loss.same_side": "none",
     "model.text.mean_pool.bottleneck": None,

@@ -124,6 +124,7 @@ Pairs = AllPairs | Negatives | Groups
 
 # What a pair of an image and another example's equal caption is.
 SameCaption = Literal["negative", "masked", "positive"]
+SameBy = Literal["caption", "class"]
 SameSide = Literal["none", "images", "texts", "both"]
 
 
@@ -140,8 +141,9 @@ class Sigmoid:
         which a pair counts as positive (Bangachev et al., NeurIPS 2025). b is recorded as -t * r.
       pairs: Which pairs of a batch enter the loss.
       same_caption: What a pair is whose captions are equal token for token, beside an example's
-        own: a "negative" as in the paper, left out ("masked"), or a further "positive". Of the
-        pairs of one class these are a few: `study data false-negatives` counts both.
+        own: a "negative" as in the paper, left out ("masked"), or a further "positive".
+      same_by: What must be equal for that: the "caption", or the "class" of the two examples, of
+        which equal captions are a small part (`study data false-negatives` counts both).
       same_side: Pairs of two different images, of two different texts, or both, are negatives too.
       queue_examples: The embeddings of this many examples of the last steps are further negatives,
         without gradient: texts for the batch's images, images for its texts. A multiple of the
@@ -154,6 +156,7 @@ class Sigmoid:
     bias: Literal["absolute", "relative"] = "absolute"
     pairs: Annotated[Pairs, Field(discriminator="kind")] = Field(default_factory=AllPairs)
     same_caption: SameCaption = "negative"
+    same_by: SameBy = "caption"
     same_side: SameSide = "none"
     queue_examples: Annotated[int, Field(ge=0)] = 0
 
@@ -167,6 +170,7 @@ class Sigmoid:
                 )
         if self.b_init is None and self.bias != "absolute":
             raise ValueError("loss.bias: 'relative' has no effect with b_init=None; leave it out")
+        _check_same(self)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -175,7 +179,7 @@ class Softmax:
 
     Attributes:
       t_init: Initial temperature, the factor of the cosine similarities.
-      same_caption, same_side, queue_examples: See `Sigmoid`. Masked pairs are not in the
+      same_caption, same_by, same_side, queue_examples: See `Sigmoid`. Masked pairs are not in the
         normalisers; stored embeddings and pairs of one side are. Where pairs with equal captions
         are positives, the target of a row is spread evenly over its positives.
     """
@@ -183,8 +187,20 @@ class Softmax:
     kind: Literal["softmax"] = "softmax"
     t_init: Annotated[float, Field(gt=0)] = 10.0
     same_caption: SameCaption = "negative"
+    same_by: SameBy = "caption"
     same_side: SameSide = "none"
     queue_examples: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        _check_same(self)
+
+
+def _check_same(loss: Sigmoid | Softmax) -> None:
+    if loss.same_by == "class" and loss.same_caption == "negative":
+        raise ValueError(
+            "loss.same_by: 'class' has no effect with same_caption='negative'; set that to "
+            "'masked' or 'positive'"
+        )
 
 
 Loss = Annotated[Sigmoid | Softmax, Field(discriminator="kind")]

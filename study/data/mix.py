@@ -162,6 +162,13 @@ class _MixedReplacements:
             for source, _, index_M in self._source.split(index_N)
         )
 
+    def resolve(self, index_N: np.ndarray) -> np.ndarray:
+        """The examples that stand for these."""
+        resolved_N = np.array(index_N)
+        for source, rows, index_M in self._source.split(index_N):
+            resolved_N[rows] += source.replacements.resolve(index_M) - index_M
+        return resolved_N
+
     def resume(self, read: float, replaced: float) -> None:
         """Takes the earlier replacements to be of each set in proportion to its weight."""
         for source, weight in zip(self._source._sources, self._weights, strict=True):

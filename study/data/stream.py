@@ -25,6 +25,8 @@ class Replaced(Protocol):
 
     def count_read(self, index_N: np.ndarray) -> int: ...
 
+    def resolve(self, index_N: np.ndarray) -> np.ndarray: ...
+
     def resume(self, read: float, replaced: float) -> None: ...
 
 
@@ -55,6 +57,23 @@ class Source(Protocol):
 # read(source, order, position_N, index_N) reads the examples `index_N`, which are at these
 # positions of the stream. `study.data.corruption` makes one.
 ReadFn = Callable[[Source, Order, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
+
+def with_classes(class_N: np.ndarray, read: ReadFn | None) -> ReadFn:
+    """Reads `class` as well: that of the example itself, or of the one that replaces it.
+
+    Arguments:
+      class_N: of all examples of the source.
+      read: what reads the examples; None reads them as they are.
+    """
+
+    def read_both(
+        source: Source, order: Order, position_N: np.ndarray, index_N: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        arrays = read(source, order, position_N, index_N) if read else source.batch(index_N)
+        return arrays | {"class": class_N[source.replacements.resolve(index_N)]}
+
+    return read_both
 
 
 def batches(

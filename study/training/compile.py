@@ -82,16 +82,20 @@ class TrainProgram:
 
     @functools.cached_property
     def batches(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, types and shardings of a chunk: `image` and `text`, axes (steps, rows, ...)."""
+        """Shapes, types and shardings of a chunk: `image`, `text` and, for a loss that compares
+        them, `class`; axes (steps, rows, ...)."""
         rows = batch_sharding(self.mesh, leading=1)
         size = (self.chunk_steps, self.cell.batch_size)
         text = (*size, self.cell.data.text_length)
-        return {
+        batches = {
             "image": jax.ShapeDtypeStruct(
                 (*size, *self.image_shape), self.image_dtype, sharding=rows
             ),
             "text": jax.ShapeDtypeStruct(text, np.int32, sharding=rows),
         }
+        if self.cell.loss.same_by == "class":
+            batches["class"] = jax.ShapeDtypeStruct(size, np.int32, sharding=rows)
+        return batches
 
     @property
     def arguments(self) -> tuple[Any, ...]:

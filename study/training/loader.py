@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from study.config import Cell, Execution
 from study.data.formats.dataset import Dataset
 from study.data.mix import Mixture
-from study.data.stream import ReadFn, batches
+from study.data.sources import load_labels
+from study.data.stream import ReadFn, batches, with_classes
 from study.models.sharding import batch_sharding, local_rows
 
 REPLACED, EXAMPLES = "data/replaced_examples", "data/examples"
@@ -25,7 +26,8 @@ class Steps(NamedTuple):
     """Some steps: batches `begin` to `end` of a chunk.
 
     Attributes:
-      batches: the whole chunk, `image` and `text` with axes (steps, rows, ...), on the devices.
+      batches: the whole chunk, `image`, `text` and, for a loss that compares them, `class` with
+        axes (steps, rows, ...), on the devices.
       replaced: `TrainLoader.replaced` after these steps.
     """
 
@@ -49,7 +51,8 @@ class TrainLoader:
         to the end of the steps that `steps` yielded last.
 
     Raises:
-      DataError: see `study.data.sources.open_source`.
+      DataError: see `study.data.sources.open_source`; and `load_labels` for a loss that compares
+        classes.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class TrainLoader:
             threads=execution.decode_threads,
             workers=execution.decode_workers,
         )
+        if cell.loss.same_by == "class":
+            self._read = read = with_classes(load_labels(dataset, cell.data.split), read)
         self._order = mixture.order(cell.seed)
         self._origin = cell.origin
         first = np.zeros(1, np.int64)

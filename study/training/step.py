@@ -136,7 +136,8 @@ LossFn = Callable[
 
 
 class Embeddings(NamedTuple):
-    """Of a whole batch: unit-norm images and texts, and `caption_ids` where a loss needs them."""
+    """Of a whole batch: unit-norm images and texts, and `caption_ids` of the captions, or of the
+    classes, where a loss needs them."""
 
     zimg_BxE: jax.Array
     ztxt_BxE: jax.Array
@@ -250,7 +251,9 @@ def make_gradients(
         else:
             zimg_BxE, ztxt_BxE = in_microbatches(encode, batch, microbatch, mesh)
         with jax.named_scope("loss"):
-            captions = caption_ids(batch["text"]) if needs_captions else None
+            by_class = cell.loss.same_by == "class"
+            compared = batch["class"][:, None] if by_class else batch["text"]
+            captions = caption_ids(compared) if needs_captions else None
             z = Embeddings(zimg_BxE, ztxt_BxE, captions)
             loss, stats = loss_fn(cell, z, params, key, keep_2, queue, mesh)
         return loss, (stats, None if queue is None else z)
@@ -270,7 +273,8 @@ def make_step(
 ) -> Step:
     """One optimizer step on one whole batch.
 
-    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`) and `text` `BxL`, its rows spread
+    The batch is `image` (`BxHxWxC`, or cached embeddings `BxE`), `text` `BxL` and, for a loss that
+    compares them, `class` `B`, its rows spread
     over all axes of `mesh`. The seed is read from the state, and the numbers and the schedule's
     factor are arguments, so cells that differ in nothing else share one compiled step. Norms are
     of the trained parameters only.

@@ -115,6 +115,8 @@ def test_every_field_is_in_the_hash():
     }
     ids = {replace(base, path, value).id for path, value in changes.items()}
     assert len(ids | {base.id}) == len(changes) + 1
+    masked = replace(base, "loss.same_caption", "masked")  # without it the next has no effect
+    assert replace(masked, "loss.same_by", "class").id not in {masked.id, *ids}
 
 
 def test_a_mix_is_the_same_however_it_is_written():

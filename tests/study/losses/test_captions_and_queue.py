@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from study.config import AllPairs, Budget, Cell, Groups, Sigmoid, Softmax
+from study.config import AllPairs, Budget, Cell, Corruption, Data, Groups, Sigmoid, Softmax
 from study.losses import sigmoid_loss, softmax_loss
 from study.losses.captions import caption_ids
 from study.losses.queue import Queue
@@ -218,6 +218,15 @@ def test_a_queue_holds_the_last_batches_and_no_gradient():
         (lambda: Sigmoid(pairs=Groups(size=2), same_caption="masked"), "only with all pairs"),
         (lambda: Sigmoid(pairs=Groups(size=2), queue_examples=8), "only with all pairs"),
         (lambda: Sigmoid(pairs=Groups(size=2), same_side="both"), "only with all pairs"),
+        (lambda: Softmax(same_by="class"), "no effect with same_caption='negative'"),
+        (
+            lambda: Cell(
+                batch_size=8,
+                loss=Sigmoid(same_caption="masked", same_by="class"),
+                data=Data(corruption=Corruption(text=0.1)),
+            ),
+            "leave out data.corruption",
+        ),
         (lambda: Cell(batch_size=8, loss=Softmax(queue_examples=12)), "multiple of batch_size=8"),
         (
             lambda: Cell(batch_size=8, loss=Softmax(queue_examples=8), budget=Budget(pairs=9999)),

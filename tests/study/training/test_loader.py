@@ -9,10 +9,22 @@ import jax
 import numpy as np
 import pytest
 
-from study.config import Budget, CachedImage, Cell, Data, Execution, MeanPoolText, Model
+from study.config import (
+    Budget,
+    CachedImage,
+    Cell,
+    Data,
+    Execution,
+    MeanPoolText,
+    Model,
+    Sigmoid,
+)
 from study.data.formats.dataset import Dataset
+from study.data.formats.reader import BadExampleError
 from study.data.order import indices
-from study.data.sources import open_source
+from study.data.replacements import Replacements
+from study.data.sources import load_labels, open_source
+from study.data.stream import with_classes
 from study.models.sharding import make_mesh
 from study.training.loader import TrainLoader
 from tests.study.training.test_throughput import Clock
@@ -141,3 +153,27 @@ def test_two_chunks_at_most_are_read_ahead(loader, monkeypatch):
         slow.taken += 1
     assert slow.read == 20
     assert 0 < slow.most_ahead <= 3  # that which is taken next, and two
+
+
+def test_classes_come_with_the_examples_for_a_loss_that_compares_them(loader, small_glyphs):
+    assert {*loader(CELL)._source.batch(np.zeros(1, int))} == {"image", "text"}
+    cell = dataclasses.replace(CELL, loss=Sigmoid(same_caption="masked", same_by="class"))
+    ((chunk, *_),) = loader(cell).steps(0, {20}, 20)
+    dataset = Dataset.open(small_glyphs)
+    class_N = load_labels(dataset, "train")
+    index_N = indices(np.arange(16 * 20), size=len(class_N), seed=0)
+    np.testing.assert_array_equal(np.asarray(chunk["class"]).ravel(), class_N[index_N])
+
+
+def test_an_example_that_is_replaced_has_the_class_of_its_replacement():
+    class Source:
+        replacements = Replacements(size=5, max_share=1.0, name="x")
+
+        def batch(self, index_N):
+            return {"text": index_N}
+
+    source = Source()
+    source.replacements.add_all_bad({2: BadExampleError("bad")})
+    read = with_classes(np.array([10, 11, 12, 13, 14]), None)
+    index_N = np.array([1, 2, 4])
+    np.testing.assert_array_equal(read(source, None, index_N, index_N)["class"], [11, 13, 14])

@@ -134,7 +134,9 @@ def stop_after(calls: int):
         dataclasses.replace(CELL, loss=Sigmoid(pairs=Groups(size=4), b_init=None)),
         dataclasses.replace(SCRATCH, loss=Sigmoid(pairs=Negatives(keep="random", per_positive=3))),
         dataclasses.replace(PAPERS_OWN, loss=Softmax()),
-        dataclasses.replace(CELL, loss=Sigmoid(queue_examples=48, same_caption="masked")),
+        dataclasses.replace(
+            CELL, loss=Sigmoid(queue_examples=48, same_caption="masked", same_by="class")
+        ),
     ],
     ids=["siglit", "groups", "siglip, random negatives", "softmax, Adafactor, corrupted", "queue"],
 )
