@@ -25,10 +25,12 @@ from analysis.claims import (
     corruption,
     duration,
     embedding,
+    false_negatives,
     initial,
     languages,
     matched_pairs,
     pairs_map,
+    queues,
     recipe,
     scaling_rules,
 )
@@ -56,7 +58,7 @@ __all__ = [
 
 _FILES = (
     batch, duration, languages, embedding, recipe, beta2, composition, matched_pairs, initial,
-    corruption, pairs_map, scaling_rules, branches,
+    corruption, pairs_map, scaling_rules, branches, queues, false_negatives,
 )  # fmt: skip
 # The paper's claims by section, then our own.
 CLAIMS = tuple(

@@ -182,13 +182,20 @@ def pairs_map(
     *,
     starts: Sequence[Any] = (-10.0, "prior"),
     prior: float = 0.0,
+    equal_steps: int | None = None,
     **fields: Any,
 ) -> list[Row]:
-    """A map whose quality rises by these points per doubling of pairs and of examples per step."""
+    """A map whose quality rises by these points per doubling of pairs and of examples per step.
+
+    Args:
+      prior: the lead of the second start over the first.
+      equal_steps: of each run; None is equal examples.
+    """
     return [
         {"batch_size": size, "loss.b_init": start, "loss.pairs.kind": kind}
         | {"loss.pairs.size": group}
         | {"quality": 30 + pairs * math.log2(group) + steps * math.log2(size) + lag}
+        | ({"examples": float(equal_steps * size)} if equal_steps else {})
         | fields
         for start, lag in zip(starts, (0.0, prior), strict=False)
         for size in (64, 256, 1024)
@@ -257,6 +264,40 @@ def warm_up(leads: Mapping[int, float], *, seeds: int = 3) -> list[Row]:
                     part |= {"branch.cell": first, "branch.examples": total // 2, "quality": 40.0}
                 rows.append(own | part)
     return rows
+
+
+def queue_matches(**gains: tuple[float, float]) -> list[Row]:
+    """A batch of 64 with and without queues, and the batches as large as both.
+
+    Examples and FLOPs of the runs are equal.
+
+    Args:
+      gains: by loss, over the batch of 64 alone: of its queues, and of the larger batches.
+    """
+    rows = []
+    for loss, (queue, large) in gains.items():
+        kind = SOFTMAX if loss == "softmax" else {}
+        for size, stored, gain in (
+            *((64, 0, 0.0), (256, 0, large), (1024, 0, large)),
+            *((64, 192, queue), (64, 960, queue)),
+        ):
+            row: Row = kind | {"batch_size": size, "loss.queue_examples": stored}
+            row |= {"quality": 40.0 + gain, "flops.towers": 1e3 * size, "flops.loss": 0.0}
+            rows.append(row)
+    return rows
+
+
+def same_captions(negative: Mapping[int, float], **gains: Sequence[float]) -> list[Row]:
+    """Sigmoid cells by batch size whose equal captions are negatives, or something else.
+
+    Args:
+      gains: over these, by batch size: of "masked" and "positive".
+    """
+    return [
+        {"batch_size": size, "loss.same_caption": way, "quality": quality + gain}
+        for way, by_size in {"negative": (0.0,) * len(negative), **gains}.items()
+        for (size, quality), gain in zip(negative.items(), by_size, strict=True)
+    ]
 
 
 def logged_norms(

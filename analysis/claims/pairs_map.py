@@ -5,7 +5,8 @@ bias: it must hold on all of them, because a small group also changes the prior 
 with them what b = -10 means.
 
 At a fixed number of examples, more of them per step are fewer steps. A claim about examples per
-step uses only batch sizes with `FEWEST_STEPS` steps or more. Pairs per example are compared at one
+step uses only batch sizes with `FEWEST_STEPS` steps or more, and has a second one beside it at
+equal steps, where a larger step means more examples in all. Pairs per example are compared at one
 batch size, so at equal steps, and use all.
 """
 
@@ -24,6 +25,7 @@ from analysis.records.scores import Score
 from analysis.select import pairs_map as maps
 from analysis.select import panels
 from analysis.select.deciding import FEWEST_STEPS, steps_by_size
+from analysis.select.pairs_map import Equal
 from analysis.stats.contrasts import Weights, combine, slope_weights
 from analysis.stats.intervals import by_group
 
@@ -37,21 +39,27 @@ def pairs_help(evidence: Evidence) -> Verdict | None:
     return _test(evidence, lambda points: _slope(points, axis=1), name)
 
 
-def examples_help(evidence: Evidence) -> Verdict | None:
+def examples_help(evidence: Evidence, *, equal: Equal) -> Verdict | None:
     """At equal pairs per example, quality rises with the examples per step."""
-    name = "of the examples per step, at equal pairs per example"
-    return _test(evidence, lambda points: _slope(points, axis=0), name, fewest_steps=FEWEST_STEPS)
+    name = f"of the examples per step, at equal pairs per example and equal {equal} in all"
+    return _test(
+        evidence,
+        lambda points: _slope(points, axis=0),
+        name,
+        equal=equal,
+        fewest_steps=FEWEST_STEPS,
+    )
 
 
-def pairs_more_than_examples(evidence: Evidence) -> Verdict | None:
-    """The first slope is larger than the second."""
+def pairs_more_than_examples(evidence: Evidence, *, equal: Equal) -> Verdict | None:
+    """The slope of the pairs is larger than that of the examples per step."""
 
     def difference(points: set[Point]) -> Weights:
         pairs, examples = _slope(points, axis=1), _slope(points, axis=0)
         return combine((1, pairs), (-1, examples)) if pairs and examples else {}
 
-    name = "more for pairs per example than for examples per step"
-    return _test(evidence, difference, name, fewest_steps=FEWEST_STEPS)
+    name = f"more for pairs per example than for examples per step, at equal {equal} in all"
+    return _test(evidence, difference, name, equal=equal, fewest_steps=FEWEST_STEPS)
 
 
 def _test(
@@ -59,10 +67,11 @@ def _test(
     weigh: Callable[[set[Point]], Weights],
     name: str,
     *,
+    equal: Equal = "examples",
     fewest_steps: int = 0,
 ) -> Verdict | None:
     """Whether the contrast is above zero on each map, on batch sizes with this many steps."""
-    by_start = _maps(evidence)
+    by_start = _maps(evidence, equal)
     if not by_start:
         return None
     done = pd.concat([panel.done for panel in by_start.values()])
@@ -106,9 +115,9 @@ def _test(
     )
 
 
-@functools.lru_cache(maxsize=2)
-def _maps(evidence: Evidence) -> dict[Any, panels.Panel]:
-    return maps.by_start(evidence.cells)
+@functools.lru_cache(maxsize=4)
+def _maps(evidence: Evidence, equal: Equal) -> dict[Any, panels.Panel]:
+    return maps.by_start(evidence.cells, equal=equal)
 
 
 def _slope(points: set[Point], *, axis: int) -> Weights:
@@ -139,7 +148,7 @@ CLAIMS = (
         section=OURS,
         figure="pairs_map",
         needs=MAP,
-        test=examples_help,
+        test=functools.partial(examples_help, equal="examples"),
     ),
     Claim(
         name="pairs matter more than examples",
@@ -147,6 +156,23 @@ CLAIMS = (
         section=OURS,
         figure="pairs_map",
         needs=MAP,
-        test=pairs_more_than_examples,
+        test=functools.partial(pairs_more_than_examples, equal="examples"),
+    ),
+    Claim(
+        name="at equal steps: examples per step help",
+        sentence="At equal pairs per example and equal steps, larger steps are better.",
+        section=OURS,
+        figure="pairs_map",
+        needs=f"{MAP}, with equal steps",
+        test=functools.partial(examples_help, equal="steps"),
+    ),
+    Claim(
+        name="at equal steps: pairs matter more",
+        sentence="At equal steps, a doubling of pairs per example gains more than one of examples "
+        "per step, and with them of all examples.",
+        section=OURS,
+        figure="pairs_map",
+        needs=f"{MAP}, with equal steps",
+        test=functools.partial(pairs_more_than_examples, equal="steps"),
     ),
 )

@@ -22,10 +22,10 @@ from analysis.claims.made_cells import (
     corrupted,
     every_corruption,
     matched_pairs,
-    pairs_map,
     scaling_rules,
     starts,
 )
+from analysis.claims.pair_truths import PAIR_SCENARIOS
 from analysis.claims.scenario import BOTH, CONTRADICTED, REPRODUCED, Scenario
 from analysis.select.tried_rates import VALIDATION
 from analysis.stats.spikes import ENDS
@@ -47,8 +47,6 @@ MATCHED, START = "matched pairs help", "b = -10, t' = log 10 is best"
 PRIOR, CORRUPTED = "prior odds start as well", "corrupted data"
 BEST_RATE, DISTINCT = "corrupted: at the best rate too", "corrupted: distinct examples help"
 ON_SCENES, WHERE_LEVEL = "corrupted: on scenes of two", "corrupted: where level"
-PAIRS, EXAMPLES = "pairs per example help", "examples per step help"
-MORE = "pairs matter more than examples"
 
 RULES = tuple(claim.name for claim in rules.CLAIMS)
 
@@ -326,26 +324,7 @@ SCENARIOS = (
         false=(ON_SCENES,),
         metric=RETRIEVAL,
     ),
-    Scenario(
-        truth="no effect of pairs or examples",
-        rows=pairs_map(0.0, 0.0),
-        wrong={PAIRS: BOTH, EXAMPLES: BOTH, MORE: BOTH},
-    ),
-    Scenario(
-        truth="pairs help from b = -10 only",
-        rows=pairs_map(1.0, 0.0, starts=(-10.0,)) + pairs_map(0.0, 0.0, starts=("prior",)),
-        wrong={PAIRS: REPRODUCED, MORE: REPRODUCED},
-    ),
-    Scenario(
-        truth="examples help from b = -10 only",
-        rows=pairs_map(0.0, 1.0, starts=(-10.0,)) + pairs_map(0.0, 0.0, starts=("prior",)),
-        wrong={EXAMPLES: REPRODUCED},
-    ),
-    Scenario(
-        truth="pairs and examples hurt, pairs more",
-        rows=pairs_map(-1.0, -0.5),
-        false=(PAIRS, EXAMPLES, MORE),
-    ),
+    *PAIR_SCENARIOS,
     Scenario(
         truth="every rule loses what counts as little everywhere",
         rows=scaling_rules({16: rules.LITTLE, 1024: rules.LITTLE}),

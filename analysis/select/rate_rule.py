@@ -14,15 +14,22 @@ RATE = "optimizer.learning_rate"
 SEARCH = 3  # settings that one seed tries at one point if it searches for the best
 
 
+def is_searching(cells: pd.DataFrame, setting: pd.Series, point: pd.Series) -> pd.Series:
+    """Which cells are of a seed that searches: it tries at least `SEARCH` settings at most of its
+    points."""
+    tried = setting.groupby([cells["seed"], point]).nunique().groupby(level=0).median()
+    searching: pd.Series = cells["seed"].isin(tried.index[tried >= SEARCH])
+    return searching
+
+
 def choose_rule(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str]) -> pd.DataFrame:
     """The cells with one optimizer setting per batch size and loss: those of a rule, or of the
     setting that covers most points if it covers more.
 
     A study may hold a fixed setting and a rule, which share cells. At each point the rule is the
-    setting that is not the fixed one, if there is another. Seeds that try at least `SEARCH`
-    settings at most of their points are tuning runs and are left out if there are others. If
-    several settings are left at a point, the rule has the one whose learning rate is nearest to
-    the rates at the other batch sizes, interpolated in log B.
+    setting that is not the fixed one, if there is another. Seeds that search (`is_searching`) are
+    left out if there are others. If several settings are left at a point, the rule has the one
+    whose learning rate is nearest to the rates at the other batch sizes, interpolated in log B.
 
     Args:
       fields: the columns of the optimizer.
@@ -32,8 +39,7 @@ def choose_rule(cells: pd.DataFrame, fields: Sequence[str], axes: Sequence[str])
         return cells
     recipe = pd.Series(row_keys(cells, fields), index=cells.index)
     point = pd.Series(row_keys(cells, axes), index=cells.index)
-    tried = recipe.groupby([cells["seed"], point]).nunique().groupby(level=0).median()
-    searching = cells["seed"].isin(tried.index[tried >= SEARCH])
+    searching = is_searching(cells, recipe, point)
     if not searching.all():
         cells, recipe, point = cells[~searching], recipe[~searching], point[~searching]
     fixed = most_complete(cells, fields, axes)

@@ -1,0 +1,35 @@
+"""Cells by what a pair with equal captions is, and by batch size (sigmoid with all pairs).
+
+`loss.same_caption` is "negative" as in the paper, "masked" or "positive". The learning rate may
+follow the batch size.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.select.fields import most_complete, row_keys, same_fields, with_fields
+from analysis.select.panels import Panel
+from analysis.select.rate_rule import RATE, is_searching
+
+SAME = "loss.same_caption"
+NEGATIVE, WAYS = "negative", ("masked", "positive")
+AXES = ("batch_size", SAME)
+
+
+def by_size(cells: pd.DataFrame) -> Panel:
+    """The cells that leave equal captions out or take them as positives, and those equal in all
+    else that take them as negatives. Empty without one of the former."""
+    cells = with_fields(cells, [SAME, RATE])
+    cells = cells[(cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")]
+    cells = cells.assign(**{SAME: cells[SAME].fillna(NEGATIVE)})
+    fields = same_fields(cells, AXES, ignoring=(RATE,))
+    chosen = most_complete(cells[cells[SAME].isin(WAYS)], fields, AXES)
+    if len(chosen):
+        shared = row_keys(chosen, fields)[0]
+        chosen = cells[[key == shared for key in row_keys(cells, fields)]]
+        point = pd.Series(row_keys(chosen, AXES), index=chosen.index)
+        chosen = chosen[~is_searching(chosen, chosen[RATE], point)]
+        chosen = chosen.sort_values([*AXES, "seed", "id"], ignore_index=True)
+    chosen.attrs = dict(cells.attrs)
+    return Panel(cells=chosen, axes=AXES)
