@@ -1,4 +1,4 @@
-"""Our own claims about false negatives: pairs whose captions are equal, yet count as negatives.
+"""Our own claims about false negatives: pairs of equal captions or classes that count as negatives.
 
 They become more frequent with the batch. At one batch size runs with and without them take equal
 steps, so what they cost there is not mistaken for too few steps, and every batch size counts.
@@ -27,7 +27,12 @@ from analysis.select.same_captions import NEGATIVE, WAYS
 from analysis.stats.contrasts import combine, quarter_of_rise
 from analysis.stats.intervals import GroupMeans, Interval, by_group
 
-NAMES = {"masked": "left out", "positive": "as positives"}
+NAMES = {
+    "masked": "equal captions left out",
+    "positive": "equal captions as positives",
+    "masked by class": "equal classes left out",
+    "positive by class": "equal classes as positives",
+}
 
 
 def cost_grows(evidence: Evidence) -> Verdict | None:
@@ -45,7 +50,7 @@ def cost_grows(evidence: Evidence) -> Verdict | None:
         for way in ways
     }
     texts = [
-        f"with equal captions {NAMES[way]} {means.contrast(_gain(way, last))} points at "
+        f"with {NAMES[way]} {means.contrast(_gain(way, last))} points at "
         f"B = {last} and {means.contrast(_gain(way, first))} at B = {first}"
         for way in ways
     ]
@@ -92,7 +97,7 @@ def explain_the_stop(evidence: Evidence) -> Verdict | None:
     tests: list[OneSided] = [all_above(of_way.values()) for of_way in parts.values()]
     best = min(ways, key=lambda way: all_above(parts[way].values()).above)
     own = means.contrast(gain(NEGATIVE))
-    gains = ", ".join(f"{means.contrast(gain(way))} with them {NAMES[way]}" for way in ways)
+    gains = ", ".join(f"{means.contrast(gain(way))} with {NAMES[way]}" for way in ways)
     verdict = conclude(
         parts[best][weakest(parts[best])],
         means,
@@ -141,8 +146,8 @@ NEEDS = "sigmoid with loss.same_caption=masked or positive at several batch_size
 CLAIMS = (
     Claim(
         name="false negatives cost more in a large batch",
-        sentence="Leaving out pairs with equal captions, or taking them as positives, gains more "
-        "the larger the batch.",
+        sentence="Leaving out pairs with equal captions or classes, or taking them as positives, "
+        "gains more the larger the batch.",
         section=OURS,
         figure="same_captions",
         needs=NEEDS,

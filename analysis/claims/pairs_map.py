@@ -29,6 +29,9 @@ from analysis.select.pairs_map import Equal
 from analysis.stats.contrasts import Weights, combine, slope_weights
 from analysis.stats.intervals import by_group
 
+# Words of a sentence; without them the examples in all are equal.
+AND_STEPS: dict[Equal, str] = {"examples": "", "steps": " and equal steps"}
+AT_STEPS: dict[Equal, str] = {"examples": "", "steps": ", at equal steps"}
 Point = tuple[int, int]  # examples per step, pairs per example
 UNIT = "points per doubling"
 
@@ -41,7 +44,7 @@ def pairs_help(evidence: Evidence) -> Verdict | None:
 
 def examples_help(evidence: Evidence, *, equal: Equal) -> Verdict | None:
     """At equal pairs per example, quality rises with the examples per step."""
-    name = f"of the examples per step, at equal pairs per example and equal {equal} in all"
+    name = f"of the examples per step, at equal pairs per example{AND_STEPS[equal]}"
     return _test(
         evidence,
         lambda points: _slope(points, axis=0),
@@ -58,7 +61,7 @@ def pairs_more_than_examples(evidence: Evidence, *, equal: Equal) -> Verdict | N
         pairs, examples = _slope(points, axis=1), _slope(points, axis=0)
         return combine((1, pairs), (-1, examples)) if pairs and examples else {}
 
-    name = f"more for pairs per example than for examples per step, at equal {equal} in all"
+    name = f"more for pairs per example than for examples per step{AT_STEPS[equal]}"
     return _test(evidence, difference, name, equal=equal, fewest_steps=FEWEST_STEPS)
 
 

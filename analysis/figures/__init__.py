@@ -37,7 +37,9 @@ from analysis.figures.extra.local_critical_batch import local_critical_batch
 from analysis.figures.extra.loss_gap import loss_gap
 from analysis.figures.extra.pairs_map import pairs_map
 from analysis.figures.extra.quality_by_budget import quality_by_budget
+from analysis.figures.extra.queues import queues
 from analysis.figures.extra.rate_by_batch import rate_by_batch
+from analysis.figures.extra.same_captions import same_captions
 from analysis.figures.extra.saturation import saturation
 from analysis.figures.extra.scaling_rules import scaling_rules
 from analysis.figures.extra.surface import surface
@@ -69,10 +71,10 @@ __all__ = [
     "OutputFiles", "PaperTable", "Plot", "batch_size", "batch_warmup", "compute", "data_change",
     "draw_all", "draw_inputs", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5",
     "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "language_mix", "languages",
-    "local_critical_batch", "loss_gap", "pairs_map", "quality_by_budget", "rate_by_batch",
-    "read_inputs", "saturation", "scaling_rules", "surface", "table_1", "table_2", "table_3",
-    "table_4", "table_5", "table_6", "table_7", "table_8", "table_9", "temperature_bias",
-    "to_target", "trajectories", "verdicts",
+    "local_critical_batch", "loss_gap", "pairs_map", "quality_by_budget", "queues",
+    "rate_by_batch", "read_inputs", "same_captions", "saturation", "scaling_rules", "surface",
+    "table_1", "table_2", "table_3", "table_4", "table_5", "table_6", "table_7", "table_8",
+    "table_9", "temperature_bias", "to_target", "trajectories", "verdicts",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -83,8 +85,8 @@ EXTRA_FIGURES: Mapping[str, Plot] = {
     plot.name: plot
     for plot in (
         *(verdicts, batch_size, from_scratch, quality_by_budget, surface, saturation, loss_gap),
-        *(to_target, compute, pairs_map, rate_by_batch, scaling_rules, initial_values),
-        *(temperature_bias, trajectories, data_change, languages, language_mix),
+        *(to_target, compute, pairs_map, queues, same_captions, rate_by_batch, scaling_rules),
+        *(initial_values, temperature_bias, trajectories, data_change, languages, language_mix),
         *(local_critical_batch, batch_warmup),
     )
 }

@@ -20,7 +20,6 @@ from analysis.select.rate_rule import RATE, is_searching
 GROUP, START = "loss.pairs.size", "loss.b_init"
 AXES = ("batch_size", GROUP)
 Equal = Literal["examples", "steps"]
-ARMS: tuple[Equal, ...] = ("examples", "steps")
 
 
 def by_start(cells: pd.DataFrame, *, equal: Equal = "examples") -> dict[Any, Panel]:
@@ -51,8 +50,9 @@ def by_start(cells: pd.DataFrame, *, equal: Equal = "examples") -> dict[Any, Pan
         mine = chosen[[key == start for key in starts]]
         shared = row_keys(mine, same)[0]
         own = whole[[key == shared for key in row_keys(whole, same)]]
-        own = own[own["batch_size"].isin(mine["batch_size"])]
-        both = pd.concat([_one_rate(mine, mine), _one_rate(own, mine)])
+        own = own[own["batch_size"].isin(mine["batch_size"]) & own["seed"].isin(mine["seed"])]
+        by_size = _one_rate(mine, mine).sort_values("batch_size", kind="stable")
+        both = pd.concat([by_size, _one_rate(own, mine)])
         both = both.astype({GROUP: "int64"}).copy()  # in one block: callers add columns
         both.attrs = dict(cells.attrs)
         maps[start[0]] = Panel(cells=both, axes=AXES)
@@ -75,4 +75,4 @@ def _one_rate(cells: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
         most = seeds.index[seeds == seeds.max()]
         best = min(most, key=lambda rate: (abs(np.log(rate / usual)), rate))
         parts.append(mine[mine[RATE] == best])
-    return pd.concat(parts)
+    return pd.concat(parts).sort_index()

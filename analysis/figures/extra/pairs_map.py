@@ -1,6 +1,7 @@
 """Quality by examples per step and pairs per example, which only the sigmoid loss can vary apart.
 
-Cells: see `analysis.select.pairs_map`. One panel for each initial bias.
+Cells: see `analysis.select.pairs_map`. One panel for each initial bias, at equal examples, and one
+at equal steps where a study has them.
 """
 
 from __future__ import annotations
@@ -15,41 +16,51 @@ from matplotlib.colors import Normalize
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
+from analysis.figures.plot.points import Row
 from analysis.select import pairs_map as selection
 from analysis.select import panels
+from analysis.select.pairs_map import Equal
+
+AT_EQUAL_STEPS = "equal steps, "
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """x is the batch size, series the pairs per example (group size), panel the initial bias.
+    """x is the batch size, series the pairs per example (group size), panel the initial bias and
+    what is equal.
 
-    Rows of kind "steps" hold the optimizer steps at each batch size.
+    Rows of kind "steps" or "examples" hold those of a run at each batch size, where they differ.
     """
-    maps = inputs.select(selection.by_start)
-    rows, missing = [], []
-    for start, panel in maps.items():
-        done = panel.done.assign(series=panel.done[selection.GROUP], x=panel.done["batch_size"])
-        name = _panel_name(start)
-        rows += points.our_points(done, name, inputs.quality, inputs.read_items)
-        steps = done.groupby("x")["steps"].median()
-        common = {"panel": name, "source": "ours", "kind": "steps"}
-        rows += [common | {"x": size, "value": count} for size, count in steps.items()]
-        missing += points.without_metric(panel, inputs.quality)
-    title = panels.title(next(iter(maps.values()))) if maps else ""
-    return points.make_table(rows, panels=list(maps.values()), missing=missing, title=title)
+    rows: list[Row] = []
+    used, missing = [], []
+    arms: tuple[tuple[Equal, str], ...] = (("examples", "steps"), ("steps", "examples"))
+    for equal, other in arms:
+        for start, panel in inputs.select(selection.by_start, equal=equal).items():
+            done = panel.done.assign(series=panel.done[selection.GROUP], x=panel.done["batch_size"])
+            name = _panel_name(start, equal)
+            rows += points.our_points(done, name, inputs.quality, inputs.read_items)
+            common = {"panel": name, "source": "ours", "kind": other}
+            by_size = done.groupby("x")[other].median()
+            rows += [common | {"x": size, "value": count} for size, count in by_size.items()]
+            missing += points.without_metric(panel, inputs.quality)
+            used.append(panel)
+    title = panels.title(used[0]) if used else ""
+    return points.make_table(rows, panels=used, missing=missing, title=title)
 
 
 def draw(df: pd.DataFrame) -> StudyFigure:
-    """A tile for each point with its mean; the optimizer steps of each row on the right."""
+    """A tile for each point with its mean; on the right the steps of each row, or its examples."""
     means = style.means(df)
     colours = Normalize(means["value"].min(), means["value"].max())
     names = list(dict.fromkeys(means["panel"]))
+    of_steps = any(name.startswith(AT_EQUAL_STEPS) for name in names)
     half = ((means["high"] - means["low"]) / 2).median()
     words = (
         f"Numbers: means over {points.count_seeds(df)}"
         + (f", 95 % interval \N{PLUS-MINUS SIGN} {half:.1f} (median)" if half == half else "")
-        + ". Each row sees the same examples in the number of steps on its right; g = B is the "
-        "whole batch. A small group also changes the prior odds of a pair, and with them what an "
-        "initial bias of -10 means."
+        + ". Each row sees the same examples in the number of steps on its right"
+        + (", at equal steps the examples on its right" if of_steps else "")
+        + "; g = B is the whole batch. A small group also changes the prior odds of a pair, and "
+        "with them what an initial bias of -10 means."
     )
     columns = layout.arrange(len(names), wide=2)
     quality = style.metric_label(means["metric"].iloc[0]).replace("\n", " ")
@@ -62,9 +73,11 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     )
     for axes, name in zip(every, names, strict=True):
         _draw_tiles(axes, means[means["panel"] == name], colours)
-        steps = df[(df["panel"] == name) & (df["kind"] == "steps")]
-        _draw_steps(axes, dict(zip(steps["x"], steps["value"], strict=True)))
-        axes.set_title(name.replace("-", "\N{MINUS SIGN}"), loc="left")
+        for what in ("steps", "examples"):
+            rows = df[(df["panel"] == name) & (df["kind"] == what)]
+            if len(rows):
+                _draw_length(axes, what, dict(zip(rows["x"], rows["value"], strict=True)))
+        axes.set_title(name.replace("at -", "at \N{MINUS SIGN}"), loc="left")
     layout.hide_inner_labels(every, columns)
     return fig
 
@@ -91,18 +104,21 @@ def _draw_tiles(axes: Axes, means: pd.DataFrame, colours: Normalize) -> None:
     axes.set_ylabel("examples per step B")
 
 
-def _draw_steps(axes: Axes, steps: dict[float, float]) -> None:
+def _draw_length(axes: Axes, what: str, by_size: dict[float, float]) -> None:
     right = axes.secondary_yaxis("right")
-    right.set_yticks(range(len(steps)), [f"{steps[size]:,.0f}" for size in sorted(steps)])
+    right.set_yticks(range(len(by_size)), [f"{by_size[size]:,.0f}" for size in sorted(by_size)])
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    right.set_ylabel("steps")
+    right.set_ylabel(what)
 
 
-def _panel_name(start: Any) -> str:
+def _panel_name(start: Any, equal: Equal) -> str:
     if isinstance(start, str):
-        return "b starts at the log odds of a pair in its group"
-    return "b starts at its default" if start is None else f"b starts at {start:g}"
+        name = "b starts at the log odds of a pair"
+        name += " in its group" if equal == "examples" else ""  # a column has no room for it
+    else:
+        name = "b starts at its default" if start is None else f"b starts at {start:g}"
+    return name if equal == "examples" else f"{AT_EQUAL_STEPS}{name}"
 
 
 pairs_map = Plot("pairs_map", data, draw)

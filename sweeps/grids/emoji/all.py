@@ -12,7 +12,7 @@ from sweeps.study import Study, merge_cells
 
 STUDIES = (
     *("emoji-lr", "emoji-batch-size", "emoji-multilingual", "emoji-scratch", "emoji-bottleneck"),
-    *("emoji-vocabulary", "emoji-temperature"),
+    *("emoji-vocabulary", "emoji-temperature", "emoji-same-caption"),
 )
 
 

@@ -8,7 +8,7 @@ beside it: 64 + 192 = 256, 64 + 960 = 1,024 and 256 + 768 = 1,024.
   4,096 has 256 steps, and is no better than 1,024; so there is nothing that a queue of 15 * 256
   could give.)
 - At equal FLOPs (sigmoid): those of B = 1,024 on 524,288 examples. The towers are nearly free here,
-  so pairs are what FLOPs go into: the small batch with its queue takes about a fifth fewer examples
+  so pairs are what FLOPs go into: the small batch with its queue takes about a sixth fewer examples
   than the large one, and alone two to three times as many. Where towers take most of the FLOPs, as
   in the paper, equal FLOPs are close to equal examples.
 

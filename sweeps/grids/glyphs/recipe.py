@@ -192,7 +192,7 @@ STORED = 0.7  # of a pair's time, with an embedding of the queue
 def seconds(cell: Cell) -> float:
     """Estimated time of `cell` on one core."""
     pairs = cell.loss.pairs if isinstance(cell.loss, Sigmoid) else AllPairs()
-    met = pairs.size if isinstance(pairs, Groups) else cell.batch_size
+    met = float(pairs.size if isinstance(pairs, Groups) else cell.batch_size)
     per_pair = PER_PAIR[cell.loss.kind] + (SELECTION if _ranked(pairs) else 0.0)
     met += 2 * STORED * cell.loss.queue_examples
     per_example = _towers(cell.model) + met * per_pair

@@ -47,6 +47,26 @@ def test_the_map_tells_pairs_from_examples(pairs, examples, expected):
     assert [one.estimate for one in found] == pytest.approx(truth, abs=0.06)
 
 
+def test_a_map_at_equal_steps_is_one_of_its_own():
+    """Both arms share the cells of the largest batch; a search for the rate is in neither."""
+    rows = pairs_map(1.0, -1.0, examples=1024.0 * 1024)
+    of_steps = pairs_map(1.0, 3.0, equal_steps=1024)
+    rows += [row for row in of_steps if row["batch_size"] < 1024]
+    search = {"batch_size": 1024, "loss.pairs.kind": "groups", "loss.pairs.size": 16}
+    search |= {"examples": 1024.0 * 1024, "seed": 100, "quality": 0.0}
+    rows += [search | {"optimizer.learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)]
+    cells = frame(rows)
+    names = ("examples per step help", "at equal steps: examples per step help")
+    at_examples, at_steps = (verdict(name, cells) for name in names)
+    ends_of_lines = 3 * 2 * 4 * 2  # seeds, ends, lines of more than one batch size, starts
+    assert (at_examples.verdict, at_examples.cells) == ("contradicted", ends_of_lines)
+    assert at_examples.estimate == pytest.approx(-1.0, abs=0.06)
+    # At equal steps 64 and 256 gain 3 a doubling, and 1,024 has the quality of the other arm.
+    assert at_steps.cells == ends_of_lines and "1024 (1,024 steps)" in at_steps.sentence
+    assert at_steps.verdict == "contradicted"
+    assert verdict("at equal steps: pairs matter more", frame(of_steps)).estimate < 0
+
+
 def test_a_map_must_hold_from_every_initial_bias():
     rising, falling = pairs_map(1, 0, starts=(-10.0,)), pairs_map(-1, 0, starts=("prior",))
     found = verdict("pairs per example help", frame([*rising, *falling]))

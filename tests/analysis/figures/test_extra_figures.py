@@ -83,6 +83,16 @@ def inputs():
         for size in (128, 512)
         for b, t in ((-10.0, 10.0), (-10.0, 1.0), (None, 10.0), ("prior", 10.0))
     ]
+    cells += [
+        row(16, SIGMOID, seed, 30.0, **{"loss.queue_examples": 48, "loss.same_caption": None})
+        for seed in (0, 1)
+    ]
+    cells += [
+        row(size, SIGMOID, seed, 20.0 + size / 128 + seed / 10, **{"loss.same_caption": way})
+        for size in (128, 512)
+        for way in ("masked", "positive")
+        for seed in (0, 1)
+    ]
     cells = [{"id": f"cell-{i}", **cell} for i, cell in enumerate(cells)]
     lines = pd.DataFrame([x for c in cells for x in logged(c["id"], c["batch_size"])])
     table = pd.DataFrame(cells).merge(lines.groupby("id").last(), on="id", suffixes=("", "_line"))
@@ -142,6 +152,23 @@ def test_the_whole_batch_is_a_group_of_its_own_size(inputs):
     assert set(table["panel"]) == {"b starts at its default"}
     assert set(means.index) == {(128, 8), (128, 32), (128, 128), (512, 8), (512, 32), (512, 512)}
     assert means[(128, 32)] == pytest.approx(25.0)
+
+
+def test_a_queue_stands_between_the_batches_it_is_compared_with(inputs):
+    table = EXTRA_FIGURES["queues"].data(inputs)
+    means = table[table["kind"] == "mean"].set_index(["panel", "x", "series"])["value"]
+    roles = ("B alone", "B with a queue of Q", "a batch of B + Q")
+    assert set(means.index) == {("sigmoid, equal examples", "16 + 48", role) for role in roles}
+    assert means.tolist() == pytest.approx([quality(16), 30.0, quality(64)], abs=0.2)
+
+
+def test_equal_captions_are_compared_at_each_batch_size(inputs):
+    table = EXTRA_FIGURES["same_captions"].data(inputs)
+    means = table[table["kind"] == "mean"].set_index(["panel", "series", "x"])["value"]
+    for size in (128, 512):
+        assert means["quality", "left out", size] == pytest.approx(20.05 + size / 128)
+        lead = means["quality", "left out", size] - means["quality", "negatives", size]
+        assert means["gain over negatives", "left out", size] == pytest.approx(lead)
 
 
 def test_starts_are_named_and_stand_at_each_batch_size(inputs):

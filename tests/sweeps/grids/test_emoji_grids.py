@@ -13,9 +13,10 @@ from sweeps.grids.emoji.all import STUDIES
 from sweeps.registry import builtin_studies, load_study
 
 CELLS = {name: load_study(name).cells for name in STUDIES}
+IN_36_LANGUAGES = [name for name in STUDIES if name not in ("emoji-lr", "emoji-same-caption")]
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name != "emoji-lr"])
+@pytest.mark.parametrize("name", IN_36_LANGUAGES)
 def test_all_cells_of_a_budget_see_equally_many_examples_of_splits_that_exist(name):
     for cell in CELLS[name]:
         assert cell.steps * cell.batch_size == cell.budget.examples
@@ -102,3 +103,17 @@ def test_emoji_has_all_cells_of_its_grids_each_once():
     assert {cell.id for cell in study.cells} == {c.id for cells in CELLS.values() for c in cells}
     assert study.prepare == "sweeps.grids.emoji.vocabulary:prepare"
     assert {load_study(name).group for name in STUDIES} == {study.group}
+
+
+def test_false_negatives_are_compared_at_equal_batches_seeds_and_examples():
+    cells = load_study("emoji-same-caption").cells
+    multilingual = {cell.id for cell in load_study("emoji-multilingual").cells}
+    ways = Counter((c.loss.same_caption, c.loss.same_by, c.id in multilingual) for c in cells)
+    assert ways == {
+        ("negative", "caption", True): 9,
+        ("masked", "caption", False): 9,
+        ("positive", "caption", False): 9,
+        ("masked", "class", False): 9,
+    }
+    assert len({(c.batch_size, c.seed, c.loss) for c in cells}) == len(cells)
+    assert all(any(e.kind == "zero_shot" for e in cell.evals) for cell in cells)

@@ -14,6 +14,7 @@ from sweeps.grids.glyphs import recipe as glyphs
 from sweeps.grids.glyphs import scaling_rules, scratch
 from sweeps.grids.glyphs.all import STUDIES
 from sweeps.grids.glyphs.data import SCENES, SCENES_DIM, SCENES_TOWER
+from sweeps.grids.glyphs.examples_vs_pairs import STEPS
 from sweeps.grids.glyphs.recipe import (
     LONG,
     LONGEST,
@@ -76,6 +77,7 @@ def test_the_rate_is_the_tuned_one_in_every_study_but_those_that_vary_it(studies
     vary = (
         "glyphs-lr",
         "glyphs-scratch-lr",
+        "glyphs-pairs-lr",
         "glyphs-constant-rate",
         "glyphs-beta2",
         "glyphs-noise-causes",
@@ -194,15 +196,32 @@ def test_causes_of_noise_differ_from_its_cells_in_the_data_set_or_the_rate_alone
     assert {dataset for dataset, _, _, _ in rates} == {"glyphs", "glyphs-1view"}
 
 
-def test_the_map_crosses_batch_and_group_from_both_starts(studies):
-    cells = studies["glyphs-examples-vs-pairs"].cells
-    for start in (-10.0, "prior"):
+def test_the_map_has_two_arms_from_both_starts(studies):
+    cells = [c for c in studies["glyphs-examples-vs-pairs"].cells if c.seed == 0]
+    arms = {"examples": LONG, "steps": STEPS}
+    for (total, value), start in itertools.product(arms.items(), (-10.0, "prior")):
+        of_arm = [c for c in cells if getattr(c, total) == value and c.loss.b_init == start]
         points = {
             (c.batch_size, c.pairs.size if isinstance(c.pairs, Groups) else c.batch_size)
-            for c in cells
-            if c.loss.b_init == start
+            for c in of_arm
         }
-        assert points == {(4**b, 4**g) for b in range(3, 7) for g in range(1, b + 1)}
+        assert len(points) == len(of_arm)
+        sizes = {size for size, _ in points}
+        assert max(sizes) == 4 ** (5 if total == "examples" else 6)
+        # A slope along either axis takes two points.
+        assert all(len({g for b, g in points if b == size}) > 1 for size in sizes)
+        assert sum(len({b for b, g in points if g == group}) > 1 for group in (16, 64, 256)) == 3
+    assert all(c.steps >= 1000 for c in cells)
+
+
+def test_rates_of_groups_are_searched_off_the_diagonal_and_on_it(studies):
+    cells = studies["glyphs-pairs-lr"].cells
+    points = {(c.batch_size, getattr(c.pairs, "size", c.batch_size)) for c in cells}
+    assert {b == g for b, g in points} == {True, False}
+    rates = defaultdict(set)
+    for c in cells:
+        rates[c.batch_size, c.pairs, c.loss.b_init].add(c.optimizer.learning_rate)
+    assert len(rates) == 2 * len(points) and min(map(len, rates.values())) >= 4
 
 
 def test_bias_has_the_papers_rows_and_the_prior(studies):
