@@ -5,7 +5,7 @@ learning rate alone. Each loss has its own best rate, which follows the batch si
 lead at a rate that suits only one loss is not a property of the losses.
 
 The rule: for each batch size of the comparison take the search at that size, else those at the
-neighbouring sizes of the panel. (Budgets may differ: searches are often shorter.) There the
+neighbouring sizes of the panel. (Of several budgets it is the nearest to the panel's.) There the
 panel's own rate must not be more than a tolerance below the best rate of the search, judged on the
 validation font where that was measured. Else the comparison is undecided.
 """
@@ -22,7 +22,13 @@ from analysis.claims.claim import TOLERANCE, Evidence, Verdict, withhold
 from analysis.claims.scope import name_sizes
 from analysis.select.fields import row_keys
 from analysis.select.rate_rule import RATE
-from analysis.select.tried_rates import Point, Search, find_searches, search_fields
+from analysis.select.tried_rates import (
+    Point,
+    Search,
+    find_searches,
+    nearest_budget,
+    search_fields,
+)
 
 
 def check_rates(
@@ -43,7 +49,9 @@ def check_rates(
     if evidence.spread:  # printed numbers come without their rates
         return verdict
     fields = search_fields(evidence.cells)
-    searches = _searches(evidence)
+    examples = float(panel["examples"].astype(float).median())
+    by_point = _searches(evidence) if examples > 0 else {}
+    searches = {point: nearest_budget(own, examples) for point, own in by_point.items()}
     points = zip(row_keys(panel, fields), panel["batch_size"].astype(int), strict=True)
     ran = dict(zip(points, row_keys(panel, ("loss.kind", RATE)), strict=True))
     compared = {point: _nearest(point, ran, searches) for point in ran if point[1] in sizes}
@@ -83,7 +91,7 @@ def check_rates(
 
 
 @functools.lru_cache(maxsize=2)
-def _searches(evidence: Evidence) -> dict[Point, Search]:
+def _searches(evidence: Evidence) -> dict[Point, dict[int, Search]]:
     return find_searches(evidence.cells, evidence.metric)
 
 

@@ -82,6 +82,8 @@ def _carried(matches: Callable[[Rule], bool]) -> Callable[[Evidence], Verdict | 
         deciding = {key: one for key, one in lost.items() if _decides(*key[2:])}
         if not needed or needed - {(key[0], *key[2:]) for key in deciding}:
             return None
+        if all(scores[key] is scores[key[0], TUNED, key[2], key[3]] for key in deciding):
+            return None  # it was never run apart from tuning
         return _judge(deciding, {k: v for k, v in lost.items() if k not in deciding}, starts, means)
 
     return test

@@ -3,7 +3,7 @@
 Rules are recognised from the settings of cells, given searches for the learning rate:
 
 - the rate follows B^a, with an exponent that several batch sizes share, or is the best of the
-  search there;
+  search there, of several budgets the nearest;
 - beta2 is that of the search, or has a half-life in examples (`b2_half_life_examples`);
 - the decay is that of the search, or has a time scale in examples (`weight_decay_time_examples`).
 
@@ -24,7 +24,13 @@ import pandas as pd
 
 from analysis.select.fields import row_keys, with_fields
 from analysis.select.rate_rule import RATE
-from analysis.select.tried_rates import SAME_RATE, Search, find_searches, search_fields
+from analysis.select.tried_rates import (
+    SAME_RATE,
+    Search,
+    find_searches,
+    nearest_budget,
+    search_fields,
+)
 
 B2, B2_HALF_LIFE = "optimizer.b2", "optimizer.b2_half_life_examples"
 DECAY, DECAY_TIME = "optimizer.weight_decay", "optimizer.weight_decay_time_examples"
@@ -97,10 +103,11 @@ def transfers(cells: pd.DataFrame, metric: str) -> dict[str, Transfers]:
       metric: what judges a search where the validation split was not measured.
     """
     cells = with_fields(cells, SETTINGS)
-    searches: dict[Any, dict[int, Search]] = {}
-    for (key, size), search in find_searches(cells, metric).items():
-        if not search.at_edge:
-            searches.setdefault(key, {})[size] = search
+    searches: dict[Any, dict[int, dict[int, Search]]] = {}
+    for (key, size), by_budget in find_searches(cells, metric).items():
+        inside = {budget: one for budget, one in by_budget.items() if not one.at_edge}
+        if inside:
+            searches.setdefault(key, {})[size] = inside
     searched = search_fields(cells)
     rest = [name for name in searched if name not in SETTINGS]
     done = cells[cells["status"] == "done"]
@@ -111,7 +118,7 @@ def transfers(cells: pd.DataFrame, metric: str) -> dict[str, Transfers]:
         if len(by_size) < 2 or not pd.isna(base[B2_HALF_LIFE]) or not pd.isna(base[DECAY_TIME]):
             continue
         alike = tuple(base[name] for name in rest)
-        tuning = frozenset().union(*(search.seeds for search in by_size.values()))
+        tuning = {seed for own in by_size.values() for one in own.values() for seed in one.seeds}
         mine = done[[other == alike for other in keys]]
         mine = mine[mine["batch_size"].isin(list(by_size)) & ~mine["seed"].isin(tuning)]
         by_start = {at: _rules(mine, base, by_size, at) for at in by_size}
@@ -129,19 +136,22 @@ def _count(cells: pd.DataFrame) -> int:
 
 
 def _rules(
-    cells: pd.DataFrame, base: Mapping[str, Any], searches: Mapping[int, Search], at: int
+    cells: pd.DataFrame,
+    base: Mapping[str, Any],
+    searches: Mapping[int, Mapping[int, Search]],
+    at: int,
 ) -> pd.DataFrame:
     """The cells at other sizes than `at` that follow a rule from there."""
     cells = cells[cells["batch_size"] != at]
     sizes = cells["batch_size"].astype(int).tolist()
-    start = searches[at].best
+    points = list(zip(cells[RATE], sizes, cells["examples"].astype(float), strict=True))
     exponents = [
-        round(math.log(rate / start) / math.log(size / at), 3)
-        for rate, size in zip(cells[RATE], sizes, strict=True)
+        round(math.log(rate / nearest_budget(searches[at], n).best) / math.log(size / at), 3)
+        for rate, size, n in points
     ]
     tuned = [
-        abs(rate / searches[size].best - 1) < SAME_RATE
-        for rate, size in zip(cells[RATE], sizes, strict=True)
+        abs(rate / nearest_budget(searches[size], n).best - 1) < SAME_RATE
+        for rate, size, n in points
     ]
     carried = zip(exponents, sizes, tuned, strict=True)
     shared = _shared({(exponent, size) for exponent, size, best in carried if not best})

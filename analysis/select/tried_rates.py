@@ -1,7 +1,8 @@
-"""What searches for the learning rate found, by configuration and batch size."""
+"""What searches for the learning rate found, by configuration, batch size and budget."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,14 +56,22 @@ def search_fields(cells: pd.DataFrame) -> list[str]:
     return same_fields(with_fields(cells, [RATE]), ("batch_size", RATE), ignoring=("budget.",))
 
 
-def find_searches(cells: pd.DataFrame, metric: str) -> dict[Point, Search]:
-    """Every search: a seed that tries at least `SEARCH` rates at one point. The longest counts.
+def nearest_budget(searches: Mapping[int, Search], examples: float) -> Search:
+    """The search whose budget is nearest to this one, by their ratio; of two the longer."""
+    far = {budget: abs(math.log(budget / examples)) for budget in sorted(searches, reverse=True)}
+    return searches[min(far, key=far.__getitem__)]
+
+
+def find_searches(cells: pd.DataFrame, metric: str) -> dict[Point, dict[int, Search]]:
+    """Every search: a seed that tries at least `SEARCH` rates at one point and budget.
 
     Of one configuration these are the seeds that do so at most batch sizes: others may have several
     rates at some because rules are compared there.
 
     Args:
       metric: what judges where the validation split was not measured.
+
+    Returns: by point and examples.
     """
     cells = with_fields(cells, [RATE])
     judge = VALIDATION if VALIDATION in cells else metric
@@ -81,9 +90,9 @@ def find_searches(cells: pd.DataFrame, metric: str) -> dict[Point, Search]:
     sizes = done["batch_size"].groupby([key, done["seed"]]).transform("nunique")
     most = sizes.groupby(key).transform("max")
     done, point = done[sizes == most], point[sizes == most]
-    searches = {}
+    searches: dict[Point, dict[int, Search]] = {}
     for (key, size, examples), same in sorted(done.groupby(point), key=lambda item: item[0][2]):
-        searches[key, int(size)] = Search(
+        searches.setdefault((key, int(size)), {})[int(examples)] = Search(
             examples=int(examples),
             quality=same.groupby(RATE)[judge].mean().to_dict(),
             seeds=frozenset(same["seed"].astype(int)),

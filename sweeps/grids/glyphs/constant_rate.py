@@ -31,7 +31,7 @@ def study() -> Study:
                 loss=loss,
                 seed=seed,
                 examples=examples,
-                learning_rate=tuned_rate(AT, loss),
+                learning_rate=tuned_rate(AT, loss, examples=examples),
             )
             for seed in SEEDS
             for examples, batch_sizes in BATCH_SIZES.items()

@@ -3,9 +3,9 @@
 Learning rate x batch size x loss with a frozen tower, on a seed that is used nowhere else. It
 determines RATES in `sweeps.grids.glyphs.recipe`, by accuracy on the validation font.
 
-Each loss has its own optimum at each batch size. LONG decides where a run of it
-has 256 steps or more; MIDDLE tells how the optimum moves with the budget, and decides at the other
-sizes. Rates are factors of two apart and bracket the best.
+Each loss has its own optimum at each batch size, which falls as the budget grows; LONG decides for
+itself and longer runs, MIDDLE for shorter ones. 4 and 16,384 are at MIDDLE alone and decide no rate
+of another grid. Rates are factors of two apart and bracket the best.
 """
 
 from __future__ import annotations

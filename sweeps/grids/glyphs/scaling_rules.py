@@ -47,14 +47,17 @@ MARIN = 22_169  # examples: between its bounds, `rules.marin_b2` is this half-li
 DECAY_TIME = round(AT / OPTIMIZER.weight_decay)  # examples: 2,560,000
 
 
-def arms(loss: Loss, batch_size: int) -> Iterator[Adam]:
+def arms(loss: Loss, batch_size: int, examples: int) -> Iterator[Adam]:
     """The optimizer by each rule; the first is tuned there."""
 
+    start = tuned_rate(AT, loss, examples=examples)
+
     def by(exponent: float) -> float:
-        rate = PowerRule(value=tuned_rate(AT, loss), at=AT, exponent=exponent)(batch_size)
+        rate = PowerRule(value=start, at=AT, exponent=exponent)(batch_size)
         return float(f"{rate:.3g}")
 
-    tuned = dataclasses.replace(OPTIMIZER, learning_rate=tuned_rate(batch_size, loss))
+    here = tuned_rate(batch_size, loss, examples=examples)
+    tuned = dataclasses.replace(OPTIMIZER, learning_rate=here)
     yield tuned
     deciding = batch_size in DECIDING
     for exponent in (0.0, 0.5, *((FITTED[loss.kind], 1.0) if deciding else ())):
@@ -84,10 +87,10 @@ def cells() -> list[Cell]:
         for seed in SEEDS
         for batch_size, examples in POINTS
         for loss in LOSSES
-        for optimizer in arms(loss, batch_size)
+        for optimizer in arms(loss, batch_size, examples)
     ]
     sizes = {AT, *(size for size, _ in POINTS)}
-    searched = [c for c in lr.frozen() if c.batch_size in sizes and c.examples == LONG]
+    searched = [c for c in lr.frozen() if c.batch_size in sizes]
     return list(dict.fromkeys([*compared, *searched]))
 
 

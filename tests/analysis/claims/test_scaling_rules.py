@@ -14,7 +14,7 @@ from analysis.figures.base import Inputs
 from analysis.select.fields import TOP1
 from analysis.select.rate_rule import RATE
 from analysis.select.scaling_rules import TUNED, transfers
-from analysis.select.tried_rates import VALIDATION, Search
+from analysis.select.tried_rates import VALIDATION, Search, nearest_budget
 
 LOST = {16: 0.5, 1024: 3.0}
 
@@ -60,14 +60,20 @@ def test_what_a_rule_loses_is_against_the_rate_tuned_there():
         assert all(low <= value <= high for value, low, high in parse_intervals(verdict.sentence))
 
 
-def test_a_rule_that_is_the_tuned_rate_loses_nothing():
+def test_a_rule_loses_nothing_where_it_is_the_tuned_rate_and_is_not_judged_if_it_always_is():
     """With the best rate in proportion to B, that rule's cells are those tuned there."""
-    rows = made(LOST)
-    for row in rows:
-        if row.get("seed") == 100:
-            row[RATE] *= (row["batch_size"] / 256) ** 0.7
-    found = verdicts(rows)["rate in proportion to the batch"]
-    assert found.verdict == "reproduced" and (found.low, found.high) == (0, 0)
+
+    def best_in_proportion(*losses):
+        rows = made(LOST)
+        for row in rows:
+            if row.get("seed") == 100 and row.get("loss.kind", "sigmoid") in losses:
+                row[RATE] *= (row["batch_size"] / 256) ** 0.7
+        return verdicts(rows)["rate in proportion to the batch"]
+
+    one = best_in_proportion("sigmoid")
+    assert one.sentence.count("+0.00 [0.00, 0.00] at B = ") == 2
+    assert "+3.00 [3.00, 3.00] at B = 1024 (softmax)" in one.sentence
+    assert best_in_proportion("sigmoid", "softmax").verdict == "no data"
 
 
 def test_few_steps_decide_nothing_but_are_named():
@@ -111,6 +117,12 @@ def test_the_figure_has_a_row_for_each_rule_and_draws_from_its_csv():
     fig = plot.draw(pd.read_csv(io.StringIO(table.to_csv(index=False))))
     assert [axes.has_data() for axes in fig.axes] == [True, True]
     assert not len(plot.data(Inputs()))
+
+
+def test_of_searches_at_several_budgets_the_nearest_counts():
+    short, long = (Search(examples=n, quality={1e-3: 40.0}) for n in (100, 1600))
+    by_budget = {100: short, 1600: long}
+    assert [nearest_budget(by_budget, n) for n in (10, 399, 400, 1e5)] == [short, short, long, long]
 
 
 def test_a_rate_between_two_that_were_tried_is_no_better_than_the_line_between_them():

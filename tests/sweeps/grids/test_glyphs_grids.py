@@ -86,7 +86,7 @@ def test_the_rate_is_the_tuned_one_in_every_study_but_those_that_vary_it(studies
         if name not in vary:
             for cell in study.cells:
                 if isinstance(cell.model.image, CachedImage):
-                    tuned = tuned_rate(cell.batch_size, cell.loss)
+                    tuned = tuned_rate(cell.batch_size, cell.loss, cell.examples)
                 else:
                     tuned = scratch.RATES[cell.loss.kind][cell.batch_size]
                 assert cell.optimizer.learning_rate == tuned
@@ -98,9 +98,8 @@ def test_each_tuned_rate_was_tried_and_lies_between_others(studies):
         tried[cell.loss, cell.batch_size, cell.examples].add(cell.optimizer.learning_rate)
     for (loss, batch_size, examples), rates in tried.items():
         assert len(rates) >= 3
-        longest = examples == max(n for *key, n in tried if key == [loss, batch_size])
-        if longest and batch_size in glyphs.RATES[loss.kind].values:
-            rate = tuned_rate(batch_size, loss)
+        if batch_size in glyphs.RATES[examples][loss.kind].values:
+            rate = tuned_rate(batch_size, loss, examples)
             assert rate in rates and min(rates) < rate < max(rates)
 
 
@@ -130,7 +129,7 @@ def test_rules_carry_settings_from_256_to_sizes_at_which_the_rate_was_tuned_too(
         own = [c for c in cells if (c.batch_size, c.examples, c.loss) == (size, examples, loss)]
         plain = [c for c in own if c.optimizer.b2_half_life_examples is None]
         rates = {c.optimizer.learning_rate for c in plain}
-        assert tuned_rate(size, loss) in rates and tuned_rate(256, loss) in rates
+        assert {tuned_rate(b, loss, examples=examples) for b in (size, 256)} <= rates
         assert {c.id for c in own} & batch
         at = dataclasses.replace(own[-1], batch_size=256)
         assert (at.b2, at.weight_decay) == pytest.approx((0.95, 1e-4), rel=1e-3)
