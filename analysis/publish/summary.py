@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from analysis.claims import OURS, Verdict, format_number
 from analysis.publish.sources import Published
 
 HEAD = ("claim", "section", "paper", "ours", "verdict", "study, budget, batch sizes", "why open")
-RIGHT = {2}
 # The end of a verdict's sentence: what it was tested on, and after it why it is withheld.
 _SCOPE = re.compile(r"\((?:([^()]*); )?95 % intervals[^()]*\)\.?\s*(.*)$", re.DOTALL)
 ORDER = ("reproduced", "contradicted", "undecided")
@@ -25,8 +24,10 @@ def verdict_table(published: Published, *, ours: bool) -> str:
         if (verdict.section == OURS) == ours and verdict.verdict in ORDER
     ]
     tested.sort(key=lambda row: ORDER.index(row[1].verdict))  # stable: by section within
-    skip = {1, 2} if ours else set[int]()
-    return _markdown([HEAD, *(_row(study, verdict) for study, verdict in tested)], skip)
+    rows = [HEAD, *(_row(study, verdict) for study, verdict in tested)]
+    if ours:  # without section and paper
+        rows = [(row[0], *row[3:]) for row in rows]
+    return markdown(rows, right=set() if ours else {2})
 
 
 def describe_studies(published: Published) -> str:
@@ -94,10 +95,8 @@ def _row(study: str, verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _markdown(rows: Iterable[tuple[str, ...]], skip: set[int]) -> str:
-    head, *body = [
-        [cell.replace("|", "\\|") for i, cell in enumerate(row) if i not in skip] for row in rows
-    ]
-    kept = [i for i in range(len(HEAD)) if i not in skip]
-    rule = ["---:" if i in RIGHT else "---" for i in kept]
+def markdown(rows: Iterable[Sequence[str]], right: Collection[int] = ()) -> str:
+    """A table whose first row is its head; `right` are columns of numbers."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---:" if i in right else "---" for i in range(len(head))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.claims.formatting import from_json, to_json
 from analysis.errors import AnalysisError
+from analysis.publish.compare import compare, format_changes
 from analysis.publish.fill import fill
 from analysis.publish.finding import problems
 from analysis.publish.pages import render_pages
@@ -119,6 +120,23 @@ def test_the_summary_has_each_tested_claim_once_and_says_why_it_is_open():
         assert bool(why_open(verdict)) == (verdict.verdict == "undecided"), verdict.name
         assert scope_of(verdict) in verdict.sentence
     assert {len(line.split(" | ")) for line in paper} == {7}
+
+
+def test_verdicts_before_and_now_with_reasons():
+    opened, same = VERDICTS["losses level at large batch"], VERDICTS["gap closes with batch"]
+    scope = scope_of(same)
+    moved = dataclasses.replace(
+        opened, verdict="reproduced", sentence=opened.sentence.replace(scope, "4 examples, B = 9")
+    )
+    changes = compare([opened, same], [same, moved, VERDICTS["matched pairs help"]])
+    by_name = {change.claim: change for change in changes}
+    assert by_name[same.name].before == by_name[same.name].now == "reproduced"
+    assert by_name[same.name].reason == "" and changes[-1].claim == same.name
+    change = by_name[moved.name]
+    assert (change.before, change.now) == ("undecided", "reproduced")
+    assert change.reason.startswith(f"on 4 examples, B = 9; before on {scope}; was open: The learn")
+    assert by_name["matched pairs help"].reason == "a new claim"
+    assert format_changes(changes).endswith("2 of 3 verdicts changed")
 
 
 def glyphs(text: str) -> str:
