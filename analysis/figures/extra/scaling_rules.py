@@ -5,19 +5,22 @@ Cells: see `analysis.select.scaling_rules`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.claims.scaling_rules import LITTLE, points_lost, scores_by_rule
+from analysis.claims.scaling_rules import LITTLE, Key, points_lost, scores_by_rule
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.records.scores import Score
 from analysis.select.deciding import FEWEST_STEPS
 from analysis.select.panels import Panel
-from analysis.stats.intervals import ASSUMPTION, group_means
+from analysis.select.scaling_rules import TUNED
+from analysis.stats.intervals import ASSUMPTION, Interval, group_means
 
 GREY: dict[str, Any] = {"color": style.GREY, "linewidth": 0.7, "zorder": 0}
 
@@ -27,7 +30,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     from the top, value the points lost, n the seeds. Kind "mean" alone."""
     scores, starts = scores_by_rule(inputs.cells, inputs.quality)
     means = group_means(scores, read_items=inputs.read_items)
-    lost = points_lost(means, scores)
+    lost = _compared(points_lost(means, scores), scores)
     words = list(dict.fromkeys(str(rule) for _, rule, _, _ in sorted(lost, key=_order)))
     rows = []
     for key in sorted(lost, key=lambda key: (key[2], key[3], _order(key))):
@@ -48,6 +51,18 @@ def data(inputs: Inputs) -> pd.DataFrame:
         title=f"tuned at {start}" if starts else "",
         why="no rate tuned at one batch size was run at another whose rates were searched too",
     )
+
+
+def _compared(
+    lost: Mapping[Key, Interval], scores: Mapping[Key, list[Score]]
+) -> dict[Key, Interval]:
+    """Those at batch sizes and budgets where some rule has cells of its own."""
+    places = {
+        (size, examples)
+        for (loss, _, size, examples), own in scores.items()
+        if own is not scores[loss, TUNED, size, examples]
+    }
+    return {key: one for key, one in lost.items() if key[2:] in places}
 
 
 def _order(key: Any) -> tuple[Any, ...]:

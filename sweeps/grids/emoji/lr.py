@@ -9,6 +9,7 @@ from __future__ import annotations
 from study.config import Cell, Eval, MultilingualRetrieval, ValLoss, ZeroShot
 from sweeps.grids.emoji.recipe import (
     DATASET,
+    LONG,
     LOSSES,
     SHORT,
     TUNING_SEED,
@@ -17,8 +18,8 @@ from sweeps.grids.emoji.recipe import (
 )
 from sweeps.study import Study
 
-BATCH_SIZES = (64, 256, 1024, 4096)
 FACTORS = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+SEARCHES = ((SHORT, (64, 256, 1024, 4096), FACTORS), (LONG, (1024, 4096), FACTORS[1:4]))
 EVALS: tuple[Eval, ...] = (
     MultilingualRetrieval(dataset=DATASET, split="val_artist"),
     ZeroShot(split="val_artist"),
@@ -32,13 +33,14 @@ def cells() -> list[Cell]:
             batch_size=batch_size,
             loss=loss,
             seed=TUNING_SEED,
-            examples=SHORT,
+            examples=examples,
             split="tune",
             factor=factor,
             evals=EVALS,
         )
-        for batch_size in BATCH_SIZES
-        for factor in FACTORS
+        for examples, batch_sizes, factors in SEARCHES
+        for batch_size in batch_sizes
+        for factor in factors
         for loss in LOSSES
     ]
 
