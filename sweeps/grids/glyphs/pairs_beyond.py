@@ -4,9 +4,8 @@ Does a queue give a small batch what a large one has? SigLiT on glyphs with both
 seeds. A batch of B with a queue of Q meets as many pairs per example as a batch of B + Q, which is
 beside it: 64 + 192 = 256, 64 + 960 = 1,024 and 256 + 768 = 1,024.
 
-- At equal examples, 524,288: every batch size has 512 steps or more. (Even with twice as many,
-  4,096 has 256 steps, and is no better than 1,024; so there is nothing that a queue of 15 * 256
-  could give.)
+- At equal examples, 524,288: every batch size has 512 steps or more. (4,096
+  would have 128, so nothing fair stands beside a queue of 15 * 256, which is left out.)
 - At equal FLOPs (sigmoid): those of B = 1,024 on 524,288 examples. The towers are nearly free here,
   so pairs are what FLOPs go into: the small batch with its queue takes about a sixth fewer examples
   than the large one, and alone two to three times as many. Where towers take most of the FLOPs, as
