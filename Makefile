@@ -51,7 +51,7 @@ test: $(READY)
 	$(MAKE) --no-print-directory --jobs=2 lint pytest
 
 pytest: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal --durations 20
 
 lint: $(READY)
 	$(BIN)/ruff check

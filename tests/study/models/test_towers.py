@@ -138,7 +138,7 @@ def test_prior_bias_is_the_log_odds_of_the_chosen_pairs(batch_size, bias):
 
 
 def test_an_unknown_variant_names_those_that_exist():
-    with pytest.raises(ValueError, match="unknown tower variant 'XL'; known: mu, Ti"):
+    with pytest.raises(ValueError, match="unknown tower variant 'XL'; known: mu, nu, Ti"):
         get_variant("XL")
 
 

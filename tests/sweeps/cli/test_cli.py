@@ -277,9 +277,9 @@ def test_figures_and_claims_take_the_metric_that_a_study_has(study):
     end(CELLS[0])
     key = "eval/zero_shot/val_font/top1"
     one = ("figures", "own.py", "--figure", "from_scratch")
-    _, out, _ = study(*one)
-    assert "has ended with eval/zero_shot/test_font/top1" in out
-    assert f"metrics that they have: {key}" in out
+    code, _, err = study(*one, "--metric", "eval/zero_shot/test_font/top1")
+    assert code == 2 and "has ended with eval/zero_shot/test_font/top1" in err
+    assert f"metrics that they have: {key}" in err
     code, out, _ = study(*one, "--metric", key, "--json")
     drawn = {one["figure"]: one for one in json.loads(out)}
     assert code == 0
@@ -287,13 +287,14 @@ def test_figures_and_claims_take_the_metric_that_a_study_has(study):
     assert suffixes == [".png", ".pdf", ".md", ".tex", ".csv"]
     for args in (("--only", "seed=1"), ("--set", "budget.steps=20")):
         assert "none of its cells has ended" in study(*one, *args)[1]
-    code, out, _ = study("figures", "own.py")
+    code, out, _ = study("figures", "own.py", "--only", "seed=1")
     assert code == 0
     assert len(out.splitlines()) == 1  # none is drawn
     assert out.startswith("own: drew nothing: ")
     code, out, _ = study("claims", "own.py", "--metric", key, "--json")
     assert code == 0
     assert len(json.loads(out)) == len(CLAIMS)
+    assert study("claims", "own.py", "--json")[1] == out  # the only evaluation there is
 
 
 def test_train_runs_one_cell_in_this_process_and_not_twice(study, monkeypatch):
