@@ -2,7 +2,7 @@
 
 SigLiT on emoji-36, batch size x loss x budget, three seeds: Fig. 2 right and Table 2 in small.
 
-16,384 is trained at 1,048,576 examples only, where it has 64 steps. At 4,194,304, 4,096 has 1,024.
+16,384 is trained at 1,048,576 examples only, where it has 64 steps. At 2,097,152, 4,096 has 512.
 """
 
 from __future__ import annotations
