@@ -140,7 +140,7 @@ def test_a_study_whose_workers_are_killed_ends_as_an_undisturbed_one(tmp_path, m
     messages: list[str] = []
     result = chaos.chaos(
         tmp_path / "new",
-        minutes=0.5,
+        minutes=0.2,
         seed=1,
         workers=2,
         launch=launch,
