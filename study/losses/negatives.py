@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from study.config.loss import SameCaption, SameSide
 from study.losses.captions import captioned_negatives
-from study.losses.queue import Queue, Stored, both_sides, meet_stored
+from study.losses.queue import Queue, Stored, both_sides
 from study.losses.ring import all_pairs_scan
 from study.losses.tiled import (
     NO_POSITIVES,
@@ -108,7 +108,7 @@ def _stored_negatives(
 ) -> tuple[NegativeSums, jax.Array]:
     """This device's rows with the stored rows of all devices."""
 
-    def block(local: Any, rows: Stored) -> Any:
+    def block(local: Any, rows: Stored, _: jax.Array) -> Any:
         sums, g_bxD = local
         block_sums, dz_bxD, _ = captioned_negatives(
             *(z_bxD, rows.z_mxD, t, b),
@@ -118,8 +118,9 @@ def _stored_negatives(
             shift=NO_POSITIVES,
             tile=tile,
         )
-        return sums.merge(block_sums), g_bxD + dz_bxD
+        return (sums.merge(block_sums), g_bxD + dz_bxD), ()  # stored rows have no gradient
 
     zeros = NegativeSums.zeros(kept=True, same=True)
-    sums, g_bxD = meet_stored(block, (zeros, jnp.zeros(z_bxD.shape, jnp.float32)), stored, axes)
+    local = (zeros, jnp.zeros(z_bxD.shape, jnp.float32))
+    (sums, g_bxD), _ = all_pairs_scan(block, local, stored, axes)
     return sums, g_bxD

@@ -7,7 +7,6 @@ examples and Q further rows of embeddings. They are of earlier parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from study.losses.ring import all_pairs_scan
 from study.losses.tiled import Axes
 
 
@@ -86,13 +84,3 @@ def both_sides(queue: Queue) -> tuple[Stored, Stored]:
         for z_SxBxD in (queue.zimg_SxBxD, queue.ztxt_SxBxD)
     )
     return images, texts
-
-
-def meet_stored(block: Callable[[Any, Stored], Any], local: Any, stored: Stored, axes: Axes) -> Any:
-    """Brings this device's rows together with the stored rows of every device.
-
-    Arguments:
-      block: `(local, stored) -> local`; nothing travels back, since stored rows have no gradient.
-    """
-    local, _ = all_pairs_scan(lambda local, rows, _: (block(local, rows), ()), local, stored, axes)
-    return local

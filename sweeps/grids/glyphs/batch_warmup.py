@@ -9,13 +9,12 @@ The rate is that of `critical-batch` at every batch size, under one cosine over 
 
 from __future__ import annotations
 
-from study.config import Adam, Cell, batch_schedule
+from study.config import Cell, batch_schedule
 from sweeps.grids.glyphs.critical_batch import RATE
 from sweeps.grids.glyphs.recipe import LOSSES, MIDDLE, SEEDS, glyphs_cell, glyphs_study
 from sweeps.study import Assumption, Study
 
 SIZES = ((0, 256), (25, 1024), (50, 4096))  # percent of the run, batch size
-OPTIMIZER = Adam(b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0)
 
 
 def cells() -> list[Cell]:
@@ -29,7 +28,6 @@ def cells() -> list[Cell]:
                     seed=seed,
                     examples=MIDDLE,
                     factor=RATE.value,
-                    optimizer=OPTIMIZER,
                 )
                 for _, size in SIZES
             ]

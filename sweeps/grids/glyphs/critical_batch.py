@@ -15,8 +15,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.config import Adam, Budget, Cell, Execution, branch_from
-from sweeps.grids.glyphs.recipe import LONG, LOSSES, SEEDS, SHORT, glyphs_cell, glyphs_study
+from study.config import Budget, Cell, Execution, branch_from
+from sweeps.grids.glyphs.recipe import (
+    LONG,
+    LOSSES,
+    OPTIMIZER,
+    SEEDS,
+    SHORT,
+    glyphs_cell,
+    glyphs_study,
+)
 from sweeps.grids.rules import PowerRule
 from sweeps.study import Assumption, Study
 
@@ -36,9 +44,7 @@ def cells() -> list[Cell]:
                 seed=seed,
                 examples=LONG,
                 factor=RATE.value,
-                optimizer=Adam(
-                    b2=0.95, weight_decay=1e-4, warmup_percent=5, clip_norm=1.0, schedule="constant"
-                ),
+                optimizer=dataclasses.replace(OPTIMIZER, schedule="constant"),
             )
             cells.append(parent)
             for percent in PERCENTS:
