@@ -23,12 +23,13 @@ class LocalBatch(NamedTuple):
     """The local critical batch of one loss and seed, at one point of its parent.
 
     Attributes:
+      arm: the loss, or that of branches with a shifted bias, see `analysis.select.branches`.
       examples: seen before the branches begin.
       doublings: its base-2 logarithm, as a score of the cells that it rests on.
       known: whether it is below the largest batch size tried.
     """
 
-    loss: str
+    arm: str
     seed: int
     examples: int
     doublings: Score
@@ -51,19 +52,19 @@ def smooth_losses(done: pd.DataFrame, rows: pd.DataFrame, metric: str) -> pd.Dat
 
 
 def local_batches(done: pd.DataFrame, metric: str) -> list[LocalBatch]:
-    """The local critical batch of every loss, seed and point with all of its batch sizes."""
+    """The local critical batch of every arm, seed and point with all of its batch sizes."""
     found = []
-    finite = done[np.isfinite(done[metric].astype(float))]
-    for loss, of_loss in finite.groupby("loss.kind"):
-        sizes = set(of_loss["batch_size"])
-        for (examples, seed), group in of_loss.groupby([AT, "seed"]):
+    finite = branches.by_arm(done[np.isfinite(done[metric].astype(float))])
+    for arm, of_arm in finite.groupby("arm"):
+        sizes = set(of_arm["batch_size"])
+        for (examples, seed), group in of_arm.groupby([AT, "seed"]):
             if set(group["batch_size"]) != sizes or len(sizes) < 2:
                 continue
             losses = dict(zip(group["batch_size"], group[metric].astype(float), strict=True))
             batch, known = local_critical_batch(losses)
             cells = [(1.0, str(name)) for name in group["id"]]
             score = Score(float(np.log2(batch)), "", cells)
-            found.append(LocalBatch(str(loss), int(seed), int(examples), score, known))
+            found.append(LocalBatch(str(arm), int(seed), int(examples), score, known))
     return found
 
 
@@ -74,7 +75,7 @@ def as_batch(doublings: Interval) -> Interval:
 
 
 def grows(evidence: Evidence) -> Verdict | None:
-    """For each loss the local critical batch is larger at the last point than at the first."""
+    """For each arm the local critical batch is larger at the last point than at the first."""
     panel = branches.branch_points(evidence.cells)
     metric = val_loss_of(panel.done)
     if metric is None:
@@ -83,19 +84,19 @@ def grows(evidence: Evidence) -> Verdict | None:
     measured = local_batches(done, metric)
     groups: dict[Any, list[Score]] = {}
     for one in measured:
-        groups.setdefault((one.loss, one.examples), []).append(one.doublings)
+        groups.setdefault((one.arm, one.examples), []).append(one.doublings)
     means = evidence.means(groups)
     points = sorted({examples for _, examples in means.means})
     if len(points) < 2:
         return None
     first, last = points[0], points[-1]
     rises, words = {}, []
-    for loss in sorted({loss for loss, _ in means.means}):
-        ends = [(loss, first), (loss, last)]
+    for arm in sorted({arm for arm, _ in means.means}):
+        ends = [(arm, first), (arm, last)]
         if means.means.keys() >= {*ends}:
-            rises[loss] = means.contrast({ends[0]: -1.0, ends[1]: 1.0})
+            rises[arm] = means.contrast({ends[0]: -1.0, ends[1]: 1.0})
             sizes = (f"{as_batch(means.mean(end)):,.0f}" for end in ends)
-            words.append(f"with {loss} from {' to '.join(sizes)}: {rises[loss]} doublings")
+            words.append(f"with {arm} from {' to '.join(sizes)}: {rises[arm]} doublings")
     if not rises:
         return None
     verdict = conclude(
@@ -124,16 +125,16 @@ def warm_up_ahead(evidence: Evidence) -> Verdict | None:
     done = evidence.cells[evidence.cells["status"] == "done"]
     scores = dict(zip(done["id"], read_scores(done, evidence.metric), strict=True))
     groups: dict[Any, list[Score]] = {}
-    for loss, _, sizes, size, grown, constant in pairs.itertuples(index=False, name=None):
+    for arm, _, _, sizes, size, grown, constant in pairs.itertuples(index=False, name=None):
         if grown in scores and constant in scores:
             lead = scores[grown].minus(scores[constant])
-            groups.setdefault((loss, sizes, size), []).append(lead)
+            groups.setdefault((arm, sizes, size), []).append(lead)
     means = evidence.means(groups, differences=True)
     if not means.means:
         return None
     leads = {group: means.contrast({group: 1.0}) for group in sorted(means.means)}
-    named = {f"{loss}: B = {sizes} against {size}": leads[loss, sizes, size]
-             for loss, sizes, size in leads}  # fmt: skip
+    named = {f"{arm}: B = {sizes} against {size}": leads[arm, sizes, size]
+             for arm, sizes, size in leads}  # fmt: skip
     words = "; ".join(f"{lead} points ({name})" for name, lead in named.items())
     return conclude(
         named[weakest(named)],

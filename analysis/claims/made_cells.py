@@ -246,8 +246,12 @@ def branch_cells(losses: Mapping[str, Mapping[int, Mapping[int, float]]]) -> lis
     ]
 
 
-def warm_up(leads: Mapping[int, float], *, seeds: int = 3) -> list[Row]:
-    """Runs at B = 256, then 1024, of both losses, that lead constant sizes by these points."""
+def warm_up(leads: Mapping[int, float], *, seeds: int = 3, shift: float = 0.0) -> list[Row]:
+    """Runs at B = 256, then 1024, of both losses, that lead constant sizes by these points.
+
+    Args:
+      shift: of the bias of sigmoid at B = 1024.
+    """
     rows: list[Row] = []
     total, rates = 2**18, {256: 0.01, 1024: 0.02}
     for seed in range(seeds):
@@ -262,6 +266,7 @@ def warm_up(leads: Mapping[int, float], *, seeds: int = 3) -> list[Row]:
                     part |= {"id": first, "quality": 20.0}
                 else:
                     part |= {"branch.cell": first, "branch.examples": total // 2, "quality": 40.0}
+                    part |= {"branch.bias_shift": shift} if loss == "sigmoid" and shift else {}
                 rows.append(own | part)
     return rows
 

@@ -1,9 +1,9 @@
 """What a cell is made of: frozen dataclasses that are checked when built, without jax."""
 
-from study.config.batch_schedule import batch_schedule
+from study.config.batch_schedule import batch_schedule, branch_from
 from study.config.branch import Branch
 from study.config.budget import Budget
-from study.config.cell import Cell, CellError, branch_from, from_dict, replace, to_dict
+from study.config.cell import Cell, CellError, from_dict, replace, to_dict
 from study.config.data import Blocks, Corruption, Data, Global
 from study.config.evals import (
     Eval,

@@ -23,8 +23,11 @@ class Branch:
         with `Execution.keep_every_percent`.
       examples: Position in the stream where the branch begins: those that the parent had seen,
         and those before the parent's own branch.
+      bias_shift: Added to the bias of the loss, in nats. A learned bias holds the log odds of a
+        positive at the parent's batch size, which is wrong at another one; see `branch_from`.
     """
 
     cell: str
     step: Positive
     examples: Positive
+    bias_shift: float = 0.0

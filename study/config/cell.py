@@ -10,10 +10,10 @@ runs is an `Execution`, which is not hashed because it changes no more than the 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from typing import Annotated, Any
@@ -84,6 +84,10 @@ class Cell:
             )
         if self.branch is not None and self.model.init is not None:
             raise ValueError("branch: it has the parent's parameters, so leave out model.init")
+        if self.branch is not None and self.branch.bias_shift and not self.loss.has_bias:
+            raise ValueError(
+                "branch.bias_shift: the loss has no bias; leave it out, or take a sigmoid with one"
+            )
 
     def _check_queue(self) -> None:
         queue = self.loss.queue_examples
@@ -138,6 +142,11 @@ class Cell:
     def pairs(self) -> Pairs:
         """The pairs that enter the loss; softmax always uses the whole batch."""
         return self.loss.pairs if isinstance(self.loss, Sigmoid) else AllPairs()
+
+    @property
+    def prior_log_odds(self) -> float:
+        """Log odds that a pair in use is a positive, -log(B - 1) with all pairs (Sec. 3.2)."""
+        return -math.log(self.pairs.negatives(self.batch_size) / self.batch_size)
 
     @property
     def pairs_per_step(self) -> int:
@@ -229,6 +238,7 @@ class Cell:
 # path has a kind in it where another kind has had the field from the start.
 ADDED: dict[str, Any] = {
     "branch": None,
+    "branch.bias_shift": 0.0,
     "data.corruption.until_examples": None,
     "data.order": {"kind": "global"},
     "data.mix": [],
@@ -319,38 +329,6 @@ def explain(error: pydantic.ValidationError) -> str:
         shown = f" = {value!r}" if isinstance(value, str | int | float | bool | None) else ""
         lines[field] = f"{field}{shown}: {message}" if field else message
     return "\n".join(lines.values())
-
-
-def branch_from(
-    parent: Cell,
-    *,
-    percent: float,
-    batch_size: int,
-    budget: Budget,
-    optimizer: Optimizer | None = None,
-) -> Cell:
-    """A cell that goes on from `parent` after some percent of it.
-
-    Arguments:
-      percent: of the parent's steps; a multiple of the `Execution.keep_every_percent` with which
-        the parent is trained.
-      budget: of the branch alone.
-      optimizer: None is the parent's. Its state must be of the same arrays.
-
-    Raises:
-      CellError: the parent has no such step, or has a queue, whose batches have another size.
-    """
-    step = round(parent.steps * percent / 100)
-    if not 0 < step <= parent.steps:
-        raise CellError(f"branch: {percent:g} % of {parent.id} is step {step} of {parent.steps}")
-    return dataclasses.replace(
-        parent,
-        batch_size=batch_size,
-        budget=budget,
-        optimizer=optimizer or parent.optimizer,
-        model=dataclasses.replace(parent.model, init=None),
-        branch=Branch(cell=parent.id, step=step, examples=parent.origin + step * parent.batch_size),
-    )
 
 
 def replace(cell: Cell, path: str, value: Any) -> Cell:

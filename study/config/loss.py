@@ -172,6 +172,10 @@ class Sigmoid:
             raise ValueError("loss.bias: 'relative' has no effect with b_init=None; leave it out")
         _check_same(self)
 
+    @property
+    def has_bias(self) -> bool:
+        return self.b_init is not None
+
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Softmax:
@@ -193,6 +197,10 @@ class Softmax:
 
     def __post_init__(self) -> None:
         _check_same(self)
+
+    @property
+    def has_bias(self) -> bool:
+        return False
 
 
 def _check_same(loss: Sigmoid | Softmax) -> None:

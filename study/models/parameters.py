@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.config import CachedImage, Cell, MeanPoolText, Sigmoid, TextTransformer, ViT
+from study.config import CachedImage, Cell, MeanPoolText, TextTransformer, ViT
 from study.config.model import Variant
 
 
@@ -14,7 +14,7 @@ def count_parameters(cell: Cell, vocabulary: int, *, channels: int = 3) -> int:
       channels: of the images.
     """
     model = cell.model
-    total = 2 if isinstance(cell.loss, Sigmoid) and cell.loss.b_init is not None else 1
+    total = 2 if cell.loss.has_bias else 1
     match model.image:
         case ViT():
             total += _image(model.image, model.embed_dim, channels)

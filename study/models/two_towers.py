@@ -112,5 +112,5 @@ def initial_bias(cell: Cell) -> float | None:
     """
     start: Any = getattr(cell.loss, "b_init", None)
     if start == "prior":
-        return -math.log(cell.pairs.negatives(cell.batch_size) / cell.batch_size)
+        return cell.prior_log_odds
     return start

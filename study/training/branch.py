@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from study.config import Cell
+from study.models.two_towers import temperature
 from study.records.record import RecordError
 from study.records.storage import format_error
 from study.training.checkpoint import orbax_path, saved_steps
@@ -34,8 +35,17 @@ def start_branch(cell: Cell, program: TrainProgram, folder: Path) -> State:
         "seed": np.uint32(cell.seed),
         "interval": jax.tree.map(np.asarray, Interval.empty()),
     }
+    if cell.branch.bias_shift:
+        own["params"] = _shift_bias(state.params, cell.branch.bias_shift)
     shardings = program.shardings
     return state._replace(**{k: jax.device_put(v, getattr(shardings, k)) for k, v in own.items()})
+
+
+def _shift_bias(params: Any, shift: float) -> Any:
+    """The parameters with `study.models.two_towers.bias` raised by `shift`."""
+    if "r" in params:
+        return params | {"r": params["r"] - shift / temperature(params)}
+    return params | {"b": params["b"] + shift}
 
 
 def _load_step(folder: Path, step: int, like: Any) -> Any:

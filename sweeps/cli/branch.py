@@ -47,6 +47,13 @@ def branch(
             help="Hold the learning rate as it is there, or continue the cell's own schedule."
         ),
     ] = "hold",
+    shift_bias: Annotated[
+        bool,
+        typer.Option(
+            "--shift-bias",
+            help="Let a sigmoid's bias follow the odds of a positive at each batch size.",
+        ),
+    ] = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +84,7 @@ def branch(
         "examples": examples,
         "rate_rule": rate_rule,
         "schedule": schedule,
+        "shift_bias": shift_bias,
         "settings": tuple(settings or ()),
     }
     study = branches(name, cell, **options)

@@ -37,6 +37,7 @@ def branches(
     examples: int | None = None,
     rate_rule: str = "sqrt",
     schedule: Schedule = "hold",
+    shift_bias: bool = False,
     settings: Sequence[str] = (),
 ) -> Study:
     """A cell of a study, and cells that go on from its checkpoints at several batch sizes.
@@ -52,6 +53,7 @@ def branches(
       rate_rule: of `RATE_RULES`: how the learning rate follows the batch size.
       schedule: "hold" keeps the rate and the decay that the cell has at that point; "continue" goes
         on with the cell's own schedule, to its end at most.
+      shift_bias: as for `study.config.branch_from`.
       settings: of every cell of the study, as for `--set`.
 
     Raises:
@@ -62,7 +64,7 @@ def branches(
     if rate_rule not in RATE_RULES:
         raise StudyError(f"rate rule {rate_rule!r}: give one of {', '.join(RATE_RULES)}")
     made = [
-        _branch(parent, percent, size, examples, RATE_RULES[rate_rule], schedule)
+        _branch(parent, percent, size, examples, RATE_RULES[rate_rule], schedule, shift_bias)
         for percent in at_percents
         for size in batch_sizes
     ]
@@ -82,6 +84,7 @@ def _branch(
     examples: int | None,
     exponent: float,
     schedule: Schedule,
+    shift_bias: bool,
 ) -> Cell:
     rate = PowerRule(value=parent.optimizer.learning_rate, at=parent.batch_size, exponent=exponent)(
         batch_size
@@ -108,6 +111,7 @@ def _branch(
             batch_size=batch_size,
             budget=Budget(examples=examples or left),
             optimizer=optimizer,
+            shift_bias=shift_bias,
         )
     except pydantic.ValidationError as error:
         raise CellError(

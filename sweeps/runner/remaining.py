@@ -198,6 +198,11 @@ def _estimate(study: Study, cell: Cell, machine: str) -> float:
     if not is_local(machine):
         return float(cell.steps * step_flops(cell).model)
     twice = Budget(**{by: 2 * n for by, n in vars(cell.budget).items() if n is not None})
-    longer = dataclasses.replace(cell, budget=twice)
+    optimizer = cell.optimizer
+    if optimizer.schedule_examples:  # it may not end before the cell does
+        optimizer = dataclasses.replace(
+            optimizer, schedule_examples=2 * optimizer.schedule_examples
+        )
+    longer = dataclasses.replace(cell, budget=twice, optimizer=optimizer)
     whole = work(study, cell)
     return work(study, longer) - whole or whole

@@ -15,14 +15,20 @@ from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import branches, panels
 from analysis.select.panels import Panel
 
+SHIFTED = " with a shifted bias"  # ends the series of such runs
+
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """Panel is the loss, x the constant batch size, or 0 of a run that grows, series its sizes."""
+    """Panel is the loss, x the constant batch size, or 0 of a run that grows, series its sizes.
+
+    The series of runs whose bias follows the batch size ends with `SHIFTED`.
+    """
     pairs = inputs.select(branches.warm_ups)
     if pairs.empty:
         return points.make_table([])
     cells = inputs.cells
-    sizes = dict(zip(pairs["grown"], pairs["sizes"], strict=True))
+    shifted = pairs["arm"].eq(branches.SHIFTED).map({True: SHIFTED, False: ""})
+    sizes = dict(zip(pairs["grown"], pairs["sizes"] + shifted, strict=True))
     used = cells[cells["id"].isin({*pairs["grown"], *pairs["constant"]})]
     panel = Panel(cells=used, axes=("batch_size", "loss.kind"))
     done = panel.done
@@ -43,22 +49,30 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     df = df.assign(x=df["x"].astype(int))
     losses = [loss for loss in LOSSES if (df["panel"] == loss).any()]
     grown = df[df["x"] == 0]
-    names = " or ".join(f"B = {sizes}" for sizes in dict.fromkeys(grown["series"]))
     seeds = points.count_seeds(df)
+    names = dict.fromkeys(grown["series"].str.removesuffix(SHIFTED))
+    legend = [STYLES[loss].handle(f"{loss}, constant batch size") for loss in losses]
+    legend.append(Line2D([], [], color=style.BLACK, linestyle=style.DOTTED, label="growing"))
+    words = [
+        f"Lines: constant batch sizes. Dotted: the batch size grows "
+        f"({' or '.join(f'B = {sizes}' for sizes in names)}); band: its 95 % interval. "
+        f"{seeds[0].upper()}{seeds[1:]}: dots; bars: 95 % intervals."
+    ]
+    if grown["series"].str.endswith(SHIFTED).any():
+        look = STYLES[branches.SHIFTED]
+        legend.append(look.handle("growing, shifted bias", marker="", linestyle=style.DOTTED))
+        words.append(
+            "Shifted bias: at each change of the batch size the learned bias moves with the log "
+            "odds of a positive."
+        )
     columns = layout.arrange(len(losses), wide=2)
     fig, every = layout.make_figure(
         df,
         title="A batch size that grows against constant ones, at equal examples",
-        caption=[
-            f"Lines: constant batch sizes. Dotted: the batch size grows ({names}); band: its "
-            f"95 % interval. {seeds[0].upper()}{seeds[1:]}: dots; bars: 95 % intervals."
-        ],
+        caption=words,
         columns=columns,
         heights=1.9,
-        legend=[
-            *(STYLES[loss].handle(f"{loss}, constant batch size") for loss in losses),
-            Line2D([], [], color=style.BLACK, linestyle=style.DOTTED, label="growing batch size"),
-        ],
+        legend=legend,
     )
     for axes, loss in zip(every, losses, strict=True):
         look = STYLES[loss]
@@ -68,8 +82,10 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         style.line(axes, style.means(constant).sort_values("x"), look)
         style.bars(axes, style.means(constant), look)
         for _, mean in style.means(mine[mine["x"] == 0]).iterrows():
-            axes.axhline(mean["value"], color=look.colour, linestyle=style.DOTTED, linewidth=1.4)
-            axes.axhspan(mean["low"], mean["high"], color=look.colour, alpha=0.16, linewidth=0)
+            shifted = str(mean["series"]).endswith(SHIFTED)
+            colour = STYLES[branches.SHIFTED].colour if shifted else look.colour
+            axes.axhline(mean["value"], color=colour, linestyle=style.DOTTED, linewidth=1.4)
+            axes.axhspan(mean["low"], mean["high"], color=colour, alpha=0.16, linewidth=0)
         axes.set_title(loss, loc="left")
         axes.set_ylabel(style.metric_label(str(df["metric"].iloc[0])))
         style.batch_axis(axes, sorted(set(constant["x"])))

@@ -15,7 +15,7 @@ from analysis.figures.base import Inputs, Plot
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
-from analysis.figures.plot.style import LOSSES, ORDERED_STYLES, STYLES
+from analysis.figures.plot.style import ORDERED_STYLES, STYLES
 from analysis.select import branches, panels
 from analysis.stats.intervals import group_means
 from analysis.stats.local_critical_batch import TOLERANCE
@@ -24,10 +24,11 @@ CRITICAL = "local critical batch"
 
 
 def data(inputs: Inputs) -> pd.DataFrame:
-    """Panel is a loss, series the examples before the branches, x the batch size, value the loss.
+    """Panel is an arm (`branches.ARMS`), series the examples before the branches, value the loss.
 
-    In the panel `CRITICAL` series is the loss, x the examples before the branches, value the batch
-    size. A seed's is of kind "at least" where no batch size tried is too large.
+    x is the batch size. In the panel `CRITICAL` series is the arm, x the examples before the
+    branches, value the batch size. A seed's is of kind "at least" where no batch size tried is too
+    large.
     """
     panel = inputs.select(branches.branch_points)
     metric = val_loss_of(panel.done)
@@ -36,8 +37,8 @@ def data(inputs: Inputs) -> pd.DataFrame:
     done = smooth_losses(panel.done, inputs.rows, metric)
     done = done.assign(series=done[branches.AT].astype(int), x=done["batch_size"])
     rows: list[Row] = []
-    for loss, cells in done.groupby("loss.kind"):
-        rows += points.our_points(cells, str(loss), metric)
+    for arm, cells in branches.by_arm(done).groupby("arm"):
+        rows += points.our_points(cells, str(arm), metric)
     rows += points.round_results(_critical(done, metric))
     return points.make_table(
         rows,
@@ -53,36 +54,36 @@ def _critical(done: pd.DataFrame, metric: str) -> list[Row]:
     groups: dict[Any, list[float]] = {}
     rows = []
     for one in measured:
-        groups.setdefault((one.loss, one.examples), []).append(one.doublings)
+        groups.setdefault((one.arm, one.examples), []).append(one.doublings)
         rows.append(
             common
-            | {"series": one.loss, "x": one.examples, "value": 2**one.doublings, "seed": one.seed}
+            | {"series": one.arm, "x": one.examples, "value": 2**one.doublings, "seed": one.seed}
             | {"kind": "seed" if one.known else "at least"}
         )
     means = group_means(groups)
-    for loss, examples in sorted(means.means):
-        mean = as_batch(means.mean((loss, examples)))
+    for arm, examples in sorted(means.means):
+        mean = as_batch(means.mean((arm, examples)))
         rows.append(
             common
-            | {"series": loss, "x": examples, "kind": "mean", "n": means.counts[loss, examples]}
+            | {"series": arm, "x": examples, "kind": "mean", "n": means.counts[arm, examples]}
             | {"value": mean.estimate, "low": mean.low, "high": mean.high}
         )
     return rows
 
 
 def draw(df: pd.DataFrame) -> StudyFigure:
-    """A panel for each loss, with a line for each point, and one for the critical batch."""
+    """A panel for each arm, with a line for each point, and one for the critical batch."""
     df = df.assign(x=df["x"].astype(int), series=df["series"].astype(str))
-    of_loss = df[df["panel"] != CRITICAL]
-    losses = [loss for loss in LOSSES if (of_loss["panel"] == loss).any()]
-    starts = sorted({int(at) for at in of_loss["series"]})
+    of_arms = df[df["panel"] != CRITICAL]
+    arms = [arm for arm in branches.ARMS if (of_arms["panel"] == arm).any()]
+    starts = sorted({int(at) for at in of_arms["series"]})
     looks = dict(zip(starts, ORDERED_STYLES, strict=False))
-    sizes = sorted(set(of_loss["x"]))
+    sizes = sorted(set(of_arms["x"]))
     critical = df[df["panel"] == CRITICAL]
     legend = [look.handle(f"after {style.format_count(at)}") for at, look in looks.items()]
-    legend += [STYLES[loss].handle(loss) for loss in losses] if len(critical) else []
-    names = [*losses, *([CRITICAL] if len(critical) else [])]
-    columns = layout.arrange(len(names), wide=3)
+    legend += [STYLES[arm].handle(arm) for arm in arms] if len(critical) else []
+    names = [*arms, *([CRITICAL] if len(critical) else [])]
+    columns = layout.arrange(len(names), wide=2 if len(names) == 4 else 3)
     fig, every = layout.make_figure(
         df,
         title="Branches at several batch sizes, and the batch size that costs nothing",
@@ -94,7 +95,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     for axes, name in zip(every, names, strict=True):
         mine = df[df["panel"] == name]
         if name == CRITICAL:
-            _draw_critical(axes, mine, losses, sizes)
+            _draw_critical(axes, mine, arms, sizes)
             axes.set_title(CRITICAL, loc="left")
             continue
         for at, look in looks.items():
@@ -105,15 +106,15 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         axes.set_ylabel("validation loss (softmax)")
         style.plain_log(axes)
         style.batch_axis(axes, sizes)
-    layout.share_limits(every[: len(losses)])
+    layout.share_limits(every[: len(arms)])
     return fig
 
 
-def _draw_critical(axes: Any, mine: pd.DataFrame, losses: list[str], sizes: list[int]) -> None:
-    for loss, shift in zip(losses, (0.96, 1.04), strict=False):
-        part = mine[mine["series"] == loss]
-        part = part.assign(x=part["x"] * (shift if len(losses) > 1 else 1.0))
-        look = STYLES[loss]
+def _draw_critical(axes: Any, mine: pd.DataFrame, arms: list[str], sizes: list[int]) -> None:
+    for i, arm in enumerate(arms):
+        part = mine[mine["series"] == arm]
+        part = part.assign(x=part["x"] * 1.08 ** (i - (len(arms) - 1) / 2))
+        look = STYLES[arm]
         style.dots(axes, part, look)
         bounds = part[part["kind"] == "at least"]
         axes.plot(bounds["x"], bounds["value"], "^", color=look.colour, markersize=3.5)
@@ -137,6 +138,11 @@ def _words(df: pd.DataFrame, sizes: list[int]) -> list[str]:
         "smaller one (Merrill et al., arXiv 2505.23971), between two sizes by a line. Bars: 95 % t "
         "intervals over seeds; they do not say where between two sizes it is.",
     ]
+    if (df["panel"] == branches.SHIFTED).any():
+        words.append(
+            "Shifted bias: at the start of a branch the learned bias moves with the log odds of a "
+            "positive, from the parent's batch size to its own."
+        )
     if (df["kind"] == "at least").any():
         words.append(
             f"Triangles: B = {style.format_size(sizes[-1])}, the largest tried, costs nothing; "

@@ -4,6 +4,9 @@ A batch size that grows during training against each of its sizes held constant,
 256, 1,024 after a quarter of the run and 4,096 after half of it. The larger sizes begin where
 `critical-batch` finds that they cost softmax nothing.
 
+With sigmoid each such run is trained twice: its bias stays as it was learned, or follows the odds
+of a positive at each change of the batch size.
+
 The rate is that of `critical-batch` at every batch size, under one cosine over the whole run.
 """
 
@@ -31,8 +34,10 @@ def cells() -> list[Cell]:
                 )
                 for _, size in SIZES
             ]
-            cells += [*constant, *batch_schedule(constant[0], SIZES, rate=RATE)]
-    return cells
+            cells += constant
+            for shift_bias in (False, True):
+                cells += batch_schedule(constant[0], SIZES, rate=RATE, shift_bias=shift_bias)
+    return list({cell.id: cell for cell in cells}.values())
 
 
 def study() -> Study:

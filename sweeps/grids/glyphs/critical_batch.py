@@ -5,6 +5,9 @@ checkpoints of one long run at B = 64, runs at four batch sizes go on over the s
 The softmax loss on a fixed validation batch, which both losses have, says which batch sizes are
 still as good as all smaller ones (`analysis.stats.local_critical_batch`).
 
+A learned bias of sigmoid holds the odds of a positive at B = 64, so with sigmoid each branch is
+trained twice: with that bias, and with one that follows the batch size (`branch_from`).
+
 The rate does not decay, so that each checkpoint is a point of the same run, and grows with the root
 of the batch size, as theirs: 0.01 at B = 256 for both losses. In `glyphs-lr` that is the best of
 five rates at B = 64, 256 and 4096 for both losses; at B = 1024 half of it is better, by 0.1 points
@@ -14,6 +17,7 @@ five rates at B = 64, 256 and 4096 for both losses; at B = 1024 half of it is be
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from study.config import Budget, Cell, Execution, branch_from
 from sweeps.grids.glyphs.recipe import (
@@ -48,7 +52,7 @@ def cells() -> list[Cell]:
             )
             cells.append(parent)
             for percent in PERCENTS:
-                for batch_size in BATCH_SIZES:
+                for batch_size, shift_bias in itertools.product(BATCH_SIZES, (False, True)):
                     optimizer = dataclasses.replace(
                         parent.optimizer, learning_rate=RATE(batch_size), warmup_percent=None
                     )
@@ -59,9 +63,10 @@ def cells() -> list[Cell]:
                             batch_size=batch_size,
                             budget=Budget(examples=SHORT),
                             optimizer=optimizer,
+                            shift_bias=shift_bias,
                         )
                     )
-    return cells
+    return list({cell.id: cell for cell in cells}.values())
 
 
 def study() -> Study:

@@ -1,5 +1,6 @@
 """Claims about branches and batch warm-up, on made frames."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -100,6 +101,28 @@ def test_a_constant_run_differs_from_a_warm_up_in_its_batch_size_alone(change):
         cells.loc[constant, column] = value
     pairs = warm_ups(cells)
     assert set(pairs["batch_size"]) == {256} and len(pairs) == 6
+
+
+def test_branches_with_a_shifted_bias_are_an_arm_of_their_own():
+    """They share the branches at the parent's batch size, where there is nothing to shift."""
+    both = branch_cells({"sigmoid": {EARLY: FEW, LATE: MANY}})
+    shifted = [
+        row | {"branch.bias_shift": -float(np.log(row["batch_size"] / 64))}
+        for row in branch_cells({"sigmoid": {EARLY: MANY, LATE: MANY}})
+        if row["batch_size"] > 64
+    ]
+    found = verdict(GROWS, frame(both + shifted, sd=0.002))
+    rises = {part.name: part.estimate for part in found.conditions}
+    assert rises["sigmoid"] > 2
+    assert rises["sigmoid, shifted bias"] == pytest.approx(0, abs=0.1)
+    assert (found.verdict, found.cells) == ("undecided", 24 + 18)
+
+
+def test_a_warm_up_with_a_shifted_bias_is_an_arm_of_its_own():
+    rows = warm_up({256: 3.0, 1024: 1.0}, shift=-1.4)
+    assert set(warm_ups(make_cells(rows))["arm"]) == {"sigmoid, shifted bias", "softmax"}
+    names = {part.name for part in verdict(WARM_UP, frame(rows)).conditions}
+    assert "sigmoid, shifted bias: B = 256, 1024 against 256" in names and len(names) == 4
 
 
 def test_a_chain_that_has_not_ended_is_no_warm_up():

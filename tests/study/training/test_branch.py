@@ -15,11 +15,13 @@ from study.config import (
     CellError,
     Lion,
     Sigmoid,
+    Softmax,
     batch_schedule,
     branch_from,
     from_dict,
     to_dict,
 )
+from study.models.two_towers import bias as bias_of
 from study.records.record import RecordError
 from study.training.loop import train
 from tests.study.training.test_train import CELL, execution, final_params, rows
@@ -99,6 +101,22 @@ def test_a_chain_of_one_batch_size_ends_with_the_bits_of_the_whole_run(
     assert rates[0][-1] == rates[1][-1] < 1e-3
 
 
+@pytest.mark.parametrize("bias", ["absolute", "relative"])
+def test_a_shifted_bias_follows_the_odds_of_a_positive(bias, tmp_path, small_glyphs, one_device):
+    """With a rate of almost zero the branch ends with the bias that it began with."""
+    parent = dataclasses.replace(CELL, evals=(), loss=Sigmoid(bias=bias), budget=Budget(steps=2))
+    still = dataclasses.replace(parent.optimizer, learning_rate=1e-30)
+    where = {"percent": 100, "batch_size": 64, "budget": Budget(steps=1), "optimizer": still}
+    kept, shifted = (branch_from(parent, **where, shift_bias=shift) for shift in (False, True))
+    assert kept.branch.bias_shift == 0 and kept.id != shifted.id
+    for cell in (parent, kept, shifted):
+        assert go(cell, tmp_path, small_glyphs)["status"] == "done"
+    ends = [final_params(cell, tmp_path / cell.id)["params"] for cell in (parent, kept, shifted)]
+    before, same, after = (float(bias_of(params)) for params in ends)
+    assert before == same
+    assert after - before == pytest.approx(np.log(15 / 63), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -119,6 +137,15 @@ def test_a_branch_is_a_value_like_any_cell():
     assert branch.id != dataclasses.replace(branch, branch=None).id
     with pytest.raises(CellError, match="is step 0 of 40"):
         branch_from(PARENT, percent=1, batch_size=32, budget=Budget(steps=1))
+    softmax = dataclasses.replace(PARENT, loss=Softmax())
+    of_softmax = branch_from(softmax, percent=50, batch_size=32, budget=Budget(steps=1))
+    shifted = branch_from(
+        softmax, percent=50, batch_size=32, budget=Budget(steps=1), shift_bias=True
+    )
+    assert shifted == of_softmax  # it has no bias
+    with pytest.raises(ValueError, match="bias_shift: the loss has no bias"):
+        at = dataclasses.replace(of_softmax.branch, bias_shift=1.0)
+        dataclasses.replace(of_softmax, branch=at)
     with pytest.raises(ValueError, match="a branch cannot go on with a queue"):
         dataclasses.replace(branch, loss=Sigmoid(queue_examples=32))
     assert isinstance(branch, Cell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from study.config import Adam, Budget, Cell, Execution, batch_schedule
@@ -47,6 +48,13 @@ def test_the_grid_holds_the_cell_and_its_branches_in_the_folder_of_its_study(bra
     code, _, err = branch(*AT, "--examples", "64")
     assert (code, err.count("\n")) == (2, 1) and "exists and has other branches" in err
     assert load_study(file).cells == written.cells
+
+
+def test_the_bias_of_branches_follows_their_batch_size(branch):
+    assert branch(*AT, "--examples", "640", "--shift-bias", "--out", "shifted.py")[0] == 0
+    _, *made = load_study("shifted.py").cells
+    shifts = [cell.branch.bias_shift for cell in made]
+    assert shifts == pytest.approx([0, np.log(15 / 63)] * 2)
 
 
 def test_a_cell_of_a_set_is_branched_with_the_same_set(study, branch):

@@ -57,6 +57,16 @@ def test_the_first_cells_of_all_workers_are_no_evidence_unless_they_mostly_train
     assert seconds_left([left(10)], [running], workers=2) == 5
 
 
+def test_runs_whose_batch_size_grows_have_an_estimate():
+    """The schedule of each part spans the whole run, and may not end before the part does."""
+    study = load_study("batch-warmup")
+    cell = next(cell for cell in study.cells if cell.branch)
+    pending = CellStatus(
+        cell=cell, folder=Path(), state="pending", progress=CellProgress(), done={}
+    )
+    assert Remaining(study).seconds([pending]) is None
+
+
 def test_an_estimate_is_scaled_by_what_its_kind_took():
     observed = [took(10, 5), took(10, 40, "b")]
     assert seconds_left([left(20), left(20, "b")], observed, workers=1) == 10 + 80
