@@ -1,17 +1,18 @@
 """Snapshots: a hashed copy of records, small and typed, that figures are drawn from.
 
     <snapshot>/
-      cells.parquet    one row a cell: its fields, status and final metrics as columns, as
+      cells.parquet/   one row a cell: its fields, status and final metrics as columns, as
                        `analysis.records.frame.cells` has them, and the bytes of cell.json,
                        DONE.json and FAILED.json
-      rows.parquet/    the logged rows of all cells, attempts stitched, in parts below 1 MiB
-      items.parquet    study, id, metric and, for each evaluated example, whether it was right
+      rows.parquet/    the logged rows of all cells, attempts stitched
+      items.parquet/   study, id, metric and, for each evaluated example, whether it was right
       manifest.json    studies and counts, what their grids state, versions, sha256 of each file
 
-`pd.read_parquet` opens each. The same records, grids and version of pyarrow give the same bytes.
-`sha256` in the manifest is over all the rest of it; `records` is over what was recorded alone, and
-its first ten digits are what a figure shows in its corner, whether drawn from the records or from
-the snapshot. Every file is checked as it is read. Checkpoints and wandb's files are left out.
+The tables are folders of parts below 1 MiB; `pd.read_parquet` opens each whole. The same records,
+grids and version of pyarrow give the same bytes. `sha256` in the manifest is over all the rest of
+it; `records` is over what was recorded alone, and its first ten digits are what a figure shows in
+its corner, whether drawn from the records or from the snapshot. Every file is checked as it is
+read. Checkpoints and wandb's files are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 FORMAT = "batch-size-study snapshot 2"
 MANIFEST = "manifest.json"  # its presence makes a folder a snapshot
 CELLS, ROWS, ITEMS = "cells.parquet", "rows.parquet", "items.parquet"
-PART = 15_000  # rows in one file: below 1 MiB, which a repository takes
+PART_BYTES = 2**20  # of one file, which a repository takes
 
 
 class Snapshot:
@@ -135,7 +137,7 @@ class Snapshot:
         return self._items.get((study, cell), {})
 
     def _table(self, name: str) -> pa.Table:
-        """One file, or the parts of one that has several."""
+        """One file, as earlier snapshots have, or all parts of a folder."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -269,11 +271,17 @@ def write(
         )
     fields = {"study": pa.string(), "id": pa.string()}
     bits = pa.schema({**fields, "metric": pa.string(), "correct": pa.list_(pa.bool_())})
-    tables = {CELLS: _cell_table(cells), ITEMS: pa.Table.from_pylist(kept, bits)}
-    table = pa.Table.from_pylist(rows, pa.schema([_row_field(name) for name in row_columns(rows)]))
-    for part, start in enumerate(range(0, max(len(rows), 1), PART)):
-        tables[f"{ROWS}/{part:02}.parquet"] = table.slice(start, PART)
-    contents = {path: _parquet(table) for path, table in sorted(tables.items())}
+    logged_fields = pa.schema([_row_field(name) for name in row_columns(rows)])
+    tables = {
+        CELLS: _cell_table(cells),
+        ITEMS: pa.Table.from_pylist(kept, bits),
+        ROWS: pa.Table.from_pylist(rows, logged_fields),
+    }
+    contents = {
+        f"{name}/{part:02}.parquet": text
+        for name, table in tables.items()
+        for part, text in enumerate(_parts(table))
+    }
     digests = sorted(cell["content"] for cell in cells)
     manifest = {
         "format": FORMAT,
@@ -350,6 +358,16 @@ def _parquet(table: pa.Table) -> bytes:
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),  # half the size of PLAIN
     )
     return file.getvalue()
+
+
+def _parts(table: pa.Table) -> list[bytes]:
+    """The files of a table, below `PART_BYTES` each unless a single row is larger."""
+    texts, size = [_parquet(table)], table.num_rows
+    while size > 1 and max(map(len, texts)) >= PART_BYTES:
+        count = max(math.ceil(sum(map(len, texts)) / PART_BYTES), len(texts) + 1)
+        size = min(size - 1, math.ceil(table.num_rows / count))
+        texts = [_parquet(table.slice(at, size)) for at in range(0, table.num_rows, size)]
+    return texts
 
 
 def _is_snapshot(folder: Path) -> bool:

@@ -74,7 +74,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_frames_of_a_snapshot_equal_those_of_its_records(writer, tmp_path, seed, monkeypatch):
-    monkeypatch.setattr(snapshot, "PART", 40)
+    monkeypatch.setattr(snapshot, "PART_BYTES", 20_000)
     rng = random.Random(seed)
     random_study(writer, rng, (16, 32, 64, 128, 256, 512))
     type(writer)(writer.root, "another")  # a study without a cell
@@ -116,7 +116,7 @@ def test_a_snapshot_that_kept_no_interruptions_does_not_know_them(writer, tmp_pa
 
 
 def test_pandas_opens_the_files_of_a_snapshot(writer, tmp_path, monkeypatch):
-    monkeypatch.setattr(snapshot, "PART", 2)
+    monkeypatch.setattr(snapshot, "PART_BYTES", 100)
     cell = writer.cell(64, keep="hard", ratio=1.6)
     record = writer.begin(cell)
     for step in (1, 2, 3):
@@ -125,6 +125,9 @@ def test_pandas_opens_the_files_of_a_snapshot(writer, tmp_path, monkeypatch):
     record.close()
     writer.done(writer.cell(32), 40.0)
     snapshot.write(RecordRoot(writer.root), tmp_path / "snap")
+    parts = {path.parent.name: path.name for path in sorted((tmp_path / "snap").glob("*/*"))}
+    last = {"cells.parquet": "01", "items.parquet": "00", "rows.parquet": "03"}
+    assert parts == {name: f"{part}.parquet" for name, part in last.items()}
     table = pd.read_parquet(tmp_path / "snap" / "cells.parquet").set_index("id")
     assert table["batch_size"].tolist() == [32, 64]
     assert table.loc[cell.id, "loss.pairs.keep"] == "hard"
@@ -239,7 +242,7 @@ def test_any_changed_byte_is_named_in_one_line(writer, tmp_path):
 def test_a_changed_file_is_found_by_reading_it(writer, tmp_path):
     writer.done(writer.cell(16), 40.0)
     snapshot.write(RecordRoot(writer.root), tmp_path / "snap")
-    for name, read in (("cells.parquet", cells), ("rows.parquet/00.parquet", rows)):
+    for name, read in (("cells.parquet/00.parquet", cells), ("rows.parquet/00.parquet", rows)):
         path = tmp_path / "snap" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-9] + b"?" + whole[-8:])
