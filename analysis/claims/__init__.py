@@ -33,6 +33,7 @@ from analysis.claims import (
     queues,
     recipe,
     scaling_rules,
+    temperature,
 )
 from analysis.claims.claim import OURS, Claim, Evidence, Verdict, adjust, conclude
 from analysis.claims.formatting import (
@@ -59,6 +60,7 @@ __all__ = [
 _FILES = (
     batch, duration, languages, embedding, recipe, beta2, composition, matched_pairs, initial,
     corruption, pairs_map, scaling_rules, branches, queues, false_negatives,
+    temperature,
 )  # fmt: skip
 # The paper's claims by section, then our own.
 CLAIMS = tuple(

@@ -5,8 +5,6 @@ Cells that differ in one of them alone are paired by seed; the mean is over all 
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
@@ -14,9 +12,9 @@ from analysis.claims.claim import TOLERANCE, Claim, Evidence, Verdict, conclude
 from analysis.claims.scope import scope
 from analysis.select import multilingual
 from analysis.select.fields import matched_differences, with_fields
+from analysis.select.text_embedding import BOTTLENECK, TOKENIZER, WIDTH, pieces_of_name
 from analysis.stats.contrasts import mean_weights
 
-BOTTLENECK, WIDTH, TOKENIZER = "model.text.bottleneck", "model.text.width", "data.tokenizer"
 NARROW = 96 / 768  # the paper's bottleneck, by the width of the tower
 LARGER = 250 / 32  # the paper's larger vocabulary, by the smaller
 
@@ -60,7 +58,9 @@ def larger_vocabulary_helps(evidence: Evidence) -> Verdict | None:
     """
     cells = with_fields(evidence.cells, [TOKENIZER])
     cells = cells[cells["status"] == "done"]
-    pieces = {name: size for name in cells[TOKENIZER].dropna().unique() if (size := _pieces(name))}
+    pieces = {
+        name: size for name in cells[TOKENIZER].dropna().unique() if (size := pieces_of_name(name))
+    }
     pairs = [(many, few) for many in pieces for few in pieces if pieces[many] > pieces[few]]
     if not pairs:
         return None
@@ -79,17 +79,12 @@ def larger_vocabulary_helps(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _pieces(name: str) -> int:
-    """The size of a tokenizer by its name: "sentencepiece-32000.model"; 0 without a number."""
-    numbers = re.findall(r"\d+", str(name))
-    return int(numbers[-1]) if numbers else 0
-
-
 CLAIMS = (
     Claim(
         name="bottleneck costs little",
         sentence="A bottlenecked token embedding costs about half a point of zero-shot accuracy.",
         section="4.3",
+        figure="text_embedding",
         needs="cells with and without model.text.bottleneck, equal in the rest",
         test=bottleneck_costs_little,
     ),
@@ -97,6 +92,7 @@ CLAIMS = (
         name="larger vocabulary helps",
         sentence="A vocabulary eight times as large gains about a point.",
         section="4.3",
+        figure="text_embedding",
         needs="two values of data.tokenizer with their sizes in the name, equal in the rest, with "
         "an eval of kind multilingual",
         test=larger_vocabulary_helps,

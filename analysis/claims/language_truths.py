@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.claims.claim import TOLERANCE
-from analysis.claims.made_cells import Row, batch_panel, recall_of
+from analysis.claims.made_cells import SOFTMAX, Row, batch_panel, recall_of
 from analysis.claims.scenario import BOTH, CONTRADICTED, REPRODUCED, Scenario
 
 SIZES = (16, 64, 256, 1024, 4096)
@@ -14,6 +14,7 @@ LANGUAGES, LANGUAGES_HURT = "languages gain nothing past 32k", "languages: too l
 ENGLISH_STAYS, SOME_LOSE = "languages: English zero-shot stays", "languages: some lose"
 KEEPS_MORE, COST = "languages: English keeps more", "languages cost English"
 BOTTLED, VOCABULARY = "bottleneck costs little", "larger vocabulary helps"
+FIXED_HELPS = "a fixed temperature helps"
 
 
 def _languages(gains: Sequence[float]) -> list[Row]:
@@ -51,7 +52,38 @@ def _vocabularies(gain: float) -> list[Row]:
     return [{"data.tokenizer": name, "quality": q} for name, q in quality.items()]
 
 
+def temperatures(*, sigmoid: float, softmax: float) -> list[Row]:
+    """Cells with two vocabularies, with t learned and with t fixed, which gains these points."""
+    return [
+        (SOFTMAX if loss == "softmax" else {})
+        | {"data.tokenizer": f"pieces-{pieces}.model", "loss.t_init": 16.0 if fixed else 10.0}
+        | {"model.text.width": 96, "parameters": 96 * pieces}
+        | {"optimizer.loss_scalars.frozen": fixed, "quality": 30.0 + gain * fixed}
+        for loss, gain in (("sigmoid", sigmoid), ("softmax", softmax))
+        for pieces in (4000, 32_000)
+        for fixed in (False, True)
+    ]
+
+
 LANGUAGE_SCENARIOS = (
+    Scenario(
+        truth="a fixed temperature is as good as a learned one",
+        rows=temperatures(sigmoid=0.0, softmax=0.0),
+        wrong={FIXED_HELPS: BOTH},
+        metric=MEAN,
+    ),
+    Scenario(
+        truth="a fixed temperature helps one loss",
+        rows=temperatures(sigmoid=0.0, softmax=4.0),
+        wrong={FIXED_HELPS: REPRODUCED},
+        metric=MEAN,
+    ),
+    Scenario(
+        truth="a fixed temperature is worse",
+        rows=temperatures(sigmoid=-3.0, softmax=-3.0),
+        false=(FIXED_HELPS,),
+        metric=MEAN,
+    ),
     Scenario(
         truth="every larger batch gains the tolerance in recall",
         rows=_languages((TOLERANCE,) * 3),

@@ -44,6 +44,7 @@ from analysis.figures.extra.saturation import saturation
 from analysis.figures.extra.scaling_rules import scaling_rules
 from analysis.figures.extra.surface import surface
 from analysis.figures.extra.temperature_bias import temperature_bias
+from analysis.figures.extra.text_embedding import text_embedding
 from analysis.figures.extra.to_target import to_target
 from analysis.figures.extra.trajectories import trajectories
 from analysis.figures.extra.verdicts import verdicts
@@ -74,7 +75,7 @@ __all__ = [
     "local_critical_batch", "loss_gap", "pairs_map", "quality_by_budget", "queues",
     "rate_by_batch", "read_inputs", "same_captions", "saturation", "scaling_rules", "surface",
     "table_1", "table_2", "table_3", "table_4", "table_5", "table_6", "table_7", "table_8",
-    "table_9", "temperature_bias", "to_target", "trajectories", "verdicts",
+    "table_9", "temperature_bias", "text_embedding", "to_target", "trajectories", "verdicts",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -87,7 +88,7 @@ EXTRA_FIGURES: Mapping[str, Plot] = {
         *(verdicts, batch_size, from_scratch, quality_by_budget, surface, saturation, loss_gap),
         *(to_target, compute, pairs_map, queues, same_captions, rate_by_batch, scaling_rules),
         *(initial_values, temperature_bias, trajectories, data_change, languages, language_mix),
-        *(local_critical_batch, batch_warmup),
+        *(text_embedding, local_critical_batch, batch_warmup),
     )
 }
 # Those of them that show the paper's own tables, too.

@@ -89,6 +89,8 @@ STYLES: Mapping[str, SeriesStyle] = {
     # Lighter and darker shades of the losses.
     "sigmoid, small batch": SeriesStyle(colour="#6fb7e0", marker="^", line=DOTTED),
     "sigmoid, shifted bias": SeriesStyle(colour="#4d8fcc", marker="D", line=DASH_DOT),
+    "sigmoid, t fixed": SeriesStyle(colour="#6fb7e0", marker="D", line=DOTTED),
+    "softmax, t fixed": SeriesStyle(colour="#8c5200", marker="^", line=DASH_DOT),
     "softmax, small batch": SeriesStyle(colour="#8c5200", marker="v", line=DASH_DOT),
 }
 # Series that are no losses, in an order: each with a marker and a line of its own.

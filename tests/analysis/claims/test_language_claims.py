@@ -2,6 +2,7 @@
 
 import pytest
 
+from analysis.claims.language_truths import temperatures
 from analysis.claims.made_cells import SOFTMAX, batch_panel, recall_of
 from analysis.select import multilingual
 from analysis.select.fields import usual_quality
@@ -114,3 +115,19 @@ def test_the_bottleneck_is_the_papers_eighth_and_the_vocabularies_eight_times_ap
     found = verdict("larger vocabulary helps", frame(rows, metric=MEAN))
     assert found.verdict == "reproduced" and found.estimate == pytest.approx(1.2, abs=0.3)
     assert "32,000 pieces instead of 4,000" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [((4.0, 3.0), "reproduced"), ((-3.0, 3.0), "contradicted"), ((0.0, 3.0), "undecided")],
+)
+def test_a_fixed_temperature_must_help_both_losses(gains, expected):
+    rows = temperatures(sigmoid=gains[0], softmax=gains[1])
+    found = verdict("a fixed temperature helps", frame(rows, metric=MEAN))
+    assert (found.verdict, found.cells) == (expected, 24)
+    estimates = {part.name: part.estimate for part in found.conditions}
+    assert estimates == pytest.approx(
+        {"sigmoid, made": gains[0], "softmax, made": gains[1]}, abs=0.4
+    )
+    assert "t fixed at 16 instead of learned" in found.sentence
+    assert "vocabularies of 4,000, 32,000 pieces" in found.sentence

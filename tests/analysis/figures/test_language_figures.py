@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.claims.language_truths import temperatures
 from analysis.claims.made_cells import recall_of
 from analysis.figures import EXTRA_FIGURES, TABLES
 from analysis.figures.base import Inputs
@@ -83,3 +84,24 @@ def test_ours_stand_apart_from_the_papers_and_say_what_they_are(inputs, name):
     cells = to_html(table, name).count('class="data')
     ours = [row for row in wide.index if wide.loc[row, "ours"].astype(bool).any()]
     assert cells and len(ours) >= 4
+
+
+def test_recall_by_vocabulary_bottleneck_and_temperature_draws_from_its_csv():
+    """The data set's own tokenizer has no name; the parameters tell its size."""
+    rows = temperatures(sigmoid=4.0, softmax=2.0)
+    own = {"model.text.width": 96, "data.tokenizer": None, "parameters": 96 * 16_000}
+    rows.append(own | {"loss.t_init": 10.0, "quality": 31.0})
+    ranks = {12: 29.0, 48: 30.0}
+    rows += [own | {"model.text.bottleneck": k, "quality": q} for k, q in ranks.items()]
+    plot = EXTRA_FIGURES["text_embedding"]
+    table = plot.data(Inputs(cells=frame(rows, metric=recall_of(""))))
+    means = table[table["kind"] == "mean"].set_index(["panel", "series", "x"])["value"]
+    means = means.sort_index()
+    assert means["made", "sigmoid, t fixed"].to_dict() == pytest.approx(
+        {4000: 34.0, 32_000: 34.0}, abs=0.4
+    )
+    assert means["made", "sigmoid", 16_000] == pytest.approx(31.0, abs=0.4)
+    assert means["bottleneck", "sigmoid"].to_dict() == pytest.approx({**ranks, 96: 31.0}, abs=0.4)
+    again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    for width in ("text", "column", "slide"):
+        check(plot.draw(again, width=width))
