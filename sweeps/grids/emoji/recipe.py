@@ -71,7 +71,7 @@ ASSUMPTIONS = (
     ),
     Assumption(
         "text tower",
-        "mean of word pieces and one MLP, 16,000 pieces",
+        "mean of word pieces and one MLP; 16,000 pieces where a grid does not vary them",
         "The smallest transformer takes eight times as long.",
     ),
     Assumption(
