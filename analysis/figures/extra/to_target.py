@@ -258,6 +258,7 @@ def _draw_critical(axes: Axes, df: pd.DataFrame, sizes: Sequence[int]) -> None:
     fits = df[(df["kind"] == "critical") & (hyperbola | known | ~known.any())]
     if fits.empty:
         axes.text(0.5, 0.5, "no fit", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
         return
     low, high = sizes[0] / 2, sizes[-1] * 4
     if (fits["panel"] == OVER_DATA).all():
