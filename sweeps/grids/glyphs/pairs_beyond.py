@@ -4,12 +4,12 @@ Does a queue give a small batch what a large one has? SigLiT on glyphs with both
 seeds. A batch of B with a queue of Q meets as many pairs per example as a batch of B + Q, which is
 beside it: 64 + 192 = 256, 64 + 960 = 1,024 and 256 + 768 = 1,024.
 
-- At equal examples, 524,288: every batch size has 512 steps or more. (4,096
-  would have 128, so nothing fair stands beside a queue of 15 * 256, which is left out.)
-- At equal FLOPs (sigmoid): those of B = 1,024 on 524,288 examples. The towers are nearly free here,
-  so pairs are what FLOPs go into: the small batch with its queue takes about a sixth fewer examples
-  than the large one, and alone two to three times as many. Where towers take most of the FLOPs, as
-  in the paper, equal FLOPs are close to equal examples.
+- At equal examples, 524,288: every batch size has 512 steps or more. (4,096 would have 128, so
+  nothing fair stands beside a queue of 15 * 256, which is left out.)
+- At equal FLOPs: those of B = 1,024 on 524,288 examples. The towers are nearly free here, so pairs
+  are what FLOPs go into: the small batch with its queue takes a sixth (sigmoid) to a quarter
+  (softmax) fewer examples than the large one, and alone two to three times as many. Where towers
+  take most of the FLOPs, as in the paper, equal FLOPs are close to equal examples.
 
 A queue changes the prior odds of a pair, as the batch does, so the bias starts at them; they count
 the batch and not the queue, which is empty at first. The rate is that of the batch size.
@@ -53,11 +53,10 @@ def cells() -> list[Cell]:
                 for size, count in QUEUES
             ]
             cells += [*plain.values(), *stored]
-            if isinstance(loss, Sigmoid):
-                large = plain[LARGE]
-                small = [cell for size, cell in plain.items() if size != LARGE]
-                small += [c for c in stored if c.batch_size + c.loss.queue_examples == LARGE]
-                cells += [at_equal_flops(cell, large) for cell in small]
+            large = plain[LARGE]
+            small = [cell for size, cell in plain.items() if size != LARGE]
+            small += [c for c in stored if c.batch_size + c.loss.queue_examples == LARGE]
+            cells += [at_equal_flops(cell, large) for cell in small]
     return cells
 
 

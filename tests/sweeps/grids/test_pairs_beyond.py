@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from study.config import Cell, Sigmoid
+from study.config import Cell
 from study.models.flops import step_flops
 from sweeps.grids.glyphs.pairs_beyond import EXAMPLES, LARGE, QUEUES
 from sweeps.grids.glyphs.recipe import SEEDS, glyphs_cell
@@ -39,14 +39,13 @@ def test_the_others_take_the_flops_of_the_large_batch(cells):
     others = [c for c in cells if c.examples != EXAMPLES]
     by_point = defaultdict(set)
     for c in others:
-        large = glyphs_cell(
-            batch_size=LARGE, loss=Sigmoid(b_init="prior"), seed=c.seed, examples=EXAMPLES
-        )
+        loss = dataclasses.replace(c.loss, queue_examples=0)
+        large = glyphs_cell(batch_size=LARGE, loss=loss, seed=c.seed, examples=EXAMPLES)
         assert large in cells
         assert flops(c) == pytest.approx(flops(large), rel=1e-3)
         assert c.batch_size + c.loss.queue_examples in (LARGE, c.batch_size)
-        by_point[c.batch_size, c.loss.queue_examples].add(c.seed)
-    assert len(by_point) == 4 and set(map(frozenset, by_point.values())) == {frozenset(SEEDS)}
+        by_point[c.loss.kind, c.batch_size, c.loss.queue_examples].add(c.seed)
+    assert len(by_point) == 8 and set(map(frozenset, by_point.values())) == {frozenset(SEEDS)}
 
 
 def test_all_batch_sizes_take_enough_steps_and_the_rate_of_their_size(cells):
