@@ -340,12 +340,14 @@ def by_budget(cells: pd.DataFrame, *, image: str) -> dict[int, Panel]:
 
 
 def _of_both_losses(cells: pd.DataFrame, image: str) -> pd.DataFrame:
-    """The cells with this image tower that no language but English is tested on; where there are
-    none, the multilingual ones, if they compare the losses (the paper's mSigLIP is sigmoid alone).
+    """The cells with this image tower that no language but English is tested on; where only the
+    multilingual ones compare the losses, those (the paper's mSigLIP is sigmoid alone).
     """
     cells = cells[cells["model.image.kind"] == image]
-    english = cells[~multilingual(cells)]
-    return english if len(english) or cells["loss.kind"].nunique() < 2 else cells
+    in_languages = multilingual(cells)
+    english, others = cells[~in_languages], cells[in_languages]
+    compares = others["loss.kind"].nunique() > 1 and english["loss.kind"].nunique() < 2
+    return others if compares else english
 
 
 def scaled_up(cells: pd.DataFrame) -> pd.Series:
