@@ -27,6 +27,7 @@ MIXES = {
     BY_WEB: "36 by share of the web",
 }
 MIX_AXES = ("data.split", "batch_size")
+FROZEN, SCRATCH = "cached", "vit"  # image towers
 T2I, I2T = "text_to_image", "image_to_text"
 # The script that a language is written in, by the paper's codes; those without are Latin.
 SCRIPTS = {
@@ -65,10 +66,16 @@ def by_budget(cells: pd.DataFrame) -> dict[int, Panel]:
     }
 
 
-def by_mix(cells: pd.DataFrame) -> Panel:
-    """The cells on each of `MIXES` by batch size, equal in the rest; empty without `ENGLISH`."""
+def by_mix(cells: pd.DataFrame, *, image: str | None = None) -> Panel:
+    """The cells on each of `MIXES` by batch size, equal in the rest; empty without `ENGLISH`.
+
+    Args:
+      image: the tower, `model.image.kind`; None for that with most cells.
+    """
     cells = _plain(cells)
     cells = cells[cells["data.split"].isin([*MIXES])]
+    if image is not None:
+        cells = cells[cells["model.image.kind"] == image]
     panel = _one_rule(cells, MIX_AXES)
     if (panel.cells["data.split"] == ENGLISH).any():
         return panel

@@ -74,6 +74,32 @@ def test_what_languages_cost_english_is_paired_at_each_batch(inputs):
     assert by["36 by share of the web"] == pytest.approx(5.0, abs=0.3)
 
 
+def test_towers_from_scratch_have_panels_of_their_own(inputs):
+    """And the tables and the other figures stay with the tower that has most cells."""
+    rows = [
+        {"batch_size": size, "examples": 2**20, "data.split": split, "data.dataset": "emoji"}
+        | {recall_of(name): value / 2 for name, value in recalls(size, split).items()}
+        | {"model.image.kind": "vit"}
+        for split in ("train", "train_en")
+        for size in SIZES[1:3]
+    ]
+    both = Inputs(cells=pd.concat([inputs.cells, frame(rows).assign(id=lambda t: "v" + t["id"])]))
+    plot = EXTRA_FIGURES["language_mix"]
+    table = plot.data(both)
+    costs = (
+        table[table["kind"] == "mean"].set_index(["panel", "series"])["value"].groupby(level=[0, 1])
+    )
+    costs = costs.mean()
+    assert costs["cost to English", "36 languages, equally frequent"] == pytest.approx(25, abs=0.3)
+    assert costs["cost to English, from scratch", "36 languages, equally frequent"] == (
+        pytest.approx(12.5, abs=0.3)
+    )
+    for width in ("text", "column"):
+        check(plot.draw(table, width=width))
+    for name in ("table_2", "table_9"):
+        pd.testing.assert_frame_equal(TABLES[name].data(both), TABLES[name].data(inputs))
+
+
 @pytest.mark.parametrize("name", ["table_2", "table_9"])
 def test_ours_stand_apart_from_the_papers_and_say_what_they_are(inputs, name):
     table = TABLES[name].data(inputs)
