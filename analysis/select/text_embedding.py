@@ -72,7 +72,7 @@ def pieces(cells: pd.DataFrame) -> pd.Series:
         if named[i] > 0:
             found[i] = named[i]
         elif anchor and pd.isna(row[TOKENIZER]):
-            found[i] = anchor[1] + (row["parameters"] - anchor[0]) / row[WIDTH]
+            found[i] = anchor[1] + round((row["parameters"] - anchor[0]) / row[WIDTH])
     return pd.Series(found, dtype=float).reindex(cells.index)
 
 

@@ -34,13 +34,13 @@ def data(inputs: Inputs) -> pd.DataFrame:
     rows: list[Row] = []
     done = vocabulary.done
     fixed = done[T].map({FIXED: ", t fixed"}).fillna("") if len(done) else ""
-    done = done.assign(x=done[PIECES], series=done["loss.kind"] + fixed)
+    done = done.assign(x=done[PIECES].astype(int), series=done["loss.kind"] + fixed)
     for split, metric in selection.recalls(done).items():
         rows += points.our_points(done, split, metric, inputs.read_items)
     narrow = bottleneck.done
     recalls = selection.recalls(narrow)
     if len(narrow) and recalls:
-        narrow = narrow.assign(x=narrow[RANK], series=narrow["loss.kind"])
+        narrow = narrow.assign(x=narrow[RANK].astype(int), series=narrow["loss.kind"])
         rows += points.our_points(narrow, BY_RANK, next(iter(recalls.values())), inputs.read_items)
     return points.make_table(rows, panels=used, title=points.describe_panel(used[0]))
 
