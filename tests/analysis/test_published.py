@@ -1,7 +1,8 @@
-"""Our own study as published: what results/glyphs holds is what its snapshot gives."""
+"""Our own study as published: what each part of results/ holds is what its snapshot gives."""
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from pathlib import Path
@@ -19,19 +20,27 @@ from sweeps.cli.recorded import recorded_study
 from sweeps.registry import load_study
 from tests.analysis.conftest import Writer
 
-GLYPHS = Path(__file__).parents[2] / "results" / "glyphs"
-SNAPSHOT, FIGURES_THERE = GLYPHS / "snapshot", GLYPHS / "figures"
+RESULTS = Path(__file__).parents[2] / "results"
+GLYPHS = RESULTS / "glyphs"
+STUDIES = sorted(path.parent.parent.name for path in RESULTS.glob("*/snapshot/manifest.json"))
+DRAWN = [(study, path) for study in STUDIES for path in RESULTS.glob(f"{study}/figures/*.csv")]
 MOST_BYTES = 2**20  # of a file that is no figure
 
-
-@pytest.fixture(scope="module")
-def inputs():
-    return read_inputs(SNAPSHOT, "glyphs", **planned())
+each_study = pytest.mark.parametrize("study", STUDIES)
 
 
-@pytest.fixture(scope="module")
-def found():
-    return judge_study(SNAPSHOT, "glyphs", **planned())
+@functools.cache
+def inputs(study):
+    return read_inputs(snapshot_of(study), study, **planned(study))
+
+
+@functools.cache
+def found(study):
+    return judge_study(snapshot_of(study), study, **planned(study))
+
+
+def snapshot_of(study):
+    return RESULTS / study / "snapshot"
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +59,18 @@ def demo(tmp_path_factory):
     return judge_study(writer.root, "demo")
 
 
-def planned():
+def planned(study):
     """What the grid lists, as the command line gives it."""
-    return recorded_study("glyphs", str(SNAPSHOT))[1]
+    return recorded_study(study, str(snapshot_of(study)))[1]
 
 
-def test_the_snapshot_is_whole_and_small():
-    snapshot = open_snapshot(str(SNAPSHOT))
+def test_the_parts_are_there():
+    assert {"glyphs", "emoji"} <= {*STUDIES} <= {"glyphs", "emoji", "beyond"}
+
+
+@each_study
+def test_the_snapshot_is_whole_and_small(study):
+    snapshot = open_snapshot(str(snapshot_of(study)))
     assert snapshot.verify() == len(snapshot.manifest["files"])
     assert all(file["bytes"] < MOST_BYTES for file in snapshot.manifest["files"].values())
 
@@ -72,17 +86,18 @@ def test_the_largest_batch_met_all_its_pairs_in_bounded_memory():
     assert cell["memory.peak_bytes"] < matrix / 10_000
 
 
-@pytest.mark.parametrize("path", sorted(FIGURES_THERE.glob("*.csv")), ids=lambda path: path.stem)
-def test_each_figures_numbers_come_from_the_snapshot(inputs, path):
-    name = path.stem.removeprefix("glyphs-")
-    table = {**FIGURES, **TABLES}[name].data(inputs)
+@pytest.mark.parametrize(("study", "path"), sorted(DRAWN), ids=lambda part: Path(part).stem)
+def test_each_figures_numbers_come_from_the_snapshot(study, path):
+    name = path.stem.removeprefix(f"{study}-")
+    table = {**FIGURES, **TABLES}[name].data(inputs(study))
     made = pd.read_csv(io.StringIO(table.to_csv(index=False)))
     pd.testing.assert_frame_equal(made, pd.read_csv(path), rtol=1e-6, atol=1e-9)
 
 
-def test_the_verdicts_come_from_the_snapshot(found):
-    kept = json.loads((GLYPHS / "claims.json").read_text())
-    for mine, theirs in zip(json.loads(to_json(found)), kept, strict=True):
+@each_study
+def test_the_verdicts_come_from_the_snapshot(study):
+    kept = json.loads((RESULTS / study / "claims.json").read_text())
+    for mine, theirs in zip(json.loads(to_json(found(study))), kept, strict=True):
         assert (mine["name"], mine["verdict"]) == (theirs["name"], theirs["verdict"])
         if mine["estimate"] is None:
             assert theirs["estimate"] is None
@@ -90,10 +105,10 @@ def test_the_verdicts_come_from_the_snapshot(found):
             assert mine["estimate"] == pytest.approx(theirs["estimate"], rel=1e-6)
 
 
-def test_every_printed_interval_holds_the_number_in_front_of_it(found, demo):
-    """In glyphs, in the demo and on the paper's own numbers."""
+def test_every_printed_interval_holds_the_number_in_front_of_it(demo):
+    """In each part, in the demo and on the paper's own numbers."""
     count = 0
-    for one in [*found, *demo, *judge_paper()]:
+    for one in [*(one for study in STUDIES for one in found(study)), *demo, *judge_paper()]:
         for estimate, low, high in parse_intervals(one.sentence):
             count += 1
             assert low <= estimate <= high, one.sentence
@@ -110,9 +125,10 @@ def test_the_demos_verdicts_come_from_its_figures_numbers(demo):
         }
 
 
-def test_the_finding_says_what_the_verdicts_say(found):
-    blocks = prose.with_verdicts(prose.read(GLYPHS / "finding.md"), found)
+@each_study
+def test_the_finding_says_what_the_verdicts_say(study):
+    blocks = prose.with_verdicts(prose.read(RESULTS / study / "finding.md"), found(study))
     assert prose.stale(blocks) == []
     rests = [rest for block in blocks for one in block.sentences for rest in one.citations]
-    judged = {one.name for one in found if one.verdict != "no data"}
+    judged = {one.name for one in found(study) if one.verdict != "no data"}
     assert {rest.claim for rest in rests} == judged  # none is passed over
