@@ -114,9 +114,10 @@ def test_the_readmes_commands_and_grid_run_away_from_the_checkout(installed, tmp
     assert any((tmp_path / "figures").glob("bias-*.png"))
     assert "bias" in (tmp_path / "bias-report.html").read_text()
 
-    study("figures", "--paper", "--out", "paper")
+    names = ("fig_1", "fig_8", "table_9")  # from files that the packages hold
+    study("figures", "--paper", "--out", "paper", *(w for n in names for w in ("--figure", n)))
     drawn = {path.name for path in (tmp_path / "paper").iterdir()}
-    assert {"fig_1.png", "fig_2.png", "fig_8.csv", "table_9.txt"} <= drawn
+    assert {"fig_1.png", "fig_8.csv", "table_9.txt"} <= drawn
     paper = json.loads(study("claims", "--paper", "--json"))
     assert any(one["verdict"] == "reproduced" for one in paper["verdicts"])
     assert any(not one["agrees"] for one in paper["checks"])

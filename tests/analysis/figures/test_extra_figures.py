@@ -17,7 +17,8 @@ from tests.analysis.figures.pictures import check
 # The records here are of SigLiT alone, at one budget. Of the others: test_scaling_figures,
 # test_branch_figures, test_language_figures, test_paper_figures, claims/test_scaling_rules,
 # claims/test_beta2_claims, and below.
-OTHERS = ("rate_by_batch", "scaling_rules", "temperature_bias", "languages", "language_mix")
+OTHERS = ("rate_by_batch", "scaling_rules", "temperature_bias", "languages", "language_mix",
+          "text_embedding")  # fmt: skip
 BRANCHES = ("local_critical_batch", "batch_warmup")
 ELSEWHERE = ("data_change", "from_scratch", "verdicts", *OTHERS, *BRANCHES, *FITS_OF_TABLES)
 NAMES = [name for name in EXTRA_FIGURES if name not in ELSEWHERE]

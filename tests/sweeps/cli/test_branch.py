@@ -131,11 +131,17 @@ def test_a_continued_branch_ends_the_schedule_of_its_cell(branch):
     assert large.optimizer == chain[1].optimizer
 
 
-def test_the_cells_of_a_grid_of_branches_are_those_of_the_verb():
+@pytest.mark.parametrize("shift_bias", [False, True])
+def test_the_cells_of_a_grid_of_branches_are_those_of_the_verb(shift_bias):
     """So what one of them has trained is done for the other."""
     study = load_study("critical-batch")
+    parent = study.cells[0]
     written = branches(
-        *("critical-batch", study.cells[0].id), at_percents=(5, 25, 100), examples=65_536,
-        batch_sizes=(64, 256, 1024, 4096),
+        *("critical-batch", parent.id), at_percents=(5, 25, 100), examples=65_536,
+        batch_sizes=(64, 256, 1024, 4096), shift_bias=shift_bias,
     )  # fmt: skip
-    assert {cell.id for cell in written.cells} == {cell.id for cell in study.cells[:13]}
+    of_parent = [cell for cell in study.cells if cell.branch and cell.branch.cell == parent.id]
+    shifted = [cell for cell in of_parent if bool(cell.branch.bias_shift) == shift_bias]
+    here = [cell for cell in of_parent if cell.batch_size == parent.batch_size]
+    assert {c.id for c in written.cells} == {c.id for c in (parent, *shifted, *here)}
+    assert len(written.cells) == 13
