@@ -88,12 +88,7 @@ def advise_paper(
     """
     if table not in TABLES:
         raise AnalysisError(f"no cells of the paper in {table!r}; choose from {', '.join(TABLES)}")
-    cells = as_cells.cells()
-    fields = {**TABLES[table], "loss.kind": loss, "loss.t_init": 10.0}
-    mine = cells[np.logical_and.reduce([cells[field] == value for field, value in fields.items()])]
-    sizes = mine.groupby("examples")["batch_size"].nunique()
-    mine = mine[mine["examples"].isin(sizes.index[sizes > 1])]  # Table 4 has one batch size
-    return _advise(table, loss, _values(mine, TOP1, "examples"), examples, draws)
+    return _advise(table, loss, paper_values(table, loss), examples, draws)
 
 
 def advise_study(
@@ -139,6 +134,21 @@ def advise_cells(
     Raises:
       AnalysisError: there are too few.
     """
+    return _advise(source, loss, study_values(cells, loss, metric), examples, draws)
+
+
+def paper_values(table: str, loss: str) -> Values:
+    """Quality in a table of `TABLES`, in percent."""
+    cells = as_cells.cells()
+    fields = {**TABLES[table], "loss.kind": loss, "loss.t_init": 10.0}
+    mine = cells[np.logical_and.reduce([cells[field] == value for field, value in fields.items()])]
+    sizes = mine.groupby("examples")["batch_size"].nunique()
+    mine = mine[mine["examples"].isin(sizes.index[sizes > 1])]  # Table 4 has one batch size
+    return _values(mine, TOP1, "examples")
+
+
+def study_values(cells: pd.DataFrame, loss: str, metric: str) -> Values:
+    """Quality of the finished cells that advice rests on, see `advise_cells`."""
     grids = []
     for image in ("cached", "vit"):
         done = [panel.done for panel in panels.by_budget(cells, image=image).values()]
@@ -146,7 +156,20 @@ def advise_cells(
             both = pd.concat(done)
             mine = both[(both["loss.kind"] == loss) & (both["steps"] >= MIN_STEPS)]
             grids.append(_values(mine, metric, "budget.examples"))
-    return _advise(source, loss, max(grids, key=len, default={}), examples, draws)
+    return max(grids, key=len, default={})
+
+
+def grid_cells(values: Values) -> GridCells:
+    """Means over seeds, with the noise of Table 7 where each cell has one seed."""
+    pooled, (noise, _) = group_means(values), as_cells.run_noise()
+    keys = sorted(values)
+    return GridCells(
+        batch_N=np.array([batch for batch, _ in keys], float),
+        examples_N=np.array([budget for _, budget in keys], float),
+        error_N=100 - np.array([pooled.means[key] for key in keys]),
+        seeds_N=np.array([pooled.counts[key] for key in keys]),
+        noise=math.sqrt(pooled.variance) if pooled.dof else noise,
+    )
 
 
 def _values(
@@ -160,16 +183,8 @@ def _values(
 
 
 def _advise(source: str, loss: str, values: Values, examples: float, draws: int) -> Advice:
-    pooled, (noise, dof) = group_means(values), as_cells.run_noise()
-    keys = sorted(values)
-    cells = GridCells(
-        batch_N=np.array([batch for batch, _ in keys], float),
-        examples_N=np.array([budget for _, budget in keys], float),
-        error_N=100 - np.array([pooled.means[key] for key in keys]),
-        seeds_N=np.array([pooled.counts[key] for key in keys]),
-        noise=math.sqrt(pooled.variance) if pooled.dof else noise,  # of Table 7 with one seed each
-    )
-    budgets = sorted({budget for _, budget in keys})
+    cells = grid_cells(values)
+    budgets = sorted({budget for _, budget in values})
     fits = [fit for form in ERROR_FORMS if (fit := fit_surface(cells, form, draws=0))]
     if not fits or len(budgets) < 2:
         raise AnalysisError(
@@ -180,7 +195,8 @@ def _advise(source: str, loss: str, values: Values, examples: float, draws: int)
     surface = fit_surface(cells, chosen.form, draws=draws)
     assert surface is not None
     nearest = min(budgets, key=lambda budget: abs(math.log(budget / examples)))
-    alone = draw_means({b: values[b, d] for b, d in keys if d == nearest}, spread=(noise, dof))
+    at_nearest = {b: values[b, d] for b, d in sorted(values) if d == nearest}
+    alone = draw_means(at_nearest, spread=as_cells.run_noise())
     return Advice(
         source=source,
         loss=loss,
@@ -188,7 +204,7 @@ def _advise(source: str, loss: str, values: Values, examples: float, draws: int)
         by_budget=tuple(surface.optimum(budget) for budget in budgets),
         surface=surface,
         rivals=tuple((other, other.optimum(examples)) for other in others),
-        held_out=hold_out(cells, surface.form),
+        held_out=hold_out(cells),
         nearest=nearest,
         one_budget=tuple(
             one for form in FORMS if (one := fit_saturation(alone, form, tolerance=TOLERANCE))
@@ -231,8 +247,9 @@ def format_advice(advice: Advice) -> str:
         )
     else:
         lines.append(
-            f"Fitted without {short(held.examples)} it misses the cells there by {held.rms:.2f} "
-            f"points rms, {held.worst:.1f} at most; {_size(held.enough)} would be enough there."
+            f"Fitted without {short(held.examples)}, {held.surface.form} misses the cells there by "
+            f"{held.rms:.2f} points rms, {held.worst:.1f} at most; {_size(held.enough)} would be "
+            "enough there."
         )
     rivals = [
         f"{_size(at.enough.batch)} by {fit.form} ({fit.rms:.2f})" for fit, at in advice.rivals
@@ -267,7 +284,11 @@ def to_json(advice: Advice) -> str:
             "rms": surface.rms,
             "worst": surface.worst,
         },
-        "held_out": advice.held_out and asdict(advice.held_out),
+        "held_out": (held := advice.held_out)
+        and {
+            "form": held.surface.form,
+            **{name: getattr(held, name) for name in ("examples", "rms", "worst", "enough")},
+        },
         "rivals": [
             {"form": fit.form, "rms": fit.rms, "enough": at.enough.batch, "best": at.best.batch}
             for fit, at in advice.rivals

@@ -30,6 +30,7 @@ from analysis.figures.extra.batch_size import batch_size, from_scratch
 from analysis.figures.extra.batch_warmup import batch_warmup
 from analysis.figures.extra.compute import compute
 from analysis.figures.extra.data_change import data_change
+from analysis.figures.extra.held_out import held_out
 from analysis.figures.extra.initial_values import initial_values
 from analysis.figures.extra.language_mix import language_mix
 from analysis.figures.extra.languages import languages
@@ -70,12 +71,12 @@ from analysis.figures.tables.tables_5_and_8 import table_5, table_8
 __all__ = [
     "EXTRA_FIGURES", "FIGURES", "FITS_OF_TABLES", "PAPER_FIGURES", "TABLES", "Inputs",
     "OutputFiles", "PaperTable", "Plot", "batch_size", "batch_warmup", "compute", "data_change",
-    "draw_all", "draw_inputs", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5",
-    "fig_6", "fig_7", "fig_8", "from_scratch", "initial_values", "language_mix", "languages",
-    "local_critical_batch", "loss_gap", "pairs_map", "quality_by_budget", "queues",
-    "rate_by_batch", "read_inputs", "same_captions", "saturation", "scaling_rules", "surface",
-    "table_1", "table_2", "table_3", "table_4", "table_5", "table_6", "table_7", "table_8",
-    "table_9", "temperature_bias", "text_embedding", "to_target", "trajectories", "verdicts",
+    "draw_all", "draw_inputs", "draw_paper", "fig_1", "fig_2", "fig_3", "fig_4", "fig_5", "fig_6",
+    "fig_7", "fig_8", "from_scratch", "held_out", "initial_values", "language_mix", "languages",
+    "local_critical_batch", "loss_gap", "pairs_map", "quality_by_budget", "queues", "rate_by_batch",
+    "read_inputs", "same_captions", "saturation", "scaling_rules", "surface", "table_1", "table_2",
+    "table_3", "table_4", "table_5", "table_6", "table_7", "table_8", "table_9", "temperature_bias",
+    "text_embedding", "to_target", "trajectories", "verdicts",
 ]  # fmt: skip
 
 PAPER_FIGURES: Mapping[str, Plot] = {
@@ -85,15 +86,15 @@ PAPER_FIGURES: Mapping[str, Plot] = {
 EXTRA_FIGURES: Mapping[str, Plot] = {
     plot.name: plot
     for plot in (
-        *(verdicts, batch_size, from_scratch, quality_by_budget, surface, saturation, loss_gap),
-        *(to_target, compute, pairs_map, queues, same_captions, rate_by_batch, scaling_rules),
-        *(initial_values, temperature_bias, trajectories, data_change, languages, language_mix),
-        *(text_embedding, local_critical_batch, batch_warmup),
+        *(verdicts, batch_size, from_scratch, quality_by_budget, surface, held_out),
+        *(saturation, loss_gap, to_target, compute, pairs_map, queues, same_captions),
+        *(rate_by_batch, scaling_rules, initial_values, temperature_bias, trajectories),
+        *(data_change, languages, language_mix, text_embedding, local_critical_batch, batch_warmup),
     )
 }
 # Those of them that show the paper's own tables, too.
 FITS_OF_TABLES: Mapping[str, Plot] = {
-    plot.name: plot for plot in (quality_by_budget, surface, to_target, compute)
+    plot.name: plot for plot in (quality_by_budget, surface, held_out, to_target, compute)
 }
 FIGURES: Mapping[str, Plot] = {**PAPER_FIGURES, **EXTRA_FIGURES}
 TABLES: Mapping[str, PaperTable] = {

@@ -194,16 +194,6 @@ class Optimum:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """How a fit without the largest budget predicts its cells: errors in points."""
-
-    examples: float
-    rms: float
-    worst: float
-    enough: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Surface:
     """A fit of one form to the cells.
 
@@ -241,6 +231,14 @@ class Surface:
     def error(self, batch: np.ndarray, examples: np.ndarray | float) -> np.ndarray:
         """Percent, at these batch sizes and examples seen."""
         return self._errors(self.theta[None], np.asarray(batch, float), examples)[0]
+
+    def error_interval(
+        self, batch: np.ndarray, examples: np.ndarray | float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of the 95 % bootstrap interval of `error`."""
+        drawn_RxN = self._errors(self.drawn_RxP, np.asarray(batch, float), examples)
+        ends_Nx2 = np.array([interval(drawn_R) for drawn_R in drawn_RxN.T])
+        return ends_Nx2[:, 0], ends_Nx2[:, 1]
 
     def optimum(self, examples: float, *, tolerance: float = TOLERANCE) -> Optimum:
         """The best batch size for this many examples, and the smallest that is as good."""
@@ -330,27 +328,60 @@ def fit_surface(cells: GridCells, form: str = "sum", *, draws: int = DRAWS) -> S
     )
 
 
-def hold_out(cells: GridCells, form: str = "sum") -> HeldOut | None:
-    """Predicts the cells of the largest budget from all others.
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The cells of the largest budget, and the fit to all others that predicts them.
+
+    Attributes:
+      surface: of the forms the one that fits the other budgets best.
+      cells: those of the largest budget.
+    """
+
+    surface: Surface
+    cells: GridCells
+
+    @property
+    def examples(self) -> float:
+        return float(self.cells.examples_N.max())
+
+    @property
+    def rms(self) -> float:
+        """Of the errors of the prediction, in points."""
+        return float(np.sqrt((self._miss_N**2).mean()))
+
+    @property
+    def worst(self) -> float:
+        """The largest error of the prediction, in points."""
+        return float(np.abs(self._miss_N).max())
+
+    @property
+    def enough(self) -> float:
+        """The smallest batch size that is predicted within the tolerance of the best."""
+        return self.surface.optimum(self.examples).enough.batch
+
+    @property
+    def _miss_N(self) -> np.ndarray:
+        return self.surface.error(self.cells.batch_N, self.examples) - self.cells.error_N
+
+
+def hold_out(cells: GridCells, *, draws: int = 0) -> HeldOut | None:
+    """Predicts the cells of the largest budget from all others, which also choose the form.
+
+    Args:
+      draws: bootstrap fits of the chosen form.
 
     Returns: None if fewer than two budgets or `ENOUGH_TO_PREDICT` cells are left. Fewer cells fit
       equally well with parameters whose predictions differ by points.
     """
-    longest = float(cells.examples_N.max())
-    last_N = cells.examples_N == longest
+    last_N = cells.examples_N == cells.examples_N.max()
     rest = cells.take(~last_N)
     if len(rest) < ENOUGH_TO_PREDICT or len(np.unique(rest.examples_N)) < 2:
         return None
-    surface = fit_surface(rest, form, draws=0)
+    fits = [fit for form in ERROR_FORMS if (fit := fit_surface(rest, form, draws=0))]
+    best = min(fits, key=lambda fit: fit.cost)
+    surface = fit_surface(rest, best.form, draws=draws) if draws else best
     assert surface is not None
-    last = cells.take(last_N)
-    miss_N = surface.error(last.batch_N, longest) - last.error_N
-    return HeldOut(
-        examples=longest,
-        rms=float(np.sqrt((miss_N**2).mean())),
-        worst=float(np.abs(miss_N).max()),
-        enough=surface.optimum(longest).enough.batch,
-    )
+    return HeldOut(surface=surface, cells=cells.take(last_N))
 
 
 def _starts(

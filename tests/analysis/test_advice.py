@@ -39,7 +39,7 @@ def test_the_text_says_what_is_identified_and_what_is_not(table_8):
     first, *_ = text.splitlines()
     assert first.startswith("table-8, sigmoid, 18B examples: a batch of 32,768 (estimate ")
     assert "Not identified: the best batch" in text and "Extrapolated" not in text
-    assert "Fitted without 18B it misses the cells there by 0.59 points rms" in text
+    assert "Fitted without 18B, sum misses the cells there by 0.59 points rms" in text
     assert max(map(len, text.splitlines())) <= 120
     optimum = dataclasses.replace(table_8.optimum, examples=36e9)
     beyond = advice.format_advice(dataclasses.replace(table_8, optimum=optimum))

@@ -106,8 +106,8 @@ def _describe(one: Advice) -> str:
     if held is None:
         return f"{words}, too few cells to hold a budget out"
     return (
-        f"{words}; fitted without {short(held.examples)} examples it misses the cells there by "
-        f"{held.rms:.2f} points rms"
+        f"{words}; fitted without {short(held.examples)} examples, {held.surface.form} misses the "
+        f"cells there by {held.rms:.2f} points rms"
     )
 
 

@@ -50,7 +50,7 @@ def data_2(inputs: Inputs) -> pd.DataFrame:
         column_order=parse_size,
         panels=[panel],
         missing=missing,
-        notes=_measured(metrics.values()),
+        notes=_measured(metrics.values()) if len(panel.done) else (),
         apart=True,
     )
 

@@ -122,7 +122,7 @@ def test_a_budget_is_judged_by_its_own_batch_sizes():
 def test_a_held_out_budget_is_predicted_where_the_form_is_true():
     cells, error = simulate(rng=np.random.default_rng(6))
     found = hold_out(cells)
-    assert found.examples == 64e6
+    assert found.examples == 64e6 and not (found.surface.cells.examples_N == 64e6).any()
     assert found.rms < found.worst < 0.3
     assert found.enough == pytest.approx(true_best(error, 64e6)[1], rel=0.2)
 
