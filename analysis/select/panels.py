@@ -25,6 +25,8 @@ AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
 PARTS = ("branch.cell", "optimizer.schedule_examples")  # known of the parts of runs alone
+# Of the optimizer what no rule makes follow the batch size: runs of another kind are another panel.
+SHARED = ("optimizer.kind", "optimizer.schedule")
 NEAR = 0.05  # relative difference of equal totals: a run leaves out its last partial step
 
 
@@ -130,7 +132,7 @@ def one_configuration(cells: pd.DataFrame, *, image: str) -> Panel:
     sigmoid = (cells["loss.kind"] == "sigmoid") & (cells["loss.pairs.kind"] == "all")
     pool = cells[(cells["model.image.kind"] == image) & (softmax | sigmoid)]
     fields = _fields(pool)
-    own = [f for f in fields if not f.startswith(("loss.", "optimizer."))]
+    own = [f for f in fields if f in SHARED or not f.startswith(("loss.", "optimizer."))]
     chosen = most_complete(pool, own, AXES_BATCH)
     loss = [f for f in fields if f.startswith("loss.")]
     kinds = [most_complete(group, loss, AXES_BATCH) for _, group in chosen.groupby("loss.kind")]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.batch_size import TOWERS
@@ -23,6 +23,7 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, ORDERED_STYLES, STYLES, SeriesStyle
+from analysis.figures.plot.ticks import FittingLocator, every_other
 from analysis.paper import as_cells
 from analysis.select import panels
 from analysis.select.deciding import FEWEST_STEPS
@@ -293,7 +294,10 @@ def _draw_guide(axes: Axes, fits: pd.DataFrame) -> None:
     if fits.empty:
         return
     x = np.array([fits["x"].min(), fits["x"].max()], float)
-    if x[1] < 10 * x[0]:
+    if x[1] < 3 * x[0]:
+        ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*x)
+        axes.xaxis.set_major_locator(FittingLocator(every_other(ticks), style.format_count))
+    elif x[1] < 10 * x[0]:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=4))
     middle = np.exp(np.log(fits[["x", "value"]].astype(float)).mean())
     axes.plot(x, middle["value"] * (x / middle["x"]) ** ZHANG, **GUIDE)

@@ -76,6 +76,15 @@ def test_a_rule_beside_a_fixed_rate_shares_cells_and_is_taken_whole(writer):
     assert len(chosen.cells) == 12
 
 
+def test_a_batch_size_with_a_schedule_of_its_own_is_no_point_of_a_panel(writer):
+    writer.batch_panel({16: 30.0, 256: 40.0}, {16: 30.0, 256: 40.0})
+    constant = Adam(learning_rate=5e-3, warmup_percent=5.0, schedule="constant")
+    writer.batch_panel({64: 20.0}, {64: 20.0}, optimizer=constant)
+    chosen = panel(writer)
+    assert set(chosen.cells["batch_size"]) == {16, 256}
+    assert chosen.notes == ("4 cells of other configurations left out (other optimizer.schedule)",)
+
+
 def test_a_learning_rate_sweep_falls_back_to_the_widest_fixed_rate(writer):
     writer.batch_panel(FLAT, FLAT, optimizer=Adam(learning_rate=5e-3))
     for rate in (1e-3, 1e-2):
