@@ -75,8 +75,8 @@ def recorded_study(
 def held_cells(study: Study, root: str) -> dict[str, Cell]:
     """The cells of a study in a snapshot, by id; none where `root` is no snapshot with any.
 
-    They are those that the grid listed when the snapshot was made, in its order. Of a snapshot that
-    does not say they are all, or, where several studies share a folder, those listed today.
+    They are those that the grid listed when the snapshot was made, in its order; in a snapshot of a
+    part of the study, that part. Of a snapshot that does not say they are all, or, where several studies share a folder, those listed today.
     """
     from study.config import from_dict
 
@@ -87,7 +87,7 @@ def held_cells(study: Study, root: str) -> dict[str, Cell]:
     listed = snapshot.manifest.get(GRIDS, {}).get(study.name, {}).get("cells")
     if listed is None and study.name != study.group:
         listed = [cell.id for cell in study.cells if cell.id in known]
-    chosen = {name: known[name] for name in listed or known}
+    chosen = {name: known[name] for name in listed or known if name in known}
     return {name: from_dict(about["cell"]) for name, about in chosen.items() if about}
 
 

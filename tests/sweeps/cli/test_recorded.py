@@ -69,6 +69,14 @@ def test_what_a_grid_stated_stays_in_a_snapshot_and_in_its_copies(root, grids, s
     assert "grids" not in snapshot.write(open_records(root / "runs"), root / "bare")
 
 
+def test_a_snapshot_of_a_part_is_read_as_a_part_of_the_whole(root, grids, study, capsys):
+    grids.update(all=ALL, part=PART)
+    assert study("pull", "part", "--from", str(root / "runs"), "--out", "part.snap")[0] == 0
+    _, where = recorded_study("all", "part.snap")
+    assert [each["id"] for each in where["planned"]] == [B.id, C.id]
+    assert "1 cells of the grid are not in the snapshot" in capsys.readouterr().err
+
+
 def test_a_snapshot_of_a_study_leaves_out_what_is_of_others_alone(root, grids, study):
     grids["all"] = dataclasses.replace(ALL, cells=(A, B))
     grids["part"] = PART
