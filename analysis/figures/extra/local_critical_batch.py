@@ -83,7 +83,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
     legend = [look.handle(f"after {style.format_count(at)}") for at, look in looks.items()]
     legend += [STYLES[arm].handle(arm) for arm in arms] if len(critical) else []
     names = [*arms, *([CRITICAL] if len(critical) else [])]
-    columns = layout.arrange(len(names), wide=2 if len(names) == 4 else 3)
+    columns = layout.arrange(len(names), wide=3)
     fig, every = layout.make_figure(
         df,
         title="Branches at several batch sizes, and the batch size that costs nothing",

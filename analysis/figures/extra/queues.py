@@ -63,7 +63,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         "with a queue of Q meets as many pairs per example as one of B + Q."
     )
     grey = {role: SeriesStyle(colour=style.GREY, marker=MARKERS[role], line="") for role in NAMES}
-    columns = layout.arrange(len(names), wide=2 if len(names) == 4 else 3)
+    columns = layout.arrange(len(names), wide=3)
     fig, every = layout.make_figure(
         df,
         title="A queue beside the batch that it stands for",

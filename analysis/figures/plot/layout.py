@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -131,13 +132,13 @@ SPACING: dict[str, Any] = {"columnspacing": 1.1, "handletextpad": 0.4, "labelspa
 
 
 def arrange(panels: int, *, wide: int, narrow: int = 1) -> list[int]:
-    """How many of these panels stand in each row of the current page.
+    """How many of these panels stand in each row of the current page; rows differ by one at most.
 
     Args:
       wide, narrow: the most that stand side by side on a page of text or a slide, and in a column.
     """
-    across = wide if current_page().wide else narrow
-    return [min(across, panels - first) for first in range(0, panels, across)]
+    rows = -(-panels // (wide if current_page().wide else narrow))
+    return [len(row) for row in np.array_split(range(panels), rows)] if rows else []
 
 
 def _rows(axes: Sequence[Axes], columns: Sequence[int]) -> Iterator[tuple[Sequence[Axes], int]]:

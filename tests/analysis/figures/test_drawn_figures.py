@@ -44,6 +44,14 @@ def full(writer):
     return writer
 
 
+def test_rows_of_panels_are_about_as_long_as_one_another():
+    wide = {panels: layout.arrange(panels, wide=3) for panels in range(9)}
+    assert wide[0] == [] and wide[2] == [2] and wide[4] == [2, 2] and wide[7] == [3, 2, 2]
+    assert all(sum(rows) == panels for panels, rows in wide.items())
+    with style.page("column"):
+        assert layout.arrange(3, wide=3) == [1, 1, 1]
+
+
 def table(writer, figure=batch_size):
     return figure.data(read_inputs(writer.root, writer.study))
 
