@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 
 from analysis.advice import ENOUGH_TO_PREDICT, grid_cells, paper_values, short, study_values
 from analysis.figures.base import Inputs, Plot
-from analysis.figures.extra.surface import DRAWS
+from analysis.figures.extra.surface import DRAWS, every_budget
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
-from analysis.select import panels
+from analysis.select.panels import Panel
 from analysis.stats.surface import ERROR_FORMS, HeldOut, hold_out
 
 GRID = 25  # points of a predicted line
@@ -31,13 +31,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     as id, with their root mean square as value.
     """
     rows: list[Row] = []
-    used: list[panels.Panel] = []
-    if len(inputs.cells):
-        used = [
-            panel
-            for image in ("cached", "vit")
-            for panel in inputs.select(panels.by_budget, image=image).values()
-        ]
+    used = every_budget(inputs)
     for loss in LOSSES:
         if not len(inputs.cells):
             values = paper_values("table-8", loss)
@@ -53,7 +47,7 @@ def data(inputs: Inputs) -> pd.DataFrame:
     )
 
 
-def _measured(inputs: Inputs, used: list[panels.Panel], loss: str, held: HeldOut) -> list[Row]:
+def _measured(inputs: Inputs, used: list[Panel], loss: str, held: HeldOut) -> list[Row]:
     sizes = held.cells.batch_N.astype(int)
     if not used:
         return [

@@ -21,6 +21,7 @@ from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
 from analysis.select import panels
+from analysis.select.panels import Panel
 from analysis.stats.surface import ERROR_FORMS, BatchInterval
 
 GRID = 25  # points of the drawn surface along each axis
@@ -43,14 +44,18 @@ def data(inputs: Inputs) -> pd.DataFrame:
             rows += _rows(_advise(inputs, loss), "ours" if len(inputs.cells) else "paper")
         except AnalysisError as error:
             why = str(error)
-    used = []
-    if rows and len(inputs.cells):
-        used = [
-            panel
-            for image in ("cached", "vit")
-            for panel in inputs.select(panels.by_budget, image=image).values()
-        ]
-    return points.make_table(rows, panels=used, why=why)
+    return points.make_table(rows, panels=every_budget(inputs) if rows else (), why=why)
+
+
+def every_budget(inputs: Inputs) -> list[Panel]:
+    """The panels of both kinds of image tower, one for each budget; none without records."""
+    if not len(inputs.cells):
+        return []
+    return [
+        panel
+        for image in ("cached", "vit")
+        for panel in inputs.select(panels.by_budget, image=image).values()
+    ]
 
 
 def _advise(inputs: Inputs, loss: str) -> Advice:
