@@ -134,7 +134,8 @@ def advise_cells(
     Raises:
       AnalysisError: there are too few.
     """
-    return _advise(source, loss, study_values(cells, loss, metric), examples, draws)
+    values = values_of(tried_cells(cells, loss, metric), metric)
+    return _advise(source, loss, values, examples, draws)
 
 
 def paper_values(table: str, loss: str) -> Values:
@@ -144,19 +145,18 @@ def paper_values(table: str, loss: str) -> Values:
     mine = cells[np.logical_and.reduce([cells[field] == value for field, value in fields.items()])]
     sizes = mine.groupby("examples")["batch_size"].nunique()
     mine = mine[mine["examples"].isin(sizes.index[sizes > 1])]  # Table 4 has one batch size
-    return _values(mine, TOP1, "examples")
+    return values_of(mine, TOP1, "examples")
 
 
-def study_values(cells: pd.DataFrame, loss: str, metric: str) -> Values:
-    """Quality of the finished cells that advice rests on, see `advise_cells`."""
-    grids = []
+def tried_cells(cells: pd.DataFrame, loss: str, metric: str) -> pd.DataFrame:
+    """The finished cells that advice rests on, see `advise_cells`."""
+    grids = [cells[:0]]
     for image in ("cached", "vit"):
         done = [panel.done for panel in panels.by_budget(cells, image=image).values()]
         if done:
             both = pd.concat(done)
-            mine = both[(both["loss.kind"] == loss) & (both["steps"] >= MIN_STEPS)]
-            grids.append(_values(mine, metric, "budget.examples"))
-    return max(grids, key=len, default={})
+            grids.append(both[(both["loss.kind"] == loss) & (both["steps"] >= MIN_STEPS)])
+    return max(grids, key=lambda grid: len(values_of(grid, metric)))
 
 
 def grid_cells(values: Values) -> GridCells:
@@ -172,9 +172,12 @@ def grid_cells(values: Values) -> GridCells:
     )
 
 
-def _values(
-    cells: pd.DataFrame, metric: str, examples: str
-) -> dict[tuple[int, float], list[float]]:
+def values_of(cells: pd.DataFrame, metric: str, examples: str = "budget.examples") -> Values:
+    """Quality of cells at each batch size and number of examples.
+
+    Args:
+      metric, examples: the columns of quality and of examples seen.
+    """
     if metric not in cells:
         return {}
     known = cells[cells[metric].notna()]

@@ -10,14 +10,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis.advice import ENOUGH_TO_PREDICT, grid_cells, paper_values, short, study_values
+from analysis.advice import (
+    ENOUGH_TO_PREDICT,
+    grid_cells,
+    paper_values,
+    short,
+    tried_cells,
+    values_of,
+)
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.surface import DRAWS, every_budget
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
-from analysis.select.panels import Panel
 from analysis.stats.surface import ERROR_FORMS, HeldOut, hold_out
 
 GRID = 25  # points of a predicted line
@@ -31,35 +37,34 @@ def data(inputs: Inputs) -> pd.DataFrame:
     as id, with their root mean square as value.
     """
     rows: list[Row] = []
-    used = every_budget(inputs)
     for loss in LOSSES:
+        measured = pd.DataFrame()
         if not len(inputs.cells):
             values = paper_values("table-8", loss)
         else:
-            values = study_values(inputs.cells, loss, inputs.quality_of(inputs.cells))
+            metric = inputs.quality_of(inputs.cells)
+            measured = tried_cells(inputs.cells, loss, metric)
+            values = values_of(measured, metric)
         held = hold_out(grid_cells(values), draws=DRAWS) if values else None
         if held is not None:
-            rows += _measured(inputs, used, loss, held) + _predicted(held, loss)
+            rows += _measured(inputs, measured, loss, held) + _predicted(held, loss)
     return points.make_table(
         rows,
-        panels=used if rows else (),
+        panels=every_budget(inputs) if rows else (),
         why=f"it needs {ENOUGH_TO_PREDICT} batch sizes at two budgets or more beside the longest",
     )
 
 
-def _measured(inputs: Inputs, used: list[Panel], loss: str, held: HeldOut) -> list[Row]:
-    sizes = held.cells.batch_N.astype(int)
-    if not used:
+def _measured(inputs: Inputs, cells: pd.DataFrame, loss: str, held: HeldOut) -> list[Row]:
+    if not len(cells):
         return [
             {"panel": loss, "source": "paper", "series": "measured", "kind": "mean"}
-            | {"x": size, "value": 100 - error}
-            for size, error in zip(sizes, held.cells.error_N, strict=True)
+            | {"x": int(size), "value": 100 - error}
+            for size, error in zip(held.cells.batch_N, held.cells.error_N, strict=True)
         ]
-    done = pd.concat([panel.done for panel in used])
-    chosen = (done["budget.examples"] == held.examples) & (done["loss.kind"] == loss)
-    mine = done[chosen & done["batch_size"].isin(sizes)]
+    mine = cells[cells["budget.examples"] == held.examples]
     same = mine.assign(series="measured", x=mine["batch_size"])
-    return points.our_points(same, loss, inputs.quality_of(same), inputs.read_items)
+    return points.our_points(same, loss, inputs.quality_of(inputs.cells), inputs.read_items)
 
 
 def _predicted(held: HeldOut, loss: str) -> list[Row]:
