@@ -165,12 +165,16 @@ def more_robust_at_best_rates(evidence: Evidence) -> Verdict | None:
     """The lead grows with corruption, at the best rate tried for each loss and corruption.
 
     The rate is chosen by accuracy on the validation font where that was measured, so that the
-    choice does not flatter the quality. Needs two rates at least, all else equal.
+    choice does not flatter the quality. Needs two rates at least, all else equal, batch size and
+    data included: of several such settings the one with most corruptions and rates counts.
     """
     cells = measured(evidence, evidence.metric)
     level = [*BY, "loss.kind"]
-    cells = cells[cells.groupby(level)[RATE].transform("nunique") >= 2]
     cells = _alike(cells, cells[cells["p"] > 0], ignoring=(RATE, "data.corruption."))
+    setting = same_fields(cells, (), ignoring=("loss.", RATE, "data.corruption."))
+    key = pd.Series(row_keys(cells, setting), index=cells.index, dtype=object)
+    tried = cells.groupby([key, *(cells[name] for name in level)])[RATE].transform("nunique")
+    cells = most_complete(cells[tried >= 2], setting, [*level, RATE])
     judge = VALIDATION if VALIDATION in cells else evidence.metric
     quality = cells.groupby([*level, RATE])[judge].transform("mean")
     best = cells[quality == quality.groupby([cells[name] for name in level]).transform("max")]

@@ -87,6 +87,12 @@ def test_a_rate_for_each_loss_may_undo_what_corruption_does():
     found = verdict("corrupted: at the best rate too", cells)
     assert found.verdict == "contradicted"
     assert found.estimate == pytest.approx(2.0 - 6.0, abs=0.4)
+    # Another batch size has its own rate: that is not a second one tried.
+    for size, rate in ((512, 1e-3), (1024, 4e-3)):
+        others = corrupted("image", {0.0: 2.0, 0.4: 9.0}, batch_size=size)
+        rows += [row | {"optimizer.learning_rate": rate} for row in others]
+    again = verdict("corrupted: at the best rate too", frame(rows))
+    assert again.estimate == found.estimate and "with image at" not in again.sentence
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(2.0, "reproduced"), (-2.0, "contradicted")])
