@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from analysis.claims.claim import (
     OURS,
     RATE,
@@ -14,8 +16,8 @@ from analysis.claims.claim import (
     weakest,
 )
 from analysis.claims.scope import name_sizes, scope
-from analysis.select import initial_values
-from analysis.select.fields import matched_differences, same_fields, with_fields
+from analysis.select import initial_values, rate_rule
+from analysis.select.fields import matched_differences, row_keys, same_fields, with_fields
 from analysis.select.initial_values import AXES
 from analysis.stats.intervals import by_group
 
@@ -61,11 +63,16 @@ def default_is_best(evidence: Evidence) -> Verdict | None:
 def prior_is_no_worse(evidence: Evidence) -> Verdict | None:
     """Quality from the prior log odds is nowhere more than the tolerance below that from b = -10.
 
-    Cells that differ in the initial bias alone are paired by seed.
+    Cells that differ in the initial bias alone are paired by seed. Seeds that search for the
+    learning rate are left out.
     """
-    cells = with_fields(evidence.cells, [*AXES, "loss.pairs.kind"])
+    cells = with_fields(evidence.cells, [*AXES, rate_rule.RATE, "loss.pairs.kind", "examples"])
     done = cells[(cells["status"] == "done") & (cells["loss.pairs.kind"] == "all")]
     done = done.assign(**{BIAS: done[BIAS].map(str)})  # the column holds numbers and a word
+    point = pd.Series(
+        row_keys(done, ["batch_size", "examples", *AXES]), index=done.index, dtype=object
+    )
+    done = done[~rate_rule.is_searching(done, done[rate_rule.RATE], point)]
     gaps = matched_differences(done, BIAS, "prior", str(DEFAULT[0]), evidence.metric)
     if not gaps:
         return None

@@ -109,3 +109,16 @@ def test_a_start_within_the_tolerance_is_as_good(lag, expected):
     assert {part.name.partition(",")[0] for part in found.conditions} == {
         f"B = {size}" for size in pd.unique(cells["batch_size"])
     }
+
+
+def test_seeds_that_search_for_a_rate_say_nothing_of_the_start():
+    cells = frame(pairs_map(0.0, 0.0, prior=0.2))
+    searched = [
+        frame(pairs_map(0.0, 0.0, prior=-5.0, **{"optimizer.learning_rate": rate})).query(
+            "seed == 0"
+        )
+        for rate in (1e-3, 2e-3, 4e-3)
+    ]
+    both = pd.concat([cells, *(each.assign(seed=100) for each in searched)], ignore_index=True)
+    alone, beside = (verdict("prior odds start as well", frame) for frame in (cells, both))
+    assert (beside.verdict, beside.estimate) == (alone.verdict, alone.estimate)
