@@ -87,11 +87,13 @@ def draw(df: pd.DataFrame) -> StudyFigure:
             style.dots(axes, mine, look, size=2.0)
             style.bars(axes, style.means(mine), look)
             style.line(axes, style.means(mine).sort_values("x"), look, marker=look.marker)
-        style.plain_log(axes, "y")
         style.batch_axis(axes, sorted(df["x"].unique()))
+        axes.set_yscale("log")
         axes.set_ylabel("worst spike (times)")
         axes.set_title(name.replace(": ", ":\n"), loc="left")
     layout.share_y(every, columns)
+    for axes in every:
+        style.plain_log(axes, "y")  # its ticks are those of the shared limits
     layout.hide_inner_labels(every, columns)
     return fig
 

@@ -92,12 +92,12 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         legend=[STYLES[loss].handle(loss, linestyle="") for loss in LOSSES],
         align=False,
     )
-    for number, (axes, name) in enumerate(zip(every, names, strict=True)):
+    for axes, name in zip(every, names, strict=True):
         _draw_rules(axes, df[df["panel"] == name], len(rules))
-        inner = number % max(columns) > 0
-        axes.set_yticks(range(len(rules)), [""] * len(rules) if inner else rules.sort_index())
+        axes.set_yticks(range(len(rules)), rules.sort_index())
         axes.set_title(name, loc="left")
         axes.set_xlabel("points lost")
+    layout.share_y(every, columns)
     return fig
 
 
