@@ -20,22 +20,20 @@ from analysis.paper import as_cells
 from analysis.records import frame
 from analysis.select import panels
 from analysis.select.fields import TOP1
+from analysis.stats.held_out import ENOUGH_TO_PREDICT, HeldOut, hold_out
 from analysis.stats.intervals import group_means
 from analysis.stats.resample import draw_means
 from analysis.stats.saturation import FORMS, Saturation, fit_saturation
 from analysis.stats.surface import (
     DRAWS,
-    ENOUGH_TO_PREDICT,
     ERROR_FORMS,
     PARAMETERS,
     TOLERANCE,
     BatchInterval,
     GridCells,
-    HeldOut,
     Optimum,
     Surface,
     fit_surface,
-    hold_out,
 )
 
 TABLES = {"table-8": as_cells.SIGLIT, "table-5": as_cells.SIGLIP}

@@ -13,11 +13,12 @@ from analysis.stats.critical_batch import (
     fit_critical_batch,
     fit_trend,
 )
+from analysis.stats.held_out import hold_out
 from analysis.stats.pareto import pareto_front
 from analysis.stats.resample import MeanDraws, draw_means
 from analysis.stats.saturation import FORMS, Saturation, fit_saturation
 from analysis.stats.slope import fit_slope
-from analysis.stats.surface import ERROR_FORMS, GridCells, Surface, fit_surface, hold_out
+from analysis.stats.surface import ERROR_FORMS, GridCells, Surface, fit_surface
 
 __all__ = [
     "CRITICAL_FORMS",

@@ -17,7 +17,7 @@ Intervals are from a parametric bootstrap: normal errors as large as the scatter
 which holds the noise between runs and what the form cannot follow; on Table 8 the noise alone is
 less than half of it. Each draw takes a variance from its distribution given the residuals, so few
 cells make wide intervals, which resampling a dozen residuals would not. That the form is wrong in
-the same direction in neighbouring cells is not covered: see the rival forms and `hold_out`.
+the same direction in neighbouring cells is not covered: see the rival forms and `held_out`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from analysis.stats.resample import interval, seed_noise
 
 TOLERANCE = 0.5  # points that do not count
 PARAMETERS = 7
-ENOUGH_TO_PREDICT = 2 * PARAMETERS  # cells
 SHAPES, STARTS = 300, 5  # candidates, and how many of them the fit starts from
 DRAWS = 400
 STEP = 1e-5  # of a logarithm, for derivatives
@@ -326,62 +325,6 @@ def fit_surface(cells: GridCells, form: str = "sum", *, draws: int = DRAWS) -> S
         rms=float(np.sqrt((residual_N**2).mean())),
         worst=float(np.abs(residual_N).max()),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """The cells of the largest budget, and the fit to all others that predicts them.
-
-    Attributes:
-      surface: of the forms the one that fits the other budgets best.
-      cells: those of the largest budget.
-    """
-
-    surface: Surface
-    cells: GridCells
-
-    @property
-    def examples(self) -> float:
-        return float(self.cells.examples_N.max())
-
-    @property
-    def rms(self) -> float:
-        """Of the errors of the prediction, in points."""
-        return float(np.sqrt((self._miss_N**2).mean()))
-
-    @property
-    def worst(self) -> float:
-        """The largest error of the prediction, in points."""
-        return float(np.abs(self._miss_N).max())
-
-    @property
-    def enough(self) -> float:
-        """The smallest batch size that is predicted within the tolerance of the best."""
-        return self.surface.optimum(self.examples).enough.batch
-
-    @property
-    def _miss_N(self) -> np.ndarray:
-        return self.surface.error(self.cells.batch_N, self.examples) - self.cells.error_N
-
-
-def hold_out(cells: GridCells, *, draws: int = 0) -> HeldOut | None:
-    """Predicts the cells of the largest budget from all others, which also choose the form.
-
-    Args:
-      draws: bootstrap fits of the chosen form.
-
-    Returns: None if fewer than two budgets or `ENOUGH_TO_PREDICT` cells are left. Fewer cells fit
-      equally well with parameters whose predictions differ by points.
-    """
-    last_N = cells.examples_N == cells.examples_N.max()
-    rest = cells.take(~last_N)
-    if len(rest) < ENOUGH_TO_PREDICT or len(np.unique(rest.examples_N)) < 2:
-        return None
-    fits = [fit for form in ERROR_FORMS if (fit := fit_surface(rest, form, draws=0))]
-    best = min(fits, key=lambda fit: fit.cost)
-    surface = fit_surface(rest, best.form, draws=draws) if draws else best
-    assert surface is not None
-    return HeldOut(surface=surface, cells=cells.take(last_N))
 
 
 def _starts(

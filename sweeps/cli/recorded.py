@@ -76,7 +76,8 @@ def held_cells(study: Study, root: str) -> dict[str, Cell]:
     """The cells of a study in a snapshot, by id; none where `root` is no snapshot with any.
 
     They are those that the grid listed when the snapshot was made, in its order; in a snapshot of a
-    part of the study, that part. Of a snapshot that does not say they are all, or, where several studies share a folder, those listed today.
+    part of the study, that part. Of a snapshot that does not say they are all, or, where several
+    studies share a folder, those listed today.
     """
     from study.config import from_dict
 

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis.advice import (
-    ENOUGH_TO_PREDICT,
     grid_cells,
     paper_values,
     short,
@@ -24,7 +23,8 @@ from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
-from analysis.stats.surface import ERROR_FORMS, HeldOut, hold_out
+from analysis.stats.held_out import ENOUGH_TO_PREDICT, HeldOut, hold_out
+from analysis.stats.surface import ERROR_FORMS
 
 GRID = 25  # points of a predicted line
 

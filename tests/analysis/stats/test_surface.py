@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.stats.surface import (
-    ERROR_FORMS,
-    BatchInterval,
-    GridCells,
-    fit_surface,
-    hold_out,
-)
+from analysis.stats.held_out import hold_out
+from analysis.stats.surface import ERROR_FORMS, BatchInterval, GridCells, fit_surface
 
 BUDGETS = 1e6 * 4.0 ** np.arange(4)
 BATCHES = 16 * 4.0 ** np.arange(6)
