@@ -26,7 +26,8 @@ study-%: $(READY)
 	$(BIN)/study pull $* --out results/$*/snapshot $(addprefix --items ,$(ITEMS_$*))
 
 # Make all of results/ that comes from snapshots, and the README's summary. The pages take numbers
-# from figures and verdicts, and the report shows the finding: hence the order.
+# from figures and verdicts, and the report shows the finding: hence the order. A figure that the
+# records no longer allow goes.
 results: $(READY)
 	@for part in $(PARTS); do \
 	  if [ -e results/$$part/snapshot/manifest.json ]; \
@@ -40,7 +41,10 @@ results: $(READY)
 draw-%: $(READY)
 	$(BIN)/study claims $* --root results/$*/snapshot --json > results/$*/claims.json.part
 	mv results/$*/claims.json.part results/$*/claims.json
-	$(BIN)/study figures $* --root results/$*/snapshot --out results/$*/figures
+	rm -rf results/$*/figures.part
+	$(BIN)/study figures $* --root results/$*/snapshot --out results/$*/figures.part
+	rm -rf results/$*/figures
+	mv results/$*/figures.part results/$*/figures
 
 report-%: $(READY)
 	$(BIN)/study report $* --root results/$*/snapshot --out results/$*/report.html \

@@ -134,7 +134,8 @@ def test_verdicts_before_and_now_with_reasons():
     assert by_name[same.name].reason == "" and changes[-1].claim == same.name
     change = by_name[moved.name]
     assert (change.before, change.now) == ("undecided", "reproduced")
-    assert change.reason.startswith(f"on 4 examples, B = 9; before on {scope}; was open: The learn")
+    was = f"on 4 examples, B = 9; before on {scope}; was open: {why_open(opened)[:20]}"
+    assert change.reason.startswith(was)
     assert by_name["matched pairs help"].reason == "a new claim"
     assert format_changes(changes).endswith("2 of 3 verdicts changed")
 
