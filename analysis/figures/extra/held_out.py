@@ -10,13 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis.advice import (
-    grid_cells,
-    paper_values,
-    short,
-    tried_cells,
-    values_of,
-)
+from analysis.advice import grid_cells, paper_values, short, tried_cells, values_of
 from analysis.figures.base import Inputs, Plot
 from analysis.figures.extra.surface import DRAWS, every_budget
 from analysis.figures.plot import layout, points, style
