@@ -24,6 +24,7 @@ AXES_BATCH = ("batch_size", "loss.kind")
 AXES_PAIRS = ("loss.pairs.keep", "loss.pairs.per_positive")
 UNMASKED = ("all", -1.0)
 MATCHED = "hard, matched pairs"
+QUEUE = "loss.queue_examples"
 PARTS = ("branch.cell", "optimizer.schedule_examples")  # known of the parts of runs alone
 # Of the optimizer what no rule makes follow the batch size: runs of another kind are another panel.
 SHARED = ("optimizer.kind", "optimizer.schedule")
@@ -310,9 +311,10 @@ def select(
 
 
 def plain(cells: pd.DataFrame) -> pd.DataFrame:
-    """Whole runs with clean data, and without towers that start from a checkpoint."""
+    """Whole runs with clean data, without a queue, or towers that start from a checkpoint."""
     cells = with_fields(cells, PARTS)
     cells = cells[cells[list(PARTS)].isna().all(axis=1)]
+    cells = cells[numeric(cells, QUEUE) == 0]
     clean = [numeric(cells, f"data.corruption.{name}") == 0 for name in CORRUPTIONS]
     pretrained = cells["model.init"].notna() if "model.init" in cells else False
     return cells[np.logical_and.reduce(clean) & ~np.asarray(pretrained, dtype=bool)]

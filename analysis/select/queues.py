@@ -14,10 +14,9 @@ import pandas as pd
 
 from analysis.select.deciding import examples_of
 from analysis.select.fields import row_keys, same_fields, with_fields
-from analysis.select.panels import NEAR, Panel, numeric
+from analysis.select.panels import NEAR, QUEUE, Panel, numeric
 from analysis.select.rate_rule import RATE, is_searching
 
-QUEUE = "loss.queue_examples"
 FLOPS = ("flops.towers", "flops.loss")  # of one step
 SMALL, STORED, LARGE = ROLES = ("small", "queue", "large")
 ROLE, MATCH = "role", "match"  # columns: one of the three, and (batch size, queue) of STORED

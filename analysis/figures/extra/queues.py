@@ -17,7 +17,8 @@ from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import STYLES, SeriesStyle
 from analysis.select import panels
 from analysis.select import queues as selection
-from analysis.select.queues import LARGE, MATCH, QUEUE, ROLE, SMALL, STORED
+from analysis.select.panels import QUEUE
+from analysis.select.queues import LARGE, MATCH, ROLE, SMALL, STORED
 from analysis.stats.intervals import ASSUMPTION
 
 EQUAL: dict[Literal["examples", "flops"], str] = {

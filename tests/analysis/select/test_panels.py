@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from analysis.records.frame import cells
-from analysis.select.panels import batch_sizes, compositions, matched_pairs, title
+from analysis.select.panels import batch_sizes, by_budget, compositions, matched_pairs, title
 from study.config import Adam, Budget, Model, Sigmoid, Softmax, TextTransformer, ViT
 
 FLAT = {16: 30.0, 64: 35.0, 256: 40.0}
@@ -83,6 +83,15 @@ def test_a_batch_size_with_a_schedule_of_its_own_is_no_point_of_a_panel(writer):
     chosen = panel(writer)
     assert set(chosen.cells["batch_size"]) == {16, 256}
     assert chosen.notes == ("4 cells of other configurations left out (other optimizer.schedule)",)
+
+
+def test_cells_with_a_queue_are_no_budget_of_a_panel(writer):
+    """They end at equal FLOPs after other numbers of examples, where nothing else does."""
+    writer.batch_panel({16: 30.0, 256: 40.0}, {16: 30.0, 256: 40.0})
+    queue = Sigmoid(queue_examples=240)
+    writer.done(writer.cell(16, loss=queue, budget=Budget(examples=160_000)), 60.0)
+    panels = by_budget(cells(writer.root, writer.study), image="cached")
+    assert set(panels) == {300_000}
 
 
 def test_a_learning_rate_sweep_falls_back_to_the_widest_fixed_rate(writer):
