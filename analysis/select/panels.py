@@ -311,7 +311,7 @@ def select(
 
 
 def plain(cells: pd.DataFrame) -> pd.DataFrame:
-    """Whole runs with clean data, without a queue, or towers that start from a checkpoint."""
+    """Whole runs with clean data, without a queue and without towers from a checkpoint."""
     cells = with_fields(cells, PARTS)
     cells = cells[cells[list(PARTS)].isna().all(axis=1)]
     cells = cells[numeric(cells, QUEUE) == 0]

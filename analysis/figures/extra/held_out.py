@@ -12,11 +12,13 @@ from matplotlib.lines import Line2D
 
 from analysis.advice import grid_cells, paper_values, short, tried_cells, values_of
 from analysis.figures.base import Inputs, Plot
+from analysis.figures.extra.quality_by_budget import quality_label
 from analysis.figures.extra.surface import DRAWS, every_budget
 from analysis.figures.plot import layout, points, style
 from analysis.figures.plot.layout import StudyFigure
 from analysis.figures.plot.points import Row
 from analysis.figures.plot.style import LOSSES, STYLES
+from analysis.paper.reference import reference
 from analysis.stats.held_out import ENOUGH_TO_PREDICT, HeldOut, hold_out
 from analysis.stats.surface import ERROR_FORMS
 
@@ -51,9 +53,10 @@ def data(inputs: Inputs) -> pd.DataFrame:
 
 def _measured(inputs: Inputs, cells: pd.DataFrame, loss: str, held: HeldOut) -> list[Row]:
     if not len(cells):
+        metric = reference("Table 8")["metric"].iloc[0]
         return [
             {"panel": loss, "source": "paper", "series": "measured", "kind": "mean"}
-            | {"x": int(size), "value": 100 - error}
+            | {"x": int(size), "value": 100 - error, "metric": metric}
             for size, error in zip(held.cells.batch_N, held.cells.error_N, strict=True)
         ]
     mine = cells[cells["budget.examples"] == held.examples]
@@ -109,7 +112,7 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         style.line(axes, means, look, linestyle="", marker=look.marker, **hollow)
         style.batch_axis(axes, means["x"].astype(float))
         axes.set_title(loss, loc="left")
-        axes.set_ylabel("zero-shot top-1 (%)")
+        axes.set_ylabel(quality_label(means["metric"].iloc[0]))
     layout.share_y(every, columns)
     layout.hide_inner_labels(every, columns)
     return fig

@@ -101,15 +101,19 @@ def draw(df: pd.DataFrame) -> StudyFigure:
         mine = df[df["panel"] == name]
         _draw_budgets(axes, mine)
         axes.set_title(name, loc="left")
-        metric = mine["metric"].iloc[0]
-        named = style.is_percent(metric) and not benchmark(metric)
-        axes.set_ylabel(style.metric_label(metric) if named else "zero-shot top-1 (%)\non ImageNet")
+        axes.set_ylabel(quality_label(mine["metric"].iloc[0]))
     for tower in TOWERS.values():
         own = [axes for axes, name in zip(every, names, strict=True) if name.startswith(tower)]
         layout.share_y(own, [1] * len(own))
         layout.share_limits(own, "x")
     layout.hide_inner_labels(every, columns)
     return fig
+
+
+def quality_label(metric: str) -> str:
+    """The axis label of a study's quality, or of the paper's, which is on ImageNet."""
+    named = style.is_percent(metric) and not benchmark(metric)
+    return style.metric_label(metric) if named else "zero-shot top-1 (%)\non ImageNet"
 
 
 def _draw_budgets(axes: Axes, df: pd.DataFrame) -> None:

@@ -181,6 +181,10 @@ def test_the_longest_budget_of_table_8_stands_beside_its_prediction(alone):
     fig = FIGURES["held_out"].draw(table, width="column")
     check(fig)
     assert "18B examples predicted from 30 cells" in " ".join(fig.caption)
+    assert fig.axes[0].get_ylabel() == "zero-shot top-1 (%)\non ImageNet"
+    metric = "eval/retrieval/test_font/image_to_text_r1"
+    ours = FIGURES["held_out"].draw(table.assign(metric=metric))
+    assert ours.axes[0].get_ylabel() == style.metric_label(metric)
 
 
 def test_the_best_batch_size_of_each_budget_is_ringed(alone, whole):
